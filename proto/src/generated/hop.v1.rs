@@ -1,0 +1,796 @@
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InfoRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InfoReply {
+    /// Version of the agent, for people. Decisions are made by `capabilities` alone.
+    #[prost(string, tag = "1")]
+    pub agent_version: ::prost::alloc::string::String,
+    /// Named features of this agent; docs/protocol.md lists them. Unknown names are ignored.
+    #[prost(string, repeated, tag = "2")]
+    pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What a program must be to run here.
+    #[prost(message, optional, tag = "3")]
+    pub target: ::core::option::Option<Target>,
+    /// Facts for people, empty where the router does not tell.
+    #[prost(string, tag = "4")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub firmware: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub kernel: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub cpu: ::prost::alloc::string::String,
+    /// Milliseconds since the router booted.
+    #[prost(uint64, tag = "8")]
+    pub uptime_ms: u64,
+    /// Changes with every boot of the router (/proc/sys/kernel/random/boot_id).
+    #[prost(string, tag = "9")]
+    pub boot_id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "10")]
+    pub memory: ::core::option::Option<Memory>,
+    #[prost(message, optional, tag = "11")]
+    pub store: ::core::option::Option<Store>,
+    /// Command that the agent puts in front of every program; empty on a router.
+    #[prost(bytes = "vec", repeated, tag = "12")]
+    pub launcher: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Jobs that run now, and how many may run at once.
+    #[prost(uint32, tag = "13")]
+    pub jobs: u32,
+    #[prost(uint32, tag = "14")]
+    pub max_jobs: u32,
+}
+/// The identity of an executable in the words of its ELF header (elf(5)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Target {
+    /// EI_CLASS: 1 is 32 bits, 2 is 64 bits.
+    #[prost(uint32, tag = "1")]
+    pub elf_class: u32,
+    /// EI_DATA: 1 is little endian, 2 is big endian.
+    #[prost(uint32, tag = "2")]
+    pub elf_data: u32,
+    /// e_machine: 8 is MIPS.
+    #[prost(uint32, tag = "3")]
+    pub elf_machine: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Memory {
+    /// Bytes of RAM that the kernel manages (MemTotal).
+    #[prost(uint64, tag = "1")]
+    pub total: u64,
+    /// Bytes that can be had without harm to what runs now (MemAvailable, or an estimate before Linux 3.14).
+    #[prost(uint64, tag = "2")]
+    pub available: u64,
+    /// Bytes that the agent never gives to a program.
+    #[prost(uint64, tag = "3")]
+    pub reserve: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Store {
+    /// Where programs are kept and run from.
+    #[prost(string, tag = "1")]
+    pub directory: ::prost::alloc::string::String,
+    /// Bytes that the next program may have, by the file system and by the agent's quota.
+    #[prost(uint64, tag = "2")]
+    pub free: u64,
+    /// False where the file system is mounted noexec: nothing can run.
+    #[prost(bool, tag = "3")]
+    pub executable: bool,
+}
+/// From the controller. The first message is `spec`, and it is the only `spec`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunRequest {
+    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5")]
+    pub message: ::core::option::Option<run_request::Message>,
+}
+/// Nested message and enum types in `RunRequest`.
+pub mod run_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Spec(super::JobSpec),
+        #[prost(message, tag = "2")]
+        Blob(super::BlobChunk),
+        #[prost(message, tag = "3")]
+        Stdin(super::Stdin),
+        #[prost(message, tag = "4")]
+        Signal(super::Signal),
+        #[prost(message, tag = "5")]
+        OutputAck(super::OutputAck),
+    }
+}
+/// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then exactly one `outcome`,
+/// which comes after the last byte of output. `outcome` may follow `accepted` at once if the program cannot be executed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunReply {
+    #[prost(oneof = "run_reply::Message", tags = "1, 2, 3, 4, 5")]
+    pub message: ::core::option::Option<run_reply::Message>,
+}
+/// Nested message and enum types in `RunReply`.
+pub mod run_reply {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Accepted(super::Accepted),
+        #[prost(message, tag = "2")]
+        Started(super::Started),
+        #[prost(message, tag = "3")]
+        Output(super::Output),
+        #[prost(message, tag = "4")]
+        StdinAck(super::StdinAck),
+        #[prost(message, tag = "5")]
+        Outcome(super::Outcome),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobSpec {
+    /// File name of the program on the router, 1 to 64 bytes without '/': what `ps` shows and the end of argv\[0\].
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub program: ::core::option::Option<Blob>,
+    /// argv\[1\] and on. No element may hold a zero byte.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub args: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Added to the environment that the agent gives to every program (PATH, HOME, TMPDIR); the last one of a name wins.
+    #[prost(message, repeated, tag = "4")]
+    pub env: ::prost::alloc::vec::Vec<EnvVar>,
+    #[prost(message, optional, tag = "5")]
+    pub limits: ::core::option::Option<Limits>,
+    /// The agent sends at most this many bytes of each output beyond what was acknowledged. 1 to 1,048,576.
+    #[prost(uint32, tag = "6")]
+    pub output_window: u32,
+}
+/// A file, named by what is in it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Blob {
+    /// SHA-256 of the content: 32 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Length in bytes. The agent decides by it whether the blob fits, before any content is sent.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnvVar {
+    /// Not empty, without '=' and zero bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Limits {
+    /// The job is ended when it has run this long, in milliseconds. 0: no limit.
+    #[prost(uint64, tag = "1")]
+    pub timeout_ms: u64,
+    /// Time between TERM and KILL when the agent ends a job, in milliseconds. 0: KILL at once. At most 60,000.
+    #[prost(uint64, tag = "2")]
+    pub grace_ms: u64,
+}
+/// The job has an id and its room in memory. The controller now sends every blob in `needs`, in order, and nothing else.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Accepted {
+    /// Names the job on this agent, unique since the router booted.
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub needs: ::prost::alloc::vec::Vec<Need>,
+}
+/// A blob that the agent does not have, or not whole.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Need {
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Send from here on.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+/// A piece of the blob that is first in `needs` and not yet complete. It is complete when its declared size is reached.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlobChunk {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// At most 1,048,576 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
+}
+/// The program runs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Started {
+    /// The controller sends at most this many bytes of standard input beyond what was acknowledged.
+    #[prost(uint32, tag = "1")]
+    pub stdin_window: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stdin {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
+    /// True in the last message: the program reads end of file after `data`.
+    #[prost(bool, tag = "3")]
+    pub end: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StdinAck {
+    /// The program's pipe has taken all bytes before this offset.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// The program does not read any more: send nothing further.
+    #[prost(bool, tag = "2")]
+    pub closed: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Output {
+    #[prost(enumeration = "Stream", tag = "1")]
+    pub stream: i32,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// At most 16,384 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutputAck {
+    #[prost(enumeration = "Stream", tag = "1")]
+    pub stream: i32,
+    /// The controller has passed on all bytes before this offset.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// Nobody reads this output any more: the agent closes the program's pipe, as a shell's pipeline would.
+    #[prost(bool, tag = "3")]
+    pub closed: bool,
+}
+/// To every process in the job's process group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Signal {
+    /// Name without SIG: "INT" (RFC 4254, section 6.9).
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// How the job ended. Says nothing of Hop's own health: if Hop fails, there is a gRPC status and no outcome.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Outcome {
+    #[prost(enumeration = "Cause", tag = "4")]
+    pub cause: i32,
+    #[prost(message, optional, tag = "5")]
+    pub usage: ::core::option::Option<Usage>,
+    /// All the bytes that the program wrote, which the controller has by now.
+    #[prost(uint64, tag = "6")]
+    pub stdout_bytes: u64,
+    #[prost(uint64, tag = "7")]
+    pub stderr_bytes: u64,
+    /// A process that left the job's group still held an output open; what it writes from now on is lost.
+    #[prost(bool, tag = "8")]
+    pub output_abandoned: bool,
+    #[prost(oneof = "outcome::Ending", tags = "1, 2, 3")]
+    pub ending: ::core::option::Option<outcome::Ending>,
+}
+/// Nested message and enum types in `Outcome`.
+pub mod outcome {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Ending {
+        /// The program called exit. 0 to 255.
+        #[prost(int32, tag = "1")]
+        ExitCode(i32),
+        /// A signal ended the program.
+        #[prost(message, tag = "2")]
+        Signaled(super::Signaled),
+        /// The kernel refused to execute the program.
+        #[prost(message, tag = "3")]
+        NotExecuted(super::NotExecuted),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Signaled {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub core_dumped: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotExecuted {
+    /// The kernel's reason, for people.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What the program and those of its children that it waited for used (getrusage(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Usage {
+    #[prost(uint64, tag = "1")]
+    pub wall_ms: u64,
+    #[prost(uint64, tag = "2")]
+    pub user_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub system_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub max_rss_bytes: u64,
+}
+/// In the details of every gRPC status that the agent itself makes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Failure {
+    #[prost(enumeration = "Reason", tag = "1")]
+    pub reason: i32,
+    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_TOO_MANY_JOBS, REASON_TOO_LARGE: what was asked and what there is.
+    #[prost(uint64, tag = "2")]
+    pub needed: u64,
+    #[prost(uint64, tag = "3")]
+    pub available: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Stream {
+    Unspecified = 0,
+    Stdout = 1,
+    Stderr = 2,
+}
+impl Stream {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STREAM_UNSPECIFIED",
+            Self::Stdout => "STREAM_STDOUT",
+            Self::Stderr => "STREAM_STDERR",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STREAM_UNSPECIFIED" => Some(Self::Unspecified),
+            "STREAM_STDOUT" => Some(Self::Stdout),
+            "STREAM_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Cause {
+    Unspecified = 0,
+    /// The program ended by itself or by a signal that Hop only passed on.
+    Program = 1,
+    /// `Limits.timeout_ms` was over.
+    Timeout = 2,
+    /// The agent was told to stop (SIGTERM).
+    AgentStopped = 3,
+}
+impl Cause {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CAUSE_UNSPECIFIED",
+            Self::Program => "CAUSE_PROGRAM",
+            Self::Timeout => "CAUSE_TIMEOUT",
+            Self::AgentStopped => "CAUSE_AGENT_STOPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CAUSE_PROGRAM" => Some(Self::Program),
+            "CAUSE_TIMEOUT" => Some(Self::Timeout),
+            "CAUSE_AGENT_STOPPED" => Some(Self::AgentStopped),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Reason {
+    Unspecified = 0,
+    /// The program does not fit into the store. In bytes.
+    NoSpace = 1,
+    /// The program does not fit into memory. In bytes, the reserve already taken off `available`.
+    NoMemory = 2,
+    /// All places for jobs are taken.
+    TooManyJobs = 3,
+    /// The store is mounted noexec.
+    NotExecutable = 4,
+    /// The content of a blob does not have the digest that names it.
+    DigestMismatch = 5,
+    /// The controller broke the rules of this file.
+    Protocol = 6,
+    /// A file operation failed on the router.
+    Io = 7,
+    /// The agent is ending and takes no new job.
+    Stopping = 8,
+}
+impl Reason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REASON_UNSPECIFIED",
+            Self::NoSpace => "REASON_NO_SPACE",
+            Self::NoMemory => "REASON_NO_MEMORY",
+            Self::TooManyJobs => "REASON_TOO_MANY_JOBS",
+            Self::NotExecutable => "REASON_NOT_EXECUTABLE",
+            Self::DigestMismatch => "REASON_DIGEST_MISMATCH",
+            Self::Protocol => "REASON_PROTOCOL",
+            Self::Io => "REASON_IO",
+            Self::Stopping => "REASON_STOPPING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "REASON_NO_SPACE" => Some(Self::NoSpace),
+            "REASON_NO_MEMORY" => Some(Self::NoMemory),
+            "REASON_TOO_MANY_JOBS" => Some(Self::TooManyJobs),
+            "REASON_NOT_EXECUTABLE" => Some(Self::NotExecutable),
+            "REASON_DIGEST_MISMATCH" => Some(Self::DigestMismatch),
+            "REASON_PROTOCOL" => Some(Self::Protocol),
+            "REASON_IO" => Some(Self::Io),
+            "REASON_STOPPING" => Some(Self::Stopping),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod agent_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct AgentClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> AgentClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AgentClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AgentClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What the router is and what this agent can do. Cheap: no job, no file, no lock.
+        pub async fn info(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InfoRequest>,
+        ) -> std::result::Result<tonic::Response<super::InfoReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Info");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Info"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One job, from its specification to its outcome. The stream is the job's lease: when it breaks, the job ends.
+        pub async fn run(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Run");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Run"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod agent_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with AgentServer.
+    #[async_trait]
+    pub trait Agent: std::marker::Send + std::marker::Sync + 'static {
+        /// What the router is and what this agent can do. Cheap: no job, no file, no lock.
+        async fn info(
+            &self,
+            request: tonic::Request<super::InfoRequest>,
+        ) -> std::result::Result<tonic::Response<super::InfoReply>, tonic::Status>;
+        /// Server streaming response type for the Run method.
+        type RunStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RunReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One job, from its specification to its outcome. The stream is the job's lease: when it breaks, the job ends.
+        async fn run(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RunRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::RunStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct AgentServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> AgentServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AgentServer<T>
+    where
+        T: Agent,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/hop.v1.Agent/Info" => {
+                    #[allow(non_camel_case_types)]
+                    struct InfoSvc<T: Agent>(pub Arc<T>);
+                    impl<T: Agent> tonic::server::UnaryService<super::InfoRequest>
+                    for InfoSvc<T> {
+                        type Response = super::InfoReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InfoRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::info(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hop.v1.Agent/Run" => {
+                    #[allow(non_camel_case_types)]
+                    struct RunSvc<T: Agent>(pub Arc<T>);
+                    impl<T: Agent> tonic::server::StreamingService<super::RunRequest>
+                    for RunSvc<T> {
+                        type Response = super::RunReply;
+                        type ResponseStream = T::RunStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::RunRequest>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::run(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RunSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for AgentServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "hop.v1.Agent";
+    impl<T> tonic::server::NamedService for AgentServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}

@@ -1,0 +1,20 @@
+//! What both sides of Hop must agree on.
+//!
+//! - [`v1`]: the messages and the service of `hop/v1/agent.proto`.
+//! - [`failure`]: Hop's own failures inside a gRPC status.
+//! - [`identity`]: the Ed25519 key of a side and the fingerprint that the other side pins.
+//! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
+//! - [`signal`]: the names under which signals travel.
+//! - [`limits`]: numbers that both sides must know.
+
+pub mod failure;
+pub mod identity;
+pub mod limits;
+pub mod signal;
+pub mod tls;
+
+/// Messages and services, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
+#[allow(missing_docs, clippy::all)]
+pub mod v1 {
+    include!("generated/hop.v1.rs");
+}

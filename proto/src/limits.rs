@@ -1,0 +1,31 @@
+//! Numbers that both sides must know. Each one bounds memory on the router: what is in flight is held there.
+
+/// Port on which an agent listens unless told otherwise.
+pub const DEFAULT_PORT: u16 = 4670;
+
+/// Bytes of the largest message, either way. A [`JobSpec`](crate::v1::JobSpec) is the only one that comes near: it
+/// holds arguments and environment, for which Linux itself has room for 2 MiB (a quarter of the stack limit, execve(2)).
+pub const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Bytes in a [`BlobChunk`](crate::v1::BlobChunk) as this controller sends them: large enough that its framing costs
+/// less than 0.1 %, small enough that the agent never holds more than this beside the file.
+pub const BLOB_CHUNK_BYTES: usize = 32 * 1024;
+
+/// Bytes in an [`Output`](crate::v1::Output) message: one HTTP/2 frame.
+pub const OUTPUT_CHUNK_BYTES: usize = 16 * 1024;
+
+/// Bytes of one output that may be on their way: a pipe's capacity (pipe(7)) four times over, so that a link with
+/// 20 ms of delay still carries 12 MB/s.
+pub const OUTPUT_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Bytes of the largest output window that an agent grants.
+pub const MAX_OUTPUT_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of standard input that the agent holds for a program that does not read: a pipe's capacity (pipe(7)).
+pub const STDIN_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Bytes in the name of a program, `TASK_COMM_LEN` four times over.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// Longest time between TERM and KILL.
+pub const MAX_GRACE_MS: u64 = 60_000;

@@ -1,0 +1,289 @@
+//! TLS between two identities: version 1.3, X25519, ChaCha20-Poly1305, Ed25519, raw public keys (RFC 7250).
+//!
+//! There is no certificate, so there is no authority, no name and no date: routers boot in 1970. A side is its key, and
+//! the other side either has its fingerprint or ends the handshake. What must stay true: nothing is trusted on first use,
+//! and there is nothing to negotiate down to.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::AlwaysResolvesClientRawPublicKeys;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring as provider;
+use rustls::crypto::{
+    CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
+    verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::AlwaysResolvesServerRawPublicKeys;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SigningKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    ServerConfig, SignatureScheme,
+};
+
+use crate::identity::{Fingerprint, Identity};
+
+/// The application protocol of the connection (RFC 7301): HTTP/2, as gRPC demands.
+const ALPN: &[u8] = b"h2";
+
+/// Answers whether a controller may use the agent. Asked once a handshake, so that a change counts at once.
+pub trait Authorized: Send + Sync + fmt::Debug {
+    /// True if the side with this fingerprint may come in.
+    fn is_authorized(&self, fingerprint: &Fingerprint) -> bool;
+}
+
+/// The agent's side: proves `identity`, lets in who is `authorized`.
+pub fn server_config(identity: &Identity, authorized: Arc<dyn Authorized>) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(AuthorizedControllers(authorized)))
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.certified())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would skip the question whether the controller is still authorized.
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The controller's side: proves `identity`, talks to the agent with the fingerprint `pinned` and to no other.
+pub fn client_config(identity: &Identity, pinned: Fingerprint) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(crypto_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedAgent(pinned)))
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(identity.certified())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// A TLS client must name its server; a pinned key needs no name. This one is reserved (RFC 6761, section 6.4).
+pub fn server_name() -> ServerName<'static> {
+    ServerName::try_from("hop.invalid").unwrap_or_else(|_| unreachable!("a valid DNS name"))
+}
+
+/// One suite, one group, one signature. `ring::default_provider()` would link RSA and the NIST curves, about 100 kB.
+fn crypto_provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256],
+        kx_groups: vec![provider::kx_group::X25519],
+        signature_verification_algorithms: SIGNATURES,
+        secure_random: &SystemRandom,
+        key_provider: &NoKeyFiles,
+    }
+}
+
+static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[webpki::ring::ED25519],
+    mapping: &[(SignatureScheme::ED25519, &[webpki::ring::ED25519])],
+};
+
+#[derive(Debug)]
+struct SystemRandom;
+
+impl SecureRandom for SystemRandom {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), buffer).map_err(|_| GetRandomFailed)
+    }
+}
+
+/// An [`Identity`] brings its key ready to sign; a configuration never loads one.
+#[derive(Debug)]
+struct NoKeyFiles;
+
+impl KeyProvider for NoKeyFiles {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("a key comes from an Identity".to_owned()))
+    }
+}
+
+/// The one question about the other side's key. `ApplicationVerificationFailure` becomes the alert `access_denied`
+/// (RFC 8446, section 6.2), by which a controller recognises that it is not authorized.
+fn check_key(
+    presented: &CertificateDer<'_>,
+    is_known: impl FnOnce(&Fingerprint) -> bool,
+) -> Result<(), Error> {
+    if is_known(&Fingerprint::of(presented)) {
+        Ok(())
+    } else {
+        Err(CertificateError::ApplicationVerificationFailure.into())
+    }
+}
+
+fn check_signature(
+    message: &[u8],
+    presented: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let key = SubjectPublicKeyInfoDer::from(presented.as_ref());
+    verify_tls13_signature_with_raw_key(message, &key, signature, &SIGNATURES)
+}
+
+/// TLS 1.2 is compiled out; the traits still ask.
+fn refuse_tls12() -> Result<HandshakeSignatureValid, Error> {
+    Err(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig.into())
+}
+
+#[derive(Debug)]
+struct PinnedAgent(Fingerprint);
+
+impl ServerCertVerifier for PinnedAgent {
+    fn verify_server_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        check_key(key, |fingerprint| *fingerprint == self.0).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _key: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        refuse_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        check_signature(message, key, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SIGNATURES.supported_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct AuthorizedControllers(Arc<dyn Authorized>);
+
+impl ClientCertVerifier for AuthorizedControllers {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        key: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        check_key(key, |fingerprint| self.0.is_authorized(fingerprint))
+            .map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _key: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        refuse_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        key: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        check_signature(message, key, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        SIGNATURES.supported_schemes()
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rustls::{AlertDescription, ClientConnection, ServerConnection};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Only(Fingerprint);
+
+    impl Authorized for Only {
+        fn is_authorized(&self, fingerprint: &Fingerprint) -> bool {
+            *fingerprint == self.0
+        }
+    }
+
+    fn identity() -> Identity {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::load_or_create(&dir.path().join("key")).unwrap()
+    }
+
+    /// Carries bytes between both ends in memory until neither has more to say.
+    fn handshake(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), Error> {
+        for _ in 0..10 {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            let served = server.process_new_packets();
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets()?;
+            served?;
+        }
+        Ok(())
+    }
+
+    fn connect(client: ClientConfig, server: ServerConfig) -> (Result<(), Error>, ClientConnection) {
+        let mut client = ClientConnection::new(Arc::new(client), server_name()).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        (handshake(&mut client, &mut server), client)
+    }
+
+    #[test]
+    fn two_sides_that_know_each_other_agree_on_the_one_suite() {
+        let (agent, controller) = (identity(), identity());
+        let server = server_config(&agent, Arc::new(Only(controller.fingerprint()))).unwrap();
+        let client = client_config(&controller, agent.fingerprint()).unwrap();
+        let (result, client) = connect(client, server);
+        assert_eq!(result, Ok(()));
+        assert!(!client.is_handshaking());
+        assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+        assert_eq!(
+            client.negotiated_cipher_suite().unwrap().suite(),
+            rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        );
+    }
+
+    #[test]
+    fn an_agent_with_another_key_is_refused() {
+        let controller = identity();
+        let server = server_config(&identity(), Arc::new(Only(controller.fingerprint()))).unwrap();
+        let client = client_config(&controller, identity().fingerprint()).unwrap();
+        let expected = Err(CertificateError::ApplicationVerificationFailure.into());
+        assert_eq!(connect(client, server).0, expected);
+    }
+
+    #[test]
+    fn a_controller_that_is_not_authorized_gets_the_alert_access_denied() {
+        let agent = identity();
+        let server = server_config(&agent, Arc::new(Only(agent.fingerprint()))).unwrap();
+        let client = client_config(&identity(), agent.fingerprint()).unwrap();
+        assert_eq!(connect(client, server).0, Err(Error::AlertReceived(AlertDescription::AccessDenied)));
+    }
+}

@@ -1,0 +1,281 @@
+//! The program's processes: started in a group of their own, signalled as a group, ended as a group.
+//!
+//! What must stay true: the group's number is never used after the kernel may have given it to somebody else. A process
+//! that has ended keeps its number until it is reaped, so [`Child`] first looks (`WNOWAIT`), then kills what is left of
+//! the group, then reaps.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::signal::unix::{self, SignalKind};
+
+/// Signals by the names under which they travel, in this kernel's own numbering.
+const SIGNALS: [(&str, Signal); 29] = [
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("QUIT", Signal::QUIT),
+    ("ILL", Signal::ILL),
+    ("TRAP", Signal::TRAP),
+    ("ABRT", Signal::ABORT),
+    ("BUS", Signal::BUS),
+    ("FPE", Signal::FPE),
+    ("KILL", Signal::KILL),
+    ("USR1", Signal::USR1),
+    ("SEGV", Signal::SEGV),
+    ("USR2", Signal::USR2),
+    ("PIPE", Signal::PIPE),
+    ("ALRM", Signal::ALARM),
+    ("TERM", Signal::TERM),
+    ("CHLD", Signal::CHILD),
+    ("CONT", Signal::CONT),
+    ("STOP", Signal::STOP),
+    ("TSTP", Signal::TSTP),
+    ("TTIN", Signal::TTIN),
+    ("TTOU", Signal::TTOU),
+    ("URG", Signal::URG),
+    ("XCPU", Signal::XCPU),
+    ("XFSZ", Signal::XFSZ),
+    ("VTALRM", Signal::VTALARM),
+    ("PROF", Signal::PROF),
+    ("WINCH", Signal::WINCH),
+    ("IO", Signal::IO),
+    ("SYS", Signal::SYS),
+];
+
+/// The signal with this name, if a controller may send it.
+pub fn sendable_signal(name: &str) -> Option<Signal> {
+    if !hop_proto::signal::SENDABLE.contains(&name) {
+        return None;
+    }
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal)
+}
+
+fn signal_name(number: i32) -> String {
+    match SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number) {
+        Some((name, _)) => (*name).to_owned(),
+        // Real-time signals, and those that only one architecture has.
+        None => format!("SIG{number}"),
+    }
+}
+
+/// What to start.
+pub struct Start<'a> {
+    /// The executable.
+    pub program: &'a Path,
+    /// Words in front of it; the first one is executed instead.
+    pub launcher: &'a [OsString],
+    /// argv[1] and on.
+    pub args: &'a [OsString],
+    /// The whole environment.
+    pub env: &'a [(OsString, OsString)],
+    /// Where the program starts.
+    pub working_directory: &'a Path,
+}
+
+/// A program that was started.
+pub struct Child {
+    process: std::process::Child,
+    pid: Pid,
+    ended: unix::Signal,
+}
+
+/// Our ends of the program's pipes.
+pub struct Pipes {
+    /// What we write the program reads.
+    pub stdin: OwnedFd,
+    /// What the program writes.
+    pub stdout: OwnedFd,
+    /// What the program writes to standard error.
+    pub stderr: OwnedFd,
+}
+
+/// How the program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It called exit with this code, 0 to 255.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled {
+        /// Name without SIG.
+        name: String,
+        /// The kernel wrote a core file.
+        core_dumped: bool,
+    },
+}
+
+/// What the program and the children that it waited for used (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time in user mode.
+    pub user: Duration,
+    /// Time in the kernel.
+    pub system: Duration,
+    /// Largest resident set, in bytes.
+    pub max_rss: u64,
+}
+
+impl Child {
+    /// Starts a program in a process group of its own.
+    ///
+    /// # Errors
+    /// What the kernel said to execve(2) or fork(2).
+    pub fn start(start: &Start<'_>) -> io::Result<(Self, Pipes)> {
+        // Listen first: a program may end before spawn returns.
+        let ended = unix::signal(SignalKind::child())?;
+        let mut words = start.launcher.iter().map(OsString::as_os_str).chain([start.program.as_os_str()]);
+        let executable = words.next().unwrap_or(start.program.as_os_str());
+        let mut process = Command::new(executable)
+            .args(words)
+            .args(start.args)
+            .env_clear()
+            .envs(start.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(start.working_directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let pid = Pid::from_child(&process);
+        let taken = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
+            unreachable!("all three were asked for as pipes");
+        };
+        let pipes = Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
+        Ok((Self { process, pid, ended }, pipes))
+    }
+
+    /// The number of the process, which is also the number of its group.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a signal to every process of the group.
+    pub fn signal(&self, signal: Signal) {
+        // The one error that can be, ESRCH, is what the sender of a signal to an ended group expects: nothing.
+        let _ = kill_process_group(self.pid, signal);
+    }
+
+    /// Waits until the program has ended. It stays a zombie until [`Child::reap`]. Cancel safe.
+    pub async fn ended(&mut self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        // An error means that there is no such child, which nothing but `reap` can bring about.
+        while let Ok(None) = waitid(WaitId::Pid(self.pid), options) {
+            self.ended.recv().await;
+        }
+    }
+
+    /// Kills what is left of the group and reaps the program, which must have ended.
+    ///
+    /// # Errors
+    /// wait4(2) failed; then the program was not ours.
+    pub fn reap(self) -> io::Result<(Ending, Usage)> {
+        self.signal(Signal::KILL);
+        let (status, usage) = wait4(self.pid)?;
+        Ok((ending(ExitStatus::from_raw(status)), usage))
+    }
+}
+
+fn ending(status: ExitStatus) -> Ending {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ending::Exited(code),
+        (None, signal) => Ending::Signaled {
+            name: signal_name(signal.unwrap_or_default()),
+            core_dumped: status.core_dumped(),
+        },
+    }
+}
+
+/// wait4(2), which alone tells what one child used.
+///
+/// The system call and not the C library's function: on MIPS libc's `wait4` is musl's `__wait4_time32`, which fills in
+/// nothing for a child that it found (compat/time32/wait4_time32.c tests for 0). The kernel's rusage is 18 longs on
+/// every Linux (include/uapi/linux/resource.h): two times of two, then ru_maxrss in KiB.
+fn wait4(pid: Pid) -> io::Result<(i32, Usage)> {
+    let mut status: libc::c_int = 0;
+    let mut rusage = [0 as libc::c_long; 18];
+    loop {
+        // SAFETY: both pointers are to live values, of the types and at least the sizes that the kernel writes.
+        let result =
+            unsafe { libc::syscall(libc::SYS_wait4, pid.as_raw_pid(), &raw mut status, 0, &raw mut rusage) };
+        if result >= 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let [user_s, user_us, system_s, system_us, max_rss_kib, ..] =
+        rusage.map(i64::from).map(i64::unsigned_abs);
+    let usage = Usage {
+        user: Duration::from_secs(user_s) + Duration::from_micros(user_us),
+        system: Duration::from_secs(system_s) + Duration::from_micros(system_us),
+        max_rss: max_rss_kib * 1024,
+    };
+    Ok((status, usage))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn start(script: &str) -> (Child, Pipes) {
+        let args = ["-c".into(), script.into()];
+        let env = [("PATH".into(), "/usr/bin:/bin".into())];
+        let start = Start {
+            program: Path::new("/bin/sh"),
+            launcher: &[],
+            args: &args,
+            env: &env,
+            working_directory: Path::new("/"),
+        };
+        Child::start(&start).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_exit_code_and_a_signal_are_told_apart() {
+        let killed = Ending::Signaled { name: "KILL".into(), core_dumped: false };
+        for (script, expected) in [("exit 137", Ending::Exited(137)), ("kill -KILL $$", killed)] {
+            let (mut child, _pipes) = start(script);
+            child.ended().await;
+            assert_eq!(child.reap().unwrap().0, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_program_used_is_told() {
+        let (mut child, _pipes) = start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
+        child.ended().await;
+        let usage = child.reap().unwrap().1;
+        assert!(usage.user + usage.system > Duration::ZERO, "{usage:?}");
+        assert!((100 << 10..1 << 30).contains(&usage.max_rss), "{usage:?}");
+    }
+
+    #[tokio::test]
+    async fn what_the_program_leaves_running_is_killed_with_its_group() {
+        let (mut child, pipes) = start("sleep 1000 & exit 3");
+        child.ended().await;
+        assert_eq!(child.reap().unwrap().0, Ending::Exited(3));
+        // The sleep holds the pipe open: its end of file is the proof that the sleep is gone.
+        let mut rest = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut rest).unwrap();
+        assert_eq!(rest, "");
+    }
+
+    #[test]
+    fn only_signals_of_the_protocol_can_be_sent() {
+        assert_eq!(sendable_signal("TERM"), Some(Signal::TERM));
+        assert_eq!(sendable_signal("STOP"), None);
+        assert_eq!(sendable_signal("SIGTERM"), None);
+        for name in hop_proto::signal::SENDABLE {
+            assert!(sendable_signal(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Everything that can go wrong in the agent, with the limit, the path or the figures in it.
+//!
+//! A variant is one thing to say to a controller; `service` turns it into a status, exhaustively.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The agent's own failures. What a program does wrong is never among them: that is an outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system or the quota has no room for a blob.
+    #[error("the program needs {needed} bytes and {} has {available} left", .directory.display())]
+    NoSpace {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that are left.
+        available: u64,
+        /// The store's directory.
+        directory: PathBuf,
+    },
+    /// The router's memory has no room for a blob.
+    #[error("the program needs {needed} bytes and the router has {available} bytes of memory to spare")]
+    NoMemory {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that may be given, the reserve taken off.
+        available: u64,
+    },
+    /// All places for jobs are taken.
+    #[error("{limit} jobs run already, and that is the limit")]
+    TooManyJobs {
+        /// How many may run at once.
+        limit: u32,
+    },
+    /// Nothing can be executed in the agent's directory.
+    #[error("{} is mounted noexec", .0.display())]
+    NotExecutable(PathBuf),
+    /// A blob is not what its name says.
+    #[error("the program arrived with another digest than announced")]
+    DigestMismatch,
+    /// The other side broke the rules of the protocol; the text says which.
+    #[error("protocol: {0}")]
+    Protocol(&'static str),
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The agent takes no new job.
+    #[error("the agent is stopping")]
+    Stopping,
+    /// The connection broke, so there is nobody to tell.
+    #[error("the controller is gone")]
+    Gone,
+}
+
+impl Error {
+    /// Puts a path and a verb to an error of the kernel: `.map_err(Error::io("create", &path))`.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}

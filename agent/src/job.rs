@@ -1,0 +1,621 @@
+//! One run of a program, from its admission to its outcome.
+//!
+//! A job owns everything that it brings to the router: a place among the jobs, a blob, a directory, a process group. What
+//! must stay true: all of that is gone before the controller hears the outcome, and it goes on every other path too,
+//! because each thing is owned by a value that gives it back when dropped.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::process::Signal;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::{Stream, StreamExt};
+
+use crate::child::{self, Child, Ending, Pipes, Start, Usage};
+use crate::error::Error;
+use crate::input;
+use crate::machine;
+use crate::output::{self, Control, Summary};
+use crate::store::{Blob, Digest, Store, Upload};
+
+/// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
+/// bounds what a mistake costs on a larger one.
+pub const MAX_JOBS: u32 = 8;
+
+/// Messages on their way to a controller, of at most one output chunk each.
+pub const OUTBOX_MESSAGES: usize = 8;
+
+/// How long an upload may stand still before its promised memory is taken back.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longest time between TERM and KILL when the agent itself is stopped: procd kills it after 5 s.
+const STOPPING_GRACE: Duration = Duration::from_secs(3);
+
+/// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
+const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What to run.
+#[derive(Debug)]
+pub struct Spec {
+    /// File name of the program.
+    pub name: OsString,
+    /// Digest of the program.
+    pub digest: Digest,
+    /// Size of the program in bytes.
+    pub size: u64,
+    /// argv[1] and on.
+    pub args: Vec<OsString>,
+    /// Added to the environment that every program gets.
+    pub env: Vec<(OsString, OsString)>,
+    /// When to end it.
+    pub timeout: Option<Duration>,
+    /// Time between TERM and KILL.
+    pub grace: Duration,
+    /// Bytes of each output that may be unacknowledged.
+    pub output_window: u64,
+}
+
+/// What a controller says during a job.
+#[derive(Debug)]
+pub enum FromController {
+    /// A piece of the program.
+    Chunk {
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+    },
+    /// A piece of standard input.
+    Stdin {
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+        /// Nothing follows.
+        end: bool,
+    },
+    /// A signal for the process group.
+    Signal(Signal),
+    /// How far an output was passed on.
+    Acknowledge {
+        /// Which output.
+        stream: OutputStream,
+        /// Everything before this is done.
+        offset: u64,
+        /// Nobody reads it any more.
+        closed: bool,
+    },
+}
+
+/// What a job says to its controller.
+#[derive(Debug)]
+pub enum ToController {
+    /// There is room.
+    Accepted {
+        /// The job's name.
+        job: String,
+        /// The blob to send, and from where on; `None` if the agent has it.
+        needs: Option<(Digest, u64)>,
+    },
+    /// The program runs.
+    Started,
+    /// A piece of output.
+    Output {
+        /// Which output.
+        stream: OutputStream,
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+    },
+    /// How far the program read.
+    StdinAck {
+        /// Everything before this is in its pipe.
+        offset: u64,
+        /// It reads no more.
+        closed: bool,
+    },
+    /// The last message.
+    Outcome(Outcome),
+}
+
+/// One of the two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputStream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The program ran.
+    Ran(Ran),
+    /// The kernel refused to execute it.
+    NotExecuted(String),
+}
+
+/// How a program that ran ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code or signal.
+    pub ending: Ending,
+    /// Who ended it.
+    pub cause: Cause,
+    /// What it used.
+    pub usage: Usage,
+    /// From its start to its end.
+    pub wall: Duration,
+    /// What it wrote to standard output.
+    pub stdout: Summary,
+    /// What it wrote to standard error.
+    pub stderr: Summary,
+}
+
+/// Who ended a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It did, or a signal that somebody sent.
+    Program,
+    /// Its time was over.
+    Timeout,
+    /// The agent is stopping.
+    AgentStopped,
+    /// The controller is gone.
+    ControllerGone,
+}
+
+/// The job's way to its controller.
+pub type Outbox = mpsc::Sender<Result<ToController, Error>>;
+
+/// All jobs of this agent, and what they share.
+pub struct Jobs {
+    store: Arc<Store>,
+    directory: PathBuf,
+    launcher: Vec<OsString>,
+    places: Arc<Semaphore>,
+    /// Distinguishes this start of the agent from the ones before it, since the router booted.
+    epoch: u64,
+    count: AtomicU32,
+    stopping: watch::Sender<bool>,
+}
+
+impl Jobs {
+    /// Keeps the jobs' directories in `directory`, which must be an empty directory on the file system of `store`.
+    pub fn new(store: Arc<Store>, directory: PathBuf, launcher: Vec<OsString>) -> Self {
+        Self {
+            store,
+            directory,
+            launcher,
+            places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
+            epoch: machine::uptime_ms(),
+            count: AtomicU32::new(0),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// The files that jobs share.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Words in front of every program.
+    pub fn launcher(&self) -> &[OsString] {
+        &self.launcher
+    }
+
+    /// Jobs that hold a place now.
+    pub fn running(&self) -> u32 {
+        MAX_JOBS - self.places.available_permits() as u32
+    }
+
+    /// Decides whether a job may come in, before anything of it is received.
+    ///
+    /// # Errors
+    /// The reason why not, with figures.
+    pub fn admit(self: &Arc<Self>, spec: Spec) -> Result<Job, Error> {
+        if *self.stopping.borrow() {
+            return Err(Error::Stopping);
+        }
+        let place =
+            self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyJobs { limit: MAX_JOBS })?;
+        if !self.store.is_executable()? {
+            return Err(Error::NotExecutable(self.store.directory().to_owned()));
+        }
+        let program = match self.store.get(&spec.digest) {
+            Some(blob) => Program::Here(blob),
+            None => Program::OnItsWay(Box::new(self.store.upload(spec.digest, spec.size)?)),
+        };
+        let id = format!("{:x}-{}", self.epoch, self.count.fetch_add(1, Ordering::Relaxed) + 1);
+        Ok(Job { jobs: self.clone(), id, spec, program, place })
+    }
+
+    /// Ends all jobs, and waits until they are gone. New ones are refused from now on.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        // The semaphore is never closed; all places free means that no job is left.
+        let _ = self.places.acquire_many(MAX_JOBS).await;
+    }
+}
+
+enum Program {
+    Here(Arc<Blob>),
+    OnItsWay(Box<Upload>),
+}
+
+/// A job that has its place and its room, but may still miss its program.
+pub struct Job {
+    jobs: Arc<Jobs>,
+    id: String,
+    spec: Spec,
+    program: Program,
+    place: OwnedSemaphorePermit,
+}
+
+impl Job {
+    /// The job's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Sees the job through. Whatever happens is told to `outbox`, the outcome or an error last.
+    pub async fn run(self, inbox: impl Stream<Item = Result<FromController, Error>> + Unpin, outbox: Outbox) {
+        let id = self.id.clone();
+        let last = self.run_to_outcome(inbox, &outbox).await;
+        match &last {
+            Ok(outcome) => tracing::info!(job = id, ?outcome, "job ended"),
+            Err(error) => tracing::warn!(job = id, %error, "job failed"),
+        }
+        // Fails if the controller is gone, and then there is nobody to tell.
+        let _ = outbox.send(last.map(ToController::Outcome)).await;
+    }
+
+    async fn run_to_outcome(
+        self,
+        mut inbox: impl Stream<Item = Result<FromController, Error>> + Unpin,
+        outbox: &Outbox,
+    ) -> Result<Outcome, Error> {
+        let Self { jobs, id, spec, program, place } = self;
+        let needs = match &program {
+            Program::Here(_) => None,
+            Program::OnItsWay(upload) => Some((spec.digest, upload.offset())),
+        };
+        tell(outbox, ToController::Accepted { job: id.clone(), needs }).await?;
+        let blob = match program {
+            Program::Here(blob) => blob,
+            Program::OnItsWay(upload) => receive(*upload, &mut inbox, jobs.stopping.subscribe()).await?,
+        };
+        let directory = JobDirectory::create(&jobs.directory, &id)?;
+        let executable = directory.path.join(&spec.name);
+        blob.link_to(&executable)?;
+        let working_directory = directory.path.join("work");
+        create_directory(&working_directory)?;
+        let env = environment(&spec.env, &working_directory);
+        let start = Start {
+            program: &executable,
+            launcher: &jobs.launcher,
+            args: &spec.args,
+            env: &env,
+            working_directory: &working_directory,
+        };
+        let outcome = match Child::start(&start) {
+            Ok((child, pipes)) => {
+                tracing::info!(job = id, pid = child.id(), program = ?spec.name, "job started");
+                tell(outbox, ToController::Started).await?;
+                let running = Running::new(child, &spec, outbox.clone(), jobs.stopping.subscribe());
+                Outcome::Ran(running.see_through(pipes, &mut inbox).await?)
+            }
+            Err(error) => Outcome::NotExecuted(error.to_string()),
+        };
+        // Nothing of a job is left when its outcome is told: the next one may count on the room.
+        drop((directory, blob, place));
+        Ok(outcome)
+    }
+}
+
+async fn tell(outbox: &Outbox, message: ToController) -> Result<(), Error> {
+    outbox.send(Ok(message)).await.map_err(|_| Error::Gone)
+}
+
+/// Receives the program to its last byte.
+async fn receive(
+    mut upload: Upload,
+    inbox: &mut (impl Stream<Item = Result<FromController, Error>> + Unpin),
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Arc<Blob>, Error> {
+    while !upload.is_complete() {
+        let message = tokio::select! {
+            message = inbox.next() => message.ok_or(Error::Gone)??,
+            () = tokio::time::sleep(UPLOAD_PATIENCE) => {
+                return Err(Error::Protocol("the upload stood still for a minute"));
+            }
+            () = is_set(&mut stopping) => return Err(Error::Stopping),
+        };
+        match message {
+            FromController::Chunk { offset, data } => upload.write(offset, &data)?,
+            // A signal ends what would become the program, as it would end the program.
+            FromController::Signal(_) => return Err(Error::Gone),
+            FromController::Stdin { .. } | FromController::Acknowledge { .. } => {
+                return Err(Error::Protocol("the program has not started yet"));
+            }
+        }
+    }
+    upload.finish()
+}
+
+/// The environment of a program: three names that every program may count on, then what the user gave.
+///
+/// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
+fn environment(given: &[(OsString, OsString)], working_directory: &Path) -> Vec<(OsString, OsString)> {
+    let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
+    let mut env = BTreeMap::from([
+        ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
+        ("HOME".into(), inherited("HOME", "/")),
+        ("TMPDIR".into(), working_directory.into()),
+    ]);
+    env.extend(given.iter().cloned());
+    env.into_iter().collect()
+}
+
+/// A directory of one job, with everything in it.
+struct JobDirectory {
+    path: PathBuf,
+}
+
+impl JobDirectory {
+    fn create(parent: &Path, id: &str) -> Result<Self, Error> {
+        let path = parent.join(id);
+        create_directory(&path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for JobDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::error!(path = %self.path.display(), %error, "cannot remove a job's directory");
+        }
+    }
+}
+
+fn create_directory(path: &Path) -> Result<(), Error> {
+    DirBuilder::new().mode(0o700).create(path).map_err(Error::io("create", path))
+}
+
+/// A program that runs, and whoever has a say in when it ends.
+struct Running {
+    child: Child,
+    started: Instant,
+    timeout_at: Option<Instant>,
+    grace: Duration,
+    window: u64,
+    /// Why the job is being ended, and when the KILL is due that follows the TERM.
+    ending: Option<(Cause, Option<Instant>)>,
+    /// What the controller did wrong, to be told when the program is gone.
+    fault: Option<Error>,
+    stdout: watch::Sender<Control>,
+    stderr: watch::Sender<Control>,
+    stdin: input::Queue,
+    outbox: Outbox,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Running {
+    fn new(child: Child, spec: &Spec, outbox: Outbox, stopping: watch::Receiver<bool>) -> Self {
+        let started = Instant::now();
+        Self {
+            child,
+            started,
+            timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
+            grace: spec.grace,
+            window: spec.output_window,
+            ending: None,
+            fault: None,
+            stdout: watch::Sender::default(),
+            stderr: watch::Sender::default(),
+            stdin: input::Queue::default(),
+            outbox,
+            stopping,
+        }
+    }
+
+    async fn see_through(
+        mut self,
+        pipes: Pipes,
+        inbox: &mut (impl Stream<Item = Result<FromController, Error>> + Unpin),
+    ) -> Result<Ran, Error> {
+        let stdout = self.pump(pipes.stdout, OutputStream::Stdout);
+        let stderr = self.pump(pipes.stderr, OutputStream::Stderr);
+        let feed = self.feed(pipes.stdin);
+        self.until_ended(inbox).await;
+
+        let ended = Instant::now();
+        let wall = ended - self.started;
+        feed.abort();
+        let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
+        for control in [&self.stdout, &self.stderr] {
+            control.send_modify(|control| control.ended = Some(ended));
+        }
+        // The program is gone; only acknowledgements matter now, by which its last output gets through.
+        let drained = async { (summary(stdout).await, summary(stderr).await) };
+        tokio::pin!(drained);
+        let mut listening = true;
+        let (stdout, stderr) = loop {
+            tokio::select! {
+                summaries = &mut drained => break summaries,
+                message = inbox.next(), if listening => match message {
+                    Some(Ok(FromController::Acknowledge { stream, offset, closed })) => {
+                        acknowledge([&self.stdout, &self.stderr], stream, offset, closed);
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => listening = false,
+                },
+                () = self.outbox.closed() => return Err(self.fault.unwrap_or(Error::Gone)),
+            }
+        };
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let cause = self.ending.map_or(Cause::Program, |(cause, _)| cause);
+        Ok(Ran { ending, cause, usage, wall, stdout, stderr })
+    }
+
+    /// Returns when the program has ended, whoever ended it.
+    async fn until_ended(&mut self, inbox: &mut (impl Stream<Item = Result<FromController, Error>> + Unpin)) {
+        let mut listening = true;
+        loop {
+            let is_ending = self.ending.is_some();
+            let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
+            tokio::select! {
+                () = self.child.ended() => return,
+                message = inbox.next(), if listening => match message {
+                    Some(Ok(message)) => self.hear(message),
+                    Some(Err(error)) => {
+                        listening = false;
+                        self.blame(error);
+                    }
+                    // The controller has said everything, but may still listen.
+                    None => listening = false,
+                },
+                () = self.outbox.closed(), if !is_ending => self.end(Cause::ControllerGone, self.grace),
+                () = is_set(&mut self.stopping), if !is_ending => {
+                    self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
+                }
+                () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
+                () = at(kill_at) => {
+                    self.child.signal(Signal::KILL);
+                    self.ending = self.ending.take().map(|(cause, _)| (cause, None));
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: FromController) {
+        match message {
+            FromController::Signal(signal) => self.child.signal(signal),
+            FromController::Acknowledge { stream, offset, closed } => {
+                acknowledge([&self.stdout, &self.stderr], stream, offset, closed);
+            }
+            FromController::Stdin { offset, data, end } => {
+                if let Err(error) = self.stdin.push(offset, &data, end) {
+                    self.blame(error);
+                }
+            }
+            FromController::Chunk { .. } => self.blame(Error::Protocol("the program is complete")),
+        }
+    }
+
+    /// The controller cannot be believed any more: the program goes at once.
+    fn blame(&mut self, error: Error) {
+        self.fault.get_or_insert(error);
+        self.end(Cause::ControllerGone, Duration::ZERO);
+    }
+
+    fn end(&mut self, cause: Cause, grace: Duration) {
+        if !grace.is_zero() {
+            self.child.signal(Signal::TERM);
+        }
+        self.ending = Some((cause, Some(Instant::now() + grace)));
+    }
+
+    fn pump(
+        &self,
+        pipe: std::os::fd::OwnedFd,
+        stream: OutputStream,
+    ) -> tokio::task::JoinHandle<std::io::Result<Summary>> {
+        let control = match stream {
+            OutputStream::Stdout => self.stdout.subscribe(),
+            OutputStream::Stderr => self.stderr.subscribe(),
+        };
+        let outbox = self.outbox.clone();
+        tokio::spawn(output::pump(pipe, self.window, control, move |offset, data| {
+            let outbox = outbox.clone();
+            async move { tell(&outbox, ToController::Output { stream, offset, data }).await.is_ok() }
+        }))
+    }
+
+    fn feed(&self, pipe: std::os::fd::OwnedFd) -> tokio::task::JoinHandle<std::io::Result<()>> {
+        let outbox = self.outbox.clone();
+        tokio::spawn(input::feed(pipe, self.stdin.clone(), move |offset, closed| {
+            let outbox = outbox.clone();
+            async move {
+                // Fails if the controller is gone; the job ends for that reason elsewhere.
+                let _ = tell(&outbox, ToController::StdinAck { offset, closed }).await;
+            }
+        }))
+    }
+}
+
+fn acknowledge(
+    [stdout, stderr]: [&watch::Sender<Control>; 2],
+    stream: OutputStream,
+    offset: u64,
+    closed: bool,
+) {
+    let control = match stream {
+        OutputStream::Stdout => stdout,
+        OutputStream::Stderr => stderr,
+    };
+    control.send_modify(|control| {
+        control.acknowledged = control.acknowledged.max(offset);
+        control.closed |= closed;
+    });
+}
+
+/// What a pump came to. One that failed has lost its pipe: what was still in it is reported as abandoned.
+async fn summary(pump: tokio::task::JoinHandle<std::io::Result<Summary>>) -> Summary {
+    match pump.await {
+        Ok(Ok(summary)) => summary,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot read an output of the program");
+            Summary { bytes: 0, abandoned: true }
+        }
+        Err(_) => Summary { bytes: 0, abandoned: true },
+    }
+}
+
+/// Waits until the agent is stopping. `Jobs` outlives its jobs, so the flag cannot go away unset.
+async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+/// Sleeps until then, or for ever.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signal of the protocol's name, as the child module knows it.
+///
+/// # Errors
+/// [`Error::Protocol`] for a name that may not be sent.
+pub fn signal(name: &str) -> Result<Signal, Error> {
+    child::sendable_signal(name).ok_or(Error::Protocol("a signal that may not be sent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_environment_wins_over_the_agents() {
+        let given = [("TMPDIR".into(), "/mine".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
+        let env = environment(&given, Path::new("/job"));
+        let get = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str());
+        assert_eq!(get("TMPDIR"), Some(Some("/mine")));
+        assert_eq!(get("A"), Some(Some("2")));
+        assert!(get("PATH").is_some() && get("HOME").is_some() && get("LD_PRELOAD").is_none());
+    }
+}

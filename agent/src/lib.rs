@@ -1,0 +1,27 @@
+//! The agent of Hop: takes a program over the network into a router's RAM, runs it, and reports how it ended.
+//!
+//! From the outside in:
+//!
+//! - [`options`], [`log`], [`self_test`]: the command line and what it can ask for.
+//! - [`server`]: listens, authenticates, bounds connections, ends in order.
+//! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
+//! - [`job`]: one run of a program, from its admission to its outcome.
+//! - [`child`], [`input`], [`output`]: the program's processes and its three pipes.
+//! - [`store`], [`memory`], [`machine`]: the files in RAM, the RAM, the router.
+//! - [`error`]: everything that can go wrong, in one type.
+//!
+//! What must stay true is in `docs/architecture.md`.
+
+pub mod child;
+pub mod error;
+pub mod input;
+pub mod job;
+pub mod log;
+pub mod machine;
+pub mod memory;
+pub mod options;
+pub mod output;
+pub mod self_test;
+pub mod server;
+pub mod service;
+pub mod store;

@@ -1,0 +1,104 @@
+//! The router as it describes itself: facts for people, and the one fact that builds depend on.
+
+use std::fs;
+
+/// The identity of an executable that runs here, in the words of its ELF header (elf(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// EI_CLASS: 1 is 32 bits, 2 is 64 bits.
+    pub class: u8,
+    /// EI_DATA: 1 is little endian, 2 is big endian.
+    pub data: u8,
+    /// e_machine.
+    pub machine: u16,
+}
+
+/// What this agent was built for is what its router runs.
+pub const TARGET: Target = Target {
+    class: if cfg!(target_pointer_width = "64") { 2 } else { 1 },
+    data: if cfg!(target_endian = "big") { 2 } else { 1 },
+    machine: if cfg!(target_arch = "mips") {
+        8
+    } else if cfg!(target_arch = "x86_64") {
+        62
+    } else if cfg!(target_arch = "aarch64") {
+        183
+    } else {
+        0
+    },
+};
+
+/// Facts for people; empty where the router does not tell.
+#[derive(Debug)]
+pub struct Machine {
+    /// The router's own name.
+    pub hostname: String,
+    /// "OpenWrt 23.05.5", from os-release(5).
+    pub firmware: String,
+    /// "Linux 5.15.167".
+    pub kernel: String,
+    /// "MIPS 24Kc V7.4", from /proc/cpuinfo.
+    pub cpu: String,
+    /// Milliseconds since the boot.
+    pub uptime_ms: u64,
+    /// Changes with every boot.
+    pub boot_id: String,
+}
+
+impl Machine {
+    /// Asks the router.
+    pub fn read() -> Self {
+        let uname = rustix::system::uname();
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        Self {
+            hostname: uname.nodename().to_string_lossy().into_owned(),
+            firmware: value(&read("/etc/os-release"), "PRETTY_NAME", '=').trim_matches('"').to_owned(),
+            kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
+            cpu: cpu(&read("/proc/cpuinfo")).to_owned(),
+            uptime_ms: uptime_ms(),
+            boot_id: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
+        }
+    }
+}
+
+/// Milliseconds since the boot, 0 if /proc does not tell.
+pub fn uptime_ms() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds: f64 = text.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0);
+    (seconds * 1000.0) as u64
+}
+
+/// MIPS kernels say "cpu model", the others "model name".
+fn cpu(cpuinfo: &str) -> &str {
+    match value(cpuinfo, "cpu model", ':') {
+        "" => value(cpuinfo, "model name", ':'),
+        model => model,
+    }
+}
+
+/// The value of the first line `key separator value`, or nothing.
+fn value<'a>(text: &'a str, key: &str, separator: char) -> &'a str {
+    text.lines()
+        .filter_map(|line| line.split_once(separator))
+        .find(|(name, _)| name.trim() == key)
+        .map_or("", |(_, value)| value.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mips_kernel_and_a_pc_kernel_both_name_their_cpu() {
+        let mips = "system type\t\t: Qualcomm Atheros QCA9533\ncpu model\t\t: MIPS 24Kc V7.4\nBogoMIPS\t\t: 432.53\n";
+        assert_eq!(cpu(mips), "MIPS 24Kc V7.4");
+        assert_eq!(cpu("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n"), "Some CPU @ 2 GHz");
+        assert_eq!(cpu(""), "");
+    }
+
+    #[test]
+    fn the_firmware_is_named_as_openwrt_names_it() {
+        let text = "NAME=\"OpenWrt\"\nPRETTY_NAME=\"OpenWrt 23.05.5\"\n";
+        assert_eq!(value(text, "PRETTY_NAME", '=').trim_matches('"'), "OpenWrt 23.05.5");
+    }
+}

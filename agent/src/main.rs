@@ -1,0 +1,31 @@
+//! hopd: the agent of Hop. This file is the story: read the options, do the one thing they ask for, say how it ended.
+
+use std::env;
+use std::process::ExitCode;
+
+use hopd::options::{self, Command};
+use hopd::{log, self_test, server};
+
+fn main() -> ExitCode {
+    let command = match options::parse(env::args_os()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("error: {error}\nhint: hopd --help");
+            return ExitCode::from(2);
+        }
+    };
+    match command {
+        Command::Print(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Command::SelfTest { directory } => self_test::run(&directory),
+        Command::Serve(options) => {
+            log::start();
+            match server::run(options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => log::fatal(&error),
+            }
+        }
+    }
+}

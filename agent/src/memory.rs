@@ -1,0 +1,85 @@
+//! The router's RAM: what there is, and what a program may have of it.
+//!
+//! A file in tmpfs is RAM that nothing can take back, so a program is counted before it is received. What must stay true:
+//! [`RESERVE`] bytes are never given away.
+
+use std::fs;
+use std::io;
+
+use crate::error::Error;
+
+/// Bytes that stay free for the router itself and for what the program allocates while it starts: a Go program that
+/// prints one line has 4 MB resident beside its file, and a 64 MB router under load wants the other half.
+pub const RESERVE: u64 = 8 * 1024 * 1024;
+
+/// A reading of /proc/meminfo (proc(5)), in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// All memory that the kernel manages.
+    pub total: u64,
+    /// What can be had without swapping or killing.
+    pub available: u64,
+}
+
+impl Memory {
+    /// Reads the current figures.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::parse(&fs::read_to_string("/proc/meminfo")?))
+    }
+
+    fn parse(meminfo: &str) -> Self {
+        let field = |name: &str| {
+            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+            line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+        };
+        let value = |name| field(name).unwrap_or(0);
+        // MemAvailable came with Linux 3.14; DD-WRT runs 3.10. Files in tmpfs are in Cached and cannot be dropped.
+        let estimate =
+            || (value("MemFree") + value("Buffers") + value("Cached")).saturating_sub(value("Shmem"));
+        Self { total: value("MemTotal"), available: field("MemAvailable").unwrap_or_else(estimate) }
+    }
+
+    /// Admits `needed` further bytes, of which `promised` are already given away but not yet used.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] with the figures.
+    pub fn admit(&self, needed: u64, promised: u64) -> Result<(), Error> {
+        let available = self.available.saturating_sub(promised).saturating_sub(RESERVE);
+        if needed <= available { Ok(()) } else { Err(Error::NoMemory { needed, available }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEW: &str =
+        "MemTotal:          60000 kB\nMemFree:            9000 kB\nMemAvailable:      30000 kB\n";
+    const OLD: &str = "MemTotal:          60000 kB\nMemFree:           10000 kB\nBuffers:            1000 kB\n\
+                       Cached:            20000 kB\nSwapCached:            0 kB\nShmem:              5000 kB\n";
+
+    #[test]
+    fn the_kernels_own_figure_is_taken_where_there_is_one() {
+        assert_eq!(Memory::parse(NEW), Memory { total: 60000 * 1024, available: 30000 * 1024 });
+    }
+
+    #[test]
+    fn before_linux_3_14_files_in_tmpfs_do_not_count_as_available() {
+        assert_eq!(Memory::parse(OLD).available, (10000 + 1000 + 20000 - 5000) * 1024);
+    }
+
+    #[test]
+    fn the_reserve_and_what_is_promised_are_never_given_away() {
+        let memory = Memory { total: 64 << 20, available: 20 << 20 };
+        assert!(memory.admit(12 << 20, 0).is_ok());
+        assert!(memory.admit((12 << 20) + 1, 0).is_err());
+        assert!(memory.admit(2 << 20, 10 << 20).is_ok());
+        match memory.admit(3 << 20, 10 << 20) {
+            Err(Error::NoMemory { needed, available }) => assert_eq!((needed, available), (3 << 20, 2 << 20)),
+            other => panic!("{other:?}"),
+        }
+    }
+}

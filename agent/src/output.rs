@@ -1,0 +1,177 @@
+//! One output of the program: from its pipe to the controller, in order, and never more than the window ahead of it.
+//!
+//! What must stay true: a byte that the program wrote before it ended is sent before the outcome, or the controller said
+//! that nobody reads it. A process that outlives the program with the pipe in its hand delays the outcome by at most
+//! [`AFTERLIFE`].
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use hop_proto::limits::OUTPUT_CHUNK_BYTES;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a pipe may stay open and silent after the program has ended: long enough for a process that the kernel is
+/// still tearing down, too short to be felt.
+pub const AFTERLIFE: Duration = Duration::from_secs(1);
+
+/// Most bytes that a pipe can hold (/proc/sys/fs/pipe-max-size, pipe(7)). What comes after the program's end beyond
+/// this was written by another process.
+const MAX_PIPE_BYTES: u64 = 1024 * 1024;
+
+/// How the controller and the job steer an output.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Control {
+    /// The controller has passed on all bytes before this offset.
+    pub acknowledged: u64,
+    /// Nobody reads this output any more.
+    pub closed: bool,
+    /// When the program ended.
+    pub ended: Option<Instant>,
+}
+
+/// What became of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// The pipe was still open when it was given up.
+    pub abandoned: bool,
+}
+
+/// Sends what comes out of `pipe` by `send(offset, data)` until its end; `send` is false when nobody listens.
+///
+/// # Errors
+/// The pipe cannot be read.
+pub async fn pump<F>(
+    pipe: OwnedFd,
+    window: u64,
+    mut control: watch::Receiver<Control>,
+    mut send: impl FnMut(u64, Bytes) -> F,
+) -> io::Result<Summary>
+where
+    F: Future<Output = bool>,
+{
+    let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
+    let mut buffer = BytesMut::new();
+    let mut offset = 0;
+    let mut after_end = 0;
+    loop {
+        let now = *control.borrow_and_update();
+        if now.closed {
+            return Ok(Summary { bytes: offset, abandoned: false });
+        }
+        let credit = window.saturating_sub(offset - now.acknowledged) as usize;
+        if credit == 0 {
+            if control.changed().await.is_err() {
+                return Ok(Summary { bytes: offset, abandoned: true });
+            }
+            continue;
+        }
+        if after_end > MAX_PIPE_BYTES {
+            return Ok(Summary { bytes: offset, abandoned: true });
+        }
+        buffer.reserve(OUTPUT_CHUNK_BYTES);
+        let mut limited = bytes::BufMut::limit(&mut buffer, credit.min(OUTPUT_CHUNK_BYTES));
+        let read = tokio::select! {
+            biased;
+            read = pipe.read_buf(&mut limited) => read?,
+            changed = control.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return Ok(Summary { bytes: offset, abandoned: true }),
+            },
+            () = sleep_until(now.ended.unwrap_or_else(Instant::now) + AFTERLIFE), if now.ended.is_some() => {
+                return Ok(Summary { bytes: offset, abandoned: true });
+            }
+        };
+        if read == 0 || !send(offset, buffer.split().freeze()).await {
+            return Ok(Summary { bytes: offset, abandoned: false });
+        }
+        offset += read as u64;
+        if now.ended.is_some() {
+            after_end += read as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    type Sent = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
+
+    fn start(
+        window: u64,
+    ) -> (io::PipeWriter, watch::Sender<Control>, Sent, tokio::task::JoinHandle<Summary>) {
+        let (reader, writer) = io::pipe().unwrap();
+        let (steer, control) = watch::channel(Control::default());
+        let sent = Sent::default();
+        let log = sent.clone();
+        let task = tokio::spawn(async move {
+            let send = |offset, data: Bytes| {
+                log.lock().unwrap().push((offset, data.to_vec()));
+                async { true }
+            };
+            pump(reader.into(), window, control, send).await.unwrap()
+        });
+        (writer, steer, sent, task)
+    }
+
+    #[tokio::test]
+    async fn offsets_follow_each_other_and_end_of_file_ends_it() {
+        let (mut writer, _steer, sent, task) = start(1 << 20);
+        let content: Vec<u8> = (0..40_000u32).map(|i| i as u8).collect();
+        writer.write_all(&content).unwrap();
+        drop(writer);
+        assert_eq!(task.await.unwrap(), Summary { bytes: 40_000, abandoned: false });
+        let mut joined: Vec<u8> = Vec::new();
+        for (offset, data) in sent.lock().unwrap().iter() {
+            assert_eq!(*offset as usize, joined.len());
+            assert!(data.len() <= OUTPUT_CHUNK_BYTES);
+            joined.extend(data);
+        }
+        assert!(joined == content);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_beyond_the_window_until_it_is_acknowledged() {
+        let (mut writer, steer, sent, task) = start(10);
+        writer.write_all(&[7; 25]).unwrap();
+        drop(writer);
+        let count = || sent.lock().unwrap().iter().map(|(_, data)| data.len()).sum::<usize>();
+        for (acknowledged, expected) in [(0, 10), (4, 14), (14, 24)] {
+            steer.send_modify(|control| control.acknowledged = acknowledged);
+            // The pump is the only other task: when it is idle, control comes back here.
+            for _ in 0..10_000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(count(), expected);
+        }
+        steer.send_modify(|control| control.acknowledged = 24);
+        assert_eq!(task.await.unwrap(), Summary { bytes: 25, abandoned: false });
+    }
+
+    #[tokio::test]
+    async fn an_output_that_nobody_reads_is_closed() {
+        let (mut writer, steer, _sent, task) = start(10);
+        steer.send_modify(|control| control.closed = true);
+        task.await.unwrap();
+        assert_eq!(writer.write_all(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pipe_that_outlives_the_program_is_given_up_and_reported() {
+        let (mut writer, steer, _sent, task) = start(1 << 20);
+        writer.write_all(b"last words").unwrap();
+        steer.send_modify(|control| control.ended = Some(Instant::now()));
+        assert_eq!(task.await.unwrap(), Summary { bytes: 10, abandoned: true });
+    }
+}

@@ -1,0 +1,234 @@
+//! What a bad toolchain or kernel breaks on MIPS, tried on the spot: `hopd --self-test`.
+//!
+//! Each check has failed on some router or with some toolchain before. They look at values and at CPU time, never at the
+//! wall clock, so a busy router passes.
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::hkdf;
+use ring::rand::SystemRandom;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ring::{agreement, digest};
+
+type Check = Result<(), String>;
+
+/// Runs all checks, with files in `directory` (made and removed again), and prints a line for each. Success if all pass.
+pub fn run(directory: &Path) -> ExitCode {
+    let checks: [(&str, &dyn Fn() -> Check); 9] = [
+        ("64-bit shifts and products", &wide_integers),
+        ("atomics between threads", &atomics),
+        ("files beyond 4 GiB", &|| in_file(directory, large_file)),
+        ("file times", &|| in_file(directory, file_times)),
+        ("threads that wait sleep", &sleeping_threads),
+        ("SHA-256 and HKDF (FIPS 180-4, RFC 5869)", &hashes),
+        ("ChaCha20-Poly1305 (RFC 8439)", &chacha20_poly1305),
+        ("Ed25519 (RFC 8032)", &ed25519),
+        ("X25519 between two fresh keys", &x25519),
+    ];
+    let mut passed = 0;
+    for (name, check) in &checks {
+        match check() {
+            Ok(()) => {
+                passed += 1;
+                println!("ok      {name}");
+            }
+            Err(why) => println!("FAILED  {name}: {why}"),
+        }
+    }
+    println!("{passed} of {} checks passed", checks.len());
+    if passed == checks.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Check {
+    if actual == expected { Ok(()) } else { Err(format!("{what} is {actual:?}, not {expected:?}")) }
+}
+
+/// 32-bit MIPS has no 64-bit shift: the compiler calls its own library for it.
+fn wide_integers() -> Check {
+    let x = black_box(0x0123_4567_89ab_cdef_u64);
+    expect("x << 4", x << black_box(4), 0x1234_5678_9abc_def0)?;
+    expect("x << 36", x << black_box(36), 0x9abc_def0_0000_0000)?;
+    expect("x >> 36", x >> black_box(36), 0x0000_0000_0012_3456)?;
+    expect("-x >> 33", (x as i64).wrapping_neg() >> black_box(33), -0x0091_a2b4)?;
+    expect("x * x", x.wrapping_mul(x), 0xdca5_e208_90f2_a521)?;
+    expect("x / 1000003", x / black_box(1_000_003), 81_985_283_260)?;
+    expect("bytes", black_box(0x0102_0304_u32).to_be_bytes(), [1, 2, 3, 4])
+}
+
+fn atomics() -> Check {
+    const ROUNDS: usize = 10_000;
+    let (narrow, wide) = (AtomicU32::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    narrow.fetch_add(1, Ordering::Relaxed);
+                    let mut seen = wide.load(Ordering::Relaxed);
+                    while let Err(now) =
+                        wide.compare_exchange_weak(seen, seen + 1, Ordering::SeqCst, Ordering::Relaxed)
+                    {
+                        seen = now;
+                    }
+                }
+            });
+        }
+    });
+    expect("the count by addition", narrow.into_inner() as usize, 4 * ROUNDS)?;
+    expect("the count by exchange", wide.into_inner(), 4 * ROUNDS)
+}
+
+fn in_file(directory: &Path, check: fn(&mut File) -> std::io::Result<Check>) -> Check {
+    let made = !directory.exists();
+    fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    let path = directory.join(format!("self-test-{}", std::process::id()));
+    let result = File::create_new(&path).and_then(|mut file| check(&mut file));
+    // What could not be made need not be removed.
+    let _ = fs::remove_file(&path);
+    if made {
+        let _ = fs::remove_dir(directory);
+    }
+    result.map_err(|error| format!("{}: {error}", path.display()))?
+}
+
+/// A sparse file, which needs no room: sizes are 64 bits wide in the kernel and must be in the C library too.
+fn large_file(file: &mut File) -> std::io::Result<Check> {
+    const SIZE: u64 = (5 << 30) + 7;
+    file.set_len(SIZE)?;
+    Ok(expect("the size", file.metadata()?.len(), SIZE).and(expect(
+        "the end",
+        file.seek(SeekFrom::End(0))?,
+        SIZE,
+    )))
+}
+
+fn file_times(file: &mut File) -> std::io::Result<Check> {
+    let time = SystemTime::UNIX_EPOCH + Duration::new(1_234_567_890, 123_456_789);
+    file.set_modified(time)?;
+    if let Err(why) = expect("the time", file.metadata()?.modified()?, time) {
+        return Ok(Err(why));
+    }
+    file.write_all(b"now")?;
+    let age = SystemTime::now().duration_since(file.metadata()?.modified()?).unwrap_or_default();
+    Ok(if age < Duration::from_secs(60) { Ok(()) } else { Err(format!("a new file is {age:?} old")) })
+}
+
+/// A kernel without 32-bit time calls answers ENOSYS to futex, and a thread that should wait spins instead.
+fn sleeping_threads() -> Check {
+    const WAIT: Duration = Duration::from_millis(300);
+    let before = cpu_time();
+    let (lock, never) = (Mutex::new(()), Condvar::new());
+    let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    drop(never.wait_timeout_while(guard, WAIT, |()| true));
+    let used = cpu_time() - before;
+    if used < WAIT / 2 { Ok(()) } else { Err(format!("waiting {WAIT:?} used {used:?} of CPU")) }
+}
+
+/// CPU time of this process. Not by rustix, which takes musl's `timespec` for 64 bits wide on MIPS, where the symbols
+/// of that name still have 32 (musl's time64 notes); its calls with a time in them must not be used here.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live value of the type that clock_gettime(2) names.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn bytes<const N: usize>(hexadecimal: &str) -> [u8; N] {
+    std::array::from_fn(|i| {
+        hexadecimal
+            .get(2 * i..2 * i + 2)
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            .unwrap_or_default()
+    })
+}
+
+fn refused(_: ring::error::Unspecified) -> String {
+    "the library refused".to_owned()
+}
+
+fn hashes() -> Check {
+    expect(
+        "SHA-256 of abc",
+        digest::digest(&digest::SHA256, b"abc").as_ref(),
+        &bytes::<32>("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    )?;
+    // RFC 5869, appendix A.1.
+    let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, &bytes::<13>("000102030405060708090a0b0c"));
+    let key = salt.extract(&[0x0b; 22]);
+    let info = bytes::<10>("f0f1f2f3f4f5f6f7f8f9");
+    let mut output = [0; 32];
+    key.expand(&[&info], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut output)).map_err(refused)?;
+    expect("HKDF", output, bytes("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"))
+}
+
+/// RFC 8439, section 2.8.2, up to its tag.
+fn chacha20_poly1305() -> Check {
+    let key: [u8; 32] = std::array::from_fn(|i| 0x80 + i as u8);
+    let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key).map_err(refused)?);
+    let nonce = Nonce::assume_unique_for_key(bytes("070000004041424344454647"));
+    let mut text =
+        *b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, \
+                      sunscreen would be it.";
+    let aad = Aad::from(bytes::<12>("50515253c0c1c2c3c4c5c6c7"));
+    let tag = key.seal_in_place_separate_tag(nonce, aad, &mut text).map_err(refused)?;
+    expect("the ciphertext", text.first_chunk::<16>(), Some(&bytes("d31a8d34648e60db7b86afbc53ef7ec2")))?;
+    expect("the tag", tag.as_ref(), &bytes::<16>("1ae10b594f09e26a7e902ecbd0600691"))
+}
+
+/// RFC 8032, section 7.1, test 2.
+fn ed25519() -> Check {
+    let seed: [u8; 32] = bytes("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb");
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| error.to_string())?;
+    let public: [u8; 32] = bytes("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c");
+    expect("the public key", pair.public_key().as_ref(), &public)?;
+    let signature: [u8; 64] = bytes(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da\
+         085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+    );
+    expect("the signature", pair.sign(b"\x72").as_ref(), &signature)?;
+    UnparsedPublicKey::new(&ED25519, &public).verify(b"\x72", &signature).map_err(refused)?;
+    match UnparsedPublicKey::new(&ED25519, &public).verify(b"\x73", &signature) {
+        Ok(()) => Err("a signature of something else is accepted".to_owned()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// ring takes no private key from outside, so no vector: both sides must come to the same secret, and not to zero.
+fn x25519() -> Check {
+    let random = SystemRandom::new();
+    let fresh = || agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random).map_err(refused);
+    let (ours, theirs) = (fresh()?, fresh()?);
+    let public = |key: &agreement::EphemeralPrivateKey| key.compute_public_key().map_err(refused);
+    let (our_public, their_public) = (public(&ours)?, public(&theirs)?);
+    let agree = |key, public: &agreement::PublicKey| {
+        let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, public.as_ref());
+        agreement::agree_ephemeral(key, &peer, <[u8]>::to_vec).map_err(refused)
+    };
+    let (one, other) = (agree(ours, &their_public)?, agree(theirs, &our_public)?);
+    expect("the secret", &one, &other)?;
+    if one.iter().all(|byte| *byte == 0) { Err("the secret is zero".to_owned()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_passes() {
+        let directory = std::env::temp_dir();
+        assert_eq!(run(&directory), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn a_check_can_fail() {
+        assert!(expect("one", 1, 2).is_err());
+    }
+}

@@ -1,0 +1,328 @@
+//! Translates between the protocol and the jobs: every message in, every message out, every error to its status.
+//!
+//! What must stay true: nothing here touches a file or a process, and nothing elsewhere knows a message. A message that
+//! breaks the rules of `agent.proto` is refused here or by the module that counts.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hop_proto::limits::{
+    MAX_GRACE_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
+};
+use hop_proto::v1::agent_server::{Agent, AgentServer};
+use hop_proto::v1::{self, Reason, run_reply, run_request};
+use hop_proto::{failure, v1::outcome::Ending as WireEnding};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::child::Ending;
+use crate::error::Error;
+use crate::job::{
+    Cause, FromController, Jobs, MAX_JOBS, OUTBOX_MESSAGES, Outcome, OutputStream, Spec, ToController, signal,
+};
+use crate::machine::{Machine, TARGET};
+use crate::memory::{Memory, RESERVE};
+
+/// What this agent can do, by the names that `docs/protocol.md` defines.
+const CAPABILITIES: [&str; 1] = ["run"];
+
+/// The agent's service over `jobs`.
+pub fn new(jobs: Arc<Jobs>) -> AgentServer<Service> {
+    AgentServer::new(Service { jobs }).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// The calls of `agent.proto`.
+pub struct Service {
+    jobs: Arc<Jobs>,
+}
+
+#[tonic::async_trait]
+impl Agent for Service {
+    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
+        Ok(Response::new(self.describe()?))
+    }
+
+    type RunStream = Pin<Box<dyn Stream<Item = Result<v1::RunReply, Status>> + Send>>;
+
+    async fn run(
+        &self,
+        request: Request<Streaming<v1::RunRequest>>,
+    ) -> Result<Response<Self::RunStream>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await.map_err(transport_error)?;
+        let Some(run_request::Message::Spec(spec)) = first.and_then(|first| first.message) else {
+            return Err(Error::Protocol("a run begins with its specification").into());
+        };
+        let job = self.jobs.admit(read_spec(spec)?)?;
+        tracing::info!(job = job.id(), "job admitted");
+        let (outbox, replies) = mpsc::channel(OUTBOX_MESSAGES);
+        let inbox = messages.map(|message| match message {
+            Ok(message) => read_message(message),
+            Err(status) => Err(transport_error(status)),
+        });
+        tokio::spawn(job.run(inbox, outbox));
+        let replies = ReceiverStream::new(replies).map(|reply| Ok(write_reply(reply?)));
+        Ok(Response::new(Box::pin(replies)))
+    }
+}
+
+impl Service {
+    fn describe(&self) -> Result<v1::InfoReply, Error> {
+        let machine = Machine::read();
+        let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
+        let store = self.jobs.store();
+        Ok(v1::InfoReply {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            target: Some(v1::Target {
+                elf_class: TARGET.class.into(),
+                elf_data: TARGET.data.into(),
+                elf_machine: TARGET.machine.into(),
+            }),
+            hostname: machine.hostname,
+            firmware: machine.firmware,
+            kernel: machine.kernel,
+            cpu: machine.cpu,
+            uptime_ms: machine.uptime_ms,
+            boot_id: machine.boot_id,
+            memory: Some(v1::Memory { total: memory.total, available: memory.available, reserve: RESERVE }),
+            store: Some(v1::Store {
+                directory: store.directory().display().to_string(),
+                free: store.free()?,
+                executable: store.is_executable()?,
+            }),
+            launcher: self.jobs.launcher().iter().map(|word| word.as_bytes().to_vec()).collect(),
+            jobs: self.jobs.running(),
+            max_jobs: MAX_JOBS,
+        })
+    }
+}
+
+/// What tonic says of a message that did not arrive.
+fn transport_error(status: Status) -> Error {
+    match status.code() {
+        Code::OutOfRange => Error::Protocol("a message is larger than 2 MiB"),
+        Code::Internal => Error::Protocol("a message that cannot be decoded"),
+        _ => Error::Gone,
+    }
+}
+
+fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
+    let program = spec.program.ok_or(Error::Protocol("a job without a program"))?;
+    let digest =
+        program.sha256.as_slice().try_into().map_err(|_| Error::Protocol("a digest has 32 bytes"))?;
+    if program.size == 0 {
+        return Err(Error::Protocol("a program without content"));
+    }
+    let is_file_name = !matches!(spec.name.as_str(), "" | "." | "..") && !spec.name.contains(['/', '\0']);
+    if !is_file_name || spec.name.len() > MAX_NAME_BYTES {
+        return Err(Error::Protocol("the name of the program is not a file name of at most 64 bytes"));
+    }
+    if !(1..=MAX_OUTPUT_WINDOW_BYTES).contains(&spec.output_window) {
+        return Err(Error::Protocol("the output window is not between 1 byte and 1 MiB"));
+    }
+    let limits = spec.limits.unwrap_or_default();
+    if limits.grace_ms > MAX_GRACE_MS {
+        return Err(Error::Protocol("the grace is longer than a minute"));
+    }
+    let args = spec.args.into_iter().map(read_os_string).collect::<Result<_, _>>()?;
+    Ok(Spec {
+        name: spec.name.into(),
+        digest,
+        size: program.size,
+        args,
+        env: spec.env.into_iter().map(read_variable).collect::<Result<_, _>>()?,
+        timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
+        grace: Duration::from_millis(limits.grace_ms),
+        output_window: spec.output_window.into(),
+    })
+}
+
+fn read_os_string(bytes: Vec<u8>) -> Result<OsString, Error> {
+    if bytes.contains(&0) {
+        return Err(Error::Protocol("an argument or variable with a zero byte"));
+    }
+    Ok(OsString::from_vec(bytes))
+}
+
+fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
+    if variable.name.is_empty() || variable.name.contains(&b'=') {
+        return Err(Error::Protocol("a variable without a name, or with '=' in it"));
+    }
+    Ok((read_os_string(variable.name)?, read_os_string(variable.value)?))
+}
+
+fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
+    Ok(match request.message {
+        Some(run_request::Message::Blob(v1::BlobChunk { offset, data })) => {
+            FromController::Chunk { offset, data }
+        }
+        Some(run_request::Message::Stdin(v1::Stdin { offset, data, end })) => {
+            FromController::Stdin { offset, data, end }
+        }
+        Some(run_request::Message::Signal(v1::Signal { name })) => FromController::Signal(signal(&name)?),
+        Some(run_request::Message::OutputAck(ack)) => {
+            let stream = match ack.stream() {
+                v1::Stream::Stdout => OutputStream::Stdout,
+                v1::Stream::Stderr => OutputStream::Stderr,
+                v1::Stream::Unspecified => return Err(Error::Protocol("an output that there is not")),
+            };
+            FromController::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
+        }
+        Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
+        None => return Err(Error::Protocol("a message that this agent does not know")),
+    })
+}
+
+fn write_reply(reply: ToController) -> v1::RunReply {
+    let message = match reply {
+        ToController::Accepted { job, needs } => run_reply::Message::Accepted(v1::Accepted {
+            job_id: job,
+            needs: needs
+                .map(|(digest, offset)| v1::Need { sha256: digest.to_vec(), offset })
+                .into_iter()
+                .collect(),
+        }),
+        ToController::Started => {
+            run_reply::Message::Started(v1::Started { stdin_window: STDIN_WINDOW_BYTES })
+        }
+        ToController::Output { stream, offset, data } => {
+            let stream = match stream {
+                OutputStream::Stdout => v1::Stream::Stdout,
+                OutputStream::Stderr => v1::Stream::Stderr,
+            };
+            run_reply::Message::Output(v1::Output { stream: stream.into(), offset, data })
+        }
+        ToController::StdinAck { offset, closed } => {
+            run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
+        }
+        ToController::Outcome(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
+    };
+    v1::RunReply { message: Some(message) }
+}
+
+fn write_outcome(outcome: Outcome) -> v1::Outcome {
+    let ran = match outcome {
+        Outcome::Ran(ran) => ran,
+        Outcome::NotExecuted(reason) => {
+            return v1::Outcome {
+                ending: Some(WireEnding::NotExecuted(v1::NotExecuted { reason })),
+                cause: v1::Cause::Program.into(),
+                ..v1::Outcome::default()
+            };
+        }
+    };
+    let cause = match ran.cause {
+        // A controller that is gone does not hear it; should it listen after all, nobody but the job ended the job.
+        Cause::Program | Cause::ControllerGone => v1::Cause::Program,
+        Cause::Timeout => v1::Cause::Timeout,
+        Cause::AgentStopped => v1::Cause::AgentStopped,
+    };
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    v1::Outcome {
+        ending: Some(match ran.ending {
+            Ending::Exited(code) => WireEnding::ExitCode(code),
+            Ending::Signaled { name, core_dumped } => {
+                WireEnding::Signaled(v1::Signaled { name, core_dumped })
+            }
+        }),
+        cause: cause.into(),
+        usage: Some(v1::Usage {
+            wall_ms: milliseconds(ran.wall),
+            user_ms: milliseconds(ran.usage.user),
+            system_ms: milliseconds(ran.usage.system),
+            max_rss_bytes: ran.usage.max_rss,
+        }),
+        stdout_bytes: ran.stdout.bytes,
+        stderr_bytes: ran.stderr.bytes,
+        output_abandoned: ran.stdout.abandoned || ran.stderr.abandoned,
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let (code, reason, needed, available) = match &error {
+            Error::NoSpace { needed, available, .. } => {
+                (Code::ResourceExhausted, Reason::NoSpace, *needed, *available)
+            }
+            Error::NoMemory { needed, available } => {
+                (Code::ResourceExhausted, Reason::NoMemory, *needed, *available)
+            }
+            Error::TooManyJobs { limit } => {
+                (Code::ResourceExhausted, Reason::TooManyJobs, u64::from(*limit) + 1, (*limit).into())
+            }
+            Error::NotExecutable(_) => (Code::FailedPrecondition, Reason::NotExecutable, 0, 0),
+            Error::DigestMismatch => (Code::DataLoss, Reason::DigestMismatch, 0, 0),
+            Error::Protocol(_) => (Code::InvalidArgument, Reason::Protocol, 0, 0),
+            Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
+            Error::Stopping => (Code::Unavailable, Reason::Stopping, 0, 0),
+            Error::Gone => (Code::Cancelled, Reason::Unspecified, 0, 0),
+        };
+        failure::status(code, error.to_string(), v1::Failure { reason: reason.into(), needed, available })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn spec() -> v1::JobSpec {
+        v1::JobSpec {
+            name: "hello".into(),
+            program: Some(v1::Blob { sha256: vec![7; 32], size: 1 }),
+            output_window: 1,
+            ..v1::JobSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_specification_that_breaks_a_rule_is_refused() {
+        assert!(read_spec(spec()).is_ok());
+        let broken: [fn(&mut v1::JobSpec); 12] = [
+            |spec| spec.program = None,
+            |spec| spec.program.as_mut().unwrap().size = 0,
+            |spec| spec.program.as_mut().unwrap().sha256.truncate(31),
+            |spec| spec.name = String::new(),
+            |spec| spec.name = "..".into(),
+            |spec| spec.name = "a/b".into(),
+            |spec| spec.name = "x".repeat(65),
+            |spec| spec.output_window = 0,
+            |spec| spec.output_window = u32::MAX,
+            |spec| spec.args = vec![b"a\0b".to_vec()],
+            |spec| spec.env = vec![v1::EnvVar { name: b"A=B".to_vec(), value: vec![] }],
+            |spec| spec.limits = Some(v1::Limits { timeout_ms: 0, grace_ms: MAX_GRACE_MS + 1 }),
+        ];
+        for (index, breaks) in broken.iter().enumerate() {
+            let mut spec = spec();
+            breaks(&mut spec);
+            assert!(matches!(read_spec(spec), Err(Error::Protocol(_))), "rule {index}");
+        }
+    }
+
+    #[test]
+    fn arguments_need_not_be_text() {
+        let spec = v1::JobSpec { args: vec![vec![], vec![0xff, b'\n', b'"']], ..spec() };
+        let args = read_spec(spec).unwrap().args;
+        assert_eq!(
+            args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>(),
+            [&b""[..], &[0xff, b'\n', b'"']]
+        );
+    }
+
+    #[test]
+    fn figures_of_a_refusal_travel_as_numbers() {
+        let status = Status::from(Error::NoMemory { needed: 9_000_000_000, available: 5 });
+        let failure = failure::of(&status).unwrap();
+        assert_eq!(
+            (failure.reason(), failure.needed, failure.available),
+            (Reason::NoMemory, 9_000_000_000, 5)
+        );
+    }
+}

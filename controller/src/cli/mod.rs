@@ -1,0 +1,257 @@
+//! The command line.
+//!
+//! `hop run` and `hop build` follow `go run` and `go build`, whose flags clap cannot read: long with one dash, and mixed
+//! with ours. [`go_flags`] marks them before clap sees them. What must stay true: what comes after the package is the
+//! program's, to the last byte.
+
+mod go_flags;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::connection::DEFAULT_TIMEOUT;
+use crate::embedded::Arch;
+use crate::outcome::ExitCode;
+
+/// Runs Go programs on MIPS routers as if they were local.
+#[derive(Debug, Parser)]
+#[command(name = "hop", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes of run and exec: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout; \
+125: Hop failed, and standard error says why; 126: the program cannot be executed on that router.
+
+Environment: HOP_ROUTER is the router if -r is not given; HOP_HOME is where keys and the inventory are kept.";
+
+/// What `hop` can do.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Command {
+    /// Build a Go program and run it on a router, as `go run` does here
+    #[command(override_usage = "hop run [OPTIONS] [GO BUILD FLAGS] PACKAGE|FILES.go [ARGS]...")]
+    Run(Run),
+    /// Run a finished program on a router
+    #[command(override_usage = "hop exec [OPTIONS] BINARY [ARGS]...")]
+    Exec(Exec),
+    /// Build a Go program for a router
+    #[command(override_usage = "hop build [OPTIONS] [GO BUILD FLAGS] PACKAGE|FILES.go")]
+    Build(Build),
+    /// Show what a router is and what its agent can do
+    Info(Info),
+    /// Start, end and list virtual routers, which run on this machine under qemu-user
+    #[command(subcommand)]
+    Virtual(Virtual),
+}
+
+/// Which router, and how long to wait for it.
+#[derive(Args, Debug)]
+pub struct RouterOptions {
+    /// The router; if there is only one, it need not be named, and if there is none, a virtual one is started
+    #[arg(short, long, env = "HOP_ROUTER", hide_env = true, value_name = "ROUTER")]
+    pub router: Option<String>,
+    /// Give up if the router has not answered in this time
+    #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
+    pub connect_timeout: humantime::Duration,
+}
+
+/// How to run, whatever the program is.
+#[derive(Args, Debug)]
+pub struct JobOptions {
+    /// End the program when it has run this long (exit code 124): 500ms, 2s, 1m30s
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<humantime::Duration>,
+    /// Set a variable in the program's environment; without =VALUE, to its value here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Write how it ended to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub status_file: Option<PathBuf>,
+}
+
+/// `hop run`.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// Which router.
+    #[command(flatten)]
+    pub router: RouterOptions,
+    /// How to run.
+    #[command(flatten)]
+    pub job: JobOptions,
+    /// What to build.
+    #[command(flatten)]
+    pub go: GoOptions,
+    /// The package or the .go files, then what goes to the program untouched
+    #[arg(required = true, last = true, value_name = "PACKAGE|FILES.go [ARGS]", hide = true)]
+    pub words: Vec<OsString>,
+}
+
+/// `hop exec`.
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// Which router.
+    #[command(flatten)]
+    pub router: RouterOptions,
+    /// How to run.
+    #[command(flatten)]
+    pub job: JobOptions,
+    /// The program, a static ELF file for the router, then what goes to it untouched
+    // One list: clap would still look for its own options between two.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["BINARY", "ARGS"])]
+    pub words: Vec<OsString>,
+}
+
+/// `hop build`.
+#[derive(Args, Debug)]
+pub struct Build {
+    /// Build for this machine (default: that of the router that is meant, else mips)
+    #[arg(long)]
+    pub arch: Option<Arch>,
+    /// Build for this router, as the inventory knows it
+    #[arg(short, long, env = "HOP_ROUTER", hide_env = true, value_name = "ROUTER", conflicts_with = "arch")]
+    pub router: Option<String>,
+    /// Write the program to FILE (default: where `go build` puts it)
+    #[arg(short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What to build.
+    #[command(flatten)]
+    pub go: GoOptions,
+    /// The package or the .go files
+    #[arg(required = true, last = true, value_name = "PACKAGE|FILES.go", hide = true)]
+    pub packages: Vec<OsString>,
+}
+
+/// What concerns Go.
+#[derive(Args, Debug)]
+pub struct GoOptions {
+    /// Change to DIR before anything else
+    #[arg(short = 'C', value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// A flag of `go build`, put here by [`go_flags`].
+    #[arg(long = go_flags::MARK, hide = true, allow_hyphen_values = true)]
+    pub flags: Vec<OsString>,
+}
+
+/// `hop info`.
+#[derive(Args, Debug)]
+pub struct Info {
+    /// Which router.
+    #[command(flatten)]
+    pub router: RouterOptions,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hop virtual`.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Virtual {
+    /// Start a virtual router, if it does not run already
+    Up {
+        /// Which machine it has
+        #[arg(long, default_value = "mips")]
+        arch: Arch,
+    },
+    /// End a virtual router, or all of them
+    Down {
+        /// Which one
+        name: Option<String>,
+    },
+    /// List the virtual routers
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl RouterOptions {
+    /// How long to wait for it.
+    pub fn patience(&self) -> Duration {
+        self.connect_timeout.into()
+    }
+}
+
+/// What became of a command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Something to do.
+    Command(Command),
+    /// It was answered: with help, or with what is wrong with it.
+    Printed(ExitCode),
+}
+
+/// Reads a command line, the program's name first.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
+    let words = go_flags::mark(&Cli::command(), words.into_iter().collect());
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Parsed::Command(cli.command),
+        Err(error) => {
+            // Fails only if there is nobody to read it.
+            let _ = error.print();
+            // clap's own code for a wrong command line is 2, which could be the program's.
+            Parsed::Printed(if error.use_stderr() { ExitCode::HopFailed } else { ExitCode::Program(0) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parsed(line: &str) -> Command {
+        match parse(line.split('|').map(OsString::from)) {
+            Parsed::Command(command) => command,
+            Parsed::Printed(code) => panic!("{line}: {code:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_comes_after_the_package_is_the_programs() {
+        let Command::Run(run) = parsed("hop|run|-r|desk|-tags|a b|./probe|-r|--help|--|-v") else { panic!() };
+        assert_eq!(run.router.router.as_deref(), Some("desk"));
+        assert_eq!(run.go.flags, ["-tags", "a b"]);
+        assert_eq!(run.words, ["./probe", "-r", "--help", "--", "-v"]);
+        let Command::Exec(exec) = parsed("hop|exec|--timeout|2s|./probe|--timeout|3s|-h") else { panic!() };
+        assert_eq!(exec.words, ["./probe", "--timeout", "3s", "-h"]);
+        assert_eq!(exec.job.timeout.unwrap().as_secs(), 2);
+    }
+
+    #[test]
+    fn go_flags_and_ours_may_be_mixed() {
+        let line = "hop|run|-ldflags=-X main.v=1|--env|A=-b|-race|-C|dir|-o|out|--timeout=1s|-mod|vendor|.";
+        let Command::Run(run) = parsed(line) else { panic!() };
+        assert_eq!(run.go.flags, ["-ldflags=-X main.v=1", "-race", "-o", "out", "-mod", "vendor"]);
+        assert_eq!((run.job.env, run.go.directory), (vec!["A=-b".into()], Some("dir".into())));
+        assert_eq!(run.words, ["."]);
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_hops_failure() {
+        for line in [
+            "hop",
+            "hop|run",
+            "hop|run|-frobnicate|.",
+            "hop|run|--timeout|soon|.",
+            "hop|build|-r|x|--arch|mips|.",
+        ] {
+            match parse(line.split('|').map(OsString::from)) {
+                Parsed::Printed(code) => assert_eq!(code, ExitCode::HopFailed, "{line}"),
+                Parsed::Command(command) => panic!("{line}: {command:?}"),
+            }
+        }
+    }
+}

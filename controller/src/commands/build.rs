@@ -1,0 +1,36 @@
+//! `hop build`.
+
+use crate::cli;
+use crate::error::Error;
+use crate::go::Build;
+use crate::home::Home;
+use crate::inventory::Inventory;
+use crate::outcome::ExitCode;
+use crate::progress::Progress;
+
+/// Builds a package for a router, without asking the router.
+pub async fn build(options: cli::Build) -> Result<ExitCode, Error> {
+    let goarch = match options.arch {
+        Some(arch) => arch.goarch().to_owned(),
+        None => goarch_of_router(options.router.as_deref())?,
+    };
+    let build = Build {
+        directory: options.go.directory.as_deref(),
+        flags: &options.go.flags,
+        packages: &options.packages,
+        goarch: &goarch,
+    };
+    let progress = Progress::default();
+    let built = build.run(options.output.as_deref(), &progress).await;
+    progress.clear();
+    built.map(|()| ExitCode::Program(0))
+}
+
+fn goarch_of_router(named: Option<&str>) -> Result<String, Error> {
+    let inventory = Inventory::new(&Home::from_environment()?);
+    let router = match named {
+        Some(name) => Some(inventory.get(name)?),
+        None => inventory.only()?,
+    };
+    Ok(router.map_or_else(|| "mips".to_owned(), |router| router.entry.goarch))
+}

@@ -1,0 +1,125 @@
+//! `hop info`.
+
+use std::time::Duration;
+
+use hop_proto::v1::InfoReply;
+use serde::Serialize;
+
+use super::connect;
+use crate::cli;
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::go::goarch;
+use crate::home::Home;
+use crate::outcome::ExitCode;
+use crate::program::target_of;
+
+/// What a router is, under names that `docs/specification.md` promises.
+#[derive(Serialize)]
+struct Facts {
+    router: String,
+    address: String,
+    fingerprint: String,
+    agent_version: String,
+    capabilities: Vec<String>,
+    goarch: Option<&'static str>,
+    machine: String,
+    cpu: String,
+    hostname: String,
+    firmware: String,
+    kernel: String,
+    boot_id: String,
+    uptime_ms: u64,
+    memory_total: u64,
+    memory_available: u64,
+    memory_reserve: u64,
+    store_directory: String,
+    store_free: u64,
+    store_executable: bool,
+    launcher: Vec<String>,
+    jobs: u32,
+    max_jobs: u32,
+}
+
+/// Asks the router and prints what it says.
+pub async fn info(options: cli::Info) -> Result<ExitCode, Error> {
+    let home = Home::from_environment()?;
+    let (connection, info) = connect(&home, &options.router).await?;
+    let facts = Facts::new(&connection, info);
+    let text = if options.json { facts.json() } else { facts.text() };
+    super::print(&text)?;
+    Ok(ExitCode::Program(0))
+}
+
+impl Facts {
+    fn new(connection: &Connection, info: InfoReply) -> Self {
+        let target = target_of(&info);
+        let memory = info.memory.unwrap_or_default();
+        let store = info.store.unwrap_or_default();
+        Self {
+            router: connection.router().to_owned(),
+            address: connection.address().to_owned(),
+            fingerprint: connection.fingerprint().to_string(),
+            agent_version: info.agent_version,
+            capabilities: info.capabilities,
+            goarch: target.and_then(goarch),
+            machine: target.map(|target| target.to_string()).unwrap_or_default(),
+            cpu: info.cpu,
+            hostname: info.hostname,
+            firmware: info.firmware,
+            kernel: info.kernel,
+            boot_id: info.boot_id,
+            uptime_ms: info.uptime_ms,
+            memory_total: memory.total,
+            memory_available: memory.available,
+            memory_reserve: memory.reserve,
+            store_directory: store.directory,
+            store_free: store.free,
+            store_executable: store.executable,
+            launcher: info.launcher.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
+            jobs: info.jobs,
+            max_jobs: info.max_jobs,
+        }
+    }
+
+    fn json(&self) -> String {
+        // A struct of strings and numbers always has its JSON.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    fn text(&self) -> String {
+        let uptime = Duration::from_secs(self.uptime_ms / 1000);
+        let executable = if self.store_executable { "" } else { ", NOEXEC: nothing can run there" };
+        let mut lines = vec![
+            ("router", format!("{} at {}", self.router, self.address)),
+            ("fingerprint", self.fingerprint.clone()),
+            ("agent", format!("hopd {}, can {}", self.agent_version, self.capabilities.join(", "))),
+            ("machine", format!("{} (GOARCH={})", self.machine, self.goarch.unwrap_or("none"))),
+            ("cpu", self.cpu.clone()),
+            ("hostname", self.hostname.clone()),
+            ("firmware", self.firmware.clone()),
+            ("kernel", self.kernel.clone()),
+            ("up", humantime::format_duration(uptime).to_string()),
+            (
+                "memory",
+                format!(
+                    "{} available of {}, {} of them kept free",
+                    mebibytes(self.memory_available),
+                    mebibytes(self.memory_total),
+                    mebibytes(self.memory_reserve)
+                ),
+            ),
+            ("store", format!("{} free in {}{executable}", mebibytes(self.store_free), self.store_directory)),
+            ("jobs", format!("{} of at most {}", self.jobs, self.max_jobs)),
+        ];
+        if !self.launcher.is_empty() {
+            lines.push(("launcher", self.launcher.join(" ")));
+        }
+        lines.retain(|(_, value)| !value.is_empty());
+        lines.iter().map(|(name, value)| format!("{name:<12} {value}")).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

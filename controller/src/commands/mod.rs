@@ -1,0 +1,79 @@
+//! What each command does. Each is a function from its options to an exit code or a failure.
+
+mod build;
+mod info;
+mod run;
+mod virtual_routers;
+
+use crate::cli::Command;
+use crate::connection::Connection;
+use crate::embedded::Arch;
+use crate::error::Error;
+use crate::home::Home;
+use crate::inventory::{Inventory, Router};
+use crate::outcome::{self, ExitCode};
+use crate::{cli, virtual_router};
+
+/// Does what the command line asks for.
+pub fn run(command: Command) -> ExitCode {
+    // One thread is enough for one job, and leaves the other core to Go.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::HopFailed;
+        }
+    };
+    let result = runtime.block_on(async {
+        match command {
+            Command::Run(options) => run::run(options).await,
+            Command::Exec(options) => run::exec(options).await,
+            Command::Build(options) => build::build(options).await,
+            Command::Info(options) => info::info(options).await,
+            Command::Virtual(options) => virtual_routers::run(options),
+        }
+    });
+    // A thread that waits for standard input would be waited for.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| outcome::report(&error))
+}
+
+/// The router that is meant: the named one, the only one, or a virtual one. A virtual one is started if it does not run.
+fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
+    let inventory = Inventory::new(home);
+    let chosen = match named {
+        Some(name) => Some(inventory.get(name)?),
+        None => inventory.only()?,
+    };
+    let (arch, why) = match &chosen {
+        None => (Arch::Mips, "no router is enrolled"),
+        Some(router) if router.entry.process.is_some() && !virtual_router::is_running(router) => {
+            let arch = if router.entry.goarch == "mipsle" { Arch::Mipsle } else { Arch::Mips };
+            (arch, "it did not run")
+        }
+        Some(router) => return Ok(router.clone()),
+    };
+    let (router, _) = virtual_router::up(home, arch)?;
+    eprintln!("hop: {why}: started {}", router.name);
+    Ok(router)
+}
+
+/// Connects to the router that is meant.
+async fn connect(
+    home: &Home,
+    options: &cli::RouterOptions,
+) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
+    let router = choose_router(home, options.router.as_deref())?;
+    Connection::open(&router, &home.identity()?, options.patience()).await
+}
+
+/// Prints a result. A reader that has gone away (`hop info | head -1`) has seen what it wanted.
+fn print(text: &str) -> Result<(), Error> {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("write", std::path::Path::new("standard output"))(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,200 @@
+//! `hop run` and `hop exec`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::connect;
+use crate::cli::{Exec, JobOptions, RouterOptions, Run};
+use crate::error::Error;
+use crate::go::{self, Build};
+use crate::home::Home;
+use crate::interrupt::Interrupts;
+use crate::outcome::{ExitCode, Outcome, StatusFile};
+use crate::program::{self, Program};
+use crate::progress::Progress;
+use crate::session::{self, Job};
+
+/// Builds a package and runs it.
+pub async fn run(options: Run) -> Result<ExitCode, Error> {
+    let (packages, args) = split(options.words);
+    let source = Source::Go { directory: options.go.directory, flags: options.go.flags, packages };
+    execute(source, args, &options.router, &options.job).await
+}
+
+/// Runs a file.
+pub async fn exec(options: Exec) -> Result<ExitCode, Error> {
+    let mut words = options.words;
+    // clap lets no command line pass without a word here.
+    let binary = PathBuf::from(words.remove(0));
+    execute(Source::File(binary), words, &options.router, &options.job).await
+}
+
+/// As `go run` does: if the first word is a `.go` file, all `.go` files that follow belong to the package.
+fn split(mut words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let is_file = |word: &OsString| word.as_bytes().ends_with(b".go");
+    let packages = words.iter().take_while(|word| is_file(word)).count().max(1).min(words.len());
+    let args = words.split_off(packages);
+    (words, args)
+}
+
+/// Where a program comes from.
+enum Source {
+    Go { directory: Option<PathBuf>, flags: Vec<OsString>, packages: Vec<OsString> },
+    File(PathBuf),
+}
+
+async fn execute(
+    source: Source,
+    args: Vec<OsString>,
+    router: &RouterOptions,
+    options: &JobOptions,
+) -> Result<ExitCode, Error> {
+    let status_file = options.status_file.as_deref().map(StatusFile::create).transpose()?;
+    let result = execute_job(source, args, router, options).await;
+    let written = status_file.map_or(Ok(()), |file| file.write(&result));
+    let outcome = result?;
+    outcome.tell();
+    written.map(|()| outcome.exit_code())
+}
+
+async fn execute_job(
+    source: Source,
+    args: Vec<OsString>,
+    router: &RouterOptions,
+    options: &JobOptions,
+) -> Result<Outcome, Error> {
+    let job = Job { args, env: environment(&options.env)?, timeout: options.timeout.map(Into::into) };
+    let home = Home::from_environment()?;
+    let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
+    let progress = Progress::default();
+    let preparing = async {
+        let (connection, info) = connect(&home, router).await?;
+        let target = program::target_of(&info)
+            .filter(|_| info.capabilities.iter().any(|capability| capability == "run"))
+            .ok_or_else(|| Error::Incompatible { router: connection.router().to_owned() })?;
+        let program = match source {
+            Source::File(path) => {
+                let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
+                Program::load(&path, &name, connection.router(), target)?
+            }
+            Source::Go { directory, flags, packages } => {
+                let goarch = go::goarch(target).ok_or_else(|| {
+                    Error::Usage(format!("Go does not build for {target}, which the router is"))
+                })?;
+                let build =
+                    Build { directory: directory.as_deref(), flags: &flags, packages: &packages, goarch };
+                build_program(&build, connection.router(), target, &progress).await?
+            }
+        };
+        Ok((connection, program))
+    };
+    let (mut connection, program) = tokio::select! {
+        prepared = preparing => prepared?,
+        signal = interrupts.next() => return Err(Error::Interrupted { signal }),
+    };
+    session::run(&mut connection, &program, &job, &mut interrupts, &progress).await
+}
+
+async fn build_program(
+    build: &Build<'_>,
+    router: &str,
+    target: crate::elf::Target,
+    progress: &Progress,
+) -> Result<Program, Error> {
+    // With -o the user keeps the program; without, it is gone when it has been read.
+    let kept = kept_output(build.flags).map(|path| build.directory.unwrap_or(Path::new("")).join(path));
+    let loaded = match kept {
+        Some(output) => {
+            build.run(None, progress).await?;
+            Program::load(&output, &build.name(), router, target)
+        }
+        None => {
+            let (_directory, output) = go::temporary_output()?;
+            build.run(Some(&output), progress).await?;
+            Program::load(&output, &build.name(), router, target)
+        }
+    };
+    match loaded {
+        // What Go writes for a package without main is an archive.
+        Err(Error::NotRunnable {
+            why: crate::error::NotRunnable::NotAProgram(crate::elf::Error::Archive),
+            ..
+        }) => {
+            let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());
+            Err(Error::NotMain { package: package.unwrap_or_default() })
+        }
+        loaded => loaded,
+    }
+}
+
+/// The value of the last `-o` among the user's own flags.
+fn kept_output(flags: &[OsString]) -> Option<PathBuf> {
+    let mut kept = None;
+    let mut words = flags.iter();
+    while let Some(word) = words.next() {
+        match word.as_bytes() {
+            b"-o" | b"--o" => kept = words.next().map(PathBuf::from),
+            bytes => {
+                if let Some(path) = bytes.strip_prefix(b"-o=").or(bytes.strip_prefix(b"--o=")) {
+                    kept = Some(PathBuf::from(OsString::from_vec(path.to_vec())));
+                }
+            }
+        }
+    }
+    kept
+}
+
+/// `NAME=VALUE`, or `NAME` for the value that it has here, as docker reads it; a name that is not set here is not set
+/// there either.
+fn environment(variables: &[OsString]) -> Result<Vec<(OsString, OsString)>, Error> {
+    let mut env = Vec::new();
+    for variable in variables {
+        let bytes = variable.as_bytes();
+        let equals = bytes.iter().position(|byte| *byte == b'=');
+        let name = OsStr::from_bytes(&bytes[..equals.unwrap_or(bytes.len())]);
+        if name.is_empty() {
+            return Err(Error::Usage(format!("--env {} has no name", variable.to_string_lossy())));
+        }
+        match equals {
+            Some(at) => env.push((name.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
+            None => env.extend(std::env::var_os(name).map(|value| (name.to_owned(), value))),
+        }
+    }
+    Ok(env)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split('|').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn files_of_a_package_end_where_go_run_ends_them() {
+        assert_eq!(split(words("./probe|a.go")), (words("./probe"), words("a.go")));
+        assert_eq!(split(words("a.go|b.go|c|d.go")), (words("a.go|b.go"), words("c|d.go")));
+    }
+
+    #[test]
+    fn the_users_own_output_is_found() {
+        assert_eq!(kept_output(&words("-tags|x|-o|one|--o=two")), Some("two".into()));
+        assert_eq!(kept_output(&words("-tags|x")), None);
+    }
+
+    #[test]
+    fn variables_are_read_as_docker_reads_them() {
+        let env = environment(&words("A=1|B=|C=x=y")).unwrap();
+        let expected = [("A", "1"), ("B", ""), ("C", "x=y")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(env, expected);
+        assert_eq!(
+            environment(&words("PATH")).unwrap(),
+            [("PATH".into(), std::env::var_os("PATH").unwrap())]
+        );
+        assert_eq!(environment(&words("HOP_NO_SUCH_VARIABLE")).unwrap(), []);
+        assert!(environment(&words("=1")).is_err());
+    }
+}

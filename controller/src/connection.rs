@@ -1,0 +1,216 @@
+//! The connection to an agent: TCP, TLS with the pinned key, HTTP/2, and the first question.
+//!
+//! What must stay true: nothing is sent to a router that has not proved its key; and whatever goes wrong is said as what
+//! it is, for which the connection's own last error is kept beside the call that it broke.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hop_proto::identity::{Fingerprint, Identity};
+use hop_proto::limits::MAX_MESSAGE_BYTES;
+use hop_proto::v1::agent_client::AgentClient;
+use hop_proto::v1::{InfoReply, InfoRequest};
+use hop_proto::{failure, tls};
+use http::Uri;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{AlertDescription, CertificateError};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::error::Error;
+use crate::inventory::Router;
+
+/// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before the agent is asked, and how long its answer may take. A router whose CPU
+/// a program has to itself still answers within seconds.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes that the agent may send ahead: both outputs' windows and the framing around them, so that what the agent may
+/// send by [`OutputAck`](hop_proto::v1::OutputAck) never waits for HTTP/2.
+const WINDOW: u32 = 2 * 1024 * 1024;
+
+/// How long to wait for the reason why a connection broke, after a call on it failed.
+const AUTOPSY: Duration = Duration::from_secs(1);
+
+/// A connection to an agent that has answered.
+pub struct Connection {
+    router: String,
+    address: String,
+    pinned: Fingerprint,
+    own: Fingerprint,
+    client: AgentClient<Channel>,
+    connection: JoinHandle<hyper::Result<()>>,
+}
+
+impl Connection {
+    /// Connects and asks for [`InfoReply`], all within `timeout`.
+    ///
+    /// # Errors
+    /// Everything that can be wrong between here and an agent that knows this controller.
+    pub async fn open(
+        router: &Router,
+        identity: &Identity,
+        timeout: Duration,
+    ) -> Result<(Self, InfoReply), Error> {
+        let opening = async {
+            let mut connection = Self::connect(router, identity).await?;
+            let info = connection.info().await?;
+            Ok((connection, info))
+        };
+        match tokio::time::timeout(timeout, opening).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::NoAnswer {
+                router: router.name.clone(),
+                address: router.entry.address.clone(),
+                after: timeout,
+            }),
+        }
+    }
+
+    async fn connect(router: &Router, identity: &Identity) -> Result<Self, Error> {
+        let address = &router.entry.address;
+        let unreachable =
+            |source| Error::Unreachable { router: router.name.clone(), address: address.clone(), source };
+        let pinned = router.entry.fingerprint;
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        // Standard input is small and wanted now.
+        stream.set_nodelay(true).map_err(unreachable)?;
+        let config = tls::client_config(identity, pinned)
+            .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
+        let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
+            Ok(stream) => stream,
+            Err(error) if is_wrong_key(&error) => {
+                return Err(Error::WrongKey {
+                    router: router.name.clone(),
+                    address: address.clone(),
+                    pinned,
+                });
+            }
+            Err(error) => return Err(Error::NotAnAgent { address: address.clone(), source: error.into() }),
+        };
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
+        let client = AgentClient::with_origin(Channel(sender), Uri::from_static("https://hop.invalid"))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self {
+            router: router.name.clone(),
+            address: address.clone(),
+            pinned,
+            own: identity.fingerprint(),
+            client,
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    /// Asks the router what it is.
+    ///
+    /// # Errors
+    /// See [`Connection::explain`].
+    pub async fn info(&mut self) -> Result<InfoReply, Error> {
+        match self.client.info(InfoRequest {}).await {
+            Ok(reply) => Ok(reply.into_inner()),
+            Err(status) => Err(self.explain(status).await),
+        }
+    }
+
+    /// The router's name, for messages.
+    pub fn router(&self) -> &str {
+        &self.router
+    }
+
+    /// The calls of the agent.
+    pub fn client(&mut self) -> &mut AgentClient<Channel> {
+        &mut self.client
+    }
+
+    /// What a failed call really means: the agent's own refusal, or what broke the connection under it.
+    pub async fn explain(&mut self, status: Status) -> Error {
+        let router = self.router.clone();
+        if let Some(failure) = failure::of(&status) {
+            return Error::Refused { router, reason: failure.reason(), message: status.message().to_owned() };
+        }
+        if status.code() == tonic::Code::Unimplemented {
+            return Error::Incompatible { router };
+        }
+        match tokio::time::timeout(AUTOPSY, &mut self.connection).await {
+            Ok(Ok(Err(error))) => match alert(&error) {
+                Some(AlertDescription::AccessDenied) => Error::NotAuthorized { router, own: self.own },
+                Some(_) => Error::NotAnAgent { address: self.address.clone(), source: error.into() },
+                None => Error::Lost { router, source: Some(error.into()) },
+            },
+            _ => Error::Lost { router, source: Some(status.into()) },
+        }
+    }
+
+    /// Where it was reached.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The key that the router has proved.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.pinned
+    }
+}
+
+fn is_wrong_key(error: &io::Error) -> bool {
+    let wrong = rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+    tls_error(error).is_some_and(|error| *error == wrong)
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The TLS alert that ended a connection. TLS 1.3 lets a client believe that it is in before the server has looked at its
+/// key (RFC 8446, section 4.4.2.4), so the alert comes out of the first call.
+fn alert(error: &hyper::Error) -> Option<AlertDescription> {
+    let mut cause: Option<&(dyn StdError + 'static)> = error.source();
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>().or_else(|| error.downcast_ref::<h2::Error>()?.get_io());
+        if let Some(rustls::Error::AlertReceived(alert)) = io.and_then(tls_error) {
+            return Some(*alert);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// hyper's connection as the generated client wants it.
+#[derive(Clone)]
+pub struct Channel(SendRequest<Body>);
+
+impl Service<http::Request<Body>> for Channel {
+    type Response = http::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}

@@ -1,0 +1,184 @@
+//! Everything that can go wrong in the controller: one variant a thing to say, its exit code, and what to do about it.
+//!
+//! What must stay true: every failure has a `reason` that a machine can tell apart (in the status file), one line for
+//! people, and a hint wherever there is something to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hop_proto::identity::Fingerprint;
+use hop_proto::v1::Reason;
+
+use crate::elf;
+
+/// A failure of Hop itself, or a program that cannot be executed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say what the fields are")]
+pub enum Error {
+    #[error("{0}")]
+    Usage(String),
+
+    #[error("cannot {action} {}", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} cannot be read", .path.display())]
+    Malformed { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{0}")]
+    Identity(#[source] hop_proto::identity::Error),
+
+    #[error("there is no `go` in PATH")]
+    NoGo(#[source] io::Error),
+    #[error("{version} builds programs that crash on these routers")]
+    BrokenGo { version: String },
+    #[error("the program was not built: go build ended with {status}")]
+    NotBuilt { status: String },
+    #[error("{package} is not a main package, so there is nothing to run")]
+    NotMain { package: String },
+
+    #[error("there is no router named {name}; enrolled: {known}")]
+    UnknownRouter { name: String, known: String },
+    #[error("several routers are enrolled, and none is named: {known}")]
+    AmbiguousRouter { known: String },
+    #[error("{router} at {address} cannot be reached")]
+    Unreachable { router: String, address: String, source: io::Error },
+    #[error("{router} at {address} did not answer within {}", humantime::format_duration(*.after))]
+    NoAnswer { router: String, address: String, after: Duration },
+    #[error("{router} at {address} has another key than the one that was enrolled ({pinned})")]
+    WrongKey { router: String, address: String, pinned: Fingerprint },
+    #[error("{router} does not know this controller's key {own}")]
+    NotAuthorized { router: String, own: Fingerprint },
+    #[error("what answers at {address} is not hopd")]
+    NotAnAgent { address: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the agent of {router} cannot run jobs: it is older or newer than this hop")]
+    Incompatible { router: String },
+
+    #[error("{router} refused: {message}")]
+    Refused { router: String, reason: Reason, message: String },
+    #[error("the connection to {router} was lost; how the program ended is not known")]
+    Lost { router: String, source: Option<Box<dyn std::error::Error + Send + Sync>> },
+    #[error("{router} broke the protocol: {what}")]
+    Protocol { router: String, what: &'static str },
+
+    #[error("{} cannot run on {router}: {why}", .program.display())]
+    NotRunnable { program: PathBuf, router: String, why: NotRunnable },
+
+    #[error("this hop carries no agents")]
+    NoAgents,
+    #[error("there is no {name} in PATH, under which virtual routers run")]
+    NoQemu { name: String },
+    #[error("{name} did not start: {why}")]
+    VirtualRouter { name: String, why: String },
+
+    #[error("interrupted by SIG{signal}")]
+    Interrupted { signal: &'static str },
+}
+
+/// Why a file is not a program for this router.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say what the fields are")]
+pub enum NotRunnable {
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+    #[error("{0}")]
+    NotAProgram(#[from] elf::Error),
+    #[error("it is for {program}, and the router is {router}")]
+    OtherMachine { program: elf::Target, router: elf::Target },
+    #[error("it uses an FPU, and the router has none")]
+    HardFloat,
+    #[error("it is dynamically linked and wants {0}, which the router does not have")]
+    Dynamic(String),
+}
+
+impl Error {
+    /// Puts a path and a verb to an error of the kernel: `.map_err(Error::io("read", &path))`.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// A word for machines, stable across versions; `docs/specification.md` lists them.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Io { .. } | Self::Malformed { .. } | Self::Identity(_) => "local_io",
+            Self::NoGo(_) => "no_go",
+            Self::BrokenGo { .. } => "broken_go",
+            Self::NotBuilt { .. } | Self::NotMain { .. } => "not_built",
+            Self::UnknownRouter { .. } | Self::AmbiguousRouter { .. } => "unknown_router",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoAnswer { .. } => "no_answer",
+            Self::WrongKey { .. } => "wrong_key",
+            Self::NotAuthorized { .. } => "not_authorized",
+            Self::NotAnAgent { .. } => "not_an_agent",
+            Self::Incompatible { .. } => "incompatible",
+            Self::Refused { reason, .. } => match reason {
+                Reason::NoSpace => "no_space",
+                Reason::NoMemory => "no_memory",
+                Reason::TooManyJobs => "too_many_jobs",
+                Reason::NotExecutable => "noexec",
+                Reason::DigestMismatch => "digest_mismatch",
+                Reason::Protocol => "protocol",
+                Reason::Io => "router_io",
+                Reason::Stopping => "agent_stopping",
+                Reason::Unspecified => "refused",
+            },
+            Self::Lost { .. } => "lost",
+            Self::Protocol { .. } => "protocol",
+            Self::NotRunnable { .. } => "not_runnable",
+            Self::NoAgents | Self::NoQemu { .. } | Self::VirtualRouter { .. } => "virtual_router",
+            Self::Interrupted { .. } => "interrupted",
+        }
+    }
+
+    /// What to do about it, if there is something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoGo(_) => "install Go (1.25, or 1.26.5 and later) and try again",
+            Self::BrokenGo { .. } => {
+                "Go 1.26.0 to 1.26.4 must not be used for MIPS (golang.org/issue/77730, 81603): take 1.26.5 or later, \
+                 or 1.25"
+            }
+            Self::NotMain { .. } => "name a directory with `package main` in it",
+            Self::UnknownRouter { .. } => {
+                "`hop virtual up` starts a virtual one, `hop virtual list` shows those there are"
+            }
+            Self::AmbiguousRouter { .. } => "name one with -r, or in HOP_ROUTER",
+            Self::Unreachable { .. } => "is the router on, is hopd running there, is the port right?",
+            Self::NoAnswer { .. } => "--connect-timeout waits longer",
+            Self::WrongKey { .. } => {
+                "nothing was sent. If the agent was installed anew, enrol it again; if not, somebody else answers there"
+            }
+            Self::NotAuthorized { .. } => {
+                "add that fingerprint to the file that hopd was given as --authorized"
+            }
+            Self::NotAnAgent { .. } => "is the port right? hopd listens on 4670 unless told otherwise",
+            Self::Incompatible { .. } => "use the hop and the hopd of one release",
+            Self::Refused { reason: Reason::NoSpace, .. } => {
+                "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp"
+            }
+            Self::Refused { reason: Reason::NoMemory, .. } => {
+                "end something on the router, or make the program smaller"
+            }
+            Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
+            Self::Refused { reason: Reason::NotExecutable, .. } => {
+                "start hopd with --dir on another file system"
+            }
+            Self::Refused { reason: Reason::DigestMismatch, .. } => {
+                "the file changed while it was sent: run it again"
+            }
+            Self::Lost { .. } => "the router has ended the program by itself, unless it was switched off",
+            Self::NotRunnable { why: NotRunnable::HardFloat, .. } => {
+                "build it with GOMIPS=softfloat; `hop build` does"
+            }
+            Self::NotRunnable { why: NotRunnable::Dynamic(_), .. } => {
+                "build it with CGO_ENABLED=0; `hop build` does"
+            }
+            Self::NotRunnable { why: NotRunnable::OtherMachine { .. }, .. } => {
+                "`hop build` builds for this router"
+            }
+            Self::NoAgents => "build hop with `cargo xtask build`",
+            Self::NoQemu { .. } => "install the package qemu-user-static",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

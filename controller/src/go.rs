@@ -1,0 +1,188 @@
+//! Go: which one there is, and how it builds a program for a router.
+//!
+//! What must stay true: Go's own words reach the user unchanged, and the user's own build flags come last, so they win.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use crate::elf::Target;
+use crate::error::Error;
+use crate::progress::Progress;
+
+/// What to build.
+#[derive(Debug)]
+pub struct Build<'a> {
+    /// Where Go is started: `-C`, or here.
+    pub directory: Option<&'a Path>,
+    /// The user's own flags for `go build`.
+    pub flags: &'a [OsString],
+    /// A package, or `.go` files.
+    pub packages: &'a [OsString],
+    /// GOARCH.
+    pub goarch: &'a str,
+}
+
+/// GOARCH for a router's programs, if Go has it.
+pub fn goarch(target: Target) -> Option<&'static str> {
+    use object::elf::{EM_AARCH64, EM_MIPS, EM_X86_64};
+    match (object::elf::Machine(target.machine), target.class, target.data) {
+        (EM_MIPS, 1, 2) => Some("mips"),
+        (EM_MIPS, 1, 1) => Some("mipsle"),
+        (EM_X86_64, 2, 1) => Some("amd64"),
+        (EM_AARCH64, 2, 1) => Some("arm64"),
+        _ => None,
+    }
+}
+
+impl Build<'_> {
+    /// Builds into `output`, or where `go build` puts it. Go's standard error goes to ours, past `progress`.
+    ///
+    /// # Errors
+    /// There is no Go, it is one that must not be used, or it did not build.
+    pub async fn run(&self, output: Option<&Path>, progress: &Progress) -> Result<(), Error> {
+        self.check_version().await?;
+        let mut go = self.go();
+        go.args(["build", "-trimpath", "-ldflags=-s -w"]).args(self.flags);
+        if let Some(output) = output {
+            go.arg("-o").arg(output);
+        }
+        go.arg("--").args(self.packages);
+        progress.show("building");
+        let status = run(&mut go, progress).await.map_err(Error::NoGo)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Error::NotBuilt { status: status.to_string() })
+    }
+
+    fn go(&self) -> Command {
+        let mut go = Command::new("go");
+        go.env("CGO_ENABLED", "0")
+            .env("GOOS", "linux")
+            .env("GOARCH", self.goarch)
+            .env("GOMIPS", "softfloat")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if let Some(directory) = self.directory {
+            go.current_dir(directory);
+        }
+        go
+    }
+
+    /// The version that this directory selects: go.mod may name another toolchain than PATH.
+    async fn check_version(&self) -> Result<(), Error> {
+        let output = self.go().args(["env", "GOVERSION"]).stderr(Stdio::inherit()).output().await;
+        let output = output.map_err(Error::NoGo)?;
+        if !output.status.success() {
+            return Err(Error::NotBuilt { status: output.status.to_string() });
+        }
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if self.goarch.starts_with("mips") && is_broken(&version) {
+            return Err(Error::BrokenGo { version });
+        }
+        Ok(())
+    }
+
+    /// What `go build` would call the program: the last element of the package's path that is not a version, or the
+    /// first file without `.go`.
+    pub fn name(&self) -> OsString {
+        let first = Path::new(self.packages.first().map_or(OsStr::new("program"), OsString::as_os_str));
+        if first.extension().is_some_and(|extension| extension == "go") {
+            return first.file_stem().unwrap_or_default().to_owned();
+        }
+        let directory = self.directory.unwrap_or(Path::new(".")).join(first);
+        // `.` and `..` have no name of their own; an import path is no directory and is taken as it stands.
+        let path = directory.canonicalize().unwrap_or_else(|_| first.to_owned());
+        let is_version = |name: &&OsStr| {
+            name.to_str().and_then(|name| name.strip_prefix('v')).is_some_and(|n| n.parse::<u32>().is_ok())
+        };
+        let mut names = path.iter().rev();
+        let last = names.next().unwrap_or_default();
+        names.next().filter(|_| is_version(&last)).unwrap_or(last).to_owned()
+    }
+}
+
+/// golang.org/issue/77730 (crash at start on kernels before 5.1) and 81603 (32-bit heap corruption), mended in 1.26.5.
+fn is_broken(version: &str) -> bool {
+    // "go1.26.4", or "go1.26.4-X:nofoo", or "devel go1.27-abcdef".
+    let Some(version) = version.strip_prefix("go1.26") else { return false };
+    let version = version.split(['-', ' ', '+']).next().unwrap_or_default();
+    match version.strip_prefix('.') {
+        Some(patch) => patch.parse::<u32>().is_ok_and(|patch| patch < 5),
+        // 1.26 itself, and its release candidates.
+        None => true,
+    }
+}
+
+/// Runs Go and hands its words on. Its standard output too goes to our standard error: ours belongs to the program.
+async fn run(go: &mut Command, progress: &Progress) -> std::io::Result<ExitStatus> {
+    let mut child = go.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (said, worded, status) = tokio::join!(relay(stdout, progress), relay(stderr, progress), child.wait());
+    said.and(worded)?;
+    status
+}
+
+async fn relay(from: Option<impl tokio::io::AsyncRead + Unpin>, progress: &Progress) -> std::io::Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
+    let mut buffer = vec![0; 8192];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        progress.clear();
+        let mut stderr = tokio::io::stderr();
+        stderr.write_all(&buffer[..count]).await?;
+        stderr.flush().await?;
+    }
+}
+
+/// A place for a build's output, removed when dropped.
+///
+/// # Errors
+/// The temporary directory cannot be written.
+pub fn temporary_output() -> Result<(tempfile::TempDir, PathBuf), Error> {
+    let parent = std::env::temp_dir();
+    let directory = tempfile::Builder::new()
+        .prefix("hop-")
+        .tempdir_in(&parent)
+        .map_err(Error::io("create a directory in", &parent))?;
+    let output = directory.path().join("program");
+    Ok((directory, output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broken_versions_are_known_and_no_others() {
+        for version in
+            ["go1.26", "go1.26.0", "go1.26.4", "go1.26rc1", "go1.26.4-X:greenteagc", "go1.26.3 X:foo"]
+        {
+            assert!(is_broken(version), "{version}");
+        }
+        for version in ["go1.25.9", "go1.26.5", "go1.26.10", "go1.27", "devel go1.27-0123abc", "", "go1.2"] {
+            assert!(!is_broken(version), "{version}");
+        }
+    }
+
+    #[test]
+    fn the_program_is_called_what_go_would_call_it() {
+        let name = |package: &str| {
+            let packages = [package.into()];
+            Build { directory: Some(Path::new("/tmp")), flags: &[], packages: &packages, goarch: "mips" }
+                .name()
+        };
+        assert_eq!(name("main.go"), "main");
+        assert_eq!(name("."), "tmp");
+        assert_eq!(name("../usr/bin"), "bin");
+        assert_eq!(name("example.com/cmd/probe"), "probe");
+        assert_eq!(name("example.com/probe/v2"), "probe");
+    }
+}

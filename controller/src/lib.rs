@@ -1,0 +1,28 @@
+//! The controller of Hop: builds a Go program, sends it to a router, and behaves like the program.
+//!
+//! From the outside in:
+//!
+//! - [`cli`]: the command line. [`commands`]: what each command does.
+//! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
+//! - [`go`], [`program`], [`elf`]: from a package to a file that can run on the router.
+//! - [`connection`], [`session`]: to the agent, and one job there.
+//! - [`output`], [`stdin`], [`interrupt`], [`progress`]: the terminal.
+//! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
+
+pub mod cli;
+pub mod commands;
+pub mod connection;
+pub mod elf;
+pub mod embedded;
+pub mod error;
+pub mod go;
+pub mod home;
+pub mod interrupt;
+pub mod inventory;
+pub mod outcome;
+pub mod output;
+pub mod program;
+pub mod progress;
+pub mod session;
+pub mod stdin;
+pub mod virtual_router;

@@ -1,0 +1,322 @@
+//! How a job ended, told three ways: an exit code, lines on standard error, and a status file.
+//!
+//! What must stay true: the program's exit code is passed on unchanged, and whoever must tell a program's 125 from Hop's
+//! reads the status file.
+
+use std::error::Error as _;
+use std::fs::File;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitCode {
+    /// 0 to 255: the program's own.
+    Program(u8),
+    /// 128 + n: signal n ended the program, in the numbering of this machine.
+    Signal(u8),
+    /// 124: the program ran longer than `--timeout`.
+    TimedOut,
+    /// 125: Hop failed; standard error says why.
+    HopFailed,
+    /// 126: the program could not be executed.
+    NotExecutable,
+}
+
+impl From<ExitCode> for i32 {
+    fn from(code: ExitCode) -> Self {
+        match code {
+            ExitCode::Program(code) => code.into(),
+            ExitCode::Signal(number) => 128 + i32::from(number),
+            ExitCode::TimedOut => 124,
+            ExitCode::HopFailed => 125,
+            ExitCode::NotExecutable => 126,
+        }
+    }
+}
+
+/// How the program ended, with what is known of its run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The job's name on the router.
+    pub job: String,
+    /// What ended it.
+    pub ending: Ending,
+    /// What it used; nothing if it did not run.
+    pub usage: Option<Usage>,
+    /// Another process still held an output open when the program had ended.
+    pub output_abandoned: bool,
+}
+
+/// What ended a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It called exit.
+    Exited(u8),
+    /// A signal, by name.
+    Signaled {
+        /// Name without SIG.
+        name: String,
+        /// There is a core file on the router.
+        core_dumped: bool,
+    },
+    /// It ran longer than it might.
+    TimedOut,
+    /// hopd was stopped, and ended it.
+    AgentStopped,
+    /// The router's kernel refused to execute it.
+    NotExecuted {
+        /// The kernel's words.
+        why: String,
+    },
+}
+
+/// What a program used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Milliseconds from start to end.
+    pub wall_ms: u64,
+    /// Milliseconds of CPU in the program.
+    pub user_ms: u64,
+    /// Milliseconds of CPU in the kernel.
+    pub system_ms: u64,
+    /// Largest resident set.
+    pub max_rss_bytes: u64,
+    /// Bytes on standard output.
+    pub stdout_bytes: u64,
+    /// Bytes on standard error.
+    pub stderr_bytes: u64,
+}
+
+impl Outcome {
+    /// What `hop` exits with.
+    pub fn exit_code(&self) -> ExitCode {
+        match &self.ending {
+            Ending::Exited(code) => ExitCode::Program(*code),
+            Ending::Signaled { name, .. } => ExitCode::Signal(signal_number(name)),
+            Ending::TimedOut => ExitCode::TimedOut,
+            Ending::AgentStopped => ExitCode::HopFailed,
+            Ending::NotExecuted { .. } => ExitCode::NotExecutable,
+        }
+    }
+
+    /// What a person must be told beside the program's own output: nothing, if it ended by itself.
+    pub fn tell(&self) {
+        match &self.ending {
+            Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } => {}
+            Ending::Signaled { name, .. } => {
+                eprintln!("hop: SIG{name} ended the program, which left a core file")
+            }
+            Ending::TimedOut => eprintln!("hop: the program's time was over, and it was ended"),
+            Ending::AgentStopped => eprintln!("error: hopd was stopped on the router and ended the program"),
+            Ending::NotExecuted { why } => eprintln!("error: the router cannot execute the program: {why}"),
+        }
+        if self.output_abandoned {
+            eprintln!(
+                "hop: a process that the program left behind still held its output; what it writes now is lost"
+            );
+        }
+    }
+}
+
+/// A signal's number on this machine, as `kill -l` counts. 0 for what this machine does not know: then 128 is the code.
+fn signal_number(name: &str) -> u8 {
+    use rustix::process::Signal;
+    let signal = match name {
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "ILL" => Signal::ILL,
+        "TRAP" => Signal::TRAP,
+        "ABRT" => Signal::ABORT,
+        "BUS" => Signal::BUS,
+        "FPE" => Signal::FPE,
+        "KILL" => Signal::KILL,
+        "USR1" => Signal::USR1,
+        "SEGV" => Signal::SEGV,
+        "USR2" => Signal::USR2,
+        "PIPE" => Signal::PIPE,
+        "ALRM" => Signal::ALARM,
+        "TERM" => Signal::TERM,
+        "CHLD" => Signal::CHILD,
+        "CONT" => Signal::CONT,
+        "STOP" => Signal::STOP,
+        "TSTP" => Signal::TSTP,
+        "TTIN" => Signal::TTIN,
+        "TTOU" => Signal::TTOU,
+        "URG" => Signal::URG,
+        "XCPU" => Signal::XCPU,
+        "XFSZ" => Signal::XFSZ,
+        "VTALRM" => Signal::VTALARM,
+        "PROF" => Signal::PROF,
+        "WINCH" => Signal::WINCH,
+        "IO" => Signal::IO,
+        "SYS" => Signal::SYS,
+        _ => return 0,
+    };
+    u8::try_from(signal.as_raw()).unwrap_or(0)
+}
+
+/// Prints a failure: what, why, what to do; and gives its exit code.
+pub fn report(error: &Error) -> ExitCode {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    // A source whose text is already in the line above is not worth a line.
+    let mut said = error.to_string();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            eprintln!("caused by: {text}");
+            said = text;
+        }
+        cause = error.source();
+    }
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+    failure_code(error)
+}
+
+fn failure_code(error: &Error) -> ExitCode {
+    match error {
+        Error::NotRunnable { .. } => ExitCode::NotExecutable,
+        Error::Interrupted { signal } => ExitCode::Signal(signal_number(signal)),
+        _ => ExitCode::HopFailed,
+    }
+}
+
+/// What `--status-file` gets, documented in `docs/specification.md`.
+#[derive(Serialize)]
+struct Status<'a> {
+    outcome: &'static str,
+    hop_exit_code: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a Usage>,
+}
+
+impl<'a> Status<'a> {
+    fn new(outcome: &'static str, code: ExitCode) -> Self {
+        Self {
+            outcome,
+            hop_exit_code: code.into(),
+            exit_code: None,
+            signal: None,
+            reason: None,
+            message: None,
+            job: None,
+            usage: None,
+        }
+    }
+
+    fn of(result: &'a Result<Outcome, Error>) -> Self {
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let kind = if matches!(error, Error::NotRunnable { .. }) { "not_executed" } else { "failed" };
+                let mut status = Self::new(kind, failure_code(error));
+                status.reason = Some(error.reason());
+                status.message = Some(error.to_string());
+                return status;
+            }
+        };
+        let kind = match outcome.ending {
+            Ending::Exited(_) => "exited",
+            Ending::Signaled { .. } => "signaled",
+            Ending::TimedOut => "timed_out",
+            Ending::AgentStopped => "failed",
+            Ending::NotExecuted { .. } => "not_executed",
+        };
+        let mut status = Self::new(kind, outcome.exit_code());
+        status.job = Some(&outcome.job);
+        status.usage = outcome.usage.as_ref();
+        match &outcome.ending {
+            Ending::Exited(code) => status.exit_code = Some(*code),
+            Ending::Signaled { name, .. } => status.signal = Some(name),
+            Ending::TimedOut => {}
+            Ending::AgentStopped => status.reason = Some("agent_stopping"),
+            Ending::NotExecuted { why } => {
+                status.reason = Some("not_executed");
+                status.message = Some(why.clone());
+            }
+        }
+        status
+    }
+}
+
+/// The file that `--status-file` names. It is opened before anything else happens, so that a path which cannot be
+/// written is a usage error and not the loss of a result.
+pub struct StatusFile<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> StatusFile<'a> {
+    /// Empties or makes the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(path: &'a Path) -> Result<Self, Error> {
+        Ok(Self { path, file: File::create(path).map_err(Error::io("write", path))? })
+    }
+
+    /// Writes the status: one JSON object and a line's end.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(mut self, result: &Result<Outcome, Error>) -> Result<(), Error> {
+        let json = serde_json::to_string_pretty(&Status::of(result)).map_err(std::io::Error::from);
+        json.and_then(|json| std::io::Write::write_all(&mut self.file, format!("{json}\n").as_bytes()))
+            .map_err(Error::io("write", self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(ending: Ending) -> Outcome {
+        Outcome { job: "1-1".into(), ending, usage: None, output_abandoned: false }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_design() {
+        let killed = |name: &str| Ending::Signaled { name: name.into(), core_dumped: false };
+        for (ending, code) in [
+            (Ending::Exited(0), 0),
+            (Ending::Exited(125), 125),
+            (killed("KILL"), 137),
+            (killed("USR1"), 138),
+            (killed("SIG99"), 128),
+            (Ending::TimedOut, 124),
+            (Ending::NotExecuted { why: String::new() }, 126),
+            (Ending::AgentStopped, 125),
+        ] {
+            assert_eq!(i32::from(outcome(ending.clone()).exit_code()), code, "{ending:?}");
+        }
+    }
+
+    #[test]
+    fn the_status_tells_a_programs_125_from_hops() {
+        let programs = Ok(outcome(Ending::Exited(125)));
+        let hops = Err(Error::Usage("no".into()));
+        let (programs, hops) = (Status::of(&programs), Status::of(&hops));
+        assert_eq!(
+            (programs.outcome, programs.hop_exit_code, programs.exit_code),
+            ("exited", 125, Some(125))
+        );
+        assert_eq!((hops.outcome, hops.hop_exit_code, hops.reason), ("failed", 125, Some("usage")));
+    }
+}

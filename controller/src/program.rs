@@ -1,0 +1,103 @@
+//! A finished program: its bytes, its name on the router, and whether it can run there.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use hop_proto::limits::MAX_NAME_BYTES;
+use hop_proto::v1;
+
+use crate::elf::{self, FloatAbi, Target};
+use crate::error::{Error, NotRunnable};
+
+/// A file that was looked at and can run on the router it is for.
+#[derive(Debug)]
+pub struct Program {
+    /// What it is called on the router.
+    pub name: String,
+    /// Its content.
+    pub content: Bytes,
+    /// SHA-256 of the content.
+    pub digest: [u8; 32],
+}
+
+impl Program {
+    /// Reads `path` for `router`, whose programs are for `target`; `name` is what it will be called there.
+    ///
+    /// # Errors
+    /// [`Error::NotRunnable`] with the reason.
+    pub fn load(path: &Path, name: &OsStr, router: &str, target: Target) -> Result<Self, Error> {
+        let refuse = |why| Error::NotRunnable { program: path.to_owned(), router: router.to_owned(), why };
+        let content = fs::read(path).map_err(|error| refuse(error.into()))?;
+        check(&content, target).map_err(refuse)?;
+        let mut digest = [0; 32];
+        digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, &content).as_ref());
+        Ok(Self { name: router_name(name), content: content.into(), digest })
+    }
+}
+
+fn check(content: &[u8], router: Target) -> Result<(), NotRunnable> {
+    let program = elf::read(content)?;
+    if program.target != router {
+        return Err(NotRunnable::OtherMachine { program: program.target, router });
+    }
+    // A router runs musl, or an old uClibc; what was linked here would not find its libraries there. A developer's own
+    // machine (hopd on x86) has what its programs want.
+    if is_mips(router) {
+        if program.float == FloatAbi::Hard {
+            return Err(NotRunnable::HardFloat);
+        }
+        if let Some(interpreter) = program.interpreter {
+            return Err(NotRunnable::Dynamic(interpreter));
+        }
+    }
+    Ok(())
+}
+
+/// True for the routers that Hop is made for.
+pub fn is_mips(target: Target) -> bool {
+    target.machine == object::elf::EM_MIPS.0
+}
+
+/// What the agent said its programs must be.
+pub fn target_of(info: &v1::InfoReply) -> Option<Target> {
+    let target = info.target.as_ref()?;
+    Some(Target {
+        class: target.elf_class.try_into().ok()?,
+        data: target.elf_data.try_into().ok()?,
+        machine: target.elf_machine.try_into().ok()?,
+    })
+}
+
+/// A file name of at most [`MAX_NAME_BYTES`] bytes of text.
+fn router_name(name: &OsStr) -> String {
+    let mut name: String = name.to_string_lossy().replace(['/', '\0'], "_");
+    while name.len() > MAX_NAME_BYTES {
+        name.pop();
+    }
+    if matches!(name.as_str(), "" | "." | "..") { "program".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ROUTER: Target = Target { class: 1, data: 2, machine: 8 };
+
+    #[test]
+    fn a_program_of_this_machine_is_not_for_the_router() {
+        let this = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let why = check(&this, ROUTER).unwrap_err();
+        assert!(why.to_string().ends_with("and the router is MIPS, 32 bits, big endian"), "{why}");
+        assert!(check(&this, elf::read(&this).unwrap().target).is_ok());
+    }
+
+    #[test]
+    fn a_name_is_made_fit_for_the_router() {
+        assert_eq!(router_name(OsStr::new("hello")), "hello");
+        assert_eq!(router_name(OsStr::new("..")), "program");
+        assert_eq!(router_name(OsStr::new(&"ü".repeat(40))), "ü".repeat(32));
+    }
+}

@@ -1,0 +1,257 @@
+//! Virtual routers: the real agent for a MIPS router, run under qemu-user on this machine.
+//!
+//! No root, no kernel, ready in a second. What must stay true: starting one twice is starting it once, and only processes
+//! that were started here are ended.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use hop_proto::identity::Fingerprint;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Deserialize;
+
+use crate::embedded::Arch;
+use crate::error::Error;
+use crate::home::{Home, make_private};
+use crate::inventory::{Entry, Inventory, ProcessId, Router};
+
+/// Time for an agent under qemu-user to say that it listens. It takes half a second.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Time for an agent to end its jobs and itself, beyond its own limit of 3 s for the jobs.
+const STOP_LIMIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// What programs on a router find: nothing of this machine's environment.
+const ROUTER_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What became of a wish for a virtual router.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Up {
+    /// It was started.
+    Started,
+    /// It ran already.
+    Running,
+}
+
+/// The name of the virtual router for this machine.
+pub fn name(arch: Arch) -> String {
+    format!("virtual-{}", arch.goarch())
+}
+
+/// Makes sure that the virtual router for `arch` runs and is enrolled.
+///
+/// # Errors
+/// There is no agent or no qemu, or the agent did not start.
+pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
+    let name = name(arch);
+    let directory = home.virtual_router(&name);
+    make_private(&directory)?;
+    // Two `hop run` at once must not start two.
+    let _lock = lock(&directory)?;
+    let inventory = Inventory::new(home);
+    if let Some(router) =
+        inventory.list()?.into_iter().find(|router| router.name == name && is_running(router))
+    {
+        return Ok((router, Up::Running));
+    }
+    let router = start(home, arch, name, &directory)?;
+    inventory.put(&router)?;
+    Ok((router, Up::Started))
+}
+
+/// Ends a virtual router and forgets it.
+///
+/// # Errors
+/// It cannot be ended, or its files cannot be removed.
+pub fn down(home: &Home, router: &Router) -> Result<(), Error> {
+    let directory = home.virtual_router(&router.name);
+    make_private(&directory)?;
+    let _lock = lock(&directory)?;
+    if let Some(process) = router.entry.process {
+        stop(process).map_err(|source| Error::VirtualRouter {
+            name: router.name.clone(),
+            why: format!("it cannot be ended: {source}"),
+        })?;
+    }
+    Inventory::new(home).remove(&router.name)?;
+    fs::remove_dir_all(&directory).map_err(Error::io("remove", &directory))
+}
+
+/// True if the process that is this virtual router lives.
+pub fn is_running(router: &Router) -> bool {
+    router.entry.process.is_some_and(|process| started(process.pid) == Some(process.started))
+}
+
+fn lock(directory: &Path) -> Result<File, Error> {
+    let file = File::open(directory).map_err(Error::io("open", directory))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|error| Error::io("lock", directory)(error.into()))?;
+    Ok(file)
+}
+
+fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Router, Error> {
+    let qemu = qemu(arch)?;
+    let agent = directory.join("hopd");
+    write_executable(&agent, &arch.agent()?)?;
+    let authorized = directory.join("authorized");
+    let own = home.identity()?.fingerprint();
+    fs::write(&authorized, format!("{own}\n")).map_err(Error::io("write", &authorized))?;
+    let log = directory.join("log");
+    let log_file = File::create(&log).map_err(Error::io("write", &log))?;
+    let mut child = Command::new(&qemu)
+        .arg(&agent)
+        .args(["--listen", "127.0.0.1:0", "--launcher"])
+        .arg(&qemu)
+        .arg("--dir")
+        .arg(directory.join("ram"))
+        .arg("--key")
+        .arg(directory.join("key"))
+        .arg("--authorized")
+        .arg(&authorized)
+        .env_clear()
+        .env("PATH", ROUTER_PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log_file)
+        // It outlives this hop, and a Ctrl-C that is meant for this hop.
+        .process_group(0)
+        .spawn()
+        .map_err(Error::io("run", &qemu))?;
+    let ready = match child.stdout.take() {
+        Some(stdout) => first_line(stdout),
+        None => Err("it has no standard output".to_owned()),
+    };
+    let ready =
+        ready.and_then(|line| serde_json::from_str::<Ready>(&line).map_err(|error| error.to_string()));
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    match (ready, started(pid)) {
+        (Ok(ready), Some(started)) => {
+            let fingerprint: Fingerprint = ready.fingerprint.parse().map_err(|_| Error::VirtualRouter {
+                name: name.clone(),
+                why: "it has no fingerprint".into(),
+            })?;
+            let process = Some(ProcessId { pid, started });
+            let entry =
+                Entry { address: ready.address, fingerprint, goarch: arch.goarch().to_owned(), process };
+            Ok(Router { name, entry })
+        }
+        (ready, _) => {
+            // It may be hung as well as gone. Both calls fail only if it is gone.
+            let _ = child.kill();
+            let _ = child.wait();
+            let why = ready.err().unwrap_or_else(|| "it ended at once".to_owned());
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            let last = log.lines().last().unwrap_or("and left no log");
+            Err(Error::VirtualRouter { name, why: format!("{why}; {last}") })
+        }
+    }
+}
+
+/// The line by which an agent says that it listens.
+#[derive(Deserialize)]
+struct Ready {
+    address: String,
+    fingerprint: String,
+}
+
+/// The first line of a pipe, if it comes in time. A read from a pipe has no time limit, so a thread reads.
+fn first_line(pipe: impl Read + Send + 'static) -> Result<String, String> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(pipe).read_line(&mut line);
+        // Fails if nobody waits any more.
+        let _ = send.send(read.map(|_| line));
+    });
+    match receive.recv_timeout(START_LIMIT) {
+        Ok(Ok(line)) if line.is_empty() => Err("it ended before it listened".to_owned()),
+        Ok(Ok(line)) => Ok(line),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("it did not listen within {} s", START_LIMIT.as_secs())),
+    }
+}
+
+fn qemu(arch: Arch) -> Result<PathBuf, Error> {
+    let name = format!("qemu-{}", arch.machine());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .flat_map(|directory| [directory.join(format!("{name}-static")), directory.join(&name)])
+        .find(|file| file.is_file())
+        .ok_or(Error::NoQemu { name })
+}
+
+fn write_executable(path: &Path, content: &[u8]) -> Result<(), Error> {
+    // Written anew and not over the old one, which may still be running.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", path)(error));
+        }
+        _ => {}
+    }
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o700)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, content))
+        .map_err(Error::io("write", path))
+}
+
+/// When the process started, in clock ticks since the boot: field 22 of /proc/PID/stat (proc(5)). `None` if it is gone
+/// or a zombie.
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses, which may itself hold spaces and parentheses.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    (state != "Z").then_some(started)
+}
+
+/// Ends the process if it is still the one that is meant: TERM, and KILL if that does not help.
+fn stop(process: ProcessId) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
+    // From here on the descriptor names the process, whoever gets its number later.
+    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    if started(process.pid) != Some(process.started) {
+        return Ok(());
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        match pidfd_send_signal(&descriptor, signal) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            result => result?,
+        }
+        if poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&STOP_LIMIT))? > 0 {
+            return Ok(());
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::TimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_is_not_taken_for_a_later_one_with_its_number() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let started = started(pid).unwrap();
+        stop(ProcessId { pid, started: started + 1 }).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "another process is left alone");
+        stop(ProcessId { pid, started }).unwrap();
+        assert!(child.wait().unwrap().code().is_none());
+        assert_eq!(super::started(pid), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The two agents: built, checked, and kept in the cache by what they were built from.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::command::run;
+use crate::elf::{self, FloatAbi};
+use crate::paths;
+use crate::toolchain::Toolchain;
+
+/// An agent for one kind of router.
+pub struct Agent {
+    /// Go's and our name for the machine, and the end of the file's name.
+    pub name: &'static str,
+    /// Rust's name for it.
+    target: &'static str,
+    /// EI_DATA.
+    data: u8,
+}
+
+/// All agents that a `hop` carries.
+pub const AGENTS: [Agent; 2] = [
+    Agent { name: "mips", target: "mips-unknown-linux-musl", data: 2 },
+    Agent { name: "mipsel", target: "mipsel-unknown-linux-musl", data: 1 },
+];
+
+/// What an agent is built from, beside the toolchain.
+const SOURCES: [&str; 5] = ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src"];
+
+impl Agent {
+    /// Where a build leaves it.
+    pub fn path(&self) -> PathBuf {
+        paths::dist().join(format!("hopd-{}", self.name))
+    }
+
+    /// Builds the agent, or takes it from the cache, and checks it.
+    pub fn build(&self, toolchain: &Toolchain) -> Result<()> {
+        let cached = paths::cache()?.join(format!("agents/{:016x}/hopd-{}", key(toolchain)?, self.name));
+        if cached.exists() {
+            eprintln!("hopd-{} is in the cache", self.name);
+        } else {
+            eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
+            run(toolchain.cargo_build(self.target)?.args([
+                "--quiet",
+                "--profile",
+                "device",
+                "--package",
+                "hopd",
+            ]))?;
+            let built = paths::root().join(format!("target/device/{}/device/hopd", self.target));
+            copy(&built, &cached)?;
+        }
+        self.check(&cached)?;
+        copy(&cached, &self.path())
+    }
+
+    /// What makes it run on a router: any one of these wrong, and it is "not found" or SIGILL there.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let agent = elf::read(&content).with_context(|| path.display().to_string())?;
+        let is = |what: &str, right: bool| -> Result<()> {
+            ensure!(right, "{} is not {what}: {agent:?}", path.display());
+            Ok(())
+        };
+        is("for 32-bit MIPS", agent.target.machine == 8 && agent.target.class == 1)?;
+        is("of the right endianness", agent.target.data == self.data)?;
+        is("free of an interpreter", agent.interpreter.is_none())?;
+        is("static", !agent.is_dynamic)?;
+        is("soft-float", agent.float == FloatAbi::Soft)?;
+        is("MIPS32r2", agent.isa == Some((32, 2)))
+    }
+}
+
+/// Names a build by its sources and its toolchain. A collision would need two trees of one developer to agree in 64 bits.
+fn key(toolchain: &Toolchain) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    toolchain.version()?.hash(&mut hasher);
+    // The build's flags are in there.
+    include_str!("toolchain.rs").hash(&mut hasher);
+    for source in SOURCES {
+        hash(&paths::root().join(source), &mut hasher)?;
+    }
+    Ok(hasher.finish())
+}
+
+fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    let unreadable = || format!("cannot read {}", path.display());
+    if path.is_dir() {
+        let mut entries: Vec<_> = fs::read_dir(path)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+            .with_context(unreadable)?;
+        entries.sort();
+        return entries.iter().try_for_each(|entry| hash(entry, hasher));
+    }
+    path.strip_prefix(paths::root()).unwrap_or(path).hash(hasher);
+    fs::read(path).with_context(unreadable)?.hash(hasher);
+    Ok(())
+}
+
+/// Copies so that the destination is whole or absent, also when two builds run at once.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let temporary = to.with_extension(format!("{}.new", std::process::id()));
+    fs::create_dir_all(to.parent().unwrap_or(to))
+        .and_then(|()| fs::copy(from, &temporary))
+        .and_then(|_| fs::rename(&temporary, to))
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}

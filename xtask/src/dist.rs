@@ -1,0 +1,29 @@
+//! `cargo xtask build`: everything that a user or a test needs, in `target/dist`.
+
+use anyhow::{Context, Result};
+
+use crate::agents::{AGENTS, copy};
+use crate::command::{cargo, run};
+use crate::paths;
+use crate::toolchain::Toolchain;
+
+/// Builds the agents, a `hop` that carries them, and an agent for this machine, which the tests use.
+pub fn build() -> Result<()> {
+    let toolchain = Toolchain::set_up()?;
+    for agent in &AGENTS {
+        agent.build(&toolchain)?;
+    }
+    eprintln!("building hop");
+    let release = ["build", "--locked", "--quiet", "--release", "--package"];
+    run(cargo().args(release).arg("hop").env("HOP_AGENTS", paths::dist()))?;
+    run(cargo().args(release).arg("hopd"))?;
+    let built = paths::root().join("target/release");
+    copy(&built.join("hop"), &paths::dist().join("hop"))?;
+    copy(&built.join("hopd"), &paths::dist().join("hopd-host"))?;
+    for name in ["hop", "hopd-mips", "hopd-mipsel", "hopd-host"] {
+        let path = paths::dist().join(name);
+        let size = path.metadata().with_context(|| format!("cannot look at {}", path.display()))?.len();
+        eprintln!("{:>10} bytes  target/dist/{name}", size);
+    }
+    Ok(())
+}

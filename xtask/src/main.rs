@@ -1,0 +1,62 @@
+//! What a developer of Hop does: `cargo xtask COMMAND`. `cargo xtask help` lists the commands.
+
+mod agents;
+mod command;
+mod demo;
+mod dist;
+#[path = "../../controller/src/elf.rs"]
+mod elf;
+mod packages;
+mod paths;
+mod size;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+What a developer of Hop does.
+
+  cargo xtask setup     install what the other commands need, saying what and why first
+  cargo xtask build     build target/dist/{hop,hopd-mips,hopd-mipsel,hopd-host}
+  cargo xtask demo      set up, build, and run a Go program on a big- and a little-endian virtual router
+  cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
+  cargo xtask size      compare the agents with their size budget
+  cargo xtask codegen   write proto/src/generated from proto/hop/v1/agent.proto
+  cargo xtask help      print this";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.chain().skip(1).for_each(|cause| eprintln!("caused by: {cause}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<()> {
+    let (command, rest) = words.split_first().map_or(("help", words), |(first, rest)| (first.as_str(), rest));
+    match (command, rest) {
+        ("test", rest) => test::run(rest),
+        ("help" | "--help" | "-h", _) => {
+            println!("{HELP}");
+            Ok(())
+        }
+        (command, [extra, ..]) => bail!("`cargo xtask {command}` takes no argument, and got {extra}"),
+        ("setup", []) => toolchain::Toolchain::set_up().map(|_| ()).and_then(|()| packages::qemu_user()),
+        ("build", []) => dist::build(),
+        ("demo", []) => demo::run(),
+        ("size", []) => size::check(),
+        ("codegen", []) => command::run(
+            command::cargo()
+                .args(["test", "--quiet", "-p", "xtask", "--test", "codegen"])
+                .env("HOP_CODEGEN", "write"),
+        ),
+        (unknown, []) => bail!("there is no `cargo xtask {unknown}`; `cargo xtask help` lists what there is"),
+    }
+}

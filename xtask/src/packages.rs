@@ -1,0 +1,81 @@
+//! Packages of the system and of PyPI that the build needs. What must stay true: it is said what is installed and why
+//! before it is installed, and what is there is never installed again.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{run, succeeds};
+use crate::paths::{cache, which};
+
+/// The version of zig that the agents are linked with. Its C library is part of the agent.
+const ZIG: &str = "0.17.1";
+
+/// Installs Debian packages, or says what to do where apt or the right to use it is missing.
+pub fn apt(packages: &[&str], why: &str) -> Result<()> {
+    let list = packages.join(" ");
+    eprintln!("installing the Debian packages {list}: {why}");
+    if which("apt-get").is_none() {
+        bail!("there is no apt-get here; install the equivalents of {list} yourself");
+    }
+    let is_root = is_root()?;
+    let apt_get = |words: &[&str]| {
+        let mut command = if is_root { Command::new("apt-get") } else { Command::new("sudo") };
+        if !is_root {
+            command.arg("apt-get");
+        }
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    // The lists of a fresh machine are empty or old.
+    run(&mut apt_get(&["update", "--quiet", "--quiet"]))?;
+    run(apt_get(&["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(packages))
+}
+
+fn is_root() -> Result<bool> {
+    Ok(crate::command::output(Command::new("id").arg("-u"))? == "0")
+}
+
+/// qemu-user, which runs the agents and the programs of the virtual routers.
+pub fn qemu_user() -> Result<()> {
+    let found = |arch| ["", "-static"].iter().any(|suffix| which(&format!("qemu-{arch}{suffix}")).is_some());
+    if found("mips") && found("mipsel") {
+        return Ok(());
+    }
+    apt(&["qemu-user-static"], "virtual routers run MIPS programs under qemu-user")
+}
+
+/// The zig to link with: the one in PATH if it is the right version, else one from PyPI in the user's cache.
+pub fn zig() -> Result<Vec<PathBuf>> {
+    if let Some(zig) = which("zig")
+        && crate::command::output(Command::new(&zig).arg("version")).is_ok_and(|version| version == ZIG)
+    {
+        return Ok(vec![zig]);
+    }
+    let environment = cache()?.join(format!("zig-{ZIG}"));
+    let python = environment.join("bin/python3");
+    let zig: Vec<PathBuf> = vec![python.clone(), "-m".into(), "ziglang".into()];
+    let works = |python: &PathBuf| succeeds(Command::new(python).args(["-m", "ziglang", "version"]));
+    if works(&python) {
+        return Ok(zig);
+    }
+    eprintln!(
+        "installing ziglang {ZIG} from PyPI into {}: it links the agents against musl for soft-float MIPS",
+        environment.display()
+    );
+    // A broken environment, such as one of a Python that is gone, is made anew.
+    if environment.exists() {
+        std::fs::remove_dir_all(&environment)
+            .with_context(|| format!("cannot remove {}", environment.display()))?;
+    }
+    if !succeeds(Command::new("python3").args(["-m", "venv"]).arg(&environment)) {
+        apt(&["python3", "python3-venv"], "zig comes as a Python package")?;
+        run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+    }
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", &format!("ziglang=={ZIG}")]))?;
+    if !works(&python) {
+        bail!("ziglang was installed into {} but does not run", environment.display());
+    }
+    Ok(zig)
+}

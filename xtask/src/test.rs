@@ -1,0 +1,14 @@
+//! `cargo xtask test`: sets up, builds, and runs every test.
+
+use anyhow::Result;
+
+use crate::command::{self, cargo};
+use crate::{dist, packages, toolchain};
+
+/// Runs all tests; `filter` goes to `cargo test`.
+pub fn run(filter: &[String]) -> Result<()> {
+    toolchain::check_go()?;
+    packages::qemu_user()?;
+    dist::build()?;
+    command::run(cargo().args(["test", "--locked", "--workspace", "--all-features"]).args(filter))
+}

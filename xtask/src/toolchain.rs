@@ -1,0 +1,154 @@
+//! The cross toolchain of the agents: a compiler that has its library source, and zig as C compiler and linker.
+//!
+//! The MIPS targets are tier 3: there is no compiled standard library, so it is built along, which takes a nightly feature
+//! (`RUSTC_BOOTSTRAP=1` unlocks it in a stable compiler) and the library's source. Two compilers may have that: a rustup
+//! toolchain with the component rust-src, and Debian's rustc-web with rust-web-src.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{output, run, succeeds};
+use crate::packages;
+use crate::paths::{self, which};
+
+/// Where Debian's packages put their compiler.
+const DEBIAN: (&str, &str) = ("/usr/bin/cargo", "/usr/bin/rustc");
+
+/// A cargo and a rustc that belong together and have the library's source.
+pub struct Toolchain {
+    cargo: PathBuf,
+    rustc: PathBuf,
+    /// A command line; its last words are `-m ziglang` if zig came from PyPI.
+    zig: Vec<PathBuf>,
+}
+
+impl Toolchain {
+    /// Finds a toolchain, or installs one: by rustup if it can, else by apt.
+    pub fn set_up() -> Result<Self> {
+        let (cargo, rustc) = match Self::find_compiler() {
+            Some(found) => found,
+            None => Self::install_compiler()?,
+        };
+        Ok(Self { cargo, rustc, zig: packages::zig()? })
+    }
+
+    fn find_compiler() -> Option<(PathBuf, PathBuf)> {
+        let active = (env::var_os("CARGO").map(PathBuf::from)?, active_rustc()?);
+        let debian = (PathBuf::from(DEBIAN.0), PathBuf::from(DEBIAN.1));
+        [active, debian].into_iter().find(|(cargo, rustc)| cargo.exists() && has_library_source(rustc))
+    }
+
+    fn install_compiler() -> Result<(PathBuf, PathBuf)> {
+        if which("rustup").is_some() {
+            eprintln!("adding the rustup component rust-src: the agents' standard library is built from it");
+            if succeeds(Command::new("rustup").args(["component", "add", "rust-src"])) {
+                return Self::find_compiler()
+                    .context("rustup added rust-src, but the active compiler has it not");
+            }
+            eprintln!("rustup cannot fetch it here");
+        }
+        packages::apt(
+            &["rustc-web", "cargo-web", "rust-web-src"],
+            "a compiler that has the source of its standard library, from which the agents' is built",
+        )?;
+        Self::find_compiler().context("rustc-web is installed, but has no library source where it should be")
+    }
+
+    /// What the output of this toolchain depends on, as text.
+    pub fn version(&self) -> Result<String> {
+        let zig = output(self.zig().arg("version"))?;
+        Ok(format!("{}\nzig {zig}", output(Command::new(&self.rustc).arg("-vV"))?))
+    }
+
+    fn zig(&self) -> Command {
+        let mut command = Command::new(&self.zig[0]);
+        command.args(&self.zig[1..]);
+        command
+    }
+
+    /// A `cargo build` for a Rust target such as `mips-unknown-linux-musl`, with its standard library built along.
+    pub fn cargo_build(&self, target: &str) -> Result<Command> {
+        let wrappers = paths::root().join("target/toolchain");
+        let (cc, ar) = self.write_wrappers(&wrappers, target)?;
+        let lower = target.replace('-', "_");
+        let upper = lower.to_uppercase();
+        let mut command = Command::new(&self.cargo);
+        command
+            .current_dir(paths::root())
+            .args(["build", "--locked", "--target", target])
+            .args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTC", &self.rustc)
+            // A directory of its own: two compilers in one would rebuild each other's work.
+            .env("CARGO_TARGET_DIR", paths::root().join("target/device"))
+            .env(format!("CC_{lower}"), &cc)
+            .env(format!("AR_{lower}"), &ar)
+            .env(format!("CARGO_TARGET_{upper}_LINKER"), &cc)
+            // These targets link dynamically by default, and rustc's own startup files are not there.
+            .env(
+                format!("CARGO_TARGET_{upper}_RUSTFLAGS"),
+                "-Ctarget-feature=+crt-static -Clink-self-contained=no",
+            )
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("RUSTUP_TOOLCHAIN");
+        Ok(command)
+    }
+
+    /// Scripts that look like a C compiler and an archiver. rustc and cc-rs name the target in Rust's words, which zig
+    /// refuses: that argument is dropped and zig's own put in.
+    fn write_wrappers(&self, directory: &Path, target: &str) -> Result<(PathBuf, PathBuf)> {
+        let architecture = target.split('-').next().unwrap_or(target);
+        let zig: Vec<_> = self.zig.iter().map(|word| format!("'{}'", word.display())).collect();
+        let zig = zig.join(" ");
+        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let cc = directory.join(format!("cc-{architecture}"));
+        write_script(
+            &cc,
+            &format!(
+                "for argument do\n\
+                 \x20   shift\n\
+                 \x20   case $argument in --target=*) ;; *) set -- \"$@\" \"$argument\" ;; esac\n\
+                 done\n\
+                 exec {zig} cc -target {architecture}-linux-musleabi \"$@\"\n"
+            ),
+        )?;
+        let ar = directory.join("ar");
+        write_script(&ar, &format!("exec {zig} ar \"$@\"\n"))?;
+        Ok((cc, ar))
+    }
+}
+
+fn write_script(path: &Path, body: &str) -> Result<()> {
+    fs::write(path, format!("#!/bin/sh\n{body}"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+/// The rustc beside the cargo that runs this. rustup's own `rustc` would look at RUSTUP_TOOLCHAIN, which is ours.
+fn active_rustc() -> Option<PathBuf> {
+    let sysroot =
+        output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(paths::root())).ok()?;
+    Some(Path::new(&sysroot).join("bin/rustc"))
+}
+
+fn has_library_source(rustc: &Path) -> bool {
+    let Ok(sysroot) = output(Command::new(rustc).args(["--print", "sysroot"])) else { return false };
+    Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml").exists()
+}
+
+/// Go, which Hop calls to build programs. It is not installed: a Go developer has one.
+pub fn check_go() -> Result<()> {
+    if which("go").is_none() {
+        bail!(
+            "there is no `go` in PATH: the demo and the tests build Go programs (Go 1.25, or 1.26.5 and later)"
+        );
+    }
+    run(Command::new("go").arg("version"))
+}

@@ -1,0 +1,3 @@
+module example.com/hop
+
+go 1.24

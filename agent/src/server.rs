@@ -18,6 +18,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, flock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,6 +35,10 @@ const MAX_CONNECTIONS: usize = 16;
 
 /// Time for TLS. A 400 MHz MIPS needs 0.02 s of its own for it; the rest is for the link.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How much of a refused peer is still read, and for how long.
+const PARTING_BYTES: u64 = 64 * 1024;
+const PARTING_LIMIT: Duration = Duration::from_secs(2);
 
 /// Calls at a time on one connection: as many as there can be jobs, and some `Info` beside them.
 const MAX_STREAMS: u32 = 16;
@@ -148,9 +153,15 @@ async fn serve_connection(
 ) -> Result<(), ConnectionError> {
     // Output of a program is small and wanted now.
     connection.set_nodelay(true)?;
-    let connection = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(connection))
-        .await
-        .map_err(|_| "the TLS handshake took too long")??;
+    let handshake = acceptor.accept(connection).into_fallible();
+    let connection = match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err((error, connection))) => {
+            part(connection).await;
+            return Err(error.into());
+        }
+        Err(_) => return Err("the TLS handshake took too long".into()),
+    };
     http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -162,6 +173,17 @@ async fn serve_connection(
         .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
         .await?;
     Ok(())
+}
+
+/// Lets a refused peer read why. To close a socket that has unread data resets it, and a reset overtakes the alert
+/// (RFC 1122, section 4.2.2.13); so what the peer had already sent is read first, within bounds.
+async fn part(mut connection: TcpStream) {
+    let parting = async {
+        connection.shutdown().await?;
+        tokio::io::copy(&mut connection.take(PARTING_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whatever goes wrong here, the peer is refused all the same.
+    let _ = tokio::time::timeout(PARTING_LIMIT, parting).await;
 }
 
 /// The agent's directory, which no other agent uses at the same time.

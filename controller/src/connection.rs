@@ -3,11 +3,10 @@
 //! What must stay true: nothing is sent to a router that has not proved its key; and whatever goes wrong is said as what
 //! it is, for which the connection's own last error is kept beside the call that it broke.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,9 +19,11 @@ use http::Uri;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{AlertDescription, CertificateError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
@@ -53,6 +54,7 @@ pub struct Connection {
     own: Fingerprint,
     client: AgentClient<Channel>,
     connection: JoinHandle<hyper::Result<()>>,
+    refusal: Arc<OnceLock<rustls::Error>>,
 }
 
 impl Connection {
@@ -101,6 +103,7 @@ impl Connection {
             }
             Err(error) => return Err(Error::NotAnAgent { address: address.clone(), source: error.into() }),
         };
+        let refusal = Arc::<OnceLock<rustls::Error>>::default();
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
@@ -108,7 +111,7 @@ impl Connection {
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Witness { stream, refusal: refusal.clone() }))
             .await
             .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
         let client = AgentClient::with_origin(Channel(sender), Uri::from_static("https://hop.invalid"))
@@ -120,6 +123,7 @@ impl Connection {
             own: identity.fingerprint(),
             client,
             connection: tokio::spawn(connection),
+            refusal,
         })
     }
 
@@ -154,9 +158,13 @@ impl Connection {
             return Error::Incompatible { router };
         }
         match tokio::time::timeout(AUTOPSY, &mut self.connection).await {
-            Ok(Ok(Err(error))) => match alert(&error) {
-                Some(AlertDescription::AccessDenied) => Error::NotAuthorized { router, own: self.own },
-                Some(_) => Error::NotAnAgent { address: self.address.clone(), source: error.into() },
+            Ok(Ok(Err(error))) => match self.refusal.get() {
+                Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => {
+                    Error::NotAuthorized { router, own: self.own }
+                }
+                Some(refusal) => {
+                    Error::NotAnAgent { address: self.address.clone(), source: refusal.clone().into() }
+                }
                 None => Error::Lost { router, source: Some(error.into()) },
             },
             _ => Error::Lost { router, source: Some(status.into()) },
@@ -183,18 +191,46 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// The TLS alert that ended a connection. TLS 1.3 lets a client believe that it is in before the server has looked at its
-/// key (RFC 8446, section 4.4.2.4), so the alert comes out of the first call.
-fn alert(error: &hyper::Error) -> Option<AlertDescription> {
-    let mut cause: Option<&(dyn StdError + 'static)> = error.source();
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<io::Error>().or_else(|| error.downcast_ref::<h2::Error>()?.get_io());
-        if let Some(rustls::Error::AlertReceived(alert)) = io.and_then(tls_error) {
-            return Some(*alert);
+/// A stream that remembers what TLS said when it broke. TLS 1.3 lets a client believe that it is in before the server has
+/// looked at its key (RFC 8446, section 4.4.2.4), so a refusal comes out of the first read; and h2 makes text of it.
+struct Witness {
+    stream: TlsStream<TcpStream>,
+    refusal: Arc<OnceLock<rustls::Error>>,
+}
+
+impl AsyncRead for Witness {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &read
+            && let Some(refusal) = tls_error(error)
+        {
+            // The first one is the reason; what follows is its consequence.
+            let _ = self.refusal.set(refusal.clone());
         }
-        cause = error.source();
+        read
     }
-    None
+}
+
+impl AsyncWrite for Witness {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// hyper's connection as the generated client wants it.

@@ -52,6 +52,8 @@ pub enum Error {
     #[error("the agent of {router} cannot run jobs: it is older or newer than this hop")]
     Incompatible { router: String },
 
+    #[error("arguments and environment take {bytes} bytes, and 2,097,152 are the most that can be passed on")]
+    TooManyArguments { bytes: usize },
     #[error("{router} refused: {message}")]
     Refused { router: String, reason: Reason, message: String },
     #[error("the connection to {router} was lost; how the program ended is not known")]
@@ -98,7 +100,7 @@ impl Error {
     /// A word for machines, stable across versions; `docs/specification.md` lists them.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Usage(_) => "usage",
+            Self::Usage(_) | Self::TooManyArguments { .. } => "usage",
             Self::Io { .. } | Self::Malformed { .. } | Self::Identity(_) => "local_io",
             Self::NoGo(_) => "no_go",
             Self::BrokenGo { .. } => "broken_go",

@@ -16,8 +16,6 @@ use crate::progress::Progress;
 /// What to build.
 #[derive(Debug)]
 pub struct Build<'a> {
-    /// Where Go is started: `-C`, or here.
-    pub directory: Option<&'a Path>,
     /// The user's own flags for `go build`.
     pub flags: &'a [OsString],
     /// A package, or `.go` files.
@@ -67,9 +65,6 @@ impl Build<'_> {
             .env("GOMIPS", "softfloat")
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        if let Some(directory) = self.directory {
-            go.current_dir(directory);
-        }
         go
     }
 
@@ -94,9 +89,8 @@ impl Build<'_> {
         if first.extension().is_some_and(|extension| extension == "go") {
             return first.file_stem().unwrap_or_default().to_owned();
         }
-        let directory = self.directory.unwrap_or(Path::new(".")).join(first);
         // `.` and `..` have no name of their own; an import path is no directory and is taken as it stands.
-        let path = directory.canonicalize().unwrap_or_else(|_| first.to_owned());
+        let path = first.canonicalize().unwrap_or_else(|_| first.to_owned());
         let is_version = |name: &&OsStr| {
             name.to_str().and_then(|name| name.strip_prefix('v')).is_some_and(|n| n.parse::<u32>().is_ok())
         };
@@ -176,12 +170,12 @@ mod tests {
     fn the_program_is_called_what_go_would_call_it() {
         let name = |package: &str| {
             let packages = [package.into()];
-            Build { directory: Some(Path::new("/tmp")), flags: &[], packages: &packages, goarch: "mips" }
-                .name()
+            Build { flags: &[], packages: &packages, goarch: "mips" }.name()
         };
         assert_eq!(name("main.go"), "main");
-        assert_eq!(name("."), "tmp");
-        assert_eq!(name("../usr/bin"), "bin");
+        // Tests run in the directory of their crate.
+        assert_eq!(name("."), "controller");
+        assert_eq!(name("./src/../../docs"), "docs");
         assert_eq!(name("example.com/cmd/probe"), "probe");
         assert_eq!(name("example.com/probe/v2"), "probe");
     }

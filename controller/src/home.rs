@@ -29,7 +29,7 @@ impl Home {
         if let Some(home) = variable("HOP_HOME") {
             // Absolute, because an agent is started in another directory than ours.
             let home = std::path::absolute(&home).map_err(Error::io("find", &home))?;
-            return Ok(Self { config: home.clone(), state: home });
+            return Ok(Self::at(&home));
         }
         let directory = |xdg: &str, default: &str| {
             variable(xdg)
@@ -45,6 +45,11 @@ impl Home {
             config: directory("XDG_CONFIG_HOME", ".config")?,
             state: directory("XDG_STATE_HOME", ".local/state")?,
         })
+    }
+
+    /// Everything below one directory, as `HOP_HOME` has it.
+    pub fn at(directory: &Path) -> Self {
+        Self { config: directory.to_owned(), state: directory.to_owned() }
     }
 
     /// This controller's key.

@@ -8,11 +8,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use hop_proto::limits::{BLOB_CHUNK_BYTES, OUTPUT_WINDOW_BYTES};
+use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::v1::{
     Accepted, Blob, BlobChunk, Cause, EnvVar, JobSpec, Limits, RunReply, RunRequest, Signal, Stream, outcome,
     run_reply, run_request,
 };
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,6 +58,10 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let (requests, outgoing) = mpsc::channel(REQUESTS);
     let spec = request(run_request::Message::Spec(specification(program, job)));
+    let bytes = spec.encoded_len();
+    if bytes > MAX_MESSAGE_BYTES {
+        return Err(Error::TooManyArguments { bytes });
+    }
     // The channel is empty, so this cannot wait.
     let _ = requests.send(spec).await;
     let replies = tokio::select! {

@@ -62,9 +62,17 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
     {
         return Ok((router, Up::Running));
     }
-    let router = start(home, arch, name, &directory)?;
-    inventory.put(&router)?;
-    Ok((router, Up::Started))
+    match start(home, arch, name, &directory) {
+        Ok(router) => {
+            inventory.put(&router)?;
+            Ok((router, Up::Started))
+        }
+        Err(error) => {
+            // The error says what its log said; that there was nothing to remove is as good.
+            let _ = fs::remove_dir_all(&directory);
+            Err(error)
+        }
+    }
 }
 
 /// Ends a virtual router and forgets it.

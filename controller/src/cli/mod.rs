@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::connection::DEFAULT_TIMEOUT;
 use crate::embedded::Arch;
+use crate::error::Error;
 use crate::outcome::ExitCode;
 
 /// Runs Go programs on MIPS routers as if they were local.
@@ -170,6 +171,21 @@ pub enum Virtual {
         #[arg(long)]
         json: bool,
     },
+}
+
+impl GoOptions {
+    /// Does what `-C` asks for. Files on the command line are meant as seen from there, as with `go -C`.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn change_directory(&self) -> Result<(), Error> {
+        match &self.directory {
+            Some(directory) => {
+                std::env::set_current_dir(directory).map_err(Error::io("change to", directory))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl RouterOptions {

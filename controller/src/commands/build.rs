@@ -9,25 +9,21 @@ use crate::outcome::ExitCode;
 use crate::progress::Progress;
 
 /// Builds a package for a router, without asking the router.
-pub async fn build(options: cli::Build) -> Result<ExitCode, Error> {
+pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> {
+    options.go.change_directory()?;
     let goarch = match options.arch {
         Some(arch) => arch.goarch().to_owned(),
-        None => goarch_of_router(options.router.as_deref())?,
+        None => goarch_of_router(home, options.router.as_deref())?,
     };
-    let build = Build {
-        directory: options.go.directory.as_deref(),
-        flags: &options.go.flags,
-        packages: &options.packages,
-        goarch: &goarch,
-    };
+    let build = Build { flags: &options.go.flags, packages: &options.packages, goarch: &goarch };
     let progress = Progress::default();
     let built = build.run(options.output.as_deref(), &progress).await;
     progress.clear();
     built.map(|()| ExitCode::Program(0))
 }
 
-fn goarch_of_router(named: Option<&str>) -> Result<String, Error> {
-    let inventory = Inventory::new(&Home::from_environment()?);
+fn goarch_of_router(home: &Home, named: Option<&str>) -> Result<String, Error> {
+    let inventory = Inventory::new(home);
     let router = match named {
         Some(name) => Some(inventory.get(name)?),
         None => inventory.only()?,

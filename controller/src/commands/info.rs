@@ -42,9 +42,8 @@ struct Facts {
 }
 
 /// Asks the router and prints what it says.
-pub async fn info(options: cli::Info) -> Result<ExitCode, Error> {
-    let home = Home::from_environment()?;
-    let (connection, info) = connect(&home, &options.router).await?;
+pub async fn info(home: &Home, options: cli::Info) -> Result<ExitCode, Error> {
+    let (connection, info) = connect(home, &options.router).await?;
     let facts = Facts::new(&connection, info);
     let text = if options.json { facts.json() } else { facts.text() };
     super::print(&text)?;

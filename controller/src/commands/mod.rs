@@ -25,12 +25,14 @@ pub fn run(command: Command) -> ExitCode {
         }
     };
     let result = runtime.block_on(async {
+        // First of all: -C must not change what a relative HOP_HOME means.
+        let home = &Home::from_environment()?;
         match command {
-            Command::Run(options) => run::run(options).await,
-            Command::Exec(options) => run::exec(options).await,
-            Command::Build(options) => build::build(options).await,
-            Command::Info(options) => info::info(options).await,
-            Command::Virtual(options) => virtual_routers::run(options),
+            Command::Run(options) => run::run(home, options).await,
+            Command::Exec(options) => run::exec(home, options).await,
+            Command::Build(options) => build::build(home, options).await,
+            Command::Info(options) => info::info(home, options).await,
+            Command::Virtual(options) => virtual_routers::run(home, options),
         }
     });
     // A thread that waits for standard input would be waited for.

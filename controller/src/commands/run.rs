@@ -16,18 +16,19 @@ use crate::progress::Progress;
 use crate::session::{self, Job};
 
 /// Builds a package and runs it.
-pub async fn run(options: Run) -> Result<ExitCode, Error> {
+pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
+    options.go.change_directory()?;
     let (packages, args) = split(options.words);
-    let source = Source::Go { directory: options.go.directory, flags: options.go.flags, packages };
-    execute(source, args, &options.router, &options.job).await
+    let source = Source::Go { flags: options.go.flags, packages };
+    execute(home, source, args, &options.router, &options.job).await
 }
 
 /// Runs a file.
-pub async fn exec(options: Exec) -> Result<ExitCode, Error> {
+pub async fn exec(home: &Home, options: Exec) -> Result<ExitCode, Error> {
     let mut words = options.words;
     // clap lets no command line pass without a word here.
     let binary = PathBuf::from(words.remove(0));
-    execute(Source::File(binary), words, &options.router, &options.job).await
+    execute(home, Source::File(binary), words, &options.router, &options.job).await
 }
 
 /// As `go run` does: if the first word is a `.go` file, all `.go` files that follow belong to the package.
@@ -40,18 +41,19 @@ fn split(mut words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
 
 /// Where a program comes from.
 enum Source {
-    Go { directory: Option<PathBuf>, flags: Vec<OsString>, packages: Vec<OsString> },
+    Go { flags: Vec<OsString>, packages: Vec<OsString> },
     File(PathBuf),
 }
 
 async fn execute(
+    home: &Home,
     source: Source,
     args: Vec<OsString>,
     router: &RouterOptions,
     options: &JobOptions,
 ) -> Result<ExitCode, Error> {
     let status_file = options.status_file.as_deref().map(StatusFile::create).transpose()?;
-    let result = execute_job(source, args, router, options).await;
+    let result = execute_job(home, source, args, router, options).await;
     let written = status_file.map_or(Ok(()), |file| file.write(&result));
     let outcome = result?;
     outcome.tell();
@@ -59,17 +61,17 @@ async fn execute(
 }
 
 async fn execute_job(
+    home: &Home,
     source: Source,
     args: Vec<OsString>,
     router: &RouterOptions,
     options: &JobOptions,
 ) -> Result<Outcome, Error> {
     let job = Job { args, env: environment(&options.env)?, timeout: options.timeout.map(Into::into) };
-    let home = Home::from_environment()?;
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let progress = Progress::default();
     let preparing = async {
-        let (connection, info) = connect(&home, router).await?;
+        let (connection, info) = connect(home, router).await?;
         let target = program::target_of(&info)
             .filter(|_| info.capabilities.iter().any(|capability| capability == "run"))
             .ok_or_else(|| Error::Incompatible { router: connection.router().to_owned() })?;
@@ -78,12 +80,11 @@ async fn execute_job(
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
                 Program::load(&path, &name, connection.router(), target)?
             }
-            Source::Go { directory, flags, packages } => {
+            Source::Go { flags, packages } => {
                 let goarch = go::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
-                let build =
-                    Build { directory: directory.as_deref(), flags: &flags, packages: &packages, goarch };
+                let build = Build { flags: &flags, packages: &packages, goarch };
                 build_program(&build, connection.router(), target, &progress).await?
             }
         };
@@ -103,8 +104,7 @@ async fn build_program(
     progress: &Progress,
 ) -> Result<Program, Error> {
     // With -o the user keeps the program; without, it is gone when it has been read.
-    let kept = kept_output(build.flags).map(|path| build.directory.unwrap_or(Path::new("")).join(path));
-    let loaded = match kept {
+    let loaded = match kept_output(build.flags) {
         Some(output) => {
             build.run(None, progress).await?;
             Program::load(&output, &build.name(), router, target)

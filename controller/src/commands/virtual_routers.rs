@@ -10,21 +10,20 @@ use crate::outcome::ExitCode;
 use crate::virtual_router::{self, Up};
 
 /// Starts, ends or lists.
-pub fn run(options: Virtual) -> Result<ExitCode, Error> {
-    let home = Home::from_environment()?;
+pub fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
     match options {
         Virtual::Up { arch } => {
-            let (router, up) = virtual_router::up(&home, arch)?;
+            let (router, up) = virtual_router::up(home, arch)?;
             let done = if up == Up::Started { "started" } else { "runs already" };
             super::print(&format!("{} {done} at {}", router.name, router.entry.address))?;
         }
         Virtual::Down { name } => {
-            for router in meant(&home, name)? {
-                virtual_router::down(&home, &router)?;
+            for router in meant(home, name)? {
+                virtual_router::down(home, &router)?;
                 super::print(&format!("{} ended", router.name))?;
             }
         }
-        Virtual::List { json } => super::print(&list(&home, json)?)?,
+        Virtual::List { json } => super::print(&list(home, json)?)?,
     }
     Ok(ExitCode::Program(0))
 }

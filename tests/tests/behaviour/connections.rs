@@ -1,0 +1,213 @@
+//! Who may talk to whom, and what is said when nobody answers.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use hop_proto::tls;
+use hop_tests::{Options, VirtualRouter};
+use rustix::process::Signal;
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, DigitallySignedStruct, SignatureScheme};
+
+use crate::STAGE;
+
+#[test]
+fn a_router_that_is_unknown_is_refused_and_the_known_ones_are_named() {
+    let router = VirtualRouter::start(STAGE);
+    let ran = router.hop().args(["info", "-r", "nowhere"]).run();
+    ran.assert_fails(125, "there is no router named nowhere; enrolled: router");
+}
+
+#[test]
+fn a_router_that_is_off_is_unreachable() {
+    let router = VirtualRouter::start(STAGE);
+    // A port that was free a moment ago, and that nobody listens on.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    router.enrol("off", &port.to_string(), router.fingerprint);
+    let ran = router.hop().args(["info", "-r", "off"]).run();
+    ran.assert_fails(125, &format!("off at {port} cannot be reached"));
+    assert!(ran.stderr().contains("caused by: Connection refused"), "{}", ran.stderr());
+    let ran = router.hop().args(["info", "-r", "nameless"]).run();
+    ran.assert_fails(125, "there is no router named nameless");
+}
+
+#[test]
+fn a_router_that_is_slow_to_answer_is_given_up() {
+    let router = VirtualRouter::start(STAGE);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    router.enrol("silent", &silent.local_addr().unwrap().to_string(), router.fingerprint);
+    let ran = router.hop().args(["info", "-r", "silent", "--connect-timeout", "300ms"]).run();
+    ran.assert_fails(125, "did not answer within 300ms");
+}
+
+#[test]
+fn something_else_that_answers_is_not_taken_for_an_agent() {
+    let router = VirtualRouter::start(STAGE);
+    let http = TcpListener::bind("127.0.0.1:0").unwrap();
+    router.enrol("http", &http.local_addr().unwrap().to_string(), router.fingerprint);
+    let server = std::thread::spawn(move || {
+        let (mut peer, _) = http.accept().unwrap();
+        let mut hello = [0; 64];
+        peer.read_exact(&mut hello).unwrap();
+        // The peer may have gone already.
+        let _ = peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let ran = router.hop().args(["info", "-r", "http"]).run();
+    ran.assert_fails(125, "is not hopd");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_router_with_another_key_than_the_pinned_one_gets_nothing() {
+    let router = VirtualRouter::start(STAGE);
+    let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+    router.enrol("changed", &router.address, other);
+    let program = hop_tests::fixture(STAGE, "both-outputs");
+    let ran = router.hop().args(["exec", "-r", "changed"]).arg(program).run();
+    ran.assert_fails(125, "has another key than the one that was enrolled");
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_controller_that_the_agent_does_not_know_is_told_so() {
+    let router = VirtualRouter::start_with(STAGE, &Options { unauthorized: true, ..Options::default() });
+    let own = router.home().identity().unwrap().fingerprint();
+    let ran = router.exec("both-outputs").run();
+    ran.assert_fails(125, &format!("router does not know this controller's key {own}"));
+    // The file counts at the next handshake.
+    std::fs::write(router.path("authorized"), format!("{own}\n")).unwrap();
+    router.assert_serves_on();
+}
+
+/// Believes whatever answers, to get as far as the agent lets a stranger.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// The alert by which the agent ends the connection of a client with this configuration.
+fn alert_for(router: &VirtualRouter, mut config: rustls::ClientConfig) -> Option<AlertDescription> {
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = rustls::ClientConnection::new(Arc::new(config), tls::server_name()).unwrap();
+    let mut socket = std::net::TcpStream::connect(&router.address).unwrap();
+    socket.set_read_timeout(Some(hop_tests::PATIENCE)).unwrap();
+    let mut stream = rustls::Stream::new(&mut client, &mut socket);
+    let error = stream.read(&mut [0; 1]).unwrap_err();
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        other => panic!("{other}"),
+    }
+}
+
+fn builder(
+    provider: rustls::crypto::CryptoProvider,
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+    rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+}
+
+/// Could show a raw public key, and has none.
+#[derive(Debug)]
+struct NoKey;
+
+impl ResolvesClientCert for NoKey {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_client_without_a_key_is_refused() {
+    let router = VirtualRouter::start(STAGE);
+    let keyless =
+        builder(rustls::crypto::ring::default_provider()).with_client_cert_resolver(Arc::new(NoKey));
+    assert_eq!(alert_for(&router, keyless), Some(AlertDescription::CertificateRequired));
+    // One that does not even know raw public keys does not get as far.
+    let stranger = builder(rustls::crypto::ring::default_provider()).with_no_client_auth();
+    assert_eq!(alert_for(&router, stranger), Some(AlertDescription::HandshakeFailure));
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_client_with_other_ciphers_is_refused() {
+    let router = VirtualRouter::start(STAGE);
+    let provider = rustls::crypto::CryptoProvider {
+        cipher_suites: vec![rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        ..rustls::crypto::ring::default_provider()
+    };
+    let config = builder(provider).with_no_client_auth();
+    assert_eq!(alert_for(&router, config), Some(AlertDescription::HandshakeFailure));
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_controller_that_is_killed_takes_its_job_with_it() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("wait").start();
+    assert_eq!(running.line(), "ready\n");
+    running.signal(Signal::KILL);
+    assert_eq!(running.wait().code, -9);
+    router.wait_until_idle();
+    router.assert_serves_on();
+}
+
+#[test]
+fn an_agent_that_dies_loses_the_job_and_the_controller_says_so() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("dialogue").start();
+    assert_eq!(running.line(), "ready\n");
+    router.signal_agent(Signal::KILL);
+    running.wait().assert_fails(125, "the connection to router was lost");
+}

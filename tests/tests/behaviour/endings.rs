@@ -1,0 +1,144 @@
+//! How a program ended is told: exit codes, signals, time limits, and the processes that it leaves.
+
+use hop_tests::VirtualRouter;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::STAGE;
+
+#[test]
+fn the_exit_code_is_the_programs_own() {
+    let router = VirtualRouter::start(STAGE);
+    for code in [0, 1, 2, 7, 42, 124, 125, 126, 137, 255] {
+        let ran = router.exec("exit-code").arg(code.to_string()).run();
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", code));
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn signal_death_is_reported_as_128_plus_n() {
+    let router = VirtualRouter::start(STAGE);
+    // USR1 is 16 on MIPS and 10 here: the name travels, and the number is this machine's.
+    for (name, number) in [("KILL", 9), ("TERM", 15), ("USR1", 10), ("SEGV", 11)] {
+        let ran = router.exec("killed-by-signal").arg(name).run();
+        assert_eq!((ran.stdout(), ran.code), ("", 128 + number), "{name}: {}", ran.stderr());
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_that_runs_too_long_is_ended_with_124() {
+    let router = VirtualRouter::start(STAGE);
+    let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(hop_tests::fixture(STAGE, "wait")).run();
+    assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
+    assert_eq!(ran.stderr(), "hop: the program's time was over, and it was ended\n");
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_that_ignores_term_is_killed_after_the_grace() {
+    let router = VirtualRouter::start(STAGE);
+    let program = hop_tests::fixture(STAGE, "signals");
+    let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(program).arg("1000").run();
+    assert_eq!(ran.code, 124, "{}", ran.stderr());
+    assert_eq!(ran.stdout(), "ready\ngot terminated\n", "it was asked before it was killed");
+    router.assert_serves_on();
+}
+
+#[test]
+fn interrupts_are_the_programs() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("signals").arg("3").start();
+    assert_eq!(running.line(), "ready\n");
+    for (signal, name) in [(Signal::INT, "interrupt"), (Signal::TERM, "terminated"), (Signal::HUP, "hangup")]
+    {
+        running.signal(signal);
+        assert_eq!(running.line(), format!("got {name}\n"));
+    }
+    let ran = running.wait();
+    assert_eq!((ran.stderr(), ran.code), ("", 3));
+    router.assert_serves_on();
+}
+
+#[test]
+fn an_interrupt_that_nobody_handles_ends_the_whole_group() {
+    let router = VirtualRouter::start(STAGE);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut running = router.exec("wait").start();
+        assert_eq!(running.line(), "ready\n");
+        running.signal(signal);
+        let ran = running.wait();
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", code));
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn quit_brings_gos_goroutine_dump() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("wait").start();
+    assert_eq!(running.line(), "ready\n");
+    running.signal(Signal::QUIT);
+    let ran = running.wait();
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr().contains("SIGQUIT") && ran.stderr().contains("goroutine 1"), "{}", ran.stderr());
+    router.assert_serves_on();
+}
+
+#[test]
+fn the_third_ctrl_c_kills() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("signals").arg("1000").start();
+    assert_eq!(running.line(), "ready\n");
+    for _ in 0..2 {
+        running.signal(Signal::INT);
+        assert_eq!(running.line(), "got interrupt\n");
+    }
+    running.signal(Signal::INT);
+    assert_eq!(running.wait().code, 137);
+    router.assert_serves_on();
+}
+
+#[test]
+fn what_a_program_leaves_in_its_group_ends_with_it() {
+    let router = VirtualRouter::start(STAGE);
+    let ran = router.exec("orphan").run();
+    // Were the process alive, it would hold the outputs, and standard error would say so.
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", 5));
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_process_that_escapes_delays_the_outcome_a_little_and_is_reported() {
+    let router = VirtualRouter::start(STAGE);
+    let ran = router.exec("orphan").arg("escape").run();
+    assert_eq!(ran.code, 5);
+    assert!(ran.stderr().starts_with("hop: a process that the program left behind"), "{}", ran.stderr());
+    router.assert_serves_on();
+}
+
+#[test]
+fn the_status_file_tells_all() {
+    let router = VirtualRouter::start(STAGE);
+    let status_file = router.path("status");
+    let status = |words: &[&str], fixture: &str| -> Value {
+        let program = hop_tests::fixture(STAGE, fixture);
+        router.hop().args(["exec", "--status-file"]).arg(&status_file).arg(program).args(words).run();
+        serde_json::from_slice(&std::fs::read(&status_file).unwrap()).unwrap()
+    };
+    let exited = status(&["125"], "exit-code");
+    assert_eq!((&exited["outcome"], &exited["exit_code"]), (&"exited".into(), &125.into()));
+    assert!(exited["usage"]["max_rss_bytes"].as_u64().unwrap() > 100_000, "{exited}");
+    let signaled = status(&["USR1"], "killed-by-signal");
+    assert_eq!((&signaled["outcome"], &signaled["signal"]), (&"signaled".into(), &"USR1".into()));
+    let flood = status(&["1000"], "flood");
+    let lines = |name: &str| (0..1000).map(|i| format!("{name} {i}\n").len()).sum::<usize>();
+    assert_eq!(flood["usage"]["stdout_bytes"], lines("/dev/stdout"));
+    assert_eq!(flood["usage"]["stderr_bytes"], lines("/dev/stderr"));
+
+    let ran = router.hop().args(["exec", "--status-file"]).arg(&status_file).arg("/etc/passwd").run();
+    assert_eq!(ran.code, 126);
+    let failed: Value = serde_json::from_slice(&std::fs::read(&status_file).unwrap()).unwrap();
+    assert_eq!((&failed["outcome"], &failed["reason"]), (&"not_executed".into(), &"not_runnable".into()));
+}

@@ -1,0 +1,72 @@
+//! What does not fit is refused before it is sent, with the figures; what fits then runs.
+
+use hop_tests::{Options, VirtualRouter, fixture};
+use rustix::process::Signal;
+
+use crate::STAGE;
+
+#[test]
+fn a_program_over_the_quota_is_refused_with_the_figures() {
+    let router = VirtualRouter::start_with(STAGE, &Options { quota: Some(100_000), ..Options::default() });
+    let size = fixture(STAGE, "both-outputs").metadata().unwrap().len();
+    let ran = router.exec("both-outputs").run();
+    ran.assert_fails(125, &format!("the program needs {size} bytes and"));
+    assert!(ran.stderr().contains("has 100000 left"), "{}", ran.stderr());
+    assert!(router.leftovers().is_empty());
+}
+
+#[test]
+fn a_program_larger_than_the_free_tmpfs_is_refused() {
+    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("size=1m"), ..Options::default() });
+    router.exec("both-outputs").run().assert_fails(125, "bytes and");
+    assert!(router.leftovers().is_empty());
+}
+
+#[test]
+fn a_program_larger_than_the_free_memory_is_refused() {
+    // A tmpfs that promises more than there is, as DD-WRT's ramfs does.
+    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("size=1t"), ..Options::default() });
+    let huge = super::protocol::refusal_of_a_program_of(&router, 512 << 30);
+    assert!(huge.contains("bytes of memory to spare"), "{huge}");
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_tmpfs_that_is_mounted_noexec_is_named() {
+    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("noexec"), ..Options::default() });
+    let ran = router.exec("both-outputs").run();
+    ran.assert_fails(125, "is mounted noexec");
+    assert!(ran.stderr().contains("hint: start hopd with --dir"), "{}", ran.stderr());
+    assert_eq!(router.info()["store_executable"], false);
+    assert!(router.leftovers().is_empty());
+}
+
+#[test]
+fn one_job_more_than_there_are_places_is_refused() {
+    let router = VirtualRouter::start(STAGE);
+    let places = router.info()["max_jobs"].as_u64().unwrap();
+    let mut running: Vec<_> = (0..places).map(|_| router.exec("dialogue").start()).collect();
+    for hop in &mut running {
+        assert_eq!(hop.line(), "ready\n");
+    }
+    router.exec("both-outputs").run().assert_fails(125, "jobs run already");
+    for hop in running {
+        assert_eq!(hop.wait().code, 0);
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("wait").start();
+    assert_eq!(running.line(), "ready\n");
+    router.signal_agent(Signal::TERM);
+    let ran = running.wait();
+    assert_eq!((ran.stdout(), ran.code), ("", 125));
+    assert!(ran.stderr().starts_with("error: hopd was stopped"), "{}", ran.stderr());
+    let ram = router.ram();
+    let (code, log) = router.wait_for_agent();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!ram.exists(), "nothing is left");
+}

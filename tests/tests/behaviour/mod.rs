@@ -1,0 +1,10 @@
+//! How Hop behaves, whatever the router is made of. Each file that includes this names its stage.
+
+#![allow(clippy::unwrap_used)]
+
+mod connections;
+mod endings;
+mod limits;
+mod programs;
+mod protocol;
+mod streams;

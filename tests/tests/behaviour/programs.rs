@@ -1,0 +1,200 @@
+//! What a program finds on the router, and which files are no programs for it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use hop_tests::{Ran, Stage, VirtualRouter, build_go, fixture};
+
+use crate::STAGE;
+
+fn zero_separated(ran: &Ran) -> Vec<&[u8]> {
+    assert_eq!((ran.stderr(), ran.code), ("", 0));
+    let mut parts: Vec<_> = ran.stdout.split(|byte| *byte == 0).collect();
+    assert_eq!(parts.pop(), Some(&b""[..]));
+    parts
+}
+
+#[test]
+fn arguments_arrive_as_they_were_given() {
+    let router = VirtualRouter::start(STAGE);
+    let given: [&[u8]; 9] = [
+        b"a",
+        b"b c",
+        b"",
+        b"'\"$HOME`x`\\",
+        b"two\nlines",
+        b"--help",
+        b"-r",
+        b"\xff\xfe not UTF-8",
+        b"\xf0\x9f\x90\x87",
+    ];
+    let ran = router.exec("arguments").args(given.map(OsStr::from_bytes)).run();
+    assert_eq!(zero_separated(&ran), given);
+    let many: Vec<String> = (0..10_000).map(|i| i.to_string()).collect();
+    let ran = router.exec("arguments").args(&many).run();
+    assert_eq!(zero_separated(&ran), many.iter().map(String::as_bytes).collect::<Vec<_>>());
+    router.assert_serves_on();
+}
+
+#[test]
+fn the_environment_is_the_routers_and_what_the_user_adds() {
+    let router = VirtualRouter::start(STAGE);
+    let ran = router
+        .hop()
+        .env("FROM_HERE", "here")
+        .env("NOT_PASSED_ON", "here")
+        .args([
+            "exec",
+            "--env",
+            "FROM_HERE",
+            "-e",
+            "A=one",
+            "--env",
+            "A=two words\nand = a line",
+            "-e",
+            "EMPTY=",
+        ])
+        .arg("--env")
+        .arg(OsStr::from_bytes(b"BYTES=\xff\xfe"))
+        .arg(fixture(STAGE, "environment"))
+        .run();
+    let variables = zero_separated(&ran);
+    let expected: [&[u8]; 4] =
+        [b"FROM_HERE=here", b"A=two words\nand = a line", b"EMPTY=", b"BYTES=\xff\xfe"];
+    for variable in expected {
+        assert!(variables.contains(&variable), "{}", variable.escape_ascii());
+    }
+    let names: Vec<_> = variables.iter().map(|v| v.split(|byte| *byte == b'=').next().unwrap()).collect();
+    assert_eq!(names.len(), 7, "{}", ran.stdout.escape_ascii());
+    for name in ["PATH", "HOME", "TMPDIR"] {
+        assert!(names.contains(&name.as_bytes()), "{name}");
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_megabyte_of_environment_arrives() {
+    let router = VirtualRouter::start(STAGE);
+    let value = "x".repeat(100_000);
+    let mut hop = router.hop().arg("exec");
+    for i in 0..10 {
+        hop = hop.arg("--env").arg(format!("BIG{i}={value}"));
+    }
+    let ran = hop.arg(fixture(STAGE, "environment")).run();
+    let variables = zero_separated(&ran);
+    for i in 0..10 {
+        assert!(variables.contains(&format!("BIG{i}={value}").as_bytes()));
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn more_arguments_and_environment_than_a_message_holds_are_refused_here() {
+    let router = VirtualRouter::start(STAGE);
+    // The kernel would not give hop itself as much; but a value from its environment may be passed on many times.
+    let many = ["-e", "BIG"].repeat(22);
+    let program = fixture(STAGE, "environment");
+    let ran = router.hop().env("BIG", "x".repeat(100_000)).arg("exec").args(many).arg(program).run();
+    ran.assert_fails(125, "2,097,152");
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_has_its_name_and_a_directory_of_its_own() {
+    let router = VirtualRouter::start(STAGE);
+    let mut directories = Vec::new();
+    for _ in 0..2 {
+        let ran = router.exec("surroundings").run();
+        assert_eq!((ran.stderr(), ran.code), ("", 0));
+        let said = |name: &str| {
+            let line = ran.stdout().lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+            line.unwrap().to_owned()
+        };
+        assert_eq!((said("name"), said("entries")), ("surroundings".to_owned(), "0".to_owned()));
+        assert_eq!(said("directory"), said("TMPDIR"));
+        assert!(said("directory").starts_with(router.ram().to_str().unwrap()), "{}", ran.stdout());
+        directories.push(said("directory"));
+    }
+    assert_ne!(directories[0], directories[1]);
+    router.assert_serves_on();
+}
+
+#[test]
+fn two_jobs_share_one_program_at_the_same_time() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running: Vec<_> = (0..2).map(|_| router.exec("dialogue").start()).collect();
+    for hop in &mut running {
+        assert_eq!(hop.line(), "ready\n");
+    }
+    for hop in running {
+        let ran = hop.wait();
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("end of input\n", "", 0));
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_file_that_is_no_program_for_this_router_is_refused_with_126() {
+    let router = VirtualRouter::start(STAGE);
+    let program = fs::read(fixture(STAGE, "both-outputs")).unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = router.path(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let (wrong_arch, wrong_target) = match STAGE {
+        Stage::Host => ("mips", "MIPS, 32 bits, big endian"),
+        Stage::Mips => ("mipsle", "MIPS, 32 bits, little endian"),
+        Stage::Mipsle => ("mips", "MIPS, 32 bits, big endian"),
+    };
+    let other = router.path("other");
+    build_go("./tests/fixtures/both-outputs", wrong_arch, &[("GOMIPS", "softfloat")], &other);
+    for (path, why) in [
+        (file("empty", b""), "the file is empty"),
+        (file("script", b"#!/bin/sh\nexit 0\n"), "it is not an ELF file"),
+        (file("truncated", &program[..program.len() / 2]), "the file is truncated or damaged"),
+        (file("header", &program[..20]), "the file is truncated or damaged"),
+        (router.path("missing"), "No such file or directory"),
+        (router.path("home"), "Is a directory"),
+        (other, wrong_target),
+    ] {
+        let ran = router.hop().arg("exec").arg(&path).run();
+        ran.assert_fails(126, why);
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_that_wants_an_fpu_or_a_dynamic_linker_is_refused_with_126() {
+    if STAGE == Stage::Host {
+        // A machine of one's own has both.
+        return;
+    }
+    let router = VirtualRouter::start(STAGE);
+    let hard = router.path("hard");
+    build_go("./tests/fixtures/both-outputs", STAGE.goarch(), &[("GOMIPS", "hardfloat")], &hard);
+    router.hop().arg("exec").arg(&hard).run().assert_fails(126, "it uses an FPU, and the router has none");
+
+    // A dynamic program differs from a static one by a segment: here the note segment is made to name an interpreter.
+    let mut dynamic = fs::read(fixture(STAGE, "both-outputs")).unwrap();
+    make_dynamic(&mut dynamic);
+    let path = router.path("dynamic");
+    fs::write(&path, dynamic).unwrap();
+    router.hop().arg("exec").arg(&path).run().assert_fails(126, "dynamically linked");
+    router.assert_serves_on();
+}
+
+/// Turns the first PT_NOTE of a 32-bit program into a PT_INTERP (elf(5)).
+fn make_dynamic(program: &mut [u8]) {
+    let big = program[5] == 2;
+    let read = |bytes: &[u8]| -> usize {
+        let value = bytes.iter().fold(0, |value, byte| value << 8 | usize::from(*byte));
+        let swapped = bytes.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte));
+        if big { value } else { swapped }
+    };
+    let (offset, size, count) = (read(&program[28..32]), read(&program[42..44]), read(&program[44..46]));
+    let at = (0..count).map(|i| offset + i * size).find(|at| read(&program[*at..at + 4]) == 4).unwrap();
+    let interp: u32 = 3;
+    program[at..at + 4].copy_from_slice(&if big { interp.to_be_bytes() } else { interp.to_le_bytes() });
+}

@@ -1,0 +1,240 @@
+//! A controller that breaks the rules is told which one, and costs the agent nothing.
+
+use hop::connection::Connection;
+use hop::error::Error;
+use hop_proto::v1::outcome::Ending;
+use hop_proto::v1::{
+    Blob, BlobChunk, JobSpec, OutputAck, Reason, RunReply, RunRequest, Signal, Stdin, Stream, run_reply,
+    run_request,
+};
+use hop_tests::{PATIENCE, VirtualRouter};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::STAGE;
+
+/// A controller made of nothing but messages.
+struct Raw {
+    connection: Connection,
+    requests: mpsc::Sender<RunRequest>,
+    replies: Streaming<RunReply>,
+}
+
+impl Raw {
+    /// Starts a run with `first`.
+    async fn start(router: &VirtualRouter, first: run_request::Message) -> Result<Self, Error> {
+        let identity = router.home().identity().unwrap();
+        let (mut connection, _) = Connection::open(&router.entry(), &identity, PATIENCE).await?;
+        let (requests, outgoing) = mpsc::channel(16);
+        requests.send(RunRequest { message: Some(first) }).await.unwrap();
+        match connection.client().run(ReceiverStream::new(outgoing)).await {
+            Ok(replies) => Ok(Self { connection, requests, replies: replies.into_inner() }),
+            Err(status) => Err(connection.explain(status).await),
+        }
+    }
+
+    async fn send(&self, message: run_request::Message) {
+        self.requests.send(RunRequest { message: Some(message) }).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Result<Option<run_reply::Message>, Error> {
+        match tokio::time::timeout(PATIENCE, self.replies.message()).await.unwrap() {
+            Ok(reply) => Ok(reply.and_then(|reply| reply.message)),
+            Err(status) => Err(self.connection.explain(status).await),
+        }
+    }
+
+    /// Reads up to the end, which must be a refusal.
+    async fn refusal(mut self) -> (Reason, String) {
+        loop {
+            match self.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a refusal"),
+                Err(error) => return refused(error),
+            }
+        }
+    }
+}
+
+fn refused(error: Error) -> (Reason, String) {
+    match error {
+        Error::Refused { reason, message, .. } => (reason, message),
+        other => panic!("{other}"),
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn sha256(content: &[u8]) -> Vec<u8> {
+    ring::digest::digest(&ring::digest::SHA256, content).as_ref().to_vec()
+}
+
+fn spec(sha256: Vec<u8>, size: u64) -> JobSpec {
+    JobSpec {
+        name: "raw".into(),
+        program: Some(Blob { sha256, size }),
+        output_window: 1024,
+        ..JobSpec::default()
+    }
+}
+
+fn chunk(offset: u64, data: &[u8]) -> run_request::Message {
+    run_request::Message::Blob(BlobChunk { offset, data: data.to_vec().into() })
+}
+
+/// What the agent says to a program of this size, of which no byte exists.
+pub fn refusal_of_a_program_of(router: &VirtualRouter, size: u64) -> String {
+    block_on(async {
+        let first = run_request::Message::Spec(spec(vec![7; 32], size));
+        match Raw::start(router, first).await {
+            Err(error) => refused(error).1,
+            Ok(raw) => raw.refusal().await.1,
+        }
+    })
+}
+
+#[test]
+fn a_digest_that_does_not_match_is_refused_and_nothing_runs() {
+    let router = VirtualRouter::start(STAGE);
+    block_on(async {
+        let first = run_request::Message::Spec(spec(sha256(b"announced"), 9));
+        let raw = Raw::start(&router, first).await.unwrap();
+        raw.send(chunk(0, b"delivered")).await;
+        assert_eq!(raw.refusal().await.0, Reason::DigestMismatch);
+    });
+    router.wait_until_idle();
+    router.assert_serves_on();
+}
+
+/// How a job with this content and specification ends.
+fn ending_of(router: &VirtualRouter, content: &[u8], spec: JobSpec) -> Ending {
+    block_on(async {
+        let mut raw = Raw::start(router, run_request::Message::Spec(spec)).await.unwrap();
+        raw.send(chunk(0, content)).await;
+        loop {
+            if let Some(run_reply::Message::Outcome(outcome)) = raw.next().await.unwrap() {
+                return outcome.ending.unwrap();
+            }
+        }
+    })
+}
+
+#[test]
+fn an_argument_that_the_kernel_does_not_take_is_an_outcome() {
+    let router = VirtualRouter::start(STAGE);
+    let content = b"never executed";
+    // MAX_ARG_STRLEN is 128 KiB (execve(2)). No shell could give it to hop, but a program that calls hop's library can.
+    let args = vec![vec![b'x'; 200_000]];
+    let spec = JobSpec { args, ..spec(sha256(content), content.len() as u64) };
+    match ending_of(&router, content, spec) {
+        Ending::NotExecuted(refused) => {
+            assert!(refused.reason.contains("rgument list too long"), "{}", refused.reason)
+        }
+        other => panic!("{other:?}"),
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn content_that_the_kernel_does_not_execute_is_an_outcome() {
+    let router = VirtualRouter::start(STAGE);
+    let content = b"neither ELF nor script";
+    match ending_of(&router, content, spec(sha256(content), content.len() as u64)) {
+        Ending::NotExecuted(refused) => {
+            assert!(refused.reason.contains("Exec format error"), "{}", refused.reason)
+        }
+        // With a launcher it is the launcher that runs, and that ends with a code of its own.
+        Ending::ExitCode(code) => assert!(STAGE != hop_tests::Stage::Host && code != 0, "{code}"),
+        Ending::Signaled(signal) => panic!("{}", signal.name),
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused() {
+    let router = VirtualRouter::start(STAGE);
+    block_on(async {
+        let large = JobSpec { args: vec![vec![b'x'; 3 << 20]], ..spec(vec![7; 32], 1) };
+        match Raw::start(&router, run_request::Message::Spec(large)).await {
+            Err(error) => assert_eq!(
+                refused(error),
+                (Reason::Protocol, "protocol: a message is larger than 2 MiB".into())
+            ),
+            Ok(_) => panic!("3 MiB in one message"),
+        }
+        let raw = Raw::start(&router, run_request::Message::Spec(spec(vec![7; 32], 4 << 20))).await.unwrap();
+        raw.send(chunk(0, &vec![0; 3 << 20])).await;
+        assert_eq!(raw.refusal().await.0, Reason::Protocol);
+    });
+    router.wait_until_idle();
+    router.assert_serves_on();
+}
+
+#[test]
+fn an_upload_that_breaks_off_leaves_nothing() {
+    let router = VirtualRouter::start(STAGE);
+    block_on(async {
+        let first = run_request::Message::Spec(spec(vec![7; 32], 1_000_000));
+        let mut raw = Raw::start(&router, first).await.unwrap();
+        assert!(matches!(raw.next().await, Ok(Some(run_reply::Message::Accepted(_)))));
+        raw.send(chunk(0, &[0; 1000])).await;
+    });
+    router.wait_until_idle();
+    router.assert_serves_on();
+}
+
+#[test]
+fn each_broken_rule_before_the_start_is_refused() {
+    let router = VirtualRouter::start(STAGE);
+    let unready = [
+        run_request::Message::Spec(spec(vec![7; 32], 10)),
+        run_request::Message::Stdin(Stdin::default()),
+        run_request::Message::OutputAck(OutputAck { stream: Stream::Stdout.into(), ..OutputAck::default() }),
+        run_request::Message::Signal(Signal { name: "STOP".into() }),
+        chunk(1, b"from elsewhere"),
+        chunk(0, b"more than was announced"),
+    ];
+    block_on(async {
+        for message in unready {
+            let first = run_request::Message::Spec(spec(vec![7; 32], 10));
+            let raw = Raw::start(&router, first).await.unwrap();
+            raw.send(message.clone()).await;
+            assert_eq!(raw.refusal().await.0, Reason::Protocol, "{message:?}");
+        }
+        match Raw::start(&router, chunk(0, b"no specification")).await {
+            Err(error) => assert_eq!(refused(error).0, Reason::Protocol),
+            Ok(_) => panic!("a run without a specification"),
+        }
+    });
+    router.wait_until_idle();
+    router.assert_serves_on();
+}
+
+#[test]
+fn each_broken_rule_after_the_start_ends_the_program() {
+    let router = VirtualRouter::start(STAGE);
+    let program = std::fs::read(hop_tests::fixture(STAGE, "wait")).unwrap();
+    let broken = [
+        chunk(0, b"the program is complete"),
+        run_request::Message::Stdin(Stdin { offset: 7, ..Stdin::default() }),
+        run_request::Message::Stdin(Stdin { data: vec![0; 1 << 20].into(), ..Stdin::default() }),
+        run_request::Message::OutputAck(OutputAck::default()),
+        run_request::Message::Signal(Signal { name: "9".into() }),
+    ];
+    block_on(async {
+        for message in broken {
+            let first = run_request::Message::Spec(spec(sha256(&program), program.len() as u64));
+            let mut raw = Raw::start(&router, first).await.unwrap();
+            raw.send(chunk(0, &program[..1 << 20])).await;
+            raw.send(chunk(1 << 20, &program[1 << 20..])).await;
+            while !matches!(raw.next().await.unwrap(), Some(run_reply::Message::Output(_))) {}
+            raw.send(message.clone()).await;
+            assert_eq!(raw.refusal().await.0, Reason::Protocol);
+        }
+    });
+    router.wait_until_idle();
+    router.assert_serves_on();
+}

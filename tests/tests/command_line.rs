@@ -1,0 +1,380 @@
+//! `hop` as it is typed: Go's flags and Go's errors, virtual routers, help.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use hop_tests::{Hop, Ran, dist, root};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A home of its own, whose virtual routers are ended when the test ends.
+struct Desk {
+    home: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { home: TempDir::new().unwrap() }
+    }
+
+    fn hop(&self) -> Hop {
+        Hop::at(self.home.path())
+    }
+
+    fn run(&self, words: &[&str]) -> Ran {
+        self.hop().args(words).run()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The virtual routers, by name.
+    fn list(&self) -> Value {
+        serde_json::from_slice(&self.run(&["virtual", "list", "--json"]).stdout).unwrap()
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let ran = self.run(&["virtual", "down"]);
+        if !std::thread::panicking() {
+            assert_eq!(ran.code, 0, "{}", ran.stderr());
+            let directory = self.path("virtual");
+            assert!(!directory.exists() || is_empty(&directory), "nothing is left of a virtual router");
+        }
+    }
+}
+
+fn is_empty(directory: &std::path::Path) -> bool {
+    fs::read_dir(directory).unwrap().count() == 0
+}
+
+#[test]
+fn a_program_runs_on_both_endians_and_comes_back() {
+    let desk = Desk::new();
+    for arch in ["mips", "mipsle"] {
+        let ran = desk.run(&["virtual", "up", "--arch", arch]);
+        assert_eq!((ran.stderr(), ran.code), ("", 0));
+        let ran = desk.run(&["run", "-r", &format!("virtual-{arch}"), "./examples/hello", "a", "b c", ""]);
+        let expected =
+            format!("Hello from linux/{arch}!\nargument 1: \"a\"\nargument 2: \"b c\"\nargument 3: \"\"\n");
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), (&*expected, "", 0));
+        let ran = desk.run(&["run", "-r", &format!("virtual-{arch}"), "./examples/hello", "-exit", "42"]);
+        assert_eq!((ran.stderr(), ran.code), ("exiting with 42\n", 42));
+    }
+}
+
+#[test]
+fn every_example_runs() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up", "--arch", "mipsle"]).code, 0);
+    let ran = desk.run(&["run", "./examples/sysinfo"]);
+    assert_eq!((ran.stderr(), ran.code), ("", 0));
+    assert!(
+        ran.stdout().contains("linux/mipsle") && ran.stdout().contains("MiB available"),
+        "{}",
+        ran.stdout()
+    );
+    assert!(ran.stdout().lines().any(|line| line.starts_with("lo ")), "{}", ran.stdout());
+
+    let mut running = desk.hop().args(["run", "./examples/server"]).start();
+    let line = running.line();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+    let mut peer = std::net::TcpStream::connect(&address).unwrap();
+    std::io::Write::write_all(&mut peer, b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut peer, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("Hello from "), "{answer}");
+    assert!(running.line().starts_with("GET / from 127.0.0.1"));
+    running.signal(rustix::process::Signal::INT);
+    let ran = running.wait();
+    assert_eq!((ran.stdout(), ran.code), ("stopping\n", 0), "{}", ran.stderr());
+}
+
+#[test]
+fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
+    let desk = Desk::new();
+    let source = desk.path("x.go");
+    fs::write(
+        &source,
+        "package main; import \"os\"; func main(){ os.Stdout.WriteString(\"out\\n\"); os.Stderr.WriteString(\"err\\n\"); os.Exit(7) }",
+    )
+    .unwrap();
+    let ran = desk.hop().arg("run").arg(&source).run();
+    let line = "hop: no router is enrolled: started virtual-mips\n";
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", &*format!("{line}err\n"), 7));
+    // Now there is one, and nothing is said.
+    let ran = desk.hop().arg("run").arg(&source).run();
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
+}
+
+#[test]
+fn a_virtual_router_is_started_once_and_ended_once() {
+    let desk = Desk::new();
+    let first = desk.run(&["virtual", "up", "--arch", "mips"]);
+    assert!(first.stdout().starts_with("virtual-mips started at 127.0.0.1:"), "{}", first.stdout());
+    let second = desk.run(&["virtual", "up", "--arch", "mips"]);
+    assert!(second.stdout().starts_with("virtual-mips runs already at 127.0.0.1:"), "{}", second.stdout());
+    assert_eq!(desk.list()[0]["running"], true);
+    assert_eq!(desk.list().as_array().unwrap().len(), 1);
+
+    desk.run(&["virtual", "down", "nothing"]).assert_fails(125, "there is no router named nothing");
+    let down = desk.run(&["virtual", "down", "virtual-mips"]);
+    assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips ended\n", "", 0));
+    assert_eq!(desk.list().as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn two_at_once_start_one_virtual_router() {
+    let desk = Desk::new();
+    let both: Vec<_> = (0..2).map(|_| desk.hop().args(["virtual", "up"]).start()).collect();
+    let mut said: Vec<_> = both.into_iter().map(|hop| hop.wait().stdout().contains("started")).collect();
+    said.sort();
+    assert_eq!(said, [false, true]);
+}
+
+#[test]
+fn with_several_routers_one_must_be_named() {
+    let desk = Desk::new();
+    for arch in ["mips", "mipsle"] {
+        assert_eq!(desk.run(&["virtual", "up", "--arch", arch]).code, 0);
+    }
+    desk.run(&["info"])
+        .assert_fails(125, "several routers are enrolled, and none is named: virtual-mips, virtual-mipsle");
+    let ran = desk.hop().env("HOP_ROUTER", "virtual-mipsle").args(["info", "--json"]).run();
+    let info: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&info["router"], &info["goarch"]), (&"virtual-mipsle".into(), &"mipsle".into()));
+}
+
+#[test]
+fn a_package_that_does_not_compile_shows_gos_own_words() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let ran = desk.run(&["run", "./tests/fixtures/does-not-compile"]);
+    assert_eq!((ran.stdout(), ran.code), ("", 125));
+    let expected = "# example.com/hop/tests/fixtures/does-not-compile\n\
+                    tests/fixtures/does-not-compile/main.go:5:2: undefined: undefinedFunction\n\
+                    error: the program was not built: go build ended with exit status: 1\n";
+    assert_eq!(ran.stderr(), expected);
+
+    let ran = desk.run(&["run", "./tests/fixtures/not-main"]);
+    ran.assert_fails(125, "./tests/fixtures/not-main is not a main package");
+    let ran = desk.run(&["run", "./no/such/package"]);
+    assert_eq!(ran.code, 125);
+    assert!(ran.stderr().contains("no/such/package"), "{}", ran.stderr());
+}
+
+#[test]
+fn gos_flags_are_gos() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let source = desk.path("flags");
+    fs::create_dir(&source).unwrap();
+    let file = |name: &str, content: &str| fs::write(source.join(name), content).unwrap();
+    file("go.mod", "module flags\n\ngo 1.24\n");
+    file(
+        "main.go",
+        "package main\n\nvar Version, Tag = \"none\", \"none\"\n\nfunc main() { println(Version, Tag) }\n",
+    );
+    file("tagged.go", "//go:build tagged\n\npackage main\n\nfunc init() { Tag = \"tagged\" }\n");
+    let directory = source.to_str().unwrap();
+    let kept = desk.path("kept");
+    let kept_name = kept.to_str().unwrap();
+    let run = |words: &[&str]| {
+        let ran = desk.run(&[&["run", "-C", directory], words].concat());
+        (ran.stderr().to_owned(), ran.code)
+    };
+    assert_eq!(run(&["."]), ("none none\n".into(), 0));
+    assert_eq!(run(&["-ldflags", "-X main.Version=1.2", "-tags=tagged", "."]), ("1.2 tagged\n".into(), 0));
+    assert_eq!(run(&["-o", kept_name, "-trimpath=false", "."]), ("none none\n".into(), 0));
+    let exec = desk.hop().arg("exec").arg(&kept).run();
+    assert_eq!((exec.stderr(), exec.code), ("none none\n", 0));
+    let (said, code) = run(&["-race", "."]);
+    assert!(code == 125 && said.contains("-race"), "{said}");
+
+    let built = desk.path("built");
+    let ran = desk.run(&["build", "--arch", "mipsle", "-o", built.to_str().unwrap(), "-C", directory, "."]);
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", 0));
+    desk.hop()
+        .arg("exec")
+        .arg(&built)
+        .run()
+        .assert_fails(126, "little endian, and the router is MIPS, 32 bits, big endian");
+}
+
+#[test]
+fn without_go_it_is_said_what_is_missing() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let ran = desk.hop().env("PATH", "/nonexistent").args(["run", "./examples/hello"]).run();
+    ran.assert_fails(125, "there is no `go` in PATH");
+    assert!(ran.stderr().contains("hint: install Go"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_go_that_breaks_programs_is_refused() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("go"), "#!/bin/sh\necho go1.26.4\n").unwrap();
+    fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("/bin/sh", bin.join("sh")).unwrap();
+    let ran = desk.hop().env("PATH", &bin).args(["run", "./examples/hello"]).run();
+    ran.assert_fails(125, "go1.26.4 builds programs that crash on these routers");
+}
+
+#[test]
+fn without_qemu_it_is_said_what_to_install() {
+    let desk = Desk::new();
+    let ran = desk.hop().env("PATH", "/nonexistent").args(["virtual", "up"]).run();
+    ran.assert_fails(125, "there is no qemu-mips in PATH");
+    assert!(ran.stderr().contains("hint: install the package qemu-user-static"), "{}", ran.stderr());
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_before_anything_happens() {
+    let desk = Desk::new();
+    for (words, text) in [
+        (&["run", "--status-file", "/nonexistent/status", "."][..], "cannot write /nonexistent/status"),
+        (&["run", "--env", "=1", "."], "--env =1 has no name"),
+    ] {
+        desk.run(words).assert_fails(125, text);
+    }
+    for words in [&["run"][..], &["run", "-frobnicate", "."], &["exec"], &["run", "--timeout", "soon", "."]] {
+        let ran = desk.run(words);
+        assert_eq!((ran.stdout(), ran.code), ("", 125), "{words:?}");
+        assert!(ran.stderr().starts_with("error: "), "{}", ran.stderr());
+    }
+    assert_eq!(desk.list().as_array().unwrap().len(), 0, "no router was started for them");
+}
+
+#[test]
+fn the_help_in_the_docs_is_the_help_of_the_program() {
+    let desk = Desk::new();
+    let mut text = "# Commands\n\nThe help of every command, as the program prints it.\n".to_owned();
+    let commands =
+        ["", "run", "exec", "build", "info", "virtual", "virtual up", "virtual down", "virtual list"];
+    for command in commands {
+        let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+        // Help is wrapped to the terminal; without one, to a fixed width.
+        let ran = desk.run(&words);
+        assert_eq!((ran.stderr(), ran.code), ("", 0));
+        let title = format!("hop {command}");
+        text.push_str(&format!("\n## `{}`\n\n```text\n{}```\n", title.trim(), ran.stdout()));
+    }
+    let path = root().join("docs/commands.md");
+    if std::env::var_os("HOP_DOCS").is_some_and(|mode| mode == "write") {
+        fs::write(&path, &text).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == text,
+        "docs/commands.md is not what hop says: run `cargo xtask docs` and commit the result"
+    );
+}
+
+/// The commands of README.md's console block, each with what is printed below it; `[..]` stands for anything.
+fn readme_commands() -> Vec<(String, String)> {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, rest) = text.split_once("```console\n").unwrap();
+    let (block, _) = rest.split_once("```").unwrap();
+    let mut commands: Vec<(String, String)> = Vec::new();
+    for line in block.lines() {
+        match line.strip_prefix("$ ") {
+            Some(command) => commands.push((command.to_owned(), String::new())),
+            None => commands.last_mut().unwrap().1.push_str(&format!("{line}\n")),
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_readme_shows_what_happens() {
+    let desk = Desk::new();
+    let hop = dist("hop");
+    let path = format!("{}:{}", hop.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let commands = readme_commands();
+    assert!(commands.len() > 5);
+    for (command, expected) in commands {
+        let output = std::process::Command::new("sh")
+            .args(["-c", &format!("{{ {command}; }} 2>&1")])
+            .current_dir(root())
+            .env("PATH", &path)
+            .env("HOP_HOME", desk.home.path())
+            .env_remove("HOP_ROUTER")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let matches = match expected.split_once("[..]") {
+            Some((start, end)) => said.starts_with(start) && said.ends_with(end),
+            None => said == expected,
+        };
+        assert!(matches, "$ {command}\n{said}README.md has:\n{expected}");
+    }
+}
+
+#[test]
+fn the_readme_names_files_that_are_there() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let links = text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
+    for link in links.filter(|link| !link.starts_with("http")) {
+        assert!(root().join(link).exists(), "{link}");
+    }
+}
+
+#[test]
+fn the_reasons_in_the_specification_are_those_of_the_code() {
+    let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
+    let (_, rest) = text.split_once("Reasons: ").unwrap();
+    let (list, _) = rest.split_once(".\n").unwrap();
+    let mut listed: Vec<_> = list.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect();
+    let code = ["error.rs", "outcome.rs"]
+        .map(|name| fs::read_to_string(root().join("controller/src").join(name)).unwrap());
+    let (_, reasons) = code[0].split_once("fn reason(&self)").unwrap();
+    let (reasons, _) = reasons.split_once("fn hint(&self)").unwrap();
+    let words = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let mut known = words(reasons);
+    known.extend(
+        code[1]
+            .split("status.reason = Some(\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().to_owned()),
+    );
+    for list in [&mut listed, &mut known] {
+        list.sort();
+        list.dedup();
+    }
+    assert_eq!(listed, known);
+}
+
+#[test]
+fn the_agents_that_hop_carries_pass_their_self_test() {
+    for (agent, qemu) in
+        [("hopd-host", None), ("hopd-mips", Some("qemu-mips")), ("hopd-mipsel", Some("qemu-mipsel"))]
+    {
+        let agent = dist(agent);
+        let mut words = vec![agent.into_os_string(), "--self-test".into()];
+        if let Some(qemu) = qemu {
+            let static_name = format!("{qemu}-static");
+            let exists = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .any(|d| d.join(&static_name).exists());
+            words.insert(0, if exists { static_name.into() } else { qemu.into() });
+        }
+        let directory = TempDir::new().unwrap();
+        let output = std::process::Command::new(&words[0])
+            .args(&words[1..])
+            .arg("--dir")
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && said.ends_with("9 of 9 checks passed\n"), "{words:?}: {said}");
+        assert!(is_empty(directory.path()), "nothing is left");
+    }
+}

@@ -25,6 +25,7 @@ What a developer of Hop does.
   cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
   cargo xtask size      compare the agents with their size budget
   cargo xtask codegen   write proto/src/generated from proto/hop/v1/agent.proto
+  cargo xtask docs      write docs/commands.md from the help of hop
   cargo xtask help      print this";
 
 fn main() -> ExitCode {
@@ -52,11 +53,10 @@ fn run(words: &[String]) -> Result<()> {
         ("build", []) => dist::build(),
         ("demo", []) => demo::run(),
         ("size", []) => size::check(),
-        ("codegen", []) => command::run(
-            command::cargo()
-                .args(["test", "--quiet", "-p", "xtask", "--test", "codegen"])
-                .env("HOP_CODEGEN", "write"),
-        ),
+        ("codegen", []) => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
+        ("docs", []) => dist::build().and_then(|()| {
+            test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "command_line", "the_help_in_the_docs"])
+        }),
         (unknown, []) => bail!("there is no `cargo xtask {unknown}`; `cargo xtask help` lists what there is"),
     }
 }

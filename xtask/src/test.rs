@@ -12,3 +12,8 @@ pub fn run(filter: &[String]) -> Result<()> {
     dist::build()?;
     command::run(cargo().args(["test", "--locked", "--workspace", "--all-features"]).args(filter))
 }
+
+/// Runs the test that compares a generated file, and lets it write the file first.
+pub fn write(variable: &str, filter: &[&str]) -> Result<()> {
+    command::run(cargo().args(["test", "--quiet"]).args(filter).env(variable, "write"))
+}

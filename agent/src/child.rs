@@ -12,7 +12,9 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal, waitid,
+};
 use tokio::signal::unix::{self, SignalKind};
 
 /// Signals by the names under which they travel, in this kernel's own numbering.
@@ -83,6 +85,7 @@ pub struct Child {
     process: std::process::Child,
     pid: Pid,
     ended: unix::Signal,
+    is_reaped: bool,
 }
 
 /// Our ends of the program's pipes.
@@ -130,7 +133,8 @@ impl Child {
         let ended = unix::signal(SignalKind::child())?;
         let mut words = start.launcher.iter().map(OsString::as_os_str).chain([start.program.as_os_str()]);
         let executable = words.next().unwrap_or(start.program.as_os_str());
-        let mut process = Command::new(executable)
+        let mut command = Command::new(executable);
+        command
             .args(words)
             .args(start.args)
             .env_clear()
@@ -139,15 +143,23 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let agent = rustix::process::getpid();
+        let die_with_agent = move || {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            // The agent may have died before that was set.
+            if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        };
+        // SAFETY: between fork and exec the closure makes two system calls and touches no memory that a lock guards.
+        unsafe { command.pre_exec(die_with_agent) };
+        let mut process = command.spawn()?;
         let pid = Pid::from_child(&process);
         let taken = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
             unreachable!("all three were asked for as pipes");
         };
         let pipes = Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
-        Ok((Self { process, pid, ended }, pipes))
+        Ok((Self { process, pid, ended, is_reaped: false }, pipes))
     }
 
     /// The number of the process, which is also the number of its group.
@@ -174,10 +186,22 @@ impl Child {
     ///
     /// # Errors
     /// wait4(2) failed; then the program was not ours.
-    pub fn reap(self) -> io::Result<(Ending, Usage)> {
+    pub fn reap(&mut self) -> io::Result<(Ending, Usage)> {
         self.signal(Signal::KILL);
+        self.is_reaped = true;
         let (status, usage) = wait4(self.pid)?;
         Ok((ending(ExitStatus::from_raw(status)), usage))
+    }
+}
+
+/// A program that nobody waits for any more is ended with its group.
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            self.signal(Signal::KILL);
+            // KILL is not refused, so this does not wait long; and an error means that there is nothing to wait for.
+            let _ = wait4(self.pid);
+        }
     }
 }
 
@@ -256,6 +280,15 @@ mod tests {
         let usage = child.reap().unwrap().1;
         assert!(usage.user + usage.system > Duration::ZERO, "{usage:?}");
         assert!((100 << 10..1 << 30).contains(&usage.max_rss), "{usage:?}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_nobody_waits_for_is_ended() {
+        let (child, pipes) = start("sleep 1000");
+        drop(child);
+        let mut rest = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut rest).unwrap();
+        assert_eq!(rest, "");
     }
 
     #[tokio::test]

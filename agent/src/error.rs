@@ -51,6 +51,12 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The program could not be started for want of something that is the agent's or the router's.
+    #[error("the router cannot start a program now: {0}")]
+    NotStarted(#[source] io::Error),
+    /// The controller's key was taken off the list since it connected.
+    #[error("this controller is not authorized any more")]
+    NotAuthorized,
     /// The agent takes no new job.
     #[error("the agent is stopping")]
     Stopping,

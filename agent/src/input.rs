@@ -30,6 +30,8 @@ struct State {
     waiting: BytesMut,
     /// Offset behind the last byte that came in.
     received: u64,
+    /// Offset behind the last byte that the program's pipe has taken.
+    written: u64,
     ended: bool,
 }
 
@@ -46,7 +48,7 @@ impl Queue {
         if offset != state.received {
             return Err(Error::Protocol("standard input does not begin where it ended"));
         }
-        if state.waiting.len() + data.len() > STDIN_WINDOW_BYTES as usize {
+        if (state.received + data.len() as u64).saturating_sub(state.written) > STDIN_WINDOW_BYTES.into() {
             return Err(Error::Protocol("more standard input than the window allows"));
         }
         state.waiting.extend_from_slice(data);
@@ -59,6 +61,11 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The program's pipe has taken everything before `offset`.
+    fn written(&self, offset: u64) {
+        self.state().written = offset;
     }
 
     /// The next bytes and whether they are the last.
@@ -95,11 +102,13 @@ where
             match pipe.write_buf(&mut data).await {
                 Ok(count) => {
                     written += count as u64;
+                    queue.written(written);
                     acknowledge(written, false).await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     acknowledge(written, true).await;
                     // What is still on its way is taken and dropped, as a pipe would.
+                    queue.written(u64::MAX / 2);
                     while !queue.next().await.1 {}
                     return Ok(());
                 }

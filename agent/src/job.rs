@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::input;
 use crate::machine;
 use crate::output::{self, Control, Summary};
 use crate::store::{Blob, Digest, Store, Upload};
+use crate::tree;
 
 /// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
 /// bounds what a mistake costs on a larger one.
@@ -296,10 +299,11 @@ impl Job {
             Program::OnItsWay(upload) => receive(*upload, &mut inbox, jobs.stopping.subscribe()).await?,
         };
         let directory = JobDirectory::create(&jobs.directory, &id)?;
-        let executable = directory.path.join(&spec.name);
-        blob.link_to(&executable)?;
+        let executable = directory.path.join("bin").join(&spec.name);
         let working_directory = directory.path.join("work");
+        create_directory(&directory.path.join("bin"))?;
         create_directory(&working_directory)?;
+        blob.link_to(&executable)?;
         let env = environment(&spec.env, &working_directory);
         let start = Start {
             program: &executable,
@@ -308,19 +312,40 @@ impl Job {
             env: &env,
             working_directory: &working_directory,
         };
-        let outcome = match Child::start(&start) {
+        let started = if is_program(&executable)? {
+            Child::start(&start)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ENOEXEC))
+        };
+        let outcome = match started {
             Ok((child, pipes)) => {
                 tracing::info!(job = id, pid = child.id(), program = ?spec.name, "job started");
                 tell(outbox, ToController::Started).await?;
                 let running = Running::new(child, &spec, outbox.clone(), jobs.stopping.subscribe());
                 Outcome::Ran(running.see_through(pipes, &mut inbox).await?)
             }
+            Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => Outcome::NotExecuted(error.to_string()),
         };
         // Nothing of a job is left when its outcome is told: the next one may count on the room.
         drop((directory, blob, place));
         Ok(outcome)
     }
+}
+
+fn is_program(path: &Path) -> Result<bool, Error> {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    read.map_err(Error::io("read", path))?;
+    Ok(machine::can_execute(&start))
+}
+
+/// True if a program did not start for a reason that is not in the program: no memory, no process, no file descriptor to
+/// be had (fork(2), pipe(2)), or a launcher that is not there.
+fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
+    let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
+        || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
 async fn tell(outbox: &Outbox, message: ToController) -> Result<(), Error> {
@@ -382,7 +407,7 @@ impl JobDirectory {
 
 impl Drop for JobDirectory {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
+        if let Err(error) = tree::remove(&self.path) {
             tracing::error!(path = %self.path.display(), %error, "cannot remove a job's directory");
         }
     }
@@ -446,33 +471,53 @@ impl Running {
         for control in [&self.stdout, &self.stderr] {
             control.send_modify(|control| control.ended = Some(ended));
         }
-        // The program is gone; only acknowledgements matter now, by which its last output gets through.
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let (stdout, stderr) = self.drain(stdout, stderr, inbox).await?;
+        let cause = self.ending.map_or(Cause::Program, |(cause, _)| cause);
+        Ok(Ran { ending, cause, usage, wall, stdout, stderr })
+    }
+
+    /// Waits until the last output of a program that has ended is sent. Only acknowledgements matter now.
+    async fn drain(
+        &mut self,
+        stdout: Pump,
+        stderr: Pump,
+        inbox: &mut (impl Stream<Item = Result<FromController, Error>> + Unpin),
+    ) -> Result<(Summary, Summary), Error> {
         let drained = async { (summary(stdout).await, summary(stderr).await) };
-        tokio::pin!(drained);
+        let stopping = async {
+            is_set(&mut self.stopping).await;
+            // A controller that reads at all has read the rest by then.
+            tokio::time::sleep(output::AFTERLIFE).await;
+        };
+        tokio::pin!(drained, stopping);
         let mut listening = true;
-        let (stdout, stderr) = loop {
+        loop {
             tokio::select! {
-                summaries = &mut drained => break summaries,
+                summaries = &mut drained => return Ok(summaries),
                 message = inbox.next(), if listening => match message {
                     Some(Ok(FromController::Acknowledge { stream, offset, closed })) => {
                         acknowledge([&self.stdout, &self.stderr], stream, offset, closed);
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(_)) | None => listening = false,
+                    Some(Err(error)) => return Err(error),
+                    None => {
+                        listening = false;
+                        acknowledge_all([&self.stdout, &self.stderr]);
+                    }
                 },
-                () = self.outbox.closed() => return Err(self.fault.unwrap_or(Error::Gone)),
+                () = self.outbox.closed() => return Err(Error::Gone),
+                () = &mut stopping => return Err(Error::Stopping),
             }
-        };
-        if let Some(fault) = self.fault {
-            return Err(fault);
         }
-        let cause = self.ending.map_or(Cause::Program, |(cause, _)| cause);
-        Ok(Ran { ending, cause, usage, wall, stdout, stderr })
     }
 
     /// Returns when the program has ended, whoever ended it.
     async fn until_ended(&mut self, inbox: &mut (impl Stream<Item = Result<FromController, Error>> + Unpin)) {
         let mut listening = true;
+        let mut is_stopping = false;
         loop {
             let is_ending = self.ending.is_some();
             let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
@@ -482,13 +527,16 @@ impl Running {
                     Some(Ok(message)) => self.hear(message),
                     Some(Err(error)) => {
                         listening = false;
-                        self.blame(error);
+                        self.fail(error);
                     }
-                    // The controller has said everything, but may still listen.
-                    None => listening = false,
+                    None => {
+                        listening = false;
+                        acknowledge_all([&self.stdout, &self.stderr]);
+                    }
                 },
                 () = self.outbox.closed(), if !is_ending => self.end(Cause::ControllerGone, self.grace),
-                () = is_set(&mut self.stopping), if !is_ending => {
+                () = is_set(&mut self.stopping), if !is_stopping => {
+                    is_stopping = true;
                     self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
                 }
                 () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
@@ -508,31 +556,38 @@ impl Running {
             }
             FromController::Stdin { offset, data, end } => {
                 if let Err(error) = self.stdin.push(offset, &data, end) {
-                    self.blame(error);
+                    self.fail(error);
                 }
             }
-            FromController::Chunk { .. } => self.blame(Error::Protocol("the program is complete")),
+            FromController::Chunk { .. } => self.fail(Error::Protocol("the program is complete")),
         }
     }
 
-    /// The controller cannot be believed any more: the program goes at once.
-    fn blame(&mut self, error: Error) {
+    /// The controller broke a rule, and cannot be believed any more: the program goes at once. One that is only gone gets
+    /// the grace that it asked for.
+    fn fail(&mut self, error: Error) {
+        let grace = if matches!(error, Error::Gone) { self.grace } else { Duration::ZERO };
         self.fault.get_or_insert(error);
-        self.end(Cause::ControllerGone, Duration::ZERO);
+        self.end(Cause::ControllerGone, grace);
     }
 
+    /// Begins to end the program: TERM now, and KILL after the grace. A job that is being ended already keeps its cause,
+    /// and the earlier KILL.
     fn end(&mut self, cause: Cause, grace: Duration) {
-        if !grace.is_zero() {
-            self.child.signal(Signal::TERM);
+        let kill_at = Instant::now() + grace;
+        match &mut self.ending {
+            None => {
+                if !grace.is_zero() {
+                    self.child.signal(Signal::TERM);
+                }
+                self.ending = Some((cause, Some(kill_at)));
+            }
+            Some((_, Some(planned))) => *planned = kill_at.min(*planned),
+            Some((_, None)) => {}
         }
-        self.ending = Some((cause, Some(Instant::now() + grace)));
     }
 
-    fn pump(
-        &self,
-        pipe: std::os::fd::OwnedFd,
-        stream: OutputStream,
-    ) -> tokio::task::JoinHandle<std::io::Result<Summary>> {
+    fn pump(&self, pipe: OwnedFd, stream: OutputStream) -> Pump {
         let control = match stream {
             OutputStream::Stdout => self.stdout.subscribe(),
             OutputStream::Stderr => self.stderr.subscribe(),
@@ -544,7 +599,7 @@ impl Running {
         }))
     }
 
-    fn feed(&self, pipe: std::os::fd::OwnedFd) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    fn feed(&self, pipe: std::os::fd::OwnedFd) -> tokio::task::JoinHandle<io::Result<()>> {
         let outbox = self.outbox.clone();
         tokio::spawn(input::feed(pipe, self.stdin.clone(), move |offset, closed| {
             let outbox = outbox.clone();
@@ -553,6 +608,16 @@ impl Running {
                 let _ = tell(&outbox, ToController::StdinAck { offset, closed }).await;
             }
         }))
+    }
+}
+
+/// A task that carries one output.
+type Pump = tokio::task::JoinHandle<io::Result<Summary>>;
+
+/// The controller has said everything, so it will acknowledge nothing more: HTTP/2 alone holds the outputs back now.
+fn acknowledge_all(outputs: [&watch::Sender<Control>; 2]) {
+    for control in outputs {
+        control.send_modify(|control| control.acknowledged = u64::MAX);
     }
 }
 
@@ -573,7 +638,7 @@ fn acknowledge(
 }
 
 /// What a pump came to. One that failed has lost its pipe: what was still in it is reported as abandoned.
-async fn summary(pump: tokio::task::JoinHandle<std::io::Result<Summary>>) -> Summary {
+async fn summary(pump: Pump) -> Summary {
     match pump.await {
         Ok(Ok(summary)) => summary,
         Ok(Err(error)) => {

@@ -15,6 +15,8 @@ pub fn start() {
         .with_ansi(false)
         .with_target(false)
         .with_timer(Uptime::default())
+        // Otherwise a log that cannot be written (a full /tmp, a closed pipe) is reported there too, which panics.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -28,6 +28,24 @@ pub const TARGET: Target = Target {
     },
 };
 
+/// True if a file that begins with `start` is a program for this machine, or a script.
+///
+/// The kernel would say so too, with ENOEXEC; but a launcher knows nothing of it, and glibc's execvp(3) hands what the
+/// kernel refuses to a shell.
+pub fn can_execute(start: &[u8]) -> bool {
+    if start.starts_with(b"#!") {
+        return true;
+    }
+    // e_ident, e_type, e_machine (elf(5)).
+    let Some(header) = start.first_chunk::<20>() else { return false };
+    let machine = [header[18], header[19]];
+    let machine = if TARGET.data == 2 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
+    header.starts_with(b"\x7fELF")
+        && header[4] == TARGET.class
+        && header[5] == TARGET.data
+        && machine == TARGET.machine
+}
+
 /// Facts for people; empty where the router does not tell.
 #[derive(Debug)]
 pub struct Machine {
@@ -94,6 +112,16 @@ mod tests {
         assert_eq!(cpu(mips), "MIPS 24Kc V7.4");
         assert_eq!(cpu("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n"), "Some CPU @ 2 GHz");
         assert_eq!(cpu(""), "");
+    }
+
+    #[test]
+    fn a_program_of_this_machine_and_a_script_can_be_executed_and_nothing_else() {
+        let this = std::env::current_exe().and_then(fs::read).unwrap_or_default();
+        assert!(can_execute(&this) && can_execute(b"#!/bin/sh\n"));
+        let mut other = this.clone();
+        other[5] ^= 3;
+        assert!(!can_execute(&other), "the other byte order");
+        assert!(!can_execute(b"") && !can_execute(b"text") && !can_execute(&this[..19]));
     }
 
     #[test]

@@ -36,9 +36,10 @@ impl Memory {
             line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
         };
         let value = |name| field(name).unwrap_or(0);
-        // MemAvailable came with Linux 3.14; DD-WRT runs 3.10. Files in tmpfs are in Cached and cannot be dropped.
-        let estimate =
-            || (value("MemFree") + value("Buffers") + value("Cached")).saturating_sub(value("Shmem"));
+        // MemAvailable came with Linux 3.14; DD-WRT runs 3.10. Files in tmpfs (Shmem) and in ramfs (Unevictable) are in
+        // Cached and cannot be dropped.
+        let kept = || value("Shmem") + value("Unevictable");
+        let estimate = || (value("MemFree") + value("Buffers") + value("Cached")).saturating_sub(kept());
         Self { total: value("MemTotal"), available: field("MemAvailable").unwrap_or_else(estimate) }
     }
 
@@ -59,7 +60,7 @@ mod tests {
     const NEW: &str =
         "MemTotal:          60000 kB\nMemFree:            9000 kB\nMemAvailable:      30000 kB\n";
     const OLD: &str = "MemTotal:          60000 kB\nMemFree:           10000 kB\nBuffers:            1000 kB\n\
-                       Cached:            20000 kB\nSwapCached:            0 kB\nShmem:              5000 kB\n";
+                       Cached:            20000 kB\nSwapCached:            0 kB\nShmem:              5000 kB\nUnevictable:        2000 kB\n";
 
     #[test]
     fn the_kernels_own_figure_is_taken_where_there_is_one() {
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn before_linux_3_14_files_in_tmpfs_do_not_count_as_available() {
-        assert_eq!(Memory::parse(OLD).available, (10000 + 1000 + 20000 - 5000) * 1024);
+        assert_eq!(Memory::parse(OLD).available, (10000 + 1000 + 20000 - 5000 - 2000) * 1024);
     }
 
     #[test]

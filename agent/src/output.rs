@@ -65,7 +65,8 @@ where
         if now.closed {
             return Ok(Summary { bytes: offset, abandoned: false });
         }
-        let credit = window.saturating_sub(offset - now.acknowledged) as usize;
+        // An acknowledgement of what was never sent gives no more than one of all that was.
+        let credit = window.saturating_sub(offset - now.acknowledged.min(offset)) as usize;
         if credit == 0 {
             if control.changed().await.is_err() {
                 return Ok(Summary { bytes: offset, abandoned: true });

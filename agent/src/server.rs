@@ -2,36 +2,41 @@
 //!
 //! Slim on purpose: hyper's HTTP/2 server under the generated service. tonic's own transport brings a router, HTTP/1 and
 //! a second set of limits, 300 kB that no router needs. What must stay true: a peer that is not authorized costs at most
-//! one connection slot, for at most [`HANDSHAKE_LIMIT`].
+//! one of [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`] and [`PARTING_LIMIT`].
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hop_proto::identity::{self, Fingerprint, Identity};
 use hop_proto::tls::{self, Authorized};
-use hop_proto::v1::agent_server::AgentServer;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::job::Jobs;
 use crate::options::Options;
-use crate::service::{self, Service};
+use crate::service;
 use crate::store::Store;
+use crate::tree;
 
-/// Connections at a time, those in their handshake included. A connection costs up to 400 kB: its HTTP/2 windows and
-/// the buffers of TLS.
+/// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
+/// and the buffers of TLS, and what its messages are decoded from: one of at most 2 MiB a call.
 const MAX_CONNECTIONS: usize = 16;
+
+/// Peers that are not authorized yet at a time, apart from those that are: strangers take nothing from a controller that
+/// is in. One costs 40 kB, the buffers of TLS.
+const MAX_HANDSHAKES: usize = 8;
 
 /// Time for TLS. A 400 MHz MIPS needs 0.02 s of its own for it; the rest is for the link.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -39,6 +44,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// How much of a refused peer is still read, and for how long.
 const PARTING_BYTES: u64 = 64 * 1024;
 const PARTING_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long an agent that stops waits until its last words are sent.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Calls at a time on one connection: as many as there can be jobs, and some `Info` beside them.
 const MAX_STREAMS: u32 = 16;
@@ -61,9 +69,9 @@ pub enum Error {
     /// Two agents would remove each other's files.
     #[error("another hopd uses {}; give this one another --dir", .0.display())]
     DirectoryTaken(PathBuf),
-    /// The store cannot be emptied.
-    #[error(transparent)]
-    Store(#[from] crate::error::Error),
+    /// Others could put programs into the agent's directory.
+    #[error("{} must belong to the user that hopd runs as, and be open to nobody else (mode 0700)", .0.display())]
+    DirectoryOpen(PathBuf),
     /// The agent has no key.
     #[error(transparent)]
     Identity(#[from] identity::Error),
@@ -90,24 +98,40 @@ async fn serve(options: Options) -> Result<(), Error> {
     let directory = Directory::take(options.directory)?;
     let identity = Identity::load_or_create(&options.key)?;
     let authorized = Arc::new(AuthorizedFile(options.authorized));
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized)?));
-    let store = Store::open(directory.subdirectory("blobs")?, options.quota)?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
+    let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let jobs = Arc::new(Jobs::new(store, directory.subdirectory("jobs")?, options.launcher));
     let listener =
         TcpListener::bind(options.listen).await.map_err(|error| Error::Listen(options.listen, error))?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [terminate, interrupt, hangup] = &mut ends;
     announce(&listener, identity.fingerprint())?;
 
-    let service = service::new(jobs.clone());
+    let doors = Arc::new(Doors {
+        acceptor,
+        authorized,
+        jobs,
+        closing: watch::Sender::new(false),
+        seats: Seats::default(),
+    });
     tokio::select! {
-        () = accept(listener, acceptor, service) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = doors.accept(listener) => {}
+        () = received(terminate) => {}
+        () = received(interrupt) => {}
+        () = received(hangup) => {}
     }
     tracing::info!("stopping");
-    jobs.stop().await;
+    doors.jobs.stop().await;
+    doors.close().await;
     directory.remove()
+}
+
+/// Waits for a signal; for ever, if it cannot be listened to.
+async fn received(signal: &mut io::Result<Signal>) {
+    match signal {
+        Ok(signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// The one line on standard output, for whoever started the agent: that it serves, where, and as whom.
@@ -120,59 +144,112 @@ fn announce(listener: &TcpListener, fingerprint: Fingerprint) -> Result<(), Erro
     Ok(())
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, service: AgentServer<Service>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // Further peers wait in the kernel's backlog, where they cost the agent nothing.
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((connection, peer)) => {
-                let serving = serve_connection(connection, acceptor.clone(), service.clone(), slot);
-                tokio::spawn(async move {
-                    if let Err(error) = serving.await {
-                        tracing::warn!(%peer, %error, "connection ended");
-                    }
-                });
-            }
-            // Out of file descriptors or memory: some connection must end first.
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where peers come in, and what they get to.
+struct Doors {
+    acceptor: TlsAcceptor,
+    authorized: Arc<AuthorizedFile>,
+    jobs: Arc<Jobs>,
+    /// True when connections shall end as soon as what is under way is sent.
+    closing: watch::Sender<bool>,
+    seats: Seats,
+}
+
+struct Seats {
+    handshakes: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self {
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         }
     }
 }
 
-type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn serve_connection(
-    connection: TcpStream,
-    acceptor: TlsAcceptor,
-    service: AgentServer<Service>,
-    _slot: OwnedSemaphorePermit,
-) -> Result<(), ConnectionError> {
-    // Output of a program is small and wanted now.
-    connection.set_nodelay(true)?;
-    let handshake = acceptor.accept(connection).into_fallible();
-    let connection = match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err((error, connection))) => {
-            part(connection).await;
-            return Err(error.into());
+impl Doors {
+    async fn accept(self: &Arc<Self>, listener: TcpListener) {
+        loop {
+            // Further peers wait in the kernel's backlog, where they cost the agent nothing.
+            let Ok(handshake) = self.seats.handshakes.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((connection, peer)) => {
+                    let doors = self.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = doors.serve(connection, handshake).await {
+                            tracing::warn!(%peer, %error, "connection ended");
+                        }
+                    });
+                }
+                // Out of file descriptors or memory: some connection must end first.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
         }
-        Err(_) => return Err("the TLS handshake took too long".into()),
-    };
-    http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(STREAM_WINDOW as usize)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
-        .await?;
-    Ok(())
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        connection: TcpStream,
+        handshake: OwnedSemaphorePermit,
+    ) -> Result<(), ConnectionError> {
+        // Output of a program is small and wanted now.
+        connection.set_nodelay(true)?;
+        let connection = self.authenticate(connection).await?;
+        let _seat = self
+            .seats
+            .connections
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| format!("{MAX_CONNECTIONS} controllers are connected, and that is the limit"))?;
+        drop(handshake);
+        let peer = connection.get_ref().1.peer_certificates().and_then(|keys| keys.first());
+        let peer = Fingerprint::of(peer.ok_or("the controller has no key")?);
+        let authorized = self.authorized.clone();
+        let service = service::new(self.jobs.clone(), Arc::new(move || authorized.is_authorized(&peer)));
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(STREAM_WINDOW as usize)
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
+        tokio::pin!(connection);
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            ended = &mut connection => return Ok(ended?),
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        Ok(connection.await?)
+    }
+
+    async fn authenticate(&self, connection: TcpStream) -> Result<TlsStream<TcpStream>, ConnectionError> {
+        let handshake = self.acceptor.accept(connection).into_fallible();
+        match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err((error, connection))) => {
+                part(connection).await;
+                Err(error.into())
+            }
+            Err(_) => Err("the TLS handshake took too long".into()),
+        }
+    }
+
+    /// Ends all connections when what is under way on them is sent, or after [`FAREWELL_LIMIT`].
+    async fn close(&self) {
+        self.closing.send_replace(true);
+        let all = self.seats.connections.acquire_many(MAX_CONNECTIONS as u32);
+        // A peer that does not read in time does not get the rest.
+        let _ = tokio::time::timeout(FAREWELL_LIMIT, all).await;
+    }
 }
 
 /// Lets a refused peer read why. To close a socket that has unread data resets it, and a reset overtakes the alert
@@ -196,10 +273,18 @@ struct Directory {
 impl Directory {
     fn take(path: PathBuf) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::Directory(path.clone(), error);
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
-        // /tmp is everybody's: a directory that was there before must be as closed as one that is made.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        let lock = File::open(&path).map_err(failed)?;
+        match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        // /tmp is everybody's, and what is in here is executed: somebody else's directory, or a link, is not taken.
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let lock =
+            File::from(rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
+        let metadata = lock.metadata().map_err(failed)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+            return Err(Error::DirectoryOpen(path));
+        }
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::DirectoryTaken(path)),
@@ -212,10 +297,7 @@ impl Directory {
     fn subdirectory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let failed = |error: io::Error| Error::Directory(path.clone(), error);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        tree::remove(&path).map_err(failed)?;
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(path)
     }
@@ -225,7 +307,7 @@ impl Directory {
     fn remove(self) -> Result<(), Error> {
         for name in ["blobs", "jobs"] {
             let path = self.path.join(name);
-            fs::remove_dir_all(&path).map_err(|error| Error::Directory(path, error))?;
+            tree::remove(&path).map_err(|error| Error::Directory(path, error))?;
         }
         match fs::remove_dir(&self.path) {
             Err(error)
@@ -288,10 +370,23 @@ mod tests {
         let path = dir.path().join("hop");
         let first = Directory::take(path.clone()).unwrap();
         assert!(matches!(Directory::take(path.clone()), Err(Error::DirectoryTaken(_))));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         first.subdirectory("blobs").unwrap();
         first.subdirectory("jobs").unwrap();
+        fs::write(path.join("blobs/upload-1"), "left by an agent that is gone").unwrap();
+        assert_eq!(fs::read_dir(first.subdirectory("blobs").unwrap()).unwrap().count(), 0);
         first.remove().unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_enter_or_point_elsewhere_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (open, link) = (dir.path().join("open"), dir.path().join("link"));
+        DirBuilder::new().mode(0o755).create(&open).unwrap();
+        assert!(matches!(Directory::take(open.clone()), Err(Error::DirectoryOpen(_))));
+        assert_eq!(fs::metadata(&open).unwrap().mode() & 0o777, 0o755, "and it stays as it is");
+        std::os::unix::fs::symlink(&open, &link).unwrap();
+        assert!(matches!(Directory::take(link), Err(Error::Directory(..))));
     }
 }

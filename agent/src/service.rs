@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hop_proto::limits::{
-    MAX_GRACE_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
+    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_WINDOW_BYTES,
+    STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
@@ -32,19 +33,25 @@ use crate::memory::{Memory, RESERVE};
 /// What this agent can do, by the names that `docs/protocol.md` defines.
 const CAPABILITIES: [&str; 1] = ["run"];
 
-/// The agent's service over `jobs`.
-pub fn new(jobs: Arc<Jobs>) -> AgentServer<Service> {
-    AgentServer::new(Service { jobs }).max_decoding_message_size(MAX_MESSAGE_BYTES)
+/// The agent's service over `jobs`, for one connection. `is_authorized` is asked at every call: a key that was taken off
+/// the list since its controller connected starts nothing more.
+pub fn new(jobs: Arc<Jobs>, is_authorized: IsAuthorized) -> AgentServer<Service> {
+    AgentServer::new(Service { jobs, is_authorized }).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
+
+/// The question whether the controller at the other end of a connection may still use it.
+pub type IsAuthorized = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// The calls of `agent.proto`.
 pub struct Service {
     jobs: Arc<Jobs>,
+    is_authorized: IsAuthorized,
 }
 
 #[tonic::async_trait]
 impl Agent for Service {
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
+        self.authorize()?;
         Ok(Response::new(self.describe()?))
     }
 
@@ -54,6 +61,7 @@ impl Agent for Service {
         &self,
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<Self::RunStream>, Status> {
+        self.authorize()?;
         let mut messages = request.into_inner();
         let first = messages.message().await.map_err(transport_error)?;
         let Some(run_request::Message::Spec(spec)) = first.and_then(|first| first.message) else {
@@ -73,6 +81,10 @@ impl Agent for Service {
 }
 
 impl Service {
+    fn authorize(&self) -> Result<(), Error> {
+        if (self.is_authorized)() { Ok(()) } else { Err(Error::NotAuthorized) }
+    }
+
     fn describe(&self) -> Result<v1::InfoReply, Error> {
         let machine = Machine::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
@@ -161,8 +173,12 @@ fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
 fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
     Ok(match request.message {
         Some(run_request::Message::Blob(v1::BlobChunk { offset, data })) => {
+            if data.len() > MAX_BLOB_CHUNK_BYTES {
+                return Err(Error::Protocol("a blob chunk is larger than 1 MiB"));
+            }
             FromController::Chunk { offset, data }
         }
+
         Some(run_request::Message::Stdin(v1::Stdin { offset, data, end })) => {
             FromController::Stdin { offset, data, end }
         }
@@ -261,6 +277,8 @@ impl From<Error> for Status {
             Error::DigestMismatch => (Code::DataLoss, Reason::DigestMismatch, 0, 0),
             Error::Protocol(_) => (Code::InvalidArgument, Reason::Protocol, 0, 0),
             Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
+            Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
+            Error::NotAuthorized => (Code::PermissionDenied, Reason::NotAuthorized, 0, 0),
             Error::Stopping => (Code::Unavailable, Reason::Stopping, 0, 0),
             Error::Gone => (Code::Cancelled, Reason::Unspecified, 0, 0),
         };

@@ -43,13 +43,9 @@ struct Ledger {
 }
 
 impl Store {
-    /// Takes over `directory`, which must exist, and empties it: what is in it belonged to an agent that is gone.
-    ///
-    /// # Errors
-    /// The directory cannot be emptied.
-    pub fn open(directory: PathBuf, quota: Option<u64>) -> Result<Arc<Self>, Error> {
-        clear(&directory)?;
-        Ok(Arc::new(Self { directory, quota, ledger: Mutex::default() }))
+    /// Keeps blobs in `directory`, which must be there and empty.
+    pub fn new(directory: PathBuf, quota: Option<u64>) -> Arc<Self> {
+        Arc::new(Self { directory, quota, ledger: Mutex::default() })
     }
 
     /// Where the blobs are.
@@ -64,7 +60,11 @@ impl Store {
     pub fn free(&self) -> Result<u64, Error> {
         let disk = self.file_system()?;
         let ledger = self.ledger();
-        let by_file_system = (disk.f_bavail * disk.f_frsize).saturating_sub(ledger.promised);
+        // ramfs has no size, and says 0 blocks of everything (DD-WRT's /tmp): there the memory alone decides.
+        let by_file_system = match disk.f_blocks {
+            0 => u64::MAX,
+            _ => (disk.f_bavail * disk.f_frsize).saturating_sub(ledger.promised),
+        };
         let by_quota = self.quota.map_or(u64::MAX, |quota| quota.saturating_sub(ledger.kept));
         Ok(by_file_system.min(by_quota))
     }
@@ -121,18 +121,6 @@ impl Store {
         // Nothing panics while it holds the ledger; in the agent a panic aborts anyway.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Removes everything in `directory`, which stays.
-fn clear(directory: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(directory).map_err(Error::io("read", directory))? {
-        let entry = entry.map_err(Error::io("read", directory))?;
-        let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(Error::io("remove", &path))?;
-    }
-    Ok(())
 }
 
 /// A blob that is on its way.
@@ -258,7 +246,7 @@ mod tests {
 
     fn store(quota: u64) -> (tempfile::TempDir, Arc<Store>) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().to_owned(), Some(quota)).unwrap();
+        let store = Store::new(dir.path().to_owned(), Some(quota));
         (dir, store)
     }
 
@@ -313,14 +301,5 @@ mod tests {
         assert!(matches!(upload.write(1, b"x"), Err(Error::Protocol(_))));
         upload.write(0, b"abc").unwrap();
         assert!(matches!(upload.write(3, b"x"), Err(Error::Protocol(_))));
-    }
-
-    #[test]
-    fn what_an_agent_that_is_gone_left_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("upload-1"), "old").unwrap();
-        fs::create_dir(dir.path().join("directory")).unwrap();
-        Store::open(dir.path().to_owned(), None).unwrap();
-        assert_eq!(files(&dir), 0);
     }
 }

@@ -30,8 +30,8 @@ pub enum Error {
     NoGo(#[source] io::Error),
     #[error("{version} builds programs that crash on these routers")]
     BrokenGo { version: String },
-    #[error("the program was not built: go build ended with {status}")]
-    NotBuilt { status: String },
+    #[error("the program was not built: {why}")]
+    NotBuilt { why: String },
     #[error("{package} is not a main package, so there is nothing to run")]
     NotMain { package: String },
 
@@ -121,6 +121,8 @@ impl Error {
                 Reason::Protocol => "protocol",
                 Reason::Io => "router_io",
                 Reason::Stopping => "agent_stopping",
+                Reason::NotStarted => "not_started",
+                Reason::NotAuthorized => "not_authorized",
                 Reason::Unspecified => "refused",
             },
             Self::Lost { .. } => "lost",

@@ -6,12 +6,17 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::elf::Target;
 use crate::error::Error;
 use crate::progress::Progress;
+
+/// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
+/// and no symbols, which are a third of it.
+const DEFAULTS: [(&str, &str); 2] = [("trimpath", "-trimpath"), ("ldflags", "-ldflags=-s -w")];
 
 /// What to build.
 #[derive(Debug)]
@@ -42,19 +47,30 @@ impl Build<'_> {
     /// # Errors
     /// There is no Go, it is one that must not be used, or it did not build.
     pub async fn run(&self, output: Option<&Path>, progress: &Progress) -> Result<(), Error> {
-        self.check_version().await?;
+        let goflags = self.check_version().await?;
         let mut go = self.go();
-        go.args(["build", "-trimpath", "-ldflags=-s -w"]).args(self.flags);
+        go.arg("build");
+        // Go takes the last flag of a kind and the command line after GOFLAGS, where the user's own may be.
+        for (name, default) in DEFAULTS {
+            if !goflags.split_whitespace().any(|flag| flag.trim_start_matches('-').starts_with(name)) {
+                go.arg(default);
+            }
+        }
+        go.args(self.flags);
         if let Some(output) = output {
             go.arg("-o").arg(output);
         }
         go.arg("--").args(self.packages);
         progress.show("building");
-        let status = run(&mut go, progress).await.map_err(Error::NoGo)?;
-        if status.success() {
-            return Ok(());
+        let status = run(&mut go, progress).await.map_err(cannot_run)?;
+        match output {
+            _ if !status.success() => Err(Error::NotBuilt { why: format!("go build ended with {status}") }),
+            // A pattern that matches nothing is a warning to Go.
+            Some(output) if !output.exists() => {
+                Err(Error::NotBuilt { why: "go build made no program".to_owned() })
+            }
+            _ => Ok(()),
         }
-        Err(Error::NotBuilt { status: status.to_string() })
     }
 
     fn go(&self) -> Command {
@@ -63,23 +79,24 @@ impl Build<'_> {
             .env("GOOS", "linux")
             .env("GOARCH", self.goarch)
             .env("GOMIPS", "softfloat")
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .stdin(Stdio::null());
         go
     }
 
-    /// The version that this directory selects: go.mod may name another toolchain than PATH.
-    async fn check_version(&self) -> Result<(), Error> {
-        let output = self.go().args(["env", "GOVERSION"]).stderr(Stdio::inherit()).output().await;
-        let output = output.map_err(Error::NoGo)?;
+    /// Checks the version that this directory selects: go.mod may name another toolchain than PATH. Gives GOFLAGS.
+    async fn check_version(&self) -> Result<String, Error> {
+        let output = self.go().args(["env", "GOVERSION", "GOFLAGS"]).stderr(Stdio::inherit()).output().await;
+        let output = output.map_err(cannot_run)?;
         if !output.status.success() {
-            return Err(Error::NotBuilt { status: output.status.to_string() });
+            return Err(Error::NotBuilt { why: format!("go env ended with {}", output.status) });
         }
-        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let answers = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (version, goflags) = answers.split_once('\n').unwrap_or((&answers, ""));
+        let version = version.trim().to_owned();
         if self.goarch.starts_with("mips") && is_broken(&version) {
             return Err(Error::BrokenGo { version });
         }
-        Ok(())
+        Ok(goflags.trim().to_owned())
     }
 
     /// What `go build` would call the program: the last element of the package's path that is not a version, or the
@@ -112,27 +129,45 @@ fn is_broken(version: &str) -> bool {
     }
 }
 
+fn cannot_run(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::NoGo(error),
+        _ => Error::Io { action: "run", path: "go".into(), source: error },
+    }
+}
+
 /// Runs Go and hands its words on. Its standard output too goes to our standard error: ours belongs to the program.
 async fn run(go: &mut Command, progress: &Progress) -> std::io::Result<ExitStatus> {
-    let mut child = go.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (said, worded, status) = tokio::join!(relay(stdout, progress), relay(stderr, progress), child.wait());
-    said.and(worded)?;
+    let mut go = Interruptible(go.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
+    let (stdout, stderr) = (go.0.stdout.take(), go.0.stderr.take());
+    let ((), (), status) = tokio::join!(relay(stdout, progress), relay(stderr, progress), go.0.wait());
     status
 }
 
-async fn relay(from: Option<impl tokio::io::AsyncRead + Unpin>, progress: &Progress) -> std::io::Result<()> {
-    let Some(mut from) = from else { return Ok(()) };
-    let mut buffer = vec![0; 8192];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
+/// A Go that is interrupted, and not killed, when we do not wait for it any more: it then ends its compilers and removes
+/// its temporary files.
+struct Interruptible(Child);
+
+impl Drop for Interruptible {
+    fn drop(&mut self) {
+        // No id: it was waited for.
+        if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            // Fails if it has just ended.
+            let _ = kill_process(pid, Signal::INT);
         }
+    }
+}
+
+/// Copies to our standard error. If nobody reads that, the build goes on all the same.
+async fn relay(from: Option<impl tokio::io::AsyncRead + Unpin>, progress: &Progress) {
+    let Some(mut from) = from else { return };
+    let mut buffer = vec![0; 8192];
+    // An error is the end: the other side of this pipe is gone.
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         progress.clear();
         let mut stderr = tokio::io::stderr();
-        stderr.write_all(&buffer[..count]).await?;
-        stderr.flush().await?;
+        let _ = stderr.write_all(&buffer[..count]).await;
+        let _ = stderr.flush().await;
     }
 }
 

@@ -66,9 +66,14 @@ impl Home {
         self.config.join("routers")
     }
 
+    /// A directory for each virtual router.
+    pub fn virtual_routers(&self) -> PathBuf {
+        self.state.join("virtual")
+    }
+
     /// What belongs to one virtual router.
     pub fn virtual_router(&self, name: &str) -> PathBuf {
-        self.state.join("virtual").join(name)
+        self.virtual_routers().join(name)
     }
 }
 

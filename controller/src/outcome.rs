@@ -51,6 +51,12 @@ pub struct Outcome {
     pub output_abandoned: bool,
 }
 
+/// Prints a line on standard error. Unlike `eprintln!` it does not panic if nobody reads: the exit code still counts.
+macro_rules! say {
+    ($($text:tt)*) => { _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*))) };
+}
+pub(crate) use say;
+
 /// What ended a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -108,14 +114,14 @@ impl Outcome {
         match &self.ending {
             Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } => {}
             Ending::Signaled { name, .. } => {
-                eprintln!("hop: SIG{name} ended the program, which left a core file")
+                say!("hop: SIG{name} ended the program, which left a core file")
             }
-            Ending::TimedOut => eprintln!("hop: the program's time was over, and it was ended"),
-            Ending::AgentStopped => eprintln!("error: hopd was stopped on the router and ended the program"),
-            Ending::NotExecuted { why } => eprintln!("error: the router cannot execute the program: {why}"),
+            Ending::TimedOut => say!("hop: the program's time was over, and it was ended"),
+            Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
+            Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
         }
         if self.output_abandoned {
-            eprintln!(
+            say!(
                 "hop: a process that the program left behind still held its output; what it writes now is lost"
             );
         }
@@ -162,20 +168,20 @@ fn signal_number(name: &str) -> u8 {
 
 /// Prints a failure: what, why, what to do; and gives its exit code.
 pub fn report(error: &Error) -> ExitCode {
-    eprintln!("error: {error}");
+    say!("error: {error}");
     let mut cause = error.source();
     // A source whose text is already in the line above is not worth a line.
     let mut said = error.to_string();
     while let Some(error) = cause {
         let text = error.to_string();
         if !said.contains(&text) {
-            eprintln!("caused by: {text}");
+            say!("caused by: {text}");
             said = text;
         }
         cause = error.source();
     }
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        say!("hint: {hint}");
     }
     failure_code(error)
 }

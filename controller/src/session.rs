@@ -135,10 +135,29 @@ impl Session {
             signal = interrupts.next() => return Err(Error::Interrupted { signal }.into()),
         };
         progress.clear();
-        let (requests, router) = (self.requests.clone(), self.router.clone());
-        let mut streams = Streams::open(requests.clone(), router);
+        let mut streams = Streams::open(self.requests.clone(), self.router.clone());
+        let told = self.until_outcome(&mut streams, interrupts).await;
+        // What has arrived is written, also when nothing more will.
+        let (stdout, stderr) = tokio::select! {
+            written = streams.finish() => written?,
+            // Whoever reads our output does not, and the user has had enough.
+            signal = interrupts.next() => return Err(Error::Interrupted { signal }.into()),
+        };
+        let outcome = told?;
+        if (stdout, stderr) != (outcome.stdout_bytes, outcome.stderr_bytes) {
+            return Err(self.broken("output is missing").into());
+        }
+        read_outcome(job, outcome).ok_or_else(|| self.broken("an outcome that says nothing").into())
+    }
+
+    /// Carries the streams and the signals while the program runs.
+    async fn until_outcome(
+        &mut self,
+        streams: &mut Streams,
+        interrupts: &mut Interrupts,
+    ) -> Result<hop_proto::v1::Outcome, Broken> {
         let mut interruptions = 0;
-        let outcome = loop {
+        loop {
             tokio::select! {
                 // Output first: it came before the signal.
                 biased;
@@ -146,27 +165,27 @@ impl Session {
                     run_reply::Message::Output(output) => streams.output(output)?,
                     run_reply::Message::Started(started) => streams.start_stdin(started.stdin_window),
                     run_reply::Message::StdinAck(ack) => streams.stdin_acknowledged(ack.offset, ack.closed),
-                    run_reply::Message::Outcome(outcome) => break outcome,
+                    run_reply::Message::Outcome(outcome) => return Ok(outcome),
                     run_reply::Message::Accepted(_) => return Err(self.broken("a second acceptance").into()),
                 },
                 name = interrupts.next() => {
+                    if interruptions >= interrupt::PATIENCE {
+                        // Not even KILL is answered: the router is not there any more.
+                        return Err(Error::Interrupted { signal: name }.into());
+                    }
                     interruptions += u32::from(name == "INT");
                     let name = if interruptions >= interrupt::PATIENCE { "KILL" } else { name };
                     let signal = request(run_request::Message::Signal(Signal { name: name.to_owned() }));
-                    // Fails when the stream has ended, which the next reply tells.
-                    let _ = requests.send(signal).await;
+                    // Never waits: a link that is stuck must not keep the next signal from being heard. What does not
+                    // fit now is as lost as a signal that comes twice.
+                    let _ = self.requests.try_send(signal);
                 }
                 failed = &mut streams.writer, if !streams.writer_is_done => {
                     streams.writer_is_done = true;
                     check_writer(failed)?;
                 }
             }
-        };
-        let (stdout, stderr) = streams.finish().await?;
-        if (stdout, stderr) != (outcome.stdout_bytes, outcome.stderr_bytes) {
-            return Err(self.broken("output is missing").into());
         }
-        read_outcome(job, outcome).ok_or_else(|| self.broken("an outcome that says nothing").into())
     }
 
     /// Up to the moment when the agent has the whole program. Gives the job's name.
@@ -291,7 +310,12 @@ impl Streams {
     fn start_stdin(&mut self, window: u32) {
         self.stdin_window = window.into();
         self.credit.send_modify(|credit| credit.until = window.into());
-        tokio::spawn(stdin::forward(tokio::io::stdin(), self.credit.subscribe(), self.requests.clone()));
+        let (credit, requests) = (self.credit.subscribe(), self.requests.clone());
+        if stdin::is_ours() {
+            tokio::spawn(stdin::forward(tokio::io::stdin(), credit, requests));
+        } else {
+            tokio::spawn(stdin::forward(tokio::io::empty(), credit, requests));
+        }
     }
 
     fn stdin_acknowledged(&self, offset: u64, closed: bool) {

@@ -1,5 +1,7 @@
 //! Our standard input on its way to the program: read only as fast as the program reads.
 
+use std::io::IsTerminal;
+
 use hop_proto::v1::{RunRequest, Stdin, run_request};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, watch};
@@ -14,6 +16,14 @@ pub struct Credit {
     pub until: u64,
     /// The program does not read any more.
     pub closed: bool,
+}
+
+/// False for a terminal that belongs to another job of the shell: to read it would stop `hop` (SIGTTIN, termios(3)), and
+/// `hop run ./server &` is to run.
+pub fn is_ours() -> bool {
+    let stdin = std::io::stdin();
+    !stdin.is_terminal()
+        || rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 /// Sends standard input until its end, or until the program does not want it.

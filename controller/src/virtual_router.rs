@@ -52,45 +52,52 @@ pub fn name(arch: Arch) -> String {
 /// There is no agent or no qemu, or the agent did not start.
 pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
     let name = name(arch);
-    let directory = home.virtual_router(&name);
-    make_private(&directory)?;
-    // Two `hop run` at once must not start two.
-    let _lock = lock(&directory)?;
+    let _lock = lock(home)?;
     let inventory = Inventory::new(home);
-    if let Some(router) =
-        inventory.list()?.into_iter().find(|router| router.name == name && is_running(router))
-    {
+    if let Some(router) = find(&inventory, &name)?.filter(is_running) {
         return Ok((router, Up::Running));
     }
-    match start(home, arch, name, &directory) {
-        Ok(router) => {
-            inventory.put(&router)?;
-            Ok((router, Up::Started))
-        }
+    let directory = home.virtual_router(&name);
+    make_private(&directory)?;
+    let started = start(home, arch, name, &directory).and_then(|router| match inventory.put(&router) {
+        Ok(()) => Ok(router),
         Err(error) => {
-            // The error says what its log said; that there was nothing to remove is as good.
-            let _ = fs::remove_dir_all(&directory);
+            // Nobody knows of it, so nobody would end it. It was started a moment ago, and stops as well.
+            let _ = router.entry.process.map(stop);
             Err(error)
         }
+    });
+    if started.is_err() {
+        // The error says what its log said; that there was nothing to remove is as good.
+        let _ = fs::remove_dir_all(&directory);
     }
+    started.map(|router| (router, Up::Started))
 }
 
 /// Ends a virtual router and forgets it.
 ///
 /// # Errors
 /// It cannot be ended, or its files cannot be removed.
-pub fn down(home: &Home, router: &Router) -> Result<(), Error> {
-    let directory = home.virtual_router(&router.name);
-    make_private(&directory)?;
-    let _lock = lock(&directory)?;
-    if let Some(process) = router.entry.process {
+pub fn down(home: &Home, name: &str) -> Result<(), Error> {
+    let _lock = lock(home)?;
+    let inventory = Inventory::new(home);
+    // Read under the lock: it may have been started anew since somebody looked.
+    if let Some(process) = find(&inventory, name)?.and_then(|router| router.entry.process) {
         stop(process).map_err(|source| Error::VirtualRouter {
-            name: router.name.clone(),
+            name: name.to_owned(),
             why: format!("it cannot be ended: {source}"),
         })?;
     }
-    Inventory::new(home).remove(&router.name)?;
-    fs::remove_dir_all(&directory).map_err(Error::io("remove", &directory))
+    inventory.remove(name)?;
+    let directory = home.virtual_router(name);
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &directory)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn find(inventory: &Inventory, name: &str) -> Result<Option<Router>, Error> {
+    Ok(inventory.list()?.into_iter().find(|router| router.name == name))
 }
 
 /// True if the process that is this virtual router lives.
@@ -98,10 +105,13 @@ pub fn is_running(router: &Router) -> bool {
     router.entry.process.is_some_and(|process| started(process.pid) == Some(process.started))
 }
 
-fn lock(directory: &Path) -> Result<File, Error> {
-    let file = File::open(directory).map_err(Error::io("open", directory))?;
+/// One `hop` at a time starts or ends virtual routers. The lock is on a directory that is never removed.
+fn lock(home: &Home) -> Result<File, Error> {
+    let directory = home.virtual_routers();
+    make_private(&directory)?;
+    let file = File::open(&directory).map_err(Error::io("open", &directory))?;
     flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| Error::io("lock", directory)(error.into()))?;
+        .map_err(|error| Error::io("lock", &directory)(error.into()))?;
     Ok(file)
 }
 
@@ -230,7 +240,10 @@ fn started(pid: i32) -> Option<u64> {
 fn stop(process: ProcessId) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
     // From here on the descriptor names the process, whoever gets its number later.
-    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
+    let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        opened => opened?,
+    };
     if started(process.pid) != Some(process.started) {
         return Ok(());
     }

@@ -112,7 +112,8 @@ fn subject_public_key_info(public_key: &[u8]) -> Vec<u8> {
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    pub(crate) fn of(spki: &[u8]) -> Self {
+    /// The fingerprint of a SubjectPublicKeyInfo in DER.
+    pub fn of(spki: &[u8]) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, spki).as_ref());
         Self(bytes)

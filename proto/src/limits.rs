@@ -7,6 +7,9 @@ pub const DEFAULT_PORT: u16 = 4670;
 /// holds arguments and environment, for which Linux itself has room for 2 MiB (a quarter of the stack limit, execve(2)).
 pub const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
+/// Bytes of the largest [`BlobChunk`](crate::v1::BlobChunk) that an agent takes.
+pub const MAX_BLOB_CHUNK_BYTES: usize = 1024 * 1024;
+
 /// Bytes in a [`BlobChunk`](crate::v1::BlobChunk) as this controller sends them: large enough that its framing costs
 /// less than 0.1 %, small enough that the agent never holds more than this beside the file.
 pub const BLOB_CHUNK_BYTES: usize = 32 * 1024;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use hop::home::Home;
 use hop::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::Fingerprint;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -148,11 +149,13 @@ impl VirtualRouter {
             if options.unauthorized { String::new() } else { format!("{own} test\n") },
         )
         .unwrap();
-        fs::create_dir(path("ram")).unwrap();
+        if options.tmpfs.is_some() {
+            fs::create_dir(path("ram")).unwrap();
+        }
 
         let mut words: Vec<OsString> = Vec::new();
         if let Some(mount) = options.tmpfs {
-            let script = format!("mount -t tmpfs -o {mount} none \"$0\" && exec \"$@\"");
+            let script = format!("mount -t tmpfs -o mode=0700,{mount} none \"$0\" && exec \"$@\"");
             words.extend(["unshare", "-rm", "sh", "-c", &script].map(OsString::from));
             words.push(path("ram").into());
         }
@@ -174,11 +177,10 @@ impl VirtualRouter {
             .stderr(fs::File::create(path("log")).unwrap())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(agent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let line = Lines::of(agent.stdout.take().unwrap()).next();
         let log = || fs::read_to_string(path("log")).unwrap();
         let ready: Value =
-            serde_json::from_str(&line).unwrap_or_else(|_| panic!("the agent serves; it said {:?}", log()));
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{words:?} serves; it said {:?}", log()));
         let address = ready["address"].as_str().unwrap().to_owned();
         let fingerprint: Fingerprint = ready["fingerprint"].as_str().unwrap().parse().unwrap();
         let router = Self { stage, directory, agent, address: address.clone(), fingerprint };
@@ -290,7 +292,11 @@ impl Hop {
     /// `hop` with its home in `home`, at the top of the checkout.
     pub fn at(home: &Path) -> Self {
         let mut command = Command::new(dist("hop"));
-        command.current_dir(root()).env("HOP_HOME", home).env_remove("HOP_ROUTER");
+        command.current_dir(root()).env("HOP_HOME", home);
+        // What a developer may have set, and what changes what is printed.
+        for name in ["HOP_ROUTER", "GOFLAGS", "COLUMNS"] {
+            command.env_remove(name);
+        }
         Self { command, stdin: None }
     }
 
@@ -341,7 +347,7 @@ impl Hop {
         let mut process =
             self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdin = process.stdin.take();
-        let stdout = process.stdout.take().map(BufReader::new);
+        let stdout = process.stdout.take().map(Lines::of);
         let stderr = collect(process.stderr.take().unwrap());
         Running { process, stdin, stdout, stderr }
     }
@@ -352,16 +358,14 @@ pub struct Running {
     process: Child,
     /// Its standard input.
     pub stdin: Option<ChildStdin>,
-    stdout: Option<BufReader<ChildStdout>>,
+    stdout: Option<Lines>,
     stderr: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Running {
     /// The next line of its standard output.
     pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.as_mut().unwrap().read_line(&mut line).unwrap();
-        line
+        self.stdout.as_mut().unwrap().next()
     }
 
     /// Closes our end of its standard output.
@@ -377,12 +381,33 @@ impl Running {
     /// Ends its standard input and waits for its end. What was read of its output is not in the result.
     pub fn wait(mut self) -> Ran {
         self.stdin = None;
-        let stdout = self.stdout.take().map(collect);
+        let stdout = self.stdout.take().map(|lines| collect(lines.0));
         let status = wait(&mut self.process);
         use std::os::unix::process::ExitStatusExt;
         let code = status.code().unwrap_or_else(|| -status.signal().unwrap());
         let stdout = stdout.map(|stdout| stdout.recv_timeout(PATIENCE).unwrap()).unwrap_or_default();
         Ran { stdout, stderr: self.stderr.recv_timeout(PATIENCE).unwrap(), code }
+    }
+}
+
+/// An output that is read line by line, as far as it is wanted.
+struct Lines(BufReader<ChildStdout>);
+
+impl Lines {
+    fn of(output: ChildStdout) -> Self {
+        Self(BufReader::new(output))
+    }
+
+    /// The next line with its end, or nothing at the end. What does not come in time is as if it had never been printed.
+    fn next(&mut self) -> String {
+        let mut line = String::new();
+        let output = self.0.get_ref();
+        let mut ready = [PollFd::new(output, PollFlags::IN)];
+        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let is_ready = !self.0.buffer().is_empty() || poll(&mut ready, Some(&limit)).unwrap() > 0;
+        assert!(is_ready, "a line comes within {PATIENCE:?}");
+        self.0.read_line(&mut line).unwrap();
+        line
     }
 }
 

@@ -19,17 +19,21 @@ pub fn apt(packages: &[&str], why: &str) -> Result<()> {
     if which("apt-get").is_none() {
         bail!("there is no apt-get here; install the equivalents of {list} yourself");
     }
-    let is_root = is_root()?;
+    let sudo: &[&str] = if is_root()? { &[] } else { &["sudo"] };
+    if !sudo.is_empty() && which("sudo").is_none() {
+        bail!("this needs root, and there is no sudo; as root: apt-get update && apt-get install {list}");
+    }
     let apt_get = |words: &[&str]| {
-        let mut command = if is_root { Command::new("apt-get") } else { Command::new("sudo") };
-        if !is_root {
-            command.arg("apt-get");
-        }
-        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        // `env` inside sudo, which keeps no variable.
+        let prefix = [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]].concat();
+        let mut command = Command::new(prefix[0]);
+        command.args(&prefix[1..]).args(words);
         command
     };
-    // The lists of a fresh machine are empty or old.
-    run(&mut apt_get(&["update", "--quiet", "--quiet"]))?;
+    // The lists of a fresh machine are empty or old. One source that does not answer need not be the one that is needed.
+    if let Err(error) = run(&mut apt_get(&["update", "--quiet", "--quiet"])) {
+        eprintln!("{error}; trying to install all the same");
+    }
     run(apt_get(&["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(packages))
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{output, run, succeeds};
+use crate::command::{output, succeeds};
 use crate::packages;
 use crate::paths::{self, which};
 
@@ -145,10 +145,39 @@ fn has_library_source(rustc: &Path) -> bool {
 
 /// Go, which Hop calls to build programs. It is not installed: a Go developer has one.
 pub fn check_go() -> Result<()> {
+    const WANTED: &str = "the demo and the tests build Go programs, with Go 1.25, or 1.26.5 and later";
     if which("go").is_none() {
-        bail!(
-            "there is no `go` in PATH: the demo and the tests build Go programs (Go 1.25, or 1.26.5 and later)"
-        );
+        bail!("there is no `go` in PATH: {WANTED}");
     }
-    run(Command::new("go").arg("version"))
+    let version = output(Command::new("go").args(["env", "GOVERSION"]).current_dir(paths::root()))?;
+    if !is_good_go(&version) {
+        bail!("this is {version}: {WANTED}");
+    }
+    Ok(())
+}
+
+/// True from 1.25 on, but for 1.26 before 1.26.5, whose programs crash on MIPS. A version of another form is believed.
+fn is_good_go(version: &str) -> bool {
+    let numbers = version.strip_prefix("go1.").unwrap_or_default();
+    let mut numbers = numbers.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(26)), Some(Ok(patch))) => patch >= 5,
+        (Some(Ok(minor)), _) => minor >= 25 && minor != 26,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_go_that_the_tests_need() {
+        for good in ["go1.25.0", "go1.25rc1", "go1.26.5", "go1.26.10-X:some", "go1.27", "devel go1.28-abc"] {
+            assert!(is_good_go(good), "{good}");
+        }
+        for bad in ["go1.19.8", "go1.24.9", "go1.26", "go1.26.0", "go1.26.4"] {
+            assert!(!is_good_go(bad), "{bad}");
+        }
+    }
 }

@@ -1,15 +1,15 @@
-//! The flags of `go build`, marked so that clap leaves them alone.
+//! The flags of `go build`, marked so that clap leaves them alone; and where the program's own words begin.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use clap::{ArgAction, Command};
+use clap::{Arg, ArgAction, Command};
 
 /// The hidden option of ours that carries a word for `go build`.
 pub const MARK: &str = "go-build-word";
 
 /// Flags that stand alone, or have their value after `=`. From `go help build`; -n is left out, for it builds nothing.
-const SWITCHES: [&str; 15] = [
+const SWITCHES: [&str; 13] = [
     "a",
     "asan",
     "buildvcs",
@@ -23,12 +23,10 @@ const SWITCHES: [&str; 15] = [
     "v",
     "work",
     "x",
-    "i",
-    "mod-cacherw",
 ];
 
 /// Flags whose value may be the next word.
-const WITH_VALUE: [&str; 17] = [
+const WITH_VALUE: [&str; 18] = [
     "asmflags",
     "buildmode",
     "compiler",
@@ -46,26 +44,30 @@ const WITH_VALUE: [&str; 17] = [
     "pgo",
     "pkgdir",
     "tags",
+    "toolexec",
 ];
 
-/// Rewrites the words of `hop run` and `hop build`: a word for `go build` becomes `--go-build-word=WORD`, and `--` is put
-/// in front of the package. All other command lines come back as they are.
+/// Rewrites the words of `hop run`, `hop build` and `hop exec`: a word for `go build` becomes `--go-build-word=WORD`, our
+/// own long options may have one dash, as Go's have, and `--` is put in front of the first word that is no option. All
+/// other command lines come back as they are.
 pub fn mark(hop: &Command, words: Vec<OsString>) -> Vec<OsString> {
-    let command = words.get(1).and_then(|word| word.to_str()).filter(|word| matches!(*word, "run" | "build"));
-    let Some(command) = command.and_then(|name| hop.find_subcommand(name)) else { return words };
+    let name =
+        words.get(1).and_then(|word| word.to_str()).filter(|word| matches!(*word, "run" | "build" | "exec"));
+    let Some(command) = name.and_then(|name| hop.find_subcommand(name)) else { return words };
+    let builds = command.get_name() != "exec";
     let mut words = words.into_iter();
     let mut marked: Vec<OsString> = words.by_ref().take(2).collect();
     while let Some(word) = words.next() {
-        match kind(command, &word) {
+        match Kind::of(command, builds, &word) {
             Kind::Go { wants_value } => {
                 marked.push(for_go(&word));
                 marked.extend(wants_value.then(|| words.next()).flatten().map(|value| for_go(&value)));
             }
-            Kind::Ours { wants_value } => {
+            Kind::Ours { word, wants_value } => {
                 marked.push(word);
                 marked.extend(wants_value.then(|| words.next()).flatten());
             }
-            Kind::Package => {
+            Kind::Program => {
                 // `--` is what a user may write there too.
                 marked.push("--".into());
                 marked.extend((word != "--").then_some(word));
@@ -82,54 +84,55 @@ fn for_go(word: &OsStr) -> OsString {
     marked
 }
 
+/// Whose a word is.
 enum Kind {
-    Go { wants_value: bool },
-    Ours { wants_value: bool },
-    Package,
+    Go {
+        wants_value: bool,
+    },
+    /// As clap reads it.
+    Ours {
+        word: OsString,
+        wants_value: bool,
+    },
+    Program,
 }
 
-fn kind(command: &Command, word: &OsStr) -> Kind {
-    let bytes = word.as_bytes();
-    if bytes.first() != Some(&b'-') || bytes == b"-" || bytes == b"--" {
-        return Kind::Package;
+impl Kind {
+    fn of(command: &Command, builds: bool, word: &OsStr) -> Self {
+        let bytes = word.as_bytes();
+        let Some(body) = bytes.strip_prefix(b"-").filter(|body| !matches!(**body, [] | [b'-'])) else {
+            return Self::Program;
+        };
+        // -name and --name are the same to Go.
+        let body = body.strip_prefix(b"-").unwrap_or(body);
+        let name_length = body.iter().position(|byte| *byte == b'=').unwrap_or(body.len());
+        let has_value = name_length < body.len();
+        let name = String::from_utf8_lossy(&body[..name_length]);
+        let find =
+            |matches: &dyn Fn(&Arg) -> bool| command.get_arguments().find(|argument| matches(argument));
+        let wants_value = |argument: &Arg| {
+            !has_value && matches!(argument.get_action(), ArgAction::Set | ArgAction::Append)
+        };
+        let is_short = |argument: &Arg| argument.get_short().is_some_and(|short| name == short.to_string());
+        let is_long = |argument: &Arg| argument.get_long().is_some_and(|long| name == long);
+        // `hop build -o` and `-C` are ours before they are Go's.
+        if let Some(argument) = find(&is_short) {
+            return Self::Ours { word: with_dashes(1, body), wants_value: wants_value(argument) };
+        }
+        if let Some(argument) = find(&is_long) {
+            return Self::Ours { word: with_dashes(2, body), wants_value: wants_value(argument) };
+        }
+        if builds && SWITCHES.contains(&&*name) {
+            return Self::Go { wants_value: false };
+        }
+        if builds && WITH_VALUE.contains(&&*name) {
+            return Self::Go { wants_value: !has_value };
+        }
+        // Nobody's: for clap to refuse. With two dashes, so that it is not read as -e with the value `xec`.
+        Self::Ours { word: with_dashes(2, body), wants_value: false }
     }
-    let text = word.to_string_lossy();
-    // -name and --name are the same to Go.
-    let name = text.trim_start_matches('-');
-    let (name, has_value) = name.split_once('=').map_or((name, false), |(name, _)| (name, true));
-    let is_ours = |long: bool| {
-        command.get_arguments().find(|argument| {
-            let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
-            let found = if long {
-                argument.get_long() == Some(name)
-            } else {
-                // -rNAME has its value in the same word.
-                argument
-                    .get_short()
-                    .is_some_and(|short| name.starts_with(short) && (takes_value || name.len() == 1))
-            };
-            found && !argument.is_positional()
-        })
-    };
-    let takes_value =
-        |argument: &clap::Arg| matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
-    if text.starts_with("--")
-        && let Some(argument) = is_ours(true)
-    {
-        return Kind::Ours { wants_value: takes_value(argument) && !has_value };
-    }
-    // `hop build -o` and `-C` are ours before they are Go's.
-    if name.len() == 1
-        && let Some(argument) = is_ours(false)
-    {
-        return Kind::Ours { wants_value: takes_value(argument) && !has_value };
-    }
-    if SWITCHES.contains(&name) {
-        return Kind::Go { wants_value: false };
-    }
-    if WITH_VALUE.contains(&name) {
-        return Kind::Go { wants_value: !has_value };
-    }
-    // What neither knows is for clap to refuse, or a short option with its value in the same word.
-    Kind::Ours { wants_value: false }
+}
+
+fn with_dashes(count: usize, body: &[u8]) -> OsString {
+    OsString::from_vec([&b"--"[..count], body].concat())
 }

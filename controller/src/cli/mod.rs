@@ -55,7 +55,7 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct RouterOptions {
     /// The router; if there is only one, it need not be named, and if there is none, a virtual one is started
-    #[arg(short, long, env = "HOP_ROUTER", hide_env = true, value_name = "ROUTER")]
+    #[arg(short, long, value_name = "ROUTER")]
     pub router: Option<String>,
     /// Give up if the router has not answered in this time
     #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
@@ -65,7 +65,7 @@ pub struct RouterOptions {
 /// How to run, whatever the program is.
 #[derive(Args, Debug)]
 pub struct JobOptions {
-    /// End the program when it has run this long (exit code 124): 500ms, 2s, 1m30s
+    /// End the program when it has run this long (exit code 124): 500ms, 2s, 1m30s; 0 is no limit
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<humantime::Duration>,
     /// Set a variable in the program's environment; without =VALUE, to its value here
@@ -103,8 +103,7 @@ pub struct Exec {
     #[command(flatten)]
     pub job: JobOptions,
     /// The program, a static ELF file for the router, then what goes to it untouched
-    // One list: clap would still look for its own options between two.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["BINARY", "ARGS"])]
+    #[arg(required = true, last = true, value_name = "BINARY [ARGS]", hide = true)]
     pub words: Vec<OsString>,
 }
 
@@ -115,7 +114,7 @@ pub struct Build {
     #[arg(long)]
     pub arch: Option<Arch>,
     /// Build for this router, as the inventory knows it
-    #[arg(short, long, env = "HOP_ROUTER", hide_env = true, value_name = "ROUTER", conflicts_with = "arch")]
+    #[arg(short, long, value_name = "ROUTER", conflicts_with = "arch")]
     pub router: Option<String>,
     /// Write the program to FILE (default: where `go build` puts it)
     #[arg(short, value_name = "FILE")]
@@ -241,7 +240,7 @@ mod tests {
         assert_eq!(run.router.router.as_deref(), Some("desk"));
         assert_eq!(run.go.flags, ["-tags", "a b"]);
         assert_eq!(run.words, ["./probe", "-r", "--help", "--", "-v"]);
-        let Command::Exec(exec) = parsed("hop|exec|--timeout|2s|./probe|--timeout|3s|-h") else { panic!() };
+        let Command::Exec(exec) = parsed("hop|exec|-timeout|2s|./probe|--timeout|3s|-h") else { panic!() };
         assert_eq!(exec.words, ["./probe", "--timeout", "3s", "-h"]);
         assert_eq!(exec.job.timeout.unwrap().as_secs(), 2);
     }
@@ -262,6 +261,10 @@ mod tests {
             "hop|run",
             "hop|run|-frobnicate|.",
             "hop|run|--timeout|soon|.",
+            "hop|exec|--tiemout|5s|./probe",
+            "hop|exec|-race|./probe",
+            "hop|run|-rdesk|./probe",
+            "hop|run|-exec|prog|./probe",
             "hop|build|-r|x|--arch|mips|.",
         ] {
             match parse(line.split('|').map(OsString::from)) {

@@ -4,7 +4,6 @@ use crate::cli;
 use crate::error::Error;
 use crate::go::Build;
 use crate::home::Home;
-use crate::inventory::Inventory;
 use crate::outcome::ExitCode;
 use crate::progress::Progress;
 
@@ -23,10 +22,5 @@ pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> 
 }
 
 fn goarch_of_router(home: &Home, named: Option<&str>) -> Result<String, Error> {
-    let inventory = Inventory::new(home);
-    let router = match named {
-        Some(name) => Some(inventory.get(name)?),
-        None => inventory.only()?,
-    };
-    Ok(router.map_or_else(|| "mips".to_owned(), |router| router.entry.goarch))
+    Ok(super::meant_router(home, named)?.map_or_else(|| "mips".to_owned(), |router| router.entry.goarch))
 }

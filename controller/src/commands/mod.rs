@@ -11,7 +11,7 @@ use crate::embedded::Arch;
 use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::{Inventory, Router};
-use crate::outcome::{self, ExitCode};
+use crate::outcome::{self, ExitCode, say};
 use crate::{cli, virtual_router};
 
 /// Does what the command line asks for.
@@ -20,7 +20,7 @@ pub fn run(command: Command) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            say!("error: cannot start: {error}");
             return ExitCode::HopFailed;
         }
     };
@@ -40,13 +40,20 @@ pub fn run(command: Command) -> ExitCode {
     result.unwrap_or_else(|error| outcome::report(&error))
 }
 
-/// The router that is meant: the named one, the only one, or a virtual one. A virtual one is started if it does not run.
-fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
+/// The enrolled router that is meant: the named one, that of `HOP_ROUTER`, or the only one; `None` if there is none.
+fn meant_router(home: &Home, named: Option<&str>) -> Result<Option<Router>, Error> {
     let inventory = Inventory::new(home);
-    let chosen = match named {
-        Some(name) => Some(inventory.get(name)?),
-        None => inventory.only()?,
-    };
+    // Empty means unset: that is how a CI configuration unsets a variable.
+    let from_environment = std::env::var("HOP_ROUTER").ok().filter(|name| !name.is_empty());
+    match named.or(from_environment.as_deref()) {
+        Some(name) => inventory.get(name).map(Some),
+        None => inventory.only(),
+    }
+}
+
+/// The router that is meant. If there is none, or if it is a virtual one that does not run, a virtual one is started.
+async fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
+    let chosen = meant_router(home, named)?;
     let (arch, why) = match &chosen {
         None => (Arch::Mips, "no router is enrolled"),
         Some(router) if router.entry.process.is_some() && !virtual_router::is_running(router) => {
@@ -55,8 +62,13 @@ fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
         }
         Some(router) => return Ok(router.clone()),
     };
-    let (router, _) = virtual_router::up(home, arch)?;
-    eprintln!("hop: {why}: started {}", router.name);
+    // Elsewhere, so that Ctrl-C is heard meanwhile.
+    let home = home.clone();
+    let (router, _) =
+        tokio::task::spawn_blocking(move || virtual_router::up(&home, arch)).await.map_err(|error| {
+            Error::VirtualRouter { name: virtual_router::name(arch), why: error.to_string() }
+        })??;
+    say!("hop: {why}: started {}", router.name);
     Ok(router)
 }
 
@@ -65,7 +77,7 @@ async fn connect(
     home: &Home,
     options: &cli::RouterOptions,
 ) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
-    let router = choose_router(home, options.router.as_deref())?;
+    let router = choose_router(home, options.router.as_deref()).await?;
     Connection::open(&router, &home.identity()?, options.patience()).await
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::connect;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
@@ -67,7 +68,11 @@ async fn execute_job(
     router: &RouterOptions,
     options: &JobOptions,
 ) -> Result<Outcome, Error> {
-    let job = Job { args, env: environment(&options.env)?, timeout: options.timeout.map(Into::into) };
+    let job = Job {
+        args,
+        env: environment(&options.env)?,
+        timeout: options.timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
+    };
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let progress = Progress::default();
     let preparing = async {
@@ -107,6 +112,8 @@ async fn build_program(
     let loaded = match kept_output(build.flags) {
         Some(output) => {
             build.run(None, progress).await?;
+            // As `go build -o` reads it: a directory gets the program under its own name.
+            let output = if output.is_dir() { output.join(build.name()) } else { output };
             Program::load(&output, &build.name(), router, target)
         }
         None => {

@@ -19,7 +19,7 @@ pub fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
         }
         Virtual::Down { name } => {
             for router in meant(home, name)? {
-                virtual_router::down(home, &router)?;
+                virtual_router::down(home, &router.name)?;
                 super::print(&format!("{} ended", router.name))?;
             }
         }

@@ -401,6 +401,10 @@ pub enum Reason {
     Io = 7,
     /// The agent is ending and takes no new job.
     Stopping = 8,
+    /// The program could not be started for want of memory, processes or file descriptors.
+    NotStarted = 9,
+    /// The controller's key was taken off the list since it connected.
+    NotAuthorized = 10,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -418,6 +422,8 @@ impl Reason {
             Self::Protocol => "REASON_PROTOCOL",
             Self::Io => "REASON_IO",
             Self::Stopping => "REASON_STOPPING",
+            Self::NotStarted => "REASON_NOT_STARTED",
+            Self::NotAuthorized => "REASON_NOT_AUTHORIZED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -432,6 +438,8 @@ impl Reason {
             "REASON_PROTOCOL" => Some(Self::Protocol),
             "REASON_IO" => Some(Self::Io),
             "REASON_STOPPING" => Some(Self::Stopping),
+            "REASON_NOT_STARTED" => Some(Self::NotStarted),
+            "REASON_NOT_AUTHORIZED" => Some(Self::NotAuthorized),
             _ => None,
         }
     }

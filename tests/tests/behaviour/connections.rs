@@ -1,11 +1,12 @@
 //! Who may talk to whom, and what is said when nobody answers.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use hop_proto::tls;
 use hop_tests::{Options, VirtualRouter};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -25,8 +26,10 @@ fn a_router_that_is_unknown_is_refused_and_the_known_ones_are_named() {
 #[test]
 fn a_router_that_is_off_is_unreachable() {
     let router = VirtualRouter::start(STAGE);
-    // A port that was free a moment ago, and that nobody listens on.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // A port that is taken, so that no other test gets it, and that nobody listens on.
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let port = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
     router.enrol("off", &port.to_string(), router.fingerprint);
     let ran = router.hop().args(["info", "-r", "off"]).run();
     ran.assert_fails(125, &format!("off at {port} cannot be reached"));
@@ -187,7 +190,8 @@ fn a_client_with_other_ciphers_is_refused() {
         cipher_suites: vec![rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
         ..rustls::crypto::ring::default_provider()
     };
-    let config = builder(provider).with_no_client_auth();
+    // With our cipher, this client is asked for its key (see above).
+    let config = builder(provider).with_client_cert_resolver(Arc::new(NoKey));
     assert_eq!(alert_for(&router, config), Some(AlertDescription::HandshakeFailure));
     router.assert_serves_on();
 }

@@ -31,6 +31,9 @@ use crate::stdin::{self, Credit};
 /// Time between TERM and KILL when the agent ends a job: what docker's users wait, halved.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Messages on their way to the agent. Each is at most a blob chunk, so this bounds what is read ahead of the link.
 const REQUESTS: usize = 8;
 
@@ -72,7 +75,7 @@ pub async fn run(
         Ok(replies) => replies.into_inner(),
         Err(status) => return Err(connection.explain(status).await),
     };
-    let session = Session { router: connection.router().to_owned(), replies, requests };
+    let session = Session { router: connection.router().to_owned(), last_signal: None, replies, requests };
     match session.see_through(program, interrupts, progress).await {
         Ok(outcome) => Ok(outcome),
         Err(Broken::Call(status)) => Err(connection.explain(*status).await),
@@ -118,6 +121,8 @@ impl From<Error> for Broken {
 
 struct Session {
     router: String,
+    /// The last signal that was passed on.
+    last_signal: Option<&'static str>,
     replies: Streaming<RunReply>,
     requests: mpsc::Sender<RunRequest>,
 }
@@ -142,6 +147,8 @@ impl Session {
             written = streams.finish() => written?,
             // Whoever reads our output does not, and the user has had enough.
             signal = interrupts.next() => return Err(Error::Interrupted { signal }.into()),
+            // Or had: the signal went to a program that had ended already.
+            signal = asked_to_end(self.last_signal) => return Err(Error::Interrupted { signal }.into()),
         };
         let outcome = told?;
         if (stdout, stderr) != (outcome.stdout_bytes, outcome.stderr_bytes) {
@@ -173,6 +180,7 @@ impl Session {
                         // Not even KILL is answered: the router is not there any more.
                         return Err(Error::Interrupted { signal: name }.into());
                     }
+                    self.last_signal = Some(name);
                     interruptions += u32::from(name == "INT");
                     let name = if interruptions >= interrupt::PATIENCE { "KILL" } else { name };
                     let signal = request(run_request::Message::Signal(Signal { name: name.to_owned() }));
@@ -235,6 +243,17 @@ impl Session {
 
     fn broken(&self, what: &'static str) -> Error {
         Error::Protocol { router: self.router.clone(), what }
+    }
+}
+
+/// Waits as long as the rest of the output may take after `signal`; for ever, if there was none.
+async fn asked_to_end(signal: Option<&'static str>) -> &'static str {
+    match signal {
+        Some(signal) => {
+            tokio::time::sleep(OUTPUT_PATIENCE).await;
+            signal
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -18,7 +18,7 @@ use hop::home::Home;
 use hop::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::Fingerprint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -324,6 +324,18 @@ impl Hop {
         self
     }
 
+    /// Starts it with these signals ignored, as nohup does: names without SIG, a space between them.
+    pub fn ignoring(mut self, signals: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\"")]);
+        shell.arg(self.command.get_program()).args(self.command.get_args());
+        shell
+            .current_dir(root())
+            .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.command = shell;
+        self
+    }
+
     /// What it reads; nothing, if not said.
     pub fn stdin(mut self, content: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(content.into());
@@ -378,6 +390,13 @@ impl Running {
         kill_process(pid(self.process.id()), signal).unwrap();
     }
 
+    /// Waits for its end and does not read what it writes meanwhile.
+    pub fn wait_unread(mut self) -> Ran {
+        let status = wait(&mut self.process);
+        let code = status.code().unwrap_or(-1);
+        Ran { stdout: Vec::new(), stderr: Vec::new(), code }
+    }
+
     /// Ends its standard input and waits for its end. What was read of its output is not in the result.
     pub fn wait(mut self) -> Ran {
         self.stdin = None;
@@ -387,6 +406,26 @@ impl Running {
         let code = status.code().unwrap_or_else(|| -status.signal().unwrap());
         let stdout = stdout.map(|stdout| stdout.recv_timeout(PATIENCE).unwrap()).unwrap_or_default();
         Ran { stdout, stderr: self.stderr.recv_timeout(PATIENCE).unwrap(), code }
+    }
+}
+
+/// A process that the test did not start itself: a program of the agent.
+pub struct Process(std::os::fd::OwnedFd);
+
+impl Process {
+    /// The process with this number, which must be alive.
+    pub fn open(number: u32) -> Self {
+        Self(pidfd_open(pid(number), PidfdFlags::empty()).unwrap())
+    }
+
+    /// Waits for its end.
+    pub fn wait_until_gone(&self) {
+        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        assert_eq!(
+            poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit)).unwrap(),
+            1,
+            "the process ends"
+        );
     }
 }
 

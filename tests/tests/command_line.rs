@@ -193,6 +193,15 @@ fn gos_flags_are_gos() {
     assert_eq!(run(&["-o", kept_name, "-trimpath=false", "."]), ("none none\n".into(), 0));
     let exec = desk.hop().arg("exec").arg(&kept).run();
     assert_eq!((exec.stderr(), exec.code), ("none none\n", 0));
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    assert_eq!(run(&["-o", bin.to_str().unwrap(), "."]), ("none none\n".into(), 0));
+    assert!(bin.join("flags").exists());
+    let by_environment =
+        desk.hop().env("GOFLAGS", "-ldflags=-X=main.Version=3").args(["run", "-C", directory, "."]).run();
+    assert_eq!((by_environment.stderr(), by_environment.code), ("3 none\n", 0));
+    let (said, code) = run(&["./..", "x"]);
+    assert_eq!(code, 125, "{said}");
     let (said, code) = run(&["-race", "."]);
     assert!(code == 125 && said.contains("-race"), "{said}");
 
@@ -226,6 +235,32 @@ fn a_go_that_breaks_programs_is_refused() {
     symlink("/bin/sh", bin.join("sh")).unwrap();
     let ran = desk.hop().env("PATH", &bin).args(["run", "./examples/hello"]).run();
     ran.assert_fails(125, "go1.26.4 builds programs that crash on these routers");
+}
+
+#[test]
+fn an_interrupted_build_is_ended_and_cleans_up() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    // A Go that says by a pipe that it builds, and by another that it was interrupted.
+    let (builds, interrupted) = (desk.path("builds"), desk.path("interrupted"));
+    for fifo in [&builds, &interrupted] {
+        assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    }
+    let script = format!(
+        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\ntrap 'echo >{}; exit 1' INT\necho >{}\nsleep 1000 & wait\n",
+        interrupted.display(),
+        builds.display()
+    );
+    fs::write(bin.join("go"), script).unwrap();
+    fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let running = desk.hop().env("PATH", path).args(["run", "./examples/hello"]).start();
+    fs::read(&builds).unwrap();
+    running.signal(rustix::process::Signal::TERM);
+    fs::read(&interrupted).unwrap();
+    assert_eq!(running.wait_unread().code, 143);
 }
 
 #[test]
@@ -351,6 +386,46 @@ fn the_reasons_in_the_specification_are_those_of_the_code() {
         list.dedup();
     }
     assert_eq!(listed, known);
+}
+
+#[test]
+fn what_info_prints_is_what_the_specification_promises() {
+    let desk = Desk::new();
+    let info: Value = serde_json::from_slice(&desk.run(&["info", "--json"]).stdout).unwrap();
+    let mut printed: Vec<_> = info.as_object().unwrap().keys().cloned().collect();
+    let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
+    let (_, rest) = text.split_once("## `hop info --json`").unwrap();
+    let (section, _) = rest.split_once("\n## ").unwrap();
+    let first_cells =
+        section.lines().filter(|line| line.starts_with("| `")).map(|line| line.split('|').nth(1).unwrap());
+    let mut promised: Vec<_> = first_cells
+        .flat_map(|cell| cell.split(','))
+        .map(|key| key.trim().trim_matches('`').to_owned())
+        .collect();
+    printed.sort();
+    promised.sort();
+    assert_eq!(printed, promised);
+}
+
+#[test]
+fn every_check_that_the_specification_names_is_a_test() {
+    let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
+    let sources: String =
+        ["agent/src", "controller/src", "proto/src", "tests/tests", "tests/tests/behaviour"]
+            .iter()
+            .flat_map(|directory| fs::read_dir(root().join(directory)).unwrap())
+            .filter_map(|file| fs::read_to_string(file.unwrap().path()).ok())
+            .collect();
+    let words = text.split('`').skip(1).step_by(2);
+    let names = words.filter(|word| {
+        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    });
+    let mut count = 0;
+    for name in names {
+        count += 1;
+        assert!(sources.contains(&format!("fn {name}(")), "{name}");
+    }
+    assert!(count > 10);
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use hop::connection::Connection;
+use hop::error::Error;
 use hop_proto::tls;
+use hop_proto::v1::Reason;
 use hop_tests::{Options, VirtualRouter};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
@@ -205,6 +208,45 @@ fn a_controller_that_is_killed_takes_its_job_with_it() {
     assert_eq!(running.wait().code, -9);
     router.wait_until_idle();
     router.assert_serves_on();
+}
+
+#[test]
+fn a_program_whose_controller_is_gone_gets_its_grace() {
+    let router = VirtualRouter::start(STAGE);
+    let mark = router.path("mark");
+    let mut running = router.exec("mark-term").arg(&mark).start();
+    assert_eq!(running.line(), "ready\n");
+    running.signal(Signal::KILL);
+    running.wait();
+    router.wait_until_idle();
+    assert!(mark.exists(), "it was asked to end, and had the time to");
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_dies_with_its_agent() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("pid").start();
+    let program = hop_tests::Process::open(running.line().trim().parse().unwrap());
+    router.signal_agent(Signal::KILL);
+    assert_eq!(running.wait().code, 125);
+    program.wait_until_gone();
+}
+
+#[test]
+fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call() {
+    let router = VirtualRouter::start(STAGE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let identity = router.home().identity().unwrap();
+        let opened = Connection::open(&router.entry(), &identity, hop_tests::PATIENCE).await;
+        let (mut connection, _) = opened.unwrap();
+        std::fs::write(router.path("authorized"), "").unwrap();
+        match connection.info().await {
+            Err(Error::Refused { reason: Reason::NotAuthorized, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    });
 }
 
 #[test]

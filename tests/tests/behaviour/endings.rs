@@ -101,6 +101,38 @@ fn the_third_ctrl_c_kills() {
 }
 
 #[test]
+fn a_signal_that_hop_was_told_to_ignore_is_ignored() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("signals").arg("1").ignoring("HUP INT").start();
+    assert_eq!(running.line(), "ready\n");
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        running.signal(signal);
+    }
+    let ran = running.wait();
+    assert_eq!((ran.stdout(), ran.code), ("got terminated\n", 3), "as under nohup");
+    router.assert_serves_on();
+}
+
+#[test]
+fn hop_ends_when_asked_though_nobody_reads_its_output() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("flood").arg("6000").start();
+    assert_eq!(running.line(), "/dev/stdout 0\n");
+    // The program has ended; its output is more than the pipe to us holds, and we do not read.
+    router.wait_until_idle();
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait_unread().code, 143);
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_time_limit_of_zero_is_none() {
+    let router = VirtualRouter::start(STAGE);
+    let program = hop_tests::fixture(STAGE, "both-outputs");
+    assert_eq!(router.hop().args(["exec", "--timeout", "0s"]).arg(program).run().code, 7);
+}
+
+#[test]
 fn what_a_program_leaves_in_its_group_ends_with_it() {
     let router = VirtualRouter::start(STAGE);
     let ran = router.exec("orphan").run();

@@ -121,6 +121,19 @@ fn a_program_has_its_name_and_a_directory_of_its_own() {
 }
 
 #[test]
+fn a_program_may_have_any_name() {
+    let router = VirtualRouter::start(STAGE);
+    // The first two are what the agent calls things of its own.
+    for name in ["work", "bin", "two words", "-dash", "\u{1f407}"] {
+        let program = router.path(name);
+        fs::copy(fixture(STAGE, "both-outputs"), &program).unwrap();
+        let ran = router.hop().arg("exec").arg(&program).run();
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7), "{name}");
+    }
+    router.assert_serves_on();
+}
+
+#[test]
 fn two_jobs_share_one_program_at_the_same_time() {
     let router = VirtualRouter::start(STAGE);
     let mut running: Vec<_> = (0..2).map(|_| router.exec("dialogue").start()).collect();

@@ -43,16 +43,34 @@ pub fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|s| s.success())
 }
 
-/// The command as it would be typed, for people.
+/// The command as it would be typed at the top of the checkout, for people.
 pub fn line(command: &Command) -> String {
-    let mut line = name(command);
-    for argument in command.get_args() {
-        line.push(' ');
-        line.push_str(&argument.to_string_lossy());
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let root = format!("{}/", paths::root().display());
+    let word = word.strip_prefix(&root).unwrap_or(word);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
     }
-    line
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_can_be_typed() {
+        let mut command = Command::new(paths::dist().join("hop"));
+        command.args(["run", "./examples/hello", "a", "b c", "", "it's"]);
+        assert_eq!(line(&command), r"target/dist/hop run ./examples/hello a 'b c' '' 'it'\''s'");
+    }
 }

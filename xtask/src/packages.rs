@@ -2,7 +2,7 @@
 //! before it is installed, and what is there is never installed again.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -34,7 +34,9 @@ pub fn apt(packages: &[&str], why: &str) -> Result<()> {
     if let Err(error) = run(&mut apt_get(&["update", "--quiet", "--quiet"])) {
         eprintln!("{error}; trying to install all the same");
     }
-    run(apt_get(&["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(packages))
+    // What dpkg says of each step is for nobody; what goes wrong is on standard error.
+    let install = ["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"];
+    run(apt_get(&install).args(packages).stdout(Stdio::null()))
 }
 
 fn is_root() -> Result<bool> {

@@ -144,6 +144,7 @@ impl Child {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
         let die_with_agent = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;

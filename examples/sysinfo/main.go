@@ -60,21 +60,27 @@ func memory() {
 	fmt.Printf("memory %d of %d MiB available, %d MiB in tmpfs\n", available>>10, kib["MemTotal"]>>10, kib["Shmem"]>>10)
 }
 
+// interfaces lists what /sys knows; the addresses come from the kernel by netlink, which an emulated router may lack.
 func interfaces() {
+	addresses := map[string][]string{}
 	all, err := net.Interfaces()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "interfaces:", err)
-		return
-	}
 	for _, i := range all {
-		state := firstLine("/sys/class/net/" + i.Name + "/operstate")
-		var addresses []string
-		if list, err := i.Addrs(); err == nil {
-			for _, address := range list {
-				addresses = append(addresses, address.String())
-			}
+		list, err := i.Addrs()
+		if err != nil {
+			continue
 		}
-		fmt.Printf("%-10s %-8s %-17s %s\n", i.Name, state, i.HardwareAddr, strings.Join(addresses, " "))
+		for _, address := range list {
+			addresses[i.Name] = append(addresses[i.Name], address.String())
+		}
+	}
+	directories, _ := filepath.Glob("/sys/class/net/*")
+	for _, directory := range directories {
+		name := filepath.Base(directory)
+		state, hardware := firstLine(directory+"/operstate"), firstLine(directory+"/address")
+		fmt.Printf("%-10s %-8s %-17s %s\n", name, state, hardware, strings.Join(addresses[name], " "))
+	}
+	if err != nil {
+		fmt.Println("addresses are not known:", err)
 	}
 }
 

@@ -12,59 +12,11 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use hop_proto::signal;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal, waitid,
 };
 use tokio::signal::unix::{self, SignalKind};
-
-/// Signals by the names under which they travel, in this kernel's own numbering.
-const SIGNALS: [(&str, Signal); 29] = [
-    ("HUP", Signal::HUP),
-    ("INT", Signal::INT),
-    ("QUIT", Signal::QUIT),
-    ("ILL", Signal::ILL),
-    ("TRAP", Signal::TRAP),
-    ("ABRT", Signal::ABORT),
-    ("BUS", Signal::BUS),
-    ("FPE", Signal::FPE),
-    ("KILL", Signal::KILL),
-    ("USR1", Signal::USR1),
-    ("SEGV", Signal::SEGV),
-    ("USR2", Signal::USR2),
-    ("PIPE", Signal::PIPE),
-    ("ALRM", Signal::ALARM),
-    ("TERM", Signal::TERM),
-    ("CHLD", Signal::CHILD),
-    ("CONT", Signal::CONT),
-    ("STOP", Signal::STOP),
-    ("TSTP", Signal::TSTP),
-    ("TTIN", Signal::TTIN),
-    ("TTOU", Signal::TTOU),
-    ("URG", Signal::URG),
-    ("XCPU", Signal::XCPU),
-    ("XFSZ", Signal::XFSZ),
-    ("VTALRM", Signal::VTALARM),
-    ("PROF", Signal::PROF),
-    ("WINCH", Signal::WINCH),
-    ("IO", Signal::IO),
-    ("SYS", Signal::SYS),
-];
-
-/// The signal with this name, if a controller may send it.
-pub fn sendable_signal(name: &str) -> Option<Signal> {
-    if !hop_proto::signal::SENDABLE.contains(&name) {
-        return None;
-    }
-    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal)
-}
-
-fn signal_name(number: i32) -> String {
-    match SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number) {
-        Some((name, _)) => (*name).to_owned(),
-        // Real-time signals, and those that only one architecture has.
-        None => format!("SIG{number}"),
-    }
-}
 
 /// What to start.
 pub struct Start<'a> {
@@ -210,7 +162,7 @@ fn ending(status: ExitStatus) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exited(code),
         (None, signal) => Ending::Signaled {
-            name: signal_name(signal.unwrap_or_default()),
+            name: signal::name(signal.unwrap_or_default()),
             core_dumped: status.core_dumped(),
         },
     }
@@ -301,15 +253,5 @@ mod tests {
         let mut rest = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut rest).unwrap();
         assert_eq!(rest, "");
-    }
-
-    #[test]
-    fn only_signals_of_the_protocol_can_be_sent() {
-        assert_eq!(sendable_signal("TERM"), Some(Signal::TERM));
-        assert_eq!(sendable_signal("STOP"), None);
-        assert_eq!(sendable_signal("SIGTERM"), None);
-        for name in hop_proto::signal::SENDABLE {
-            assert!(sendable_signal(name).is_some(), "{name}");
-        }
     }
 }

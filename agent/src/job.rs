@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::{Stream, StreamExt};
 
-use crate::child::{self, Child, Ending, Pipes, Start, Usage};
+use crate::child::{Child, Ending, Pipes, Start, Usage};
 use crate::error::Error;
 use crate::input;
 use crate::machine;
@@ -662,12 +662,12 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
-/// The signal of the protocol's name, as the child module knows it.
+/// The signal with this name.
 ///
 /// # Errors
 /// [`Error::Protocol`] for a name that may not be sent.
 pub fn signal(name: &str) -> Result<Signal, Error> {
-    child::sendable_signal(name).ok_or(Error::Protocol("a signal that may not be sent"))
+    hop_proto::signal::sendable(name).ok_or(Error::Protocol("a signal that may not be sent"))
 }
 
 #[cfg(test)]

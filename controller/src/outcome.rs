@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::fs::File;
 use std::path::Path;
 
+use hop_proto::signal;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -102,7 +103,7 @@ impl Outcome {
     pub fn exit_code(&self) -> ExitCode {
         match &self.ending {
             Ending::Exited(code) => ExitCode::Program(*code),
-            Ending::Signaled { name, .. } => ExitCode::Signal(signal_number(name)),
+            Ending::Signaled { name, .. } => signal_code(name),
             Ending::TimedOut => ExitCode::TimedOut,
             Ending::AgentStopped => ExitCode::HopFailed,
             Ending::NotExecuted { .. } => ExitCode::NotExecutable,
@@ -128,42 +129,9 @@ impl Outcome {
     }
 }
 
-/// A signal's number on this machine, as `kill -l` counts. 0 for what this machine does not know: then 128 is the code.
-fn signal_number(name: &str) -> u8 {
-    use rustix::process::Signal;
-    let signal = match name {
-        "HUP" => Signal::HUP,
-        "INT" => Signal::INT,
-        "QUIT" => Signal::QUIT,
-        "ILL" => Signal::ILL,
-        "TRAP" => Signal::TRAP,
-        "ABRT" => Signal::ABORT,
-        "BUS" => Signal::BUS,
-        "FPE" => Signal::FPE,
-        "KILL" => Signal::KILL,
-        "USR1" => Signal::USR1,
-        "SEGV" => Signal::SEGV,
-        "USR2" => Signal::USR2,
-        "PIPE" => Signal::PIPE,
-        "ALRM" => Signal::ALARM,
-        "TERM" => Signal::TERM,
-        "CHLD" => Signal::CHILD,
-        "CONT" => Signal::CONT,
-        "STOP" => Signal::STOP,
-        "TSTP" => Signal::TSTP,
-        "TTIN" => Signal::TTIN,
-        "TTOU" => Signal::TTOU,
-        "URG" => Signal::URG,
-        "XCPU" => Signal::XCPU,
-        "XFSZ" => Signal::XFSZ,
-        "VTALRM" => Signal::VTALARM,
-        "PROF" => Signal::PROF,
-        "WINCH" => Signal::WINCH,
-        "IO" => Signal::IO,
-        "SYS" => Signal::SYS,
-        _ => return 0,
-    };
-    u8::try_from(signal.as_raw()).unwrap_or(0)
+/// 128 + n is for this machine's n, as `kill -l` counts. For a signal that this machine does not know, 128 is the code.
+fn signal_code(name: &str) -> ExitCode {
+    ExitCode::Signal(signal::number(name).and_then(|number| u8::try_from(number).ok()).unwrap_or(0))
 }
 
 /// Prints a failure: what, why, what to do; and gives its exit code.
@@ -189,7 +157,7 @@ pub fn report(error: &Error) -> ExitCode {
 fn failure_code(error: &Error) -> ExitCode {
     match error {
         Error::NotRunnable { .. } => ExitCode::NotExecutable,
-        Error::Interrupted { signal } => ExitCode::Signal(signal_number(signal)),
+        Error::Interrupted { signal } => signal_code(signal),
         _ => ExitCode::HopFailed,
     }
 }

@@ -1,9 +1,92 @@
-//! The names under which signals travel (RFC 4254, section 6.9). Numbers do not travel: MIPS has its own (signal(7)),
-//! where SIGUSR1 is 16 and not 10.
+//! The names under which signals travel (RFC 4254, section 6.9), and what each side's own kernel calls them.
+//!
+//! Numbers do not travel: MIPS has its own (signal(7)), where SIGUSR1 is 16 and not 10.
 
-/// Signals that a controller may send to a job, and that the agent finds in its own numbering.
+use rustix::process::Signal;
+
+/// Signals that a controller may send to a job.
 ///
 /// SIGKILL is among them for the controller that has asked nicely; SIGSTOP is not: a stopped program would hold its
 /// memory on the router for ever.
 pub const SENDABLE: [&str; 10] =
     ["HUP", "INT", "QUIT", "ABRT", "KILL", "USR1", "USR2", "PIPE", "TERM", "WINCH"];
+
+/// All signals that every Linux has.
+const SIGNALS: [(&str, Signal); 29] = [
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("QUIT", Signal::QUIT),
+    ("ILL", Signal::ILL),
+    ("TRAP", Signal::TRAP),
+    ("ABRT", Signal::ABORT),
+    ("BUS", Signal::BUS),
+    ("FPE", Signal::FPE),
+    ("KILL", Signal::KILL),
+    ("USR1", Signal::USR1),
+    ("SEGV", Signal::SEGV),
+    ("USR2", Signal::USR2),
+    ("PIPE", Signal::PIPE),
+    ("ALRM", Signal::ALARM),
+    ("TERM", Signal::TERM),
+    ("CHLD", Signal::CHILD),
+    ("CONT", Signal::CONT),
+    ("STOP", Signal::STOP),
+    ("TSTP", Signal::TSTP),
+    ("TTIN", Signal::TTIN),
+    ("TTOU", Signal::TTOU),
+    ("URG", Signal::URG),
+    ("XCPU", Signal::XCPU),
+    ("XFSZ", Signal::XFSZ),
+    ("VTALRM", Signal::VTALARM),
+    ("PROF", Signal::PROF),
+    ("WINCH", Signal::WINCH),
+    ("IO", Signal::IO),
+    ("SYS", Signal::SYS),
+];
+
+/// The signal with this name, if a controller may send it.
+pub fn sendable(name: &str) -> Option<Signal> {
+    if SENDABLE.contains(&name) { find(name) } else { None }
+}
+
+/// The number that this machine has for a name; `None` for a signal that only the other one has.
+pub fn number(name: &str) -> Option<i32> {
+    find(name).map(Signal::as_raw)
+}
+
+/// The name of a signal of this machine. Real-time signals, and those that only one architecture has, are called by
+/// their number: `SIG34`.
+pub fn name(number: i32) -> String {
+    match SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number) {
+        Some((name, _)) => (*name).to_owned(),
+        None => format!("SIG{number}"),
+    }
+}
+
+fn find(name: &str) -> Option<Signal> {
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_signals_of_the_protocol_can_be_sent() {
+        assert_eq!(sendable("TERM"), Some(Signal::TERM));
+        assert_eq!(sendable("STOP"), None);
+        assert_eq!(sendable("SIGTERM"), None);
+        for name in SENDABLE {
+            assert!(sendable(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_survives_its_number() {
+        for (name, signal) in SIGNALS {
+            assert_eq!(super::name(signal.as_raw()), name);
+            assert_eq!(number(name), Some(signal.as_raw()));
+        }
+        assert_eq!((name(99), number("SIG99")), ("SIG99".to_owned(), None));
+    }
+}

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hop_proto::identity::Fingerprint;
+use hop_proto::identity::{Fingerprint, MalformedFingerprint};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -46,7 +46,7 @@ pub fn name(arch: Arch) -> String {
     format!("virtual-{}", arch.goarch())
 }
 
-/// Makes sure that the virtual router for `arch` runs and is enrolled.
+/// Makes sure that the virtual router for `arch` runs the agent of this `hop` and is enrolled.
 ///
 /// # Errors
 /// There is no agent or no qemu, or the agent did not start.
@@ -54,10 +54,13 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
     let name = name(arch);
     let _lock = lock(home)?;
     let inventory = Inventory::new(home);
-    if let Some(router) = find(&inventory, &name)?.filter(is_running) {
-        return Ok((router, Up::Running));
-    }
     let directory = home.virtual_router(&name);
+    if let Some(router) = find(&inventory, &name)?.filter(is_running) {
+        if runs_our_agent(&directory, arch) {
+            return Ok((router, Up::Running));
+        }
+        router.entry.process.map_or(Ok(()), stop).map_err(Error::io("end the old agent in", &directory))?;
+    }
     make_private(&directory)?;
     let started = start(home, arch, name, &directory).and_then(|router| match inventory.put(&router) {
         Ok(()) => Ok(router),
@@ -94,6 +97,12 @@ pub fn down(home: &Home, name: &str) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &directory)(error)),
         _ => Ok(()),
     }
+}
+
+/// False if the agent in `directory` is that of another `hop`, as after an update. A `hop` that carries none takes any.
+fn runs_our_agent(directory: &Path, arch: Arch) -> bool {
+    let Ok(ours) = arch.agent() else { return true };
+    fs::read(directory.join("hopd")).is_ok_and(|theirs| theirs == ours)
 }
 
 fn find(inventory: &Inventory, name: &str) -> Result<Option<Router>, Error> {
@@ -144,23 +153,19 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
         .process_group(0)
         .spawn()
         .map_err(Error::io("run", &qemu))?;
-    let ready = match child.stdout.take() {
+    let line = match child.stdout.take() {
         Some(stdout) => first_line(stdout),
         None => Err("it has no standard output".to_owned()),
     };
-    let ready =
-        ready.and_then(|line| serde_json::from_str::<Ready>(&line).map_err(|error| error.to_string()));
+    let ready = line.and_then(|line| Ready::parse(&line));
     let pid = i32::try_from(child.id()).unwrap_or_default();
     match (ready, started(pid)) {
-        (Ok(ready), Some(started)) => {
-            let fingerprint: Fingerprint = ready.fingerprint.parse().map_err(|_| Error::VirtualRouter {
-                name: name.clone(),
-                why: "it has no fingerprint".into(),
-            })?;
+        (Ok(Ready { address, fingerprint }), Some(started)) => {
             let process = Some(ProcessId { pid, started });
-            let entry =
-                Entry { address: ready.address, fingerprint, goarch: arch.goarch().to_owned(), process };
-            Ok(Router { name, entry })
+            Ok(Router {
+                name,
+                entry: Entry { address, fingerprint, goarch: arch.goarch().to_owned(), process },
+            })
         }
         (ready, _) => {
             // It may be hung as well as gone. Both calls fail only if it is gone.
@@ -175,10 +180,22 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
 }
 
 /// The line by which an agent says that it listens.
-#[derive(Deserialize)]
 struct Ready {
     address: String,
-    fingerprint: String,
+    fingerprint: Fingerprint,
+}
+
+impl Ready {
+    fn parse(line: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Line {
+            address: String,
+            fingerprint: String,
+        }
+        let Line { address, fingerprint } = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        let fingerprint = fingerprint.parse().map_err(|error: MalformedFingerprint| error.to_string())?;
+        Ok(Self { address, fingerprint })
+    }
 }
 
 /// The first line of a pipe, if it comes in time. A read from a pipe has no time limit, so a thread reads.

@@ -121,6 +121,14 @@ fn a_virtual_router_is_started_once_and_ended_once() {
     assert_eq!(desk.list()[0]["running"], true);
     assert_eq!(desk.list().as_array().unwrap().len(), 1);
 
+    // An agent of another hop is replaced.
+    let agent = desk.path("virtual/virtual-mips/hopd");
+    fs::remove_file(&agent).unwrap();
+    fs::write(&agent, "an older one").unwrap();
+    let updated = desk.run(&["virtual", "up", "--arch", "mips"]);
+    assert!(updated.stdout().starts_with("virtual-mips started at 127.0.0.1:"), "{}", updated.stdout());
+    assert_eq!(desk.run(&["info"]).code, 0);
+
     desk.run(&["virtual", "down", "nothing"]).assert_fails(125, "there is no router named nothing");
     let down = desk.run(&["virtual", "down", "virtual-mips"]);
     assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips ended\n", "", 0));

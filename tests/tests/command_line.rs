@@ -256,7 +256,7 @@ fn an_interrupted_build_is_ended_and_cleans_up() {
         assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
     }
     let script = format!(
-        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\ntrap 'echo >{}; exit 1' INT\necho >{}\nsleep 1000 & wait\n",
+        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\ntrap 'kill $!; echo >{}; exit 1' INT\necho >{}\nsleep 1000 & wait\n",
         interrupted.display(),
         builds.display()
     );

@@ -323,7 +323,7 @@ impl Directory {
     }
 }
 
-/// The controllers that may come in: a file with a fingerprint a line, read at each handshake, so that an edit counts
+/// The controllers that may come in: a file with a fingerprint a line, read at each handshake and call, so that an edit counts
 /// at once. No file means nobody.
 #[derive(Debug)]
 struct AuthorizedFile(PathBuf);

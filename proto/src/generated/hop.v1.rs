@@ -525,7 +525,7 @@ pub mod agent_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// What the router is and what this agent can do. Cheap: no job, no file, no lock.
+        /// What the router is and what this agent can do. Starts no job and changes nothing.
         pub async fn info(
             &mut self,
             request: impl tonic::IntoRequest<super::InfoRequest>,
@@ -582,7 +582,7 @@ pub mod agent_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AgentServer.
     #[async_trait]
     pub trait Agent: std::marker::Send + std::marker::Sync + 'static {
-        /// What the router is and what this agent can do. Cheap: no job, no file, no lock.
+        /// What the router is and what this agent can do. Starts no job and changes nothing.
         async fn info(
             &self,
             request: tonic::Request<super::InfoRequest>,

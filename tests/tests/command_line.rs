@@ -244,6 +244,14 @@ fn a_go_that_breaks_programs_is_refused() {
     ran.assert_fails(125, "go1.26.4 builds programs that crash on these routers");
 }
 
+/// Waits until somebody has written to a fifo.
+fn wait_for_writer(fifo: &std::path::Path) {
+    let (written, wait) = std::sync::mpsc::channel();
+    let fifo = fifo.to_owned();
+    std::thread::spawn(move || written.send(fs::read(fifo)));
+    wait.recv_timeout(hop_tests::PATIENCE).unwrap().unwrap();
+}
+
 #[test]
 fn an_interrupted_build_is_ended_and_cleans_up() {
     let desk = Desk::new();
@@ -256,7 +264,7 @@ fn an_interrupted_build_is_ended_and_cleans_up() {
         assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
     }
     let script = format!(
-        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\ntrap 'kill $!; echo >{}; exit 1' INT\necho >{}\nsleep 1000 & wait\n",
+        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\ntrap 'kill $!; echo >{}; exit 1' INT\nsleep 1000 &\necho >{}\nwait\n",
         interrupted.display(),
         builds.display()
     );
@@ -264,9 +272,9 @@ fn an_interrupted_build_is_ended_and_cleans_up() {
     fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let running = desk.hop().env("PATH", path).args(["run", "./examples/hello"]).start();
-    fs::read(&builds).unwrap();
+    wait_for_writer(&builds);
     running.signal(rustix::process::Signal::TERM);
-    fs::read(&interrupted).unwrap();
+    wait_for_writer(&interrupted);
     assert_eq!(running.wait_unread().code, 143);
 }
 

@@ -20,7 +20,6 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -28,8 +27,10 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use crate::enrolment::{Enrolment, Way};
 use crate::error::Error;
 use crate::inventory::Router;
+use crate::transport::Transport;
 
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,12 +85,16 @@ impl Connection {
 
     async fn connect(router: &Router, identity: &Identity) -> Result<Self, Error> {
         let address = &router.entry.address;
-        let unreachable =
-            |source| Error::Unreachable { router: router.name.clone(), address: address.clone(), source };
+        let unreachable = |source| {
+            let (router, address, enrolment) =
+                (router.name.clone(), address.clone(), &router.entry.enrolment);
+            match enrolment {
+                Some(Enrolment { way: Way::UntilReboot, .. }) => Error::AgentGone { router, address, source },
+                _ => Error::Unreachable { router, address, source },
+            }
+        };
         let pinned = router.entry.fingerprint;
-        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-        // Standard input is small and wanted now.
-        stream.set_nodelay(true).map_err(unreachable)?;
+        let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
         let config = tls::client_config(identity, pinned)
             .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
         let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
@@ -101,7 +106,14 @@ impl Connection {
                     pinned,
                 });
             }
-            Err(error) => return Err(Error::NotAnAgent { address: address.clone(), source: error.into() }),
+            Err(error) => {
+                // ssh may have said why nothing came.
+                return Err(match last_words.get().await {
+                    Some(said) => unreachable(io::Error::other(said)),
+                    None if is_nobody(&error) => unreachable(error),
+                    None => Error::NotAnAgent { address: address.clone(), source: error.into() },
+                });
+            }
         };
         let refusal = Arc::<OnceLock<rustls::Error>>::default();
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -182,6 +194,14 @@ impl Connection {
     }
 }
 
+/// True if the connection was closed without a word: a forwarded port behind which nobody listens.
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 fn is_wrong_key(error: &io::Error) -> bool {
     let wrong = rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
     tls_error(error).is_some_and(|error| *error == wrong)
@@ -194,7 +214,7 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 /// A stream that remembers what TLS said when it broke. TLS 1.3 lets a client believe that it is in before the server has
 /// looked at its key (RFC 8446, section 4.4.2.4), so a refusal comes out of the first read; and h2 makes text of it.
 struct Witness {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Transport>,
     refusal: Arc<OnceLock<rustls::Error>>,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hop_proto::identity::Fingerprint;
 use hop_proto::v1::Reason;
 
-use crate::elf;
+use crate::{elf, enrolment};
 
 /// A failure of Hop itself, or a program that cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub enum Error {
     AmbiguousRouter { known: String },
     #[error("{router} at {address} cannot be reached")]
     Unreachable { router: String, address: String, source: io::Error },
+    #[error("{router} at {address} cannot be reached; its agent was enrolled until the router's next reboot")]
+    AgentGone { router: String, address: String, source: io::Error },
     #[error("{router} at {address} did not answer within {}", humantime::format_duration(*.after))]
     NoAnswer { router: String, address: String, after: Duration },
     #[error("{router} at {address} has another key than the one that was enrolled ({pinned})")]
@@ -70,6 +72,9 @@ pub enum Error {
     NoQemu { name: String },
     #[error("{name} did not start: {why}")]
     VirtualRouter { name: String, why: String },
+
+    #[error(transparent)]
+    Enrolment(#[from] enrolment::Error),
 
     #[error("interrupted by SIG{signal}")]
     Interrupted { signal: &'static str },
@@ -107,6 +112,7 @@ impl Error {
             Self::NotBuilt { .. } | Self::NotMain { .. } => "not_built",
             Self::UnknownRouter { .. } | Self::AmbiguousRouter { .. } => "unknown_router",
             Self::Unreachable { .. } => "unreachable",
+            Self::AgentGone { .. } => "agent_gone",
             Self::NoAnswer { .. } => "no_answer",
             Self::WrongKey { .. } => "wrong_key",
             Self::NotAuthorized { .. } => "not_authorized",
@@ -129,6 +135,7 @@ impl Error {
             Self::Protocol { .. } => "protocol",
             Self::NotRunnable { .. } => "not_runnable",
             Self::NoAgents | Self::NoQemu { .. } | Self::VirtualRouter { .. } => "virtual_router",
+            Self::Enrolment(error) => error.reason(),
             Self::Interrupted { .. } => "interrupted",
         }
     }
@@ -136,6 +143,7 @@ impl Error {
     /// What to do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Enrolment(error) => return error.hint(),
             Self::NoGo(_) => "install Go (1.25, or 1.26.5 and later) and try again",
             Self::BrokenGo { .. } => {
                 "Go 1.26.0 to 1.26.4 must not be used for MIPS (golang.org/issue/77730, 81603): take 1.26.5 or later, \
@@ -143,16 +151,20 @@ impl Error {
             }
             Self::NotMain { .. } => "name a directory with `package main` in it",
             Self::UnknownRouter { .. } => {
-                "`hop virtual up` starts a virtual one, `hop virtual list` shows those there are"
+                "`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"
             }
             Self::AmbiguousRouter { .. } => "name one with -r, or in HOP_ROUTER",
             Self::Unreachable { .. } => "is the router on, is hopd running there, is the port right?",
+            Self::AgentGone { router, .. } => {
+                return Some(format!("if it was rebooted, `hop router add {router}` brings the agent back"));
+            }
             Self::NoAnswer { .. } => "--connect-timeout waits longer",
             Self::WrongKey { .. } => {
-                "nothing was sent. If the agent was installed anew, enrol it again; if not, somebody else answers there"
+                "nothing was sent. If the agent was installed anew, `hop router add` enrols it again; if not, somebody else \
+                 answers there"
             }
             Self::NotAuthorized { .. } => {
-                "add that fingerprint to the file that hopd was given as --authorized"
+                "a controller that it knows can say: hop router authorize ROUTER FINGERPRINT"
             }
             Self::NotAnAgent { .. } => "is the port right? hopd listens on 4670 unless told otherwise",
             Self::Incompatible { .. } => "use the hop and the hopd of one release",

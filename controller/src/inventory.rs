@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use hop_proto::identity::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use crate::enrolment::Enrolment;
 use crate::error::Error;
 use crate::home::{Home, make_private};
 
@@ -25,13 +26,16 @@ pub struct Router {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// `host:port`.
+    /// `host:port`, as seen from here; or from the router itself, if the connection rides in ssh.
     pub address: String,
     /// Fingerprint of the agent's key.
     #[serde(with = "text")]
     pub fingerprint: Fingerprint,
     /// Go's name for its machine: what `hop build` builds for.
     pub goarch: String,
+    /// How it was enrolled over ssh; nothing for one whose key was brought here by other means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<Enrolment>,
     /// The process that is the router, if it is a virtual one.
     #[serde(rename = "virtual", default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessId>,
@@ -92,6 +96,15 @@ impl Inventory {
         }
     }
 
+    /// The router with this name, or nothing.
+    ///
+    /// # Errors
+    /// The name is none, or the file cannot be read.
+    pub fn find(&self, name: &str) -> Result<Option<Router>, Error> {
+        Self::check_name(name)?;
+        Ok(read(&self.path(name))?.map(|entry| Router { name: name.to_owned(), entry }))
+    }
+
     /// The router that is meant when none is named: the only one, or `None` if there is none.
     ///
     /// # Errors
@@ -109,12 +122,7 @@ impl Inventory {
     /// # Errors
     /// The name is none, or the file cannot be written.
     pub fn put(&self, router: &Router) -> Result<(), Error> {
-        if !is_name(&router.name) {
-            return Err(Error::Usage(format!(
-                "{:?} is no name for a router: letters, digits, '.', '_' and '-', a letter or digit first",
-                router.name
-            )));
-        }
+        Self::check_name(&router.name)?;
         make_private(&self.directory)?;
         let path = self.path(&router.name);
         let text = toml::to_string(&router.entry)
@@ -124,6 +132,19 @@ impl Inventory {
             .and_then(|file| file.persist(&path).map_err(|error| error.error))
             .map(|_| ())
             .map_err(Error::io("write", &path))
+    }
+
+    /// Makes sure that a name is one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_name(name: &str) -> Result<(), Error> {
+        if is_name(name) {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "{name:?} is no name for a router: letters, digits, '.', '_' and '-', a letter or digit first"
+        )))
     }
 
     /// Forgets a router. Nothing happens if it is not there.
@@ -191,6 +212,7 @@ mod tests {
                 address: "127.0.0.1:4670".into(),
                 fingerprint: format!("SHA256:{}", "ab".repeat(32)).parse().unwrap(),
                 goarch: "mips".into(),
+                enrolment: None,
                 process: Some(ProcessId { pid: 7, started: 1234 }),
             },
         }

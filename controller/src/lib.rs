@@ -5,7 +5,8 @@
 //! - [`cli`]: the command line. [`commands`]: what each command does.
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
 //! - [`go`], [`program`], [`elf`]: from a package to a file that can run on the router.
-//! - [`connection`], [`session`]: to the agent, and one job there.
+//! - [`connection`], [`transport`], [`session`]: to the agent, and one job there.
+//! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output`], [`stdin`], [`interrupt`], [`progress`]: the terminal.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
@@ -14,6 +15,7 @@ pub mod commands;
 pub mod connection;
 pub mod elf;
 pub mod embedded;
+pub mod enrolment;
 pub mod error;
 pub mod go;
 pub mod home;
@@ -24,5 +26,7 @@ pub mod output;
 pub mod program;
 pub mod progress;
 pub mod session;
+pub mod ssh;
 pub mod stdin;
+pub mod transport;
 pub mod virtual_router;

@@ -164,7 +164,13 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
             let process = Some(ProcessId { pid, started });
             Ok(Router {
                 name,
-                entry: Entry { address, fingerprint, goarch: arch.goarch().to_owned(), process },
+                entry: Entry {
+                    address,
+                    fingerprint,
+                    goarch: arch.goarch().to_owned(),
+                    enrolment: None,
+                    process,
+                },
             })
         }
         (ready, _) => {

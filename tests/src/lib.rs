@@ -190,8 +190,13 @@ impl VirtualRouter {
 
     /// Writes an entry into the inventory of the home.
     pub fn enrol(&self, name: &str, address: &str, fingerprint: Fingerprint) {
-        let entry =
-            Entry { address: address.into(), fingerprint, goarch: self.stage.goarch().into(), process: None };
+        let entry = Entry {
+            address: address.into(),
+            fingerprint,
+            goarch: self.stage.goarch().into(),
+            enrolment: None,
+            process: None,
+        };
         Inventory::new(&self.home()).put(&Router { name: name.into(), entry }).unwrap();
     }
 

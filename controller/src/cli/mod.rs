@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use hop_proto::identity::Fingerprint;
+use hop_proto::limits::DEFAULT_PORT;
+
 use crate::connection::DEFAULT_TIMEOUT;
 use crate::embedded::Arch;
 use crate::error::Error;
@@ -46,6 +49,11 @@ pub enum Command {
     Build(Build),
     /// Show what a router is and what its agent can do
     Info(Info),
+    /// Enrol routers, and look after those that are enrolled
+    #[command(subcommand)]
+    Router(Router),
+    /// Show the fingerprint of this controller's key
+    Key,
     /// Start, end and list virtual routers, which run on this machine under qemu-user
     #[command(subcommand)]
     Virtual(Virtual),
@@ -148,6 +156,106 @@ pub struct Info {
     #[arg(long)]
     pub json: bool,
 }
+
+/// `hop router`.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Router {
+    /// Enrol a router over ssh: put an agent on it and exchange keys; again, without further words, after its reboot
+    Add(Box<Add>),
+    /// List the routers that are enrolled
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a router is and what its agent can do, as `hop info` does
+    Info {
+        /// Which one
+        name: Option<String>,
+        /// Give up if the router has not answered in this time
+        #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
+        connect_timeout: humantime::Duration,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at a router by ssh and by its agent, and say what is wrong (exit code 1) and what to do
+    Check {
+        /// Which one
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Replace a router's agent by that of this hop; its jobs end, its key stays
+    Upgrade {
+        /// Which one
+        name: Option<String>,
+    },
+    /// Take the agent off a router, so that nothing of Hop is left there, and forget the router
+    Remove {
+        /// Which one
+        name: String,
+        /// Also if other controllers use the agent
+        #[arg(long)]
+        all: bool,
+        /// Only forget it here; the router is not asked
+        #[arg(long, conflicts_with = "all")]
+        forget: bool,
+    },
+    /// Let another controller use a router
+    Authorize {
+        /// Which router
+        name: String,
+        /// What `hop key` shows there
+        fingerprint: Fingerprint,
+        /// Whose it is, for people
+        comment: Option<String>,
+    },
+}
+
+/// `hop router add`.
+#[derive(Args, Debug)]
+#[command(after_help = ADD_AFTER_HELP)]
+pub struct Add {
+    /// What to call it
+    pub name: String,
+    /// [user@]host[:port], or a Host of ~/.ssh/config (default: as it was enrolled before)
+    #[arg(value_name = "[USER@]HOST[:PORT]")]
+    pub destination: Option<String>,
+    /// Where this machine reaches the agent, if not at ssh's host
+    #[arg(long, value_name = "HOST:PORT")]
+    pub at: Option<String>,
+    /// Let connections ride in ssh; the agent listens on the router's loopback only
+    #[arg(long)]
+    pub via_ssh: bool,
+    /// The port on which the agent listens
+    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Keep everything in RAM: nothing is written to flash, and a reboot ends it
+    #[arg(long)]
+    pub until_reboot: bool,
+    /// Put the agent on flash, from where it comes back after a reboot
+    #[arg(long, conflicts_with = "until_reboot")]
+    pub install: bool,
+    /// Keep programs in this directory of the router, on a stick or a card, across reboots
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<String>,
+    /// An option for ssh, as ssh's own -o
+    #[arg(short = 'o', value_name = "SSH_OPTION")]
+    pub options: Vec<String>,
+    /// A key for ssh, as ssh's own -i
+    #[arg(short = 'i', value_name = "KEY")]
+    pub identity: Option<PathBuf>,
+    /// Without ssh: the key of an agent that knows this controller already, reached --at HOST:PORT
+    #[arg(long, requires = "at", conflicts_with_all = ["destination", "via_ssh", "until_reboot", "install", "store", "options", "identity"])]
+    pub fingerprint: Option<Fingerprint>,
+}
+
+const ADD_AFTER_HELP: &str = "\
+Without --install and --until-reboot the agent is installed if flash has room for it. ssh is the system's: its \
+configuration, agent, jump hosts and passwords work as usual.";
 
 /// `hop virtual`.
 #[derive(Debug, Subcommand)]

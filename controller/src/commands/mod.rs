@@ -2,6 +2,7 @@
 
 mod build;
 mod info;
+mod routers;
 mod run;
 mod virtual_routers;
 
@@ -32,6 +33,8 @@ pub fn run(command: Command) -> ExitCode {
             Command::Exec(options) => run::exec(home, options).await,
             Command::Build(options) => build::build(home, options).await,
             Command::Info(options) => info::info(home, options).await,
+            Command::Router(options) => routers::run(home, options).await,
+            Command::Key => print(&home.identity()?.fingerprint().to_string()).map(|()| ExitCode::Program(0)),
             Command::Virtual(options) => virtual_routers::run(home, options),
         }
     });

@@ -93,7 +93,7 @@ async fn execute_job(
                 build_program(&build, connection.router(), target, &progress).await?
             }
         };
-        Ok((connection, program))
+        Ok::<_, Error>((connection, program))
     };
     let (mut connection, program) = tokio::select! {
         prepared = preparing => prepared?,

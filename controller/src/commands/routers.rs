@@ -1,0 +1,212 @@
+//! `hop router`.
+
+use serde::Serialize;
+
+use super::{info, meant_router, print};
+use crate::cli::{self, Add};
+use crate::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
+use crate::error::Error;
+use crate::go::goarch;
+use crate::home::Home;
+use crate::inventory::{Entry, Inventory, Router};
+use crate::outcome::{ExitCode, say};
+use crate::program::target_of;
+use crate::ssh::{self, Destination};
+
+/// The exit code of a check that found something wrong: Hop itself did not fail.
+const FOUND: ExitCode = ExitCode::Program(1);
+
+const DONE: ExitCode = ExitCode::Program(0);
+
+/// Does one of the things that `hop router` can do.
+pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
+    let named = |name: Option<String>| -> Result<Router, Error> {
+        meant_router(home, name.as_deref())?.ok_or_else(|| Error::Usage("no router is enrolled".into()))
+    };
+    match options {
+        cli::Router::Add(options) => add(home, *options).await,
+        cli::Router::List { json } => list(home, json),
+        cli::Router::Info { name, connect_timeout, json } => {
+            let router = cli::RouterOptions { router: Some(named(name)?.name), connect_timeout };
+            info::info(home, cli::Info { router, json }).await
+        }
+        cli::Router::Check { name, json } => check(home, &named(name)?, json).await,
+        cli::Router::Upgrade { name } => {
+            let router = named(name)?;
+            let done = if enrolment::upgrade(home, &router).await? { "upgraded to" } else { "runs already" };
+            print(&format!("{} {done} hopd {}", router.name, env!("CARGO_PKG_VERSION")))?;
+            Ok(DONE)
+        }
+        cli::Router::Remove { name, all, forget } => remove(home, &name, all, forget).await,
+        cli::Router::Authorize { name, fingerprint, comment } => {
+            let router = Inventory::new(home).get(&name)?;
+            let comment = comment.unwrap_or_default().replace(['\n', '\r'], " ");
+            let done = match enrolment::authorize(&router, fingerprint, &comment).await? {
+                true => "may use",
+                false => "could already use",
+            };
+            print(&format!("{fingerprint} {done} {name}"))?;
+            if router.entry.enrolment.as_ref().is_some_and(|enrolment| !enrolment.via_ssh) {
+                let Entry { address, fingerprint, .. } = &router.entry;
+                say!("hop: there: hop router add {name} --at {address} --fingerprint {fingerprint}");
+            }
+            Ok(DONE)
+        }
+    }
+}
+
+async fn add(home: &Home, options: Add) -> Result<ExitCode, Error> {
+    let router = match options.fingerprint {
+        Some(fingerprint) => {
+            let address = options.at.unwrap_or_default();
+            let entry = Entry { address, fingerprint, goarch: String::new(), enrolment: None, process: None };
+            add_known(home, Router { name: options.name, entry }).await?
+        }
+        None => {
+            let name = options.name.clone();
+            enrolment::add(home, &name, &wish(home, options)?).await?
+        }
+    };
+    print(&format!("{} enrolled {}", router.name, how(&router.entry)))?;
+    Ok(DONE)
+}
+
+/// Adds a router whose key was brought here by other means, and which has ours.
+async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
+    Inventory::check_name(&router.name)?;
+    let (_, info) = Connection::open(&router, &home.identity()?, DEFAULT_TIMEOUT).await?;
+    let goarch = target_of(&info).and_then(goarch);
+    router.entry.goarch =
+        goarch.ok_or_else(|| Error::Incompatible { router: router.name.clone() })?.to_owned();
+    Inventory::new(home).put(&router)?;
+    Ok(router)
+}
+
+/// What the command line asks for; with no destination, what was asked for before.
+fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
+    let way = match (options.install, options.until_reboot) {
+        (true, _) => Some(Way::Install),
+        (_, true) => Some(Way::UntilReboot),
+        _ => None,
+    };
+    let Some(destination) = options.destination else {
+        let before = Inventory::new(home).find(&options.name)?;
+        let enrolment = before.and_then(|router| router.entry.enrolment).ok_or_else(|| {
+            Error::Usage(format!("{} is not enrolled over ssh, so it must be said where it is", options.name))
+        })?;
+        let before = Wish::from(enrolment);
+        return Ok(Wish { way: way.or(before.way), ..before });
+    };
+    let identity =
+        options.identity.as_deref().map(|path| ssh::absolute(path).map_err(Error::io("find", path)));
+    let ssh = Destination {
+        identity: identity.transpose()?,
+        options: options.options,
+        ..Destination::parse(&destination).map_err(enrolment::Error::from)?
+    };
+    let Add { port, via_ssh, at, store, .. } = options;
+    Ok(Wish { ssh, way, port, via_ssh, at, store })
+}
+
+async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {
+    let findings = enrolment::check(router, &home.identity()?).await;
+    if json {
+        // A list of strings and booleans always has its JSON.
+        print(&serde_json::to_string_pretty(&findings).unwrap_or_default())?;
+    } else {
+        for finding in &findings {
+            let mark = if finding.is_good { "ok" } else { "WRONG" };
+            print(&format!("{mark:<6} {:<11} {}", finding.what, finding.said))?;
+            if let Some(hint) = &finding.hint {
+                print(&format!("{:<18} hint: {hint}", ""))?;
+            }
+        }
+    }
+    Ok(if findings.iter().all(|finding| finding.is_good) { DONE } else { FOUND })
+}
+
+async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<ExitCode, Error> {
+    let inventory = Inventory::new(home);
+    let router = inventory.get(name)?;
+    if forget {
+        inventory.remove(name)?;
+        print(&format!("{name} forgotten; what is on it stays there"))?;
+        return Ok(DONE);
+    }
+    match enrolment::remove(home, &router, all).await? {
+        Removal::Removed => print(&format!("{name} removed; nothing of Hop is left on it"))?,
+        Removal::Shared(others) => {
+            let controllers = if others == 1 { "another controller uses" } else { "other controllers use" };
+            print(&format!(
+                "{name} removed; its agent stays, because {controllers} it (--all takes it off)"
+            ))?;
+        }
+    }
+    Ok(DONE)
+}
+
+/// A router as `hop router list` shows it.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    goarch: String,
+    address: String,
+    /// `install`, `until-reboot`, `virtual` (an agent on this machine) or `by hand`.
+    enrolled: &'static str,
+    via_ssh: bool,
+    ssh: Option<String>,
+    fingerprint: String,
+}
+
+impl From<Router> for Line {
+    fn from(Router { name, entry }: Router) -> Self {
+        let enrolled = match &entry.enrolment {
+            Some(Enrolment { way: Way::Install, .. }) => "install",
+            Some(Enrolment { way: Way::UntilReboot, .. }) => "until-reboot",
+            None if entry.process.is_some() => "virtual",
+            None => "by hand",
+        };
+        Self {
+            name,
+            enrolled,
+            goarch: entry.goarch,
+            address: entry.address,
+            via_ssh: entry.enrolment.as_ref().is_some_and(|enrolment| enrolment.via_ssh),
+            ssh: entry.enrolment.map(|enrolment| enrolment.ssh.host),
+            fingerprint: entry.fingerprint.to_string(),
+        }
+    }
+}
+
+fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
+    let lines: Vec<Line> = Inventory::new(home).list()?.into_iter().map(Line::from).collect();
+    if json {
+        // As above.
+        print(&serde_json::to_string_pretty(&lines).unwrap_or_default())?;
+        return Ok(DONE);
+    }
+    let mut text = format!("{:<18} {:<7} {:<28} {:<13} SSH", "NAME", "ARCH", "ADDRESS", "ENROLLED");
+    for line in &lines {
+        let address = if line.via_ssh { format!("{} in ssh", line.address) } else { line.address.clone() };
+        let ssh = line.ssh.as_deref().unwrap_or("-");
+        text.push_str(&format!(
+            "\n{:<18} {:<7} {address:<28} {:<13} {ssh}",
+            line.name, line.goarch, line.enrolled
+        ));
+    }
+    print(&text)?;
+    Ok(DONE)
+}
+
+/// Where it is reached and how long it stays, for people.
+fn how(entry: &Entry) -> String {
+    let address = &entry.address;
+    let Some(enrolment) = &entry.enrolment else { return format!("at {address}") };
+    let by =
+        if enrolment.via_ssh { format!("by ssh to {}", enrolment.ssh.host) } else { format!("at {address}") };
+    match enrolment.way {
+        Way::Install => format!("{by}: installed, comes back after a reboot"),
+        Way::UntilReboot => format!("{by}: until its next reboot"),
+    }
+}

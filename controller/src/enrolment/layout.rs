@@ -1,0 +1,144 @@
+//! Where an agent's files go on a router, and what starts it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::survey::{Flavour, Mount, Survey};
+
+/// How long an agent stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Everything is in RAM: nothing is written to flash, and a reboot ends it.
+    UntilReboot,
+    /// On flash or a disk: comes back after a reboot, and is started again when it dies.
+    Install,
+}
+
+/// What starts the agent at boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Starter {
+    /// Nothing.
+    None,
+    /// procd, by `/etc/init.d/hopd`; its list of what a firmware upgrade keeps is this file.
+    Procd {
+        /// Below keep.d.
+        keep: PathBuf,
+    },
+    /// DD-WRT runs this file.
+    BootHook(PathBuf),
+    /// DD-WRT runs what nvram holds as `rc_startup`.
+    Nvram,
+}
+
+/// Where everything is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How long it stays.
+    pub way: Way,
+    /// What starts it.
+    pub starter: Starter,
+    /// The agent's executable.
+    pub program: PathBuf,
+    /// Directory of its key and of the list of who may connect.
+    pub state: PathBuf,
+}
+
+/// Where DD-WRT's installation may be: JFFS, a partition for packages, or any disk.
+pub const DD_WRT_HOMES: &str = "/jffs/hop /opt/hop /tmp/mnt/*/hop";
+
+/// Bytes of flash beside the agent: key, settings, scripts, and what the file system itself needs for them.
+const FLASH_TO_SPARE: u64 = 64 * 1024;
+
+impl Layout {
+    /// In RAM, the same everywhere.
+    pub fn until_reboot() -> Self {
+        Self {
+            way: Way::UntilReboot,
+            starter: Starter::None,
+            program: "/tmp/hop/hopd".into(),
+            state: "/tmp/hop".into(),
+        }
+    }
+
+    /// On what survives a reboot, for an agent of `size` bytes.
+    ///
+    /// # Errors
+    /// [`Error::NoFlash`], [`Error::NothingPersistent`], [`Error::UnknownInit`].
+    pub fn install(survey: &Survey, host: &str, size: u64) -> Result<Self, Error> {
+        let (layout, mount) = match survey.flavour {
+            Flavour::OpenWrt => (Self::procd(""), survey.mount_of(Path::new("/overlay"))),
+            Flavour::RutOs => (Self::procd("/usr/local"), survey.mount_of(Path::new("/usr/local"))),
+            Flavour::DdWrt => {
+                let mount =
+                    dd_wrt_home(survey).ok_or_else(|| Error::NothingPersistent { host: host.to_owned() })?;
+                (Self::dd_wrt(&mount.place.join("hop")), Some(mount))
+            }
+            Flavour::Other => {
+                return Err(Error::UnknownInit { host: host.to_owned(), init: survey.init.clone() });
+            }
+        };
+        let Some(Mount { place, kind, size: Some((_, free)), .. }) = mount else { return Ok(layout) };
+        // jffs2 and ubifs compress: an agent takes a bit less than half of its size there.
+        let kind = match survey.mount_of(Path::new("/overlay")) {
+            Some(flash) if kind == "overlay" && flash.place == Path::new("/overlay") => &flash.kind,
+            _ => kind,
+        };
+        let needed =
+            FLASH_TO_SPARE + if matches!(kind.as_str(), "jffs2" | "ubifs") { size / 2 } else { size };
+        if *free < needed {
+            return Err(Error::NoFlash { host: host.to_owned(), place: place.clone(), needed, free: *free });
+        }
+        Ok(layout)
+    }
+
+    /// That of an agent whose executable was found at `program`.
+    pub fn of_existing(program: &Path) -> Self {
+        match program.to_str() {
+            Some("/usr/sbin/hopd") => Self::procd(""),
+            Some("/usr/local/usr/sbin/hopd") => Self::procd("/usr/local"),
+            Some("/tmp/hop/hopd") => Self::until_reboot(),
+            _ => Self::dd_wrt(program.parent().unwrap_or(program)),
+        }
+    }
+
+    fn procd(prefix: &str) -> Self {
+        Self {
+            way: Way::Install,
+            starter: Starter::Procd { keep: format!("{prefix}/lib/upgrade/keep.d/hopd").into() },
+            program: format!("{prefix}/usr/sbin/hopd").into(),
+            state: "/etc/hopd".into(),
+        }
+    }
+
+    fn dd_wrt(home: &Path) -> Self {
+        let starter = match home.to_str() {
+            Some("/jffs/hop") => Starter::BootHook("/jffs/etc/config/hopd.startup".into()),
+            Some("/opt/hop") => Starter::BootHook("/opt/etc/init.d/S95hopd".into()),
+            _ => Starter::Nvram,
+        };
+        Self { way: Way::Install, starter, program: home.join("hopd"), state: home.to_owned() }
+    }
+
+    /// What the boot hook of DD-WRT does. It waits for a disk that is found late (seconds), and it must not be waited for:
+    /// the boot goes on when a hook ends.
+    pub fn hook_script(&self) -> String {
+        let start = self.state.join("start");
+        format!(
+            "(i=0; while [ $i -lt 90 ]; do [ -f {0} ] && exec sh {0}; i=$((i+1)); sleep 1; done) </dev/null >/dev/null 2>&1 &",
+            start.display()
+        )
+    }
+}
+
+/// The best place on a DD-WRT: JFFS, else the partition for packages, else the first disk.
+fn dd_wrt_home(survey: &Survey) -> Option<&Mount> {
+    let writable =
+        |mount: &&Mount| mount.has("rw") && !matches!(mount.kind.as_str(), "ramfs" | "tmpfs" | "squashfs");
+    let at =
+        |place: &str| survey.mounts.iter().filter(writable).find(|mount| mount.place == Path::new(place));
+    let disk = || survey.mounts.iter().filter(writable).find(|mount| mount.place.starts_with("/tmp/mnt"));
+    at("/jffs").or_else(|| at("/opt")).or_else(disk)
+}

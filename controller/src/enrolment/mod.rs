@@ -1,0 +1,370 @@
+//! Enrolment: how a router and a controller come to know each other's keys, over the ssh login that the owner has.
+//!
+//! The story is [`add`]: look, decide, send the agent, try it there, put it in place, start it, connect, and only then
+//! remember it. What must stay true: a failure at any step, a link that is cut and a controller that is killed included,
+//! leaves nothing on the router and nothing in the inventory; and the keys come over the login, never over the wire.
+
+mod check;
+mod connect;
+mod error;
+mod layout;
+mod shell;
+mod survey;
+mod upkeep;
+
+use hop_proto::identity::{Fingerprint, Identity};
+use serde::{Deserialize, Serialize};
+
+pub use check::{Finding, check};
+pub use error::Error;
+pub use layout::Way;
+pub use upkeep::{Removal, authorize, remove, upgrade};
+
+use self::layout::{DD_WRT_HOMES, Layout, Starter};
+use self::shell::{Shell, Variables};
+use self::survey::{Agent, Survey, Unsuitable};
+use crate::embedded::Arch;
+use crate::error::Error as HopError;
+use crate::home::Home;
+use crate::interrupt::Interrupts;
+use crate::inventory::{Entry, Inventory, Router};
+use crate::outcome::say;
+use crate::ssh::{Destination, Said, quoted};
+
+const PLACE: &str = include_str!("scripts/place.sh");
+const START: &str = include_str!("scripts/start.sh");
+const AUTHORIZE: &str = include_str!("scripts/authorize.sh");
+const INIT_SCRIPT: &str = include_str!("files/hopd.init");
+const START_SCRIPT: &str = include_str!("files/start");
+
+/// Exit codes by which a shell says that a program cannot be executed (POSIX, 2.8.2), and the first that means a signal.
+const NOT_EXECUTABLE: std::ops::RangeInclusive<i32> = 126..=127;
+const SIGNALLED: i32 = 128;
+
+/// How a router was enrolled: all that it takes to do it again without a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// How long the agent stays.
+    pub way: Way,
+    /// The port on which it listens.
+    pub port: u16,
+    /// True if the connection rides in an ssh channel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub via_ssh: bool,
+    /// Where this machine reaches it, if not at ssh's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// The directory of its persistent store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The login.
+    pub ssh: Destination,
+}
+
+/// What is wished for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The login.
+    pub ssh: Destination,
+    /// How long the agent is to stay; `None`: as long as it can.
+    pub way: Option<Way>,
+    /// The port on which it is to listen.
+    pub port: u16,
+    /// The connection is to ride in an ssh channel, and nothing is to listen on the network.
+    pub via_ssh: bool,
+    /// Where this machine reaches it, if not at ssh's host.
+    pub at: Option<String>,
+    /// The directory of its persistent store.
+    pub store: Option<String>,
+}
+
+impl From<Enrolment> for Wish {
+    fn from(Enrolment { way, port, via_ssh, at, store, ssh }: Enrolment) -> Self {
+        Self { ssh, way: Some(way), port, via_ssh, at, store }
+    }
+}
+
+/// Enrols a router under `name`, in place of one with that name. Says on standard error what it does.
+///
+/// # Errors
+/// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.
+pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, HopError> {
+    Inventory::check_name(name)?;
+    if let Some(store) = wish.store.as_ref().filter(|store| !store.starts_with('/')) {
+        return Err(Error::RelativeStore { store: store.clone() }.into());
+    }
+    let identity = home.identity()?;
+    let shell = Shell::new(&wish.ssh)?;
+    let added = Adding { home, name, wish, identity: &identity, shell: &shell }.run().await;
+    shell.end().await;
+    added
+}
+
+/// One enrolment under way.
+struct Adding<'a> {
+    home: &'a Home,
+    name: &'a str,
+    wish: &'a Wish,
+    identity: &'a Identity,
+    shell: &'a Shell,
+}
+
+impl Adding<'_> {
+    async fn run(&self) -> Result<Router, HopError> {
+        let survey = look(self.shell).await?;
+        let [machine, system] = survey.describe();
+        say!("hop: {}: {machine}", self.name);
+        say!("hop: {}: {system}", self.name);
+        let host = &self.wish.ssh.host;
+        let size = |arch: Arch| arch.agent().map_or(0, |agent| agent.len() as u64);
+        let arch = survey.agent_for(size).map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
+        match survey.agents.first() {
+            Some(agent) => self.join(agent, arch).await,
+            None => self.place(&survey, arch).await,
+        }
+    }
+
+    /// Puts an agent where there is none.
+    async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, HopError> {
+        let agent = arch.agent()?;
+        let layout = self.choose(survey, agent.len() as u64)?;
+        // The name is made here: a router need not have mktemp.
+        let stage = format!("/tmp/hop-{}", random_name());
+        let guarded = Variables::default()
+            .set("homes", DD_WRT_HOMES)
+            .set("store", self.wish.store.as_deref().unwrap_or_default());
+        let mut interrupts = Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))?;
+        let guard = self.shell.guard(guarded, &stage).await?;
+        let placed = tokio::select! {
+            placed = self.place_in(&stage, &layout, arch, &agent, survey) => placed,
+            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+        };
+        let remembered = placed.and_then(|router| self.remember(router));
+        let cause = match remembered {
+            Ok((router, before)) => {
+                if guard.commit().await {
+                    return Ok(router);
+                }
+                self.forget(before)?;
+                return Err(HopError::Lost { router: self.name.to_owned(), source: None });
+            }
+            Err(cause) => cause,
+        };
+        if guard.undo().await {
+            return Err(cause);
+        }
+        Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
+    }
+
+    /// The wished way, or the one that lasts longer if there is room for it.
+    fn choose(&self, survey: &Survey, size: u64) -> Result<Layout, Error> {
+        let install = || Layout::install(survey, &self.wish.ssh.host, size);
+        match self.wish.way {
+            Some(Way::Install) => install(),
+            Some(Way::UntilReboot) => Ok(Layout::until_reboot()),
+            None => Ok(install().unwrap_or_else(|why| {
+                say!("hop: {}: {why}; so it is until the next reboot", self.name);
+                Layout::until_reboot()
+            })),
+        }
+    }
+
+    async fn place_in(
+        &self,
+        stage: &str,
+        layout: &Layout,
+        arch: Arch,
+        agent: &[u8],
+        survey: &Survey,
+    ) -> Result<Router, HopError> {
+        let version = env!("CARGO_PKG_VERSION");
+        say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
+        send(self.shell, stage, agent).await?;
+        try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
+        let variables = self.variables(stage, layout);
+        let said = self.shell.script("putting the agent in place", &variables, &[PLACE]).await?;
+        let fingerprint = read_fingerprint(&said)?;
+        self.shell.script("starting the agent", &variables, &[START]).await?;
+        self.reach(layout.way, fingerprint, arch).await
+    }
+
+    /// Adds this controller to an agent that is there already, and starts it if it does not run.
+    async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, HopError> {
+        let layout = Layout::of_existing(&agent.path);
+        if self.wish.way.is_some_and(|way| way != layout.way) {
+            let host = self.wish.ssh.host.clone();
+            return Err(Error::OtherWay { host, path: agent.path.clone() }.into());
+        }
+        say!("hop: {}: hopd {} is there, at {}", self.name, agent.version, agent.path.display());
+        if agent.version != env!("CARGO_PKG_VERSION") {
+            say!("hop: {}: `hop router upgrade` would make it {}", self.name, env!("CARGO_PKG_VERSION"));
+        }
+        let variables =
+            self.variables("/tmp/hop", &layout).set("fingerprint", self.identity.fingerprint().to_string());
+        let said = self.shell.script("adding this controller", &variables, &[AUTHORIZE]).await?;
+        let joined = async {
+            let command = format!(
+                "echo fingerprint $({} --fingerprint --key {}/key)",
+                layout.program.display(),
+                layout.state.display()
+            );
+            let fingerprint =
+                read_fingerprint(&self.shell.command("asking for its key", &command, b"").await?)?;
+            self.shell.script("starting the agent", &variables, &[START]).await?;
+            let router = self.reach(layout.way, fingerprint, arch).await?;
+            self.remember(router).map(|(router, _)| router)
+        };
+        let joined = joined.await;
+        if joined.is_err() && said.starts_with(b"added") {
+            // The failure that is told is the one that comes first.
+            let off = variables.set("controller", "");
+            let _ = self.shell.script("taking this controller off", &off, &[AUTHORIZE]).await;
+        }
+        joined
+    }
+
+    /// The variables of the scripts.
+    fn variables(&self, stage: &str, layout: &Layout) -> Variables {
+        let wish = self.wish;
+        let address = if wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
+        let listen = format!("{address}:{}", wish.port);
+        let store = wish.store.as_deref().unwrap_or_default();
+        let variables = Variables::default()
+            .set("stage", stage)
+            .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
+            .set("program", layout.program.to_string_lossy())
+            .set("state", layout.state.to_string_lossy())
+            .set("listen", &listen)
+            .set("store", store)
+            .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
+        match &layout.starter {
+            Starter::None => variables.set("starter", "none"),
+            Starter::Procd { keep } => variables
+                .set("starter", "procd")
+                .set("keep", keep.to_string_lossy())
+                .set("init_script", INIT_SCRIPT)
+                .set("config", configuration(&listen, store)),
+            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, store)
+                .set("starter", "boot-hook")
+                .set("hook", hook.to_string_lossy())
+                .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
+            Starter::Nvram => dd_wrt_variables(variables, &listen, store)
+                .set("starter", "nvram")
+                .set("hook_script", layout.hook_script()),
+        }
+    }
+
+    /// Connects, and so makes sure of both keys.
+    async fn reach(&self, way: Way, fingerprint: Fingerprint, arch: Arch) -> Result<Router, HopError> {
+        connect::reach(self.name, self.wish, way, fingerprint, arch.goarch(), self.identity, self.shell).await
+    }
+
+    /// Writes the inventory, and gives what was there under the name before.
+    fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), HopError> {
+        let inventory = Inventory::new(self.home);
+        let before = inventory.find(self.name)?.map(|router| router.entry);
+        inventory.put(&router)?;
+        Ok((router, before))
+    }
+
+    fn forget(&self, before: Option<Entry>) -> Result<(), HopError> {
+        let inventory = Inventory::new(self.home);
+        match before {
+            Some(entry) => inventory.put(&Router { name: self.name.to_owned(), entry }),
+            None => inventory.remove(self.name),
+        }
+    }
+}
+
+/// Finds out what the router is.
+async fn look(shell: &Shell) -> Result<Survey, Error> {
+    let said = shell.script("looking at the router", &Variables::default(), &[survey::SCRIPT]).await?;
+    Ok(Survey::parse(&said))
+}
+
+/// Sends an agent into `stage`, and makes sure that it arrived.
+async fn send(shell: &Shell, stage: &str, agent: &[u8]) -> Result<(), Error> {
+    let receive = format!("umask 077; echo $$ >{stage}/busy; exec cat >{stage}/hopd");
+    shell.command("sending the agent", &receive, agent).await?;
+    shell.command("sending the agent", &format!("chmod 755 {stage}/hopd"), b"").await?;
+    let (expected, found) = (sha256(agent), digest_of(shell, &format!("{stage}/hopd")).await?);
+    if found == expected { Ok(()) } else { Err(Error::Damaged { expected, found }) }
+}
+
+/// The digest of an agent's executable on the router, as hexadecimal digits. Where there is no sha256sum the agent counts
+/// what it is made of.
+async fn digest_of(shell: &Shell, path: &str) -> Result<String, Error> {
+    let said = shell.attempt(&format!("sha256sum {path} 2>/dev/null || {path} --digest")).await?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    Ok(text.split_whitespace().next().unwrap_or("nothing that can be read").to_owned())
+}
+
+fn sha256(content: &[u8]) -> String {
+    hexadecimal(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
+}
+
+/// Runs the agent's self-test on the router.
+async fn try_out(shell: &Shell, host: &str, stage: &str, survey: &Survey) -> Result<(), Error> {
+    let host = host.to_owned();
+    let tested = shell.attempt(&format!("{stage}/hopd --self-test --dir {stage}/test 2>&1")).await?;
+    let code = tested.status.code().unwrap_or(SIGNALLED);
+    if code == 0 {
+        return Ok(());
+    }
+    if NOT_EXECUTABLE.contains(&code) || code >= SIGNALLED {
+        if survey.is_mips64() {
+            return Err(Error::Unsuitable { host, why: Unsuitable::NoO32 });
+        }
+        let how = String::from_utf8_lossy(&tested.stdout).lines().last().unwrap_or_default().to_owned();
+        let how = if how.is_empty() { format!("it ended with {code}") } else { how };
+        return Err(Error::NotExecuted { host, source: Said(how) });
+    }
+    let text = String::from_utf8_lossy(&tested.stdout);
+    let failed =
+        text.lines().filter_map(|line| line.strip_prefix("FAILED")).map(|line| line.trim().to_owned());
+    Err(Error::SelfTest { host, failed: failed.collect() })
+}
+
+fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
+    let text = String::from_utf8_lossy(said);
+    let fingerprint = text.lines().find_map(|line| line.strip_prefix("fingerprint "));
+    fingerprint.and_then(|text| text.trim().parse().ok()).ok_or_else(|| Error::Step {
+        step: "reading the agent's key",
+        host: "the router".to_owned(),
+        source: Said::last_line(said),
+    })
+}
+
+/// `/etc/config/hopd`.
+fn configuration(listen: &str, store: &str) -> String {
+    let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
+    if !store.is_empty() {
+        text.push_str(&format!("\n\toption store '{store}'"));
+    }
+    text
+}
+
+fn dd_wrt_variables(variables: Variables, listen: &str, store: &str) -> Variables {
+    let settings = format!("listen={}\nstore={}", quoted(listen), quoted(store));
+    variables.set("start_script", START_SCRIPT).set("settings", settings)
+}
+
+/// Who this controller is, for the people who read the router's list: `user@host`.
+fn own_name() -> String {
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "hop".to_owned());
+    format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy()).replace(['\n', '\r'], " ")
+}
+
+/// Sixteen digits that nobody guesses, because others may write to a router's /tmp.
+fn random_name() -> String {
+    let mut bytes = [0; 8];
+    // Without random numbers there would have been no key either.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    hexadecimal(&bytes)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,23 @@
+# Stands by while a router is enrolled: should the controller, or the link to it, be gone before it says `commit`, all
+# that it has put here is removed. What it says on the way is a sign of life.
+#
+# In: stage, patience (seconds); the functions of stop.sh and remove.sh follow.
+
+umask 077
+mkdir "$stage" || exit 1
+# A shell whose read knows no time limit sees the end of the connection at least.
+limit=
+echo | { read -t 1 line; } 2>/dev/null && limit="-t $patience"
+echo ready
+while read $limit line; do
+	case $line in
+	commit)
+		rm -rf "$stage"
+		exit 0
+		;;
+	undo) break ;;
+	esac
+done
+# What still runs for this enrolment, an upload on a dead link perhaps, would go on after us.
+kill -9 "$(cat "$stage/busy" 2>/dev/null)" 2>/dev/null
+rm -rf "$stage"

@@ -1,0 +1,50 @@
+# Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
+#
+# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, store,
+# controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
+# installations: start_script, hook, hook_script.
+
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+place() {
+	echo $$ >"$stage/busy"
+	umask 022
+	mkdir -p "${program%/*}" || fail "cannot make ${program%/*}"
+	if [ "$way" = install ]; then
+		cp "$stage/hopd" "$program" || fail "cannot write $program: no space left?"
+		# What flash gives back is not always what it was given.
+		cmp "$stage/hopd" "$program" || fail "$program is not what was written to it"
+		rm "$stage/hopd"
+	else
+		mv "$stage/hopd" "$program" || fail "cannot write $program"
+	fi
+	chmod 755 "$program" || fail "cannot make $program executable"
+
+	umask 077
+	mkdir -p "$state" && chmod 700 "$state" || fail "cannot make $state"
+	echo "$controller" >"$state/authorized" || fail "cannot write $state/authorized: no space left?"
+	fingerprint=$("$program" --fingerprint --key "$state/key") || fail "cannot make a key in $state"
+
+	case $starter in
+	procd)
+		umask 022
+		mkdir -p "${keep%/*}" || fail "cannot make ${keep%/*}"
+		echo "$init_script" >/etc/init.d/hopd && chmod 755 /etc/init.d/hopd || fail "cannot write /etc/init.d/hopd: no space left?"
+		echo "$config" >/etc/config/hopd || fail "cannot write /etc/config/hopd: no space left?"
+		# What survives a firmware upgrade.
+		for file in "$keep" "$program" /etc/init.d/hopd /etc/rc.d/S95hopd /etc/rc.d/K05hopd /etc/config/hopd /etc/hopd/; do
+			echo "$file"
+		done >"$keep" || fail "cannot write $keep: no space left?"
+		;;
+	boot-hook | nvram)
+		echo "$start_script" >"$state/start" && chmod 700 "$state/start" || fail "cannot write $state/start: no space left?"
+		echo "$settings" >"$state/settings" || fail "cannot write $state/settings: no space left?"
+		;;
+	esac
+	sync
+	echo "fingerprint $fingerprint"
+}
+place </dev/null

@@ -1,0 +1,199 @@
+//! The shell of a router, over one ssh login: scripts with their variables, files, and the guard that undoes an
+//! enrolment which does not come to its end.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::task::JoinHandle;
+
+use super::Error;
+use crate::ssh::{Destination, Login, Said, quoted};
+
+/// Functions that end an agent, for the scripts that need them.
+pub const STOP: &str = include_str!("scripts/stop.sh");
+/// Removes all of Hop.
+pub const REMOVE: &str = include_str!("scripts/remove.sh");
+const GUARD: &str = include_str!("scripts/guard.sh");
+
+/// How often the guard on the router hears from us, and how long it does without: half a dozen signs of life may be lost.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+const GUARD_PATIENCE: u32 = 60;
+
+/// How long to wait for the guard's own work, which ends an agent (10 s at most) and removes files from flash.
+const UNDO_LIMIT: Duration = Duration::from_secs(45);
+
+/// Bytes that are read of what the guard says when it stands: `ready`, or the shell's complaint.
+const GUARD_SAYS: u64 = 256;
+
+/// Variables of a script, as the shell reads them.
+#[derive(Clone, Debug, Default)]
+pub struct Variables(String);
+
+impl Variables {
+    /// Adds one.
+    pub fn set(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.0.push_str(&format!("{name}={}\n", quoted(value.as_ref())));
+        self
+    }
+}
+
+/// A router that one is logged in to.
+pub struct Shell {
+    host: String,
+    login: Login,
+}
+
+impl Shell {
+    /// Prepares a login; the first script logs in.
+    ///
+    /// # Errors
+    /// There is no place for its socket.
+    pub fn new(destination: &Destination) -> Result<Self, Error> {
+        let login = Login::new(destination).map_err(Error::NoPlace)?;
+        Ok(Self { host: destination.host.clone(), login })
+    }
+
+    /// Runs a script and gives what it printed; `step` says what it does, as a noun.
+    ///
+    /// # Errors
+    /// [`Error::Step`] with its last words, or ssh's failure.
+    pub async fn script(
+        &self,
+        step: &'static str,
+        variables: &Variables,
+        body: &[&str],
+    ) -> Result<Vec<u8>, Error> {
+        let script = format!("{}{}", variables.0, body.concat());
+        let output = self.login.run("sh -s", script.as_bytes()).await?;
+        self.succeeded(step, output)
+    }
+
+    /// Runs one command with `input`, and gives what it printed.
+    ///
+    /// # Errors
+    /// As [`Shell::script`].
+    pub async fn command(&self, step: &'static str, command: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
+        let output = self.login.run(command, input).await?;
+        self.succeeded(step, output)
+    }
+
+    /// Runs one command and gives what it said and how it ended, whatever that is.
+    ///
+    /// # Errors
+    /// ssh's failure.
+    pub async fn attempt(&self, command: &str) -> Result<Output, Error> {
+        Ok(self.login.run(command, b"").await?)
+    }
+
+    fn succeeded(&self, step: &'static str, output: Output) -> Result<Vec<u8>, Error> {
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        Err(Error::Step { step, host: self.host.clone(), source: Said::last_line(said) })
+    }
+
+    /// Makes the directory `stage` and leaves a guard there.
+    ///
+    /// # Errors
+    /// As [`Shell::script`].
+    pub async fn guard(&self, variables: Variables, stage: &str) -> Result<Guard, Error> {
+        let variables = variables.set("stage", stage).set("patience", GUARD_PATIENCE.to_string());
+        // As a command and not as a script: its standard input is for the signs of life. Comments would only cost: a
+        // command has 9,000 bytes at most (dropbear's MAX_CMD_LEN).
+        let command = format!("{}{}", variables.0, without_comments(&[GUARD, STOP, REMOVE].concat()));
+        let mut child = self.login.start(&command, Stdio::piped()).map_err(Error::Ssh)?;
+        let failed = |said: &[u8]| Error::Step {
+            step: "making a directory in /tmp",
+            host: self.host.clone(),
+            source: Said::last_line(said),
+        };
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(failed(b"ssh has no pipes"));
+        };
+        let mut line = String::new();
+        // An empty line is as good as an error here.
+        let _ = BufReader::new(stdout.take(GUARD_SAYS)).read_line(&mut line).await;
+        if line.trim() != "ready" {
+            let mut said = Vec::new();
+            let _ = stderr.take(GUARD_SAYS).read_to_end(&mut said).await;
+            return Err(failed(&said));
+        }
+        let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+        let signs = tokio::spawn(async move {
+            let mut stdin = stdin;
+            loop {
+                tokio::select! {
+                    _ = &mut stopped => return Some(stdin),
+                    () = tokio::time::sleep(SIGN_OF_LIFE) => {}
+                }
+                // A link that is gone shows elsewhere, with more to say.
+                stdin.write_all(b"alive\n").await.ok()?;
+            }
+        });
+        Ok(Guard { child, signs, stop })
+    }
+
+    /// Logs out.
+    pub async fn end(self) {
+        self.login.end().await;
+    }
+}
+
+/// The guard on the router: dropped, or cut off, it removes what was put there.
+pub struct Guard {
+    child: Child,
+    signs: JoinHandle<Option<ChildStdin>>,
+    stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Guard {
+    /// What was put there stays. False if the guard cannot be told, and so will remove it.
+    pub async fn commit(self) -> bool {
+        self.finish(b"commit\n").await
+    }
+
+    /// Removes what was put there, now. False if it is not known to be gone.
+    pub async fn undo(self) -> bool {
+        self.finish(b"undo\n").await
+    }
+
+    async fn finish(mut self, word: &[u8]) -> bool {
+        // The task lives until it is told, or until its pipe breaks.
+        let _ = self.stop.send(());
+        let Ok(Some(mut stdin)) = self.signs.await else { return false };
+        if stdin.write_all(word).await.is_err() {
+            return false;
+        }
+        drop(stdin);
+        matches!(tokio::time::timeout(UNDO_LIMIT, self.child.wait()).await, Ok(Ok(status)) if status.success())
+    }
+}
+
+/// The same script in fewer bytes.
+fn without_comments(script: &str) -> String {
+    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_what_they_were() {
+        let variables = Variables::default().set("a", "it's").set("b", "two\nlines");
+        assert_eq!(variables.0, "a='it'\\''s'\nb='two\nlines'\n");
+    }
+
+    #[test]
+    fn the_guard_fits_into_a_command() {
+        let guard = without_comments(&[GUARD, STOP, REMOVE].concat());
+        assert!(guard.len() < 4000, "{} bytes", guard.len());
+        assert!(guard.contains("rm -rf /etc/hopd /tmp/hop\n") && !guard.contains("\n#"));
+    }
+}

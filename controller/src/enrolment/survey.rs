@@ -1,0 +1,354 @@
+//! What a router is, found out over an ssh login before anything is changed on it; and whether Hop can work there.
+
+use std::path::{Path, PathBuf};
+
+use crate::elf;
+use crate::embedded::Arch;
+
+/// The script that asks. It uses only what every flavour has.
+pub const SCRIPT: &str = include_str!("scripts/survey.sh");
+
+/// Bytes of memory that a router must have to spare beside the agent's own file: what the agent takes when it serves,
+/// and the reserve that it never gives away (8 MiB).
+const MEMORY_TO_SPARE: u64 = 10 << 20;
+
+/// The oldest kernel that the agent runs on: Rust's standard library and Go 1.24 both want 3.2.
+const OLDEST_KERNEL: (u32, u32) = (3, 2);
+
+/// The family of firmware, which decides where things are kept and how they are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// OpenWrt, and what is built from it and keeps its ways.
+    OpenWrt,
+    /// Teltonika's RutOS since 7.14: OpenWrt whose `/` is read-only, with `/etc` and `/usr/local` writable.
+    RutOs,
+    /// DD-WRT: settings in nvram, `/tmp` a ramfs, nothing that supervises.
+    DdWrt,
+    /// Something else with a shell.
+    Other,
+}
+
+impl Flavour {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenWrt => "OpenWrt",
+            Self::RutOs => "RutOS",
+            Self::DdWrt => "DD-WRT",
+            Self::Other => "Linux",
+        }
+    }
+}
+
+/// A mounted file system (a line of /proc/mounts).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where.
+    pub place: PathBuf,
+    /// Its type: tmpfs, ramfs, jffs2 …
+    pub kind: String,
+    /// Options, as the kernel lists them.
+    pub options: Vec<String>,
+    /// Bytes in all and bytes free, as df says; `None` for one that says nothing of itself, as ramfs does.
+    pub size: Option<(u64, u64)>,
+}
+
+impl Mount {
+    /// True if it has this option.
+    pub fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|one| one == option)
+    }
+}
+
+/// An agent that is on the router already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Its file.
+    pub path: PathBuf,
+    /// What it says of its version, or nothing if it does not run.
+    pub version: String,
+}
+
+/// What is known of a router.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// True if the login is root's.
+    pub is_root: bool,
+    /// `uname -m`. Both endians call themselves `mips`.
+    pub machine: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Its family.
+    pub flavour: Flavour,
+    /// "OpenWrt 22.03.5", as it calls itself.
+    pub firmware: String,
+    /// The name of process 1.
+    pub init: String,
+    /// "MIPS 24Kc V7.4".
+    pub cpu: String,
+    /// True if the kernel has found an FPU.
+    pub has_fpu: bool,
+    /// Bytes of memory in all.
+    pub memory: u64,
+    /// Bytes of memory that can be had.
+    pub memory_available: u64,
+    /// What is mounted.
+    pub mounts: Vec<Mount>,
+    /// Which of the programs that matter are there.
+    pub tools: Vec<String>,
+    /// Agents that are there.
+    pub agents: Vec<Agent>,
+    /// What programs here are made for; `None` if it cannot be told.
+    pub target: Option<elf::Target>,
+}
+
+/// Why Hop cannot work on a router.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say what the fields are")]
+pub enum Unsuitable {
+    #[error("the login is not root's, and only root may start programs there and see that they end")]
+    NotRoot,
+    #[error("it is {0}, and there are agents for 32-bit MIPS only")]
+    NotMips(String),
+    #[error("its kernel runs 64-bit programs and none for 32-bit MIPS (o32)")]
+    NoO32,
+    #[error("its kernel is Linux {0}, and 3.2 is the oldest that runs an agent")]
+    OldKernel(String),
+    #[error("/tmp is mounted noexec, so no program can run from it")]
+    NoExec,
+    #[error("/tmp is on {0} and not in RAM: programs would wear out the flash")]
+    NotInRam(String),
+    #[error("the agent needs {needed} bytes in /tmp, and {free} are free")]
+    NoRoom { needed: u64, free: u64 },
+    #[error("it has {available} bytes of memory to spare, and {needed} are needed")]
+    NoMemory { needed: u64, available: u64 },
+}
+
+impl Survey {
+    /// Reads what [`SCRIPT`] printed.
+    pub fn parse(output: &[u8]) -> Self {
+        let (text, binary) = split_binary(output);
+        let text = String::from_utf8_lossy(text);
+        let section = |name: &str| -> &str {
+            let start = format!("@{name}\n");
+            let begins = if text.starts_with(&start) {
+                Some(0)
+            } else {
+                text.find(&format!("\n{start}")).map(|at| at + 1)
+            };
+            let rest = begins.map_or("", |at| &text[at + start.len()..]);
+            let end = if rest.starts_with('@') { Some(0) } else { rest.find("\n@").map(|at| at + 1) };
+            &rest[..end.unwrap_or(rest.len())]
+        };
+        let uname: Vec<_> = section("uname").split_whitespace().collect();
+        let tools: Vec<String> = section("tools").lines().map(str::to_owned).collect();
+        let has = |tool: &str| tools.iter().any(|one| one == tool);
+        let is_dd_wrt =
+            section("system").trim() == "DD-WRT" || (has("nvram") && section("openwrt").is_empty());
+        // Before 7.14 RutOS has a writable `/`, as OpenWrt has, and is one for our purposes.
+        let is_rut_os =
+            has("mnf_info") && section("opkg").lines().any(|line| line.trim() == "dest root /usr/local");
+        let flavour = match () {
+            () if is_dd_wrt => Flavour::DdWrt,
+            () if is_rut_os => Flavour::RutOs,
+            () if !section("openwrt").is_empty() => Flavour::OpenWrt,
+            () => Flavour::Other,
+        };
+        let cpu = value(section("cpuinfo"), "cpu model", ':').unwrap_or_default();
+        let meminfo = section("meminfo");
+        Self {
+            is_root: section("user").trim() == "0",
+            // `uname -mrs` prints system, release, machine.
+            kernel: uname.get(1).copied().unwrap_or_default().to_owned(),
+            machine: uname.get(2).copied().unwrap_or_default().to_owned(),
+            flavour,
+            firmware: firmware(section("openwrt"), section("os-release"), section("version"), flavour),
+            init: section("init").trim().to_owned(),
+            cpu: cpu.split("  ").next().unwrap_or_default().to_owned(),
+            has_fpu: cpu.contains("FPU"),
+            memory: kibibytes(meminfo, "MemTotal").unwrap_or(0),
+            // MemAvailable came with Linux 3.14.
+            memory_available: kibibytes(meminfo, "MemAvailable")
+                .or_else(|| kibibytes(meminfo, "MemFree"))
+                .unwrap_or(0),
+            mounts: mounts(section("mounts"), section("df")),
+            agents: section("agent").lines().filter_map(agent).collect(),
+            target: target(binary),
+            tools,
+        }
+    }
+
+    /// True if this program is there.
+    pub fn has(&self, tool: &str) -> bool {
+        self.tools.iter().any(|one| one == tool)
+    }
+
+    /// The file system that holds `path`: the last one mounted on the longest part of it.
+    pub fn mount_of(&self, path: &Path) -> Option<&Mount> {
+        let holding = self.mounts.iter().filter(|mount| path.starts_with(&mount.place));
+        // Of several with the same length the last is on top, which is what max_by_key gives.
+        holding.max_by_key(|mount| mount.place.components().count())
+    }
+
+    /// The agent that can run there, after all that could keep it from running was looked at. `size` is its file's.
+    ///
+    /// # Errors
+    /// The first reason why none can.
+    pub fn agent_for(&self, size: impl Fn(Arch) -> u64) -> Result<Arch, Unsuitable> {
+        if !self.is_root {
+            return Err(Unsuitable::NotRoot);
+        }
+        let arch = self.arch()?;
+        let version: Vec<u32> =
+            self.kernel.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+        if let [major, minor, ..] = version[..]
+            && (major, minor) < OLDEST_KERNEL
+        {
+            return Err(Unsuitable::OldKernel(self.kernel.clone()));
+        }
+        let needed = size(arch);
+        if let Some(tmp) = self.mount_of(Path::new("/tmp")) {
+            if tmp.has("noexec") {
+                return Err(Unsuitable::NoExec);
+            }
+            if !matches!(tmp.kind.as_str(), "tmpfs" | "ramfs" | "rootfs") {
+                return Err(Unsuitable::NotInRam(tmp.kind.clone()));
+            }
+            if let Some((_, free)) = tmp.size
+                && free < needed
+                // The root of an initramfs says 0 of 0.
+                && tmp.size != Some((0, 0))
+            {
+                return Err(Unsuitable::NoRoom { needed, free });
+            }
+        }
+        let needed = needed + MEMORY_TO_SPARE;
+        if self.memory_available < needed {
+            return Err(Unsuitable::NoMemory { needed, available: self.memory_available });
+        }
+        Ok(arch)
+    }
+
+    fn arch(&self) -> Result<Arch, Unsuitable> {
+        match self.target {
+            Some(elf::Target { class: 1, data: 2, machine: 8 }) => Ok(Arch::Mips),
+            Some(elf::Target { class: 1, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
+            // A 64-bit userland may or may not run 32-bit programs; that the agent runs is what decides.
+            Some(elf::Target { class: 2, data: 2, machine: 8 }) => Ok(Arch::Mips),
+            Some(elf::Target { class: 2, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
+            Some(other) => Err(Unsuitable::NotMips(other.to_string())),
+            None => Err(Unsuitable::NotMips(self.machine.clone())),
+        }
+    }
+
+    /// True if its own programs are for 64-bit MIPS.
+    pub fn is_mips64(&self) -> bool {
+        self.target.is_some_and(|target| target.machine == 8 && target.class == 2)
+    }
+
+    /// Two lines for people.
+    pub fn describe(&self) -> [String; 2] {
+        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        let endian = match self.target {
+            Some(elf::Target { data: 2, .. }) => "big endian",
+            Some(elf::Target { data: 1, .. }) => "little endian",
+            _ => "unknown endianness",
+        };
+        let fpu = if self.has_fpu { "FPU" } else { "no FPU" };
+        let tmp = self.mount_of(Path::new("/tmp")).map_or_else(
+            || "/tmp is not mounted".to_owned(),
+            |mount| {
+                let flags: Vec<_> =
+                    ["nosuid", "nodev", "noexec"].into_iter().filter(|flag| mount.has(flag)).collect();
+                let flags = if flags.is_empty() { String::new() } else { format!(" ({})", flags.join(", ")) };
+                match mount.size {
+                    Some((total, free)) if total > 0 => {
+                        format!(
+                            "/tmp {}{flags}, {} of {} free",
+                            mount.kind,
+                            mebibytes(free),
+                            mebibytes(total)
+                        )
+                    }
+                    _ => format!("/tmp {}{flags}, without a limit", mount.kind),
+                }
+            },
+        );
+        let package_manager =
+            ["opkg", "apk"].into_iter().find(|tool| self.has(tool)).unwrap_or("no package manager");
+        [
+            format!(
+                "{}, {} ({endian}, {fpu}), Linux {}, {} of {} RAM available",
+                self.firmware,
+                if self.cpu.is_empty() { &self.machine } else { &self.cpu },
+                self.kernel,
+                mebibytes(self.memory_available),
+                mebibytes(self.memory)
+            ),
+            format!("{tmp}; init is {}; {package_manager}", self.init),
+        ]
+    }
+}
+
+/// The text, and the bytes after the line `@elf`.
+fn split_binary(output: &[u8]) -> (&[u8], &[u8]) {
+    const MARK: &[u8] = b"\n@elf\n";
+    match output.windows(MARK.len()).position(|window| window == MARK) {
+        Some(at) => (&output[..=at], &output[at + MARK.len()..]),
+        None => (output, &[]),
+    }
+}
+
+/// The value of the first line `key separator value`.
+fn value<'a>(text: &'a str, key: &str, separator: char) -> Option<&'a str> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(separator));
+    pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches(['"', '\'']))
+}
+
+fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
+    value(meminfo, name, ':')?.split_whitespace().next()?.parse::<u64>().ok().map(|number| number * 1024)
+}
+
+/// What the firmware calls itself, by the first of the files in which it does.
+fn firmware(openwrt: &str, os_release: &str, version: &str, flavour: Flavour) -> String {
+    let version = version.lines().next().unwrap_or_default();
+    match flavour {
+        Flavour::RutOs => format!("RutOS {version}"),
+        Flavour::DdWrt => format!("DD-WRT {version}").trim_end().to_owned(),
+        Flavour::OpenWrt | Flavour::Other => value(openwrt, "DISTRIB_DESCRIPTION", '=')
+            .or_else(|| value(os_release, "PRETTY_NAME", '='))
+            .unwrap_or(flavour.name())
+            .to_owned(),
+    }
+}
+
+fn mounts(mounts: &str, df: &str) -> Vec<Mount> {
+    // Filesystem, 1024-blocks, used, available, capacity, mounted on (POSIX df -P).
+    let size_of = |place: &str| {
+        let line = df.lines().rfind(|line| line.split_whitespace().nth(5) == Some(place))?;
+        let number = |at| line.split_whitespace().nth(at)?.parse::<u64>().ok().map(|number| number * 1024);
+        Some((number(1)?, number(3)?))
+    };
+    let mount = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let place = fields.next()?;
+        let kind = fields.next()?.to_owned();
+        let options = fields.next()?.split(',').map(str::to_owned).collect();
+        Some(Mount { place: place.into(), kind, options, size: size_of(place) })
+    };
+    mounts.lines().filter_map(mount).collect()
+}
+
+/// The target in an ELF header (elf(5)): EI_CLASS, EI_DATA, and e_machine in that byte order.
+fn target(header: &[u8]) -> Option<elf::Target> {
+    let header = header.first_chunk::<20>().filter(|header| header.starts_with(b"\x7fELF"))?;
+    let machine = [header[18], header[19]];
+    let machine = if header[5] == 2 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
+    Some(elf::Target { class: header[4], data: header[5], machine })
+}
+
+fn agent(line: &str) -> Option<Agent> {
+    let (path, version) = line.split_once(' ')?;
+    let version = version.strip_prefix("hopd ").unwrap_or_default().to_owned();
+    Some(Agent { path: path.into(), version })
+}

@@ -1,0 +1,300 @@
+//! The system's own `ssh`: how it is called, so that a user's configuration, agent, jump hosts and passwords work as usual.
+//!
+//! What must stay true: one login serves everything that is done on a router in one go, because a login costs such a CPU
+//! half a second and a user a password; and a link that is cut is noticed.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+
+/// Exit code by which ssh says that it failed itself (ssh(1)).
+const FAILED: i32 = 255;
+
+/// What is given to ssh unless the user's own options say otherwise: a link that is cut is noticed within 20 s, and the
+/// first connection is given up after as long as an agent's is.
+const DEFAULTS: [&str; 3] = ["ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=4"];
+
+/// How long the one login outlives the last use of it, should nobody end it (ssh_config(5)): seconds.
+const PERSIST: &str = "ControlPersist=60";
+
+/// Where to log in, in ssh's own words. The inventory keeps it, so that a router can be enrolled again without a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// `[user@]host`, or the name of a `Host` in the user's configuration.
+    pub host: String,
+    /// `-p`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `-i`, absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
+    /// `-o`, each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+/// What goes wrong with ssh itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no ssh.
+    #[error("cannot run ssh")]
+    Run(#[source] io::Error),
+    /// The login did not succeed, or the link broke.
+    #[error("ssh to {host} failed")]
+    Failed {
+        /// Where to.
+        host: String,
+        /// What ssh said.
+        source: Said,
+    },
+    /// The destination cannot be read.
+    #[error("{0:?} is not [user@]host[:port]")]
+    Malformed(String),
+}
+
+/// The words of another program, as the cause of an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Said(pub String);
+
+impl Said {
+    /// The last line of `output` that says something.
+    pub fn last_line(output: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(output);
+        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+        Self(line.unwrap_or("it said nothing").to_owned())
+    }
+}
+
+impl Destination {
+    /// Reads `[user@]host[:port]`; an IPv6 address with a port is in brackets.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let malformed = || Error::Malformed(text.to_owned());
+        let (user, place) = match text.rsplit_once('@') {
+            Some((user, place)) => (Some(user), place),
+            None => (None, text),
+        };
+        let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(malformed)?)),
+            // More than one colon is an IPv6 address without a port.
+            None if place.matches(':').count() == 1 => {
+                place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port)))
+            }
+            None => (place, None),
+        };
+        let port = port.map(str::parse).transpose().map_err(|_| malformed())?;
+        // A host that begins with a dash would be an option to ssh.
+        if host.is_empty()
+            || user == Some("")
+            || host.starts_with('-')
+            || text.starts_with('-')
+            || port == Some(0)
+        {
+            return Err(malformed());
+        }
+        let host = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
+        Ok(Self { host, port, identity: None, options: Vec::new() })
+    }
+
+    /// `ssh` with what the user said, up to and without the host.
+    fn command(&self) -> Command {
+        let mut command = Command::new("ssh");
+        command.kill_on_drop(true).args(self.arguments());
+        command
+    }
+
+    /// The options of an ssh command line that logs in there.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(port) = self.port {
+            words.extend(["-p".into(), port.to_string().into()]);
+        }
+        if let Some(identity) = &self.identity {
+            words.extend(["-i".into(), identity.into()]);
+        }
+        words.extend(self.options.iter().flat_map(|option| ["-o".into(), option.into()]));
+        words
+    }
+
+    /// The host's name or address as ssh understands it: aliases and `HostName` of the user's configuration resolved.
+    ///
+    /// # Errors
+    /// [`Error::Run`], or ssh cannot read its configuration.
+    pub async fn host_name(&self) -> Result<String, Error> {
+        let output = self.command().arg("-G").arg(&self.host).output().await.map_err(Error::Run)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let name = text.lines().find_map(|line| line.strip_prefix("hostname "));
+        name.map(str::to_owned).ok_or_else(|| self.failed(&output.stderr))
+    }
+
+    /// A channel to `address` as seen from the router: what is written to the child arrives there (`ssh -W`).
+    ///
+    /// # Errors
+    /// [`Error::Run`]. That nobody listens there shows in what the child says on standard error.
+    pub fn channel(&self, address: &str) -> Result<Child, Error> {
+        self.command()
+            .args(DEFAULTS.iter().flat_map(|option| ["-o", option]))
+            .args(["-o", "LogLevel=ERROR", "-W", address])
+            .arg(&self.host)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(Error::Run)
+    }
+
+    fn failed(&self, stderr: &[u8]) -> Error {
+        Error::Failed { host: self.host.clone(), source: Said::last_line(stderr) }
+    }
+}
+
+/// One login, over which several things are done.
+pub struct Login {
+    destination: Destination,
+    directory: TempDir,
+}
+
+impl Login {
+    /// Prepares; the first command logs in, and asks on the terminal what it must.
+    ///
+    /// # Errors
+    /// There is no place for a socket.
+    pub fn new(destination: &Destination) -> io::Result<Self> {
+        // Short: a socket's path has 107 bytes at most (unix(7)), and ssh appends 17 of its own while it makes one.
+        let directory = tempfile::Builder::new().prefix("hop-").rand_bytes(8).tempdir_in("/tmp")?;
+        Ok(Self { destination: destination.clone(), directory })
+    }
+
+    /// Runs a command of the router's shell, with `input` as its standard input, and waits for its end.
+    ///
+    /// # Errors
+    /// The login failed or the link broke; a command that fails is in the output's status.
+    pub async fn run(&self, command: &str, input: &[u8]) -> Result<Output, Error> {
+        let log = self.directory.path().join("stderr");
+        // A file and not a pipe: the process that keeps the login open inherits it and would keep a pipe from its end.
+        let stderr = File::create(&log).map_err(Error::Run)?;
+        let mut child = self.start(command, stderr.into())?;
+        let stdin = child.stdin.take();
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // What does not read its input to the end says by its exit code whether that was right.
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        let ((), output) = tokio::join!(write, child.wait_with_output());
+        let mut output = output.map_err(Error::Run)?;
+        output.stderr = std::fs::read(&log).map_err(Error::Run)?;
+        if output.status.code() == Some(FAILED) {
+            return Err(self.destination.failed(&output.stderr));
+        }
+        Ok(output)
+    }
+
+    /// Starts a command of the router's shell whose input and output the caller holds.
+    ///
+    /// # Errors
+    /// [`Error::Run`].
+    pub fn start(&self, command: &str, stderr: Stdio) -> Result<Child, Error> {
+        self.command()
+            .args(["-o", "ControlMaster=auto", "-o", PERSIST])
+            .args(self.destination.arguments())
+            .args(DEFAULTS.iter().flat_map(|option| ["-o", option]))
+            // No warning may be taken for what the router says.
+            .args(["-o", "LogLevel=ERROR", "-T"])
+            .arg(&self.destination.host)
+            .arg(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(Error::Run)
+    }
+
+    /// Logs out.
+    pub async fn end(self) {
+        let mut ssh = self.command();
+        ssh.args(self.destination.arguments()).args(["-O", "exit"]).arg(&self.destination.host);
+        ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // If there was no login, there is none to end.
+        let _ = ssh.status().await;
+    }
+
+    /// `ssh` by way of the one login. This comes before the user's options: of two, ssh takes the first.
+    fn command(&self) -> Command {
+        let mut path = OsString::from("ControlPath=");
+        path.push(self.directory.path().join("c"));
+        let mut command = Command::new("ssh");
+        command.kill_on_drop(true).arg("-o").arg(path);
+        command
+    }
+}
+
+/// A word that the router's shell reads as `text`, whatever is in it.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// An identity file as the inventory keeps it: it must mean the same in another directory.
+///
+/// # Errors
+/// The current directory is gone.
+pub fn absolute(identity: &Path) -> io::Result<PathBuf> {
+    std::path::absolute(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn destinations_are_read_as_ssh_users_write_them() {
+        for (text, host, port) in [
+            ("desk", "desk", None),
+            ("root@192.168.1.1", "root@192.168.1.1", None),
+            ("root@127.0.0.1:2222", "root@127.0.0.1", Some(2222)),
+            ("root@[fe80::1%eth0]:22", "root@fe80::1%eth0", Some(22)),
+            ("[::1]", "::1", None),
+            ("root@fd00::1", "root@fd00::1", None),
+        ] {
+            let destination = Destination::parse(text).unwrap();
+            assert_eq!((destination.host.as_str(), destination.port), (host, port), "{text}");
+        }
+        for wrong in [
+            "",
+            "@host",
+            "root@",
+            "host:",
+            "host:ssh",
+            "host:0",
+            "host:70000",
+            "-oProxyCommand=x",
+            "root@-x",
+            "[::1]22",
+        ] {
+            assert!(Destination::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_word_is_one_word() {
+        assert_eq!(quoted("it's a $HOME"), r"'it'\''s a $HOME'");
+    }
+
+    #[test]
+    fn what_ssh_said_last_is_the_cause() {
+        assert_eq!(Said::last_line(b"banner\r\nPermission denied.\r\n\n").0, "Permission denied.");
+    }
+}

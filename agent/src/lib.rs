@@ -2,7 +2,8 @@
 //!
 //! From the outside in:
 //!
-//! - [`options`], [`log`], [`self_test`]: the command line and what it can ask for.
+//! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
+//! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
 //! - [`server`]: listens, authenticates, bounds connections, ends in order.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`job`]: one run of a program, from its admission to its outcome.
@@ -21,8 +22,11 @@ pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod output;
+pub mod pid_file;
+pub mod print;
 pub mod self_test;
 pub mod server;
 pub mod service;
 pub mod store;
+pub mod supervisor;
 pub mod tree;

@@ -4,7 +4,7 @@ use std::env;
 use std::process::ExitCode;
 
 use hopd::options::{self, Command};
-use hopd::{log, self_test, server};
+use hopd::{log, print, self_test, server, supervisor};
 
 fn main() -> ExitCode {
     let command = match options::parse(env::args_os()) {
@@ -20,8 +20,11 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::SelfTest { directory } => self_test::run(&directory),
+        Command::Fingerprint { key } => print::fingerprint(&key),
+        Command::Digest => print::digest(),
+        Command::Supervise(supervision) => supervisor::run(&supervision),
         Command::Serve(options) => {
-            log::start();
+            log::start(options.log.clone());
             match server::run(options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => log::fatal(&error),

@@ -26,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::job::Jobs;
 use crate::options::Options;
+use crate::pid_file::{self, PidFile};
 use crate::service;
 use crate::store::Store;
 use crate::tree;
@@ -75,6 +76,9 @@ pub enum Error {
     /// The agent has no key.
     #[error(transparent)]
     Identity(#[from] identity::Error),
+    /// The pid file is another agent's, or cannot be written.
+    #[error(transparent)]
+    PidFile(#[from] pid_file::Error),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
@@ -96,6 +100,7 @@ pub fn run(options: Options) -> Result<(), Error> {
 
 async fn serve(options: Options) -> Result<(), Error> {
     let directory = Directory::take(options.directory)?;
+    let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
     let identity = Identity::load_or_create(&options.key)?;
     let authorized = Arc::new(AuthorizedFile(options.authorized));
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
@@ -123,6 +128,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     tracing::info!("stopping");
     doors.jobs.stop().await;
     doors.close().await;
+    // It may be in there.
+    drop(pid_file);
     directory.remove()
 }
 

@@ -239,9 +239,6 @@ pub struct Add {
     /// Put the agent on flash, from where it comes back after a reboot
     #[arg(long, conflicts_with = "until_reboot")]
     pub install: bool,
-    /// Keep programs in this directory of the router, on a stick or a card, across reboots
-    #[arg(long, value_name = "DIR")]
-    pub store: Option<String>,
     /// An option for ssh, as ssh's own -o
     #[arg(short = 'o', value_name = "SSH_OPTION")]
     pub options: Vec<String>,
@@ -249,7 +246,7 @@ pub struct Add {
     #[arg(short = 'i', value_name = "KEY")]
     pub identity: Option<PathBuf>,
     /// Without ssh: the key of an agent that knows this controller already, reached --at HOST:PORT
-    #[arg(long, requires = "at", conflicts_with_all = ["destination", "via_ssh", "until_reboot", "install", "store", "options", "identity"])]
+    #[arg(long, requires = "at", conflicts_with_all = ["destination", "via_ssh", "until_reboot", "install", "options", "identity"])]
     pub fingerprint: Option<Fingerprint>,
 }
 

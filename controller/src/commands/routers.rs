@@ -105,8 +105,8 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
         options: options.options,
         ..Destination::parse(&destination).map_err(enrolment::Error::from)?
     };
-    let Add { port, via_ssh, at, store, .. } = options;
-    Ok(Wish { ssh, way, port, via_ssh, at, store })
+    let Add { port, via_ssh, at, .. } = options;
+    Ok(Wish { ssh, way, port, via_ssh, at, store: None })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {

@@ -85,7 +85,7 @@ pub enum Error {
     /// The address is taken or not ours.
     #[error("cannot listen on {0}")]
     Listen(std::net::SocketAddr, #[source] io::Error),
-    /// The runtime, a signal handler or standard output does not work.
+    /// The runtime does not work, or the kernel does not tell the address.
     #[error("cannot start")]
     Start(#[from] io::Error),
 }
@@ -145,8 +145,9 @@ async fn received(signal: &mut io::Result<Signal>) {
 fn announce(listener: &TcpListener, fingerprint: Fingerprint) -> Result<(), Error> {
     let address = listener.local_addr()?;
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")?;
-    stdout.flush()?;
+    // Whoever started the agent may be gone when a supervisor starts it again, and that is no reason not to serve.
+    let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
+        .and_then(|()| stdout.flush());
     tracing::info!(%address, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
     Ok(())
 }

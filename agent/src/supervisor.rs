@@ -47,7 +47,7 @@ pub fn run(supervision: &Supervision) -> ExitCode {
     let mut wait = FIRST_WAIT;
     loop {
         let started = Instant::now();
-        let end = match start(Command::new(program).args(args)) {
+        let end = match start(Command::new(program).args(args), &signals) {
             Ok(agent) => match watch(agent, &signals) {
                 (status, Told::ToStop) => return code(status),
                 (status, Told::Nothing) if status.success() => return ExitCode::SUCCESS,
@@ -66,15 +66,17 @@ pub fn run(supervision: &Supervision) -> ExitCode {
     }
 }
 
-fn start(command: &mut Command) -> io::Result<Child> {
+fn start(command: &mut Command, signals: &Signals) -> io::Result<Child> {
     let supervisor = rustix::process::getpid();
+    let signals = Signals(signals.0);
     let stop_with_supervisor = move || {
+        // A mask is inherited, and an agent that does not hear TERM could not be stopped.
+        signals.unblock();
         set_parent_process_death_signal(Some(Signal::TERM))?;
         // The supervisor may have died before that was set.
         if getppid() == Some(supervisor) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
-    // SAFETY: between fork and exec the closure makes two system calls and touches no memory that a lock guards.
-    // std unblocks all signals in the child.
+    // SAFETY: between fork and exec the closure makes three system calls and touches no memory that a lock guards.
     unsafe { command.pre_exec(stop_with_supervisor) };
     command.spawn()
 }
@@ -89,7 +91,9 @@ enum Told {
 fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Told) {
     let mut told = Told::Nothing;
     // Not reaped yet, so the number is the agent's; and a signal to a process that has ended is nothing.
-    let tell = |agent: &Child, signal| _ = kill_process(Pid::from_child(agent), signal);
+    let tell = |agent: &Child, signal| {
+        let _ = kill_process(Pid::from_child(agent), signal);
+    };
     loop {
         // Before each wait: a child may have ended before its signal was waited for, and the kernel merges signals.
         if let Ok(Some(status)) = agent.try_wait() {
@@ -137,6 +141,11 @@ impl Signals {
             libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             Self(set)
         }
+    }
+
+    fn unblock(&self) {
+        // SAFETY: the pointer is to a live set, and the old mask is not asked for.
+        unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const self.0, std::ptr::null_mut()) };
     }
 
     fn next(&self) -> libc::c_int {

@@ -185,7 +185,7 @@ impl Login {
         let log = self.directory.path().join("stderr");
         // A file and not a pipe: the process that keeps the login open inherits it and would keep a pipe from its end.
         let stderr = File::create(&log).map_err(Error::Run)?;
-        let mut child = self.start(command, stderr.into())?;
+        let mut child = self.shell(command).stderr(stderr).spawn().map_err(Error::Run)?;
         let stdin = child.stdin.take();
         let write = async {
             if let Some(mut stdin) = stdin {
@@ -202,13 +202,19 @@ impl Login {
         Ok(output)
     }
 
-    /// Starts a command of the router's shell whose input and output the caller holds.
+    /// Starts a command of the router's shell whose input and output the caller holds, and which a Ctrl-C here does not
+    /// reach. There must have been a login: one that asks for a password could not ask.
     ///
     /// # Errors
     /// [`Error::Run`].
-    pub fn start(&self, command: &str, stderr: Stdio) -> Result<Child, Error> {
-        self.command()
-            .args(["-o", "ControlMaster=auto", "-o", PERSIST])
+    pub fn start_apart(&self, command: &str) -> Result<Child, Error> {
+        self.shell(command).process_group(0).stderr(Stdio::piped()).spawn().map_err(Error::Run)
+    }
+
+    /// A command of the router's shell, with pipes for its input and output.
+    fn shell(&self, command: &str) -> Command {
+        let mut ssh = self.command();
+        ssh.args(["-o", "ControlMaster=auto", "-o", PERSIST])
             .args(self.destination.arguments())
             .args(DEFAULTS.iter().flat_map(|option| ["-o", option]))
             // No warning may be taken for what the router says.
@@ -216,10 +222,8 @@ impl Login {
             .arg(&self.destination.host)
             .arg(command)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .map_err(Error::Run)
+            .stdout(Stdio::piped());
+        ssh
     }
 
     /// Logs out.

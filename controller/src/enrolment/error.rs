@@ -43,7 +43,13 @@ pub enum Error {
     #[error("there is no agent on {host} any more")]
     NoAgent { host: String },
     #[error("{cause}; and what had been put on {host} could not be removed")]
-    NotUndone { cause: Box<crate::error::Error>, host: String },
+    NotUndone {
+        #[source]
+        cause: Box<crate::error::Error>,
+        host: String,
+    },
+    #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
+    UnderWay { host: String },
     #[error("cannot make a place for the ssh login")]
     NoPlace(#[source] io::Error),
 }
@@ -55,7 +61,7 @@ impl Error {
             Self::Ssh(_) | Self::NoPlace(_) => "ssh",
             Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
             Self::NoFlash { .. } | Self::NothingPersistent { .. } => "no_flash",
-            Self::OtherWay { .. } => "enrolled_already",
+            Self::OtherWay { .. } | Self::UnderWay { .. } => "enrolled_already",
             Self::RelativeStore { .. } => "usage",
             Self::Damaged { .. } => "damaged",
             Self::NotExecuted { .. } | Self::SelfTest { .. } => "self_test",
@@ -94,6 +100,7 @@ impl Error {
             Self::OtherWay { .. } => {
                 "`hop router remove` takes it off first; or leave out --install, --until-reboot and --store to share it"
             }
+            Self::UnderWay { .. } => "wait a minute: one that was cut off is undone by then",
             Self::Damaged { .. } => "try again; if it happens twice, the router's memory is bad",
             Self::NotExecuted { .. } => {
                 "the kernel refuses what it should run: please report it with the output of `hop router check`"

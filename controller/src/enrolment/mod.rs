@@ -119,6 +119,9 @@ impl Adding<'_> {
         let host = &self.wish.ssh.host;
         let size = |arch: Arch| arch.agent().map_or(0, |agent| agent.len() as u64);
         let arch = survey.agent_for(size).map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
+        if survey.is_guarded {
+            return Err(Error::UnderWay { host: host.clone() }.into());
+        }
         match survey.agents.first() {
             Some(agent) => self.join(agent, arch).await,
             None => self.place(&survey, arch).await,

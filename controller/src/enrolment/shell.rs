@@ -1,7 +1,7 @@
 //! The shell of a router, over one ssh login: scripts with their variables, files, and the guard that undoes an
 //! enrolment which does not come to its end.
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -103,8 +103,12 @@ impl Shell {
         let variables = variables.set("stage", stage).set("patience", GUARD_PATIENCE.to_string());
         // As a command and not as a script: its standard input is for the signs of life. Comments would only cost: a
         // command has 9,000 bytes at most (dropbear's MAX_CMD_LEN).
-        let command = format!("{}{}", variables.0, without_comments(&[GUARD, STOP, REMOVE].concat()));
-        let mut child = self.login.start(&command, Stdio::piped()).map_err(Error::Ssh)?;
+        let command = format!(
+            "{}{}",
+            variables.0,
+            without_comments(&[GUARD, STOP, REMOVE, "rm -rf \"$stage\"\n"].concat())
+        );
+        let mut child = self.login.start_apart(&command)?;
         let failed = |said: &[u8]| Error::Step {
             step: "making a directory in /tmp",
             host: self.host.clone(),

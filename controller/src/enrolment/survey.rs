@@ -98,6 +98,8 @@ pub struct Survey {
     pub tools: Vec<String>,
     /// Agents that are there.
     pub agents: Vec<Agent>,
+    /// True if a guard stands by: another enrolment is under way, or will be undone.
+    pub is_guarded: bool,
     /// What programs here are made for; `None` if it cannot be told.
     pub target: Option<elf::Target>,
 }
@@ -173,6 +175,7 @@ impl Survey {
                 .unwrap_or(0),
             mounts: mounts(section("mounts"), section("df")),
             agents: section("agent").lines().filter_map(agent).collect(),
+            is_guarded: !section("guard").is_empty(),
             target: target(binary),
             tools,
         }

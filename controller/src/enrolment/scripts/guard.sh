@@ -5,6 +5,8 @@
 
 umask 077
 mkdir "$stage" || exit 1
+# As long as this lives, nobody else may build on what it may yet remove.
+echo $$ >"$stage/guard"
 # A shell whose read knows no time limit sees the end of the connection at least.
 limit=
 echo | { read -t 1 line; } 2>/dev/null && limit="-t $patience"
@@ -20,4 +22,3 @@ while read $limit line; do
 done
 # What still runs for this enrolment, an upload on a dead link perhaps, would go on after us.
 kill -9 "$(cat "$stage/busy" 2>/dev/null)" 2>/dev/null
-rm -rf "$stage"

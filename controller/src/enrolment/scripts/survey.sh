@@ -23,6 +23,11 @@ section tools
 for tool in procd ubus uci opkg apk nvram mnf_info sha256sum md5sum; do
 	command -v $tool >/dev/null 2>&1 && echo $tool
 done
+section guard
+for file in /tmp/hop-*/guard; do
+	pid=$(cat "$file" 2>/dev/null)
+	[ -n "$pid" ] && [ -e "/proc/$pid" ] && echo "$file"
+done
 section agent
 for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd /jffs/hop/hopd /opt/hop/hopd /tmp/mnt/*/hop/hopd /tmp/hop/hopd; do
 	[ -x "$file" ] && echo "$file" "$("$file" --version 2>/dev/null)"

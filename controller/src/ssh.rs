@@ -156,7 +156,10 @@ impl Destination {
     }
 
     fn failed(&self, stderr: &[u8]) -> Error {
-        Error::Failed { host: self.host.clone(), source: Said::last_line(stderr) }
+        // By way of a login that was there, ssh ends without a word when the link breaks.
+        let said =
+            if stderr.is_empty() { Said("the connection broke".to_owned()) } else { Said::last_line(stderr) };
+        Error::Failed { host: self.host.clone(), source: said }
     }
 }
 

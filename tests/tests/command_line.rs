@@ -307,8 +307,26 @@ fn what_cannot_be_used_is_refused_before_anything_happens() {
 fn the_help_in_the_docs_is_the_help_of_the_program() {
     let desk = Desk::new();
     let mut text = "# Commands\n\nThe help of every command, as the program prints it.\n".to_owned();
-    let commands =
-        ["", "run", "exec", "build", "info", "virtual", "virtual up", "virtual down", "virtual list"];
+    let commands = [
+        "",
+        "run",
+        "exec",
+        "build",
+        "info",
+        "router",
+        "router add",
+        "router list",
+        "router info",
+        "router check",
+        "router upgrade",
+        "router remove",
+        "router authorize",
+        "key",
+        "virtual",
+        "virtual up",
+        "virtual down",
+        "virtual list",
+    ];
     for command in commands {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         // Help is wrapped to the terminal; without one, to a fixed width.
@@ -384,12 +402,14 @@ fn the_reasons_in_the_specification_are_those_of_the_code() {
     let (_, rest) = text.split_once("Reasons: ").unwrap();
     let (list, _) = rest.split_once(".\n").unwrap();
     let mut listed: Vec<_> = list.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect();
-    let code = ["error.rs", "outcome.rs"]
+    let code = ["error.rs", "outcome.rs", "enrolment/error.rs"]
         .map(|name| fs::read_to_string(root().join("controller/src").join(name)).unwrap());
-    let (_, reasons) = code[0].split_once("fn reason(&self)").unwrap();
-    let (reasons, _) = reasons.split_once("fn hint(&self)").unwrap();
     let words = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let mut known = words(reasons);
+    let reasons = |code: &str| {
+        let (_, reasons) = code.split_once("fn reason(&self)").unwrap();
+        words(reasons.split_once("fn hint(&self)").unwrap().0)
+    };
+    let mut known = [reasons(&code[0]), reasons(&code[2])].concat();
     known.extend(
         code[1]
             .split("status.reason = Some(\"")

@@ -222,7 +222,7 @@ pub struct Add {
     /// What to call it
     pub name: String,
     /// [user@]host[:port], or a Host of ~/.ssh/config (default: as it was enrolled before)
-    #[arg(value_name = "[USER@]HOST[:PORT]")]
+    #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
     /// Where this machine reaches the agent, if not at ssh's host
     #[arg(long, value_name = "HOST:PORT")]

@@ -106,7 +106,7 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
         ..Destination::parse(&destination).map_err(enrolment::Error::from)?
     };
     let Add { port, via_ssh, at, .. } = options;
-    Ok(Wish { ssh, way, port, via_ssh, at, store: None })
+    Ok(Wish { ssh, way, port, via_ssh, at })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {

@@ -26,8 +26,6 @@ pub enum Error {
     UnknownInit { host: String, init: String },
     #[error("{host} has an agent already, at {}", .path.display())]
     OtherWay { host: String, path: PathBuf },
-    #[error("the store {store} is not an absolute path")]
-    RelativeStore { store: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
     Damaged { expected: String, found: String },
     #[error("the agent does not run on {host}")]
@@ -62,7 +60,6 @@ impl Error {
             Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
             Self::NoFlash { .. } | Self::NothingPersistent { .. } => "no_flash",
             Self::OtherWay { .. } | Self::UnderWay { .. } => "enrolled_already",
-            Self::RelativeStore { .. } => "usage",
             Self::Damaged { .. } => "damaged",
             Self::NotExecuted { .. } | Self::SelfTest { .. } => "self_test",
             Self::Step { .. } | Self::NotListening { .. } => "enrolment",
@@ -98,7 +95,7 @@ impl Error {
             }
             Self::UnknownInit { .. } => "--until-reboot needs none",
             Self::OtherWay { .. } => {
-                "`hop router remove` takes it off first; or leave out --install, --until-reboot and --store to share it"
+                "`hop router remove` takes it off first; or leave out --install and --until-reboot to share it"
             }
             Self::UnderWay { .. } => "wait a minute: one that was cut off is undone by then",
             Self::Damaged { .. } => "try again; if it happens twice, the router's memory is bad",
@@ -114,7 +111,7 @@ impl Error {
             Self::NotUndone { .. } => {
                 "it removes that by itself within a minute, or at the latest when it reboots"
             }
-            Self::Step { .. } | Self::RelativeStore { .. } => return None,
+            Self::Step { .. } => return None,
         };
         Some(hint.to_owned())
     }

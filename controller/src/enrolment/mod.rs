@@ -55,9 +55,6 @@ pub struct Enrolment {
     /// Where this machine reaches it, if not at ssh's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
-    /// The directory of its persistent store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
     /// The login.
     pub ssh: Destination,
 }
@@ -75,13 +72,11 @@ pub struct Wish {
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
     pub at: Option<String>,
-    /// The directory of its persistent store.
-    pub store: Option<String>,
 }
 
 impl From<Enrolment> for Wish {
-    fn from(Enrolment { way, port, via_ssh, at, store, ssh }: Enrolment) -> Self {
-        Self { ssh, way: Some(way), port, via_ssh, at, store }
+    fn from(Enrolment { way, port, via_ssh, at, ssh }: Enrolment) -> Self {
+        Self { ssh, way: Some(way), port, via_ssh, at }
     }
 }
 
@@ -91,9 +86,6 @@ impl From<Enrolment> for Wish {
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.
 pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, HopError> {
     Inventory::check_name(name)?;
-    if let Some(store) = wish.store.as_ref().filter(|store| !store.starts_with('/')) {
-        return Err(Error::RelativeStore { store: store.clone() }.into());
-    }
     let identity = home.identity()?;
     let shell = Shell::new(&wish.ssh)?;
     let added = Adding { home, name, wish, identity: &identity, shell: &shell }.run().await;
@@ -134,9 +126,7 @@ impl Adding<'_> {
         let layout = self.choose(survey, agent.len() as u64)?;
         // The name is made here: a router need not have mktemp.
         let stage = format!("/tmp/hop-{}", random_name());
-        let guarded = Variables::default()
-            .set("homes", DD_WRT_HOMES)
-            .set("store", self.wish.store.as_deref().unwrap_or_default());
+        let guarded = Variables::default().set("homes", DD_WRT_HOMES);
         let mut interrupts = Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))?;
         let guard = self.shell.guard(guarded, &stage).await?;
         let placed = tokio::select! {
@@ -232,14 +222,12 @@ impl Adding<'_> {
         let wish = self.wish;
         let address = if wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
         let listen = format!("{address}:{}", wish.port);
-        let store = wish.store.as_deref().unwrap_or_default();
         let variables = Variables::default()
             .set("stage", stage)
             .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
             .set("program", layout.program.to_string_lossy())
             .set("state", layout.state.to_string_lossy())
             .set("listen", &listen)
-            .set("store", store)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.starter {
             Starter::None => variables.set("starter", "none"),
@@ -247,12 +235,12 @@ impl Adding<'_> {
                 .set("starter", "procd")
                 .set("keep", keep.to_string_lossy())
                 .set("init_script", INIT_SCRIPT)
-                .set("config", configuration(&listen, store)),
-            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, store)
+                .set("config", configuration(&listen)),
+            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen)
                 .set("starter", "boot-hook")
                 .set("hook", hook.to_string_lossy())
                 .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => dd_wrt_variables(variables, &listen, store)
+            Starter::Nvram => dd_wrt_variables(variables, &listen)
                 .set("starter", "nvram")
                 .set("hook_script", layout.hook_script()),
         }
@@ -340,17 +328,12 @@ fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
 }
 
 /// `/etc/config/hopd`.
-fn configuration(listen: &str, store: &str) -> String {
-    let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
-    if !store.is_empty() {
-        text.push_str(&format!("\n\toption store '{store}'"));
-    }
-    text
+fn configuration(listen: &str) -> String {
+    format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'")
 }
 
-fn dd_wrt_variables(variables: Variables, listen: &str, store: &str) -> Variables {
-    let settings = format!("listen={}\nstore={}", quoted(listen), quoted(store));
-    variables.set("start_script", START_SCRIPT).set("settings", settings)
+fn dd_wrt_variables(variables: Variables, listen: &str) -> Variables {
+    variables.set("start_script", START_SCRIPT).set("settings", format!("listen={}", quoted(listen)))
 }
 
 /// Who this controller is, for the people who read the router's list: `user@host`.

@@ -355,3 +355,89 @@ fn agent(line: &str) -> Option<Agent> {
     let version = version.strip_prefix("hopd ").unwrap_or_default().to_owned();
     Some(Agent { path: path.into(), version })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF header as `dd` gives it: class, byte order, machine.
+    fn header(class: u8, data: u8, machine: u8) -> Vec<u8> {
+        let mut header = vec![0; 52];
+        header[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, data]);
+        header[if data == 2 { 19 } else { 18 }] = machine;
+        header
+    }
+
+    fn survey(text: &str, header: &[u8]) -> Survey {
+        Survey::parse(&[text.as_bytes(), b"@elf\n", header].concat())
+    }
+
+    /// What OpenWrt says, shortened.
+    const OPENWRT: &str = "@user\n0\n@uname\nLinux 5.15.167 mips\n@system\nGNU/Linux\n@openwrt\nDISTRIB_ID='OpenWrt'\n\
+        DISTRIB_DESCRIPTION='OpenWrt 22.03.5'\n@os-release\n@version\n@opkg\ndest root /\n@init\nprocd\n@cpuinfo\n\
+        cpu model\t\t: MIPS 24Kc V7.4\n@meminfo\nMemTotal: 58004 kB\nMemFree: 50000 kB\nMemAvailable: 46000 kB\n@mounts\n\
+        /dev/root /rom squashfs ro,relatime 0 0\n/dev/mtdblock1 /overlay jffs2 rw,noatime 0 0\n\
+        overlayfs:/overlay / overlay rw,noatime 0 0\ntmpfs /tmp tmpfs rw,nosuid,nodev,noatime 0 0\n@df\n\
+        Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/mtdblock1 2944 200 2744 7% /overlay\n\
+        overlayfs:/overlay 2944 200 2744 7% /\ntmpfs 29004 4 29000 0% /tmp\n@tools\nprocd\nopkg\nsha256sum\n@guard\n@agent\n";
+
+    /// What DD-WRT says, shortened: no MemAvailable, /tmp without a size.
+    const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
+        @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\n@mounts\n\
+        rootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
+        /dev/sda1 61000 14 58000 0% /tmp/mnt/sda1\n@tools\nnvram\nmd5sum\n@guard\n@agent\n/tmp/hop/hopd hopd 0.1.0\n";
+
+    const SIZE: fn(Arch) -> u64 = |_| 1_860_000;
+
+    #[test]
+    fn an_openwrt_is_understood() {
+        let survey = survey(OPENWRT, &header(1, 2, 8));
+        assert_eq!((survey.flavour, survey.firmware.as_str()), (Flavour::OpenWrt, "OpenWrt 22.03.5"));
+        assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mips));
+        assert_eq!(survey.memory_available, 46000 * 1024);
+        assert_eq!((survey.agents.len(), survey.is_guarded, survey.has_fpu), (0, false, false));
+        let flash = survey.mount_of(Path::new("/overlay/upper"));
+        assert_eq!(flash.and_then(|mount| mount.size), Some((2944 * 1024, 2744 * 1024)));
+        assert!(
+            survey.describe()[0].contains("MIPS 24Kc V7.4 (big endian, no FPU)"),
+            "{:?}",
+            survey.describe()
+        );
+    }
+
+    #[test]
+    fn a_dd_wrt_is_understood() {
+        let survey = survey(DD_WRT, &header(1, 1, 8));
+        assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
+        assert_eq!(survey.memory_available, 47000 * 1024);
+        let agent = Agent { path: "/tmp/hop/hopd".into(), version: "0.1.0".into() };
+        assert_eq!(survey.agents, [agent]);
+        assert!(survey.describe()[1].starts_with("/tmp ramfs, without a limit"), "{:?}", survey.describe());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_reason() {
+        let mips = header(1, 2, 8);
+        let refused = |text: &str, header: &[u8]| survey(text, header).agent_for(SIZE).err();
+        let changed = |from: &str, to: &str| OPENWRT.replace(from, to);
+        assert_eq!(refused(&changed("@user\n0", "@user\n1000"), &mips), Some(Unsuitable::NotRoot));
+        assert_eq!(
+            refused(OPENWRT, &header(1, 1, 40)),
+            Some(Unsuitable::NotMips("ARM, 32 bits, little endian".into()))
+        );
+        assert_eq!(refused(OPENWRT, b""), Some(Unsuitable::NotMips("mips".into())));
+        assert_eq!(
+            refused(&changed("5.15.167", "2.6.24"), &mips),
+            Some(Unsuitable::OldKernel("2.6.24".into()))
+        );
+        assert_eq!(refused(&changed("nosuid,nodev", "nosuid,noexec"), &mips), Some(Unsuitable::NoExec));
+        assert_eq!(
+            refused(&changed("/tmp tmpfs", "/tmp ext4"), &mips),
+            Some(Unsuitable::NotInRam("ext4".into()))
+        );
+        let full = changed("29004 4 29000", "29004 28000 1004");
+        assert_eq!(refused(&full, &mips), Some(Unsuitable::NoRoom { needed: 1_860_000, free: 1004 * 1024 }));
+        assert!(matches!(refused(&changed("46000 kB", "9000 kB"), &mips), Some(Unsuitable::NoMemory { .. })));
+        assert!(survey(&changed("@guard\n", "@guard\n/tmp/hop-1/guard\n"), &mips).is_guarded);
+    }
+}

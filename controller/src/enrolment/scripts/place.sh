@@ -1,8 +1,8 @@
 # Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
 #
-# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, store,
+# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen,
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
-# installations: start_script, hook, hook_script.
+# installations: start_script, settings, hook, hook_script.
 
 fail() {
 	echo "$*" >&2

@@ -1,19 +1,6 @@
 # Removes all of Hop from this router, whatever of it is there; after stop.sh.
 #
-# In: store (or nothing), homes (directories in which DD-WRT's installation may be).
-
-remove_files_of_store() {
-	[ -d "$store" ] || return 0
-	for file in "$store"/*; do
-		name=${file##*/}
-		name=${name%.part}
-		case $name in
-		*[!0-9a-f]*) ;;
-		*) [ ${#name} -eq 64 ] && rm -f "$file" ;;
-		esac
-	done
-	rmdir "$store" 2>/dev/null
-}
+# In: homes (directories in which DD-WRT's installation may be).
 
 remove() {
 	[ -x /etc/init.d/hopd ] && /etc/init.d/hopd disable
@@ -26,12 +13,9 @@ remove() {
 	rm -rf /etc/hopd /tmp/hop
 	for home in $homes; do
 		rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
-	done
-	rm -f /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
-	[ -n "$store" ] && remove_files_of_store
-	for home in $homes; do
 		rmdir "$home" 2>/dev/null
 	done
+	rm -f /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
 	if command -v nvram >/dev/null && nvram get rc_startup | grep -q '^# hop begin$'; then
 		others=$(nvram get rc_startup | sed '/^# hop begin$/,/^# hop end$/d')
 		if [ -n "$others" ]; then nvram set "rc_startup=$others"; else nvram unset rc_startup; fi

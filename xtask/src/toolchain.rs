@@ -99,9 +99,8 @@ impl Toolchain {
         Ok(command)
     }
 
-    /// Scripts that look like a C compiler and an archiver for a Rust target, or for the CPU that it begins with. rustc and
-    /// cc-rs name the target in Rust's words, which zig
-    /// refuses: that argument is dropped and zig's own put in.
+    /// Scripts that look like a C compiler and an archiver, for a Rust target or for the CPU that its name begins with.
+    /// rustc and cc-rs name the target in Rust's words, which zig refuses: that argument is dropped and zig's own put in.
     pub fn c_compiler(&self, target: &str) -> Result<(PathBuf, PathBuf)> {
         let directory = paths::root().join("target/toolchain");
         let architecture = target.split('-').next().unwrap_or(target);

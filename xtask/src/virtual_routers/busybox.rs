@@ -34,8 +34,7 @@ const UNKNOWN_TO_ZIG: &str = "-finline-limit=* | -falign-* | -Wl,--warn-common |
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let System { flavour, architecture } = system;
     let files = ["common", flavour].map(|name| routers().join(format!("busybox/{name}.config")));
-    let mut part =
-        Part::new(format!("busybox-{flavour}-{architecture}"), include_str!("busybox.rs")).of(ZIG);
+    let mut part = Part::new(format!("busybox-{flavour}-{architecture}"), include_str!("busybox.rs")).of(ZIG);
     let mut fragment = String::new();
     for file in &files {
         part = part.of_file(file)?;
@@ -112,8 +111,11 @@ fn configure(source: &Path, objects: &Path, fragment: &str, make: &impl Fn() -> 
     }
     let path = objects.join(".config");
     fs::write(&path, content).context("cannot write a configuration")?;
-    // What is left are numbers and texts: an empty input gives the defaults.
-    run(make().arg("oldconfig").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+    // What is left are numbers and texts: an empty line takes the default. At the end of its input it would ask for ever.
+    let answers = objects.join("answers");
+    fs::write(&answers, "\n".repeat(10_000)).context("cannot write answers")?;
+    let answers = fs::File::open(answers).context("cannot read answers")?;
+    run(make().arg("oldconfig").stdin(answers).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let configuration = fs::read_to_string(&path).context("cannot read a configuration")?;
     config::check(fragment, &configuration)?;
     let uncalled: Vec<&str> = config::settings(&configuration)

@@ -40,6 +40,7 @@ pub fn check(fragment: &str, configuration: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const FRAGMENT: &str = "# The shell\nCONFIG_ASH=y\nCONFIG_LEN=512\n\n# CONFIG_FPU is not set\n";

@@ -49,25 +49,26 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Adds an entry, and the directories above it. Fails if the name is taken by another one; a directory may come twice.
-    pub fn add(&mut self, path: &str, entry: Entry) -> Result<()> {
-        let path = path.trim_start_matches('/').trim_end_matches('/');
+    /// Puts an entry, and the directories above it. It takes the place of an earlier one, unless that is a directory in
+    /// which there is something.
+    pub fn put(&mut self, path: &str, entry: Entry) -> Result<()> {
+        let path = path.trim_matches('/');
         ensure!(!path.is_empty(), "the root of an archive has no entry");
         for (end, _) in path.match_indices('/') {
-            let above =
-                self.entries.entry(path[..end].to_owned()).or_insert(Entry::Directory { mode: 0o755 });
+            let above = &path[..end];
+            let directory = Entry::Directory { mode: 0o755 };
+            let found = self.entries.entry(above.to_owned()).or_insert(directory);
             ensure!(
-                matches!(above, Entry::Directory { .. }),
-                "{} is no directory, but /{path} is in it",
-                &path[..end]
+                matches!(found, Entry::Directory { .. }),
+                "/{above} is no directory, but /{path} is in it"
             );
         }
-        let both_directories =
-            |old: &Entry| matches!((old, &entry), (Entry::Directory { .. }, Entry::Directory { .. }));
-        ensure!(
-            self.entries.get(path).is_none_or(|old| *old == entry || both_directories(old)),
-            "two entries for /{path}"
-        );
+        if !matches!(entry, Entry::Directory { .. }) {
+            let inside = format!("{path}/");
+            let is_full =
+                self.entries.range(inside.clone()..).next().is_some_and(|(p, _)| p.starts_with(&inside));
+            ensure!(!is_full, "/{path} is a directory with something in it");
+        }
         self.entries.insert(path.to_owned(), entry);
         Ok(())
     }
@@ -130,10 +131,14 @@ fn pad(bytes: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Name, mode, device and content of each entry, read as Linux reads them.
-    fn read(mut bytes: &[u8]) -> Vec<(String, u32, (u32, u32), Vec<u8>)> {
+    /// Name, mode, device and content.
+    type Found = (String, u32, (u32, u32), Vec<u8>);
+
+    /// The entries, read as Linux reads them.
+    fn read(mut bytes: &[u8]) -> Vec<Found> {
         let mut entries = Vec::new();
         loop {
             assert_eq!(&bytes[..6], MAGIC.as_bytes());
@@ -163,11 +168,11 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let mut archive = Archive::default();
-        archive.add("/rom/etc/hosts", file("127.0.0.1 localhost\n")).unwrap();
-        archive.add("rom/bin/busybox", Entry::File { mode: 0o755, content: b"\x7fELF".into() }).unwrap();
-        archive.add("rom/bin/sh", Entry::Link("busybox".into())).unwrap();
-        archive.add("dev/console", Entry::Device(5, 1)).unwrap();
-        archive.add("rom/tmp/", Entry::Directory { mode: 0o1777 }).unwrap();
+        archive.put("/rom/etc/hosts", file("127.0.0.1 localhost\n")).unwrap();
+        archive.put("rom/bin/busybox", Entry::File { mode: 0o755, content: b"\x7fELF".into() }).unwrap();
+        archive.put("rom/bin/sh", Entry::Link("busybox".into())).unwrap();
+        archive.put("dev/console", Entry::Device(5, 1)).unwrap();
+        archive.put("rom/tmp/", Entry::Directory { mode: 0o1777 }).unwrap();
         let expected = [
             ("dev", 0o040_755, (0, 0), ""),
             ("dev/console", 0o020_600, (5, 1), ""),
@@ -188,12 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_once() {
+    fn a_later_entry_takes_the_place_of_an_earlier_one() {
         let mut archive = Archive::default();
-        archive.add("etc/motd", file("hello\n")).unwrap();
-        archive.add("etc/motd", file("hello\n")).unwrap();
-        assert!(archive.add("etc/motd", file("good bye\n")).is_err());
-        assert!(archive.add("etc/motd/sub", file("")).is_err());
+        archive.put("etc/motd", file("hello\n")).unwrap();
+        archive.put("etc/motd", file("good bye\n")).unwrap();
+        archive.put("root", Entry::Directory { mode: 0o755 }).unwrap();
+        archive.put("root", Entry::Link("home/root".into())).unwrap();
+        let found = read(&archive.to_bytes());
+        let found: Vec<_> =
+            found.iter().map(|(name, _, _, content)| (name.as_str(), content.as_slice())).collect();
+        assert_eq!(found, [("etc", &b""[..]), ("etc/motd", b"good bye\n"), ("root", b"home/root")]);
         assert!(archive.contains("/etc/motd") && !archive.contains("/etc/issue"));
+    }
+
+    #[test]
+    fn nothing_is_lost_below_an_entry_or_put_below_a_file() {
+        let mut archive = Archive::default();
+        archive.put("etc/motd", file("hello\n")).unwrap();
+        assert!(archive.put("etc/motd/sub", file("")).is_err());
+        assert!(archive.put("etc", Entry::Link("tmp/etc".into())).is_err());
     }
 }

@@ -34,35 +34,48 @@ pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) 
 fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) -> Result<Archive> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys"] {
-        archive.add(directory, Entry::Directory { mode: 0o755 })?;
+        archive.put(directory, Entry::Directory { mode: 0o755 })?;
     }
-    archive.add("dev/console", Entry::Device(5, 1))?;
-
-    archive.add("rom/sbin/stand-ins", program(stand_ins)?)?;
-    archive.add("init", Entry::Link("rom/sbin/stand-ins".to_owned()))?;
-    for name in lines(&routers().join("stand-ins/names").join(system.flavour))? {
-        archive.add(&format!("rom{name}"), link(&name, "/sbin/stand-ins"))?;
-    }
+    archive.put("dev/console", Entry::Device(5, 1))?;
+    archive.put("rom/sbin/stand-ins", program(stand_ins)?)?;
+    archive.put("init", Entry::Link("rom/sbin/stand-ins".to_owned()))?;
 
     let root = routers().join("root");
-    for path in lines(&root.join("directories"))? {
-        archive.add(&format!("rom{path}"), Entry::Directory { mode: 0o755 })?;
-    }
-    for tree in ["common", system.flavour] {
-        add_tree(&mut archive, &root.join(tree), "rom")?;
+    let directories = lines(&root.join("directories"))?;
+    for layer in layers(&lines(&root.join("layers"))?, system.flavour)? {
+        for path in directories.iter().filter_map(|line| line.strip_prefix(&layer)?.strip_prefix(' ')) {
+            archive.put(&format!("rom{path}"), Entry::Directory { mode: 0o755 })?;
+        }
+        let tree = root.join(&layer);
+        if tree.exists() {
+            add_tree(&mut archive, &tree, "rom")?;
+        }
+        let names = routers().join("stand-ins/names").join(&layer);
+        let names = if names.exists() { lines(&names)? } else { Vec::new() };
+        for name in names {
+            archive.put(&format!("rom{name}"), link(&name, "/sbin/stand-ins"))?;
+        }
     }
 
-    archive.add("rom/usr/sbin/dropbear", program(&dropbear.join("dropbear"))?)?;
-    archive.add("rom/usr/bin/dropbearkey", link("/usr/bin/dropbearkey", "/usr/sbin/dropbear"))?;
-    archive.add("rom/bin/busybox", program(&busybox.join("busybox"))?)?;
+    archive.put("rom/usr/sbin/dropbear", program(&dropbear.join("dropbear"))?)?;
+    archive.put("rom/usr/bin/dropbearkey", link("/usr/bin/dropbearkey", "/usr/sbin/dropbear"))?;
+    archive.put("rom/bin/busybox", program(&busybox.join("busybox"))?)?;
     for name in lines(&busybox.join("links"))? {
         let path = format!("rom{name}");
         // As on the real systems, a program of its own goes before an applet of that name.
         if !archive.contains(&path) {
-            archive.add(&path, link(&name, "/bin/busybox"))?;
+            archive.put(&path, link(&name, "/bin/busybox"))?;
         }
     }
     Ok(archive)
+}
+
+/// The layers of a flavour, the lowest first: a line `flavour: layer layer`. Git keeps no empty directory, so a layer
+/// may have no tree, and it may have no program of its own.
+fn layers(lines: &[String], flavour: &str) -> Result<Vec<String>> {
+    let of_flavour = lines.iter().find_map(|line| line.strip_prefix(flavour)?.strip_prefix(':'));
+    let layers = of_flavour.with_context(|| format!("no layers of {flavour}"))?;
+    Ok(layers.split_whitespace().map(str::to_owned).collect())
 }
 
 /// The lines of a file that are neither empty nor comments.
@@ -101,16 +114,16 @@ fn add_tree(archive: &mut Archive, directory: &Path, above: &str) -> Result<()> 
         let name = format!("{above}/{}", entry.file_name().to_string_lossy());
         let kind = entry.file_type().with_context(unreadable)?;
         if kind.is_dir() {
-            archive.add(&name, Entry::Directory { mode: 0o755 })?;
+            archive.put(&name, Entry::Directory { mode: 0o755 })?;
             add_tree(archive, &path, &name)?;
         } else if kind.is_symlink() {
             let target = fs::read_link(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            archive.add(&name, Entry::Link(target.to_string_lossy().into_owned()))?;
+            archive.put(&name, Entry::Link(target.to_string_lossy().into_owned()))?;
         } else {
             let read = || format!("cannot read {}", path.display());
             let executable = entry.metadata().with_context(read)?.permissions().mode() & 0o100 != 0;
             let mode = if executable { 0o755 } else { 0o644 };
-            archive.add(&name, Entry::File { mode, content: fs::read(&path).with_context(read)? })?;
+            archive.put(&name, Entry::File { mode, content: fs::read(&path).with_context(read)? })?;
         }
     }
     Ok(())
@@ -118,7 +131,15 @@ fn add_tree(archive: &mut Archive, directory: &Path, above: &str) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_layers_of_a_flavour_are_named_in_their_order() {
+        let lines = ["openwrt: common openwrt", "rutos: common openwrt rutos"].map(str::to_owned);
+        assert_eq!(layers(&lines, "rutos").unwrap(), ["common", "openwrt", "rutos"]);
+        assert!(layers(&lines, "dd-wrt").is_err());
+    }
 
     #[test]
     fn links_lead_from_any_place_to_the_program() {

@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::part::{remove, scratch};
-use crate::command::run;
+use crate::command::run_quietly;
 use crate::packages;
 
 /// Where apt looks for what it may install from.
@@ -31,7 +31,7 @@ impl Sources {
         let directory = self.open()?;
         if find(&directory, package)?.is_none() {
             eprintln!("fetching the source package {package}");
-            run(apt_get(&directory).args(["source", package]).stdout(Stdio::null()))?;
+            run_quietly(apt_get(&directory).args(["source", package]))?;
         }
         find(&directory, package)?.with_context(|| format!("apt-get source {package} left no sources"))
     }
@@ -55,7 +55,7 @@ impl Sources {
             .context("cannot create a directory for apt")?;
         eprintln!("asking apt for its list of source packages");
         // One entry that has no sources need not be the one that is needed.
-        if let Err(error) = run(apt_get(&directory).arg("update").stdout(Stdio::null())) {
+        if let Err(error) = run_quietly(apt_get(&directory).arg("update")) {
             eprintln!("{error}; trying all the same");
         }
         self.directory = Some(directory.clone());

@@ -15,7 +15,7 @@ use crate::profile::{Flavour, Profile};
 /// Where the new root is put together.
 const ROOT: &str = "/root-to-be";
 /// The writable flash, before the change of root.
-const FLASH: &str = "/flash";
+const FLASH: &str = "/overlay";
 
 /// Mounts what every kernel offers. It is moved along with the root.
 pub fn of_the_kernel(profile: &Profile) {

@@ -141,6 +141,11 @@ impl Router {
         for place in ["/tmp/shm", "/tmp/run/ubus", "/tmp/lock", "/tmp/state"] {
             complain(place, fs::create_dir_all(place));
         }
+        let model = format!("{}\n", self.profile.model);
+        complain(
+            "model",
+            fs::create_dir_all("/tmp/sysinfo").and_then(|()| fs::write("/tmp/sysinfo/model", model)),
+        );
         complain("core pattern", fs::write("/proc/sys/kernel/core_pattern", "/tmp/%e.%t.%p.%s.core"));
         upgrade::restore(self.profile.flavour == Flavour::RutOs);
         self.ubus = complain(ubus::SOCKET, UnixListener::bind(ubus::SOCKET));

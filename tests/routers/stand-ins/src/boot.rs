@@ -6,13 +6,12 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, wait};
 
 use crate::console::{complain, say};
@@ -142,6 +141,11 @@ impl Router {
         for place in ["/tmp/shm", "/tmp/run/ubus", "/tmp/lock", "/tmp/state"] {
             complain(place, fs::create_dir_all(place));
         }
+        let model = format!("{}\n", self.profile.model);
+        complain(
+            "model",
+            fs::create_dir_all("/tmp/sysinfo").and_then(|()| fs::write("/tmp/sysinfo/model", model)),
+        );
         complain("core pattern", fs::write("/proc/sys/kernel/core_pattern", "/tmp/%e.%t.%p.%s.core"));
         upgrade::restore(self.profile.flavour == Flavour::RutOs);
         self.ubus = complain(ubus::SOCKET, UnixListener::bind(ubus::SOCKET));
@@ -159,24 +163,19 @@ impl Router {
     /// Waits for an event and does what follows from it.
     fn turn(&mut self, signals: Option<&OwnedFd>) {
         let now = Instant::now();
-        let timeout = self.next().map(|at| {
-            let wait = at.saturating_duration_since(now) + Duration::from_millis(1);
-            Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos() as _ }
-        });
-        let ready = {
-            let mut waiting: Vec<PollFd> = Vec::new();
-            let sources = [
-                signals.map(AsFd::as_fd),
-                self.ubus.as_ref().map(AsFd::as_fd),
-                self.syslog.as_ref().map(AsFd::as_fd),
-            ];
-            waiting
-                .extend(sources.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-            waiting.extend(self.clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
-            waiting.extend(self.streams.iter().map(|stream| PollFd::new(&stream.output.file, PollFlags::IN)));
-            poll(&mut waiting, timeout.as_ref()).unwrap_or(0)
-        };
-        if ready > 0 {
+        let timeout = self.next().map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
+        let mut waiting: Vec<RawFd> = [
+            signals.map(AsRawFd::as_raw_fd),
+            self.ubus.as_ref().map(AsRawFd::as_raw_fd),
+            self.syslog.as_ref().map(AsRawFd::as_raw_fd),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        waiting.extend(self.clients.iter().map(|client| client.stream.as_raw_fd()));
+        waiting.extend(self.streams.iter().map(|stream| stream.output.file.as_raw_fd()));
+        let ready = poll(&waiting, timeout);
+        if ready {
             signals.into_iter().for_each(|signals| self.read_signals(signals));
             self.read_syslog();
             self.read_streams();
@@ -440,6 +439,17 @@ impl Router {
             ("release".to_owned(), Json::Object(release)),
         ])
     }
+}
+
+/// Waits until one of these can be read, or for so long. (rustix cannot be asked: with musl on 32-bit MIPS it takes
+/// `timespec` for larger than it is.)
+fn poll(files: &[RawFd], timeout: Option<Duration>) -> bool {
+    let mut files: Vec<libc::pollfd> =
+        files.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+    let timeout =
+        timeout.map_or(-1, |time| libc::c_int::try_from(time.as_millis()).unwrap_or(libc::c_int::MAX));
+    // SAFETY: the array lives, and its length is its length.
+    unsafe { libc::poll(files.as_mut_ptr(), files.len() as libc::nfds_t, timeout) > 0 }
 }
 
 /// True if something listens on TCP port 22.

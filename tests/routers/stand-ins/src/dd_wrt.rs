@@ -94,7 +94,7 @@ fn mount_jffs(variables: &mut Variables) {
     complain("nvram", nvram::write(variables));
 }
 
-/// /etc/passwd leads here; so does /etc/group.
+/// What /etc/passwd and others of /etc lead to.
 fn users(variables: &Variables) {
     let password = match variables.get("http_passwd") {
         "" => PASSWORD,
@@ -106,6 +106,7 @@ fn users(variables: &Variables) {
     }
     passwd.push_str("nobody:*:65534:65534:nobody,,,:/var:/bin/false\n");
     complain("passwd", fs::write("/tmp/etc/passwd", passwd));
+    complain("hosts", fs::write("/tmp/etc/hosts", "127.0.0.1 localhost\n"));
     complain("group", fs::write("/tmp/etc/group", "root:x:0:\nnobody:x:65534:\n"));
 }
 

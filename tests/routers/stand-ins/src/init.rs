@@ -2,11 +2,11 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use rustix::system::{RebootCommand, reboot, sethostname};
-use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::boot;
 use crate::console::{complain, fail, say};
@@ -36,18 +36,31 @@ fn enter_root(text: &str) -> ExitCode {
     }
     complain("Ctrl-Alt-Del", reboot(RebootCommand::CadOff));
     if profile.time_1970 {
-        // The kernel refuses a time that would put its own start before the epoch.
-        let since_start = clock_gettime(ClockId::Monotonic).tv_sec;
-        complain("clock", clock_settime(ClockId::Realtime, Timespec { tv_sec: since_start + 1, tv_nsec: 0 }));
+        complain("clock", set_clock_to_epoch());
     }
     complain("hostname", sethostname(profile.hostname.as_bytes()));
     say(&format!("{} as {}", profile.model, profile.hostname));
     mounts::of_the_kernel(&profile);
     mounts::serial_links(&profile.serial);
     firmware::write(&profile);
+    // The same program is in the root; in RAM once is enough.
+    complain("/init", fs::remove_file("/init"));
     mounts::change_root(profile.flavour);
     let program = if profile.flavour == Flavour::DdWrt { "/sbin/init" } else { "/sbin/procd" };
     let error = Command::new(program).env_clear().env(PROFILE, text).exec();
     say(&format!("{program}: {error}"));
     boot::run(profile)
+}
+
+/// Sets the clock to 1970. The kernel refuses a time that would put its own start before the epoch, so it is the time since
+/// then. (rustix cannot be asked: with musl on 32-bit MIPS it takes `timespec` for larger than it is.)
+fn set_clock_to_epoch() -> io::Result<()> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls get a valid timespec.
+    let set = unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time);
+        time.tv_sec += 1;
+        libc::clock_settime(libc::CLOCK_REALTIME, &raw const time)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -14,8 +14,8 @@ use crate::profile::{Flavour, Profile};
 
 /// Where the new root is put together.
 const ROOT: &str = "/root-to-be";
-/// The writable flash, before the change of root.
-const FLASH: &str = "/flash";
+/// The writable flash, before and after the change of root.
+const FLASH: &str = "/overlay";
 
 /// Mounts what every kernel offers. It is moved along with the root.
 pub fn of_the_kernel(profile: &Profile) {
@@ -50,10 +50,6 @@ pub fn change_root(flavour: Flavour) {
             bind_read_only_root();
             complain("bind /rom", mount_bind("/rom", format!("{ROOT}/rom")));
             read_only(&format!("{ROOT}/rom"));
-            let flash = format!("{ROOT}/overlay");
-            mount_flash(&flash);
-            overlay("/rom/etc", &format!("{ROOT}/etc"), &flash, "etc", "etc-work");
-            overlay("/rom/usr/local", &format!("{ROOT}/usr/local"), &flash, "root", "root-work");
         }
         Flavour::DdWrt => bind_read_only_root(),
     }
@@ -65,6 +61,11 @@ pub fn change_root(flavour: Flavour) {
         .and_then(|()| Ok(rustix::process::chroot(".")?))
         .and_then(|()| std::env::set_current_dir("/"));
     complain("change of root", changed);
+    if flavour == Flavour::RutOs {
+        mount_flash(FLASH);
+        overlay("/rom/etc", "/etc", FLASH, "etc", "etc-work");
+        overlay("/rom/usr/local", "/usr/local", FLASH, "root", "root-work");
+    }
     temporary(flavour);
 }
 

@@ -17,7 +17,7 @@ pub struct Agent {
     /// Go's and our name for the machine, and the end of the file's name.
     pub name: &'static str,
     /// Rust's name for it.
-    target: &'static str,
+    pub target: &'static str,
     /// EI_DATA.
     data: u8,
 }
@@ -87,7 +87,8 @@ fn key(toolchain: &Toolchain) -> Result<u64> {
     Ok(hasher.finish())
 }
 
-fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+/// Adds the names and contents of a file of the repository, or of all files in a directory of it.
+pub fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     let unreadable = || format!("cannot read {}", path.display());
     if path.is_dir() {
         let mut entries: Vec<_> = fs::read_dir(path)

@@ -23,6 +23,17 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that must succeed; what it prints is for nobody unless it fails.
+pub fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run {}", name(command)))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{} failed: {}\n{}", line(command), output.status, said.trim_end());
+    }
+    Ok(())
+}
+
 /// The standard output of a command that must succeed, without the line's end.
 pub fn output(command: &mut Command) -> Result<String> {
     let output =

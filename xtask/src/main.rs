@@ -11,6 +11,7 @@ mod paths;
 mod size;
 mod test;
 mod toolchain;
+mod virtual_routers;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,8 @@ What a developer of Hop does.
   cargo xtask build     build target/dist/{hop,hopd-mips,hopd-mipsel,hopd-host}
   cargo xtask demo      set up, build, and run a Go program on a big- and a little-endian virtual router
   cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
+  cargo xtask virtual-routers
+                        build kernels and systems of the virtual routers from Debian's sources, into the cache
   cargo xtask size      compare the agents with their size budget
   cargo xtask codegen   write proto/src/generated from proto/hop/v1/agent.proto
   cargo xtask docs      write docs/commands.md from the help of hop
@@ -51,6 +54,7 @@ fn run(words: &[String]) -> Result<()> {
         (command, [extra, ..]) => bail!("`cargo xtask {command}` takes no argument, and got {extra}"),
         ("setup", []) => toolchain::Toolchain::set_up().map(|_| ()).and_then(|()| packages::qemu_user()),
         ("build", []) => dist::build(),
+        ("virtual-routers", []) => virtual_routers::build(),
         ("demo", []) => demo::run(),
         ("size", []) => size::check(),
         ("codegen", []) => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),

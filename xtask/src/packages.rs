@@ -1,7 +1,7 @@
 //! Packages of the system and of PyPI that the build needs. What must stay true: it is said what is installed and why
 //! before it is installed, and what is there is never installed again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +10,7 @@ use crate::command::{run, succeeds};
 use crate::paths::{cache, which};
 
 /// The version of zig that the agents are linked with. Its C library is part of the agent.
-const ZIG: &str = "0.17.1";
+pub const ZIG: &str = "0.17.1";
 
 /// Installs Debian packages, or says what to do where apt or the right to use it is missing.
 pub fn apt(packages: &[&str], why: &str) -> Result<()> {
@@ -37,6 +37,17 @@ pub fn apt(packages: &[&str], why: &str) -> Result<()> {
     // What dpkg says of each step is for nobody; what goes wrong is on standard error.
     let install = ["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"];
     run(apt_get(&install).args(packages).stdout(Stdio::null()))
+}
+
+/// Installs the packages of which a program, or a file by its absolute path, is not there. The pairs are what is looked
+/// for and the package that brings it.
+pub fn require(needs: &[(&str, &str)], why: &str) -> Result<()> {
+    let is_there = |proof: &str| {
+        if proof.starts_with('/') { Path::new(proof).exists() } else { which(proof).is_some() }
+    };
+    let missing: Vec<&str> =
+        needs.iter().filter(|(proof, _)| !is_there(proof)).map(|(_, package)| *package).collect();
+    if missing.is_empty() { Ok(()) } else { apt(&missing, why) }
 }
 
 fn is_root() -> Result<bool> {

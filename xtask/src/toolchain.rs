@@ -73,8 +73,7 @@ impl Toolchain {
 
     /// A `cargo build` for a Rust target such as `mips-unknown-linux-musl`, with its standard library built along.
     pub fn cargo_build(&self, target: &str) -> Result<Command> {
-        let wrappers = paths::root().join("target/toolchain");
-        let (cc, ar) = self.write_wrappers(&wrappers, target)?;
+        let (cc, ar) = self.c_compiler(target)?;
         let lower = target.replace('-', "_");
         let upper = lower.to_uppercase();
         let mut command = Command::new(&self.cargo);
@@ -100,13 +99,14 @@ impl Toolchain {
         Ok(command)
     }
 
-    /// Scripts that look like a C compiler and an archiver. rustc and cc-rs name the target in Rust's words, which zig
-    /// refuses: that argument is dropped and zig's own put in.
-    fn write_wrappers(&self, directory: &Path, target: &str) -> Result<(PathBuf, PathBuf)> {
+    /// Scripts that look like a C compiler and an archiver, for a Rust target or for the CPU that its name begins with.
+    /// rustc and cc-rs name the target in Rust's words, which zig refuses: that argument is dropped and zig's own put in.
+    pub fn c_compiler(&self, target: &str) -> Result<(PathBuf, PathBuf)> {
+        let directory = paths::root().join("target/toolchain");
         let architecture = target.split('-').next().unwrap_or(target);
         let zig: Vec<_> = self.zig.iter().map(|word| format!("'{}'", word.display())).collect();
         let zig = zig.join(" ");
-        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let cc = directory.join(format!("cc-{architecture}"));
         write_script(
             &cc,
@@ -124,7 +124,8 @@ impl Toolchain {
     }
 }
 
-fn write_script(path: &Path, body: &str) -> Result<()> {
+/// Writes a script of the shell that can be run.
+pub fn write_script(path: &Path, body: &str) -> Result<()> {
     fs::write(path, format!("#!/bin/sh\n{body}"))
         .with_context(|| format!("cannot write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))

@@ -1,0 +1,464 @@
+//! PID 1 in its own root: it runs the boot scripts one after the other, supervises, reaps, logs, and goes down when asked.
+//!
+//! One thread, one loop. It never waits for anything but the next event, and no error ends it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::process::{WaitOptions, wait};
+
+use crate::console::{complain, say};
+use crate::dd_wrt;
+use crate::disk;
+use crate::json::Json;
+use crate::log::{DAEMON_ERROR, DAEMON_INFO, Ring};
+use crate::power::{self, End};
+use crate::profile::{Flavour, Profile};
+use crate::spawn;
+use crate::supervisor::{Output, Supervisor};
+use crate::ubus::{self, Status};
+use crate::upgrade;
+
+/// A script has this long at shutdown, and then this long after SIGTERM.
+const SHUTDOWN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// How often it is looked whether dropbear listens, after the scripts.
+const LISTENS: Duration = Duration::from_millis(100);
+/// After this long the router counts as booted without it.
+const LISTENS_LIMIT: Duration = Duration::from_secs(120);
+/// Callers at a time, and readers of the log.
+const CLIENTS: usize = 16;
+/// How long a reader of an answer may take.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// A script, with its arguments and its environment's search path.
+type Script = Vec<String>;
+
+/// Scripts that run one after the other.
+#[derive(Default)]
+struct Scripts {
+    queue: VecDeque<Script>,
+    running: Option<u32>,
+    /// Each has a limit: the router goes down.
+    bounded: bool,
+    term_at: Option<Instant>,
+    kill_at: Option<Instant>,
+}
+
+struct Client {
+    stream: UnixStream,
+    request: Vec<u8>,
+}
+
+struct Stream {
+    output: Output,
+    line: Vec<u8>,
+}
+
+/// Everything that PID 1 knows.
+struct Router {
+    profile: Profile,
+    path: &'static str,
+    scripts: Scripts,
+    supervisor: Supervisor,
+    ring: Ring,
+    ubus: Option<UnixListener>,
+    syslog: Option<UnixDatagram>,
+    clients: Vec<Client>,
+    followers: Vec<UnixStream>,
+    streams: Vec<Stream>,
+    /// When to look for dropbear, and when to give up.
+    listens: Option<(Instant, Instant)>,
+    disk_at: Option<Instant>,
+    end: Option<End>,
+    upgrade: bool,
+}
+
+/// PID 1, for as long as the router is on.
+pub fn run(profile: Profile) -> ExitCode {
+    let dd_wrt = profile.flavour == Flavour::DdWrt;
+    let signals = complain("signals", spawn::watch_signals());
+    network(&profile);
+    let mut router = Router {
+        path: if dd_wrt { dd_wrt::PATH } else { spawn::PATH },
+        scripts: Scripts::default(),
+        supervisor: Supervisor::default(),
+        ring: Ring::default(),
+        ubus: None,
+        syslog: None,
+        clients: Vec::new(),
+        followers: Vec::new(),
+        streams: Vec::new(),
+        listens: None,
+        disk_at: None,
+        end: None,
+        upgrade: false,
+        profile,
+    };
+    if dd_wrt {
+        router.scripts.queue = dd_wrt::prepare();
+    } else {
+        router.prepare_procd();
+    }
+    router.next_script();
+    loop {
+        router.turn(signals.as_ref());
+    }
+}
+
+/// The addresses: all that is left of netifd.
+fn network(profile: &Profile) {
+    for words in
+        [&["lo", "127.0.0.1", "up"][..], &["eth0", &profile.address, "netmask", "255.255.255.0", "up"]]
+    {
+        let words: Vec<String> = ["ifconfig"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        complain("network", spawn::command(&words, spawn::PATH).status());
+    }
+}
+
+/// The scripts of /etc/rc.d that begin with a letter, in their order.
+fn rc_scripts(letter: char, verb: &str) -> VecDeque<Script> {
+    let mut names: Vec<String> = fs::read_dir("/etc/rc.d")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(letter))
+        .collect();
+    names.sort();
+    names.into_iter().map(|name| vec![format!("/etc/rc.d/{name}"), verb.to_owned()]).collect()
+}
+
+impl Router {
+    /// What procd does before the first script.
+    fn prepare_procd(&mut self) {
+        for place in ["/tmp/shm", "/tmp/run/ubus", "/tmp/lock", "/tmp/state"] {
+            complain(place, fs::create_dir_all(place));
+        }
+        let model = format!("{}\n", self.profile.model);
+        complain(
+            "model",
+            fs::create_dir_all("/tmp/sysinfo").and_then(|()| fs::write("/tmp/sysinfo/model", model)),
+        );
+        complain("core pattern", fs::write("/proc/sys/kernel/core_pattern", "/tmp/%e.%t.%p.%s.core"));
+        upgrade::restore(self.profile.flavour == Flavour::RutOs);
+        self.ubus = complain(ubus::SOCKET, UnixListener::bind(ubus::SOCKET));
+        self.syslog = complain("/dev/log", UnixDatagram::bind("/dev/log"));
+        complain("/dev/log", fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)));
+        if let Some(socket) = &self.ubus {
+            complain("ubus", socket.set_nonblocking(true));
+        }
+        if let Some(socket) = &self.syslog {
+            complain("log", socket.set_nonblocking(true));
+        }
+        self.scripts.queue = rc_scripts('S', "boot");
+    }
+
+    /// Waits for an event and does what follows from it.
+    fn turn(&mut self, signals: Option<&OwnedFd>) {
+        let now = Instant::now();
+        let timeout = self.next().map(|at| at.saturating_duration_since(now) + Duration::from_millis(1));
+        let mut waiting: Vec<RawFd> = [
+            signals.map(AsRawFd::as_raw_fd),
+            self.ubus.as_ref().map(AsRawFd::as_raw_fd),
+            self.syslog.as_ref().map(AsRawFd::as_raw_fd),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        waiting.extend(self.clients.iter().map(|client| client.stream.as_raw_fd()));
+        waiting.extend(self.streams.iter().map(|stream| stream.output.file.as_raw_fd()));
+        let ready = poll(&waiting, timeout);
+        if ready {
+            signals.into_iter().for_each(|signals| self.read_signals(signals));
+            self.read_syslog();
+            self.read_streams();
+            self.accept();
+            self.read_clients();
+        }
+        self.tick(Instant::now());
+        let (outputs, events) = self.supervisor.take();
+        for output in outputs {
+            complain("output", rustix::io::ioctl_fionbio(&output.file, true));
+            self.streams.push(Stream { output, line: Vec::new() });
+        }
+        for event in events {
+            say(&event);
+            self.log(DAEMON_INFO, &format!("procd: {event}"));
+        }
+    }
+
+    /// When something is due without any event.
+    fn next(&self) -> Option<Instant> {
+        [
+            self.supervisor.next(),
+            self.scripts.term_at,
+            self.scripts.kill_at,
+            self.listens.map(|(look, _)| look),
+            self.disk_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
+        self.supervisor.tick(now);
+        if due(self.scripts.term_at) {
+            self.scripts.term_at = None;
+            self.scripts.kill_at = Some(now + SHUTDOWN.1);
+            spawn::signal(self.scripts.running.unwrap_or(0), libc::SIGTERM);
+        }
+        if due(self.scripts.kill_at) {
+            self.scripts.kill_at = None;
+            spawn::signal(self.scripts.running.unwrap_or(0), libc::SIGKILL);
+        }
+        if let Some((look, limit)) = self.listens
+            && look <= now
+        {
+            self.listens = Some((now + LISTENS, limit));
+            if ssh_listens() {
+                self.listens = None;
+                say("ready");
+            } else if limit <= now {
+                self.listens = None;
+                say("dropbear does not listen");
+            }
+        }
+        if due(self.disk_at) {
+            self.disk_at = None;
+            self.profile.disk.iter().for_each(disk::attach);
+        }
+    }
+
+    fn read_signals(&mut self, signals: &OwnedFd) {
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        while rustix::io::read(signals, &mut record).is_ok_and(|read| read == record.len()) {
+            let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+            if let Some(end) = End::of_signal(number) {
+                self.go_down(end);
+            }
+        }
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
+            let pid = pid.as_raw_nonzero().get() as u32;
+            self.supervisor.ended(pid, code.unwrap_or(0), Instant::now());
+            if self.scripts.running == Some(pid) {
+                self.scripts.running = None;
+                self.next_script();
+            }
+        }
+    }
+
+    /// Starts the next script; after the last one the router is booted, or goes down.
+    fn next_script(&mut self) {
+        (self.scripts.term_at, self.scripts.kill_at) = (None, None);
+        while let Some(script) = self.scripts.queue.pop_front() {
+            let name = script.first().map_or("", String::as_str);
+            // DD-WRT's hooks fail in silence. What OpenWrt's say goes to the console.
+            if let Some(child) = complain(name, spawn::command(&script, self.path).spawn()) {
+                self.scripts.running = Some(child.id());
+                self.scripts.term_at = self.scripts.bounded.then(|| Instant::now() + SHUTDOWN.0);
+                return;
+            }
+        }
+        if let Some(end) = self.end {
+            power::finish(end, if self.upgrade { upgrade::wipe } else { || {} });
+        }
+        let now = Instant::now();
+        self.listens = Some((now, now + LISTENS_LIMIT));
+        self.disk_at = self.profile.disk.as_ref().map(|disk| now + disk.delay);
+    }
+
+    fn go_down(&mut self, end: End) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(end);
+        (self.listens, self.disk_at) = (None, None);
+        self.supervisor.close();
+        self.scripts.bounded = true;
+        self.scripts.queue = match self.profile.flavour {
+            // An upgrade ends everything at once, without the scripts.
+            _ if self.upgrade => VecDeque::new(),
+            Flavour::DdWrt => dd_wrt::shutdown(),
+            _ => rc_scripts('K', "shutdown"),
+        };
+        match self.scripts.running {
+            // A boot script that never ends does not hold up the end.
+            Some(_) => self.scripts.term_at = Some(Instant::now()),
+            None => self.next_script(),
+        }
+    }
+
+    fn log(&mut self, priority: u32, text: &str) {
+        let line = self.ring.add(priority, text);
+        self.tell_followers(&line);
+    }
+
+    fn tell_followers(&mut self, line: &str) {
+        self.followers.retain_mut(|follower| follower.write_all(line.as_bytes()).is_ok());
+    }
+
+    fn read_syslog(&mut self) {
+        let mut datagram = [0; 2048];
+        while let Some(Ok(read)) = self.syslog.as_ref().map(|socket| socket.recv(&mut datagram)) {
+            let line = self.ring.add_datagram(&String::from_utf8_lossy(&datagram[..read]));
+            self.tell_followers(&line);
+        }
+    }
+
+    fn read_streams(&mut self) {
+        let mut lines = Vec::new();
+        self.streams.retain_mut(|stream| {
+            let mut bytes = [0; 1024];
+            loop {
+                match rustix::io::read(&stream.output.file, &mut bytes) {
+                    Ok(0) => return false,
+                    Ok(read) => stream.line.extend_from_slice(&bytes[..read]),
+                    Err(rustix::io::Errno::AGAIN) => return true,
+                    Err(_) => return false,
+                }
+                while let Some(end) = stream.line.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = stream.line.drain(..=end).collect();
+                    lines.push((
+                        if stream.output.error { DAEMON_ERROR } else { DAEMON_INFO },
+                        format!("{}: {}", stream.output.tag, String::from_utf8_lossy(&line[..end])),
+                    ));
+                }
+                // A line without an end is cut, as the log would.
+                stream.line.truncate(bytes.len());
+            }
+        });
+        for (priority, line) in lines {
+            self.log(priority, &line);
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Some(Ok((stream, _))) = self.ubus.as_ref().map(UnixListener::accept) {
+            let prepared = stream.set_nonblocking(true).and(stream.set_write_timeout(Some(ANSWER)));
+            if prepared.is_ok() && self.clients.len() < CLIENTS {
+                self.clients.push(Client { stream, request: Vec::new() });
+            }
+        }
+    }
+
+    fn read_clients(&mut self) {
+        for mut client in std::mem::take(&mut self.clients) {
+            let mut bytes = [0; 4096];
+            loop {
+                match client.stream.read(&mut bytes) {
+                    Ok(0) => {
+                        self.answer(client);
+                        break;
+                    }
+                    Ok(read) if client.request.len() + read <= ubus::MESSAGE => {
+                        client.request.extend_from_slice(&bytes[..read]);
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        self.clients.push(client);
+                        break;
+                    }
+                    Ok(_) | Err(_) => break,
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, client: Client) {
+        let mut stream = client.stream;
+        let request = String::from_utf8_lossy(&client.request).into_owned();
+        let mut words = request.trim_end().splitn(3, ' ');
+        let (object, method) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let message = words.next().and_then(Json::parse);
+        let reply = match (object, message) {
+            (_, None) => Err(Status::InvalidArgument),
+            ("service", Some(message)) => self.supervisor.call(method, &message, Instant::now()),
+            ("system", Some(_)) => self.system(method),
+            ("log", Some(_)) => {
+                let _ = stream.set_nonblocking(false);
+                let _ = stream.write_all(format!("0\n{}", self.ring.text()).as_bytes());
+                if method == "follow"
+                    && self.followers.len() < CLIENTS
+                    && stream.set_nonblocking(true).is_ok()
+                {
+                    self.followers.push(stream);
+                }
+                return;
+            }
+            _ => Err(Status::NotFound),
+        };
+        let text = match reply {
+            Ok(Some(json)) => format!("0\n{}", json.compact()),
+            Ok(None) => "0\n".to_owned(),
+            Err(status) => format!("{}\n", status as u8),
+        };
+        let _ = stream.set_nonblocking(false);
+        let _ = stream.write_all(text.as_bytes());
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    fn system(&mut self, method: &str) -> Result<Option<Json>, Status> {
+        match method {
+            "board" => Ok(Some(self.board())),
+            "reboot" => {
+                self.go_down(End::Reboot);
+                Ok(None)
+            }
+            "sysupgrade" => {
+                self.upgrade = true;
+                self.go_down(End::Reboot);
+                Ok(None)
+            }
+            _ => Err(Status::MethodNotFound),
+        }
+    }
+
+    fn board(&self) -> Json {
+        let string = |name: &str, value: &str| (name.to_owned(), Json::String(value.to_owned()));
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let profile = &self.profile;
+        let release = vec![
+            string("distribution", "OpenWrt"),
+            string("version", &profile.release),
+            string("target", &profile.target),
+            string("description", &format!("OpenWrt {}", profile.release)),
+        ];
+        Json::Object(vec![
+            string("kernel", &kernel),
+            string("hostname", &profile.hostname),
+            string("model", &profile.model),
+            ("release".to_owned(), Json::Object(release)),
+        ])
+    }
+}
+
+/// Waits until one of these can be read, or for so long. (rustix cannot be asked: with musl on 32-bit MIPS it takes
+/// `timespec` for larger than it is.)
+fn poll(files: &[RawFd], timeout: Option<Duration>) -> bool {
+    let mut files: Vec<libc::pollfd> =
+        files.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+    let timeout =
+        timeout.map_or(-1, |time| libc::c_int::try_from(time.as_millis()).unwrap_or(libc::c_int::MAX));
+    // SAFETY: the array lives, and its length is its length.
+    unsafe { libc::poll(files.as_mut_ptr(), files.len() as libc::nfds_t, timeout) > 0 }
+}
+
+/// True if something listens on TCP port 22.
+fn ssh_listens() -> bool {
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
+        let table = fs::read_to_string(table).unwrap_or_default();
+        table.lines().any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            words.next().is_some_and(|local| local.ends_with(":0016")) && words.nth(1) == Some("0A")
+        })
+    })
+}

@@ -1,0 +1,203 @@
+//! What DD-WRT's init does and OpenWrt's does not: directories in RAM, users and ssh from nvram, the boot hooks.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::console::{complain, say};
+use crate::mounts;
+use crate::nvram::{self, Variables};
+use crate::spawn;
+
+/// The search path that hooks get.
+pub const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin:/jffs/sbin:/jffs/bin:/jffs/usr/sbin:/jffs/usr/bin:\
+    /mmc/sbin:/mmc/bin:/mmc/usr/sbin:/mmc/usr/bin:/opt/bin:/opt/sbin:/opt/usr/bin:/opt/usr/sbin";
+
+/// Where files whose names end in `.startup` are run at boot, in this order.
+const STARTUP: [&str; 7] = [
+    "/etc/config",
+    "/jffs/etc/config",
+    "/mmc/etc/config",
+    "/tmp/etc/config",
+    "/usr/local/etc/config",
+    "/sd/etc/config",
+    "/opt/etc/init.d",
+];
+/// `admin`, the password of a router that has not been set up.
+const PASSWORD: &str = "$1$virtual.$6oszXZm57dfjGSbh16fYY/";
+const HOST_KEY: &str = "/tmp/root/.ssh/ssh_host_rsa_key";
+
+type Script = Vec<String>;
+
+/// Makes the system ready, starts sshd, and gives the hooks, each of which is waited for.
+pub fn prepare() -> VecDeque<Script> {
+    for place in
+        ["www", "nvram", "var", "services", "etc/config", "mnt", "lock", "log", "run", "tmp", "cron.d"]
+    {
+        mounts::make(&format!("/tmp/{place}"));
+    }
+    make_private("/tmp/root");
+    make_private("/tmp/root/.ssh");
+    if complain("nvram", nvram::load()) == Some(true) {
+        say("nvram is empty: defaults");
+    }
+    let mut variables = nvram::read();
+    mount_jffs(&mut variables);
+    users(&variables);
+    if variables.get("sshd_enable") != "0" {
+        start_sshd(&mut variables);
+    }
+    let mut hooks: VecDeque<Script> = STARTUP
+        .iter()
+        .flat_map(|place| executables(Path::new(place), |name| name.ends_with(".startup")))
+        .map(|path| vec![path])
+        .collect();
+    hooks.extend(nvram_script(&variables, "rc_startup"));
+    hooks.extend(service_scripts('S', "start"));
+    hooks
+}
+
+/// What runs when the router goes down.
+pub fn shutdown() -> VecDeque<Script> {
+    let mut hooks: VecDeque<Script> = service_scripts('K', "stop").into();
+    hooks.extend(nvram_script(&nvram::read(), "rc_shutdown"));
+    hooks
+}
+
+fn make_private(place: &str) {
+    mounts::make(place);
+    complain(place, fs::set_permissions(place, fs::Permissions::from_mode(0o700)));
+}
+
+fn write_private(path: &str, text: &[u8]) {
+    complain(path, fs::write(path, text));
+    complain(path, fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
+}
+
+/// /jffs is a file system only if nvram says so.
+fn mount_jffs(variables: &mut Variables) {
+    if variables.get("enable_jffs2") != "1" {
+        return;
+    }
+    mounts::mount_flash("/jffs");
+    if variables.get("clean_jffs2") == "1" {
+        for entry in fs::read_dir("/jffs").into_iter().flatten().flatten() {
+            let path = entry.path();
+            complain("/jffs", if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+        }
+        variables.set("clean_jffs2", "0");
+        complain("nvram", nvram::commit(variables));
+    }
+    variables.set("jffs_mounted", "1");
+    complain("nvram", nvram::write(variables));
+}
+
+/// What /etc/passwd and others of /etc lead to.
+fn users(variables: &Variables) {
+    let password = match variables.get("http_passwd") {
+        "" => PASSWORD,
+        password => password,
+    };
+    let mut passwd = String::new();
+    for (name, home, shell) in [("root", "/tmp/root", "/bin/sh"), ("reboot", "/tmp/root", "/sbin/reboot")] {
+        let _ = writeln!(passwd, "{name}:{password}:0:0:Root User,,,:{home}:{shell}");
+    }
+    passwd.push_str("nobody:*:65534:65534:nobody,,,:/var:/bin/false\n");
+    complain("passwd", fs::write("/tmp/etc/passwd", passwd));
+    complain("hosts", fs::write("/tmp/etc/hosts", "127.0.0.1 localhost\n"));
+    complain("group", fs::write("/tmp/etc/group", "root:x:0:\nnobody:x:65534:\n"));
+}
+
+fn start_sshd(variables: &mut Variables) {
+    match from_hex(variables.get("sshd_rsa_host_key")) {
+        Some(key) if !key.is_empty() => write_private(HOST_KEY, &key),
+        _ => make_host_key(variables),
+    }
+    let keys = variables.get("sshd_authorized_keys");
+    if !keys.is_empty() {
+        write_private("/tmp/root/.ssh/authorized_keys", format!("{keys}\n").as_bytes());
+    }
+    let port = match variables.get("sshd_port") {
+        "" => "22",
+        port => port,
+    };
+    let mut words = vec!["dropbear", "-r", HOST_KEY, "-p", port];
+    if variables.get("sshd_passwd_auth") == "0" {
+        words.push("-s");
+    }
+    if variables.get("sshd_forwarding") == "1" {
+        words.push("-a");
+    }
+    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    // It goes into the background by itself.
+    complain("dropbear", spawn::command(&words, PATH).status());
+}
+
+/// Kept in nvram as hexadecimal digits: a key has zero bytes, a variable has none.
+fn make_host_key(variables: &mut Variables) {
+    say("the ssh host key is made");
+    let words = ["dropbearkey", "-t", "rsa", "-s", "2048", "-f", HOST_KEY].map(str::to_owned);
+    let made = spawn::command(&words, PATH).stdout(std::process::Stdio::null()).status();
+    if complain("dropbearkey", made).is_some()
+        && let Some(key) = complain(HOST_KEY, fs::read(HOST_KEY))
+    {
+        variables.set("sshd_rsa_host_key", &to_hex(&key));
+        complain("nvram", nvram::write(variables).and_then(|()| nvram::commit(variables)));
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    Some(digits?.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
+}
+
+/// A script that is a variable: with a first line, without carriage returns, only for root.
+fn nvram_script(variables: &Variables, name: &str) -> Option<Script> {
+    let text = variables.get(name);
+    if text.is_empty() {
+        return None;
+    }
+    let path = format!("/tmp/.{name}");
+    complain(&path, fs::write(&path, format!("#!/bin/sh\n{}\n", text.replace('\r', ""))));
+    complain(&path, fs::set_permissions(&path, fs::Permissions::from_mode(0o700)));
+    Some(vec![path])
+}
+
+/// Scripts of /opt such as S95hopd.
+fn service_scripts(letter: char, verb: &str) -> Vec<Script> {
+    let named = |name: &str| {
+        name.starts_with(letter) && name.len() > 3 && name.bytes().skip(1).take(2).all(|c| c.is_ascii_digit())
+    };
+    let paths = executables(Path::new("/opt/etc/init.d"), named);
+    paths.into_iter().map(|path| vec![path, verb.to_owned()]).collect()
+}
+
+/// The executable files of a directory whose names are wanted, in alphabetic order.
+fn executables(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let executable = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted)
+            && path.metadata().is_ok_and(|of| of.is_file() && of.permissions().mode() & 0o111 != 0)
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).filter(executable).collect();
+    paths.sort();
+    paths.iter().map(|path| path.display().to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_nvram() {
+        let key = [0, 1, 0xff, b'\n'];
+        assert_eq!(from_hex(&to_hex(&key)).as_deref(), Some(&key[..]));
+        assert_eq!(from_hex("no key"), None);
+    }
+}

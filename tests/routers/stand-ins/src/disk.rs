@@ -1,0 +1,24 @@
+//! A stick or card, which appears some time after the boot.
+
+use std::io;
+
+use rustix::mount::{MountFlags, mount};
+
+use crate::console::{complain, say};
+use crate::mounts;
+use crate::profile::Disk;
+
+/// The disk as QEMU shows it.
+const DEVICE: &str = "/dev/vda";
+
+/// Gives the disk its name and mounts it.
+pub fn attach(disk: &Disk) {
+    let node = format!("/dev/{}", disk.node);
+    let attached = mounts::copy_node(DEVICE, &node).and_then(|()| {
+        std::fs::create_dir_all(&disk.place)?;
+        mount(node.as_str(), disk.place.as_str(), "ext2", MountFlags::NOATIME, None).map_err(io::Error::from)
+    });
+    if complain(&disk.place, attached).is_some() {
+        say("disk mounted");
+    }
+}

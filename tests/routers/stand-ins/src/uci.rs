@@ -1,0 +1,462 @@
+//! `uci`: packages of sections of options in /etc/config. Changes are staged in /tmp/.uci until `uci commit`.
+//!
+//! The staged file is the whole package as it would become; the original keeps a list of changes.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
+
+use crate::console::print;
+
+const CONFIG: &str = "/etc/config";
+const STAGED: &str = "/tmp/.uci";
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Value {
+    One(String),
+    List(Vec<String>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Section {
+    kind: String,
+    /// Generated, such as `cfg01`, if `anonymous`.
+    name: String,
+    anonymous: bool,
+    options: Vec<(String, Value)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Package {
+    sections: Vec<Section>,
+}
+
+impl Package {
+    fn parse(text: &str) -> Option<Self> {
+        let mut package = Self::default();
+        for line in text.lines() {
+            let words = words(line)?;
+            let word = |index: usize| words.get(index).cloned();
+            match words.first().map(String::as_str) {
+                None | Some("package") => {}
+                Some("config") => package.add(&word(1)?, word(2)),
+                Some("option") => {
+                    let section = package.sections.last_mut()?;
+                    section.set(&word(1)?, Value::One(word(2)?));
+                }
+                Some("list") => package.sections.last_mut()?.push(&word(1)?, word(2)?),
+                Some(_) => return None,
+            }
+        }
+        Some(package)
+    }
+
+    fn add(&mut self, kind: &str, name: Option<String>) {
+        let anonymous = name.is_none();
+        let number = self.sections.len() + 1;
+        let name = name.unwrap_or_else(|| format!("cfg{number:02x}{:04x}", kind_number(kind)));
+        self.sections.push(Section { kind: kind.to_owned(), name, anonymous, options: Vec::new() });
+    }
+
+    /// By name, or as `@type[i]`, where a negative i counts from the end.
+    fn find(&self, wanted: &str) -> Option<usize> {
+        let Some((kind, index)) =
+            wanted.strip_prefix('@').and_then(|rest| rest.strip_suffix(']')?.split_once('['))
+        else {
+            return self.sections.iter().position(|section| section.name == wanted);
+        };
+        let of_kind: Vec<_> =
+            (0..self.sections.len()).filter(|i| kind.is_empty() || self.sections[*i].kind == kind).collect();
+        let index: isize = index.parse().ok()?;
+        let index = if index < 0 { of_kind.len().checked_add_signed(index)? } else { index as usize };
+        of_kind.get(index).copied()
+    }
+
+    /// The text of a file; with names also for sections without, if wanted.
+    fn text(&self, names: bool) -> String {
+        let mut out = String::new();
+        for section in &self.sections {
+            let _ = write!(out, "\nconfig {}", section.kind);
+            if names || !section.anonymous {
+                let _ = write!(out, " {}", quoted(&section.name));
+            }
+            out.push('\n');
+            for (name, value) in &section.options {
+                match value {
+                    Value::One(value) => {
+                        let _ = writeln!(out, "\toption {name} {}", quoted(value));
+                    }
+                    Value::List(items) => items.iter().for_each(|item| {
+                        let _ = writeln!(out, "\tlist {name} {}", quoted(item));
+                    }),
+                }
+            }
+        }
+        out.push('\n');
+        out
+    }
+
+    /// As `uci show` names a section.
+    fn shown_name(&self, index: usize) -> String {
+        let section = &self.sections[index];
+        if !section.anonymous {
+            return section.name.clone();
+        }
+        let before = self.sections[..index].iter().filter(|other| other.kind == section.kind).count();
+        format!("@{}[{before}]", section.kind)
+    }
+
+    fn show(&self, package: &str, index: usize) -> String {
+        let (name, section) = (self.shown_name(index), &self.sections[index]);
+        let mut out = format!("{package}.{name}={}\n", section.kind);
+        for (option, value) in &section.options {
+            let value = match value {
+                Value::One(value) => quoted(value),
+                Value::List(items) => items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(" "),
+            };
+            let _ = writeln!(out, "{package}.{name}.{option}={value}");
+        }
+        out
+    }
+}
+
+impl Section {
+    fn get(&self, option: &str) -> Option<&Value> {
+        self.options.iter().find(|(name, _)| name == option).map(|(_, value)| value)
+    }
+
+    fn set(&mut self, option: &str, value: Value) {
+        match self.options.iter_mut().find(|(name, _)| name == option) {
+            Some((_, old)) => *old = value,
+            None => self.options.push((option.to_owned(), value)),
+        }
+    }
+
+    fn push(&mut self, option: &str, item: String) {
+        let mut items = match self.get(option) {
+            Some(Value::List(items)) => items.clone(),
+            Some(Value::One(value)) => vec![value.clone()],
+            None => Vec::new(),
+        };
+        items.push(item);
+        self.set(option, Value::List(items));
+    }
+}
+
+/// Something of four digits that depends on the type, as the original's hash.
+fn kind_number(kind: &str) -> u16 {
+    kind.bytes().fold(5381, |sum: u16, byte| sum.wrapping_mul(33).wrapping_add(u16::from(byte)))
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "'\\''"))
+}
+
+/// The words of a line, as a shell would split it; nothing if a quote is open at its end.
+fn words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = line.chars();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some('"') | None, '\\') => word.get_or_insert_default().push(characters.next()?),
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+/// Why a command failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Failure {
+    NotFound,
+    Invalid,
+    Parse,
+    Io,
+}
+
+type Done = Result<(), Failure>;
+
+/// Where the files are.
+struct Store {
+    config: String,
+    staged: String,
+    names: bool,
+}
+
+impl Store {
+    fn load(&self, package: &str) -> Result<Package, Failure> {
+        if package.is_empty() || package.contains('/') {
+            return Err(Failure::Invalid);
+        }
+        let text = fs::read_to_string(format!("{}/{package}", self.staged))
+            .or_else(|_| fs::read_to_string(format!("{}/{package}", self.config)))
+            .map_err(|_| Failure::NotFound)?;
+        Package::parse(&text).ok_or(Failure::Parse)
+    }
+
+    fn stage(&self, name: &str, package: &Package) -> Done {
+        let written = fs::create_dir_all(&self.staged)
+            .and_then(|()| fs::write(format!("{}/{name}", self.staged), package.text(false)));
+        written.map_err(|_| Failure::Io)
+    }
+
+    fn packages(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    fn commit(&self, name: &str) -> Done {
+        let staged = format!("{}/{name}", self.staged);
+        let Ok(text) = fs::read(&staged) else { return Ok(()) };
+        let (path, new) = (format!("{}/{name}", self.config), format!("{}/.{name}.uci", self.config));
+        let write = || -> io::Result<()> {
+            let mut file = fs::File::create(&new)?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            fs::remove_file(&staged)
+        };
+        write().map_err(|_| {
+            let _ = fs::remove_file(&new);
+            Failure::Io
+        })
+    }
+
+    fn run(&self, words: &[String]) -> Done {
+        let verb = words.first().map_or("", String::as_str);
+        let argument = words.get(1).map(String::as_str);
+        match (verb, argument) {
+            ("show" | "export", None) => {
+                for name in self.packages(&self.config) {
+                    self.run(&[verb.to_owned(), name])?;
+                }
+                Ok(())
+            }
+            ("commit" | "revert", None) => {
+                for name in self.packages(&self.staged) {
+                    self.run(&[verb.to_owned(), name])?;
+                }
+                Ok(())
+            }
+            ("changes", _) => Ok(()),
+            ("commit", Some(name)) => self.commit(name),
+            ("revert", Some(name)) => {
+                let _ = fs::remove_file(format!("{}/{name}", self.staged));
+                Ok(())
+            }
+            ("export", Some(name)) => {
+                print(&format!("package {name}\n{}", self.load(name)?.text(self.names)));
+                Ok(())
+            }
+            ("show" | "get", Some(path)) => self.show(verb, path),
+            ("add", Some(name)) => {
+                let mut package = self.load(name)?;
+                package.add(words.get(2).ok_or(Failure::Invalid)?, None);
+                self.stage(name, &package)?;
+                print(&format!("{}\n", package.sections.last().map_or("", |section| section.name.as_str())));
+                Ok(())
+            }
+            ("set" | "add_list" | "del_list" | "delete", Some(_)) => {
+                words[1..].iter().try_for_each(|argument| self.change(verb, argument))
+            }
+            _ => Err(Failure::Invalid),
+        }
+    }
+
+    fn show(&self, verb: &str, path: &str) -> Done {
+        let (name, section, option) = split(path);
+        let package = self.load(name)?;
+        let Some(section) = section else {
+            let all = (0..package.sections.len()).map(|index| package.show(name, index));
+            print(&all.collect::<String>());
+            return Ok(());
+        };
+        let index = package.find(section).ok_or(Failure::NotFound)?;
+        let found = &package.sections[index];
+        let Some(option) = option else {
+            print(&if verb == "get" { format!("{}\n", found.kind) } else { package.show(name, index) });
+            return Ok(());
+        };
+        let value = found.get(option).ok_or(Failure::NotFound)?;
+        let text = match (value, verb) {
+            (Value::One(value), "get") => value.clone(),
+            (Value::List(items), "get") => items.join(" "),
+            (Value::One(value), _) => format!("{name}.{section}.{option}={}", quoted(value)),
+            (Value::List(items), _) => {
+                let items: Vec<_> = items.iter().map(|item| quoted(item)).collect();
+                format!("{name}.{section}.{option}={}", items.join(" "))
+            }
+        };
+        print(&format!("{text}\n"));
+        Ok(())
+    }
+
+    fn change(&self, verb: &str, argument: &str) -> Done {
+        let (path, value) = argument.split_once('=').map_or((argument, None), |(path, v)| (path, Some(v)));
+        let (name, section, option) = split(path);
+        let section = section.ok_or(Failure::Invalid)?;
+        let mut package = self.load(name)?;
+        let index = package.find(section);
+        match (verb, option, index) {
+            ("set", None, None) if !section.starts_with('@') => {
+                package.add(value.ok_or(Failure::Invalid)?, Some(section.to_owned()));
+            }
+            ("set", None, Some(index)) => {
+                package.sections[index].kind = value.ok_or(Failure::Invalid)?.to_owned();
+            }
+            ("set", Some(option), Some(index)) => {
+                let value = value.ok_or(Failure::Invalid)?.to_owned();
+                package.sections[index].set(option, Value::One(value));
+            }
+            ("add_list", Some(option), Some(index)) => {
+                package.sections[index].push(option, value.ok_or(Failure::Invalid)?.to_owned());
+            }
+            ("del_list", Some(option), Some(index)) => {
+                let section = &mut package.sections[index];
+                if let Some((_, Value::List(items))) = section.options.iter_mut().find(|(n, _)| n == option) {
+                    items.retain(|item| Some(item.as_str()) != value);
+                }
+            }
+            ("delete", None, Some(index)) => {
+                package.sections.remove(index);
+            }
+            ("delete", Some(option), Some(index)) => {
+                let options = &mut package.sections[index].options;
+                let before = options.len();
+                options.retain(|(name, _)| name != option);
+                if options.len() == before {
+                    return Err(Failure::NotFound);
+                }
+            }
+            (_, _, None) => return Err(Failure::NotFound),
+            _ => return Err(Failure::Invalid),
+        }
+        self.stage(name, &package)
+    }
+}
+
+/// `package.section.option`; a section such as `@type[0]` has no dot in it.
+fn split(path: &str) -> (&str, Option<&str>, Option<&str>) {
+    let mut parts = path.splitn(3, '.');
+    (parts.next().unwrap_or_default(), parts.next(), parts.next())
+}
+
+/// `uci [-q] [-n] [-c DIRECTORY] [-P DIRECTORY] VERB ...`, or `uci batch` with such lines on its input.
+pub fn main(arguments: &[String]) -> ExitCode {
+    let mut store = Store { config: CONFIG.to_owned(), staged: STAGED.to_owned(), names: false };
+    let mut quiet = false;
+    let mut rest = arguments;
+    while let Some((option, after)) = rest.split_first().filter(|(word, _)| word.starts_with('-')) {
+        rest = after;
+        let value = rest.first().cloned().unwrap_or_default();
+        match option.as_str() {
+            "-q" => quiet = true,
+            "-n" => store.names = true,
+            "-c" | "-P" | "-p" | "-t" | "-f" | "-d" | "-C" => {
+                rest = rest.get(1..).unwrap_or_default();
+                match option.as_str() {
+                    "-c" => store.config = value,
+                    "-P" | "-t" => store.staged = value,
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    let result = if rest.first().is_some_and(|verb| verb == "batch") {
+        let text = io::read_to_string(io::stdin()).unwrap_or_default();
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        lines.try_for_each(|line| store.run(&words(line).ok_or(Failure::Parse)?))
+    } else {
+        store.run(rest)
+    };
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    if !quiet {
+        let _ = writeln!(
+            io::stderr(),
+            "uci: {}",
+            match failure {
+                Failure::NotFound => "Entry not found",
+                Failure::Invalid => "Invalid argument",
+                Failure::Parse => "Parse error",
+                Failure::Io => "I/O error",
+            }
+        );
+    }
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# comment\nconfig hopd main\n\toption port '4670'\n\toption name \"it's\"\n\
+                        config peer\n\tlist key a\n\tlist key 'b c'\nconfig peer\n";
+
+    #[test]
+    fn a_file_is_read_and_written() {
+        let package = Package::parse(TEXT).expect("a package");
+        assert_eq!(package.find("main"), Some(0));
+        assert_eq!(package.find("@peer[0]"), Some(1));
+        assert_eq!(package.find("@peer[-1]"), Some(2));
+        assert_eq!(package.find("@peer[2]"), None);
+        assert_eq!(package.sections[0].get("name"), Some(&Value::One("it's".to_owned())));
+        assert_eq!(Package::parse(&package.text(false)), Some(package));
+    }
+
+    #[test]
+    fn it_is_shown_as_uci_shows_it() {
+        let package = Package::parse(TEXT).expect("a package");
+        assert_eq!(
+            package.show("hopd", 0),
+            "hopd.main=hopd\nhopd.main.port='4670'\nhopd.main.name='it'\\''s'\n"
+        );
+        assert_eq!(package.show("hopd", 1), "hopd.@peer[0]=peer\nhopd.@peer[0].key='a' 'b c'\n");
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused() {
+        for text in ["option a b", "config a\noption x 'open", "word"] {
+            assert_eq!(Package::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn changes_are_staged_until_they_are_committed() {
+        let place = std::env::temp_dir().join(format!("stand-ins-uci-{}", std::process::id()));
+        let (config, staged) = (place.join("config"), place.join("staged"));
+        fs::create_dir_all(&config).expect("a directory");
+        fs::write(config.join("hopd"), TEXT).expect("a file");
+        let store = Store {
+            config: config.display().to_string(),
+            staged: staged.display().to_string(),
+            names: false,
+        };
+        let run = |words: &str| store.run(&words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(run("set hopd.main.port=1"), Ok(()));
+        assert_eq!(run("set hopd.other=hopd"), Ok(()));
+        assert_eq!(run("set hopd.none.port=1"), Err(Failure::NotFound));
+        assert_eq!(fs::read_to_string(config.join("hopd")).ok().as_deref(), Some(TEXT));
+        assert_eq!(run("commit hopd"), Ok(()));
+        let text = fs::read_to_string(config.join("hopd")).unwrap_or_default();
+        fs::remove_dir_all(&place).expect("it is ours");
+        assert!(text.contains("option port '1'") && text.contains("config hopd 'other'"), "{text}");
+    }
+}

@@ -1,0 +1,94 @@
+//! dropbear and dropbearkey in one static file, from Debian's source package.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::available_parallelism;
+
+use anyhow::{Context, Result};
+
+use super::part::{Part, remove, scratch};
+use super::sources::Sources;
+use super::{System, routers};
+use crate::command::{run, succeeds};
+use crate::packages::ZIG;
+use crate::toolchain::Toolchain;
+
+/// No libraries, and no logins in files that these systems do not have.
+const FEATURES: [&str; 7] = [
+    "--enable-static",
+    "--disable-zlib",
+    "--disable-pam",
+    "--disable-lastlog",
+    "--disable-utmp",
+    "--disable-wtmp",
+    "--disable-utmpx",
+];
+
+/// A directory with `dropbear`, which is `dropbearkey` under that name.
+pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
+    let architecture = system.architecture;
+    // DD-WRT writes root's keys from nvram into root's home at boot; the others keep them beside the host keys.
+    let keys = if system.flavour == "dd-wrt" { "home" } else { "etc" };
+    let patch = routers().join("dropbear.patch");
+    let part = Part::new(format!("dropbear-{keys}-{architecture}"), include_str!("dropbear.rs"))
+        .of(ZIG)
+        .of_file(&patch)?;
+    part.get(|place| {
+        let (source, version) = sources.get("dropbear")?;
+        apply(&patch, &source)?;
+        eprintln!(
+            "building dropbear {version} for {architecture}, keys in {keys}: half a minute on two cores"
+        );
+        let objects = scratch("dropbear")?;
+        let options = if keys == "etc" { "#define ROOT_KEYS_DIRECTORY \"/etc/dropbear\"\n" } else { "" };
+        fs::write(objects.join("localoptions.h"), options).context("cannot write dropbear's options")?;
+        compile(&source, &objects, toolchain, architecture)
+            .with_context(|| format!("see {}", objects.join("log").display()))?;
+        fs::copy(objects.join("dropbearmulti"), place.join("dropbear"))
+            .and_then(|_| fs::write(place.join("version"), version))
+            .context("cannot keep dropbear")?;
+        system.check(&place.join("dropbear"))?;
+        remove(&objects)
+    })
+}
+
+/// Two flavours are built from one tree.
+fn apply(patch: &Path, source: &Path) -> Result<()> {
+    let command = |extra: &[&str]| {
+        let mut command = Command::new("patch");
+        command
+            .current_dir(source)
+            .args(["--strip=1", "--silent", "--force", "--input"])
+            .arg(patch)
+            .args(extra);
+        command
+    };
+    if succeeds(&mut command(&["--reverse", "--dry-run"])) {
+        return Ok(());
+    }
+    run(&mut command(&[]))
+}
+
+fn compile(source: &Path, objects: &Path, toolchain: &Toolchain, architecture: &str) -> Result<()> {
+    let (cc, ar) = toolchain.c_compiler(architecture)?;
+    let log = File::create(objects.join("log")).context("cannot create a log")?;
+    let to_log = || log.try_clone().map(Stdio::from).context("cannot write a log");
+    let mut configure = Command::new(source.join("configure"));
+    configure
+        .current_dir(objects)
+        .arg(format!("--host={architecture}-linux-musl"))
+        .args(FEATURES)
+        .args(["CFLAGS=-Os -ffunction-sections -fdata-sections", "LDFLAGS=-static -Wl,--gc-sections"])
+        // zig's archiver writes the index itself.
+        .arg("RANLIB=:")
+        .arg(format!("CC={}", cc.display()))
+        .arg(format!("AR={}", ar.display()));
+    run(configure.stdin(Stdio::null()).stdout(to_log()?).stderr(to_log()?))?;
+    let jobs = available_parallelism().map_or(1, |jobs| jobs.get());
+    let mut make = Command::new("make");
+    make.current_dir(objects)
+        .args(["--silent", &format!("--jobs={jobs}"), "MULTI=1", "PROGRAMS=dropbear dropbearkey"])
+        .env_remove("MAKEFLAGS");
+    run(make.stdout(to_log()?).stderr(to_log()?))
+}

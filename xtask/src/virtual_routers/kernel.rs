@@ -1,0 +1,143 @@
+//! The kernels: Debian's source of Linux with our configuration, for Malta, without FPU.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::available_parallelism;
+
+use anyhow::{Context, Result};
+
+use super::part::{Part, remove, scratch};
+use super::{config, routers};
+use crate::command::{output, run};
+use crate::packages;
+
+/// Debian's package of the source, and where it puts it.
+const PACKAGE: &str = "linux-source-6.1";
+const TARBALL: &str = "/usr/src/linux-source-6.1.tar.xz";
+
+/// What programs ask of a kernel by its name is answered as this one would: DD-WRT's.
+const OLD: &str = "3.10.108";
+
+/// Programs or files, and the packages that bring them.
+const TOOLS: [(&str, &str); 12] = [
+    (TARBALL, PACKAGE),
+    ("mips-linux-gnu-gcc", "gcc-mips-linux-gnu"),
+    ("mipsel-linux-gnu-gcc", "gcc-mipsel-linux-gnu"),
+    ("bc", "bc"),
+    ("bison", "bison"),
+    ("flex", "flex"),
+    ("make", "make"),
+    ("perl", "perl"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+    ("gcc", "gcc"),
+    ("/usr/include/stdio.h", "libc6-dev"),
+];
+
+/// The kernels, big-endian, little-endian, and little-endian under an old name.
+pub fn build() -> Result<Vec<PathBuf>> {
+    let part = Part::new("kernels", include_str!("kernel.rs")).of_file(&routers().join("kernel.config"))?;
+    forget_if_outdated(&part.place()?)?;
+    let place = part.get(|place| {
+        packages::require(&TOOLS, "the kernels of virtual routers are built from Debian's source")?;
+        let version = installed_version().with_context(|| format!("{PACKAGE} is not installed"))?;
+        eprintln!("building the kernels, three minutes each on two cores, from {PACKAGE} {version}");
+        let source = unpack()?;
+        for endian in [&BIG, &LITTLE] {
+            endian.build(&source, place)?;
+        }
+        remove(&source)?;
+        fs::write(place.join("version"), version).context("cannot write the kernel's version")
+    })?;
+    let names = ["kernel-mips".to_owned(), "kernel-mipsel".to_owned(), format!("kernel-mipsel-{OLD}")];
+    Ok(names.into_iter().map(|name| place.join(name)).collect())
+}
+
+/// The version of the source package, where it is installed. dpkg answers from a file.
+fn installed_version() -> Option<String> {
+    let format = "--showformat=${db:Status-Status} ${Version}";
+    let answer = output(Command::new("dpkg-query").args(["--show", format, PACKAGE])).ok()?;
+    answer.strip_prefix("installed ").map(str::to_owned)
+}
+
+/// Kernels of another version than the source that is installed are built again; where none is, they are good.
+fn forget_if_outdated(place: &Path) -> Result<()> {
+    let Ok(built) = fs::read_to_string(place.join("version")) else { return Ok(()) };
+    match installed_version() {
+        Some(installed) if installed != built => remove(place),
+        _ => Ok(()),
+    }
+}
+
+fn unpack() -> Result<PathBuf> {
+    let source = scratch("linux")?;
+    run(Command::new("tar")
+        .args(["--extract", "--strip-components=1", "--file", TARBALL, "--directory"])
+        .arg(&source))?;
+    Ok(source)
+}
+
+struct Endian {
+    architecture: &'static str,
+    settings: &'static str,
+    /// Versions to claim, beside its own.
+    claims: &'static [&'static str],
+}
+
+const BIG: Endian = Endian { architecture: "mips", settings: "CONFIG_CPU_BIG_ENDIAN=y\n", claims: &[] };
+const LITTLE: Endian =
+    Endian { architecture: "mipsel", settings: "CONFIG_CPU_LITTLE_ENDIAN=y\n", claims: &[OLD] };
+
+impl Endian {
+    fn build(&self, source: &Path, place: &Path) -> Result<()> {
+        let objects = scratch(&format!("linux-{}", self.architecture))?;
+        let path = routers().join("kernel.config");
+        let fragment =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let fragment = fragment + self.settings;
+        let file = objects.join("fragment");
+        fs::write(&file, &fragment).context("cannot write the kernel's configuration")?;
+        run(self.make(source, &objects).arg("allnoconfig").env("KCONFIG_ALLCONFIG", &file))?;
+        let configuration =
+            fs::read_to_string(objects.join(".config")).context("the kernel has no configuration")?;
+        config::check(&fragment, &configuration)
+            .with_context(|| format!("{} for {}", path.display(), self.architecture))?;
+        run(self.make(source, &objects).arg("vmlinux"))?;
+        self.strip(&objects, &place.join(format!("kernel-{}", self.architecture)))?;
+        for version in self.claims {
+            run(self.make(source, &objects).arg(format!("KERNELRELEASE={version}")).arg("vmlinux"))?;
+            self.strip(&objects, &place.join(format!("kernel-{}-{version}", self.architecture)))?;
+        }
+        remove(&objects)
+    }
+
+    fn prefix(&self) -> String {
+        format!("{}-linux-gnu-", self.architecture)
+    }
+
+    /// Two builds from the same source are the same bytes.
+    fn make(&self, source: &Path, objects: &Path) -> Command {
+        let jobs = available_parallelism().map_or(1, |jobs| jobs.get());
+        let mut command = Command::new("make");
+        command
+            .current_dir(source)
+            .args(["--silent", &format!("--jobs={jobs}"), "ARCH=mips"])
+            .arg(format!("CROSS_COMPILE={}", self.prefix()))
+            .arg(format!("O={}", objects.display()))
+            .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01")
+            .env("KBUILD_BUILD_VERSION", "1")
+            .env("KBUILD_BUILD_USER", "hop")
+            .env("KBUILD_BUILD_HOST", "hop")
+            // A cargo that was called by make must not lend its job server to this one.
+            .env_remove("MAKEFLAGS");
+        command
+    }
+
+    fn strip(&self, objects: &Path, kernel: &Path) -> Result<()> {
+        run(Command::new(format!("{}strip", self.prefix()))
+            .arg("-o")
+            .arg(kernel)
+            .arg(objects.join("vmlinux")))
+    }
+}

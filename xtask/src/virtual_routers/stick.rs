@@ -1,0 +1,41 @@
+//! The USB stick, or SD card, that a virtual router finds: a file system without a partition table.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::part::Part;
+use crate::command::run;
+use crate::packages;
+use crate::paths::which;
+
+/// Bytes. Few of them are written until the router does.
+const SIZE: u64 = 64 << 20;
+
+/// Two sticks are the same bytes.
+const UUID: &str = "40f5d3c7-5f0a-4d0c-9d7b-0a3e4c1b2f70";
+
+/// An image with an empty ext2.
+pub fn build() -> Result<PathBuf> {
+    let place = Part::new("stick", include_str!("stick.rs")).get(|place| {
+        if program().is_none() {
+            packages::apt(&["e2fsprogs"], "mke2fs makes the virtual routers' stick")?;
+        }
+        let image = place.join("stick.img");
+        let file = File::create(&image).with_context(|| format!("cannot create {}", image.display()))?;
+        file.set_len(SIZE).with_context(|| format!("cannot write {}", image.display()))?;
+        run(Command::new(program().context("there is no mke2fs")?)
+            .args(["-q", "-F", "-t", "ext2", "-L", "HOP-STICK", "-U", UUID])
+            .args(["-E", &format!("hash_seed={UUID},root_owner=0:0")])
+            .env("E2FSPROGS_FAKE_TIME", "1")
+            .arg(&image))
+    })?;
+    Ok(place.join("stick.img"))
+}
+
+/// It is where users do not look.
+fn program() -> Option<PathBuf> {
+    which("mke2fs").or_else(|| Some(Path::new("/usr/sbin/mke2fs").to_owned()).filter(|path| path.exists()))
+}

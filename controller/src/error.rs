@@ -72,6 +72,18 @@ pub enum Error {
     NoQemu { name: String },
     #[error("{name} did not start: {why}")]
     VirtualRouter { name: String, why: String },
+    #[error("{name} did not come back: {why}")]
+    NotBack { name: String, why: String },
+    #[error("there is no {name} in PATH")]
+    NoProgram { name: String, package: &'static str },
+    #[error("there is no {}", .path.display())]
+    NoArtifact { path: PathBuf },
+    #[error("there is no profile named {name}; there are: {known}")]
+    UnknownProfile { name: String, known: String, own: PathBuf },
+    #[error("there is no virtual router named {name} with a profile; there are: {known}")]
+    UnknownMachine { name: String, known: String },
+    #[error("the monitor of QEMU at {} does not work: {why}", .path.display())]
+    Monitor { path: PathBuf, why: String },
 
     #[error(transparent)]
     Enrolment(#[from] enrolment::Error),
@@ -136,6 +148,12 @@ impl Error {
             Self::NotRunnable { .. } => "not_runnable",
             Self::NoAgents | Self::NoQemu { .. } | Self::VirtualRouter { .. } => "virtual_router",
             Self::Enrolment(error) => error.reason(),
+            Self::NotBack { .. }
+            | Self::NoProgram { .. }
+            | Self::NoArtifact { .. }
+            | Self::Monitor { .. } => "virtual_router",
+            Self::UnknownProfile { .. } => "usage",
+            Self::UnknownMachine { .. } => "unknown_router",
             Self::Interrupted { .. } => "interrupted",
         }
     }
@@ -193,6 +211,12 @@ impl Error {
             }
             Self::NoAgents => "build hop with `cargo xtask build`",
             Self::NoQemu { .. } => "install the package qemu-user-static",
+            Self::NoProgram { package, .. } => return Some(format!("install the package {package}")),
+            Self::NoArtifact { .. } => "run `cargo xtask virtual-routers` in a checkout of Hop",
+            Self::UnknownProfile { own, .. } => {
+                return Some(format!("one of your own is a file NAME.toml in {}", own.display()));
+            }
+            Self::UnknownMachine { .. } => "`hop virtual up --profile PROFILE` starts one",
             _ => return None,
         };
         Some(hint.to_owned())

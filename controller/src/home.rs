@@ -66,6 +66,11 @@ impl Home {
         self.config.join("routers")
     }
 
+    /// The user's own profiles of virtual routers, a file each.
+    pub fn profiles(&self) -> PathBuf {
+        self.config.join("profiles")
+    }
+
     /// A directory for each virtual router.
     pub fn virtual_routers(&self) -> PathBuf {
         self.state.join("virtual")

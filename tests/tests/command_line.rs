@@ -287,6 +287,50 @@ fn without_qemu_it_is_said_what_to_install() {
 }
 
 #[test]
+fn what_a_whole_virtual_router_lacks_is_said_and_nothing_is_made() {
+    let desk = Desk::new();
+    let nothing = desk.path("nothing");
+    let fails = |words: &[&str], path: Option<&str>, text: &str, hint: &str| {
+        let mut hop = desk.hop();
+        if let Some(path) = path {
+            hop = hop.env("PATH", path);
+        }
+        let ran = hop.env("HOP_VIRTUAL_ROUTERS", &nothing).args(words).run();
+        ran.assert_fails(125, text);
+        assert!(ran.stderr().contains(hint), "{}", ran.stderr());
+    };
+    let up = ["virtual", "up", "--profile", "dir-505"];
+    let known =
+        "there is no profile named dir-506; there are: archer-a6, dir-505, f7d7302, fritzbox-7362sl, rut955";
+    fails(&["virtual", "up", "--profile", "dir-506"], None, known, "profiles\n");
+    fails(
+        &up,
+        Some("/nonexistent"),
+        "there is no qemu-system-mips in PATH",
+        "install the package qemu-system-mips",
+    );
+    // What QEMU is, does not matter yet.
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink("/bin/false", bin.join("qemu-system-mips")).unwrap();
+    let kernel = format!("there is no {}", nothing.join("kernel-mips").display());
+    fails(&up, bin.to_str(), &kernel, "hint: run `cargo xtask virtual-routers` in a checkout of Hop");
+    for command in ["ssh", "console", "reboot"] {
+        let text = "there is no virtual router named dir-505 with a profile; there are: none";
+        fails(&["virtual", command, "dir-505"], None, text, "`hop virtual up --profile PROFILE` starts one");
+    }
+    fs::create_dir(desk.path("profiles")).unwrap();
+    fs::write(desk.path("profiles/desk.toml"), "ram = 64").unwrap();
+    fails(
+        &["virtual", "up", "--profile", "desk"],
+        None,
+        "profiles/desk.toml cannot be read",
+        "unknown field `ram`",
+    );
+    assert_eq!(desk.list().as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn what_cannot_be_used_is_refused_before_anything_happens() {
     let desk = Desk::new();
     for (words, text) in [
@@ -326,6 +370,9 @@ fn the_help_in_the_docs_is_the_help_of_the_program() {
         "virtual up",
         "virtual down",
         "virtual list",
+        "virtual ssh",
+        "virtual console",
+        "virtual reboot",
     ];
     for command in commands {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();

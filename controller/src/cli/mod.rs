@@ -54,7 +54,7 @@ pub enum Command {
     Router(Router),
     /// Show the fingerprint of this controller's key
     Key,
-    /// Start, end and list virtual routers, which run on this machine under qemu-user
+    /// Start, end and list virtual routers, which run on this machine under QEMU
     #[command(subcommand)]
     Virtual(Virtual),
 }
@@ -259,12 +259,8 @@ configuration, agent, jump hosts and passwords work as usual.";
 #[command(disable_help_subcommand = true)]
 pub enum Virtual {
     /// Start a virtual router, if it does not run already
-    Up {
-        /// Which machine it has
-        #[arg(long, default_value = "mips")]
-        arch: Arch,
-    },
-    /// End a virtual router, or all of them
+    Up(VirtualUp),
+    /// End a virtual router, or all of them; what was written to its flash is gone
     Down {
         /// Which one
         name: Option<String>,
@@ -275,6 +271,51 @@ pub enum Virtual {
         #[arg(long)]
         json: bool,
     },
+    /// Log in to a virtual router, or run a command there, with ssh
+    Ssh {
+        /// Which one
+        name: String,
+        /// What to run instead of a shell; the exit code is ssh's
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Print what the serial console of a virtual router said
+    Console {
+        /// Which one
+        name: String,
+        /// Go on with what it says next, until it is ended
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Reboot a virtual router, and wait until it is back
+    Reboot {
+        /// Which one
+        name: String,
+        /// Press the reset button, instead of typing `reboot` there
+        #[arg(long)]
+        hard: bool,
+    },
+}
+
+/// `hop virtual up`.
+#[derive(Args, Debug)]
+pub struct VirtualUp {
+    /// Only the agent, under qemu-user, for this machine
+    #[arg(long, default_value = "mips", conflicts_with = "profile")]
+    pub arch: Arch,
+    /// A whole router, as this profile describes it: archer-a6, dir-505, f7d7302, fritzbox-7362sl, rut955, or one of
+    /// your own in profiles/NAME.toml of the configuration directory
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// What to call it (default: as the profile is called)
+    #[arg(long, requires = "profile")]
+    pub name: Option<String>,
+    /// Do not enrol it; print how to log in
+    #[arg(long, requires = "profile")]
+    pub bare: bool,
+    /// Let its clock count instructions, 500 million a second, so that measurements repeat on a busy machine
+    #[arg(long, requires = "profile")]
+    pub counted_clock: bool,
 }
 
 impl GoOptions {
@@ -360,6 +401,15 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_the_name_of_a_virtual_router_is_for_its_shell() {
+        let Command::Virtual(Virtual::Ssh { name, command }) = parsed("hop|virtual|ssh|dir-505|ls|-l|--help")
+        else {
+            panic!()
+        };
+        assert_eq!((&*name, command), ("dir-505", ["ls", "-l", "--help"].map(OsString::from).into()));
+    }
+
+    #[test]
     fn a_wrong_command_line_is_hops_failure() {
         for line in [
             "hop",
@@ -371,6 +421,8 @@ mod tests {
             "hop|run|-rdesk|./probe",
             "hop|run|-exec|prog|./probe",
             "hop|build|-r|x|--arch|mips|.",
+            "hop|virtual|up|--arch|mips|--profile|dir-505",
+            "hop|virtual|up|--bare",
         ] {
             match parse(line.split('|').map(OsString::from)) {
                 Parsed::Printed(code) => assert_eq!(code, ExitCode::HopFailed, "{line}"),

@@ -35,7 +35,7 @@ pub fn run(command: Command) -> ExitCode {
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
             Command::Key => print(&home.identity()?.fingerprint().to_string()).map(|()| ExitCode::Program(0)),
-            Command::Virtual(options) => virtual_routers::run(home, options),
+            Command::Virtual(options) => virtual_routers::run(home, options).await,
         }
     });
     // A thread that waits for standard input would be waited for.

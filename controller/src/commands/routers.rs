@@ -152,7 +152,7 @@ struct Line {
     name: String,
     goarch: String,
     address: String,
-    /// `install`, `until-reboot`, `virtual` (an agent on this machine) or `by hand`.
+    /// `install`, `until-reboot`, `virtual` (an agent on this machine, under qemu-user) or `by hand`.
     enrolled: &'static str,
     via_ssh: bool,
     ssh: Option<String>,
@@ -200,7 +200,7 @@ fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
 }
 
 /// Where it is reached and how long it stays, for people.
-fn how(entry: &Entry) -> String {
+pub fn how(entry: &Entry) -> String {
     let address = &entry.address;
     let Some(enrolment) = &entry.enrolment else { return format!("at {address}") };
     let by =

@@ -38,7 +38,16 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
     let removed = remove_over(&shell, own, all).await;
     shell.end().await;
     let removed = removed?;
-    Inventory::new(home).remove(&router.name)?;
+    let inventory = Inventory::new(home);
+    inventory.remove(&router.name)?;
+    if removed == Removal::Removed {
+        for other in
+            inventory.list()?.iter().filter(|other| other.entry.fingerprint == router.entry.fingerprint)
+        {
+            inventory.remove(&other.name)?;
+            say!("hop: {}: was another name of it, and is forgotten too", other.name);
+        }
+    }
     Ok(removed)
 }
 

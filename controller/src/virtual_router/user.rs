@@ -1,45 +1,27 @@
-//! Virtual routers: the real agent for a MIPS router, run under qemu-user on this machine.
-//!
-//! No root, no kernel, ready in a second. What must stay true: starting one twice is starting it once, and only processes
-//! that were started here are ended.
+//! The agent for a MIPS router, run under qemu-user on this machine: no root, no kernel, ready in a second.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use hop_proto::identity::{Fingerprint, MalformedFingerprint};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 
 use crate::embedded::Arch;
 use crate::error::Error;
 use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, ProcessId, Router};
+use crate::inventory::{Entry, Inventory, Router};
+use crate::virtual_router::{Up, lock, process};
 
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Time for an agent to end its jobs and itself, beyond its own limit of 3 s for the jobs.
-const STOP_LIMIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
-
 /// What programs on a router find: nothing of this machine's environment.
 const ROUTER_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What became of a wish for a virtual router.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Up {
-    /// It was started.
-    Started,
-    /// It ran already.
-    Running,
-}
 
 /// The name of the virtual router for this machine.
 pub fn name(arch: Arch) -> String {
@@ -59,14 +41,18 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
         if runs_our_agent(&directory, arch) {
             return Ok((router, Up::Running));
         }
-        router.entry.process.map_or(Ok(()), stop).map_err(Error::io("end the old agent in", &directory))?;
+        router
+            .entry
+            .process
+            .map_or(Ok(()), process::stop)
+            .map_err(Error::io("end the old agent in", &directory))?;
     }
     make_private(&directory)?;
     let started = start(home, arch, name, &directory).and_then(|router| match inventory.put(&router) {
         Ok(()) => Ok(router),
         Err(error) => {
             // Nobody knows of it, so nobody would end it. It was started a moment ago, and stops as well.
-            let _ = router.entry.process.map(stop);
+            let _ = router.entry.process.map(process::stop);
             Err(error)
         }
     });
@@ -86,7 +72,7 @@ pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     let inventory = Inventory::new(home);
     // Read under the lock: it may have been started anew since somebody looked.
     if let Some(process) = find(&inventory, name)?.and_then(|router| router.entry.process) {
-        stop(process).map_err(|source| Error::VirtualRouter {
+        process::stop(process).map_err(|source| Error::VirtualRouter {
             name: name.to_owned(),
             why: format!("it cannot be ended: {source}"),
         })?;
@@ -111,17 +97,7 @@ fn find(inventory: &Inventory, name: &str) -> Result<Option<Router>, Error> {
 
 /// True if the process that is this virtual router lives.
 pub fn is_running(router: &Router) -> bool {
-    router.entry.process.is_some_and(|process| started(process.pid) == Some(process.started))
-}
-
-/// One `hop` at a time starts or ends virtual routers. The lock is on a directory that is never removed.
-fn lock(home: &Home) -> Result<File, Error> {
-    let directory = home.virtual_routers();
-    make_private(&directory)?;
-    let file = File::open(&directory).map_err(Error::io("open", &directory))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| Error::io("lock", &directory)(error.into()))?;
-    Ok(file)
+    router.entry.process.is_some_and(process::is_running)
 }
 
 fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Router, Error> {
@@ -158,21 +134,11 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
         None => Err("it has no standard output".to_owned()),
     };
     let ready = line.and_then(|line| Ready::parse(&line));
-    let pid = i32::try_from(child.id()).unwrap_or_default();
-    match (ready, started(pid)) {
-        (Ok(Ready { address, fingerprint }), Some(started)) => {
-            let process = Some(ProcessId { pid, started });
-            Ok(Router {
-                name,
-                entry: Entry {
-                    address,
-                    fingerprint,
-                    goarch: arch.goarch().to_owned(),
-                    enrolment: None,
-                    process,
-                },
-            })
-        }
+    match (ready, process::find(child.id())) {
+        (Ok(Ready { address, fingerprint }), process @ Some(_)) => Ok(Router {
+            name,
+            entry: Entry { address, fingerprint, goarch: arch.goarch().to_owned(), enrolment: None, process },
+        }),
         (ready, _) => {
             // It may be hung as well as gone. Both calls fail only if it is gone.
             let _ = child.kill();
@@ -204,29 +170,20 @@ impl Ready {
     }
 }
 
-/// The first line of a pipe, if it comes in time. A read from a pipe has no time limit, so a thread reads.
-fn first_line(pipe: impl Read + Send + 'static) -> Result<String, String> {
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = BufReader::new(pipe).read_line(&mut line);
-        // Fails if nobody waits any more.
-        let _ = send.send(read.map(|_| line));
-    });
-    match receive.recv_timeout(START_LIMIT) {
-        Ok(Ok(line)) if line.is_empty() => Err("it ended before it listened".to_owned()),
-        Ok(Ok(line)) => Ok(line),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("it did not listen within {} s", START_LIMIT.as_secs())),
+fn first_line(stdout: ChildStdout) -> Result<String, String> {
+    match process::first_line(stdout, START_LIMIT) {
+        Ok(line) if line.is_empty() => Err("it ended before it listened".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(format!("it did not listen within {} s", START_LIMIT.as_secs()))
+        }
+        line => line.map_err(|error| error.to_string()),
     }
 }
 
 fn qemu(arch: Arch) -> Result<PathBuf, Error> {
     let name = format!("qemu-{}", arch.machine());
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .flat_map(|directory| [directory.join(format!("{name}-static")), directory.join(&name)])
-        .find(|file| file.is_file())
+    process::in_path(&format!("{name}-static"))
+        .or_else(|| process::in_path(&name))
         .ok_or(Error::NoQemu { name })
 }
 
@@ -245,57 +202,4 @@ fn write_executable(path: &Path, content: &[u8]) -> Result<(), Error> {
         .open(path)
         .and_then(|mut file| io::Write::write_all(&mut file, content))
         .map_err(Error::io("write", path))
-}
-
-/// When the process started, in clock ticks since the boot: field 22 of /proc/PID/stat (proc(5)). `None` if it is gone
-/// or a zombie.
-fn started(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, which may itself hold spaces and parentheses.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    (state != "Z").then_some(started)
-}
-
-/// Ends the process if it is still the one that is meant: TERM, and KILL if that does not help.
-fn stop(process: ProcessId) -> io::Result<()> {
-    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
-    // From here on the descriptor names the process, whoever gets its number later.
-    let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        opened => opened?,
-    };
-    if started(process.pid) != Some(process.started) {
-        return Ok(());
-    }
-    for signal in [Signal::TERM, Signal::KILL] {
-        match pidfd_send_signal(&descriptor, signal) {
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
-            result => result?,
-        }
-        if poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&STOP_LIMIT))? > 0 {
-            return Ok(());
-        }
-    }
-    Err(io::Error::from(io::ErrorKind::TimedOut))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_process_is_not_taken_for_a_later_one_with_its_number() {
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let started = started(pid).unwrap();
-        stop(ProcessId { pid, started: started + 1 }).unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "another process is left alone");
-        stop(ProcessId { pid, started }).unwrap();
-        assert!(child.wait().unwrap().code().is_none());
-        assert_eq!(super::started(pid), None);
-    }
 }

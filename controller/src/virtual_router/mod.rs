@@ -1,0 +1,42 @@
+//! Virtual routers, which run on this machine under QEMU.
+//!
+//! Two kinds. [`user`]: the agent alone, under qemu-user, ready in a second. [`machine`]: a whole router, with a kernel, a
+//! flash, dropbear and the habits of its firmware; a [`profile`] says what it is, an [`image`] is made for it, and the
+//! [`monitor`] does to it what a hand would do.
+//!
+//! What must stay true: starting one twice is starting it once, and only processes that were started here are ended.
+
+pub mod image;
+pub mod machine;
+pub mod monitor;
+mod process;
+pub mod profile;
+pub mod user;
+
+use std::fs::File;
+
+use rustix::fs::{FlockOperation, flock};
+
+pub use user::{down, is_running, name, up};
+
+use crate::error::Error;
+use crate::home::{Home, make_private};
+
+/// What became of a wish for a virtual router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Up {
+    /// It was started.
+    Started,
+    /// It ran already.
+    Running,
+}
+
+/// One `hop` at a time starts or ends virtual routers. The lock is on a directory that is never removed.
+fn lock(home: &Home) -> Result<File, Error> {
+    let directory = home.virtual_routers();
+    make_private(&directory)?;
+    let file = File::open(&directory).map_err(Error::io("open", &directory))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .map_err(|error| Error::io("lock", &directory)(error.into()))?;
+    Ok(file)
+}

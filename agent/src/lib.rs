@@ -2,12 +2,13 @@
 //!
 //! From the outside in:
 //!
-//! - [`options`], [`log`], [`self_test`]: the command line and what it can ask for.
+//! - [`options`], [`log`], [`pid_file`], [`self_test`]: the command line and what it can ask for.
+//! - [`supervisor`]: keeps an agent running where nobody else does.
 //! - [`server`]: listens, authenticates, bounds connections, ends in order.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`job`]: one run of a program, from its admission to its outcome.
 //! - [`child`], [`input`], [`output`]: the program's processes and its three pipes.
-//! - [`store`], [`tree`], [`memory`], [`machine`]: the files in RAM, the RAM, the router.
+//! - [`store`], [`shelf`], [`tree`], [`memory`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type.
 //!
 //! What must stay true is in `docs/architecture.md`.
@@ -21,8 +22,11 @@ pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod output;
+pub mod pid_file;
 pub mod self_test;
 pub mod server;
 pub mod service;
+pub mod shelf;
 pub mod store;
+pub mod supervisor;
 pub mod tree;

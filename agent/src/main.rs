@@ -4,7 +4,7 @@ use std::env;
 use std::process::ExitCode;
 
 use hopd::options::{self, Command};
-use hopd::{log, self_test, server};
+use hopd::{log, self_test, server, supervisor};
 
 fn main() -> ExitCode {
     let command = match options::parse(env::args_os()) {
@@ -20,8 +20,16 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::SelfTest { directory } => self_test::run(&directory),
-        Command::Serve(options) => {
-            log::start();
+        Command::Fingerprint { key } => match server::identity(&key) {
+            Ok(identity) => {
+                println!("{}", identity.fingerprint());
+                ExitCode::SUCCESS
+            }
+            Err(error) => log::fatal(&error),
+        },
+        Command::Supervise(supervision) => supervisor::run(&supervision),
+        Command::Serve(mut options) => {
+            log::start(options.log.take());
             match server::run(options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => log::fatal(&error),

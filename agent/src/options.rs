@@ -19,13 +19,22 @@ Options:
   --key FILE           the agent's key, made if there is none (default /etc/hopd/key)
   --authorized FILE    fingerprints of the controllers that may connect, one a line (default /etc/hopd/authorized)
   --quota BYTES        most bytes of programs to keep (default: what the file system has)
+  --store DIR          keep programs in DIR too, and copy them from there into --dir to run. DIR is on a medium that
+                       survives a reboot and comes and goes as it likes; hopd does not make it, and never fills the
+                       medium by more than 7/8
   --launcher COMMAND   put COMMAND in front of every program; words are split at spaces
+  --log FILE           log to FILE instead of standard error: at most 32 KiB, and as much in FILE.old
+  --pid-file FILE      write the process number to FILE, and remove FILE in the end. One hopd a FILE: a second one
+                       refuses to start
+  --supervise          start the agent as a child, and again whenever it fails; SIGTERM ends both
+  --fingerprint        print the fingerprint of the key, which is made if there is none, then exit
   --self-test          check what a bad toolchain or kernel breaks, then exit
   --version            print the version
   --help               print this
 
-When it listens, hopd prints one line of JSON with its address and fingerprint on standard output. It logs to standard
-error. SIGTERM ends its jobs, removes their files and exits.";
+When it listens, hopd prints one line of JSON with its address and fingerprint on standard output. SIGTERM ends its
+jobs, removes their files and exits. After kill -9 the pid file stays: before you signal the number in it, see in
+/proc/NUMBER/cmdline that it is hopd.";
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -37,8 +46,28 @@ pub enum Command {
         /// Where the test may write; it leaves nothing there.
         directory: PathBuf,
     },
+    /// Print the fingerprint of a key and exit.
+    Fingerprint {
+        /// Key file; made if it is not there.
+        key: PathBuf,
+    },
+    /// Keep an agent running until told to stop.
+    Supervise(Supervision),
     /// Serve until told to stop.
     Serve(Options),
+}
+
+/// How to supervise.
+#[derive(Debug)]
+pub struct Supervision {
+    /// The agent: this executable, by the name that it was started with.
+    pub program: OsString,
+    /// The agent's options: all but the supervisor's own.
+    pub args: Vec<OsString>,
+    /// Log file; the agent has it too.
+    pub log: Option<PathBuf>,
+    /// Where the number of the supervisor is to be found.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// How to serve.
@@ -54,8 +83,14 @@ pub struct Options {
     pub authorized: PathBuf,
     /// Most bytes of programs at a time. `None`: what the file system has.
     pub quota: Option<u64>,
+    /// Directory of the shelf, on a medium that survives a reboot.
+    pub shelf: Option<PathBuf>,
     /// Words in front of every program.
     pub launcher: Vec<OsString>,
+    /// Log file. `None`: standard error.
+    pub log: Option<PathBuf>,
+    /// Where the number of the agent is to be found.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// Reads a command line, the program's name first.
@@ -63,24 +98,40 @@ pub struct Options {
 /// # Errors
 /// An unknown option, or a value that cannot be read.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, lexopt::Error> {
+    let mut arguments = arguments.into_iter();
+    let program = arguments.next().unwrap_or_else(|| "hopd".into());
+    let arguments: Vec<OsString> = arguments.collect();
     let mut options = Options {
         listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
         directory: "/tmp/hop".into(),
         key: "/etc/hopd/key".into(),
         authorized: "/etc/hopd/authorized".into(),
         quota: None,
+        shelf: None,
         launcher: Vec::new(),
+        log: None,
+        pid_file: None,
     };
-    let mut self_test = false;
-    let mut parser = lexopt::Parser::from_iter(arguments);
-    while let Some(argument) = parser.next()? {
+    let (mut self_test, mut fingerprint, mut supervise) = (false, false, false);
+    // What the agent gets of them if it is supervised.
+    let mut passed_on = Vec::new();
+    let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
+    loop {
+        let rest = parser.raw_args()?.as_slice().len();
+        let Some(argument) = parser.next()? else { break };
+        let is_the_agents = !matches!(argument, Long("supervise" | "pid-file"));
         match argument {
             Long("listen") => options.listen = parser.value()?.parse()?,
             Long("dir") => options.directory = parser.value()?.into(),
             Long("key") => options.key = parser.value()?.into(),
             Long("authorized") => options.authorized = parser.value()?.into(),
             Long("quota") => options.quota = Some(parser.value()?.parse()?),
+            Long("store") => options.shelf = Some(parser.value()?.into()),
             Long("launcher") => options.launcher = words(&parser.value()?),
+            Long("log") => options.log = Some(parser.value()?.into()),
+            Long("pid-file") => options.pid_file = Some(parser.value()?.into()),
+            Long("supervise") => supervise = true,
+            Long("fingerprint") => fingerprint = true,
             Long("self-test") => self_test = true,
             Long("version") => {
                 return Ok(Command::Print(concat!("hopd ", env!("CARGO_PKG_VERSION")).to_owned()));
@@ -88,8 +139,21 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             Long("help") | Short('h') => return Ok(Command::Print(HELP.to_owned())),
             _ => return Err(argument.unexpected()),
         }
+        if is_the_agents {
+            let used = rest - parser.raw_args()?.as_slice().len();
+            passed_on.extend(arguments.iter().skip(arguments.len() - rest).take(used).cloned());
+        }
     }
-    Ok(if self_test { Command::SelfTest { directory: options.directory } } else { Command::Serve(options) })
+    Ok(if self_test {
+        Command::SelfTest { directory: options.directory }
+    } else if fingerprint {
+        Command::Fingerprint { key: options.key }
+    } else if supervise {
+        let Options { log, pid_file, .. } = options;
+        Command::Supervise(Supervision { program, args: passed_on, log, pid_file })
+    } else {
+        Command::Serve(options)
+    })
 }
 
 fn words(command: &OsString) -> Vec<OsString> {
@@ -126,11 +190,29 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused() {
-        for line in
-            ["hopd|--listen|nowhere", "hopd|--quota|-1", "hopd|--dir", "hopd|--frobnicate", "hopd|file"]
-        {
+        for line in [
+            "hopd|--listen|nowhere",
+            "hopd|--quota|-1",
+            "hopd|--dir",
+            "hopd|--frobnicate",
+            "hopd|file",
+            "hopd|--supervise=1",
+        ] {
             assert!(parse(line.split('|').map(OsString::from)).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_supervised_agent_gets_every_option_but_the_supervisors() {
+        let line =
+            "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--store|/s";
+        let Command::Supervise(supervision) = parse(line.split('|').map(OsString::from)).unwrap() else {
+            panic!("it supervises");
+        };
+        assert_eq!(supervision.program, "./hopd");
+        assert_eq!(supervision.args, ["--dir", "--supervise", "--log=/l", "--quota", "5", "--store", "/s"]);
+        assert_eq!(supervision.log.as_deref(), Some("/l".as_ref()));
+        assert_eq!(supervision.pid_file.as_deref(), Some("/q".as_ref()));
     }
 
     #[test]

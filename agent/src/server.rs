@@ -26,7 +26,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::job::Jobs;
 use crate::options::Options;
+use crate::pid_file::{self, PidFile};
 use crate::service;
+use crate::shelf::Shelf;
 use crate::store::Store;
 use crate::tree;
 
@@ -72,6 +74,9 @@ pub enum Error {
     /// Others could put programs into the agent's directory.
     #[error("{} must belong to the user that hopd runs as, and be open to nobody else (mode 0700)", .0.display())]
     DirectoryOpen(PathBuf),
+    /// The pid file is another's, or cannot be written.
+    #[error(transparent)]
+    PidFile(#[from] pid_file::Error),
     /// The agent has no key.
     #[error(transparent)]
     Identity(#[from] identity::Error),
@@ -81,7 +86,7 @@ pub enum Error {
     /// The address is taken or not ours.
     #[error("cannot listen on {0}")]
     Listen(std::net::SocketAddr, #[source] io::Error),
-    /// The runtime, a signal handler or standard output does not work.
+    /// The runtime does not work, or the kernel forgot the address.
     #[error("cannot start")]
     Start(#[from] io::Error),
 }
@@ -91,16 +96,33 @@ pub enum Error {
 /// # Errors
 /// The agent could not start. Once it serves, nothing makes it stop but a signal.
 pub fn run(options: Options) -> Result<(), Error> {
+    let _pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(options))
+}
+
+/// The agent's key. It is made if there is none, and so is the directory around it, for nobody else to look into.
+///
+/// # Errors
+/// The key cannot be read, or not be made.
+pub fn identity(key: &Path) -> Result<Identity, identity::Error> {
+    if let Some(parent) = key.parent().filter(|parent| !parent.exists()) {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|error| identity::Error::Write(key.to_owned(), error))?;
+    }
+    Identity::load_or_create(key)
 }
 
 async fn serve(options: Options) -> Result<(), Error> {
     let directory = Directory::take(options.directory)?;
-    let identity = Identity::load_or_create(&options.key)?;
+    let identity = identity(&options.key)?;
     let authorized = Arc::new(AuthorizedFile(options.authorized));
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
-    let jobs = Arc::new(Jobs::new(store, directory.subdirectory("jobs")?, options.launcher));
+    let shelf = options.shelf.map(Shelf::new);
+    let jobs = Arc::new(Jobs::new(store, shelf, directory.subdirectory("jobs")?, options.launcher));
     let listener =
         TcpListener::bind(options.listen).await.map_err(|error| Error::Listen(options.listen, error))?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
@@ -138,8 +160,9 @@ async fn received(signal: &mut io::Result<Signal>) {
 fn announce(listener: &TcpListener, fingerprint: Fingerprint) -> Result<(), Error> {
     let address = listener.local_addr()?;
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")?;
-    stdout.flush()?;
+    // Whoever started the agent may be gone when a supervisor starts it again, and that is no reason not to serve.
+    let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
+        .and_then(|()| stdout.flush());
     tracing::info!(%address, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
     Ok(())
 }

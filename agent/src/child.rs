@@ -227,6 +227,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_inherits_no_variable_of_the_agent() {
+        let env = [("A".into(), "1".into()), ("B".into(), "2".into())];
+        let start = Start {
+            program: Path::new("/usr/bin/env"),
+            launcher: &[],
+            args: &[],
+            env: &env,
+            working_directory: Path::new("/"),
+        };
+        assert!(std::env::vars_os().count() > 2, "there is something to inherit");
+        let (mut child, pipes) = Child::start(&start).unwrap();
+        child.ended().await;
+        let mut said = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();
+        assert_eq!(said, "A=1\nB=2\n");
+    }
+
+    #[tokio::test]
     async fn what_a_program_used_is_told() {
         let (mut child, _pipes) = start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
         child.ended().await;

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::input;
 use crate::machine;
 use crate::output::{self, Control, Summary};
+use crate::shelf::{GivenUp, Shelf};
 use crate::store::{Blob, Digest, Store, Upload};
 use crate::tree;
 
@@ -184,6 +185,7 @@ pub type Outbox = mpsc::Sender<Result<ToController, Error>>;
 /// All jobs of this agent, and what they share.
 pub struct Jobs {
     store: Arc<Store>,
+    shelf: Option<Arc<Shelf>>,
     directory: PathBuf,
     launcher: Vec<OsString>,
     places: Arc<Semaphore>,
@@ -195,9 +197,15 @@ pub struct Jobs {
 
 impl Jobs {
     /// Keeps the jobs' directories in `directory`, which must be an empty directory on the file system of `store`.
-    pub fn new(store: Arc<Store>, directory: PathBuf, launcher: Vec<OsString>) -> Self {
+    pub fn new(
+        store: Arc<Store>,
+        shelf: Option<Arc<Shelf>>,
+        directory: PathBuf,
+        launcher: Vec<OsString>,
+    ) -> Self {
         Self {
             store,
+            shelf,
             directory,
             launcher,
             places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
@@ -248,6 +256,15 @@ impl Jobs {
         self.stopping.send_replace(true);
         // The semaphore is never closed; all places free means that no job is left.
         let _ = self.places.acquire_many(MAX_JOBS).await;
+        if let Some(shelf) = &self.shelf {
+            shelf.idle().await;
+        }
+    }
+
+    /// For another thread: whether the agent is stopping.
+    fn is_stopping(&self) -> GivenUp {
+        let stopping = self.stopping.subscribe();
+        Box::new(move || *stopping.borrow())
     }
 }
 
@@ -289,6 +306,12 @@ impl Job {
         outbox: &Outbox,
     ) -> Result<Outcome, Error> {
         let Self { jobs, id, spec, program, place } = self;
+        let program = match (program, &jobs.shelf) {
+            (Program::OnItsWay(upload), Some(shelf)) => {
+                fetch(shelf, upload, outbox, jobs.is_stopping()).await?
+            }
+            (program, _) => program,
+        };
         let needs = match &program {
             Program::Here(_) => None,
             Program::OnItsWay(upload) => Some((spec.digest, upload.offset())),
@@ -296,7 +319,13 @@ impl Job {
         tell(outbox, ToController::Accepted { job: id.clone(), needs }).await?;
         let blob = match program {
             Program::Here(blob) => blob,
-            Program::OnItsWay(upload) => receive(*upload, &mut inbox, jobs.stopping.subscribe()).await?,
+            Program::OnItsWay(upload) => {
+                let blob = receive(*upload, &mut inbox, jobs.stopping.subscribe()).await?;
+                if let Some(shelf) = &jobs.shelf {
+                    shelf.keep(blob.clone(), spec.digest, jobs.is_stopping());
+                }
+                blob
+            }
         };
         let directory = JobDirectory::create(&jobs.directory, &id)?;
         let executable = directory.path.join("bin").join(&spec.name);
@@ -350,6 +379,19 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
 
 async fn tell(outbox: &Outbox, message: ToController) -> Result<(), Error> {
     outbox.send(Ok(message)).await.map_err(|_| Error::Gone)
+}
+
+/// Looks for the program on the shelf. That may take seconds on a slow medium; what the controller says meanwhile waits,
+/// and one that goes ends it.
+async fn fetch(
+    shelf: &Arc<Shelf>,
+    upload: Box<Upload>,
+    outbox: &Outbox,
+    is_stopping: GivenUp,
+) -> Result<Program, Error> {
+    let controller = outbox.clone();
+    let upload = shelf.fetch(upload, Box::new(move || controller.is_closed() || is_stopping())).await?;
+    Ok(if upload.is_complete() { Program::Here(upload.finish()?) } else { Program::OnItsWay(upload) })
 }
 
 /// Receives the program to its last byte.
@@ -672,7 +714,80 @@ pub fn signal(name: &str) -> Result<Signal, Error> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
+    async fn is_asked_for(jobs: &Arc<Jobs>) -> bool {
+        const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
+        let digest = ring::digest::digest(&ring::digest::SHA256, SCRIPT).as_ref().try_into().unwrap();
+        let spec = Spec {
+            name: "script".into(),
+            digest,
+            size: SCRIPT.len() as u64,
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: None,
+            grace: Duration::ZERO,
+            output_window: 1024,
+        };
+        let (say, inbox) = mpsc::channel(1);
+        let (outbox, mut replies) = mpsc::channel(OUTBOX_MESSAGES);
+        let inbox = tokio_stream::wrappers::ReceiverStream::new(inbox);
+        let job = jobs.admit(spec).unwrap();
+        let run = tokio::spawn(job.run(inbox, outbox));
+        let Some(Ok(ToController::Accepted { needs, .. })) = replies.recv().await else {
+            panic!("it is accepted first");
+        };
+        if needs.is_some() {
+            say.send(Ok(FromController::Chunk { offset: 0, data: Bytes::from_static(SCRIPT) }))
+                .await
+                .unwrap();
+        }
+        while let Some(reply) = replies.recv().await {
+            if let ToController::Outcome(outcome) = reply.unwrap() {
+                assert!(
+                    matches!(&outcome, Outcome::Ran(Ran { ending: Ending::Exited(3), .. })),
+                    "{outcome:?}"
+                );
+            }
+        }
+        run.await.unwrap();
+        needs.is_some()
+    }
+
+    #[tokio::test]
+    async fn a_program_on_the_shelf_is_not_asked_for_unless_it_is_broken() {
+        let dir = tempfile::tempdir().unwrap();
+        let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));
+        for directory in [&ram, &kept, &work] {
+            create_directory(directory).unwrap();
+        }
+        let new = || {
+            let shelf = Shelf::new(kept.clone());
+            let store = Store::new(ram.clone(), None);
+            // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
+            Arc::new(Jobs::new(store, Some(shelf), work.clone(), vec!["/bin/sh".into()]))
+        };
+        let only_file = || {
+            let mut files = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+            files.next().filter(|file| file.extension().is_none())
+        };
+        let jobs = new();
+        jobs.shelf.as_ref().unwrap().idle().await;
+        assert!(is_asked_for(&jobs).await, "at first");
+        jobs.shelf.as_ref().unwrap().idle().await;
+        assert!(!is_asked_for(&jobs).await);
+        let jobs = new();
+        jobs.shelf.as_ref().unwrap().idle().await;
+        assert!(!is_asked_for(&jobs).await, "in a next life");
+        std::fs::write(only_file().unwrap(), b"#!/bin/sh\nexit 4\n").unwrap();
+        assert!(is_asked_for(&jobs).await, "when it is broken");
+        jobs.shelf.as_ref().unwrap().idle().await;
+        assert!(!is_asked_for(&jobs).await, "and then it is good again");
+        jobs.stop().await;
+        assert_eq!(std::fs::read_dir(&ram).unwrap().count() + std::fs::read_dir(&work).unwrap().count(), 0);
+    }
 
     #[test]
     fn the_users_environment_wins_over_the_agents() {

@@ -8,7 +8,7 @@
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`job`]: one run of a program, from its admission to its outcome.
 //! - [`child`], [`input`], [`output`]: the program's processes and its three pipes.
-//! - [`store`], [`tree`], [`memory`], [`machine`]: the files in RAM, the RAM, the router.
+//! - [`store`], [`shelf`], [`tree`], [`memory`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type.
 //!
 //! What must stay true is in `docs/architecture.md`.
@@ -27,6 +27,7 @@ pub mod print;
 pub mod self_test;
 pub mod server;
 pub mod service;
+pub mod shelf;
 pub mod store;
 pub mod supervisor;
 pub mod tree;

@@ -43,12 +43,17 @@ impl Memory {
         Self { total: value("MemTotal"), available: field("MemAvailable").unwrap_or_else(estimate) }
     }
 
+    /// Bytes that may still be given away, of which `promised` are already but not yet used.
+    pub fn spare(&self, promised: u64) -> u64 {
+        self.available.saturating_sub(promised).saturating_sub(RESERVE)
+    }
+
     /// Admits `needed` further bytes, of which `promised` are already given away but not yet used.
     ///
     /// # Errors
     /// [`Error::NoMemory`] with the figures.
     pub fn admit(&self, needed: u64, promised: u64) -> Result<(), Error> {
-        let available = self.available.saturating_sub(promised).saturating_sub(RESERVE);
+        let available = self.spare(promised);
         if needed <= available { Ok(()) } else { Err(Error::NoMemory { needed, available }) }
     }
 }

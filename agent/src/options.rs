@@ -19,6 +19,9 @@ Options:
   --key FILE           the agent's key, made if there is none (default /etc/hopd/key)
   --authorized FILE    fingerprints of the controllers that may connect, one a line (default /etc/hopd/authorized)
   --quota BYTES        most bytes of programs to keep (default: what the file system has)
+  --store DIR          keep programs in DIR too, and copy them from there into --dir to run. DIR is on a medium that
+                       survives a reboot and comes and goes as it likes; hopd does not make it, and never fills the
+                       medium by more than 7/8
   --launcher COMMAND   put COMMAND in front of every program; words are split at spaces
   --log FILE           log to FILE instead of standard error: at most 32 KiB, and as much in FILE.old
   --pid-file FILE      write the process number to FILE, and remove FILE in the end. One hopd a FILE: a second one
@@ -83,6 +86,8 @@ pub struct Options {
     pub authorized: PathBuf,
     /// Most bytes of programs at a time. `None`: what the file system has.
     pub quota: Option<u64>,
+    /// Directory of the shelf, on a medium that survives a reboot.
+    pub shelf: Option<PathBuf>,
     /// Words in front of every program.
     pub launcher: Vec<OsString>,
     /// Log file. `None`: standard error.
@@ -105,6 +110,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         key: "/etc/hopd/key".into(),
         authorized: "/etc/hopd/authorized".into(),
         quota: None,
+        shelf: None,
         launcher: Vec::new(),
         log: None,
         pid_file: None,
@@ -123,6 +129,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             Long("key") => options.key = parser.value()?.into(),
             Long("authorized") => options.authorized = parser.value()?.into(),
             Long("quota") => options.quota = Some(parser.value()?.parse()?),
+            Long("store") => options.shelf = Some(parser.value()?.into()),
             Long("launcher") => options.launcher = words(&parser.value()?),
             Long("log") => options.log = Some(parser.value()?.into()),
             Long("pid-file") => options.pid_file = Some(parser.value()?.into()),
@@ -202,12 +209,12 @@ mod tests {
     #[test]
     fn a_supervised_agent_gets_every_option_but_the_supervisors() {
         let line =
-            "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--key|/s";
+            "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--store|/s";
         let Command::Supervise(supervision) = parse(line.split('|').map(OsString::from)).unwrap() else {
             panic!("it supervises");
         };
         assert_eq!(supervision.program, "./hopd");
-        assert_eq!(supervision.args, ["--dir", "--supervise", "--log=/l", "--quota", "5", "--key", "/s"]);
+        assert_eq!(supervision.args, ["--dir", "--supervise", "--log=/l", "--quota", "5", "--store", "/s"]);
         assert_eq!(supervision.log.as_deref(), Some("/l".as_ref()));
         assert_eq!(supervision.pid_file.as_deref(), Some("/q".as_ref()));
     }

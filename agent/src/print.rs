@@ -1,24 +1,18 @@
 //! What the agent says of itself to whoever enrols it: its key's fingerprint, and its executable's digest.
 
 use std::fmt::Display;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use hop_proto::identity::{Error, Identity};
 use ring::digest::{Context, SHA256};
 
-use crate::log;
+use crate::{log, server};
 
 /// Prints the fingerprint of the key in `path`, which is made if there is none.
 pub fn fingerprint(path: &Path) -> ExitCode {
-    let directory = path.parent().unwrap_or(path);
-    if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(directory) {
-        return log::fatal(&Error::Write(path.to_owned(), error));
-    }
-    match Identity::load_or_create(path) {
+    match server::identity(path) {
         Ok(identity) => line(identity.fingerprint()),
         Err(error) => log::fatal(&error),
     }

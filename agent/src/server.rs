@@ -28,6 +28,7 @@ use crate::job::Jobs;
 use crate::options::Options;
 use crate::pid_file::{self, PidFile};
 use crate::service;
+use crate::shelf::Shelf;
 use crate::store::Store;
 use crate::tree;
 
@@ -98,14 +99,30 @@ pub fn run(options: Options) -> Result<(), Error> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(options))
 }
 
+/// The agent's key. It is made if there is none, and so is the directory around it, for nobody else to look into.
+///
+/// # Errors
+/// The key cannot be read, or not be made.
+pub fn identity(key: &Path) -> Result<Identity, identity::Error> {
+    if let Some(parent) = key.parent().filter(|parent| !parent.exists()) {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|error| identity::Error::Write(key.to_owned(), error))?;
+    }
+    Identity::load_or_create(key)
+}
+
 async fn serve(options: Options) -> Result<(), Error> {
     let directory = Directory::take(options.directory)?;
     let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
-    let identity = Identity::load_or_create(&options.key)?;
+    let identity = identity(&options.key)?;
     let authorized = Arc::new(AuthorizedFile(options.authorized));
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
-    let jobs = Arc::new(Jobs::new(store, directory.subdirectory("jobs")?, options.launcher));
+    let shelf = options.shelf.map(Shelf::new);
+    let jobs = Arc::new(Jobs::new(store, shelf, directory.subdirectory("jobs")?, options.launcher));
     let listener =
         TcpListener::bind(options.listen).await.map_err(|error| Error::Listen(options.listen, error))?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);

@@ -6,11 +6,12 @@
 //!
 //! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and
 //! with one thread no child can be forked while an executable is open for writing ("text file busy",
-//! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited.
+//! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited. The
+//! one exception are copies from the shelf, which says why it is none.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -58,6 +59,15 @@ impl Store {
     /// # Errors
     /// The file system does not answer.
     pub fn free(&self) -> Result<u64, Error> {
+        Ok(match self.room()? {
+            // Nothing but the memory sets a limit.
+            u64::MAX => read_memory()?.spare(self.ledger().promised),
+            room => room,
+        })
+    }
+
+    /// Bytes that a next blob may have, by what has a size.
+    fn room(&self) -> Result<u64, Error> {
         let disk = self.file_system()?;
         let ledger = self.ledger();
         // ramfs has no size, and says 0 blocks of everything (DD-WRT's /tmp): there the memory alone decides.
@@ -87,11 +97,11 @@ impl Store {
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures, [`Error::Io`] if the file cannot be made.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64) -> Result<Upload, Error> {
-        let free = self.free()?;
+        let free = self.room()?;
         if size > free {
             return Err(Error::NoSpace { needed: size, available: free, directory: self.directory.clone() });
         }
-        let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
+        let memory = read_memory()?;
         let path = {
             let mut ledger = self.ledger();
             memory.admit(size, ledger.promised)?;
@@ -142,9 +152,36 @@ impl Upload {
         self.received
     }
 
+    /// The digest that it was announced with.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Bytes that were announced.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// True when all announced bytes are here.
     pub fn is_complete(&self) -> bool {
         self.received == self.size
+    }
+
+    /// True when all announced bytes are here and have the announced digest.
+    pub fn is_correct(&self) -> bool {
+        self.is_complete() && self.hash.clone().finish().as_ref() == self.digest
+    }
+
+    /// Forgets what was received, and keeps the room.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(Error::io("empty", &self.path))?;
+        self.store.ledger().promised += self.received;
+        self.received = 0;
+        self.hash = Context::new(&SHA256);
+        Ok(())
     }
 
     /// Adds the next bytes.
@@ -178,7 +215,7 @@ impl Upload {
     /// # Errors
     /// [`Error::DigestMismatch`]; the file is gone then.
     pub fn finish(mut self) -> Result<Arc<Blob>, Error> {
-        if !self.is_complete() || self.hash.clone().finish().as_ref() != self.digest {
+        if !self.is_correct() {
             return Err(Error::DigestMismatch);
         }
         self.is_blob = true;
@@ -210,6 +247,19 @@ pub struct Blob {
 }
 
 impl Blob {
+    /// Bytes of it.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
     /// Gives the blob a further name. It costs no memory: the name and the blob are one file (link(2)).
     ///
     /// # Errors
@@ -227,6 +277,10 @@ impl Drop for Blob {
         drop(ledger);
         remove(&self.path);
     }
+}
+
+fn read_memory() -> Result<Memory, Error> {
+    Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))
 }
 
 fn remove(path: &Path) {

@@ -1,7 +1,8 @@
-//! `hopd` as a router starts it: its key, its supervisor, its log, its pid file.
+//! `hopd` as a router starts it: its key, its supervisor, its log, its pid file, the store that survives a reboot.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -37,9 +38,12 @@ impl Bench {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The agent's command line.
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(dist("hopd-host"));
+    /// The agent's command line, after `script` if there is one, which ends in a call of `"$@"`.
+    fn command(&self, script: Option<&str>, words: &[&str]) -> Command {
+        let mut command = Command::new(script.map_or(dist("hopd-host"), |_| "unshare".into()));
+        if let Some(script) = script {
+            command.args(["-rm", "sh", "-ec", script, "sh"]).arg(dist("hopd-host"));
+        }
         command.args(["--listen", "127.0.0.1:0"]).current_dir(self.0.path());
         for (option, name) in [("--dir", "ram"), ("--key", "key"), ("--authorized", "authorized")] {
             command.arg(option).arg(self.path(name));
@@ -49,13 +53,24 @@ impl Bench {
     }
 
     fn start(&self, words: &[&str]) -> Agent {
-        Agent::start(&mut self.command(words))
+        Agent::start(&mut self.command(None, words))
+    }
+
+    fn start_in_namespace(&self, script: &str, words: &[&str]) -> Agent {
+        Agent::start(&mut self.command(Some(script), words))
     }
 
     /// `hop exec` of `program` on that agent.
     fn exec(&self, agent: &mut Agent, program: &Path) -> Ran {
         self.enrol(agent);
         Hop::at(&self.path("home")).args(["exec", "-r", "router"]).arg(program).run()
+    }
+
+    fn info(&self, agent: &mut Agent) -> Value {
+        self.enrol(agent);
+        let ran = Hop::at(&self.path("home")).args(["info", "-r", "router", "--json"]).run();
+        assert_eq!(ran.code, 0, "{}", ran.stderr());
+        serde_json::from_slice(&ran.stdout).unwrap()
     }
 
     fn enrol(&self, agent: &mut Agent) {
@@ -218,7 +233,7 @@ fn an_agent_whose_supervisor_is_killed_ends_in_order_and_its_pid_file_is_taken_o
     let bench = Bench::new();
     let words = ["--supervise", "--pid-file", "pid"];
     let supervisor = bench.start(&words);
-    let second = bench.command(&words).output().unwrap();
+    let second = bench.command(None, &words).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     assert_eq!(String::from_utf8(second.stderr).unwrap(), "error: another hopd has the pid file pid\n");
 
@@ -239,7 +254,7 @@ fn an_agent_that_cannot_start_is_tried_again_and_its_supervisor_can_be_stopped()
     fs::create_dir(bench.path("ram")).unwrap();
     fs::set_permissions(bench.path("ram"), fs::Permissions::from_mode(0o755)).unwrap();
     // As a shell starts what it puts into the background: with INT ignored.
-    let inner = bench.command(&["--supervise", "--pid-file", "pid"]);
+    let inner = bench.command(None, &["--supervise", "--pid-file", "pid"]);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' INT; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
     let mut supervisor = command
@@ -266,7 +281,7 @@ fn a_log_file_takes_the_last_words_too_and_one_that_cannot_be_written_stops_nobo
     bench.start(&["--log", "nowhere/log"]).stop();
     fs::create_dir(bench.path("ram")).unwrap();
     fs::set_permissions(bench.path("ram"), fs::Permissions::from_mode(0o755)).unwrap();
-    let output = bench.command(&["--log", "log"]).output().unwrap();
+    let output = bench.command(None, &["--log", "log"]).output().unwrap();
     assert_eq!((output.status.code(), output.stderr), (Some(1), Vec::new()));
     assert!(bench.read("log").starts_with("error: "), "{}", bench.read("log"));
 }
@@ -291,4 +306,110 @@ fn a_log_file_never_takes_more_than_64_kib() {
     }
     agent.stop();
     assert!(bench.read("log").ends_with("stopping\n"));
+}
+
+/// The blobs on a shelf, seen from where the agent sees it.
+fn kept(agent: &Agent, shelf: &Path) -> BTreeSet<String> {
+    let seen = format!("/proc/{}/root{}", agent.process.id(), shelf.display());
+    fs::read_dir(seen).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_program_is_kept_across_a_reboot() {
+    let bench = Bench::new();
+    let shelf = bench.path("shelf");
+    fs::create_dir(&shelf).unwrap();
+    let program = fixture(Stage::Host, "both-outputs");
+    let words = ["--store", shelf.to_str().unwrap(), "--log", "log"];
+    for life in 0..3 {
+        let mut agent = bench.start(&words);
+        let ran = bench.exec(&mut agent, &program);
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
+        let taken = bench.read("log").matches("a program comes from the persistent store").count();
+        assert_eq!(taken, life);
+        wait_until("the program is kept", || {
+            let names = kept(&agent, &shelf);
+            names.len() == 1 && names.iter().all(|name| name.len() == 64)
+        });
+        agent.stop();
+        assert!(!bench.path("ram").exists());
+    }
+}
+
+#[test]
+fn a_store_that_is_not_there_is_done_without_and_said_once() {
+    let bench = Bench::new();
+    let shelf = bench.path("shelf");
+    let mut agent = bench.start(&["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    for _ in 0..2 {
+        assert_eq!(bench.exec(&mut agent, &fixture(Stage::Host, "both-outputs")).code, 7);
+    }
+    assert_eq!(bench.read("log").matches("no persistent store for now").count(), 1);
+    fs::create_dir(&shelf).unwrap();
+    assert_eq!(bench.exec(&mut agent, &fixture(Stage::Host, "both-outputs")).code, 7);
+    assert!(bench.read("log").contains("the persistent store is back"));
+    agent.stop();
+}
+
+#[test]
+fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes_first() {
+    let bench = Bench::new();
+    let shelf = bench.path("shelf");
+    fs::create_dir(&shelf).unwrap();
+    let content = fs::read(fixture(Stage::Host, "both-outputs")).unwrap();
+    // Room for four, of which a half must stay free.
+    let script = format!("mount -t tmpfs -o mode=0700,size={} none shelf; exec \"$@\"", content.len() * 4);
+    let mut agent = bench.start_in_namespace(&script, &["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut run = |number: u8| {
+        let program = bench.path(&format!("program-{number}"));
+        fs::write(&program, [&content[..], &[number]].concat()).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let before = kept(&agent, &shelf);
+        let comes_from_there = bench.read("log").matches("comes from the persistent store").count();
+        assert_eq!(bench.exec(&mut agent, &program).code, 7);
+        if bench.read("log").matches("comes from the persistent store").count() > comes_from_there {
+            return String::new();
+        }
+        let new = || kept(&agent, &shelf).difference(&before).cloned().collect::<Vec<_>>();
+        wait_until("the program is kept", || new().iter().any(|name| name.len() == 64));
+        new().remove(0)
+    };
+    let names: Vec<String> = (1..=3).map(&mut run).collect();
+    assert_eq!(run(1), "", "the first is used again");
+    let last = run(4);
+    let expected = BTreeSet::from([names[0].clone(), names[2].clone(), last]);
+    assert_eq!(kept(&agent, &shelf), expected, "the second went, and no other");
+    agent.stop();
+}
+
+#[test]
+fn on_a_ramfs_the_memory_alone_decides_also_before_linux_3_14() {
+    let bench = Bench::new();
+    let program = fixture(Stage::Host, "both-outputs");
+    let meminfo = |free: u64| {
+        // No MemAvailable. Of 30 MiB of cache, 20 are files in the ramfs.
+        let free = free / 1024;
+        format!(
+            "MemTotal: 60000 kB\nMemFree: {free} kB\nBuffers: 0 kB\nCached: 30720 kB\nUnevictable: 20480 kB\n"
+        )
+    };
+    let script = "mount -t ramfs -o mode=0700 none ram; mount --bind meminfo /proc/meminfo; exec \"$@\"";
+    fs::create_dir(bench.path("ram")).unwrap();
+    for (free, fits) in [(48 << 20, true), (0, false)] {
+        fs::write(bench.path("meminfo"), meminfo(free)).unwrap();
+        let mut agent = bench.start_in_namespace(script, &[]);
+        let info = bench.info(&mut agent);
+        assert_eq!(info["memory_available"], free + (10 << 20));
+        assert_eq!(info["store_free"], free + (2 << 20), "8 MiB stay free");
+        if fits {
+            let ran = bench.exec(&mut agent, &program);
+            assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
+        } else {
+            let large = bench.path("large");
+            fs::copy(&program, &large).unwrap();
+            fs::OpenOptions::new().append(true).open(&large).unwrap().set_len(3 << 20).unwrap();
+            bench.exec(&mut agent, &large).assert_fails(125, "bytes of memory to spare");
+        }
+        agent.stop();
+    }
 }

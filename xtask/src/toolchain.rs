@@ -88,10 +88,11 @@ impl Toolchain {
             .env(format!("CC_{lower}"), &cc)
             .env(format!("AR_{lower}"), &ar)
             .env(format!("CARGO_TARGET_{upper}_LINKER"), &cc)
-            // These targets link dynamically by default, and rustc's own startup files are not there.
+            // These targets link dynamically by default, and rustc's own startup files are not there. A panic aborts, so
+            // tables for unwinding are of no use, and they are 130 kB.
             .env(
                 format!("CARGO_TARGET_{upper}_RUSTFLAGS"),
-                "-Ctarget-feature=+crt-static -Clink-self-contained=no",
+                "-Ctarget-feature=+crt-static -Clink-self-contained=no -Cforce-unwind-tables=no",
             )
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")

@@ -239,6 +239,10 @@ pub struct Add {
     /// Put the agent on flash, from where it comes back after a reboot
     #[arg(long, conflicts_with = "until_reboot")]
     pub install: bool,
+    /// Keep programs in this directory of a stick or a card too, so that they need not be sent again after a reboot; they
+    /// are copied into RAM to run
+    #[arg(long, value_name = "DIRECTORY", value_parser = store)]
+    pub store: Option<String>,
     /// An option for ssh, as ssh's own -o
     #[arg(short = 'o', value_name = "SSH_OPTION")]
     pub options: Vec<String>,
@@ -246,13 +250,22 @@ pub struct Add {
     #[arg(short = 'i', value_name = "KEY")]
     pub identity: Option<PathBuf>,
     /// Without ssh: the key of an agent that knows this controller already, reached --at HOST:PORT
-    #[arg(long, requires = "at", conflicts_with_all = ["destination", "via_ssh", "until_reboot", "install", "options", "identity"])]
+    #[arg(long, requires = "at", conflicts_with_all = ["destination", "store", "via_ssh", "until_reboot", "install", "options", "identity"])]
     pub fingerprint: Option<Fingerprint>,
 }
 
 const ADD_AFTER_HELP: &str = "\
 Without --install and --until-reboot the agent is installed if flash has room for it. ssh is the system's: its \
 configuration, agent, jump hosts and passwords work as usual.";
+
+/// Reads a directory of a router that its shells and its configuration can name.
+fn store(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    if path.len() < 2 || !path.starts_with('/') || path.contains(|c: char| c.is_control() || c == '\'') {
+        return Err("it must be an absolute path on the router, without a quote".to_owned());
+    }
+    Ok(path.to_owned())
+}
 
 /// `hop virtual`.
 #[derive(Debug, Subcommand)]

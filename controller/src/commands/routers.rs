@@ -96,7 +96,7 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
             Error::Usage(format!("{} is not enrolled over ssh, so it must be said where it is", options.name))
         })?;
         let before = Wish::from(enrolment);
-        return Ok(Wish { way: way.or(before.way), ..before });
+        return Ok(Wish { way: way.or(before.way), store: options.store.or(before.store), ..before });
     };
     let identity =
         options.identity.as_deref().map(|path| ssh::absolute(path).map_err(Error::io("find", path)));
@@ -105,8 +105,8 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
         options: options.options,
         ..Destination::parse(&destination).map_err(enrolment::Error::from)?
     };
-    let Add { port, via_ssh, at, .. } = options;
-    Ok(Wish { ssh, way, port, via_ssh, at })
+    let Add { port, via_ssh, at, store, .. } = options;
+    Ok(Wish { ssh, way, port, via_ssh, at, store })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {

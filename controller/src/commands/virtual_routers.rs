@@ -105,6 +105,7 @@ async fn enrol(home: &Home, machine: &Machine) -> Result<Router, Error> {
         port: machine::AGENT_PORT,
         via_ssh: false,
         at: Some(machine.agent_address()),
+        store: None,
     };
     enrolment::add(home, name, &wish).await
 }

@@ -40,8 +40,8 @@ pub async fn reach(
     shell: &Shell,
 ) -> Result<Router, HopError> {
     let router = |via_ssh: bool, address: String| {
-        let Wish { ssh, port, at, .. } = wish.clone();
-        let enrolment = Some(Enrolment { way, port, via_ssh, at, ssh });
+        let Wish { ssh, port, at, store, .. } = wish.clone();
+        let enrolment = Some(Enrolment { way, port, via_ssh, at, store, ssh });
         Router {
             name: name.to_owned(),
             entry: Entry { address, fingerprint, goarch: goarch.to_owned(), enrolment, process: None },

@@ -26,6 +26,10 @@ pub enum Error {
     UnknownInit { host: String, init: String },
     #[error("{host} has an agent already, at {}", .path.display())]
     OtherWay { host: String, path: PathBuf },
+    #[error("the store {store} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
+    StoreInRam { host: String, store: String, place: PathBuf },
+    #[error("{host} has an agent already, which does not keep its programs in {store}")]
+    OtherStore { host: String, store: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
     Damaged { expected: String, found: String },
     #[error("the agent does not run on {host}")]
@@ -59,7 +63,8 @@ impl Error {
             Self::Ssh(_) | Self::NoPlace(_) => "ssh",
             Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
             Self::NoFlash { .. } | Self::NothingPersistent { .. } => "no_flash",
-            Self::OtherWay { .. } | Self::UnderWay { .. } => "enrolled_already",
+            Self::StoreInRam { .. } => "usage",
+            Self::OtherWay { .. } | Self::OtherStore { .. } | Self::UnderWay { .. } => "enrolled_already",
             Self::Damaged { .. } => "damaged",
             Self::NotExecuted { .. } | Self::SelfTest { .. } => "self_test",
             Self::Step { .. } | Self::NotListening { .. } => "enrolment",
@@ -94,6 +99,10 @@ impl Error {
                 "enable JFFS2 or plug in a USB stick; or --until-reboot, which keeps everything in RAM"
             }
             Self::UnknownInit { .. } => "--until-reboot needs none",
+            Self::StoreInRam { .. } => "is the medium there? A stick is mounted some seconds after the boot",
+            Self::OtherStore { .. } => {
+                "`hop router remove` takes it off first; or leave out --store to share it"
+            }
             Self::OtherWay { .. } => {
                 "`hop router remove` takes it off first; or leave out --install and --until-reboot to share it"
             }

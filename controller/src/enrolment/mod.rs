@@ -12,6 +12,8 @@ mod shell;
 mod survey;
 mod upkeep;
 
+use std::path::Path;
+
 use hop_proto::identity::{Fingerprint, Identity};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +57,9 @@ pub struct Enrolment {
     /// Where this machine reaches it, if not at ssh's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// The directory of its persistent store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// The login.
     pub ssh: Destination,
 }
@@ -72,11 +77,13 @@ pub struct Wish {
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
     pub at: Option<String>,
+    /// The directory of its persistent store.
+    pub store: Option<String>,
 }
 
 impl From<Enrolment> for Wish {
-    fn from(Enrolment { way, port, via_ssh, at, ssh }: Enrolment) -> Self {
-        Self { ssh, way: Some(way), port, via_ssh, at }
+    fn from(Enrolment { way, port, via_ssh, at, store, ssh }: Enrolment) -> Self {
+        Self { ssh, way: Some(way), port, via_ssh, at, store }
     }
 }
 
@@ -123,10 +130,13 @@ impl Adding<'_> {
     /// Puts an agent where there is none.
     async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, HopError> {
         let agent = arch.agent()?;
+        self.check_store(survey)?;
         let layout = self.choose(survey, agent.len() as u64)?;
         // The name is made here: a router need not have mktemp.
         let stage = format!("/tmp/hop-{}", random_name());
-        let guarded = Variables::default().set("homes", DD_WRT_HOMES);
+        let guarded = Variables::default()
+            .set("homes", DD_WRT_HOMES)
+            .set("new_store", self.wish.store.as_deref().unwrap_or_default());
         let mut interrupts = Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))?;
         let guard = self.shell.guard(guarded, &stage).await?;
         let placed = tokio::select! {
@@ -148,6 +158,18 @@ impl Adding<'_> {
             return Err(cause);
         }
         Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
+    }
+
+    /// A store in RAM would not survive what it is for; and where a medium is missing, there is RAM.
+    fn check_store(&self, survey: &Survey) -> Result<(), Error> {
+        let Some(store) = &self.wish.store else { return Ok(()) };
+        match survey.mount_of(Path::new(store)) {
+            Some(mount) if matches!(mount.kind.as_str(), "tmpfs" | "ramfs" | "rootfs") => {
+                let (host, place) = (self.wish.ssh.host.clone(), mount.place.clone());
+                Err(Error::StoreInRam { host, store: store.clone(), place })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The wished way, or the one that lasts longer if there is room for it.
@@ -206,6 +228,7 @@ impl Adding<'_> {
                 read_fingerprint(&self.shell.command("asking for its key", &command, b"").await?)?;
             self.shell.script("starting the agent", &variables, &[START]).await?;
             let router = self.reach(layout.way, fingerprint, arch).await?;
+            self.check_same_store().await?;
             self.remember(router).map(|(router, _)| router)
         };
         let joined = joined.await;
@@ -217,17 +240,30 @@ impl Adding<'_> {
         joined
     }
 
+    /// An agent that others use as well is not started anew with another store.
+    async fn check_same_store(&self) -> Result<(), Error> {
+        let Some(store) = &self.wish.store else { return Ok(()) };
+        let command =
+            format!("tr '\\0' '\\n' </proc/$(cat /tmp/hop/pid)/cmdline | grep -qxF {}", quoted(store));
+        if self.shell.attempt(&command).await?.status.success() {
+            return Ok(());
+        }
+        Err(Error::OtherStore { host: self.wish.ssh.host.clone(), store: store.clone() })
+    }
+
     /// The variables of the scripts.
     fn variables(&self, stage: &str, layout: &Layout) -> Variables {
         let wish = self.wish;
         let address = if wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
         let listen = format!("{address}:{}", wish.port);
+        let store = wish.store.as_deref().unwrap_or_default();
         let variables = Variables::default()
             .set("stage", stage)
             .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
             .set("program", layout.program.to_string_lossy())
             .set("state", layout.state.to_string_lossy())
             .set("listen", &listen)
+            .set("store", store)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.starter {
             Starter::None => variables.set("starter", "none"),
@@ -235,12 +271,12 @@ impl Adding<'_> {
                 .set("starter", "procd")
                 .set("keep", keep.to_string_lossy())
                 .set("init_script", INIT_SCRIPT)
-                .set("config", configuration(&listen)),
-            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen)
+                .set("config", configuration(&listen, store)),
+            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, store)
                 .set("starter", "boot-hook")
                 .set("hook", hook.to_string_lossy())
                 .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => dd_wrt_variables(variables, &listen)
+            Starter::Nvram => dd_wrt_variables(variables, &listen, store)
                 .set("starter", "nvram")
                 .set("hook_script", layout.hook_script()),
         }
@@ -328,12 +364,17 @@ fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
 }
 
 /// `/etc/config/hopd`.
-fn configuration(listen: &str) -> String {
-    format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'")
+fn configuration(listen: &str, store: &str) -> String {
+    let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
+    if !store.is_empty() {
+        text.push_str(&format!("\n\toption store '{store}'"));
+    }
+    text
 }
 
-fn dd_wrt_variables(variables: Variables, listen: &str) -> Variables {
-    variables.set("start_script", START_SCRIPT).set("settings", format!("listen={}", quoted(listen)))
+fn dd_wrt_variables(variables: Variables, listen: &str, store: &str) -> Variables {
+    let settings = format!("listen={}\nstore={}", quoted(listen), quoted(store));
+    variables.set("start_script", START_SCRIPT).set("settings", settings)
 }
 
 /// Who this controller is, for the people who read the router's list: `user@host`.

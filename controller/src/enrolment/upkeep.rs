@@ -35,7 +35,7 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
     let enrolment = enrolment(router)?;
     let own = home.identity()?.fingerprint();
     let shell = Shell::new(&enrolment.ssh)?;
-    let removed = remove_over(&shell, own, all).await;
+    let removed = remove_over(&shell, enrolment, own, all).await;
     shell.end().await;
     let removed = removed?;
     let inventory = Inventory::new(home);
@@ -51,7 +51,12 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
     Ok(removed)
 }
 
-async fn remove_over(shell: &Shell, own: Fingerprint, all: bool) -> Result<Removal, Error> {
+async fn remove_over(
+    shell: &Shell,
+    enrolment: &Enrolment,
+    own: Fingerprint,
+    all: bool,
+) -> Result<Removal, Error> {
     let survey = look(shell).await?;
     if let Some(agent) = survey.agents.first().filter(|_| !all) {
         let layout = Layout::of_existing(&agent.path);
@@ -60,7 +65,9 @@ async fn remove_over(shell: &Shell, own: Fingerprint, all: bool) -> Result<Remov
             return Ok(Removal::Shared(others));
         }
     }
-    let variables = Variables::default().set("homes", DD_WRT_HOMES);
+    let variables = Variables::default()
+        .set("homes", DD_WRT_HOMES)
+        .set("store", enrolment.store.as_deref().unwrap_or_default());
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
     Ok(Removal::Removed)
 }

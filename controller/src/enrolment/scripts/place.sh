@@ -1,6 +1,6 @@
 # Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
 #
-# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen,
+# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, store,
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
 # installations: start_script, settings, hook, hook_script.
 
@@ -25,6 +25,7 @@ place() {
 
 	umask 077
 	mkdir -p "$state" && chmod 700 "$state" || fail "cannot make $state"
+	[ -z "$store" ] || mkdir -p "$store" || fail "cannot make the store $store"
 	echo "$controller" >"$state/authorized" || fail "cannot write $state/authorized: no space left?"
 	fingerprint=$("$program" --fingerprint --key "$state/key") || fail "cannot make a key in $state"
 

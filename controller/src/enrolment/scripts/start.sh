@@ -46,8 +46,9 @@ start() {
 		sh "$state/start"
 		;;
 	none)
+		[ -n "$store" ] && set -- --store "$store"
 		"$program" --supervise --listen "$listen" --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
-			--key "$state/key" --authorized "$state/authorized" </dev/null >/dev/null 2>&1 &
+			--key "$state/key" --authorized "$state/authorized" "$@" </dev/null >/dev/null 2>&1 &
 		;;
 	esac
 }

@@ -54,13 +54,19 @@ fn is_root() -> Result<bool> {
     Ok(crate::command::output(Command::new("id").arg("-u"))? == "0")
 }
 
-/// qemu-user, which runs the agents and the programs of the virtual routers.
+/// qemu-user, which runs agents and their programs without a router around them.
 pub fn qemu_user() -> Result<()> {
     let found = |arch| ["", "-static"].iter().any(|suffix| which(&format!("qemu-{arch}{suffix}")).is_some());
     if found("mips") && found("mipsel") {
         return Ok(());
     }
-    apt(&["qemu-user-static"], "virtual routers run MIPS programs under qemu-user")
+    apt(&["qemu-user-static"], "virtual routers that are an agent alone run under qemu-user")
+}
+
+/// QEMU's whole machines, which are virtual routers, and ssh, by which they are enrolled.
+pub fn qemu_system() -> Result<()> {
+    let needs = [("qemu-system-mipsel", "qemu-system-mips"), ("ssh", "openssh-client")];
+    require(&needs, "virtual routers with a kernel of their own run under QEMU, and are enrolled over ssh")
 }
 
 /// The zig to link with: the one in PATH if it is the right version, else one from PyPI in the user's cache.

@@ -3,13 +3,14 @@
 use anyhow::Result;
 
 use crate::command::{self, cargo};
-use crate::{dist, packages, toolchain};
+use crate::{dist, packages, toolchain, virtual_routers};
 
 /// Runs all tests; `filter` goes to `cargo test`.
 pub fn run(filter: &[String]) -> Result<()> {
     toolchain::check_go()?;
     packages::qemu_user()?;
     dist::build()?;
+    virtual_routers::build()?;
     command::run(cargo().args(["test", "--locked", "--workspace", "--all-features"]).args(filter))
 }
 

@@ -85,7 +85,7 @@ fn a_controller_that_the_agent_does_not_know_is_told_so() {
     let ran = router.exec("both-outputs").run();
     ran.assert_fails(125, &format!("router does not know this controller's key {own}"));
     // The file counts at the next handshake.
-    std::fs::write(router.path("authorized"), format!("{own}\n")).unwrap();
+    router.write_authorized(&format!("{own}\n"));
     router.assert_serves_on();
 }
 
@@ -213,13 +213,13 @@ fn a_controller_that_is_killed_takes_its_job_with_it() {
 #[test]
 fn a_program_whose_controller_is_gone_gets_its_grace() {
     let router = VirtualRouter::start(STAGE);
-    let mark = router.path("mark");
+    let mark = router.path_there("mark");
     let mut running = router.exec("mark-term").arg(&mark).start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     running.wait();
     router.wait_until_idle();
-    assert!(mark.exists(), "it was asked to end, and had the time to");
+    assert!(router.has(&mark), "it was asked to end, and had the time to");
     router.assert_serves_on();
 }
 
@@ -227,7 +227,7 @@ fn a_program_whose_controller_is_gone_gets_its_grace() {
 fn a_program_dies_with_its_agent() {
     let router = VirtualRouter::start(STAGE);
     let mut running = router.exec("pid").start();
-    let program = hop_tests::Process::open(running.line().trim().parse().unwrap());
+    let program = router.watch(running.line().trim());
     router.signal_agent(Signal::KILL);
     assert_eq!(running.wait().code, 125);
     program.wait_until_gone();
@@ -241,7 +241,7 @@ fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call() {
         let identity = router.home().identity().unwrap();
         let opened = Connection::open(&router.entry(), &identity, hop_tests::PATIENCE).await;
         let (mut connection, _) = opened.unwrap();
-        std::fs::write(router.path("authorized"), "").unwrap();
+        router.write_authorized("");
         match connection.info().await {
             Err(Error::Refused { reason: Reason::NotAuthorized, .. }) => {}
             other => panic!("{other:?}"),

@@ -58,29 +58,27 @@ fn one_job_more_than_there_are_places_is_refused() {
 
 #[test]
 fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files() {
-    let router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(STAGE);
     let mut running = router.exec("wait").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::TERM);
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.code), ("", 125));
     assert!(ran.stderr().starts_with("error: hopd was stopped"), "{}", ran.stderr());
-    let ram = router.ram();
     let (code, log) = router.wait_for_agent();
     assert_eq!(code, Some(0), "{log}");
-    assert!(!ram.exists(), "nothing is left");
+    assert!(!router.has(&router.ram()), "nothing is left");
 }
 
 #[test]
 fn an_agent_that_is_stopped_does_not_wait_for_a_reader() {
-    let router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(STAGE);
     let mut running = router.exec("flood").arg("1000000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
     // Nobody reads on, so the agent has output that it cannot get rid of.
     router.signal_agent(Signal::TERM);
-    let ram = router.ram();
     let (code, log) = router.wait_for_agent();
     assert_eq!(code, Some(0), "{log}");
-    assert!(!ram.exists(), "nothing is left");
+    assert!(!router.has(&router.ram()), "nothing is left");
     assert_eq!(running.wait().code, 125);
 }

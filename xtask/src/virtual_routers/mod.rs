@@ -22,8 +22,8 @@ use anyhow::{Context, Result};
 
 use crate::agents::AGENTS;
 use crate::command::run;
-use crate::paths;
 use crate::toolchain::Toolchain;
+use crate::{packages, paths};
 use sources::Sources;
 
 /// The systems that are built, each for the CPU of a router that runs it.
@@ -60,6 +60,7 @@ pub fn build() -> Result<()> {
     let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
     lock.lock().context("cannot lock the cache")?;
 
+    packages::qemu_system()?;
     let toolchain = Toolchain::set_up()?;
     let mut sources = Sources::new();
     let mut artifacts = kernel::build()?;

@@ -1,0 +1,201 @@
+//! `hop`, as a user calls it: its words, its streams, how it ended.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::process::{Signal, kill_process};
+
+use crate::process::{Lines, collect, pid, wait};
+use crate::{PATIENCE, dist, root};
+
+/// One call of `hop`, as it is put together.
+pub struct Hop {
+    command: Command,
+    stdin: Option<Vec<u8>>,
+}
+
+impl Hop {
+    /// `hop` with its home in `home`, at the top of the checkout.
+    pub fn at(home: &Path) -> Self {
+        let mut command = Command::new(dist("hop"));
+        command.current_dir(root()).env("HOP_HOME", home);
+        // What a developer may have set, and what changes what is printed.
+        for name in ["HOP_ROUTER", "GOFLAGS", "COLUMNS"] {
+            command.env_remove(name);
+        }
+        Self { command, stdin: None }
+    }
+
+    /// Adds a word.
+    pub fn arg(mut self, word: impl AsRef<OsStr>) -> Self {
+        self.command.arg(word);
+        self
+    }
+
+    /// Adds words.
+    pub fn args(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(words);
+        self
+    }
+
+    /// Sets a variable of `hop` itself.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it in `directory`.
+    pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
+        self.command.current_dir(directory);
+        self
+    }
+
+    /// Starts it with these signals ignored, as nohup does: names without SIG, a space between them.
+    pub fn ignoring(mut self, signals: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\"")]);
+        shell.arg(self.command.get_program()).args(self.command.get_args());
+        shell
+            .current_dir(root())
+            .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.command = shell;
+        self
+    }
+
+    /// What it reads; nothing, if not said.
+    pub fn stdin(mut self, content: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(content.into());
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Ran {
+        let content = self.stdin.clone().unwrap_or_default();
+        let mut running = self.start();
+        let mut stdin = running.stdin.take().unwrap();
+        // A program need not read what it is given.
+        let writer = thread::spawn(move || drop(stdin.write_all(&content)));
+        let ran = running.wait();
+        writer.join().unwrap();
+        ran
+    }
+
+    /// Starts it, with pipes on all three streams.
+    pub fn start(mut self) -> Running {
+        Running::start(&mut self.command)
+    }
+}
+
+/// A `hop` that runs, or an `ssh`.
+pub struct Running {
+    process: Child,
+    /// Its standard input.
+    pub stdin: Option<ChildStdin>,
+    stdout: Option<Lines>,
+    stderr: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Running {
+    /// Starts a command, with pipes on all three streams.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut process =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().map(Lines::of);
+        let stderr = collect(process.stderr.take().unwrap());
+        Self { process, stdin, stdout, stderr }
+    }
+
+    /// Gives it all that it will read.
+    pub(crate) fn write(mut self, content: &[u8]) -> Self {
+        self.stdin.take().unwrap().write_all(content).unwrap();
+        self
+    }
+
+    /// The process alone; what it prints from now on is for nobody.
+    pub(crate) fn into_process(self) -> Child {
+        self.process
+    }
+
+    /// The next line of its standard output.
+    pub fn line(&mut self) -> String {
+        self.stdout.as_mut().unwrap().next()
+    }
+
+    /// Closes our end of its standard output.
+    pub fn close_stdout(&mut self) {
+        self.stdout = None;
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.process.id()), signal).unwrap();
+    }
+
+    /// Waits for its end and does not read what it writes meanwhile.
+    pub fn wait_unread(mut self) -> Ran {
+        let status = wait(&mut self.process);
+        let code = status.code().unwrap_or(-1);
+        Ran { stdout: Vec::new(), stderr: Vec::new(), code }
+    }
+
+    /// Ends its standard input and waits for its end. What was read of its output is not in the result.
+    pub fn wait(mut self) -> Ran {
+        self.stdin = None;
+        let stdout = self.stdout.take().map(|lines| collect(lines.0));
+        let status = wait(&mut self.process);
+        use std::os::unix::process::ExitStatusExt;
+        let code = status.code().unwrap_or_else(|| -status.signal().unwrap());
+        let stdout = stdout.map(|stdout| stdout.recv_timeout(PATIENCE).unwrap()).unwrap_or_default();
+        Ran { stdout, stderr: self.stderr.recv_timeout(PATIENCE).unwrap(), code }
+    }
+}
+
+/// How a `hop` ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// Its exit code; negative, the signal that ended `hop` itself.
+    pub code: i32,
+}
+
+impl Ran {
+    /// Its standard output, which must be text.
+    pub fn stdout(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// Its standard error, which must be text.
+    pub fn stderr(&self) -> &str {
+        std::str::from_utf8(&self.stderr).unwrap()
+    }
+
+    /// Its standard error, whatever it is.
+    pub fn stderr_bytes(&self) -> &[u8] {
+        &self.stderr
+    }
+
+    /// It failed with `code` and one line that holds `text`, and printed nothing else but causes and hints.
+    #[track_caller]
+    pub fn assert_fails(&self, code: i32, text: &str) {
+        let stderr = self.stderr();
+        assert_eq!(self.code, code, "{stderr}");
+        assert_eq!(self.stdout(), "", "nothing on standard output");
+        let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "one line says why: {stderr}");
+        assert!(stderr.contains(text), "{stderr:?} says {text:?}");
+        let known = ["error: ", "caused by: ", "hint: "];
+        for line in stderr.lines() {
+            assert!(
+                known.iter().any(|start| line.starts_with(start)),
+                "{line:?} is neither error, cause nor hint"
+            );
+        }
+    }
+}

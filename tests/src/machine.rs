@@ -1,0 +1,159 @@
+//! A whole virtual router for tests: booted without an agent.
+//!
+//! What must stay true: it ends with the process that booted it, however that ends; and it is in a home of its own, so that
+//! no other `hop` knows of it.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock};
+
+use hop::home::Home;
+use hop::virtual_router::machine;
+use hop::virtual_router::monitor::Monitor;
+use tempfile::TempDir;
+
+use crate::process::wait;
+use crate::program::dist;
+use crate::{Hop, Shell};
+
+/// Machines that the tests of one process share. Each has one agent at a time, and each keeps one core busy.
+const MACHINES: usize = 2;
+
+/// The address of every virtual router in its own network.
+const ADDRESS: &str = "192.168.1.1";
+
+/// A virtual router that a test has booted.
+pub struct Machine {
+    directory: PathBuf,
+    machine: machine::Machine,
+    /// Ends the machine when its standard input ends.
+    watcher: Child,
+    logins: AtomicU32,
+}
+
+impl Machine {
+    /// Boots one.
+    pub fn boot(profile: &str) -> Self {
+        // The watcher removes it, because a static is never dropped.
+        let directory = TempDir::new().unwrap().keep();
+        let home = directory.join("home");
+        let watcher = Command::new("sh")
+            .args(["-c", r#"cat; "$0" virtual down; rm -rf "$1""#])
+            .args([&dist("hop"), &directory])
+            .env("HOP_HOME", &home)
+            // A Ctrl-C that is meant for the tests must not reach who cleans up after them.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ran = Hop::at(&home).args(["virtual", "up", "--bare", "--profile", profile]).run();
+        assert_eq!(ran.code, 0, "{profile} boots: {}", ran.stderr());
+        let machine = machine::Machine::get(&Home::at(&home), profile).unwrap();
+        Self { directory, machine, watcher, logins: AtomicU32::new(0) }
+    }
+
+    /// What can be done to it.
+    pub fn machine(&self) -> &machine::Machine {
+        &self.machine
+    }
+
+    /// Its monitor.
+    pub fn monitor(&self) -> Monitor {
+        self.machine.monitor().unwrap()
+    }
+
+    /// Go's name for it.
+    pub fn goarch(&self) -> &str {
+        self.machine.goarch()
+    }
+
+    /// A new file in a directory of its own, on this machine.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// `hop` with the home in which it was booted.
+    pub fn hop(&self) -> Hop {
+        Hop::at(&self.directory.join("home"))
+    }
+
+    /// Logs in; the login ends with what is returned.
+    pub fn log_in(&self) -> Shell {
+        let number = self.logins.fetch_add(1, Ordering::Relaxed);
+        Shell::open(&self.machine, self.path(&format!("login-{number}")))
+    }
+
+    /// Reboots it, and waits until it is back.
+    pub fn reboot(&self) {
+        self.machine.reboot().unwrap();
+    }
+
+    /// Lets a port of this machine lead to one of its ports.
+    pub(crate) fn forward(&self, guest: u16) -> u16 {
+        let mut monitor = self.monitor();
+        let said = monitor.human(&format!("hostfwd_add n0 tcp:127.0.0.1:0-{ADDRESS}:{guest}")).unwrap();
+        assert_eq!(said, "", "QEMU forwards a port");
+        let forwards = monitor.forwards().unwrap();
+        forwards.iter().find(|forward| forward.guest == guest).unwrap().host
+    }
+
+    /// Ends that.
+    pub(crate) fn unforward(&self, host: u16) {
+        let said = self.monitor().human(&format!("hostfwd_remove n0 tcp:127.0.0.1:{host}")).unwrap();
+        assert!(said.contains("removed"), "{said}");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        drop(self.watcher.stdin.take());
+        wait(&mut self.watcher);
+    }
+}
+
+/// A machine of those that the tests of a process share, which nobody else has meanwhile. An agent to start is in
+/// `/tmp/hopd`.
+pub(crate) struct Seat(usize);
+
+/// The machines, and which of them are free.
+static SHARED: [OnceLock<Machine>; MACHINES] = [const { OnceLock::new() }; MACHINES];
+static FREE: Mutex<[bool; MACHINES]> = Mutex::new([true; MACHINES]);
+static FREED: Condvar = Condvar::new();
+
+impl Seat {
+    /// Waits for a machine; a process has those of one profile.
+    pub(crate) fn take(profile: &str) -> Self {
+        let free = FREE.lock().unwrap();
+        let mut free = FREED.wait_while(free, |free| !free.contains(&true)).unwrap();
+        let index = free.iter().position(|is_free| *is_free).unwrap();
+        free[index] = false;
+        drop(free);
+        let seat = Self(index);
+        SHARED[index].get_or_init(|| {
+            let machine = Machine::boot(profile);
+            let agent = if machine.goarch() == "mips" { "hopd-mips" } else { "hopd-mipsel" };
+            let shell = machine.log_in();
+            shell.put("/tmp/hopd".as_ref(), &fs::read(dist(agent)).unwrap());
+            shell.sh("chmod 755 /tmp/hopd");
+            machine
+        });
+        seat
+    }
+
+    /// The machine.
+    pub(crate) fn machine(&self) -> &'static Machine {
+        SHARED[self.0].get().unwrap()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        FREE.lock().unwrap()[self.0] = true;
+        FREED.notify_one();
+    }
+}

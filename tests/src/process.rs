@@ -1,0 +1,85 @@
+//! Processes and their outputs, none of which is waited for longer than [`PATIENCE`].
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::PATIENCE;
+
+/// A process that the test did not start itself: a program of the agent.
+pub struct Process(std::os::fd::OwnedFd);
+
+impl Process {
+    /// The process with this number, which must be alive.
+    pub fn open(number: u32) -> Self {
+        Self(pidfd_open(pid(number), PidfdFlags::empty()).unwrap())
+    }
+
+    /// Waits for its end.
+    pub fn wait_until_gone(&self) {
+        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        assert_eq!(
+            poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit)).unwrap(),
+            1,
+            "the process ends"
+        );
+    }
+}
+
+/// An output that is read line by line, as far as it is wanted.
+pub(crate) struct Lines(pub(crate) BufReader<ChildStdout>);
+
+impl Lines {
+    pub(crate) fn of(output: ChildStdout) -> Self {
+        Self(BufReader::new(output))
+    }
+
+    /// The next line with its end, or nothing at the end. What does not come in time is as if it had never been printed.
+    pub(crate) fn next(&mut self) -> String {
+        let mut line = String::new();
+        let output = self.0.get_ref();
+        let mut ready = [PollFd::new(output, PollFlags::IN)];
+        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let is_ready = !self.0.buffer().is_empty() || poll(&mut ready, Some(&limit)).unwrap() > 0;
+        assert!(is_ready, "a line comes within {PATIENCE:?}");
+        self.0.read_line(&mut line).unwrap();
+        line
+    }
+}
+
+pub(crate) fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+}
+
+/// Reads to the end in a thread, so that no pipe is ever full.
+pub(crate) fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut content = Vec::new();
+        from.read_to_end(&mut content).unwrap();
+        // Fails if the test has ended.
+        let _ = send.send(content);
+    });
+    receive
+}
+
+/// Waits for a process, and kills it if it takes longer than anything may.
+pub(crate) fn wait(process: &mut Child) -> std::process::ExitStatus {
+    let (ended, watch) = mpsc::channel::<()>();
+    let watched = pid(process.id());
+    let watchdog = thread::spawn(move || {
+        // Not reaped before the channel is closed, so the number is still this process's.
+        if watch.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("killing a process that does not end");
+            let _ = kill_process(watched, Signal::KILL);
+        }
+    });
+    let status = process.wait().unwrap();
+    drop(ended);
+    watchdog.join().unwrap();
+    status
+}

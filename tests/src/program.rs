@@ -1,0 +1,50 @@
+//! The Go programs that tests run, and what `cargo xtask build` left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::Stage;
+
+/// The top of the checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Something that `cargo xtask build` leaves.
+pub fn dist(name: &str) -> PathBuf {
+    let path = root().join("target/dist").join(name);
+    assert!(path.exists(), "{} is not there: run `cargo xtask build`", path.display());
+    path
+}
+
+/// A Go program of one behaviour, built from `tests/fixtures/NAME` for the stage. Go's own cache makes it cheap.
+pub fn fixture(stage: Stage, name: &str) -> PathBuf {
+    let output = root().join("target/fixtures").join(stage.goarch()).join(name);
+    build_go(&format!("./tests/fixtures/{name}"), stage.goarch(), &[("GOMIPS", "softfloat")], &output);
+    output
+}
+
+/// Builds a package with plain `go build`.
+pub fn build_go(package: &str, goarch: &str, env: &[(&str, &str)], output: &Path) {
+    // Built aside and renamed: another test may be running the same program.
+    let directory = output.parent().unwrap();
+    fs::create_dir_all(directory).unwrap();
+    let built = TempDir::new_in(directory).unwrap();
+    let program = built.path().join("program");
+    let status = Command::new("go")
+        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+        .arg(&program)
+        .arg(package)
+        .current_dir(root())
+        .env("CGO_ENABLED", "0")
+        .env("GOOS", "linux")
+        .env("GOARCH", goarch)
+        .envs(env.iter().copied())
+        .status()
+        .expect("go can be run");
+    assert!(status.success(), "{package} builds for {goarch}");
+    fs::rename(program, output).unwrap();
+}

@@ -1,0 +1,330 @@
+//! An agent of a test's own, on its stage.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use hop::home::Home;
+use hop::inventory::{Entry, Inventory, Router};
+use hop_proto::identity::Fingerprint;
+use rustix::process::{Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::machine::Seat;
+use crate::process::{Lines, pid, wait};
+use crate::program::{dist, fixture};
+use crate::shell::word;
+use crate::{Hop, PATIENCE, Process, Shell, Stage};
+
+/// How an agent differs from the usual one.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// `--quota`.
+    pub quota: Option<u64>,
+    /// Mounts a tmpfs with these options on its directory; on this machine, in a mount namespace of its own.
+    pub tmpfs: Option<&'a str>,
+    /// Lets nobody in.
+    pub unauthorized: bool,
+}
+
+/// An agent, and a home in which it is enrolled as `router`.
+pub struct VirtualRouter {
+    stage: Stage,
+    /// On this machine: the home, and whatever else the test needs.
+    directory: TempDir,
+    ground: Ground,
+    /// The agent, or the ssh in which it runs.
+    agent: Child,
+    /// Where it is reached.
+    pub address: String,
+    /// Who it is.
+    pub fingerprint: Fingerprint,
+}
+
+/// Where the agent's files are.
+enum Ground {
+    /// In the test's directory.
+    Here,
+    /// In a directory of its own on a machine.
+    There { seat: Seat, shell: Box<Shell>, directory: PathBuf, pid: String, port: u16 },
+}
+
+impl VirtualRouter {
+    /// Starts the usual agent.
+    pub fn start(stage: Stage) -> Self {
+        Self::start_with(stage, &Options::default())
+    }
+
+    /// Starts an agent with `options`.
+    pub fn start_with(stage: Stage, options: &Options<'_>) -> Self {
+        let directory = TempDir::new().unwrap();
+        let home = Home::at(&directory.path().join("home"));
+        let own = home.identity().unwrap().fingerprint();
+        let authorized = if options.unauthorized { String::new() } else { format!("{own} test\n") };
+        let router = match stage {
+            Stage::Host => Self::start_here(directory, options, &authorized),
+            Stage::Machine { profile, .. } => {
+                Self::start_there(stage, directory, Seat::take(profile), options, &authorized)
+            }
+        };
+        router.enrol("router", &router.address, router.fingerprint);
+        router
+    }
+
+    fn start_here(directory: TempDir, options: &Options<'_>, authorized: &str) -> Self {
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("authorized"), authorized).unwrap();
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(mount) = options.tmpfs {
+            fs::create_dir(path("ram")).unwrap();
+            let script = format!("mount -t tmpfs -o mode=0700,{mount} none \"$0\" && exec \"$@\"");
+            words.extend(["unshare", "-rm", "sh", "-c", &script].map(OsString::from));
+            words.push(path("ram").into());
+        }
+        words.push(dist("hopd-host").into());
+        words.extend(["--listen", "127.0.0.1:0"].map(OsString::from));
+        for (flag, name) in [("--dir", "ram"), ("--key", "key"), ("--authorized", "authorized")] {
+            words.extend([flag.into(), path(name).into()]);
+        }
+        words
+            .extend(options.quota.into_iter().flat_map(|quota| ["--quota".into(), quota.to_string().into()]));
+        let mut agent = Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(path("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let line = Lines::of(agent.stdout.take().unwrap()).next();
+        let (address, fingerprint) =
+            ready(&line).unwrap_or_else(|| panic!("it said {:?}", fs::read_to_string(path("log"))));
+        Self { stage: Stage::Host, directory, ground: Ground::Here, agent, address, fingerprint }
+    }
+
+    fn start_there(
+        stage: Stage,
+        directory: TempDir,
+        seat: Seat,
+        options: &Options<'_>,
+        authorized: &str,
+    ) -> Self {
+        let shell = Box::new(seat.machine().log_in());
+        let there = Path::new("/tmp").join(directory.path().file_name().unwrap());
+        let place = word(&there);
+        let mount = options
+            .tmpfs
+            .map(|mount| format!("mkdir ram && mount -t tmpfs -o mode=0700,{mount} none ram || exit 1"));
+        let quota = options.quota.map(|quota| format!("--quota {quota}"));
+        let script = format!(
+            "umask 077; mkdir {place} && cd {place} && cat >authorized || exit 1; {}
+            echo $$; exec /tmp/hopd --listen 0.0.0.0:0 --dir {place}/ram --key {place}/key \
+            --authorized {place}/authorized {} 2>log",
+            mount.unwrap_or_default(),
+            quota.unwrap_or_default()
+        );
+        let mut ssh = shell.start(&script).write(authorized.as_bytes());
+        let (pid, line) = (ssh.line().trim().to_owned(), ssh.line());
+        let said = || shell.run(&format!("cat {place}/log")).stdout().to_owned();
+        let (address, fingerprint) = ready(&line).unwrap_or_else(|| panic!("it said {:?}", said()));
+        let port = seat.machine().forward(address.rsplit_once(':').unwrap().1.parse().unwrap());
+        let ground = Ground::There { seat, shell, directory: there, pid, port };
+        let address = format!("127.0.0.1:{port}");
+        Self { stage, directory, ground, agent: ssh.into_process(), address, fingerprint }
+    }
+
+    /// Writes an entry into the inventory of the home.
+    pub fn enrol(&self, name: &str, address: &str, fingerprint: Fingerprint) {
+        let entry = Entry {
+            address: address.into(),
+            fingerprint,
+            goarch: self.stage.goarch().into(),
+            enrolment: None,
+            process: None,
+        };
+        Inventory::new(&self.home()).put(&Router { name: name.into(), entry }).unwrap();
+    }
+
+    /// The home in which this router is enrolled.
+    pub fn home(&self) -> Home {
+        Home::at(&self.path("home"))
+    }
+
+    /// The entry of this router.
+    pub fn entry(&self) -> Router {
+        Inventory::new(&self.home()).get("router").unwrap()
+    }
+
+    /// `hop` with the home of this router, of which the router is the default.
+    pub fn hop(&self) -> Hop {
+        Hop::at(&self.path("home"))
+    }
+
+    /// `hop exec` of a fixture on this router.
+    pub fn exec(&self, name: &str) -> Hop {
+        self.hop().args(["exec", "-r", "router"]).arg(fixture(self.stage, name))
+    }
+
+    /// A new file in this test's own directory, on this machine.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A new file in this test's own directory, on the router.
+    pub fn path_there(&self, name: &str) -> PathBuf {
+        match &self.ground {
+            Ground::Here => self.path(name),
+            Ground::There { directory, .. } => directory.join(name),
+        }
+    }
+
+    /// True if there is such a file on the router.
+    pub fn has(&self, path: &Path) -> bool {
+        match &self.ground {
+            Ground::Here => path.exists(),
+            Ground::There { shell, .. } => shell.run(&format!("[ -e {} ]", word(path))).code == 0,
+        }
+    }
+
+    /// Replaces the list of who may connect.
+    pub fn write_authorized(&self, content: &str) {
+        let path = self.path_there("authorized");
+        match &self.ground {
+            Ground::Here => fs::write(path, content).unwrap(),
+            Ground::There { shell, .. } => shell.put(&path, content.as_bytes()),
+        }
+    }
+
+    /// What the agent has in its directory beside the directories themselves, seen through its own eyes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let ram = self.ram();
+        match &self.ground {
+            Ground::Here => {
+                let seen = format!("/proc/{}/root{}", self.agent.id(), ram.display());
+                ["blobs", "jobs"]
+                    .iter()
+                    .flat_map(|name| fs::read_dir(Path::new(&seen).join(name)).unwrap())
+                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                    .collect()
+            }
+            Ground::There { shell, .. } => {
+                let names = shell.sh(&format!("cd {} && ls -A blobs && ls -A jobs", word(&ram)));
+                names.lines().map(str::to_owned).collect()
+            }
+        }
+    }
+
+    /// The agent serves on: nothing is left, and the next program runs.
+    pub fn assert_serves_on(&self) {
+        let nothing: [&str; 0] = [];
+        assert_eq!(self.leftovers(), nothing, "nothing is left of a job");
+        let ran = self.exec("both-outputs").run();
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7), "the next program runs");
+        assert_eq!(self.leftovers(), nothing, "nothing is left of the next job");
+    }
+
+    /// Asks the agent until it has no job. Each question is an event; there is no sleep.
+    pub fn wait_until_idle(&self) {
+        let since = Instant::now();
+        while self.info()["jobs"] != 0 {
+            assert!(since.elapsed() < PATIENCE, "the job ends");
+        }
+    }
+
+    /// What `hop info --json` says.
+    pub fn info(&self) -> Value {
+        let ran = self.hop().args(["info", "-r", "router", "--json"]).run();
+        assert_eq!(ran.code, 0, "{}", ran.stderr());
+        serde_json::from_slice(&ran.stdout).unwrap()
+    }
+
+    /// Sends a signal to the agent.
+    pub fn signal_agent(&self, signal: Signal) {
+        match &self.ground {
+            Ground::Here => kill_process(pid(self.agent.id()), signal).unwrap(),
+            // TERM and KILL have the same numbers everywhere.
+            Ground::There { shell, pid, .. } => {
+                shell.sh(&format!("kill -{} {pid}", signal.as_raw()));
+            }
+        }
+    }
+
+    /// A program of the agent, which must be alive.
+    pub fn watch(&self, number: &str) -> Watched<'_> {
+        match &self.ground {
+            Ground::Here => Watched::Here(Process::open(number.parse().unwrap())),
+            Ground::There { shell, .. } => {
+                shell.sh(&format!("[ -d /proc/{number} ]"));
+                Watched::There(shell, number.to_owned())
+            }
+        }
+    }
+
+    /// Waits for the agent's own end and gives its exit code and its log.
+    pub fn wait_for_agent(&mut self) -> (Option<i32>, String) {
+        let status = wait(&mut self.agent);
+        (status.code(), self.log())
+    }
+
+    fn log(&self) -> String {
+        let path = self.path_there("log");
+        match &self.ground {
+            Ground::Here => fs::read_to_string(path).unwrap_or_default(),
+            Ground::There { shell, .. } => shell.run(&format!("cat {}", word(&path))).stdout().to_owned(),
+        }
+    }
+
+    /// The directory that the agent was given as its own.
+    pub fn ram(&self) -> PathBuf {
+        self.path_there("ram")
+    }
+}
+
+impl Drop for VirtualRouter {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of the agent\n{}", self.log());
+        }
+        if let Ground::There { seat, shell, directory, pid, port } = &self.ground {
+            let place = word(directory);
+            // It may have ended already, and most have nothing mounted.
+            shell.run(&format!("kill -9 {pid}; umount {place}/ram; rm -rf {place}"));
+            seat.machine().unforward(*port);
+        }
+        // As above.
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
+}
+
+/// A program on a router, which is waited for.
+pub enum Watched<'a> {
+    /// On this machine.
+    Here(Process),
+    /// On a virtual router, by its number.
+    There(&'a Shell, String),
+}
+
+impl Watched<'_> {
+    /// Waits for its end. On a virtual router each question is an event.
+    pub fn wait_until_gone(&self) {
+        match self {
+            Self::Here(process) => process.wait_until_gone(),
+            Self::There(shell, number) => {
+                let since = Instant::now();
+                while shell.run(&format!("[ -d /proc/{number} ]")).code == 0 {
+                    assert!(since.elapsed() < PATIENCE, "the process ends");
+                }
+            }
+        }
+    }
+}
+
+/// The address and the key in the line by which an agent says that it listens.
+fn ready(line: &str) -> Option<(String, Fingerprint)> {
+    let ready: Value = serde_json::from_str(line).ok()?;
+    Some((ready["address"].as_str()?.to_owned(), ready["fingerprint"].as_str()?.parse().ok()?))
+}

@@ -1,0 +1,5 @@
+//! The behaviour suite on a virtual Belkin F7D7302: DD-WRT with kernel 3.10, little endian, 64 MB.
+
+mod behaviour;
+
+const STAGE: hop_tests::Stage = hop_tests::Stage::Machine { profile: "f7d7302", goarch: "mipsle" };

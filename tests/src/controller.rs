@@ -48,6 +48,20 @@ impl Hop {
         self
     }
 
+    /// Lets it find the programs in `directory` before any other.
+    pub fn first_in_path(self, directory: &Path) -> Self {
+        let path = std::env::var_os("PATH").unwrap();
+        let places = [directory.to_owned()].into_iter().chain(std::env::split_paths(&path));
+        let path = std::env::join_paths(places).unwrap();
+        self.env("PATH", path)
+    }
+
+    /// The same, before it has a word.
+    pub fn again(&self) -> Self {
+        let home = self.command.get_envs().find(|(name, _)| *name == "HOP_HOME").and_then(|(_, value)| value);
+        Self::at(home.unwrap().as_ref())
+    }
+
     /// Starts it in `directory`.
     pub fn current_dir(mut self, directory: impl AsRef<Path>) -> Self {
         self.command.current_dir(directory);
@@ -179,6 +193,19 @@ impl Ran {
     /// Its standard error, whatever it is.
     pub fn stderr_bytes(&self) -> &[u8] {
         &self.stderr
+    }
+
+    /// The same, after it has said what it does.
+    #[track_caller]
+    pub fn assert_fails_after_progress(&self, code: i32, text: &str) {
+        let said: String = self
+            .stderr()
+            .lines()
+            .filter(|line| !line.starts_with("hop: "))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        Self { stdout: self.stdout.clone(), stderr: said.into_bytes(), code: self.code }
+            .assert_fails(code, text);
     }
 
     /// It failed with `code` and one line that holds `text`, and printed nothing else but causes and hints.

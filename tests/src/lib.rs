@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use controller::{Hop, Ran, Running};
 pub use machine::Machine;
-pub use process::Process;
+pub use process::{Process, wait_until};
 pub use program::{build_go, dist, fixture, root};
 pub use router::{Options, VirtualRouter, Watched};
 pub use shell::Shell;

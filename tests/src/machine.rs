@@ -77,20 +77,20 @@ impl Machine {
         self.directory.join(name)
     }
 
+    /// The home in which it was booted.
+    pub fn home(&self) -> Home {
+        Home::at(&self.path("home"))
+    }
+
     /// `hop` with the home in which it was booted.
     pub fn hop(&self) -> Hop {
-        Hop::at(&self.directory.join("home"))
+        Hop::at(&self.path("home"))
     }
 
     /// Logs in; the login ends with what is returned.
     pub fn log_in(&self) -> Shell {
         let number = self.logins.fetch_add(1, Ordering::Relaxed);
         Shell::open(&self.machine, self.path(&format!("login-{number}")))
-    }
-
-    /// Reboots it, and waits until it is back.
-    pub fn reboot(&self) {
-        self.machine.reboot().unwrap();
     }
 
     /// Lets a port of this machine lead to one of its ports.

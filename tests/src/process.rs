@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -65,6 +66,15 @@ pub(crate) fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Ve
         let _ = send.send(content);
     });
     receive
+}
+
+/// Waits until it is so. Each look is an event; there is no sleep.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
 }
 
 /// Waits for a process, and kills it if it takes longer than anything may.

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Instant;
 
 use hop::home::Home;
 use hop::inventory::{Entry, Inventory, Router};
@@ -15,10 +14,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::machine::Seat;
-use crate::process::{Lines, pid, wait};
+use crate::process::{Lines, pid, wait, wait_until};
 use crate::program::{dist, fixture};
 use crate::shell::word;
-use crate::{Hop, PATIENCE, Process, Shell, Stage};
+use crate::{Hop, Process, Shell, Stage};
 
 /// How an agent differs from the usual one.
 #[derive(Default)]
@@ -226,12 +225,9 @@ impl VirtualRouter {
         assert_eq!(self.leftovers(), nothing, "nothing is left of the next job");
     }
 
-    /// Asks the agent until it has no job. Each question is an event; there is no sleep.
+    /// Asks the agent until it has no job.
     pub fn wait_until_idle(&self) {
-        let since = Instant::now();
-        while self.info()["jobs"] != 0 {
-            assert!(since.elapsed() < PATIENCE, "the job ends");
-        }
+        wait_until("the job ends", || self.info()["jobs"] == 0);
     }
 
     /// What `hop info --json` says.
@@ -309,15 +305,12 @@ pub enum Watched<'a> {
 }
 
 impl Watched<'_> {
-    /// Waits for its end. On a virtual router each question is an event.
+    /// Waits for its end.
     pub fn wait_until_gone(&self) {
         match self {
             Self::Here(process) => process.wait_until_gone(),
             Self::There(shell, number) => {
-                let since = Instant::now();
-                while shell.run(&format!("[ -d /proc/{number} ]")).code == 0 {
-                    assert!(since.elapsed() < PATIENCE, "the process ends");
-                }
+                wait_until("the process ends", || shell.run(&format!("[ -d /proc/{number} ]")).code != 0);
             }
         }
     }

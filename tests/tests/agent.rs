@@ -10,11 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Instant;
 
 use hop::home::Home;
 use hop::inventory::{Entry, Inventory, Router};
-use hop_tests::{Hop, PATIENCE, Process, Ran, Stage, dist, fixture};
+use hop_tests::{Hop, Process, Ran, Stage, dist, fixture, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -163,14 +162,6 @@ fn stat(id: u32) -> Option<Vec<String>> {
 
 /// Asks until it is so; each question is a look at something that changes by itself.
 #[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_fingerprint_is_printed_alone_and_the_key_is_made_once() {
     let bench = Bench::new();

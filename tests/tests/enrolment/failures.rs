@@ -1,0 +1,237 @@
+//! Each step of an enrolment, made to fail: what is said, and that nothing is left.
+
+use std::fs;
+use std::process::Command;
+
+use hop_tests::wait_until;
+use rustix::process::Signal;
+
+use crate::owner::{Interruption, Owner, put_in_front_of_ssh};
+
+#[test]
+fn a_login_that_is_refused() {
+    // The one of the five that lets nobody in without a password or a key.
+    let owner = Owner::of("rut955");
+    let before = owner.files();
+    let key = owner.machine.path("other-key");
+    let keygen = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(keygen.unwrap().success());
+    let login = format!("root@127.0.0.1:{}", owner.machine.machine().ssh_port());
+    let words =
+        ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
+    let ran =
+        owner.machine.hop().args(["router", "add", "desk", &login]).args(words).arg("-i").arg(&key).run();
+    ran.assert_fails(125, "ssh to root@127.0.0.1 failed");
+    assert!(ran.stderr().contains("Permission denied"), "{}", ran.stderr());
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_router_whose_ssh_key_has_changed() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    owner.sh("rm /etc/dropbear/dropbear_*_host_key; dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key; sync");
+    owner.machine.machine().reset().unwrap();
+    let ran = owner.adding(&["-o", "BatchMode=yes"]).run();
+    ran.assert_fails(125, "ssh to root@127.0.0.1 failed");
+    assert!(ran.stderr().contains("caused by: Host key verification failed"), "{}", ran.stderr());
+    // As its owner would, who knows why.
+    let known_hosts = owner.machine.machine().directory().join("known_hosts");
+    fs::remove_file(known_hosts).unwrap();
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_tmp_that_is_mounted_noexec() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    owner.sh("mount -o remount,noexec /tmp");
+    let ran = owner.add(&[]);
+    ran.assert_fails_after_progress(125, "/tmp is mounted noexec, so no program can run from it");
+    assert!(ran.stderr().contains("hint: on the router: mount -o remount,exec /tmp"), "{}", ran.stderr());
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_tmp_that_is_full() {
+    let owner = Owner::of("dir-505");
+    owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=27 2>/dev/null");
+    let before = owner.files();
+    owner.add(&[]).assert_fails_after_progress(125, "the agent needs ");
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn an_agent_that_arrives_damaged() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let bin = owner.machine.path("bin");
+    fs::create_dir(&bin).unwrap();
+    put_in_front_of_ssh(&bin, "tr a b | $ssh \"$@\"; exit $?");
+    let at = owner.machine.machine().agent_address();
+    let ran = owner.adding(&["--at", &at]).first_in_path(&bin).run();
+    ran.assert_fails_after_progress(125, "the agent arrived damaged: its digest is ");
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_self_test_that_fails() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let interruption = Interruption::new(&owner.machine);
+    let at = owner.machine.machine().agent_address();
+    let running = interruption.during(owner.adding(&["--at", &at]), |_| {
+        // A file where it wants a directory.
+        owner.sh("for stage in /tmp/hop-*; do : >$stage/test; done");
+    });
+    let ran = running.wait();
+    ran.assert_fails_after_progress(
+        125,
+        "the agent's self-test failed on root@127.0.0.1: files beyond 4 GiB",
+    );
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_flash_that_is_full() {
+    let owner = Owner::of("dir-505");
+    owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=1900 2>/dev/null; sync");
+    let before = owner.files();
+    let ran = owner.add(&["--install"]);
+    ran.assert_fails_after_progress(125, "has no room for an agent that survives a reboot");
+    assert!(ran.stderr().contains("hint: --until-reboot keeps everything in RAM"), "{}", ran.stderr());
+    owner.assert_nothing_left(&before);
+    // Nobody asked for flash, so RAM will do.
+    let ran = owner.add(&[]);
+    assert!(ran.stderr().contains("so it is until the next reboot"), "{}", ran.stderr());
+    assert!(ran.stdout().ends_with(": until its next reboot\n"), "{}", ran.stdout());
+    assert_eq!(owner.router("remove").code, 0);
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_flash_that_fills_up_meanwhile() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let interruption = Interruption::new(&owner.machine);
+    let at = owner.machine.machine().agent_address();
+    let running = interruption.during(owner.adding(&["--install", "--at", &at]), |_| {
+        owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2500 2>/dev/null; sync");
+    });
+    let ran = running.wait();
+    ran.assert_fails_after_progress(125, "putting the agent in place failed on root@127.0.0.1");
+    assert!(ran.stderr().contains("cannot write /usr/sbin/hopd: no space left?"), "{}", ran.stderr());
+    owner.sh("rm /root/fill");
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    // dropbear's. Something listens there, so only its key tells that it is not the agent.
+    let ran = owner.adding(&["--install", "--via-ssh", "--port", "22"]).run();
+    ran.assert_fails_after_progress(125, "what answers at 127.0.0.1:22 is not hopd");
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn an_address_that_leads_elsewhere() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let at = format!("127.0.0.1:{}", owner.machine.machine().ssh_port());
+    owner.adding(&["--at", &at]).run().assert_fails_after_progress(125, "is not hopd");
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn an_inventory_that_cannot_be_written() {
+    let owner = Owner::of("f7d7302");
+    let before = owner.files();
+    // A file where a directory should be stops root as well.
+    let routers = owner.machine.path("home").join("routers");
+    let _ = fs::remove_dir(&routers);
+    fs::write(&routers, "").unwrap();
+    let ran = owner.add(&["--until-reboot"]);
+    assert_eq!(ran.code, 125, "{}", ran.stderr());
+    fs::remove_file(&routers).unwrap();
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_link_that_is_cut() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let interruption = Interruption::new(&owner.machine);
+    let at = owner.machine.machine().agent_address();
+    // A shorter patience than its own 20 s, as a user may have.
+    let words = ["--install", "--at", &at, "-o", "ServerAliveInterval=1"];
+    let running = interruption.during(owner.adding(&words), |_| {
+        owner.machine.monitor().set_link(false).unwrap();
+    });
+    let ran = running.wait();
+    ran.assert_fails_after_progress(125, "ssh to root@127.0.0.1 failed");
+    assert!(ran.stderr().contains("could not be removed"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("it removes that by itself within a minute"), "{}", ran.stderr());
+    owner.machine.monitor().set_link(true).unwrap();
+    let shell = owner.machine.log_in();
+    wait_until("the router cleans up by itself", || shell.run("ls -d /tmp/hop-*").code != 0);
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_controller_that_is_killed_or_interrupted() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let at = owner.machine.machine().agent_address();
+    for signal in [Signal::KILL, Signal::INT] {
+        let interruption = Interruption::new(&owner.machine);
+        let running =
+            interruption.during(owner.adding(&["--install", "--at", &at]), |hop| hop.signal(signal));
+        let ran = running.wait();
+        if signal == Signal::INT {
+            ran.assert_fails_after_progress(130, "interrupted by SIGINT");
+        }
+        let shell = owner.machine.log_in();
+        wait_until("the router cleans up by itself", || shell.run("ls -d /tmp/hop-*").code != 0);
+        owner.assert_nothing_left(&before);
+        fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
+    }
+}
+
+#[test]
+fn an_agent_whose_key_has_changed() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--install"]);
+    let before = owner.entry();
+    owner.sh("rm /etc/hopd/key; /etc/init.d/hopd restart");
+    wait_until("the agent has another key", || {
+        owner.run(owner.machine.hop()).stderr().contains("has another key than the one that was enrolled")
+    });
+    let ran = owner.run(owner.machine.hop());
+    assert!(ran.stderr().contains("`hop router add` enrols it again"), "{}", ran.stderr());
+    assert_eq!(owner.router("add").code, 0);
+    owner.assert_runs(&owner.machine.hop());
+    assert_ne!(owner.entry(), before, "its new key is pinned");
+}
+
+#[test]
+fn a_machine_without_ssh() {
+    let home = tempfile::tempdir().unwrap();
+    let hop = hop_tests::Hop::at(home.path()).env("PATH", home.path());
+    let ran = hop.args(["router", "add", "desk", "root@192.0.2.1"]).run();
+    ran.assert_fails(125, "cannot run ssh");
+    assert!(ran.stderr().contains("hint: install the OpenSSH client"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_second_enrolment_of_a_router_that_is_being_enrolled() {
+    let owner = Owner::of("dir-505");
+    let interruption = Interruption::new(&owner.machine);
+    let at = owner.machine.machine().agent_address();
+    let running = interruption.during(owner.adding(&["--at", &at]), |_| {
+        owner.add(&[]).assert_fails_after_progress(125, "another enrolment of root@127.0.0.1 is under way");
+    });
+    assert_eq!(running.wait().code, 0);
+    owner.assert_runs(&owner.machine.hop());
+}

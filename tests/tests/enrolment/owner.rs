@@ -1,0 +1,182 @@
+//! Somebody who owns a router and can log in to it.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use hop::inventory::{Inventory, Router};
+use hop::virtual_router::profile::Profile;
+use hop_tests::{Hop, Machine, Ran, Running, Stage, fixture, wait_until};
+use rustix::fs::{FileType, Mode, mknodat};
+
+/// Everything on a router but what the kernel shows. Directories below the overlay are left out: overlayfs keeps those in
+/// which something was, and they cannot be seen from above.
+const FILES: &str = "find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o ! -type d -print
+    find / \\( -path /proc -o -path /sys -o -path /dev -o -path /overlay \\) -prune -o -type d -print
+    command -v nvram >/dev/null && nvram show 2>/dev/null; true";
+
+/// An owner, with a router of their own.
+pub struct Owner {
+    /// The router.
+    pub machine: Machine,
+    profile: &'static str,
+    has_disk: bool,
+    /// How much its console had printed before its last boot.
+    booted_at: Cell<u64>,
+}
+
+impl Owner {
+    /// Boots the router, without an agent, and waits until it has all that it will have.
+    pub fn of(profile: &'static str) -> Self {
+        let machine = Machine::boot(profile);
+        let has_disk = Profile::load(&machine.home(), profile).unwrap().disk.is_some();
+        let owner = Self { machine, profile, has_disk, booted_at: Cell::new(0) };
+        owner.wait_for_disk();
+        owner
+    }
+
+    /// Reboots it; its disk, if it has one, comes later.
+    pub fn reboot(&self) {
+        self.booted_at.set(self.machine.machine().console_length().unwrap());
+        self.machine.machine().reboot().unwrap();
+    }
+
+    /// Waits for its disk, if it has one.
+    pub fn wait_for_disk(&self) {
+        let says = |text| self.machine.machine().console_says(self.booted_at.get(), text).unwrap();
+        wait_until("the disk is mounted", || !self.has_disk || says("virtual router: disk mounted"));
+    }
+
+    /// What `hop` takes for the login: destination, key, options.
+    pub fn login(&self) -> Vec<OsString> {
+        let machine = self.machine.machine();
+        let mut words = vec![OsString::from(format!("root@127.0.0.1:{}", machine.ssh_port()))];
+        words.extend(machine.ssh_options());
+        words
+    }
+
+    /// `hop router add desk` with the login.
+    pub fn adding(&self, words: &[&str]) -> Hop {
+        self.machine.hop().args(["router", "add", "desk"]).args(self.login()).args(words)
+    }
+
+    /// The same with the address at which QEMU shows the agent, run to its end.
+    pub fn add(&self, words: &[&str]) -> Ran {
+        self.adding(words).args(["--at", &self.machine.machine().agent_address()]).run()
+    }
+
+    /// It is enrolled, and its programs run.
+    #[track_caller]
+    pub fn assert_added(&self, words: &[&str]) {
+        let ran = self.add(words);
+        assert_eq!(ran.code, 0, "{}", ran.stderr());
+        assert!(ran.stdout().starts_with("desk enrolled at 127.0.0.1:"), "{}", ran.stdout());
+        self.assert_runs(&self.machine.hop());
+    }
+
+    /// Runs `hop router WORD desk`.
+    pub fn router(&self, word: &str) -> Ran {
+        self.machine.hop().args(["router", word, "desk"]).run()
+    }
+
+    /// The entry of the router.
+    pub fn entry(&self) -> Option<Router> {
+        Inventory::new(&self.machine.home()).find("desk").unwrap()
+    }
+
+    /// Runs a program there.
+    pub fn run(&self, hop: Hop) -> Ran {
+        let goarch = if self.machine.goarch() == "mips" { "mips" } else { "mipsle" };
+        let stage = Stage::Machine { profile: self.profile, goarch };
+        hop.args(["exec", "-r", "desk"]).arg(fixture(stage, "both-outputs")).run()
+    }
+
+    /// A program runs there.
+    #[track_caller]
+    pub fn assert_runs(&self, hop: &Hop) {
+        let ran = self.run(hop.again());
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
+    }
+
+    /// Asks until the agent answers.
+    pub fn wait_for_agent(&self) {
+        wait_until("the agent comes back", || {
+            self.machine.hop().args(["info", "-r", "desk"]).run().code == 0
+        });
+    }
+
+    /// Runs a script on the router, which must succeed.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        self.machine.log_in().sh(script)
+    }
+
+    /// What is on the router.
+    pub fn files(&self) -> BTreeSet<String> {
+        self.sh(FILES).lines().map(str::to_owned).collect()
+    }
+
+    /// Nothing is on the router that was not there before, and nothing in the inventory.
+    #[track_caller]
+    pub fn assert_nothing_left(&self, before: &BTreeSet<String>) {
+        self.wait_for_disk();
+        let after = self.files();
+        let new: Vec<_> = after.difference(before).collect();
+        let gone: Vec<_> = before.difference(&after).collect();
+        assert!(new.is_empty() && gone.is_empty(), "new: {new:?}; gone: {gone:?}");
+        let running = self.sh("for p in /proc/[0-9]*; do cat $p/comm; done 2>/dev/null");
+        assert!(!running.lines().any(|name| name == "hopd"), "{running}");
+        assert_eq!(self.entry(), None);
+    }
+}
+
+/// An upload that stops half way until something was done.
+pub struct Interruption {
+    directory: PathBuf,
+}
+
+impl Interruption {
+    /// Prepares one in a directory of its own.
+    pub fn new(machine: &Machine) -> Self {
+        let directory = machine.path("interruption");
+        fs::create_dir(&directory).unwrap();
+        mknodat(rustix::fs::CWD, directory.join("go"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let interruption = Self { directory };
+        let [reached, go] = ["reached", "go"].map(|name| interruption.path(name));
+        put_in_front_of_ssh(
+            &interruption.directory,
+            &format!("{{ head -c 700000; : >'{reached}'; read go <'{go}'; cat; }} | $ssh \"$@\"; exit $?"),
+        );
+        interruption
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    /// Starts `hop`, does `action` when half of the agent is there, and lets it go on.
+    pub fn during(&self, hop: Hop, action: impl FnOnce(&Running)) -> Running {
+        let running = hop.first_in_path(&self.directory).start();
+        wait_until("half of the agent is there", || self.directory.join("reached").exists());
+        action(&running);
+        fs::write(self.directory.join("go"), "\n").unwrap();
+        running
+    }
+}
+
+/// Writes an `ssh` that does `what` in place of sending the agent; `$ssh` is the real one.
+pub fn put_in_front_of_ssh(directory: &Path, what: &str) {
+    let path = std::env::var_os("PATH").unwrap();
+    let real =
+        std::env::split_paths(&path).map(|place| place.join("ssh")).find(|file| file.exists()).unwrap();
+    let script = format!(
+        "#!/bin/sh\nssh={}\nfor last; do :; done\ncase $last in\n*'exec cat >/tmp/hop-'*) {what} ;;\nesac\nexec $ssh \"$@\"\n",
+        real.display()
+    );
+    let wrapper = directory.join("ssh");
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+}

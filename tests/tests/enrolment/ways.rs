@@ -1,0 +1,177 @@
+//! The two ways, from the first login to the last file.
+
+use crate::owner::Owner;
+
+/// In RAM: gone with a reboot, back with one command, and then without a trace.
+fn until_reboot(profile: &'static str) {
+    let owner = Owner::of(profile);
+    let before = owner.files();
+    owner.assert_added(&["--until-reboot"]);
+    let check = owner.router("check");
+    assert_eq!(check.code, 0, "{}", check.stdout());
+
+    // Another build of the same agent, which its digest tells apart.
+    owner.sh("cd /tmp/hop && cp hopd other && echo >>other && mv other hopd");
+    let upgraded = owner.router("upgrade");
+    assert_eq!(upgraded.code, 0, "{}", upgraded.stderr());
+    assert!(upgraded.stdout().starts_with("desk upgraded to hopd "), "{}", upgraded.stdout());
+    owner.assert_runs(&owner.machine.hop());
+    assert!(owner.router("upgrade").stdout().starts_with("desk runs already hopd "));
+
+    owner.reboot();
+    let ran = owner.run(owner.machine.hop());
+    ran.assert_fails(125, "its agent was enrolled until the router's next reboot");
+    assert!(
+        ran.stderr().contains("hint: if it was rebooted, `hop router add desk` brings"),
+        "{}",
+        ran.stderr()
+    );
+    assert_eq!(owner.router("check").code, 1);
+
+    let again = owner.router("add");
+    assert_eq!(again.code, 0, "{}", again.stderr());
+    owner.assert_runs(&owner.machine.hop());
+
+    let removed = owner.router("remove");
+    assert_eq!(removed.stdout(), "desk removed; nothing of Hop is left on it\n", "{}", removed.stderr());
+    owner.assert_nothing_left(&before);
+}
+
+/// On flash, or on a stick: back after a reboot and after its death, with the same key, and then without a trace.
+fn install(profile: &'static str) {
+    let owner = Owner::of(profile);
+    let before = owner.files();
+    owner.assert_added(&["--install"]);
+    let enrolled = owner.entry();
+    assert_eq!(owner.router("check").code, 0);
+
+    owner.reboot();
+    // Its key is the one that was enrolled, or it would not be answered.
+    owner.wait_for_agent();
+    owner.assert_runs(&owner.machine.hop());
+
+    // On a DD-WRT its supervisor has the pid file, and is not the one that dies.
+    let killed = owner.sh("supervisor=$(grep -l supervise /proc/[0-9]*/cmdline 2>/dev/null | grep -v self)
+        for p in /proc/[0-9]*; do
+            [ \"$(cat $p/comm 2>/dev/null)\" = hopd ] || continue
+            case $supervisor in *$p/cmdline*) continue ;; esac
+            echo ${p##*/}; kill -9 ${p##*/}
+        done");
+    assert_eq!(killed.lines().count(), 1, "one agent ran: {killed}");
+    owner.wait_for_agent();
+    owner.assert_runs(&owner.machine.hop());
+
+    let upgraded = owner.router("upgrade");
+    assert!(upgraded.stdout().starts_with("desk runs already hopd "), "{}", upgraded.stderr());
+    let again = owner.router("add");
+    assert_eq!((again.code, owner.entry()), (0, enrolled), "nothing is new: {}", again.stderr());
+
+    let removed = owner.router("remove");
+    assert_eq!(removed.stdout(), "desk removed; nothing of Hop is left on it\n", "{}", removed.stderr());
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn until_reboot_on_a_dir_505() {
+    until_reboot("dir-505");
+}
+
+#[test]
+fn until_reboot_on_a_rut955() {
+    until_reboot("rut955");
+}
+
+#[test]
+fn until_reboot_on_an_archer_a6() {
+    until_reboot("archer-a6");
+}
+
+#[test]
+fn until_reboot_on_an_f7d7302() {
+    until_reboot("f7d7302");
+}
+
+#[test]
+fn until_reboot_on_a_fritzbox_7362sl() {
+    until_reboot("fritzbox-7362sl");
+}
+
+#[test]
+fn install_on_a_dir_505() {
+    install("dir-505");
+}
+
+#[test]
+fn install_on_a_rut955() {
+    install("rut955");
+}
+
+#[test]
+fn install_on_an_archer_a6() {
+    install("archer-a6");
+}
+
+#[test]
+fn install_on_an_f7d7302() {
+    install("f7d7302");
+}
+
+#[test]
+fn install_on_a_fritzbox_7362sl() {
+    install("fritzbox-7362sl");
+}
+
+#[test]
+fn an_installed_agent_survives_a_firmware_upgrade() {
+    let owner = Owner::of("archer-a6");
+    owner.assert_added(&["--install"]);
+    owner.sh("echo lost >/etc/not-kept");
+    let machine = owner.machine.machine();
+    let from = machine.console_length().unwrap();
+    // The connection ends with it.
+    owner.machine.log_in().run("sysupgrade /tmp/firmware.bin");
+    machine.wait_until_ready(from).unwrap();
+    owner.sh("[ ! -e /etc/not-kept ]");
+    owner.wait_for_agent();
+    owner.assert_runs(&owner.machine.hop());
+}
+
+#[test]
+fn programs_are_kept_on_a_stick_across_a_reboot() {
+    let owner = Owner::of("f7d7302");
+    let before = owner.files();
+    owner.assert_added(&["--until-reboot", "--store", "/tmp/mnt/sda1/programs"]);
+    let kept = "cat /tmp/hop/log; ls /tmp/mnt/sda1/programs";
+    hop_tests::wait_until("the program is kept", || {
+        owner
+            .sh(kept)
+            .lines()
+            .any(|line| line.len() == 64 && line.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    });
+    owner.reboot();
+    owner.router("add").assert_fails_after_progress(125, "would not survive a reboot");
+    owner.wait_for_disk();
+    assert_eq!(owner.router("add").code, 0);
+    owner.assert_runs(&owner.machine.hop());
+    assert!(owner.sh(kept).contains("a program comes from the persistent store"));
+    assert_eq!(owner.router("remove").code, 0);
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn nothing_listens_on_the_network_when_connections_ride_in_ssh() {
+    let owner = Owner::of("rut955");
+    let before = owner.files();
+    let ran = owner.adding(&["--via-ssh", "--install"]).run();
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    owner.assert_runs(&owner.machine.hop());
+    let listening = owner.sh("cat /proc/net/tcp");
+    let ours: Vec<_> = listening.lines().filter(|line| line.contains(":123E 00000000:0000 0A")).collect();
+    // 127.0.0.1 as a big-endian CPU writes it.
+    assert!(ours.len() == 1 && ours[0].contains("7F000001:123E"), "{listening}");
+    owner.reboot();
+    owner.wait_for_agent();
+    owner.assert_runs(&owner.machine.hop());
+    assert_eq!(owner.router("remove").code, 0);
+    owner.assert_nothing_left(&before);
+}

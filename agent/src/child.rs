@@ -10,13 +10,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hop_proto::signal;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal, waitid,
 };
 use tokio::signal::unix::{self, SignalKind};
+
+use crate::family::{self, Family, Member};
 
 /// What to start.
 pub struct Start<'a> {
@@ -38,6 +42,8 @@ pub struct Child {
     pid: Pid,
     ended: unix::Signal,
     is_reaped: bool,
+    /// A program as long as it has its number.
+    _member: Member,
 }
 
 /// Our ends of the program's pipes.
@@ -80,7 +86,7 @@ impl Child {
     ///
     /// # Errors
     /// What the kernel said to execve(2) or fork(2).
-    pub fn start(start: &Start<'_>) -> io::Result<(Self, Pipes)> {
+    pub fn start(start: &Start<'_>, family: &Arc<Family>) -> io::Result<(Self, Pipes)> {
         // Listen first: a program may end before spawn returns.
         let ended = unix::signal(SignalKind::child())?;
         let mut words = start.launcher.iter().map(OsString::as_os_str).chain([start.program.as_os_str()]);
@@ -100,10 +106,12 @@ impl Child {
         let agent = rustix::process::getpid();
         let die_with_agent = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
+            family::become_subreaper();
+            be_killed_first();
             // The agent may have died before that was set.
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
-        // SAFETY: between fork and exec the closure makes two system calls and touches no memory that a lock guards.
+        // SAFETY: between fork and exec the closure makes system calls and touches no memory that a lock guards.
         unsafe { command.pre_exec(die_with_agent) };
         let mut process = command.spawn()?;
         let pid = Pid::from_child(&process);
@@ -112,7 +120,8 @@ impl Child {
             unreachable!("all three were asked for as pipes");
         };
         let pipes = Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
-        Ok((Self { process, pid, ended, is_reaped: false }, pipes))
+        let member = family.enter(pid);
+        Ok((Self { process, pid, ended, is_reaped: false, _member: member }, pipes))
     }
 
     /// The number of the process, which is also the number of its group.
@@ -155,6 +164,15 @@ impl Drop for Child {
             // KILL is not refused, so this does not wait long; and an error means that there is nothing to wait for.
             let _ = wait4(self.pid);
         }
+    }
+}
+
+/// When the kernel itself must kill for want of memory, a program goes before anything of the router (proc(5),
+/// oom_score_adj). That it cannot be said keeps nobody from running.
+fn be_killed_first() {
+    let path = c"/proc/self/oom_score_adj";
+    if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::io::write(file, b"500");
     }
 }
 
@@ -213,7 +231,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
         };
-        Child::start(&start).unwrap()
+        Child::start(&start, &Family::of_none()).unwrap()
     }
 
     #[tokio::test]
@@ -237,7 +255,7 @@ mod tests {
             working_directory: Path::new("/"),
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
-        let (mut child, pipes) = Child::start(&start).unwrap();
+        let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();
         child.ended().await;
         let mut said = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();

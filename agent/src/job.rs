@@ -23,6 +23,8 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::child::{Child, Ending, Pipes, Start, Usage};
 use crate::error::Error;
+use crate::family::{Family, Orphans};
+use crate::guard::{Guard, Shortage, Ward};
 use crate::input;
 use crate::machine;
 use crate::output::{self, Control, Summary};
@@ -46,6 +48,9 @@ const STOPPING_GRACE: Duration = Duration::from_secs(3);
 /// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
 const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The variable that names a job's directory: the mark by which a next agent finds what this one left.
+pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
+
 /// What to run.
 #[derive(Debug)]
 pub struct Spec {
@@ -61,6 +66,8 @@ pub struct Spec {
     pub env: Vec<(OsString, OsString)>,
     /// When to end it.
     pub timeout: Option<Duration>,
+    /// When to end it after its last output.
+    pub idle_timeout: Option<Duration>,
     /// Time between TERM and KILL.
     pub grace: Duration,
     /// Bytes of each output that may be unacknowledged.
@@ -164,6 +171,8 @@ pub struct Ran {
     pub stdout: Summary,
     /// What it wrote to standard error.
     pub stderr: Summary,
+    /// What it had left behind.
+    pub orphans: Orphans,
 }
 
 /// Who ended a program.
@@ -173,6 +182,10 @@ pub enum Cause {
     Program,
     /// Its time was over.
     Timeout,
+    /// It was silent for too long.
+    IdleTimeout,
+    /// It held most of the memory when that ran out.
+    Memory(Shortage),
     /// The agent is stopping.
     AgentStopped,
     /// The controller is gone.
@@ -186,6 +199,8 @@ pub type Outbox = mpsc::Sender<Result<ToController, Error>>;
 pub struct Jobs {
     store: Arc<Store>,
     shelf: Option<Arc<Shelf>>,
+    family: Arc<Family>,
+    guard: Arc<Guard>,
     directory: PathBuf,
     launcher: Vec<OsString>,
     places: Arc<Semaphore>,
@@ -200,12 +215,15 @@ impl Jobs {
     pub fn new(
         store: Arc<Store>,
         shelf: Option<Arc<Shelf>>,
+        family: Arc<Family>,
         directory: PathBuf,
         launcher: Vec<OsString>,
     ) -> Self {
         Self {
             store,
             shelf,
+            family,
+            guard: Arc::default(),
             directory,
             launcher,
             places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
@@ -218,6 +236,11 @@ impl Jobs {
     /// The files that jobs share.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// True if everything that a program starts is ended with it.
+    pub fn contains_everything(&self) -> bool {
+        self.family.finds_everything()
     }
 
     /// Words in front of every program.
@@ -291,7 +314,12 @@ impl Job {
     /// Sees the job through. Whatever happens is told to `outbox`, the outcome or an error last.
     pub async fn run(self, inbox: impl Stream<Item = Result<FromController, Error>> + Unpin, outbox: Outbox) {
         let id = self.id.clone();
+        let family = self.jobs.family.clone();
         let last = self.run_to_outcome(inbox, &outbox).await;
+        if last.is_err() {
+            // Of a job that failed nobody counts what it left.
+            family.end_orphans(None).await;
+        }
         match &last {
             Ok(outcome) => tracing::info!(job = id, ?outcome, "job ended"),
             Err(error) => tracing::warn!(job = id, %error, "job failed"),
@@ -333,7 +361,8 @@ impl Job {
         create_directory(&directory.path.join("bin"))?;
         create_directory(&working_directory)?;
         blob.link_to(&executable)?;
-        let env = environment(&spec.env, &working_directory);
+        let memory = jobs.store.spare_memory()?;
+        let env = environment(&spec.env, &directory.path, &working_directory, memory);
         let start = Start {
             program: &executable,
             launcher: &jobs.launcher,
@@ -342,7 +371,7 @@ impl Job {
             working_directory: &working_directory,
         };
         let started = if is_program(&executable)? {
-            Child::start(&start)
+            Child::start(&start, &jobs.family)
         } else {
             Err(io::Error::from_raw_os_error(libc::ENOEXEC))
         };
@@ -350,7 +379,7 @@ impl Job {
             Ok((child, pipes)) => {
                 tracing::info!(job = id, pid = child.id(), program = ?spec.name, "job started");
                 tell(outbox, ToController::Started).await?;
-                let running = Running::new(child, &spec, outbox.clone(), jobs.stopping.subscribe());
+                let running = Running::new(child, &spec, outbox.clone(), &jobs, &directory.path);
                 Outcome::Ran(running.see_through(pipes, &mut inbox).await?)
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
@@ -420,15 +449,23 @@ async fn receive(
     upload.finish()
 }
 
-/// The environment of a program: three names that every program may count on, then what the user gave.
+/// The environment of a program: names that every program may count on, then what the user gave. GOMEMLIMIT makes Go
+/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime).
 ///
 /// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
-fn environment(given: &[(OsString, OsString)], working_directory: &Path) -> Vec<(OsString, OsString)> {
+fn environment(
+    given: &[(OsString, OsString)],
+    directory: &Path,
+    working_directory: &Path,
+    memory: u64,
+) -> Vec<(OsString, OsString)> {
     let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
     let mut env = BTreeMap::from([
         ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
         ("HOME".into(), inherited("HOME", "/")),
         ("TMPDIR".into(), working_directory.into()),
+        ("GOMEMLIMIT".into(), memory.to_string().into()),
+        (JOB_DIRECTORY.into(), directory.into()),
     ]);
     env.extend(given.iter().cloned());
     env.into_iter().collect()
@@ -464,8 +501,13 @@ struct Running {
     child: Child,
     started: Instant,
     timeout_at: Option<Instant>,
+    idle_timeout: Option<Duration>,
+    /// When it wrote last.
+    wrote: watch::Sender<Instant>,
     grace: Duration,
     window: u64,
+    family: Arc<Family>,
+    ward: Ward,
     /// Why the job is being ended, and when the KILL is due that follows the TERM.
     ending: Option<(Cause, Option<Instant>)>,
     /// What the controller did wrong, to be told when the program is gone.
@@ -478,12 +520,17 @@ struct Running {
 }
 
 impl Running {
-    fn new(child: Child, spec: &Spec, outbox: Outbox, stopping: watch::Receiver<bool>) -> Self {
+    fn new(child: Child, spec: &Spec, outbox: Outbox, jobs: &Jobs, directory: &Path) -> Self {
         let started = Instant::now();
+        let ward = jobs.guard.watch(child.id() as i32, directory.to_owned());
         Self {
             child,
             started,
             timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
+            idle_timeout: spec.idle_timeout,
+            wrote: watch::Sender::new(started),
+            family: jobs.family.clone(),
+            ward,
             grace: spec.grace,
             window: spec.output_window,
             ending: None,
@@ -492,7 +539,7 @@ impl Running {
             stderr: watch::Sender::default(),
             stdin: input::Queue::default(),
             outbox,
-            stopping,
+            stopping: jobs.stopping.subscribe(),
         }
     }
 
@@ -510,6 +557,7 @@ impl Running {
         let wall = ended - self.started;
         feed.abort();
         let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
+        let orphans = self.family.end_orphans(Some(self.child.id())).await;
         for control in [&self.stdout, &self.stderr] {
             control.send_modify(|control| control.ended = Some(ended));
         }
@@ -517,8 +565,17 @@ impl Running {
             return Err(fault);
         }
         let (stdout, stderr) = self.drain(stdout, stderr, inbox).await?;
-        let cause = self.ending.map_or(Cause::Program, |(cause, _)| cause);
-        Ok(Ran { ending, cause, usage, wall, stdout, stderr })
+        let cause = self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| *cause);
+        Ok(Ran { ending, cause, usage, wall, stdout, stderr, orphans })
+    }
+
+    /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
+    fn whose_doing(&self, ending: &Ending) -> Cause {
+        let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
+        if is_killed && self.ward.kernel_was_first() {
+            return Cause::Memory(Shortage { available: 0, held: 0 });
+        }
+        Cause::Program
     }
 
     /// Waits until the last output of a program that has ended is sent. Only acknowledgements matter now.
@@ -560,6 +617,7 @@ impl Running {
     async fn until_ended(&mut self, inbox: &mut (impl Stream<Item = Result<FromController, Error>> + Unpin)) {
         let mut listening = true;
         let mut is_stopping = false;
+        let mut wrote = self.wrote.subscribe();
         loop {
             let is_ending = self.ending.is_some();
             let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
@@ -582,6 +640,13 @@ impl Running {
                     self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
                 }
                 () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
+                () = silence(&mut wrote, self.idle_timeout), if !is_ending => {
+                    self.end(Cause::IdleTimeout, self.grace);
+                }
+                // At once: there is nothing left for a grace.
+                shortage = self.ward.must_end(), if !is_ending => {
+                    self.end(Cause::Memory(shortage), Duration::ZERO);
+                }
                 () = at(kill_at) => {
                     self.child.signal(Signal::KILL);
                     self.ending = self.ending.take().map(|(cause, _)| (cause, None));
@@ -635,8 +700,10 @@ impl Running {
             OutputStream::Stderr => self.stderr.subscribe(),
         };
         let outbox = self.outbox.clone();
+        let wrote = self.wrote.clone();
         tokio::spawn(output::pump(pipe, self.window, control, move |offset, data| {
             let outbox = outbox.clone();
+            wrote.send_replace(Instant::now());
             async move { tell(&outbox, ToController::Output { stream, offset, data }).await.is_ok() }
         }))
     }
@@ -696,6 +763,19 @@ async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
 
+/// Waits until nothing was written for so long, or for ever.
+async fn silence(wrote: &mut watch::Receiver<Instant>, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        let until = wrote.borrow_and_update().checked_add(limit);
+        tokio::select! {
+            () = at(until) => return,
+            // The job holds the other end.
+            _ = wrote.changed() => {}
+        }
+    }
+}
+
 /// Sleeps until then, or for ever.
 async fn at(instant: Option<Instant>) {
     match instant {
@@ -728,6 +808,7 @@ mod tests {
             args: Vec::new(),
             env: Vec::new(),
             timeout: None,
+            idle_timeout: None,
             grace: Duration::ZERO,
             output_window: 1024,
         };
@@ -767,7 +848,7 @@ mod tests {
             let shelf = Shelf::new(kept.clone());
             let store = Store::new(ram.clone(), None);
             // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
-            Arc::new(Jobs::new(store, Some(shelf), work.clone(), vec!["/bin/sh".into()]))
+            Arc::new(Jobs::new(store, Some(shelf), Family::of_none(), work.clone(), vec!["/bin/sh".into()]))
         };
         let only_file = || {
             let mut files = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
@@ -792,10 +873,11 @@ mod tests {
     #[test]
     fn the_users_environment_wins_over_the_agents() {
         let given = [("TMPDIR".into(), "/mine".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
-        let env = environment(&given, Path::new("/job"));
+        let env = environment(&given, Path::new("/job"), Path::new("/job/work"), 9_000_000);
         let get = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str());
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
+        assert_eq!((get("GOMEMLIMIT"), get(JOB_DIRECTORY)), (Some(Some("9000000")), Some(Some("/job"))));
         assert!(get("PATH").is_some() && get("HOME").is_some() && get("LD_PRELOAD").is_none());
     }
 }

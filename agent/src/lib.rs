@@ -7,14 +7,16 @@
 //! - [`server`]: listens, authenticates, bounds connections, ends in order.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`job`]: one run of a program, from its admission to its outcome.
-//! - [`child`], [`input`], [`output`]: the program's processes and its three pipes.
-//! - [`store`], [`shelf`], [`tree`], [`memory`], [`machine`]: the files in RAM, the RAM, the router.
+//! - [`child`], [`family`], [`input`], [`output`]: the program's processes, all of them, and its three pipes.
+//! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type.
 //!
 //! What must stay true is in `docs/architecture.md`.
 
 pub mod child;
 pub mod error;
+pub mod family;
+pub mod guard;
 pub mod input;
 pub mod job;
 pub mod log;

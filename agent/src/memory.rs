@@ -12,6 +12,12 @@ use crate::error::Error;
 /// prints one line has 4 MB resident beside its file, and a 64 MB router under load wants the other half.
 pub const RESERVE: u64 = 8 * 1024 * 1024;
 
+/// Asks the kernel to kill something else than this agent for want of memory (proc(5), oom_score_adj): who else would end
+/// the programs? Only root may ask; others take their chance.
+pub fn be_spared() {
+    let _ = fs::write("/proc/self/oom_score_adj", "-500");
+}
+
 /// A reading of /proc/meminfo (proc(5)), in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {

@@ -6,6 +6,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::job::Jobs;
+use crate::family::{self, Family};
+use crate::job::{self, Jobs};
+use crate::memory;
 use crate::options::Options;
 use crate::pid_file::{self, PidFile};
 use crate::service;
@@ -122,7 +125,10 @@ async fn serve(options: Options) -> Result<(), Error> {
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let shelf = options.shelf.map(Shelf::new);
-    let jobs = Arc::new(Jobs::new(store, shelf, directory.subdirectory("jobs")?, options.launcher));
+    directory.end_former_jobs();
+    let family = Family::adopt();
+    memory::be_spared();
+    let jobs = Arc::new(Jobs::new(store, shelf, family, directory.subdirectory("jobs")?, options.launcher));
     let listener =
         TcpListener::bind(options.listen).await.map_err(|error| Error::Listen(options.listen, error))?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
@@ -316,6 +322,16 @@ impl Directory {
             Err(error) => return Err(failed(error.into())),
         }
         Ok(Self { path, _lock: lock })
+    }
+
+    /// Ends what is left of the jobs of an agent that was killed.
+    fn end_former_jobs(&self) {
+        let mark =
+            [job::JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()].concat();
+        let ended = family::end_marked(&mark);
+        if ended > 0 {
+            tracing::warn!(processes = ended, "ended what an agent before this one had left running");
+        }
     }
 
     /// A directory in this one, empty.

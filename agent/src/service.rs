@@ -24,6 +24,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::child::Ending;
 use crate::error::Error;
+use crate::guard::{self, Shortage};
 use crate::job::{
     Cause, FromController, Jobs, MAX_JOBS, OUTBOX_MESSAGES, Outcome, OutputStream, Spec, ToController, signal,
 };
@@ -112,6 +113,12 @@ impl Service {
             launcher: self.jobs.launcher().iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
             max_jobs: MAX_JOBS,
+            containment: if self.jobs.contains_everything() {
+                v1::Containment::Descendants
+            } else {
+                v1::Containment::Group
+            }
+            .into(),
         })
     }
 }
@@ -151,6 +158,7 @@ fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         args,
         env: spec.env.into_iter().map(read_variable).collect::<Result<_, _>>()?,
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
+        idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
         output_window: spec.output_window.into(),
     })
@@ -238,7 +246,15 @@ fn write_outcome(outcome: Outcome) -> v1::Outcome {
         // A controller that is gone does not hear it; should it listen after all, nobody but the job ended the job.
         Cause::Program | Cause::ControllerGone => v1::Cause::Program,
         Cause::Timeout => v1::Cause::Timeout,
+        Cause::IdleTimeout => v1::Cause::IdleTimeout,
+        Cause::Memory(_) => v1::Cause::Memory,
         Cause::AgentStopped => v1::Cause::AgentStopped,
+    };
+    let shortage = match ran.cause {
+        Cause::Memory(Shortage { available, held }) => {
+            Some(v1::Shortage { available, limit: guard::LIMIT, held })
+        }
+        _ => None,
     };
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     v1::Outcome {
@@ -258,6 +274,8 @@ fn write_outcome(outcome: Outcome) -> v1::Outcome {
         stdout_bytes: ran.stdout.bytes,
         stderr_bytes: ran.stderr.bytes,
         output_abandoned: ran.stdout.abandoned || ran.stderr.abandoned,
+        orphans: ran.orphans.ended,
+        shortage,
     }
 }
 
@@ -315,7 +333,7 @@ mod tests {
             |spec| spec.output_window = u32::MAX,
             |spec| spec.args = vec![b"a\0b".to_vec()],
             |spec| spec.env = vec![v1::EnvVar { name: b"A=B".to_vec(), value: vec![] }],
-            |spec| spec.limits = Some(v1::Limits { timeout_ms: 0, grace_ms: MAX_GRACE_MS + 1 }),
+            |spec| spec.limits = Some(v1::Limits { grace_ms: MAX_GRACE_MS + 1, ..v1::Limits::default() }),
         ];
         for (index, breaks) in broken.iter().enumerate() {
             let mut spec = spec();

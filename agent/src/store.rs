@@ -66,6 +66,14 @@ impl Store {
         })
     }
 
+    /// Bytes of memory that a program may have beside its file.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn spare_memory(&self) -> Result<u64, Error> {
+        Ok(read_memory()?.spare(self.ledger().promised))
+    }
+
     /// Bytes that a next blob may have, by what has a size.
     fn room(&self) -> Result<u64, Error> {
         let disk = self.file_system()?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal, setsid};
 
+use crate::family::Family;
 use crate::log::{self, LogFile};
 use crate::options::Supervision;
 use crate::pid_file::PidFile;
@@ -44,14 +45,22 @@ pub fn run(supervision: &Supervision) -> ExitCode {
             let _ = io::stderr().write_all(event.as_bytes());
         }
     };
+    let family = Family::adopt();
     let mut wait = FIRST_WAIT;
     loop {
         let started = Instant::now();
         let end = match start(Command::new(program).args(args), &signals) {
             Ok(agent) => match watch(agent, &signals) {
-                (status, Told::ToStop) => return code(status),
+                (status, Told::ToStop) => {
+                    family.end_orphans_now();
+                    return code(status);
+                }
                 (status, Told::Nothing) if status.success() => return ExitCode::SUCCESS,
-                (status, Told::Nothing) => status.to_string(),
+                (status, Told::Nothing) => {
+                    // An agent that was killed could not end what its programs had started.
+                    family.end_orphans_now();
+                    status.to_string()
+                }
             },
             Err(error) => error.to_string(),
         };

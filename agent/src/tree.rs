@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{UnmountFlags, unmount};
@@ -24,6 +25,25 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Bytes that the files in a tree are long. What cannot be read counts nothing, and so does what is on another file system.
+pub fn size(path: &Path) -> u64 {
+    let Ok(device) = fs::symlink_metadata(path).map(|metadata| metadata.dev()) else { return 0 };
+    let mut directories = vec![path.to_owned()];
+    let mut bytes = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.dev() != device => {}
+                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
+                // The length, and not the blocks: ramfs counts none. Of a file with holes it is too much.
+                Ok(metadata) => bytes += metadata.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
 }
 
 /// The mount points strictly below `path`, in the order in which they were mounted (field 5 of mountinfo, proc(5)).

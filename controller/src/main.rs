@@ -7,7 +7,7 @@ use hop::commands;
 
 fn main() {
     let code = match cli::parse(std::env::args_os()) {
-        Parsed::Command(command) => commands::run(command),
+        Parsed::Command(command) => commands::run(*command),
         Parsed::Printed(code) => code,
     };
     // Not by returning: a thread may be waiting for standard input, and nobody waits for that thread.

@@ -19,7 +19,7 @@ pub enum ExitCode {
     Program(u8),
     /// 128 + n: signal n ended the program, in the numbering of this machine.
     Signal(u8),
-    /// 124: the program ran longer than `--timeout`.
+    /// 124: the program ran longer than `--timeout`, or was silent longer than `--idle-timeout`.
     TimedOut,
     /// 125: Hop failed; standard error says why.
     HopFailed,
@@ -48,6 +48,8 @@ pub struct Outcome {
     pub ending: Ending,
     /// What it used; nothing if it did not run.
     pub usage: Option<Usage>,
+    /// Processes that the program had left behind, and that were ended.
+    pub orphans: u32,
     /// Another process still held an output open when the program had ended.
     pub output_abandoned: bool,
 }
@@ -72,6 +74,17 @@ pub enum Ending {
     },
     /// It ran longer than it might.
     TimedOut,
+    /// It was silent longer than it might.
+    Idle,
+    /// The router was about to run out of memory, and it held most of it.
+    OutOfMemory {
+        /// Bytes that were available.
+        available: u64,
+        /// Bytes below which a program is ended.
+        limit: u64,
+        /// Bytes that it held; 0 if the router's kernel was first to end it.
+        held: u64,
+    },
     /// hopd was stopped, and ended it.
     AgentStopped,
     /// The router's kernel refused to execute it.
@@ -104,7 +117,9 @@ impl Outcome {
         match &self.ending {
             Ending::Exited(code) => ExitCode::Program(*code),
             Ending::Signaled { name, .. } => signal_code(name),
-            Ending::TimedOut => ExitCode::TimedOut,
+            Ending::TimedOut | Ending::Idle => ExitCode::TimedOut,
+            // As docker says it, and as it is: KILL ended it.
+            Ending::OutOfMemory { .. } => signal_code("KILL"),
             Ending::AgentStopped => ExitCode::HopFailed,
             Ending::NotExecuted { .. } => ExitCode::NotExecutable,
         }
@@ -118,8 +133,23 @@ impl Outcome {
                 say!("hop: SIG{name} ended the program, which left a core file")
             }
             Ending::TimedOut => say!("hop: the program's time was over, and it was ended"),
+            Ending::Idle => say!("hop: the program wrote nothing for too long, and it was ended"),
+            Ending::OutOfMemory { held: 0, .. } => {
+                say!("hop: the router was out of memory, and its kernel ended the program")
+            }
+            Ending::OutOfMemory { available, limit, held } => say!(
+                "hop: the router was running out of memory, and the program was ended: {} were available, {} are the limit, and it held {}",
+                mebibytes(*available),
+                mebibytes(*limit),
+                mebibytes(*held)
+            ),
             Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
             Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
+        }
+        match self.orphans {
+            0 => {}
+            1 => say!("hop: a process that the program had left running was ended"),
+            many => say!("hop: {many} processes that the program had left running were ended"),
         }
         if self.output_abandoned {
             say!(
@@ -127,6 +157,10 @@ impl Outcome {
             );
         }
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// 128 + n is for this machine's n, as `kill -l` counts. For a signal that this machine does not know, 128 is the code.
@@ -179,6 +213,18 @@ struct Status<'a> {
     job: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<&'a Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphans: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
+}
+
+/// Figures of a router that was running out of memory, in bytes.
+#[derive(Serialize)]
+struct Memory {
+    available: u64,
+    limit: u64,
+    held: u64,
 }
 
 impl<'a> Status<'a> {
@@ -192,6 +238,8 @@ impl<'a> Status<'a> {
             message: None,
             job: None,
             usage: None,
+            orphans: None,
+            memory: None,
         }
     }
 
@@ -209,17 +257,23 @@ impl<'a> Status<'a> {
         let kind = match outcome.ending {
             Ending::Exited(_) => "exited",
             Ending::Signaled { .. } => "signaled",
-            Ending::TimedOut => "timed_out",
+            Ending::TimedOut | Ending::Idle => "timed_out",
+            Ending::OutOfMemory { .. } => "out_of_memory",
             Ending::AgentStopped => "failed",
             Ending::NotExecuted { .. } => "not_executed",
         };
         let mut status = Self::new(kind, outcome.exit_code());
         status.job = Some(&outcome.job);
         status.usage = outcome.usage.as_ref();
+        status.orphans = outcome.usage.as_ref().map(|_| outcome.orphans);
         match &outcome.ending {
             Ending::Exited(code) => status.exit_code = Some(*code),
             Ending::Signaled { name, .. } => status.signal = Some(name),
-            Ending::TimedOut => {}
+            Ending::TimedOut => status.reason = Some("timeout"),
+            Ending::Idle => status.reason = Some("idle_timeout"),
+            Ending::OutOfMemory { available, limit, held } => {
+                status.memory = Some(Memory { available: *available, limit: *limit, held: *held });
+            }
             Ending::AgentStopped => status.reason = Some("agent_stopping"),
             Ending::NotExecuted { why } => {
                 status.reason = Some("not_executed");
@@ -262,7 +316,7 @@ mod tests {
     use super::*;
 
     fn outcome(ending: Ending) -> Outcome {
-        Outcome { job: "1-1".into(), ending, usage: None, output_abandoned: false }
+        Outcome { job: "1-1".into(), ending, usage: None, orphans: 0, output_abandoned: false }
     }
 
     #[test]
@@ -275,6 +329,8 @@ mod tests {
             (killed("USR1"), 138),
             (killed("SIG99"), 128),
             (Ending::TimedOut, 124),
+            (Ending::Idle, 124),
+            (Ending::OutOfMemory { available: 0, limit: 1, held: 2 }, 137),
             (Ending::NotExecuted { why: String::new() }, 126),
             (Ending::AgentStopped, 125),
         ] {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::v1::{
-    Accepted, Blob, BlobChunk, Cause, EnvVar, JobSpec, Limits, RunReply, RunRequest, Signal, Stream, outcome,
-    run_reply, run_request,
+    Accepted, Blob, BlobChunk, Cause, EnvVar, JobSpec, Limits, RunReply, RunRequest, Shortage, Signal,
+    Stream, outcome, run_reply, run_request,
 };
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
@@ -28,9 +28,6 @@ use crate::program::Program;
 use crate::progress::Progress;
 use crate::stdin::{self, Credit};
 
-/// Time between TERM and KILL when the agent ends a job: what docker's users wait, halved.
-const GRACE: Duration = Duration::from_secs(5);
-
 /// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,6 +43,10 @@ pub struct Job {
     pub env: Vec<(OsString, OsString)>,
     /// When to end it.
     pub timeout: Option<Duration>,
+    /// When to end it after its last output.
+    pub idle_timeout: Option<Duration>,
+    /// Time between TERM and KILL when the agent ends it.
+    pub grace: Duration,
 }
 
 /// Runs `program` and carries its streams from and to ours.
@@ -101,7 +102,8 @@ fn specification(program: &Program, job: &Job) -> JobSpec {
         limits: Some(Limits {
             // 0 means no limit, so a limit below a millisecond is one millisecond.
             timeout_ms: job.timeout.map_or(0, |timeout| milliseconds(timeout).max(1)),
-            grace_ms: milliseconds(GRACE),
+            idle_timeout_ms: job.idle_timeout.map_or(0, |timeout| milliseconds(timeout).max(1)),
+            grace_ms: milliseconds(job.grace),
         }),
         output_window: OUTPUT_WINDOW_BYTES,
     }
@@ -363,6 +365,11 @@ fn read_outcome(job: String, outcome: hop_proto::v1::Outcome) -> Option<Outcome>
     let ending = match (outcome.ending?, cause) {
         (outcome::Ending::NotExecuted(refused), _) => Ending::NotExecuted { why: refused.reason },
         (_, Cause::Timeout) => Ending::TimedOut,
+        (_, Cause::IdleTimeout) => Ending::Idle,
+        (_, Cause::Memory) => {
+            let Shortage { available, limit, held } = outcome.shortage.unwrap_or_default();
+            Ending::OutOfMemory { available, limit, held }
+        }
         (_, Cause::AgentStopped) => Ending::AgentStopped,
         (outcome::Ending::ExitCode(code), _) => Ending::Exited(u8::try_from(code).ok()?),
         (outcome::Ending::Signaled(signal), _) => {
@@ -377,5 +384,6 @@ fn read_outcome(job: String, outcome: hop_proto::v1::Outcome) -> Option<Outcome>
         stdout_bytes: outcome.stdout_bytes,
         stderr_bytes: outcome.stderr_bytes,
     });
-    Some(Outcome { job, ending, usage, output_abandoned: outcome.output_abandoned })
+    let (orphans, output_abandoned) = (outcome.orphans, outcome.output_abandoned);
+    Some(Outcome { job, ending, usage, orphans, output_abandoned })
 }

@@ -188,6 +188,24 @@ impl VirtualRouter {
         }
     }
 
+    /// How many processes of this name there are below the agent's directory.
+    pub fn processes(&self, name: &str) -> usize {
+        let ram = self.ram();
+        let is_ours = |path: &str| path.starts_with(word(&ram)) && path.ends_with(name);
+        match &self.ground {
+            Ground::Here => fs::read_dir("/proc")
+                .unwrap()
+                .filter_map(|entry| fs::read_link(entry.ok()?.path().join("exe")).ok())
+                .filter(|exe| is_ours(exe.to_string_lossy().trim_end_matches(" (deleted)")))
+                .count(),
+            Ground::There { shell, .. } => {
+                let links = shell.sh("ls -l /proc/[0-9]*/exe 2>/dev/null; true");
+                let exes = links.lines().filter_map(|line| line.split(" -> ").nth(1));
+                exes.filter(|exe| is_ours(exe.trim_end_matches(" (deleted)"))).count()
+            }
+        }
+    }
+
     /// Replaces the list of who may connect.
     pub fn write_authorized(&self, content: &str) {
         let path = self.path_there("authorized");

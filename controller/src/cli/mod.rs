@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use hop_proto::identity::Fingerprint;
-use hop_proto::limits::DEFAULT_PORT;
+use hop_proto::limits::{DEFAULT_PORT, MAX_GRACE_MS};
 
 use crate::connection::DEFAULT_TIMEOUT;
 use crate::embedded::Arch;
@@ -76,6 +76,12 @@ pub struct JobOptions {
     /// End the program when it has run this long (exit code 124): 500ms, 2s, 1m30s; 0 is no limit
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<humantime::Duration>,
+    /// End the program when it has written nothing for this long (exit code 124); 0 is no limit
+    #[arg(long, value_name = "DURATION")]
+    pub idle_timeout: Option<humantime::Duration>,
+    /// When the program must end, the time between SIGTERM and SIGKILL: at most 1m; 0 kills at once
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = grace)]
+    pub grace: Duration,
     /// Set a variable in the program's environment; without =VALUE, to its value here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
@@ -258,6 +264,15 @@ const ADD_AFTER_HELP: &str = "\
 Without --install and --until-reboot the agent is installed if flash has room for it. ssh is the system's: its \
 configuration, agent, jump hosts and passwords work as usual.";
 
+/// Reads a grace, which a router bounds.
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
+    if grace > Duration::from_millis(MAX_GRACE_MS) {
+        return Err("it is at most a minute".to_owned());
+    }
+    Ok(grace)
+}
+
 /// Reads a directory of a router that its shells and its configuration can name.
 fn store(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
@@ -357,7 +372,7 @@ impl RouterOptions {
 #[derive(Debug)]
 pub enum Parsed {
     /// Something to do.
-    Command(Command),
+    Command(Box<Command>),
     /// It was answered: with help, or with what is wrong with it.
     Printed(ExitCode),
 }
@@ -366,7 +381,7 @@ pub enum Parsed {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     let words = go_flags::mark(&Cli::command(), words.into_iter().collect());
     match Cli::try_parse_from(words) {
-        Ok(cli) => Parsed::Command(cli.command),
+        Ok(cli) => Parsed::Command(Box::new(cli.command)),
         Err(error) => {
             // Fails only if there is nobody to read it.
             let _ = error.print();
@@ -383,7 +398,7 @@ mod tests {
 
     fn parsed(line: &str) -> Command {
         match parse(line.split('|').map(OsString::from)) {
-            Parsed::Command(command) => command,
+            Parsed::Command(command) => *command,
             Parsed::Printed(code) => panic!("{line}: {code:?}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::{Containment, InfoReply};
 use serde::Serialize;
 
 use super::connect;
@@ -39,6 +39,7 @@ struct Facts {
     launcher: Vec<String>,
     jobs: u32,
     max_jobs: u32,
+    containment: &'static str,
 }
 
 /// Asks the router and prints what it says.
@@ -78,6 +79,11 @@ impl Facts {
             launcher: info.launcher.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
             jobs: info.jobs,
             max_jobs: info.max_jobs,
+            containment: match Containment::try_from(info.containment) {
+                Ok(Containment::Descendants) => "descendants",
+                // An agent that does not say so is one that does not.
+                _ => "group",
+            },
         }
     }
 
@@ -110,6 +116,13 @@ impl Facts {
             ),
             ("store", format!("{} free in {}{executable}", mebibytes(self.store_free), self.store_directory)),
             ("jobs", format!("{} of at most {}", self.jobs, self.max_jobs)),
+            (
+                "containment",
+                match self.containment {
+                    "descendants" => "all that a program started is ended with it".to_owned(),
+                    _ => "only a program's process group is ended with it".to_owned(),
+                },
+            ),
         ];
         if !self.launcher.is_empty() {
             lines.push(("launcher", self.launcher.join(" ")));

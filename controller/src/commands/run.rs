@@ -72,6 +72,8 @@ async fn execute_job(
         args,
         env: environment(&options.env)?,
         timeout: options.timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
+        idle_timeout: options.idle_timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
+        grace: options.grace,
     };
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let progress = Progress::default();

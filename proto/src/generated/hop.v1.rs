@@ -38,6 +38,9 @@ pub struct InfoReply {
     pub jobs: u32,
     #[prost(uint32, tag = "14")]
     pub max_jobs: u32,
+    /// What the agent ends with a job.
+    #[prost(enumeration = "Containment", tag = "15")]
+    pub containment: i32,
 }
 /// The identity of an executable in the words of its ELF header (elf(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -166,6 +169,9 @@ pub struct Limits {
     /// Time between TERM and KILL when the agent ends a job, in milliseconds. 0: KILL at once. At most 60,000.
     #[prost(uint64, tag = "2")]
     pub grace_ms: u64,
+    /// The job is ended when it has written nothing for this long, in milliseconds. 0: no limit.
+    #[prost(uint64, tag = "3")]
+    pub idle_timeout_ms: u64,
 }
 /// The job has an id and its room in memory. The controller now sends every blob in `needs`, in order, and nothing else.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -263,6 +269,12 @@ pub struct Outcome {
     /// A process that left the job's group still held an output open; what it writes from now on is lost.
     #[prost(bool, tag = "8")]
     pub output_abandoned: bool,
+    /// Processes that the program had left behind, and that were ended with it.
+    #[prost(uint32, tag = "9")]
+    pub orphans: u32,
+    /// With CAUSE_MEMORY: the figures.
+    #[prost(message, optional, tag = "10")]
+    pub shortage: ::core::option::Option<Shortage>,
     #[prost(oneof = "outcome::Ending", tags = "1, 2, 3")]
     pub ending: ::core::option::Option<outcome::Ending>,
 }
@@ -280,6 +292,18 @@ pub mod outcome {
         #[prost(message, tag = "3")]
         NotExecuted(super::NotExecuted),
     }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Shortage {
+    /// Bytes that were available on the router when the job was ended.
+    #[prost(uint64, tag = "1")]
+    pub available: u64,
+    /// Bytes below which a job is ended.
+    #[prost(uint64, tag = "2")]
+    pub limit: u64,
+    /// Bytes that the job held: its processes and the files that it wrote. 0 if the kernel was first to end it.
+    #[prost(uint64, tag = "3")]
+    pub held: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signaled {
@@ -316,6 +340,38 @@ pub struct Failure {
     pub needed: u64,
     #[prost(uint64, tag = "3")]
     pub available: u64,
+}
+/// How far a program can get from the agent that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Containment {
+    Unspecified = 0,
+    /// What leaves the program's process group is reported and not ended.
+    Group = 1,
+    /// Everything that the program started is ended, in whatever group and session it is.
+    Descendants = 2,
+}
+impl Containment {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONTAINMENT_UNSPECIFIED",
+            Self::Group => "CONTAINMENT_GROUP",
+            Self::Descendants => "CONTAINMENT_DESCENDANTS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONTAINMENT_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONTAINMENT_GROUP" => Some(Self::Group),
+            "CONTAINMENT_DESCENDANTS" => Some(Self::Descendants),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -356,6 +412,10 @@ pub enum Cause {
     Timeout = 2,
     /// The agent was told to stop (SIGTERM).
     AgentStopped = 3,
+    /// `Limits.idle_timeout_ms` was over.
+    IdleTimeout = 4,
+    /// The router was about to run out of memory, and this job held most of it.
+    Memory = 5,
 }
 impl Cause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -368,6 +428,8 @@ impl Cause {
             Self::Program => "CAUSE_PROGRAM",
             Self::Timeout => "CAUSE_TIMEOUT",
             Self::AgentStopped => "CAUSE_AGENT_STOPPED",
+            Self::IdleTimeout => "CAUSE_IDLE_TIMEOUT",
+            Self::Memory => "CAUSE_MEMORY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -377,6 +439,8 @@ impl Cause {
             "CAUSE_PROGRAM" => Some(Self::Program),
             "CAUSE_TIMEOUT" => Some(Self::Timeout),
             "CAUSE_AGENT_STOPPED" => Some(Self::AgentStopped),
+            "CAUSE_IDLE_TIMEOUT" => Some(Self::IdleTimeout),
+            "CAUSE_MEMORY" => Some(Self::Memory),
             _ => None,
         }
     }

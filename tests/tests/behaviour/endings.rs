@@ -142,11 +142,57 @@ fn what_a_program_leaves_in_its_group_ends_with_it() {
 }
 
 #[test]
-fn a_process_that_escapes_delays_the_outcome_a_little_and_is_reported() {
+fn a_process_that_escapes_is_ended_with_its_program_and_reported() {
     let router = VirtualRouter::start(STAGE);
-    let ran = router.exec("orphan").arg("escape").run();
-    assert_eq!(ran.code, 5);
-    assert!(ran.stderr().starts_with("hop: a process that the program left behind"), "{}", ran.stderr());
+    assert_eq!(router.info()["containment"], "descendants");
+    for how in ["session", "daemon"] {
+        let ran = router.exec("orphan").arg(how).run();
+        assert_eq!(ran.code, 5);
+        assert_eq!(ran.stderr(), "hop: a process that the program had left running was ended\n", "{how}");
+        let number = ran.stdout().trim();
+        assert!(
+            number.parse::<u32>().is_ok() && !router.has(format!("/proc/{number}").as_ref()),
+            "{how}: {number}"
+        );
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_that_is_ended_takes_what_escaped_with_it() {
+    let router = VirtualRouter::start(STAGE);
+    let other = router.exec("dialogue").start();
+    let program = hop_tests::fixture(STAGE, "orphan");
+    let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(program).args(["daemon", "wait"]).run();
+    assert_eq!(ran.code, 124, "{}", ran.stderr());
+    let number = ran.stdout().trim();
+    assert!(number.parse::<u32>().is_ok() && !router.has(format!("/proc/{number}").as_ref()), "{number}");
+    // What another job has is not touched.
+    assert_eq!(other.wait().code, 0);
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_fork_bomb_goes_to_its_last_process() {
+    let router = VirtualRouter::start(STAGE);
+    let program = hop_tests::fixture(STAGE, "fork-bomb");
+    let ran = router.hop().args(["exec", "--timeout", "2s", "--grace", "0s"]).arg(program).run();
+    assert!([124, 137].contains(&ran.code), "{}: {}", ran.code, ran.stderr());
+    assert_eq!(router.processes("fork-bomb"), 0);
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_that_is_silent_too_long_is_ended_with_124() {
+    let router = VirtualRouter::start(STAGE);
+    let program = hop_tests::fixture(STAGE, "wait");
+    let ran = router.hop().args(["exec", "--idle-timeout", "1s"]).arg(program).run();
+    assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
+    assert_eq!(ran.stderr(), "hop: the program wrote nothing for too long, and it was ended\n");
+    // One that writes is not ended for the time that it takes.
+    let program = hop_tests::fixture(STAGE, "flood");
+    let ran = router.hop().args(["exec", "--idle-timeout", "1m"]).arg(program).arg("1000").run();
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
     router.assert_serves_on();
 }
 

@@ -1,6 +1,6 @@
 //! What does not fit is refused before it is sent, with the figures; what fits then runs.
 
-use hop_tests::{Options, VirtualRouter, fixture};
+use hop_tests::{Options, Stage, VirtualRouter, fixture};
 use rustix::process::Signal;
 
 use crate::STAGE;
@@ -39,6 +39,28 @@ fn a_tmpfs_that_is_mounted_noexec_is_named() {
     assert!(ran.stderr().contains("hint: start hopd with --dir"), "{}", ran.stderr());
     assert_eq!(router.info()["store_executable"], false);
     assert!(router.leftovers().is_empty());
+}
+
+#[test]
+fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not() {
+    if STAGE == Stage::Host {
+        // A machine of one's own is not to be filled.
+        return;
+    }
+    let router = VirtualRouter::start(STAGE);
+    let mut other = router.exec("dialogue").start();
+    assert_eq!(other.line(), "ready\n");
+    for (fixture, what) in [("eat-memory", "its memory"), ("fill-tmp", "its files")] {
+        let ran = router.exec(fixture).run();
+        // A tmpfs has a limit of its own, which a program is told.
+        if ran.stderr().contains("no space left on device") {
+            continue;
+        }
+        assert_eq!(ran.code, 137, "{what}: {}", ran.stderr());
+        assert!(ran.stderr().contains("hop: the router was "), "{what}: {}", ran.stderr());
+    }
+    assert_eq!(other.wait().code, 0);
+    router.assert_serves_on();
 }
 
 #[test]

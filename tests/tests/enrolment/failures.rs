@@ -235,3 +235,24 @@ fn a_second_enrolment_of_a_router_that_is_being_enrolled() {
     assert_eq!(running.wait().code, 0);
     owner.assert_runs(&owner.machine.hop());
 }
+
+#[test]
+fn a_new_agent_that_does_not_listen_gives_way_to_the_old_one() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--install"]);
+    // An old agent, told apart by its length, and an init script with which no other one starts.
+    owner.sh(
+        "cp /usr/sbin/hopd /tmp/old && echo >>/tmp/old && /etc/init.d/hopd stop
+        rm /usr/sbin/hopd && cp /tmp/old /usr/sbin/hopd && chmod 755 /usr/sbin/hopd
+        sed -i 's#^start_service() {#&\\n\\tcmp -s /usr/sbin/hopd /tmp/old || PROG=/bin/false#' /etc/init.d/hopd
+        /etc/init.d/hopd start",
+    );
+    owner.wait_for_agent();
+    let ran = owner.router("upgrade");
+    ran.assert_fails_after_progress(125, "the agent was started on root@127.0.0.1 and does not listen");
+    assert!(ran.stderr().contains("the old one is put back"), "{}", ran.stderr());
+    owner.sh("cmp /usr/sbin/hopd /tmp/old && rm /tmp/old");
+    owner.wait_for_agent();
+    owner.assert_runs(&owner.machine.hop());
+    assert_eq!(owner.sh("ls -d /tmp/hop*"), "/tmp/hop\n");
+}

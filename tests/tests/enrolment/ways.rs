@@ -1,5 +1,10 @@
 //! The two ways, from the first login to the last file.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use hop_tests::Hop;
+
 use crate::owner::Owner;
 
 /// In RAM: gone with a reboot, back with one command, and then without a trace.
@@ -174,4 +179,23 @@ fn nothing_listens_on_the_network_when_connections_ride_in_ssh() {
     owner.assert_runs(&owner.machine.hop());
     assert_eq!(owner.router("remove").code, 0);
     owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_password_is_asked_for_once() {
+    let owner = Owner::of("f7d7302");
+    let (script, asked) = (owner.machine.path("askpass"), owner.machine.path("asked"));
+    fs::write(&script, format!("#!/bin/sh\necho \"$1\" >>{}\necho admin\n", asked.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    // ssh(1): this is asked in place of the terminal.
+    let ask = |hop: Hop| hop.env("SSH_ASKPASS", &script).env("SSH_ASKPASS_REQUIRE", "force").run();
+    let at = owner.machine.machine().agent_address();
+    let words = ["--until-reboot", "-o", "PreferredAuthentications=password", "--at", &at];
+    let ran = ask(owner.adding(&words));
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    assert_eq!(fs::read_to_string(&asked).unwrap().lines().count(), 1);
+    owner.assert_runs(&owner.machine.hop());
+    let removed = ask(owner.machine.hop().args(["router", "remove", "desk"]));
+    assert_eq!(removed.code, 0, "{}", removed.stderr());
+    assert_eq!(fs::read_to_string(&asked).unwrap().lines().count(), 2);
 }

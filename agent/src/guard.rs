@@ -1,0 +1,186 @@
+//! The guard over the router's memory: ends a job before the kernel ends something that the router needs.
+//!
+//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: the guard looks only while jobs run,
+//! and the less there is left, the sooner it looks again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::family;
+use crate::memory::{Memory, RESERVE};
+use crate::tree;
+
+/// When less than this is available, a job is ended: half of the reserve, because the other half is what a program that
+/// was admitted with nothing to spare takes to start.
+pub const LIMIT: u64 = RESERVE / 2;
+
+/// How fast memory can go, in bytes a millisecond: a router writes to its RAM at some 100 MB/s.
+const RATE: u64 = 128 * 1024;
+
+/// The shortest and the longest time between two looks. A look costs a 500 MIPS CPU 0.2 ms.
+const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
+
+/// How long a job that was ended may take to give its memory back before the next one is ended.
+const GOING_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why a job was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that were available on the router.
+    pub available: u64,
+    /// Bytes that the job held: its processes, and the files that it wrote.
+    pub held: u64,
+}
+
+/// Watches over the jobs of one agent.
+#[derive(Default)]
+pub struct Guard {
+    watched: Mutex<BTreeMap<i32, Watched>>,
+}
+
+struct Watched {
+    started: Instant,
+    directory: PathBuf,
+    shortage: watch::Sender<Option<Shortage>>,
+}
+
+/// A job that is watched over, until this is dropped.
+pub struct Ward {
+    guard: Arc<Guard>,
+    pid: i32,
+    shortage: watch::Receiver<Option<Shortage>>,
+    /// How many processes the kernel had killed for want of memory when the job began.
+    killed_by_kernel: Option<u64>,
+}
+
+impl Guard {
+    /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
+    pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
+        let (sender, shortage) = watch::channel(None);
+        let mut watched = self.watched();
+        let is_first = watched.is_empty();
+        watched.insert(pid, Watched { started: Instant::now(), directory, shortage: sender });
+        drop(watched);
+        if is_first {
+            tokio::spawn(self.clone().stand());
+        }
+        Ward { guard: self.clone(), pid, shortage, killed_by_kernel: killed_by_kernel() }
+    }
+
+    async fn stand(self: Arc<Self>) {
+        while !self.watched().is_empty() {
+            // Without /proc there is nothing to guard by, and the next look may find it.
+            let available = Memory::read().map_or(u64::MAX, |memory| memory.available);
+            if available < LIMIT {
+                self.end_largest(available).await;
+            }
+            sleep(interval(available)).await;
+        }
+    }
+
+    /// Ends the job that holds most, the newest of those that hold the same, and waits until it is gone.
+    async fn end_largest(&self, available: u64) {
+        let (pid, gone) = {
+            let watched = self.watched();
+            let roots: Vec<i32> = watched.keys().copied().collect();
+            let mut held = family::resident(&roots);
+            for (pid, job) in watched.iter() {
+                *held.entry(*pid).or_default() += tree::size(&job.directory);
+            }
+            let largest = watched.iter().max_by_key(|(pid, job)| (held[*pid], job.started));
+            let Some((pid, job)) = largest else { return };
+            // Ended already, and not gone yet: what it has is on its way back.
+            if job.shortage.borrow().is_none() {
+                job.shortage.send_replace(Some(Shortage { available, held: held[pid] }));
+            }
+            (*pid, job.shortage.clone())
+        };
+        if timeout(GOING_LIMIT, gone.closed()).await.is_err() {
+            tracing::warn!(pid, "a job that was ended for its memory is still there");
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<i32, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ward {
+    /// Waits until the job must be ended.
+    pub async fn must_end(&mut self) -> Shortage {
+        loop {
+            let shortage = *self.shortage.borrow_and_update();
+            if let Some(shortage) = shortage {
+                return shortage;
+            }
+            // The guard has the other end as long as this ward lives.
+            if self.shortage.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// True if the kernel has killed a process for want of memory since the job began, which it does when memory goes
+    /// faster than the guard looks. False before Linux 4.13, which does not count them.
+    pub fn kernel_was_first(&self) -> bool {
+        killed_by_kernel() > self.killed_by_kernel
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.guard.watched().remove(&self.pid);
+    }
+}
+
+/// How long what is available lasts at the fastest rate.
+fn interval(available: u64) -> Duration {
+    let lasts = Duration::from_millis(available.saturating_sub(LIMIT) / RATE);
+    lasts.clamp(INTERVAL[0], INTERVAL[1])
+}
+
+/// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13).
+fn killed_by_kernel() -> Option<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat").ok()?;
+    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_less_there_is_the_sooner_it_looks_again() {
+        assert_eq!(interval(0), INTERVAL[0]);
+        assert_eq!(interval(LIMIT + (64 << 20)), Duration::from_millis(512));
+        assert_eq!(interval(u64::MAX), INTERVAL[1]);
+    }
+
+    #[tokio::test]
+    async fn the_largest_job_is_ended_and_told_the_figures() {
+        let guard = Arc::new(Guard::default());
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        fs::write(directories[1].path().join("large"), vec![1; 300_000]).unwrap();
+        // No such processes, so what they hold is what is in their directories.
+        let [small, large] =
+            [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
+        let mut large = large;
+        let ending = async {
+            let shortage = large.must_end().await;
+            drop(large);
+            shortage
+        };
+        let (_, shortage) = tokio::join!(guard.end_largest(1234), ending);
+        assert_eq!(shortage.available, 1234);
+        assert!(shortage.held >= 300_000);
+        assert!(small.shortage.borrow().is_none());
+    }
+}

@@ -493,7 +493,7 @@ fn what_info_prints_is_what_the_specification_promises() {
 fn every_check_that_the_specification_names_is_a_test() {
     let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
     let sources: String =
-        ["agent/src", "controller/src", "proto/src", "tests/tests", "tests/tests/behaviour"]
+        ["agent/src", "controller/src", "proto/src", "tests/tests", "tests/tests/behaviour", "tests/tests/enrolment"]
             .iter()
             .flat_map(|directory| fs::read_dir(root().join(directory)).unwrap())
             .filter_map(|file| fs::read_to_string(file.unwrap().path()).ok())

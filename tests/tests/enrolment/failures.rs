@@ -346,3 +346,24 @@ fn a_second_controller_that_is_interrupted_is_not_let_in() {
     assert_eq!(owner.sh("cat /tmp/hop/authorized"), list);
     owner.assert_runs(&owner.machine.hop());
 }
+
+#[test]
+fn a_virtual_router_whose_hop_was_interrupted_before_its_ports_were_known() {
+    let owner = Owner::of("dir-505");
+    let machine = owner.machine.machine();
+    let state = machine.directory().join("machine.toml");
+    let known = fs::read_to_string(&state).unwrap();
+    let port = |line: &str| {
+        if let Some((name, _)) = line.split_once("_port = ") {
+            format!("{name}_port = 0\n")
+        } else {
+            format!("{line}\n")
+        }
+    };
+    fs::write(&state, known.lines().map(port).collect::<String>()).unwrap();
+    let ran = owner.machine.hop().args(["virtual", "up", "--bare", "--profile", "dir-505"]).run();
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    let at = format!("dir-505 runs already at 127.0.0.1:{}: ", machine.ssh_port());
+    assert!(ran.stdout().starts_with(&at), "{}", ran.stdout());
+    assert_eq!(fs::read_to_string(&state).unwrap(), known);
+}

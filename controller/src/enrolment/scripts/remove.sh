@@ -33,6 +33,7 @@ remove() {
 		rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
 	done
 	rm -f /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
+	rmdir /jffs/etc/config /jffs/etc /opt/etc/init.d /opt/etc 2>/dev/null
 	[ -n "$store" ] && remove_store
 	[ -n "$new_store" ] && rmdir "$new_store" 2>/dev/null
 	for home in $homes; do

@@ -14,10 +14,14 @@ use hop_tests::{Hop, Machine, Ran, Running, Stage, fixture, wait_until};
 use rustix::fs::{FileType, Mode, OFlags, mknodat};
 
 /// Everything on a router but what the kernel shows. Directories below the overlay are left out: overlayfs keeps those in
-/// which something was, and they cannot be seen from above.
-const FILES: &str = "find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o ! -type d -print
-    find / \\( -path /proc -o -path /sys -o -path /dev -o -path /overlay \\) -prune -o -type d -print
-    command -v nvram >/dev/null && nvram show 2>/dev/null; true";
+/// which something was, and they cannot be seen from above. DD-WRT's find knows neither -path nor `!`, and its
+/// nvram makes a lock when it is first asked.
+const FILES: &str = "command -v nvram >/dev/null && nvram show 2>/dev/null
+    for place in /*; do
+        case $place in /proc | /sys | /dev) continue ;; esac
+        for type in f l s p; do find $place -type $type || exit; done
+        [ $place = /overlay ] || find $place -type d || exit
+    done";
 
 /// An owner, with a router of their own.
 pub struct Owner {

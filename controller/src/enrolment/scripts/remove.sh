@@ -49,9 +49,9 @@ remove() {
 		others=$(nvram get rc_startup | sed '/^# hop begin$/,/^# hop end$/d')
 		if [ -n "$others" ]; then nvram set "rc_startup=$others"; else nvram unset rc_startup; fi
 		nvram commit
-		# What the boot wrote there before it ran it.
+		# What the boot wrote there, after a first line of its own, before it ran it.
 		sed -i '/^# hop begin$/,/^# hop end$/d' /tmp/.rc_startup
-		[ -s /tmp/.rc_startup ] || rm -f /tmp/.rc_startup
+		grep -q '^[^#]' /tmp/.rc_startup || rm -f /tmp/.rc_startup
 	fi
 	sync
 }

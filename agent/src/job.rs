@@ -839,7 +839,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_on_the_shelf_is_not_asked_for_unless_it_is_broken() {
-        let dir = tempfile::tempdir().unwrap();
+        // /tmp may be a tmpfs, where no shelf can be.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));
         for directory in [&ram, &kept, &work] {
             create_directory(directory).unwrap();

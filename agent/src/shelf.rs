@@ -1,25 +1,25 @@
 //! The shelf: where blobs survive a reboot, on a USB stick or an SD card, `--store`.
 //!
-//! Such media are slow, lie, and are pulled out, so nothing runs from there: a blob is copied into the store, and checked
-//! on the way, before it runs. What must stay true: whatever is wrong with the shelf, jobs run as if there were none; it
-//! takes no more than 7/8 of its medium; and the agent serves on while it copies.
+//! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and
+//! checked on the way, before it runs. What must stay true: whatever is wrong with the shelf, jobs run as if there were
+//! none; it takes no more than 7/8 of its medium; and the agent serves on while it copies.
 //!
-//! Copying waits for the medium, so it has a thread of its own, which ends with it: one a job at most, and one for the
-//! blob that is kept. Not tokio's pool, which panics when there is no thread to be had. That keeps the store's promise of no "text file busy": a
-//! child that is forked while the thread writes to a blob inherits the descriptor, but only until it executes; spawning
-//! blocks the reactor's thread until then; and the same thread executes the blob afterwards, when its last writer has
-//! closed it. What the thread writes on the shelf is never executed, and what it reads may be.
+//! Whoever touches the medium has a thread of its own, one a copy: nobody can be called back who waits for a medium that
+//! hangs, so such a thread is left behind, and nobody else is sent there until it is back. Not tokio's pool, which panics
+//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the shelf is
+//! written to the store by the reactor's thread, and what a thread writes on the shelf is never executed.
 
 use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::store::{Blob, Digest, Upload};
@@ -27,8 +27,15 @@ use crate::store::{Blob, Digest, Upload};
 /// The part of its medium that the shelf leaves free: one of this many.
 const FREE_PART: u64 = 8;
 
-/// Bytes between two looks at whether the copy is still wanted, and what a copy costs in memory beside its thread.
+/// Bytes between two looks at whether the copy is still wanted. A copy costs three times that in memory at most, beside its
+/// thread: what is read, what is handed over, what is written.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long nothing comes from a medium before it is taken for one that hangs. A disk that slept is there sooner.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often to look whether a program is still waited for while nothing comes.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long an agent that stops waits for a copy to be given up. A medium that hangs longer than this is not waited for.
 const GIVING_UP_LIMIT: Duration = Duration::from_secs(1);
@@ -37,8 +44,14 @@ const GIVING_UP_LIMIT: Duration = Duration::from_secs(1);
 /// is mounted too. There a digest that is checked at every copy is the only guard, as it is in the end everywhere.
 const WITHOUT_OWNERS: [u64; 5] = [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0x6573_5546];
 
+/// tmpfs (statfs(2)): what is there does not survive a reboot, and would be there twice.
+const TMPFS: u64 = 0x0102_1994;
+
 /// Tells a copy that nobody wants it any more.
 pub type GivenUp = Box<dyn Fn() -> bool + Send>;
+
+/// What was read of a file, in order; nothing at its end.
+type Chunks = mpsc::Sender<Vec<u8>>;
 
 /// Blobs in a directory that need not be there.
 pub struct Shelf {
@@ -46,6 +59,8 @@ pub struct Shelf {
     /// One blob at a time is kept: it stays in RAM until it is written.
     keeping: Arc<Semaphore>,
     state: Mutex<State>,
+    /// Copies into the store that were not waited for to their end. Each is dead when it is back.
+    hanging: Mutex<Vec<Weak<()>>>,
 }
 
 #[derive(Default)]
@@ -68,8 +83,12 @@ struct Kept {
 impl Shelf {
     /// A shelf in `directory`. What a former life began to write there is removed, now or when the directory comes.
     pub fn new(directory: PathBuf) -> Arc<Self> {
-        let shelf =
-            Arc::new(Self { directory, keeping: Arc::new(Semaphore::new(1)), state: Mutex::default() });
+        let shelf = Arc::new(Self {
+            directory,
+            keeping: Arc::new(Semaphore::new(1)),
+            state: Mutex::default(),
+            hanging: Mutex::default(),
+        });
         if let Ok(permit) = shelf.keeping.clone().try_acquire_owned() {
             let sweeping = shelf.clone();
             let sweep = move || {
@@ -89,33 +108,92 @@ impl Shelf {
     }
 
     /// Fills an empty upload from the shelf. It comes back complete and correct, or empty as it was, when the shelf does
-    /// not have it, has it broken, or `is_given_up` came to say so.
+    /// not have it, has it broken, does not answer for [`SILENCE_LIMIT`], or `is_given_up` came to say so.
     ///
     /// # Errors
-    /// [`Error::NotStarted`] without a thread to be had, [`Error::Io`] if the upload cannot be emptied again.
+    /// [`Error::Io`] if the upload cannot be emptied again.
     pub async fn fetch(
         self: &Arc<Self>,
-        upload: Box<Upload>,
+        mut upload: Box<Upload>,
         is_given_up: GivenUp,
     ) -> Result<Box<Upload>, Error> {
-        let shelf = self.clone();
-        let (done, fetched) = oneshot::channel();
-        let fetch = move || {
-            // Fails if nobody waits any more; then the upload goes.
-            let _ = done.send(shelf.fill(upload, &is_given_up));
-        };
-        in_a_thread(Box::new(fetch)).map_err(Error::NotStarted)?;
-        // The thread sends whatever happens.
-        fetched.await.unwrap_or(Err(Error::Stopping))
-    }
-
-    fn fill(&self, mut upload: Box<Upload>, is_given_up: &GivenUp) -> Result<Box<Upload>, Error> {
-        if self.open().is_none() {
+        if self.hangs() {
             return Ok(upload);
         }
-        let digest = upload.digest();
+        let (send, mut chunks) = mpsc::channel(1);
+        let (judge, verdict) = oneshot::channel();
+        let alive = Arc::new(());
+        let life = Arc::downgrade(&alive);
+        let (shelf, digest, size) = (self.clone(), upload.digest(), upload.size());
+        let take = move || {
+            shelf.take(digest, size, &send, verdict);
+            // By this it is told that nothing is under way any more.
+            drop((alive, send));
+        };
+        if let Err(error) = in_a_thread(Box::new(take)) {
+            tracing::warn!(%error, "cannot take a program from the persistent store");
+            return Ok(upload);
+        }
+        let mut judge = Some(judge);
+        let mut heard = Instant::now();
+        let is_over = loop {
+            let chunk: Option<Vec<u8>> = tokio::select! {
+                chunk = chunks.recv() => chunk,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    if is_given_up() {
+                        break false;
+                    }
+                    if heard.elapsed() < SILENCE_LIMIT {
+                        continue;
+                    }
+                    tracing::warn!("the persistent store hangs; jobs go on without it");
+                    break false;
+                }
+            };
+            heard = Instant::now();
+            match chunk {
+                // The end of the file.
+                Some(chunk) if chunk.is_empty() => {
+                    let is_correct = upload.is_correct();
+                    // Fails if the thread has ended, and then nothing is left to be done there.
+                    let _ = judge.take().map(|judge| judge.send(is_correct));
+                }
+                Some(chunk) => {
+                    if let Err(error) = upload.write(upload.offset(), &chunk) {
+                        tracing::warn!(%error, "cannot take a program from the persistent store");
+                        break false;
+                    }
+                }
+                // The thread has ended.
+                None => break true,
+            }
+            if is_given_up() {
+                break false;
+            }
+        };
+        if !is_over {
+            self.hanging().push(life);
+        }
+        if !upload.is_correct() {
+            upload.restart()?;
+        }
+        Ok(upload)
+    }
+
+    /// True while a copy that nobody waits for is not back.
+    fn hangs(&self) -> bool {
+        let mut hanging = self.hanging();
+        hanging.retain(|life| life.strong_count() > 0);
+        !hanging.is_empty()
+    }
+
+    /// In a thread: takes a blob from the shelf, if it is there.
+    fn take(&self, digest: Digest, size: u64, chunks: &Chunks, verdict: oneshot::Receiver<bool>) {
+        if self.open().is_none() {
+            return;
+        }
         self.state().in_use.push(digest);
-        let copied = self.copy_in(&mut upload, is_given_up);
+        let copied = self.copy_in(&digest, size, chunks, verdict);
         let mut state = self.state();
         if let Some(index) = state.in_use.iter().position(|used| *used == digest) {
             state.in_use.swap_remove(index);
@@ -124,10 +202,6 @@ impl Shelf {
         if let Err(error) = copied {
             tracing::warn!(%error, "cannot take a program from the persistent store");
         }
-        if !upload.is_correct() {
-            upload.restart()?;
-        }
-        Ok(upload)
     }
 
     /// Begins to put a blob on the shelf. It is not put there if another one is on its way, if it cannot fit, or if
@@ -182,8 +256,9 @@ impl Shelf {
         let metadata = directory.metadata().map_err(|error| error.to_string())?;
         let file_system =
             rustix::fs::fstatfs(&directory).map_err(|error| io::Error::from(error).to_string())?;
-        if file_system.f_blocks == 0 {
-            return Err("it is on a file system without a size, as ramfs is".to_owned());
+        // ramfs has no size.
+        if file_system.f_blocks == 0 || u64::try_from(file_system.f_type) == Ok(TMPFS) {
+            return Err("it is in RAM, which does not survive a reboot".to_owned());
         }
         let has_owners = u64::try_from(file_system.f_type).is_ok_and(|kind| !WITHOUT_OWNERS.contains(&kind));
         let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
@@ -195,31 +270,40 @@ impl Shelf {
         Ok(directory)
     }
 
-    /// Copies what the shelf has, as far as it goes. What it has wrong is removed.
-    fn copy_in(&self, upload: &mut Upload, is_given_up: &GivenUp) -> Result<(), Error> {
-        let path = self.path(&upload.digest());
+    /// Hands over what the shelf has, as far as it goes and somebody takes it. What it has wrong is removed.
+    fn copy_in(
+        &self,
+        digest: &Digest,
+        size: u64,
+        chunks: &Chunks,
+        verdict: oneshot::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let path = self.path(digest);
         let failed = |error| Error::io("read", &path)(error);
-        let mut file = match open_for_reading(&path) {
+        let file = match open_for_reading(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
         let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_file() && metadata.len() == upload.size() {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            while !upload.is_complete() {
-                let read = file.read(&mut chunk).map_err(failed)?;
-                if read == 0 {
-                    break;
-                }
-                upload.write(upload.offset(), &chunk[..read])?;
-                if is_given_up() {
-                    return Ok(());
-                }
+        let mut left = if metadata.is_file() && metadata.len() == size { size } else { 0 };
+        while left > 0 {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            let most = left.min(CHUNK_BYTES as u64);
+            left -= (&file).take(most).read_to_end(&mut chunk).map_err(failed)? as u64;
+            if chunk.is_empty() {
+                break;
+            }
+            if chunks.blocking_send(chunk).is_err() {
+                return Ok(());
             }
         }
-        if upload.is_correct() {
-            tracing::info!(bytes = upload.size(), "a program comes from the persistent store");
+        let asked = chunks.blocking_send(Vec::new());
+        let Some(is_correct) = asked.ok().and_then(|()| verdict.blocking_recv().ok()) else {
+            return Ok(());
+        };
+        if is_correct {
+            tracing::info!(bytes = size, "a program comes from the persistent store");
             // The least recently used goes first. A medium that cannot be written to has nothing evicted.
             let _ = file.set_modified(SystemTime::now());
             return Ok(());
@@ -313,6 +397,10 @@ impl Shelf {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn hanging(&self) -> MutexGuard<'_, Vec<Weak<()>>> {
+        self.hanging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn in_a_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
@@ -379,7 +467,8 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
+            // /tmp may be a tmpfs, where no shelf can be.
+            let dir = tempfile::tempdir_in("/var/tmp").unwrap();
             for name in ["ram", "shelf"] {
                 fs::create_dir(dir.path().join(name)).unwrap();
             }
@@ -469,6 +558,15 @@ mod tests {
         assert!(!bench.is_fetched(&shelf).await, "others could write to it");
     }
 
+    #[test]
+    fn a_tmpfs_is_no_shelf() {
+        // Where programs share memory there is one, if there is any.
+        if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
+            let refused = Shelf::new(dir.path().to_owned()).try_open().unwrap_err();
+            assert_eq!(refused, "it is in RAM, which does not survive a reboot");
+        }
+    }
+
     #[tokio::test]
     async fn what_a_former_life_began_is_removed_and_what_is_not_ours_stays() {
         let bench = Bench::new();
@@ -494,6 +592,33 @@ mod tests {
         shelf.keep(upload.finish().unwrap(), bench.digest, Box::new(|| true));
         shelf.idle().await;
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[allow(clippy::await_holding_lock)]
+    async fn a_medium_that_hangs_is_done_without_until_it_is_back() {
+        let bench = Bench::new();
+        let shelf = bench.shelf();
+        bench.keep(&shelf).await;
+        // Whoever copies waits for this, as for a medium.
+        let medium = shelf.state();
+        let since = Instant::now();
+        let upload = shelf.fetch(bench.upload(), Box::new(|| false)).await.unwrap();
+        assert!(upload.offset() == 0 && since.elapsed() >= SILENCE_LIMIT && shelf.hangs());
+        let upload = shelf.fetch(bench.upload(), Box::new(|| panic!("it is not even tried"))).await.unwrap();
+        assert_eq!(upload.offset(), 0);
+        shelf.hanging().clear();
+        let since = Instant::now();
+        let upload = shelf.fetch(bench.upload(), Box::new(|| true)).await.unwrap();
+        assert!(upload.offset() == 0 && since.elapsed() < SILENCE_LIMIT, "nobody waits for it any more");
+        drop(medium);
+        tokio::time::resume();
+        let since = Instant::now();
+        while shelf.hangs() {
+            assert!(since.elapsed() < Duration::from_secs(60));
+            thread::yield_now();
+        }
+        assert!(bench.is_fetched(&shelf).await);
     }
 
     #[tokio::test]

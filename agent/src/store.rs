@@ -6,8 +6,7 @@
 //!
 //! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and
 //! with one thread no child can be forked while an executable is open for writing ("text file busy",
-//! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited. The
-//! one exception are copies from the shelf, which says why it is none.
+//! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

@@ -23,7 +23,8 @@ struct Bench(TempDir);
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self(TempDir::new().unwrap());
+        // /tmp may be a tmpfs, where no persistent store can be.
+        let bench = Self(TempDir::new_in("/var/tmp").unwrap());
         let own = Home::at(&bench.path("home")).identity().unwrap().fingerprint();
         fs::write(bench.path("authorized"), format!("{own} test\n")).unwrap();
         bench
@@ -348,8 +349,13 @@ fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
     let content = fs::read(fixture(Stage::Host, "both-outputs")).unwrap();
-    // Room for four, of which a half must stay free.
-    let script = format!("mount -t tmpfs -o mode=0700,size={} none shelf; exec \"$@\"", content.len() * 4);
+    // Room for four, of which a half must stay free. A tmpfs is no shelf, but an overlay on one has its size.
+    let script = format!(
+        "mkdir medium; mount -t tmpfs -o size={} none medium; mkdir medium/lower medium/upper medium/work
+        mount -t overlay -o lowerdir=medium/lower,upperdir=medium/upper,workdir=medium/work none shelf
+        exec \"$@\"",
+        content.len() * 4
+    );
     let mut agent = bench.start_in_namespace(&script, &["--store", shelf.to_str().unwrap(), "--log", "log"]);
     let mut run = |number: u8| {
         let program = bench.path(&format!("program-{number}"));

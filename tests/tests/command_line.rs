@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use hop_tests::{Hop, Ran, dist, root};
+use hop_tests::{Hop, Process, Ran, dist, root, wait_until};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -142,6 +143,30 @@ fn two_at_once_start_one_virtual_router() {
     let mut said: Vec<_> = both.into_iter().map(|hop| hop.wait().stdout().contains("started")).collect();
     said.sort();
     assert_eq!(said, [false, true]);
+}
+
+#[test]
+fn an_agent_whose_hop_was_killed_before_it_listened_is_ended_all_the_same() {
+    for words in [&["virtual", "down"][..], &["virtual", "down", "virtual-mips"], &["virtual", "up"]] {
+        let desk = Desk::new();
+        let (bin, number) = (desk.path("bin"), desk.path("number"));
+        fs::create_dir(&bin).unwrap();
+        let qemu = bin.join("qemu-mips-static");
+        fs::write(&qemu, format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 1000\n", number.display())).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        let starting = desk.hop().first_in_path(&bin).args(["virtual", "up"]).start();
+        let written = desk.path("virtual/virtual-mips/process.toml");
+        let read = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
+        wait_until("it is written down", || {
+            read(&written).contains("started") && read(&number).ends_with('\n')
+        });
+        let agent = Process::open(read(&number).trim().parse().unwrap());
+        starting.signal(Signal::KILL);
+        starting.wait();
+        let ran = desk.run(words);
+        assert!(ran.stdout().starts_with("virtual-mips ") && ran.code == 0, "{words:?}: {}", ran.stderr());
+        agent.wait_until_gone();
+    }
 }
 
 #[test]

@@ -166,23 +166,27 @@ fn running(home: &Home, name: &str) -> Result<Machine, Error> {
 }
 
 fn down(home: &Home, name: Option<&str>) -> Result<(), Error> {
-    let mut routers = Vec::new();
+    // Those of a hop that was killed have nothing but a process.
+    let mut names = virtual_router::unknown(home)?;
+    names.retain(|unknown| name.is_none_or(|name| name == unknown));
     let machines = match name {
         None => {
-            routers = all(home)?;
+            names.extend(all(home)?.into_iter().map(|router| router.name));
             Machine::list(home)?
         }
         Some(name) => match Machine::find(home, name)? {
             Some(machine) => vec![machine],
             None => {
-                routers.push(meant(home, name)?);
+                if names.is_empty() {
+                    names.push(meant(home, name)?.name);
+                }
                 Vec::new()
             }
         },
     };
-    for router in routers {
-        virtual_router::down(home, &router.name)?;
-        super::print(&format!("{} ended", router.name))?;
+    for name in names {
+        virtual_router::down(home, &name)?;
+        super::print(&format!("{name} ended"))?;
     }
     for machine in machines {
         Machine::down(home, machine.name())?;

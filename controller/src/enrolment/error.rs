@@ -18,8 +18,14 @@ pub enum Error {
         "{host} has no room for an agent that survives a reboot: {needed} bytes are needed on {place}, and {free} are free"
     )]
     NoFlash { host: String, place: PathBuf, needed: u64, free: u64 },
-    #[error("nothing on {host} survives a reboot: there is no JFFS, no /opt and no disk below /tmp/mnt")]
+    #[error(
+        "nothing on {host} survives a reboot and has owners: there is no JFFS, and neither /opt nor a disk below /tmp/mnt with ext4 or the like"
+    )]
     NothingPersistent { host: String },
+    #[error(
+        "nothing on {host} survives a reboot: its flash is not mounted, and what is written to / is in RAM"
+    )]
+    NoOverlay { host: String },
     #[error(
         "{host} has an init system that Hop does not know ({init}), so an agent cannot be started at boot"
     )]
@@ -28,6 +34,10 @@ pub enum Error {
     OtherWay { host: String, path: PathBuf },
     #[error("the store {store} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
     StoreInRam { host: String, store: String, place: PathBuf },
+    #[error(
+        "the store {store} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
+    )]
+    StoreInFlash { host: String, store: String, place: PathBuf },
     #[error("{host} has an agent already, which does not keep its programs in {store}")]
     OtherStore { host: String, store: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
@@ -50,6 +60,12 @@ pub enum Error {
         cause: Box<crate::error::Error>,
         host: String,
     },
+    #[error("{cause}; and the old agent could not be put back on {host}")]
+    NotRestored {
+        #[source]
+        cause: Box<crate::error::Error>,
+        host: String,
+    },
     #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
     UnderWay { host: String },
     #[error("cannot make a place for the ssh login")]
@@ -62,15 +78,15 @@ impl Error {
         match self {
             Self::Ssh(_) | Self::NoPlace(_) => "ssh",
             Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
-            Self::NoFlash { .. } | Self::NothingPersistent { .. } => "no_flash",
-            Self::StoreInRam { .. } => "usage",
+            Self::NoFlash { .. } | Self::NothingPersistent { .. } | Self::NoOverlay { .. } => "no_flash",
+            Self::StoreInRam { .. } | Self::StoreInFlash { .. } => "usage",
             Self::OtherWay { .. } | Self::OtherStore { .. } | Self::UnderWay { .. } => "enrolled_already",
             Self::Damaged { .. } => "damaged",
             Self::NotExecuted { .. } | Self::SelfTest { .. } => "self_test",
             Self::Step { .. } | Self::NotListening { .. } => "enrolment",
             Self::NoLogin { .. } => "no_login",
             Self::NoAgent { .. } => "no_agent",
-            Self::NotUndone { cause, .. } => cause.reason(),
+            Self::NotUndone { cause, .. } | Self::NotRestored { cause, .. } => cause.reason(),
         }
     }
 
@@ -96,10 +112,15 @@ impl Error {
             },
             Self::NoFlash { .. } => "--until-reboot keeps everything in RAM",
             Self::NothingPersistent { .. } => {
-                "enable JFFS2 or plug in a USB stick; or --until-reboot, which keeps everything in RAM"
+                "enable JFFS2 or plug in a USB stick with ext4, because FAT and NTFS cannot keep a key private; or --until-reboot, which keeps everything in RAM"
+            }
+            Self::NoOverlay { .. } => {
+                "has it just been flashed, or is it in failsafe mode? Reboot it; or --until-reboot, which keeps everything in RAM"
             }
             Self::UnknownInit { .. } => "--until-reboot needs none",
-            Self::StoreInRam { .. } => "is the medium there? A stick is mounted some seconds after the boot",
+            Self::StoreInRam { .. } | Self::StoreInFlash { .. } => {
+                "is the medium there? A stick is mounted some seconds after the boot"
+            }
             Self::OtherStore { .. } => {
                 "`hop router remove` takes it off first; or leave out --store to share it"
             }
@@ -118,7 +139,10 @@ impl Error {
             Self::NoLogin { .. } => "`hop router add NAME [user@]host` enrols it over ssh",
             Self::NoAgent { .. } => "`hop router add NAME` brings it back",
             Self::NotUndone { .. } => {
-                "it removes that by itself within a minute, or at the latest when it reboots"
+                "it removes that by itself within a minute; if it reboots before that, `hop router add` and then `hop router remove` take it off"
+            }
+            Self::NotRestored { .. } => {
+                "`hop router check` says what is there now; `hop router upgrade`, or `add` if it is gone, tries again"
             }
             Self::Step { .. } => return None,
         };

@@ -66,7 +66,7 @@ impl Layout {
     /// On what survives a reboot, for an agent of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::NoFlash`], [`Error::NothingPersistent`], [`Error::UnknownInit`].
+    /// [`Error::NoFlash`], [`Error::NothingPersistent`], [`Error::NoOverlay`], [`Error::UnknownInit`].
     pub fn install(survey: &Survey, host: &str, size: u64) -> Result<Self, Error> {
         let (layout, mount) = match survey.flavour {
             Flavour::OpenWrt => (Self::procd(""), survey.mount_of(Path::new("/overlay"))),
@@ -80,14 +80,14 @@ impl Layout {
                 return Err(Error::UnknownInit { host: host.to_owned(), init: survey.init.clone() });
             }
         };
-        let Some(Mount { place, kind, size: Some((_, free)), .. }) = mount else { return Ok(layout) };
-        // jffs2 and ubifs compress: an agent takes a bit less than half of its size there.
-        let kind = match survey.mount_of(Path::new("/overlay")) {
-            Some(flash) if kind == "overlay" && flash.place == Path::new("/overlay") => &flash.kind,
-            _ => kind,
+        let Some(mount) = mount else { return Ok(layout) };
+        let Some(backing) = survey.backing(mount) else {
+            return Err(Error::NoOverlay { host: host.to_owned() });
         };
+        let Mount { place, size: Some((_, free)), .. } = mount else { return Ok(layout) };
+        // jffs2 and ubifs compress: an agent takes a bit less than half of its size there.
         let needed =
-            FLASH_TO_SPARE + if matches!(kind.as_str(), "jffs2" | "ubifs") { size / 2 } else { size };
+            FLASH_TO_SPARE + if matches!(backing.kind.as_str(), "jffs2" | "ubifs") { size / 2 } else { size };
         if *free < needed {
             return Err(Error::NoFlash { host: host.to_owned(), place: place.clone(), needed, free: *free });
         }
@@ -133,12 +133,60 @@ impl Layout {
     }
 }
 
-/// The best place on a DD-WRT: JFFS, else the partition for packages, else the first disk.
+/// The best place on a DD-WRT: JFFS, else the partition for packages, else the first disk. It holds the agent's key, which
+/// must be private, and which is made by a hard link; a stick as it is bought, with FAT or NTFS, has neither.
 fn dd_wrt_home(survey: &Survey) -> Option<&Mount> {
-    let writable =
-        |mount: &&Mount| mount.has("rw") && !matches!(mount.kind.as_str(), "ramfs" | "tmpfs" | "squashfs");
+    let suitable = |mount: &&Mount| {
+        mount.has("rw") && !mount.is_in_ram() && !mount.is_without_owners() && mount.kind != "squashfs"
+    };
     let at =
-        |place: &str| survey.mounts.iter().filter(writable).find(|mount| mount.place == Path::new(place));
-    let disk = || survey.mounts.iter().filter(writable).find(|mount| mount.place.starts_with("/tmp/mnt"));
+        |place: &str| survey.mounts.iter().filter(suitable).find(|mount| mount.place == Path::new(place));
+    let disk = || survey.mounts.iter().filter(suitable).find(|mount| mount.place.starts_with("/tmp/mnt"));
     at("/jffs").or_else(|| at("/opt")).or_else(disk)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A router that says of itself no more than what decides where an agent goes.
+    fn survey(system: &str, mounts: &str) -> Survey {
+        let text = format!("@system\n{system}\n@openwrt\nDISTRIB_ID='OpenWrt'\n@mounts\n{mounts}\n@elf\n");
+        Survey::parse(text.as_bytes())
+    }
+
+    fn installed(survey: &Survey) -> Result<PathBuf, Error> {
+        Layout::install(survey, "desk", 1_860_000).map(|layout| layout.program)
+    }
+
+    #[test]
+    fn a_disk_without_owners_is_no_place_for_a_key() {
+        let ramfs = "ramfs /tmp ramfs rw 0 0\n";
+        for kind in ["vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "fuse.ntfs-3g"] {
+            let stick = format!("{ramfs}/dev/sda1 /tmp/mnt/sda1 {kind} rw 0 0\n");
+            let refused = installed(&survey("DD-WRT", &stick)).unwrap_err();
+            assert!(matches!(refused, Error::NothingPersistent { .. }), "{kind}: {refused}");
+            let second = format!("{stick}/dev/sdb1 /tmp/mnt/sdb1 ext4 rw 0 0");
+            assert_eq!(installed(&survey("DD-WRT", &second)).unwrap(), Path::new("/tmp/mnt/sdb1/hop/hopd"));
+        }
+    }
+
+    #[test]
+    fn an_overlay_in_ram_is_not_taken_for_flash() {
+        let overlay = "overlayfs:/tmp/root / overlay rw,lowerdir=/,upperdir=/tmp/root/upper 0 0\n";
+        for mounts in [
+            "tmpfs / tmpfs rw 0 0",
+            overlay,
+            "overlayfs:/tmp/root / overlayfs rw 0 0",
+            &format!("{overlay}tmpfs /overlay tmpfs rw 0 0"),
+        ] {
+            let refused = installed(&survey("GNU/Linux", mounts)).unwrap_err();
+            assert!(matches!(refused, Error::NoOverlay { .. }), "{mounts}: {refused}");
+        }
+        let flash = format!("/dev/mtdblock1 /overlay jffs2 rw 0 0\n{overlay}");
+        for mounts in [&flash, "/dev/mmcblk0p2 / ext4 rw 0 0"] {
+            assert_eq!(installed(&survey("GNU/Linux", mounts)).unwrap(), Path::new("/usr/sbin/hopd"));
+        }
+    }
 }

@@ -137,7 +137,7 @@ impl Adding<'_> {
         let guarded = Variables::default()
             .set("homes", DD_WRT_HOMES)
             .set("new_store", self.wish.store.as_deref().unwrap_or_default());
-        let mut interrupts = Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))?;
+        let mut interrupts = listen()?;
         let guard = self.shell.guard(guarded, &stage).await?;
         let placed = tokio::select! {
             placed = self.place_in(&stage, &layout, arch, &agent, survey) => placed,
@@ -160,16 +160,8 @@ impl Adding<'_> {
         Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
     }
 
-    /// A store in RAM would not survive what it is for; and where a medium is missing, there is RAM.
     fn check_store(&self, survey: &Survey) -> Result<(), Error> {
-        let Some(store) = &self.wish.store else { return Ok(()) };
-        match survey.mount_of(Path::new(store)) {
-            Some(mount) if matches!(mount.kind.as_str(), "tmpfs" | "ramfs" | "rootfs") => {
-                let (host, place) = (self.wish.ssh.host.clone(), mount.place.clone());
-                Err(Error::StoreInRam { host, store: store.clone(), place })
-            }
-            _ => Ok(()),
-        }
+        self.wish.store.as_ref().map_or(Ok(()), |store| check_store(survey, &self.wish.ssh.host, store))
     }
 
     /// The wished way, or the one that lasts longer if there is room for it.
@@ -215,10 +207,13 @@ impl Adding<'_> {
         if agent.version != env!("CARGO_PKG_VERSION") {
             say!("hop: {}: `hop router upgrade` would make it {}", self.name, env!("CARGO_PKG_VERSION"));
         }
-        let variables =
-            self.variables("/tmp/hop", &layout).set("fingerprint", self.identity.fingerprint().to_string());
-        let said = self.shell.script("adding this controller", &variables, &[AUTHORIZE]).await?;
-        let joined = async {
+        let own = self.identity.fingerprint();
+        let variables = self.variables("/tmp/hop", &layout).set("fingerprint", own.to_string());
+        let known = format!("grep -q '^{own}' {}/authorized", layout.state.display());
+        let is_known = self.shell.attempt(&known).await?.status.success();
+        let mut interrupts = listen()?;
+        let joining = async {
+            self.shell.script("adding this controller", &variables, &[AUTHORIZE]).await?;
             let command = format!(
                 "echo fingerprint $({} --fingerprint --key {}/key)",
                 layout.program.display(),
@@ -231,8 +226,11 @@ impl Adding<'_> {
             self.check_same_store().await?;
             self.remember(router).map(|(router, _)| router)
         };
-        let joined = joined.await;
-        if joined.is_err() && said.starts_with(b"added") {
+        let joined = tokio::select! {
+            joined = joining => joined,
+            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+        };
+        if joined.is_err() && !is_known {
             // The failure that is told is the one that comes first.
             let off = variables.set("controller", "");
             let _ = self.shell.script("taking this controller off", &off, &[AUTHORIZE]).await;
@@ -304,6 +302,28 @@ impl Adding<'_> {
     }
 }
 
+/// Lets a signal undo what is under way, in place of ending this `hop` at once.
+fn listen() -> Result<Interrupts, HopError> {
+    Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))
+}
+
+/// Where the system itself is. A store there is one whose medium is missing.
+const SYSTEM: [&str; 4] = ["/", "/overlay", "/usr/local", "/etc"];
+
+/// A store in RAM would not survive what it is for, and one on the system's own flash would fill that up. Where a medium
+/// is missing, there is the one or the other.
+fn check_store(survey: &Survey, host: &str, store: &str) -> Result<(), Error> {
+    let Some(mount) = survey.mount_of(Path::new(store)) else { return Ok(()) };
+    let (host, store, place) = (host.to_owned(), store.to_owned(), mount.place.clone());
+    match survey.backing(mount) {
+        None => Err(Error::StoreInRam { host, store, place }),
+        Some(flash) if flash.is_flash() && SYSTEM.iter().any(|system| place == Path::new(system)) => {
+            Err(Error::StoreInFlash { host, store, place })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 /// Finds out what the router is.
 async fn look(shell: &Shell) -> Result<Survey, Error> {
     let said = shell.script("looking at the router", &Variables::default(), &[survey::SCRIPT]).await?;
@@ -314,7 +334,7 @@ async fn look(shell: &Shell) -> Result<Survey, Error> {
 async fn send(shell: &Shell, stage: &str, agent: &[u8]) -> Result<(), Error> {
     let receive = format!("umask 077; echo $$ >{stage}/busy; exec cat >{stage}/hopd");
     shell.command("sending the agent", &receive, agent).await?;
-    shell.command("sending the agent", &format!("chmod 755 {stage}/hopd"), b"").await?;
+    shell.command("sending the agent", &format!("rm {stage}/busy; chmod 755 {stage}/hopd"), b"").await?;
     let (expected, found) = (sha256(agent), digest_of(shell, &format!("{stage}/hopd")).await?);
     if found == expected { Ok(()) } else { Err(Error::Damaged { expected, found }) }
 }
@@ -394,4 +414,28 @@ fn random_name() -> String {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_whose_medium_is_missing_is_refused() {
+        let openwrt = "/dev/mtdblock1 /overlay jffs2 rw 0 0\noverlayfs:/overlay / overlay rw 0 0\n\
+            tmpfs /tmp tmpfs rw 0 0\n/dev/sda1 /mnt/sda1 vfat rw 0 0\n";
+        let extroot = openwrt.replace("/dev/mtdblock1 /overlay jffs2", "/dev/sdb1 /overlay ext4");
+        let unmounted = openwrt.replace("/overlay jffs2", "/elsewhere jffs2");
+        let refused = |mounts: &str, store: &str| {
+            let survey = Survey::parse(format!("@mounts\n{mounts}@elf\n").as_bytes());
+            check_store(&survey, "desk", store).err()
+        };
+        assert!(refused(openwrt, "/mnt/sda1/programs").is_none());
+        assert!(matches!(refused(openwrt, "/tmp/programs"), Some(Error::StoreInRam { .. })));
+        for missing in ["/mnt/sdb1/programs", "/overlay/programs"] {
+            assert!(matches!(refused(openwrt, missing), Some(Error::StoreInFlash { .. })), "{missing}");
+            assert!(refused(&extroot, missing).is_none(), "there is a stick below the whole system");
+            assert!(matches!(refused(&unmounted, missing), Some(Error::StoreInRam { .. })), "{missing}");
+        }
+    }
 }

@@ -103,11 +103,7 @@ impl Shell {
         let variables = variables.set("stage", stage).set("patience", GUARD_PATIENCE.to_string());
         // As a command and not as a script: its standard input is for the signs of life. Comments would only cost: a
         // command has 9,000 bytes at most (dropbear's MAX_CMD_LEN).
-        let command = format!(
-            "{}{}",
-            variables.0,
-            without_comments(&[GUARD, STOP, REMOVE, "rm -rf \"$stage\"\n"].concat())
-        );
+        let command = format!("{}{}", variables.0, without_comments(&[GUARD, STOP, REMOVE].concat()));
         let mut child = self.login.start_apart(&command)?;
         let failed = |said: &[u8]| Error::Step {
             step: "making a directory in /tmp",

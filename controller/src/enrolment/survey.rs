@@ -58,6 +58,23 @@ impl Mount {
     pub fn has(&self, option: &str) -> bool {
         self.options.iter().any(|one| one == option)
     }
+
+    /// True if what is written there is gone after a reboot.
+    pub fn is_in_ram(&self) -> bool {
+        matches!(self.kind.as_str(), "tmpfs" | "ramfs" | "rootfs")
+    }
+
+    /// True if every file there is everybody's who can reach it: without owners and modes a key is not private.
+    pub fn is_without_owners(&self) -> bool {
+        matches!(self.kind.as_str(), "vfat" | "msdos" | "exfat" | "fuseblk")
+            || self.kind.starts_with("ntfs")
+            || self.kind.starts_with("fuse.")
+    }
+
+    /// True if it is on bare flash, which is small and wears out.
+    pub fn is_flash(&self) -> bool {
+        matches!(self.kind.as_str(), "jffs2" | "ubifs" | "yaffs2" | "squashfs")
+    }
 }
 
 /// An agent that is on the router already.
@@ -169,10 +186,7 @@ impl Survey {
             cpu: cpu.split("  ").next().unwrap_or_default().to_owned(),
             has_fpu: cpu.contains("FPU"),
             memory: kibibytes(meminfo, "MemTotal").unwrap_or(0),
-            // MemAvailable came with Linux 3.14.
-            memory_available: kibibytes(meminfo, "MemAvailable")
-                .or_else(|| kibibytes(meminfo, "MemFree"))
-                .unwrap_or(0),
+            memory_available: memory_available(meminfo),
             mounts: mounts(section("mounts"), section("df")),
             agents: section("agent").lines().filter_map(agent).collect(),
             is_guarded: !section("guard").is_empty(),
@@ -191,6 +205,19 @@ impl Survey {
         let holding = self.mounts.iter().filter(|mount| path.starts_with(&mount.place));
         // Of several with the same length the last is on top, which is what max_by_key gives.
         holding.max_by_key(|mount| mount.place.components().count())
+    }
+
+    /// The file system that what is written to `mount` ends up on: below an overlay of OpenWrt it is another one. `None`
+    /// if that is nowhere but in RAM, as it is where OpenWrt could not mount its flash.
+    pub fn backing<'a>(&'a self, mount: &'a Mount) -> Option<&'a Mount> {
+        let is_overlay = |kind: &str| matches!(kind, "overlay" | "overlayfs");
+        let mount = if is_overlay(&mount.kind) {
+            let flash = self.mount_of(Path::new("/overlay"))?;
+            Some(flash).filter(|flash| flash.place == Path::new("/overlay") && !is_overlay(&flash.kind))?
+        } else {
+            mount
+        };
+        Some(mount).filter(|mount| !mount.is_in_ram())
     }
 
     /// The agent that can run there, after all that could keep it from running was looked at. `size` is its file's.
@@ -214,7 +241,7 @@ impl Survey {
             if tmp.has("noexec") {
                 return Err(Unsuitable::NoExec);
             }
-            if !matches!(tmp.kind.as_str(), "tmpfs" | "ramfs" | "rootfs") {
+            if !tmp.is_in_ram() {
                 return Err(Unsuitable::NotInRam(tmp.kind.clone()));
             }
             if let Some((_, free)) = tmp.size
@@ -310,6 +337,17 @@ fn value<'a>(text: &'a str, key: &str, separator: char) -> Option<&'a str> {
 
 fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
     value(meminfo, name, ':')?.split_whitespace().next()?.parse::<u64>().ok().map(|number| number * 1024)
+}
+
+/// Bytes of memory that can be had. MemAvailable came with Linux 3.14; DD-WRT runs 3.10. There it is what the agent counts
+/// with: files in tmpfs (Shmem) and in ramfs (Unevictable) are in Cached and cannot be dropped.
+fn memory_available(meminfo: &str) -> u64 {
+    let field = |name| kibibytes(meminfo, name).unwrap_or(0);
+    let estimate = || {
+        let all = field("MemFree") + field("Buffers") + field("Cached");
+        all.saturating_sub(field("Shmem") + field("Unevictable"))
+    };
+    kibibytes(meminfo, "MemAvailable").unwrap_or_else(estimate)
 }
 
 /// What the firmware calls itself, by the first of the files in which it does.
@@ -413,6 +451,17 @@ mod tests {
         let agent = Agent { path: "/tmp/hop/hopd".into(), version: "0.1.0".into() };
         assert_eq!(survey.agents, [agent]);
         assert!(survey.describe()[1].starts_with("/tmp ramfs, without a limit"), "{:?}", survey.describe());
+    }
+
+    #[test]
+    fn before_linux_3_14_what_is_cached_can_be_had_but_not_what_is_a_file_in_ram() {
+        let little = DD_WRT.replace(
+            "MemFree: 47000 kB\n",
+            "MemFree: 3000 kB\nBuffers: 1000 kB\nCached: 30000 kB\nSwapCached: 0 kB\nUnevictable: 4000 kB\nShmem: 2000 kB\n",
+        );
+        let survey = survey(&little, &header(1, 1, 8));
+        assert_eq!(survey.memory_available, (3000 + 1000 + 30000 - 4000 - 2000) * 1024);
+        assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mipsle));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use hop_proto::identity::Fingerprint;
 
 use super::layout::{DD_WRT_HOMES, Layout};
 use super::shell::{REMOVE, STOP, Shell, Variables};
-use super::{AUTHORIZE, Adding, Enrolment, Error, Wish, look, send, try_out};
+use super::{AUTHORIZE, Adding, Enrolment, Error, START, Wish, look, send, try_out};
 use crate::error::Error as HopError;
 use crate::home::Home;
 use crate::inventory::{Inventory, Router};
 use crate::outcome::say;
 
 const UPGRADE: &str = include_str!("scripts/upgrade.sh");
+const RESTORE: &str = include_str!("scripts/restore.sh");
 
 /// What became of the agent of a router that was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +41,11 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
     let removed = removed?;
     let inventory = Inventory::new(home);
     inventory.remove(&router.name)?;
-    if removed == Removal::Removed {
-        for other in
-            inventory.list()?.iter().filter(|other| other.entry.fingerprint == router.entry.fingerprint)
-        {
-            inventory.remove(&other.name)?;
-            say!("hop: {}: was another name of it, and is forgotten too", other.name);
-        }
+    // Whether it is gone or does not know this controller any more, none of its names leads there.
+    for other in inventory.list()?.iter().filter(|other| other.entry.fingerprint == router.entry.fingerprint)
+    {
+        inventory.remove(&other.name)?;
+        say!("hop: {}: was another name of it, and is forgotten too", other.name);
     }
     Ok(removed)
 }
@@ -141,8 +140,17 @@ impl Adding<'_> {
             return Ok(false);
         }
         let stage = format!("/tmp/hop-{}", super::random_name());
+        let mut interrupts = super::listen()?;
         self.shell.command("making a directory in /tmp", &format!("umask 077; mkdir {stage}"), b"").await?;
-        let upgraded = self.upgrade_in(router, &stage, &layout, &agent, &survey).await;
+        let variables = self.variables(&stage, &layout);
+        let upgraded = tokio::select! {
+            upgraded = self.upgrade_in(router, &stage, &layout, &agent, &survey) => upgraded,
+            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+        };
+        let upgraded = match upgraded {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(self.restore(&variables, cause).await),
+        };
         // What is left there is lost at the next reboot; what went wrong before is what must be told.
         let _ = self.shell.attempt(&format!("rm -rf {stage}")).await;
         upgraded.map(|()| true)
@@ -160,20 +168,20 @@ impl Adding<'_> {
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
         let variables = self.variables(stage, layout);
-        let replaced = async {
-            let next = variables.clone().set("next", format!("{stage}/hopd"));
-            self.shell.script("replacing the agent", &next, &[STOP, UPGRADE]).await?;
-            self.shell.script("starting the agent", &variables, &[super::START]).await?;
-            let arch = router.entry.goarch.as_str();
-            let key = router.entry.fingerprint;
-            super::connect::reach(self.name, self.wish, layout.way, key, arch, self.identity, self.shell)
-                .await
-        };
-        let Err(failure) = replaced.await else { return Ok(()) };
-        say!("hop: {}: the new agent does not work; the old one is put back", self.name);
-        let back = variables.clone().set("next", format!("{stage}/old"));
-        self.shell.script("putting the old agent back", &back, &[STOP, UPGRADE]).await?;
-        self.shell.script("starting the old agent", &variables, &[super::START]).await?;
-        Err(failure)
+        self.shell.script("replacing the agent", &variables, &[STOP, UPGRADE, START]).await?;
+        let (arch, key) = (router.entry.goarch.as_str(), router.entry.fingerprint);
+        super::connect::reach(self.name, self.wish, layout.way, key, arch, self.identity, self.shell).await?;
+        Ok(())
+    }
+
+    /// Puts the old agent back if it is not there any more, and starts it if it does not run. Gives what is to be told.
+    async fn restore(&self, variables: &Variables, cause: HopError) -> HopError {
+        say!("hop: {}: the upgrade failed; the old agent is put back", self.name);
+        let restored =
+            self.shell.script("putting the old agent back", variables, &[STOP, RESTORE, START]).await;
+        match restored {
+            Ok(_) => cause,
+            Err(_) => Error::NotRestored { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into(),
+        }
     }
 }

@@ -159,10 +159,13 @@ impl Machine {
     pub fn up(home: &Home, name: &str, profile: &Profile, counted_clock: bool) -> Result<(Self, Up), Error> {
         check_name(name)?;
         let _lock = lock(home)?;
-        if let Some(machine) = Self::find(home, name)? {
+        if let Some(mut machine) = Self::find(home, name)? {
             machine.check_same(profile, counted_clock)?;
             if machine.is_running() {
-                // Whoever started it may have been interrupted before it had booted.
+                // Whoever started it may have been interrupted before it had booted, or had said its ports.
+                if machine.state.ssh_port == 0 {
+                    machine.learn_ports()?;
+                }
                 machine.wait_until_ready(0)?;
                 return Ok((machine, Up::Running));
             }
@@ -538,17 +541,22 @@ impl Machine {
         };
         let mut machine = Self { name: name.to_owned(), directory, state };
         machine.save()?;
-        let forwards = machine.wait_for_monitor()?.forwards()?;
+        machine.learn_ports()?;
+        machine.wait_until_ready(0)?;
+        Ok(machine)
+    }
+
+    /// Asks QEMU at which ports it listens, and writes that down.
+    fn learn_ports(&mut self) -> Result<(), Error> {
+        let forwards = self.wait_for_monitor()?.forwards()?;
         let [ssh_port, agent_port] = PORTS
             .map(|guest| forwards.iter().find(|forward| forward.guest == guest).map(|forward| forward.host));
         let (Some(ssh_port), Some(agent_port)) = (ssh_port, agent_port) else {
-            return Err(machine.failure("QEMU does not say at which ports it listens".to_owned()));
+            return Err(self.failure("QEMU does not say at which ports it listens".to_owned()));
         };
-        machine.state.ssh_port = ssh_port;
-        machine.state.agent_port = agent_port;
-        machine.save()?;
-        machine.wait_until_ready(0)?;
-        Ok(machine)
+        self.state.ssh_port = ssh_port;
+        self.state.agent_port = agent_port;
+        self.save()
     }
 
     /// Connects to the monitor as soon as there is one.

@@ -17,7 +17,7 @@ use std::fs::File;
 
 use rustix::fs::{FlockOperation, flock};
 
-pub use user::{down, is_running, name, up};
+pub use user::{down, is_running, name, unknown, up};
 
 use crate::error::Error;
 use crate::home::{Home, make_private};

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::embedded::Arch;
 use crate::error::Error;
 use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, Router};
+use crate::inventory::{Entry, Inventory, ProcessId, Router};
 use crate::virtual_router::{Up, lock, process};
 
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
@@ -22,6 +22,10 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// What programs on a router find: nothing of this machine's environment.
 const ROUTER_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The file that says which process was started, from before it listens: a `hop` that is killed in between has not
+/// enrolled it yet.
+const PROCESS: &str = "process.toml";
 
 /// The name of the virtual router for this machine.
 pub fn name(arch: Arch) -> String {
@@ -47,6 +51,7 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
             .map_or(Ok(()), process::stop)
             .map_err(Error::io("end the old agent in", &directory))?;
     }
+    stop_started(&directory).map_err(Error::io("end the agent in", &directory))?;
     make_private(&directory)?;
     let started = start(home, arch, name, &directory).and_then(|router| match inventory.put(&router) {
         Ok(()) => Ok(router),
@@ -70,19 +75,50 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
 pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     let _lock = lock(home)?;
     let inventory = Inventory::new(home);
-    // Read under the lock: it may have been started anew since somebody looked.
-    if let Some(process) = find(&inventory, name)?.and_then(|router| router.entry.process) {
-        process::stop(process).map_err(|source| Error::VirtualRouter {
-            name: name.to_owned(),
-            why: format!("it cannot be ended: {source}"),
-        })?;
-    }
-    inventory.remove(name)?;
     let directory = home.virtual_router(name);
+    // Read under the lock: it may have been started anew since somebody looked.
+    let known = find(&inventory, name)?.and_then(|router| router.entry.process);
+    known.map_or(Ok(()), process::stop).and_then(|()| stop_started(&directory)).map_err(|source| {
+        Error::VirtualRouter { name: name.to_owned(), why: format!("it cannot be ended: {source}") }
+    })?;
+    inventory.remove(name)?;
     match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &directory)(error)),
         _ => Ok(()),
     }
+}
+
+/// The names of those that run and were never enrolled, because the `hop` that started them was ended.
+///
+/// # Errors
+/// The inventory cannot be read.
+pub fn unknown(home: &Home) -> Result<Vec<String>, Error> {
+    let inventory = Inventory::new(home);
+    let mut names = Vec::new();
+    for name in [Arch::Mips, Arch::Mipsle].map(name) {
+        let runs = started(&home.virtual_router(&name)).is_some_and(process::is_running);
+        if runs && find(&inventory, &name)?.is_none() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The process that was started last in `directory`.
+fn started(directory: &Path) -> Option<ProcessId> {
+    toml::from_str(&fs::read_to_string(directory.join(PROCESS)).ok()?).ok()
+}
+
+/// Ends it, if it lives.
+fn stop_started(directory: &Path) -> io::Result<()> {
+    started(directory).map_or(Ok(()), process::stop)
+}
+
+fn write_started(directory: &Path, process: ProcessId) -> Result<(), Error> {
+    let path = directory.join(PROCESS);
+    let text = toml::to_string(&process)
+        .map_err(|source| Error::Malformed { path: path.clone(), source: source.into() })?;
+    fs::write(&path, text).map_err(Error::io("write", &path))
 }
 
 /// False if the agent in `directory` is that of another `hop`, as after an update. A `hop` that carries none takes any.
@@ -129,12 +165,15 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
         .process_group(0)
         .spawn()
         .map_err(Error::io("run", &qemu))?;
-    let line = match child.stdout.take() {
-        Some(stdout) => first_line(stdout),
-        None => Err("it has no standard output".to_owned()),
+    let process = process::find(child.id());
+    let written = process.map_or(Ok(()), |process| write_started(directory, process));
+    let line = match (written, child.stdout.take()) {
+        (Ok(()), Some(stdout)) => first_line(stdout),
+        (Err(error), _) => Err(error.to_string()),
+        (Ok(()), None) => Err("it has no standard output".to_owned()),
     };
     let ready = line.and_then(|line| Ready::parse(&line));
-    match (ready, process::find(child.id())) {
+    match (ready, process.filter(|process| process::is_running(*process))) {
         (Ok(Ready { address, fingerprint }), process @ Some(_)) => Ok(Router {
             name,
             entry: Entry { address, fingerprint, goarch: arch.goarch().to_owned(), enrolment: None, process },

@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use hop_tests::wait_until;
+use hop_tests::{Hop, wait_until};
 use rustix::process::Signal;
 
-use crate::owner::{Interruption, Owner, put_in_front_of_ssh};
+use crate::owner::{Interruption, Owner, UPLOAD, put_in_front_of_ssh};
 
 #[test]
 fn a_login_that_is_refused() {
@@ -67,7 +67,7 @@ fn an_agent_that_arrives_damaged() {
     let before = owner.files();
     let bin = owner.machine.path("bin");
     fs::create_dir(&bin).unwrap();
-    put_in_front_of_ssh(&bin, "tr a b | $ssh \"$@\"; exit $?");
+    put_in_front_of_ssh(&bin, UPLOAD, "tr a b | $ssh \"$@\"; exit $?");
     let at = owner.machine.machine().agent_address();
     let ran = owner.adding(&["--at", &at]).first_in_path(&bin).run();
     ran.assert_fails_after_progress(125, "the agent arrived damaged: its digest is ");
@@ -174,8 +174,7 @@ fn a_link_that_is_cut() {
     assert!(ran.stderr().contains("could not be removed"), "{}", ran.stderr());
     assert!(ran.stderr().contains("it removes that by itself within a minute"), "{}", ran.stderr());
     owner.machine.monitor().set_link(true).unwrap();
-    let shell = owner.machine.log_in();
-    wait_until("the router cleans up by itself", || shell.run("ls -d /tmp/hop-*").code != 0);
+    owner.wait_until_undone();
     owner.assert_nothing_left(&before);
 }
 
@@ -192,8 +191,7 @@ fn a_controller_that_is_killed_or_interrupted() {
         if signal == Signal::INT {
             ran.assert_fails_after_progress(130, "interrupted by SIGINT");
         }
-        let shell = owner.machine.log_in();
-        wait_until("the router cleans up by itself", || shell.run("ls -d /tmp/hop-*").code != 0);
+        owner.wait_until_undone();
         owner.assert_nothing_left(&before);
         fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
     }
@@ -250,9 +248,122 @@ fn a_new_agent_that_does_not_listen_gives_way_to_the_old_one() {
     owner.wait_for_agent();
     let ran = owner.router("upgrade");
     ran.assert_fails_after_progress(125, "the agent was started on root@127.0.0.1 and does not listen");
-    assert!(ran.stderr().contains("the old one is put back"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("the old agent is put back"), "{}", ran.stderr());
     owner.sh("cmp /usr/sbin/hopd /tmp/old && rm /tmp/old");
     owner.wait_for_agent();
     owner.assert_runs(&owner.machine.hop());
     assert_eq!(owner.sh("ls -d /tmp/hop*"), "/tmp/hop\n");
+}
+
+#[test]
+fn an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--until-reboot"]);
+    owner.sh("cd /tmp/hop && cp hopd other && echo >>other && mv other hopd && cp hopd /tmp/old");
+    for (when, signal) in [(UPLOAD, Signal::INT), ("rm /tmp/hop-", Signal::TERM)] {
+        let interruption = match when {
+            UPLOAD => Interruption::new(&owner.machine),
+            words => Interruption::before(&owner.machine, words),
+        };
+        let upgrading = owner.machine.hop().args(["router", "upgrade", "desk"]);
+        let ran = interruption.during(upgrading, |hop| hop.signal(signal)).wait();
+        ran.assert_fails_after_progress(128 + signal.as_raw(), "interrupted by SIG");
+        owner.sh("cmp /tmp/hop/hopd /tmp/old");
+        owner.wait_until_undone();
+        owner.assert_runs(&owner.machine.hop());
+        fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
+    }
+    // No room to keep the old one while the new one is there.
+    owner.sh("set -- $(df -kP /tmp | tail -n 1); dd if=/dev/zero of=/tmp/fill bs=1k count=$(($4 - 2600)) 2>/dev/null");
+    owner.router("upgrade").assert_fails_after_progress(125, "replacing the agent failed on root@127.0.0.1");
+    owner.sh("rm /tmp/fill; cmp /tmp/hop/hopd /tmp/old");
+    owner.wait_until_undone();
+    owner.assert_runs(&owner.machine.hop());
+}
+
+#[test]
+fn an_upgrade_keeps_how_another_controller_has_started_the_agent() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--until-reboot"]);
+    // As one with --via-ssh and --store would have.
+    owner.sh("kill $(cat /tmp/hop/pid); while [ -e /tmp/hop/pid ]; do sleep 1; done; cd /tmp/hop
+        cp hopd other && echo >>other && mv other hopd
+        ./hopd --supervise --listen 0.0.0.0:4670 --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
+            --key key --authorized authorized --store /mnt/theirs </dev/null >/dev/null 2>&1 &");
+    owner.wait_for_agent();
+    let upgraded = owner.router("upgrade");
+    assert_eq!(upgraded.code, 0, "{}", upgraded.stderr());
+    let words = owner.sh("tr '\\0' ' ' </proc/$(cat /tmp/hop/pid)/cmdline");
+    assert!(words.contains("--listen 0.0.0.0:4670 ") && words.contains("--store /mnt/theirs "), "{words}");
+    owner.assert_runs(&owner.machine.hop());
+}
+
+#[test]
+fn a_directory_in_tmp_that_somebody_else_has_made() {
+    let owner = Owner::of("dir-505");
+    for trap in
+        ["mkdir -m 700 /tmp/hop; chown 65534 /tmp/hop", "mkdir -m 755 /tmp/hop", "ln -s /root /tmp/hop"]
+    {
+        owner.sh(trap);
+        let ran = owner.add(&["--until-reboot"]);
+        ran.assert_fails_after_progress(125, "putting the agent in place failed");
+        assert!(
+            ran.stderr().contains("somebody else has made /tmp/hop: remove it"),
+            "{trap}: {}",
+            ran.stderr()
+        );
+        owner.sh("rm -rf /tmp/hop");
+    }
+    owner.assert_added(&["--until-reboot"]);
+}
+
+#[test]
+fn a_removal_that_leaves_something_says_what_and_the_router_stays_known() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    owner.assert_added(&["--install"]);
+    owner.sh("mount -t tmpfs none /etc/hopd/ && mkdir /tmp/hop-0123456789abcdef");
+    let ran = owner.router("remove");
+    ran.assert_fails_after_progress(125, "removing the agent failed on root@127.0.0.1");
+    assert!(ran.stderr().contains("/etc/hopd is still there"), "{}", ran.stderr());
+    assert!(owner.entry().is_some());
+    owner.sh("umount /etc/hopd");
+    assert_eq!(owner.router("remove").code, 0);
+    owner.assert_nothing_left(&before);
+}
+
+#[test]
+fn a_second_controller_that_is_interrupted_is_not_let_in() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--until-reboot"]);
+    let list = owner.sh("cat /tmp/hop/authorized");
+    let interruption = Interruption::before(&owner.machine, "echo fingerprint");
+    let home = owner.machine.path("second");
+    let words = ["--at", &owner.machine.machine().agent_address()];
+    let adding = Hop::at(&home).args(["router", "add", "desk"]).args(owner.login()).args(words);
+    let ran = interruption.during(adding, |hop| hop.signal(Signal::INT)).wait();
+    ran.assert_fails_after_progress(130, "interrupted by SIGINT");
+    assert_eq!(owner.sh("cat /tmp/hop/authorized"), list);
+    owner.assert_runs(&owner.machine.hop());
+}
+
+#[test]
+fn a_virtual_router_whose_hop_was_interrupted_before_its_ports_were_known() {
+    let owner = Owner::of("dir-505");
+    let machine = owner.machine.machine();
+    let state = machine.directory().join("machine.toml");
+    let known = fs::read_to_string(&state).unwrap();
+    let port = |line: &str| {
+        if let Some((name, _)) = line.split_once("_port = ") {
+            format!("{name}_port = 0\n")
+        } else {
+            format!("{line}\n")
+        }
+    };
+    fs::write(&state, known.lines().map(port).collect::<String>()).unwrap();
+    let ran = owner.machine.hop().args(["virtual", "up", "--bare", "--profile", "dir-505"]).run();
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    let at = format!("dir-505 runs already at 127.0.0.1:{}: ", machine.ssh_port());
+    assert!(ran.stdout().starts_with(&at), "{}", ran.stdout());
+    assert_eq!(fs::read_to_string(&state).unwrap(), known);
 }

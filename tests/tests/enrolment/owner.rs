@@ -3,20 +3,25 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hop::inventory::{Inventory, Router};
 use hop::virtual_router::profile::Profile;
 use hop_tests::{Hop, Machine, Ran, Running, Stage, fixture, wait_until};
-use rustix::fs::{FileType, Mode, mknodat};
+use rustix::fs::{FileType, Mode, OFlags, mknodat};
 
 /// Everything on a router but what the kernel shows. Directories below the overlay are left out: overlayfs keeps those in
-/// which something was, and they cannot be seen from above.
-const FILES: &str = "find / \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o ! -type d -print
-    find / \\( -path /proc -o -path /sys -o -path /dev -o -path /overlay \\) -prune -o -type d -print
-    command -v nvram >/dev/null && nvram show 2>/dev/null; true";
+/// which something was, and they cannot be seen from above. DD-WRT's find knows neither -path nor `!`, and its
+/// nvram makes a lock when it is first asked.
+const FILES: &str = "command -v nvram >/dev/null && nvram show 2>/dev/null
+    for place in /*; do
+        case $place in /proc | /sys | /dev) continue ;; esac
+        for type in f l s p; do find $place -type $type || exit; done
+        [ $place = /overlay ] || find $place -type d || exit
+    done";
 
 /// An owner, with a router of their own.
 pub struct Owner {
@@ -114,6 +119,13 @@ impl Owner {
         self.machine.log_in().sh(script)
     }
 
+    /// Waits until nothing of an enrolment that was cut off is in /tmp any more.
+    pub fn wait_until_undone(&self) {
+        let shell = self.machine.log_in();
+        // 1 is that of ls; a login that broke, 255, tells nothing.
+        wait_until("the router cleans up by itself", || shell.run("ls -d /tmp/hop-*").code == 1);
+    }
+
     /// What is on the router.
     pub fn files(&self) -> BTreeSet<String> {
         self.sh(FILES).lines().map(str::to_owned).collect()
@@ -133,47 +145,71 @@ impl Owner {
     }
 }
 
-/// An upload that stops half way until something was done.
+/// A step of `hop` that stops until something was done.
 pub struct Interruption {
     directory: PathBuf,
 }
 
 impl Interruption {
-    /// Prepares one in a directory of its own.
+    /// Prepares one in a directory of its own: an upload stops half way.
     pub fn new(machine: &Machine) -> Self {
+        let interruption = Self::prepare(machine);
+        let stop = interruption.stop();
+        let what = format!("{{ head -c 700000; {stop}; cat; }} | $ssh \"$@\"; exit $?");
+        put_in_front_of_ssh(&interruption.directory, UPLOAD, &what);
+        interruption
+    }
+
+    /// Prepares one in a directory of its own: the first command that has `words` in it is not run before.
+    pub fn before(machine: &Machine, words: &str) -> Self {
+        let interruption = Self::prepare(machine);
+        // In a process of its own, which is there to be told even if the one that waits for it was killed.
+        let what = format!("[ -e '{}' ] || ({})", interruption.path("reached"), interruption.stop());
+        put_in_front_of_ssh(&interruption.directory, words, &what);
+        interruption
+    }
+
+    fn prepare(machine: &Machine) -> Self {
         let directory = machine.path("interruption");
         fs::create_dir(&directory).unwrap();
         mknodat(rustix::fs::CWD, directory.join("go"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let interruption = Self { directory };
-        let [reached, go] = ["reached", "go"].map(|name| interruption.path(name));
-        put_in_front_of_ssh(
-            &interruption.directory,
-            &format!("{{ head -c 700000; : >'{reached}'; read go <'{go}'; cat; }} | $ssh \"$@\"; exit $?"),
-        );
-        interruption
+        Self { directory }
+    }
+
+    /// What a shell does to stop.
+    fn stop(&self) -> String {
+        format!(": >'{}'; read go <'{}'", self.path("reached"), self.path("go"))
     }
 
     fn path(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 
-    /// Starts `hop`, does `action` when half of the agent is there, and lets it go on.
+    /// Starts `hop`, does `action` when it has stopped, and lets it go on.
     pub fn during(&self, hop: Hop, action: impl FnOnce(&Running)) -> Running {
         let running = hop.first_in_path(&self.directory).start();
-        wait_until("half of the agent is there", || self.directory.join("reached").exists());
+        wait_until("it has stopped", || self.directory.join("reached").exists());
         action(&running);
-        fs::write(self.directory.join("go"), "\n").unwrap();
+        // Such an open fails, and does not wait, until somebody reads.
+        let mut open = OpenOptions::new();
+        open.write(true).custom_flags(OFlags::NONBLOCK.bits().try_into().unwrap());
+        wait_until("it goes on", || {
+            open.open(self.directory.join("go")).is_ok_and(|mut go| go.write_all(b"\n").is_ok())
+        });
         running
     }
 }
 
-/// Writes an `ssh` that does `what` in place of sending the agent; `$ssh` is the real one.
-pub fn put_in_front_of_ssh(directory: &Path, what: &str) {
+/// What is in the command that receives an agent.
+pub const UPLOAD: &str = "exec cat >/tmp/hop-";
+
+/// Writes an `ssh` that does `what` first, or `exit`s in its place, when the command has `words` in it; `$ssh` is the real one.
+pub fn put_in_front_of_ssh(directory: &Path, words: &str, what: &str) {
     let path = std::env::var_os("PATH").unwrap();
     let real =
         std::env::split_paths(&path).map(|place| place.join("ssh")).find(|file| file.exists()).unwrap();
     let script = format!(
-        "#!/bin/sh\nssh={}\nfor last; do :; done\ncase $last in\n*'exec cat >/tmp/hop-'*) {what} ;;\nesac\nexec $ssh \"$@\"\n",
+        "#!/bin/sh\nssh={}\nfor last; do :; done\ncase $last in\n*'{words}'*) {what} ;;\nesac\nexec $ssh \"$@\"\n",
         real.display()
     );
     let wrapper = directory.join("ssh");

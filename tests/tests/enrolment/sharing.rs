@@ -17,14 +17,23 @@ fn a_second_controller_is_let_in_and_the_first_can_leave() {
     let words = ["router", "add", "desk", "--at", &at, "--fingerprint", &pinned];
     second().args(words).run().assert_fails(125, "does not know this controller's key");
 
+    // A list that was edited by hand.
+    owner.sh("printf %s \"$(cat /etc/hopd/authorized)\" >/tmp/list && cat /tmp/list >/etc/hopd/authorized; rm /tmp/list");
     let ran = owner.machine.hop().args(["router", "authorize", "desk", key.stdout().trim(), "second"]).run();
     assert_eq!(ran.stdout(), format!("{} may use desk\n", key.stdout().trim()), "{}", ran.stderr());
     assert!(ran.stderr().contains(&words.join(" ")), "it says what to type there: {}", ran.stderr());
     assert_eq!(second().args(words).run().code, 0);
     owner.assert_runs(&second());
+    owner.assert_runs(&owner.machine.hop());
+    let list = owner.sh("ls -l /etc/hopd/authorized; cat /etc/hopd/authorized");
+    assert!(list.starts_with("-rw-------") && list.lines().count() == 3, "{list}");
 
+    let bench =
+        owner.machine.hop().args(["router", "add", "bench"]).args(owner.login()).args(["--at", &at]).run();
+    assert_eq!(bench.code, 0, "{}", bench.stderr());
     let removed = owner.router("remove");
     assert!(removed.stdout().contains("another controller uses it"), "{}", removed.stdout());
+    assert!(removed.stderr().contains("bench: was another name of it"), "{}", removed.stderr());
     owner.assert_runs(&second());
     second().args(["router", "remove", "desk"]).run().assert_fails(125, "was not enrolled over ssh");
 

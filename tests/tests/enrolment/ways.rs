@@ -43,10 +43,10 @@ fn until_reboot(profile: &'static str) {
 }
 
 /// On flash, or on a stick: back after a reboot and after its death, with the same key, and then without a trace.
-fn install(profile: &'static str) {
-    let owner = Owner::of(profile);
+fn install(owner: &Owner, program: &str) {
     let before = owner.files();
     owner.assert_added(&["--install"]);
+    owner.sh(&format!("[ -x {program} ]"));
     let enrolled = owner.entry();
     assert_eq!(owner.router("check").code, 0);
 
@@ -103,27 +103,36 @@ fn until_reboot_on_a_fritzbox_7362sl() {
 
 #[test]
 fn install_on_a_dir_505() {
-    install("dir-505");
+    install(&Owner::of("dir-505"), "/usr/sbin/hopd");
 }
 
 #[test]
 fn install_on_a_rut955() {
-    install("rut955");
+    install(&Owner::of("rut955"), "/usr/local/usr/sbin/hopd");
 }
 
 #[test]
 fn install_on_an_archer_a6() {
-    install("archer-a6");
+    install(&Owner::of("archer-a6"), "/usr/sbin/hopd");
 }
 
 #[test]
 fn install_on_an_f7d7302() {
-    install("f7d7302");
+    install(&Owner::of("f7d7302"), "/tmp/mnt/sda1/hop/hopd");
 }
 
 #[test]
 fn install_on_a_fritzbox_7362sl() {
-    install("fritzbox-7362sl");
+    install(&Owner::of("fritzbox-7362sl"), "/usr/sbin/hopd");
+}
+
+#[test]
+fn install_in_the_jffs_of_an_f7d7302() {
+    let owner = Owner::of("f7d7302");
+    owner.sh("nvram set enable_jffs2=1; nvram commit");
+    owner.reboot();
+    owner.wait_for_disk();
+    install(&owner, "/jffs/hop/hopd");
 }
 
 #[test]

@@ -8,6 +8,16 @@ fail() {
 	exit 1
 }
 
+# Makes what it is given the list, if it has $1 controllers: flash may be full, and a list that was cut off would shut out
+# the others.
+replace_list() {
+	cat >"$list.new"
+	if [ "$(grep -c '^SHA256:' "$list.new")" != "$1" ] || ! mv "$list.new" "$list"; then
+		rm -f "$list.new"
+		fail "cannot write $list: no space left?"
+	fi
+}
+
 authorize() {
 	list=$state/authorized
 	umask 077
@@ -17,17 +27,16 @@ authorize() {
 		# Nothing is written: flash may be full, and that must not keep an agent from being removed.
 		echo alone
 	elif [ -z "$controller" ]; then
-		grep -v "^$fingerprint" "$list" >"$list.new"
-		# A list that was cut off would shut out the others.
-		if [ "$(grep -c '^SHA256:' "$list.new")" != "$others" ] || ! mv "$list.new" "$list"; then
-			rm -f "$list.new"
-			fail "cannot write $list: no space left?"
-		fi
+		grep -v "^$fingerprint" "$list" | replace_list "$others" || exit 1
 		echo gone
 	elif grep -q "^$fingerprint" "$list" 2>/dev/null; then
 		echo there
 	else
-		echo "$controller" >>"$list" || fail "cannot write $list: no space left?"
+		# Written anew: grep ends the last line, which somebody's editor may not have ended.
+		{
+			grep '' "$list" 2>/dev/null
+			echo "$controller"
+		} | replace_list $((others + 1)) || exit 1
 		echo added
 	fi
 	sync

@@ -5,6 +5,7 @@
 
 umask 077
 mkdir "$stage" || exit 1
+trap 'rm -rf "$stage"' EXIT
 # As long as this lives, nobody else may build on what it may yet remove.
 echo $$ >"$stage/guard"
 # A shell whose read knows no time limit sees the end of the connection at least.
@@ -13,12 +14,10 @@ echo | { read -t 1 line; } 2>/dev/null && limit="-t $patience"
 echo ready
 while read $limit line; do
 	case $line in
-	commit)
-		rm -rf "$stage"
-		exit 0
-		;;
+	commit) exit 0 ;;
 	undo) break ;;
 	esac
 done
-# What still runs for this enrolment, an upload on a dead link perhaps, would go on after us.
+# What still runs for this enrolment, an upload on a dead link perhaps, would go on after us. Whoever is done has taken
+# its number away.
 kill -9 "$(cat "$stage/busy" 2>/dev/null)" 2>/dev/null

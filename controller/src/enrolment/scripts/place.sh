@@ -9,8 +9,28 @@ fail() {
 	exit 1
 }
 
+# True for what `ls -ldn` says of a directory that is root's, and that nobody else can look into.
+is_private() {
+	case $1 in
+	d???------*) [ "$3" = 0 ] ;;
+	*) false ;;
+	esac
+}
+
+make_state() {
+	umask 077
+	if [ "$state" = /tmp/hop ]; then
+		# Not -p: anybody may make a directory in /tmp, or a link, before us.
+		mkdir /tmp/hop 2>/dev/null || is_private $(ls -ldn /tmp/hop) || fail "somebody else has made /tmp/hop: remove it"
+	else
+		mkdir -p "$state" && chmod 700 "$state" || fail "cannot make $state"
+	fi
+}
+
 place() {
 	echo $$ >"$stage/busy"
+	trap 'rm -f "$stage/busy"' EXIT
+	make_state
 	umask 022
 	mkdir -p "${program%/*}" || fail "cannot make ${program%/*}"
 	if [ "$way" = install ]; then
@@ -24,7 +44,6 @@ place() {
 	chmod 755 "$program" || fail "cannot make $program executable"
 
 	umask 077
-	mkdir -p "$state" && chmod 700 "$state" || fail "cannot make $state"
 	[ -z "$store" ] || mkdir -p "$store" || fail "cannot make the store $store"
 	echo "$controller" >"$state/authorized" || fail "cannot write $state/authorized: no space left?"
 	fingerprint=$("$program" --fingerprint --key "$state/key") || fail "cannot make a key in $state"

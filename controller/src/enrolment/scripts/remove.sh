@@ -1,4 +1,4 @@
-# Removes all of Hop from this router, whatever of it is there; after stop.sh.
+# Removes all of Hop from this router, whatever of it is there; after stop.sh. Fails with what is still there then.
 #
 # In: homes (directories in which DD-WRT's installation may be); store (or nothing: then that of the agent that runs), or
 # new_store (or nothing: a store that is removed only if nothing is in it).
@@ -33,20 +33,34 @@ remove() {
 		rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
 	done
 	rm -f /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
+	rmdir /jffs/etc/config /jffs/etc /opt/etc/init.d /opt/etc 2>/dev/null
 	[ -n "$store" ] && remove_store
 	[ -n "$new_store" ] && rmdir "$new_store" 2>/dev/null
 	for home in $homes; do
 		rmdir "$home" 2>/dev/null
 	done
+	# Left by an upgrade whose link was cut. Where a guard lives, the directory is the guard's.
+	for file in /tmp/hop-????????????????; do
+		pid=
+		[ -f "$file/guard" ] && pid=$(cat "$file/guard")
+		[ -n "$pid" ] && [ -e "/proc/$pid" ] || rm -rf "$file"
+	done
 	if command -v nvram >/dev/null && nvram get rc_startup | grep -q '^# hop begin$'; then
 		others=$(nvram get rc_startup | sed '/^# hop begin$/,/^# hop end$/d')
 		if [ -n "$others" ]; then nvram set "rc_startup=$others"; else nvram unset rc_startup; fi
 		nvram commit
-		# What the boot wrote there before it ran it.
+		# What the boot wrote there, after a first line of its own, before it ran it.
 		sed -i '/^# hop begin$/,/^# hop end$/d' /tmp/.rc_startup
-		[ -s /tmp/.rc_startup ] || rm -f /tmp/.rc_startup
+		grep -q '^[^#]' /tmp/.rc_startup || rm -f /tmp/.rc_startup
 	fi
 	sync
-	return 0
 }
 remove </dev/null >/dev/null 2>&1
+for home in /usr/sbin /usr/local/usr/sbin $homes; do
+	for file in "$home/hopd" /etc/hopd /etc/init.d/hopd /etc/config/hopd /tmp/hop; do
+		if [ -e "$file" ]; then
+			echo "$file is still there" >&2
+			exit 1
+		fi
+	done
+done

@@ -25,8 +25,7 @@ for tool in procd ubus uci opkg apk nvram mnf_info sha256sum md5sum; do
 done
 section guard
 for file in /tmp/hop-*/guard; do
-	pid=$(cat "$file" 2>/dev/null)
-	[ -n "$pid" ] && [ -e "/proc/$pid" ] && echo "$file"
+	[ -f "$file" ] && pid=$(cat "$file" 2>/dev/null) && [ -n "$pid" ] && [ -e "/proc/$pid" ] && echo "$file"
 done
 section agent
 for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd /jffs/hop/hopd /opt/hop/hopd /tmp/mnt/*/hop/hopd /tmp/hop/hopd; do

@@ -1,24 +1,35 @@
-# Puts another agent in the place of the one that runs, which stays in $stage/old for the way back; after stop.sh.
+# Puts another agent in the place of the one that runs, and starts it; after stop.sh and before start.sh. It goes on to
+# its end without its controller. What it takes to go back is in $stage: the old agent, and how it was started.
 #
-# In: stage, program, next (the new executable).
+# In: stage, program; what start.sh wants.
 
 fail() {
 	echo "$*" >&2
 	exit 1
 }
 
+# The word after --$1 on the command line of the agent that runs.
+option() {
+	tr '\0' '\n' <"/proc/$pid/cmdline" | sed -n "/^--$1\$/{n;p;q;}"
+}
+
 upgrade() {
-	end_agent
-	cp "$program" "$stage/old.new" && mv "$stage/old.new" "$stage/old" || fail "cannot keep the old agent in $stage"
-	# Not over the old file: flash may not have room for both, and an executable that runs cannot be written to.
-	rm "$program"
-	if ! cp "$next" "$program" || ! cmp "$next" "$program"; then
-		rm -f "$program"
-		cp "$stage/old" "$program"
-		chmod 755 "$program"
-		fail "cannot write $program: no space left?"
+	echo $$ >"$stage/busy"
+	trap 'rm -f "$stage/busy"' EXIT
+	pid=$(cat /tmp/hop/pid 2>/dev/null)
+	if [ -n "$pid" ] && grep -q hopd "/proc/$pid/cmdline" 2>/dev/null; then
+		# Another controller may have started it, and wished for something else.
+		listen=$(option listen)
+		store=$(option store)
+		echo "$listen" >"$stage/listen"
+		echo "$store" >"$stage/store"
 	fi
-	chmod 755 "$program"
+	# While the old one still runs: there may be no room.
+	cp "$program" "$stage/old.new" && mv "$stage/old.new" "$stage/old" || fail "cannot keep the old agent in $stage: no space left?"
+	end_agent
+	# Not over the old file: flash may not have room for both, and an executable that runs cannot be written to.
+	rm -f "$program"
+	cp "$stage/hopd" "$program" && cmp "$stage/hopd" "$program" && chmod 755 "$program" || fail "cannot write $program: no space left?"
 	sync
 }
 upgrade </dev/null

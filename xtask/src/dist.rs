@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::agents::{AGENTS, copy};
+use crate::cache::forget_unused;
 use crate::command::run;
 use crate::paths;
 use crate::toolchain::{Toolchain, host_cargo_build};
@@ -13,6 +14,7 @@ pub fn build() -> Result<()> {
     for agent in &AGENTS {
         agent.build(&toolchain)?;
     }
+    forget_unused(&paths::cache()?.join("agents"));
     eprintln!("building hop");
     let release = ["--quiet", "--release", "--package"];
     run(host_cargo_build()?.args(release).arg("hop").env("HOP_AGENTS", paths::dist()))?;

@@ -78,7 +78,8 @@ fn compile(source: &Path, objects: &Path, toolchain: &Toolchain, architecture: &
         .current_dir(objects)
         .arg(format!("--host={architecture}-linux-musl"))
         .args(FEATURES)
-        .args(["CFLAGS=-Os -ffunction-sections -fdata-sections", "LDFLAGS=-static -Wl,--gc-sections"])
+        // Without symbols and zig's debug information, which are four fifths of it: a router has all of it in RAM.
+        .args(["CFLAGS=-Os -ffunction-sections -fdata-sections", "LDFLAGS=-static -s -Wl,--gc-sections"])
         // zig's archiver writes the index itself.
         .arg("RANLIB=:")
         .arg(format!("CC={}", cc.display()))

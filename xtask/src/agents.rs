@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cache::touch;
 use crate::command::run;
 use crate::elf::{self, FloatAbi};
 use crate::paths;
@@ -55,6 +56,7 @@ impl Agent {
             copy(&built, &cached)?;
         }
         self.check(&cached)?;
+        cached.parent().into_iter().for_each(touch);
         copy(&cached, &self.path())
     }
 

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result};
 
 use crate::agents::{AGENTS, copy};
-use crate::command::{cargo, run};
+use crate::cache::forget_unused;
+use crate::command::run;
 use crate::paths;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{Toolchain, host_cargo_build};
 
 /// Builds the agents, a `hop` that carries them, and an agent for this machine, which the tests use.
 pub fn build() -> Result<()> {
@@ -13,10 +14,11 @@ pub fn build() -> Result<()> {
     for agent in &AGENTS {
         agent.build(&toolchain)?;
     }
+    forget_unused(&paths::cache()?.join("agents"));
     eprintln!("building hop");
-    let release = ["build", "--locked", "--quiet", "--release", "--package"];
-    run(cargo().args(release).arg("hop").env("HOP_AGENTS", paths::dist()))?;
-    run(cargo().args(release).arg("hopd"))?;
+    let release = ["--quiet", "--release", "--package"];
+    run(host_cargo_build()?.args(release).arg("hop").env("HOP_AGENTS", paths::dist()))?;
+    run(host_cargo_build()?.args(release).arg("hopd"))?;
     let built = paths::root().join("target/release");
     copy(&built.join("hop"), &paths::dist().join("hop"))?;
     copy(&built.join("hopd"), &paths::dist().join("hopd-host"))?;

@@ -1,6 +1,7 @@
 //! What a developer of Hop does: `cargo xtask COMMAND`. `cargo xtask help` lists the commands.
 
 mod agents;
+mod cache;
 mod command;
 mod demo;
 mod dist;

@@ -12,9 +12,24 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{output, succeeds};
+use crate::command::{cargo, output, succeeds};
 use crate::packages;
 use crate::paths::{self, which};
+
+/// The script that looks like a C compiler; CPU and ZIG stand for what is put in. What is built with it depends on it.
+/// rustc and cc-rs name the target in Rust's words, which zig refuses: that argument is dropped and zig's own put in.
+pub const C_COMPILER: &str = "\
+for argument do
+    shift
+    case $argument in --target=*) ;; *) set -- \"$@\" \"$argument\" ;; esac
+done
+exec ZIG cc -target CPU-linux-musleabi \"$@\"
+";
+
+/// What rustc is told for MIPS. These targets link dynamically by default, and rustc's own startup files are not there. A
+/// panic aborts, so tables for unwinding are of no use, and they are 130 kB.
+const MIPS_FLAGS: [&str; 3] =
+    ["-Ctarget-feature=+crt-static", "-Clink-self-contained=no", "-Cforce-unwind-tables=no"];
 
 /// Where Debian's packages put their compiler.
 const DEBIAN: (&str, &str) = ("/usr/bin/cargo", "/usr/bin/rustc");
@@ -88,20 +103,13 @@ impl Toolchain {
             .env(format!("CC_{lower}"), &cc)
             .env(format!("AR_{lower}"), &ar)
             .env(format!("CARGO_TARGET_{upper}_LINKER"), &cc)
-            // These targets link dynamically by default, and rustc's own startup files are not there. A panic aborts, so
-            // tables for unwinding are of no use, and they are 130 kB.
-            .env(
-                format!("CARGO_TARGET_{upper}_RUSTFLAGS"),
-                "-Ctarget-feature=+crt-static -Clink-self-contained=no -Cforce-unwind-tables=no",
-            )
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("RUSTUP_TOOLCHAIN");
+        let flags = MIPS_FLAGS.map(str::to_owned).into_iter().chain(hidden_paths(&self.rustc)?);
+        set_flags(&mut command, flags);
         Ok(command)
     }
 
     /// Scripts that look like a C compiler and an archiver, for a Rust target or for the CPU that its name begins with.
-    /// rustc and cc-rs name the target in Rust's words, which zig refuses: that argument is dropped and zig's own put in.
     pub fn c_compiler(&self, target: &str) -> Result<(PathBuf, PathBuf)> {
         let directory = paths::root().join("target/toolchain");
         let architecture = target.split('-').next().unwrap_or(target);
@@ -109,16 +117,7 @@ impl Toolchain {
         let zig = zig.join(" ");
         fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         let cc = directory.join(format!("cc-{architecture}"));
-        write_script(
-            &cc,
-            &format!(
-                "for argument do\n\
-                 \x20   shift\n\
-                 \x20   case $argument in --target=*) ;; *) set -- \"$@\" \"$argument\" ;; esac\n\
-                 done\n\
-                 exec {zig} cc -target {architecture}-linux-musleabi \"$@\"\n"
-            ),
-        )?;
+        write_script(&cc, &C_COMPILER.replace("CPU", architecture).replace("ZIG", &zig))?;
         let ar = directory.join("ar");
         write_script(&ar, &format!("exec {zig} ar \"$@\"\n"))?;
         Ok((cc, ar))
@@ -131,6 +130,41 @@ pub fn write_script(path: &Path, body: &str) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("cannot make {} executable", path.display()))
+}
+
+/// A `cargo build` for this machine, of what users get. cargo keeps what it builds with other flags beside it, so neither
+/// this nor a developer's own `cargo build` makes the other start anew.
+pub fn host_cargo_build() -> Result<Command> {
+    let rustc = active_rustc().context("there is no rustc in PATH")?;
+    let mut command = cargo();
+    command.args(["build", "--locked"]);
+    set_flags(&mut command, hidden_paths(&rustc)?);
+    Ok(command)
+}
+
+/// Flags that keep the paths of this machine out of what is built: a panic is in `tokio-1.54.0/src/…`, in
+/// `library/core/src/…` or in `agent/src/…`.
+fn hidden_paths(rustc: &Path) -> Result<Vec<String>> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let registries = home.context("neither CARGO_HOME nor HOME is set")?.join("registry/src");
+    let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib/src/rust");
+    let mut prefixes = vec![paths::root().to_owned(), library, registries.clone()];
+    // The last flag that fits is taken: a registry that this build is the first to use keeps its name.
+    if let Ok(entries) = fs::read_dir(&registries) {
+        let mut entries: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        entries.sort();
+        prefixes.extend(entries);
+    }
+    Ok(prefixes.iter().map(|prefix| format!("--remap-path-prefix={}=", prefix.display())).collect())
+}
+
+/// Gives rustc these flags and none of the user's, which may be for the user's machine only.
+fn set_flags(command: &mut Command, flags: impl IntoIterator<Item = String>) {
+    let flags: Vec<String> = flags.into_iter().collect();
+    // Unlike RUSTFLAGS, this can hold a path with a space in it.
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env_remove("RUSTFLAGS");
 }
 
 /// The rustc beside the cargo that runs this. rustup's own `rustc` would look at RUSTUP_TOOLCHAIN, which is ours.

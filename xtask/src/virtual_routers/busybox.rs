@@ -13,7 +13,7 @@ use super::sources::Sources;
 use super::{System, config, routers};
 use crate::command::run;
 use crate::packages::ZIG;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{C_COMPILER, Toolchain};
 
 /// What a configuration has without being asked for: choices of which one must be made, and what an applet brings along.
 const IMPLIED: [&str; 8] = [
@@ -34,13 +34,16 @@ const UNKNOWN_TO_ZIG: &str = "-finline-limit=* | -falign-* | -Wl,--warn-common |
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let System { flavour, architecture } = system;
     let files = ["common", flavour].map(|name| routers().join(format!("busybox/{name}.config")));
-    let mut part = Part::new(format!("busybox-{flavour}-{architecture}"), include_str!("busybox.rs")).of(ZIG);
+    let mut part = Part::new(format!("busybox-{flavour}-{architecture}"), include_str!("busybox.rs"))
+        .of(include_str!("config.rs"))
+        .of(C_COMPILER)
+        .of(ZIG);
     let mut fragment = String::new();
     for file in &files {
         part = part.of_file(file)?;
         fragment += &fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     }
-    part.get(|place| {
+    part.get(&["busybox", "links"], |place| {
         let (source, version) = sources.get("busybox")?;
         eprintln!("building busybox {version} for {flavour} on {architecture}: half a minute on two cores");
         let objects = scratch("busybox")?;
@@ -52,7 +55,6 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
         let copy = |from: &str, to: &str| fs::copy(objects.join(from), place.join(to));
         copy("busybox", "busybox")
             .and_then(|_| copy("busybox.links", "links"))
-            .and_then(|_| fs::write(place.join("version"), version))
             .context("cannot keep busybox")?;
         system.check(&place.join("busybox"))?;
         remove(&objects)

@@ -12,7 +12,7 @@ use super::sources::Sources;
 use super::{System, routers};
 use crate::command::{run, succeeds};
 use crate::packages::ZIG;
-use crate::toolchain::Toolchain;
+use crate::toolchain::{C_COMPILER, Toolchain};
 
 /// No libraries, and no logins in files that these systems do not have.
 const FEATURES: [&str; 7] = [
@@ -32,9 +32,10 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
     let keys = if system.flavour == "dd-wrt" { "home" } else { "etc" };
     let patch = routers().join("dropbear.patch");
     let part = Part::new(format!("dropbear-{keys}-{architecture}"), include_str!("dropbear.rs"))
+        .of(C_COMPILER)
         .of(ZIG)
         .of_file(&patch)?;
-    part.get(|place| {
+    part.get(&["dropbear"], |place| {
         let (source, version) = sources.get("dropbear")?;
         apply(&patch, &source)?;
         eprintln!(
@@ -45,9 +46,7 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
         fs::write(objects.join("localoptions.h"), options).context("cannot write dropbear's options")?;
         compile(&source, &objects, toolchain, architecture)
             .with_context(|| format!("see {}", objects.join("log").display()))?;
-        fs::copy(objects.join("dropbearmulti"), place.join("dropbear"))
-            .and_then(|_| fs::write(place.join("version"), version))
-            .context("cannot keep dropbear")?;
+        fs::copy(objects.join("dropbearmulti"), place.join("dropbear")).context("cannot keep dropbear")?;
         system.check(&place.join("dropbear"))?;
         remove(&objects)
     })
@@ -79,7 +78,8 @@ fn compile(source: &Path, objects: &Path, toolchain: &Toolchain, architecture: &
         .current_dir(objects)
         .arg(format!("--host={architecture}-linux-musl"))
         .args(FEATURES)
-        .args(["CFLAGS=-Os -ffunction-sections -fdata-sections", "LDFLAGS=-static -Wl,--gc-sections"])
+        // Without symbols and zig's debug information, which are four fifths of it: a router has all of it in RAM.
+        .args(["CFLAGS=-Os -ffunction-sections -fdata-sections", "LDFLAGS=-static -s -Wl,--gc-sections"])
         // zig's archiver writes the index itself.
         .arg("RANLIB=:")
         .arg(format!("CC={}", cc.display()))

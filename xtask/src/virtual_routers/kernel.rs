@@ -19,6 +19,9 @@ const TARBALL: &str = "/usr/src/linux-source-6.1.tar.xz";
 /// What programs ask of a kernel by its name is answered as this one would: DD-WRT's.
 const OLD: &str = "3.10.108";
 
+/// The file that says what version of the source the kernels beside it are built from.
+const VERSION: &str = "version";
+
 /// Programs or files, and the packages that bring them.
 const TOOLS: [(&str, &str); 12] = [
     (TARBALL, PACKAGE),
@@ -37,9 +40,12 @@ const TOOLS: [(&str, &str); 12] = [
 
 /// The kernels, big-endian, little-endian, and little-endian under an old name.
 pub fn build() -> Result<Vec<PathBuf>> {
-    let part = Part::new("kernels", include_str!("kernel.rs")).of_file(&routers().join("kernel.config"))?;
-    forget_if_outdated(&part.place()?)?;
-    let place = part.get(|place| {
+    let part = Part::new("kernels", include_str!("kernel.rs"))
+        .of(include_str!("config.rs"))
+        .of_file(&routers().join("kernel.config"))?;
+    let kernels = ["kernel-mips".to_owned(), "kernel-mipsel".to_owned(), format!("kernel-mipsel-{OLD}")];
+    let [big, little, old] = kernels.each_ref().map(String::as_str);
+    let place = part.get_if(is_current, &[big, little, old, VERSION], |place| {
         packages::require(&TOOLS, "the kernels of virtual routers are built from Debian's source")?;
         let version = installed_version().with_context(|| format!("{PACKAGE} is not installed"))?;
         eprintln!("building the kernels, three minutes each on two cores, from {PACKAGE} {version}");
@@ -48,10 +54,9 @@ pub fn build() -> Result<Vec<PathBuf>> {
             endian.build(&source, place)?;
         }
         remove(&source)?;
-        fs::write(place.join("version"), version).context("cannot write the kernel's version")
+        fs::write(place.join(VERSION), version).context("cannot write the kernel's version")
     })?;
-    let names = ["kernel-mips".to_owned(), "kernel-mipsel".to_owned(), format!("kernel-mipsel-{OLD}")];
-    Ok(names.into_iter().map(|name| place.join(name)).collect())
+    Ok(kernels.iter().map(|name| place.join(name)).collect())
 }
 
 /// The version of the source package, where it is installed. dpkg answers from a file.
@@ -61,13 +66,10 @@ fn installed_version() -> Option<String> {
     answer.strip_prefix("installed ").map(str::to_owned)
 }
 
-/// Kernels of another version than the source that is installed are built again; where none is, they are good.
-fn forget_if_outdated(place: &Path) -> Result<()> {
-    let Ok(built) = fs::read_to_string(place.join("version")) else { return Ok(()) };
-    match installed_version() {
-        Some(installed) if installed != built => remove(place),
-        _ => Ok(()),
-    }
+/// Kernels are to be from the version of the source that is installed; where none is, all are good.
+fn is_current(place: &Path) -> bool {
+    let built = fs::read_to_string(place.join(VERSION)).ok();
+    installed_version().is_none_or(|installed| built == Some(installed))
 }
 
 fn unpack() -> Result<PathBuf> {

@@ -1,7 +1,9 @@
 //! `cargo xtask virtual-routers`: kernels and root archives of the virtual routers, built from Debian's source packages.
 //!
 //! Each part is kept in the cache by what it was built from, and put into `virtual-routers` in the cache whole. When
-//! every part is there, nothing is installed and nobody is asked: neither apt nor the network.
+//! every part is there, nothing is installed and nobody is asked: neither apt nor the network. So busybox and dropbear stay
+//! at the version that Debian had when they were built, until their recipe changes or the cache is removed. Kernels are
+//! built again when the package of their source is upgraded.
 
 mod busybox;
 mod config;
@@ -21,6 +23,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::agents::AGENTS;
+use crate::cache::forget_unused;
 use crate::command::run;
 use crate::toolchain::Toolchain;
 use crate::{packages, paths};
@@ -77,6 +80,8 @@ pub fn build() -> Result<()> {
     for artifact in &artifacts {
         publish(artifact, &place)?;
     }
+    // Nobody else is building a part: the lock is ours.
+    forget_unused(&part::directory()?);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) 
         .to_bytes();
     let name = format!("root-{}-{}", system.flavour, system.architecture);
     let file = format!("{name}.cpio.gz");
-    let place = Part::new(name, include_str!("root.rs")).of(&archive).get(|place| {
+    let place = Part::new(name, include_str!("root.rs")).of(&archive).get(&[&file], |place| {
         let plain = place.join("cpio");
         fs::write(&plain, &archive).with_context(|| format!("cannot write {}", plain.display()))?;
         let compressed = fs::File::create(place.join(&file)).context("cannot create a root archive")?;

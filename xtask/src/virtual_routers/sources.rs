@@ -1,7 +1,9 @@
 //! Debian's source packages. The system's own configuration of apt stays as it is: a copy of it with `deb-src` for `deb`
-//! and lists of its own is used. apt checks the signatures, as always.
+//! and lists of its own is used. apt checks the signatures, as always. What must stay true: that copy, which may have a
+//! password in it, is for its owner only, and is removed as soon as apt-get has fetched.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,9 +16,12 @@ use crate::packages;
 /// Where apt looks for what it may install from.
 const ETC: &str = "/etc/apt";
 
-/// Source packages, fetched when they are asked for.
+/// All that something is built from. One is hardly ever built without the other.
+const PACKAGES: [&str; 2] = ["busybox", "dropbear"];
+
+/// Source packages, fetched when the first is asked for.
 pub struct Sources {
-    /// Where they are unpacked, once apt has its lists.
+    /// Where they are unpacked, once they are.
     directory: Option<PathBuf>,
 }
 
@@ -26,40 +31,13 @@ impl Sources {
         Self { directory: None }
     }
 
-    /// Fetches and unpacks a source package with Debian's patches. Returns its tree and its version.
+    /// The tree of a source package with Debian's patches, and its version.
     pub fn get(&mut self, package: &str) -> Result<(PathBuf, String)> {
-        let directory = self.open()?;
-        if find(&directory, package)?.is_none() {
-            eprintln!("fetching the source package {package}");
-            run_quietly(apt_get(&directory).args(["source", package]))?;
-        }
-        find(&directory, package)?.with_context(|| format!("apt-get source {package} left no sources"))
-    }
-
-    fn open(&mut self) -> Result<PathBuf> {
-        if let Some(directory) = &self.directory {
-            return Ok(directory.clone());
-        }
-        // dpkg-dev brings the programs that unpack and patch.
-        let tools = [
-            ("dpkg-source", "dpkg-dev"),
-            ("make", "make"),
-            ("gcc", "gcc"),
-            ("/usr/include/stdio.h", "libc6-dev"),
-        ];
-        packages::require(&tools, "busybox and dropbear are built from Debian's source packages")?;
-        let directory = scratch("sources")?;
-        write_entries(&directory.join("entries"))?;
-        fs::create_dir_all(directory.join("lists/partial"))
-            .and_then(|()| fs::create_dir_all(directory.join("cache/archives/partial")))
-            .context("cannot create a directory for apt")?;
-        eprintln!("asking apt for its list of source packages");
-        // One entry that has no sources need not be the one that is needed.
-        if let Err(error) = run_quietly(apt_get(&directory).arg("update")) {
-            eprintln!("{error}; trying all the same");
-        }
-        self.directory = Some(directory.clone());
-        Ok(directory)
+        let directory = match &self.directory {
+            Some(directory) => directory,
+            None => self.directory.insert(fetch()?),
+        };
+        find(directory, package)?.with_context(|| format!("apt-get source left no sources of {package}"))
     }
 }
 
@@ -72,10 +50,49 @@ impl Drop for Sources {
     }
 }
 
-fn apt_get(directory: &Path) -> Command {
+/// Fetches and unpacks all packages into one directory.
+fn fetch() -> Result<PathBuf> {
+    // dpkg-dev brings the programs that unpack and patch.
+    let tools = [
+        ("dpkg-source", "dpkg-dev"),
+        ("make", "make"),
+        ("gcc", "gcc"),
+        ("/usr/include/stdio.h", "libc6-dev"),
+    ];
+    packages::require(&tools, "busybox and dropbear are built from Debian's source packages")?;
+    let directory = scratch("sources")?;
+    let apt = scratch("sources/apt")?;
+    let fetched = fetch_with(&apt, &directory);
+    remove(&apt)?;
+    fetched?;
+    Ok(directory)
+}
+
+/// Fetches with apt's own files in one directory, and the packages in another.
+fn fetch_with(apt: &Path, directory: &Path) -> Result<()> {
+    write_entries(&create_private(apt.join("entries"))?)?;
+    fs::create_dir_all(apt.join("lists/partial"))
+        .and_then(|()| fs::create_dir_all(apt.join("cache/archives/partial")))
+        .context("cannot create a directory for apt")?;
+    eprintln!("asking apt for its list of source packages");
+    // One entry that has no sources need not be the one that is needed.
+    if let Err(error) = run_quietly(apt_get(apt, directory).arg("update")) {
+        eprintln!("{error}; trying all the same");
+    }
+    eprintln!("fetching the source packages {}", PACKAGES.join(" "));
+    run_quietly(apt_get(apt, directory).arg("source").args(PACKAGES))
+}
+
+fn create_private(directory: PathBuf) -> Result<PathBuf> {
+    let created = DirBuilder::new().mode(0o700).create(&directory);
+    created.with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
+}
+
+fn apt_get(apt: &Path, directory: &Path) -> Command {
     let mut command = Command::new("apt-get");
     command.current_dir(directory).args(["--quiet", "--quiet"]);
-    let place = |name: &str| directory.join(name).display().to_string();
+    let place = |name: &str| apt.join(name).display().to_string();
     for option in [
         "Dir::Etc::SourceList=/dev/null".to_owned(),
         format!("Dir::Etc::SourceParts={}", place("entries")),
@@ -100,9 +117,8 @@ fn find(directory: &Path, package: &str) -> Result<Option<(PathBuf, String)>> {
     Ok(tree.zip(version).map(|(tree, version)| (directory.join(tree), version.to_owned())))
 }
 
-/// Writes the machine's own entries as entries for source packages.
+/// Writes the machine's own entries as entries for source packages into a directory.
 fn write_entries(place: &Path) -> Result<()> {
-    fs::create_dir_all(place).with_context(|| format!("cannot create {}", place.display()))?;
     let mut found = vec![Path::new(ETC).join("sources.list")];
     if let Ok(entries) = fs::read_dir(Path::new(ETC).join("sources.list.d")) {
         found.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
@@ -147,7 +163,17 @@ fn paragraphs_for_sources(content: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_copy_of_the_entries_is_for_its_owner_only() {
+        let place = tempfile::tempdir().unwrap();
+        let entries = create_private(place.path().join("entries")).unwrap();
+        assert_eq!(entries.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
 
     #[test]
     fn one_line_entries_become_source_entries_and_keep_their_options() {

@@ -27,7 +27,7 @@ pub fn build(system: System, toolchain: &Toolchain) -> Result<PathBuf> {
     for source in ["Cargo.toml", "src"] {
         part = part.of_file(&routers().join("stand-ins").join(source))?;
     }
-    let place = part.get(|place| {
+    let place = part.get(&["stand-ins"], |place| {
         eprintln!(
             "building the stand-ins for {architecture} with their standard library: a minute on two cores"
         );

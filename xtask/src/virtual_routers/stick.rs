@@ -19,7 +19,7 @@ const UUID: &str = "40f5d3c7-5f0a-4d0c-9d7b-0a3e4c1b2f70";
 
 /// An image with an empty ext2.
 pub fn build() -> Result<PathBuf> {
-    let place = Part::new("stick", include_str!("stick.rs")).get(|place| {
+    let place = Part::new("stick", include_str!("stick.rs")).get(&["stick.img"], |place| {
         if program().is_none() {
             packages::apt(&["e2fsprogs"], "mke2fs makes the virtual routers' stick")?;
         }

@@ -517,12 +517,18 @@ fn what_info_prints_is_what_the_specification_promises() {
 #[test]
 fn every_check_that_the_specification_names_is_a_test() {
     let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
-    let sources: String =
-        ["agent/src", "controller/src", "proto/src", "tests/tests", "tests/tests/behaviour", "tests/tests/enrolment"]
-            .iter()
-            .flat_map(|directory| fs::read_dir(root().join(directory)).unwrap())
-            .filter_map(|file| fs::read_to_string(file.unwrap().path()).ok())
-            .collect();
+    let sources: String = [
+        "agent/src",
+        "controller/src",
+        "proto/src",
+        "tests/tests",
+        "tests/tests/behaviour",
+        "tests/tests/enrolment",
+    ]
+    .iter()
+    .flat_map(|directory| fs::read_dir(root().join(directory)).unwrap())
+    .filter_map(|file| fs::read_to_string(file.unwrap().path()).ok())
+    .collect();
     let words = text.split('`').skip(1).step_by(2);
     let names = words.filter(|word| {
         word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')

@@ -104,8 +104,12 @@ pub fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     Ok(())
 }
 
-/// Copies so that the destination is whole or absent, also when two builds run at once.
+/// Copies so that the destination is whole or absent, also when two builds run at once. The same content is not copied
+/// again: cargo would take the agents for new ones, and pack them into `hop` each time.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    if matches!((fs::read(from), fs::read(to)), (Ok(new), Ok(old)) if new == old) {
+        return Ok(());
+    }
     let temporary = to.with_extension(format!("{}.new", std::process::id()));
     fs::create_dir_all(to.parent().unwrap_or(to))
         .and_then(|()| fs::copy(from, &temporary))

@@ -78,8 +78,13 @@ fn compile(source: &Path, objects: &Path, toolchain: &Toolchain, architecture: &
         .current_dir(objects)
         .arg(format!("--host={architecture}-linux-musl"))
         .args(FEATURES)
-        // Without symbols and zig's debug information, which are four fifths of it: a router has all of it in RAM.
-        .args(["CFLAGS=-Os -ffunction-sections -fdata-sections", "LDFLAGS=-static -s -Wl,--gc-sections"])
+        // Without symbols and zig's debug information, which are four fifths of it: a router has all of it in RAM. Its
+        // assertions name their files, which are then not those of this machine.
+        .arg(format!(
+            "CFLAGS=-Os -ffunction-sections -fdata-sections -ffile-prefix-map={}/=",
+            source.display()
+        ))
+        .arg("LDFLAGS=-static -s -Wl,--gc-sections")
         // zig's archiver writes the index itself.
         .arg("RANLIB=:")
         .arg(format!("CC={}", cc.display()))

@@ -17,9 +17,11 @@ use crate::family;
 use crate::memory::{Memory, RESERVE};
 use crate::tree;
 
-/// When less than this is available, a job is ended: half of the reserve, because the other half is what a program that
-/// was admitted with nothing to spare takes to start.
-pub const LIMIT: u64 = RESERVE / 2;
+/// When less than this is available, a job is ended. A kernel since 5.0 gives up with more than 5 MiB free: it raises its
+/// watermarks by up to a page block, 4 MiB on MIPS, and does not count that in MemAvailable (watermark_boost_factor,
+/// admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was admitted with nothing to spare takes to
+/// start.
+pub const LIMIT: u64 = RESERVE / 4 * 3;
 
 /// How fast memory can go, in bytes a millisecond: a router writes to its RAM at some 100 MB/s.
 const RATE: u64 = 128 * 1024;
@@ -42,7 +44,14 @@ pub struct Shortage {
 /// Watches over the jobs of one agent.
 #[derive(Default)]
 pub struct Guard {
-    watched: Mutex<BTreeMap<i32, Watched>>,
+    post: Mutex<Post>,
+}
+
+#[derive(Default)]
+struct Post {
+    watched: BTreeMap<i32, Watched>,
+    /// Somebody stands there. One that sleeps while the last job ends and the next one begins goes on.
+    is_manned: bool,
 }
 
 struct Watched {
@@ -64,18 +73,17 @@ impl Guard {
     /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
     pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
         let (sender, shortage) = watch::channel(None);
-        let mut watched = self.watched();
-        let is_first = watched.is_empty();
-        watched.insert(pid, Watched { started: Instant::now(), directory, shortage: sender });
-        drop(watched);
-        if is_first {
+        let mut post = self.post();
+        post.watched.insert(pid, Watched { started: Instant::now(), directory, shortage: sender });
+        if !std::mem::replace(&mut post.is_manned, true) {
             tokio::spawn(self.clone().stand());
         }
+        drop(post);
         Ward { guard: self.clone(), pid, shortage, killed_by_kernel: killed_by_kernel() }
     }
 
     async fn stand(self: Arc<Self>) {
-        while !self.watched().is_empty() {
+        while self.is_needed() {
             // Without /proc there is nothing to guard by, and the next look may find it.
             let available = Memory::read().map_or(u64::MAX, |memory| memory.available);
             if available < LIMIT {
@@ -85,10 +93,17 @@ impl Guard {
         }
     }
 
+    fn is_needed(&self) -> bool {
+        let mut post = self.post();
+        post.is_manned = !post.watched.is_empty();
+        post.is_manned
+    }
+
     /// Ends the job that holds most, the newest of those that hold the same, and waits until it is gone.
     async fn end_largest(&self, available: u64) {
         let (pid, gone) = {
-            let watched = self.watched();
+            let post = self.post();
+            let watched = &post.watched;
             let roots: Vec<i32> = watched.keys().copied().collect();
             let mut held = family::resident(&roots);
             for (pid, job) in watched.iter() {
@@ -107,8 +122,8 @@ impl Guard {
         }
     }
 
-    fn watched(&self) -> MutexGuard<'_, BTreeMap<i32, Watched>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,7 +151,7 @@ impl Ward {
 
 impl Drop for Ward {
     fn drop(&mut self) {
-        self.guard.watched().remove(&self.pid);
+        self.guard.post().watched.remove(&self.pid);
     }
 }
 
@@ -148,7 +163,10 @@ fn interval(available: u64) -> Duration {
 
 /// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13).
 fn killed_by_kernel() -> Option<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat").ok()?;
+    count_of_killed(&fs::read_to_string("/proc/vmstat").ok()?)
+}
+
+fn count_of_killed(vmstat: &str) -> Option<u64> {
     vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
@@ -162,6 +180,26 @@ mod tests {
         assert_eq!(interval(0), INTERVAL[0]);
         assert_eq!(interval(LIMIT + (64 << 20)), Duration::from_millis(512));
         assert_eq!(interval(u64::MAX), INTERVAL[1]);
+    }
+
+    #[test]
+    fn a_kernel_that_counts_whom_it_kills_is_told_from_one_that_does_not() {
+        assert_eq!(count_of_killed("nr_free_pages 1\noom_kill 3\nswpin 0\n"), Some(3));
+        assert_eq!(count_of_killed("nr_free_pages 1\n"), None);
+    }
+
+    #[tokio::test]
+    async fn one_guard_stands_however_many_jobs_come_and_go() {
+        let guard = Arc::new(Guard::default());
+        for pid in 0..3 {
+            drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
+        }
+        let ward = guard.watch(1 << 30, "/nonexistent".into());
+        // This and the one that stands; no further one holds the guard, but for the ward.
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&guard), 3);
+        drop(ward);
+        assert!(!guard.is_needed());
     }
 
     #[tokio::test]

@@ -48,6 +48,9 @@ const STOPPING_GRACE: Duration = Duration::from_secs(3);
 /// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
 const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What GOMEMLIMIT is at least, in bytes: below it Go does little else than collect garbage, and starts with this.
+const LEAST_GO_MEMORY: u64 = 4 * 1024 * 1024;
+
 /// The variable that names a job's directory: the mark by which a next agent finds what this one left.
 pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
 
@@ -464,7 +467,7 @@ fn environment(
         ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
         ("HOME".into(), inherited("HOME", "/")),
         ("TMPDIR".into(), working_directory.into()),
-        ("GOMEMLIMIT".into(), memory.to_string().into()),
+        ("GOMEMLIMIT".into(), memory.max(LEAST_GO_MEMORY).to_string().into()),
         (JOB_DIRECTORY.into(), directory.into()),
     ]);
     env.extend(given.iter().cloned());
@@ -879,6 +882,8 @@ mod tests {
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
         assert_eq!((get("GOMEMLIMIT"), get(JOB_DIRECTORY)), (Some(Some("9000000")), Some(Some("/job"))));
+        let starved = environment(&[], Path::new("/job"), Path::new("/job/work"), 0);
+        assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
         assert!(get("PATH").is_some() && get("HOME").is_some() && get("LD_PRELOAD").is_none());
     }
 }

@@ -184,7 +184,7 @@ impl VirtualRouter {
     pub fn has(&self, path: &Path) -> bool {
         match &self.ground {
             Ground::Here => path.exists(),
-            Ground::There { shell, .. } => shell.run(&format!("[ -e {} ]", word(path))).code == 0,
+            Ground::There { shell, .. } => shell.holds(&format!("[ -e {} ]", word(path))),
         }
     }
 
@@ -328,7 +328,7 @@ impl Watched<'_> {
         match self {
             Self::Here(process) => process.wait_until_gone(),
             Self::There(shell, number) => {
-                wait_until("the process ends", || shell.run(&format!("[ -d /proc/{number} ]")).code != 0);
+                wait_until("the process ends", || !shell.holds(&format!("[ -d /proc/{number} ]")));
             }
         }
     }

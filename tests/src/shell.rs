@@ -42,6 +42,16 @@ impl Shell {
         ran.stdout().to_owned()
     }
 
+    /// Whether a test of the router's shell holds. A login that broke tells nothing, and is not taken for a no.
+    pub fn holds(&self, test: &str) -> bool {
+        let ran = self.run(test);
+        match ran.code {
+            0 => true,
+            1 => false,
+            code => panic!("{test}: {code}: {}", ran.stderr()),
+        }
+    }
+
     /// Starts a script there.
     pub fn start(&self, script: &str) -> Running {
         Running::start(self.ssh("no").arg(script))

@@ -68,8 +68,7 @@ fn an_agent_that_arrives_damaged() {
     let bin = owner.machine.path("bin");
     fs::create_dir(&bin).unwrap();
     put_in_front_of_ssh(&bin, UPLOAD, "tr a b | $ssh \"$@\"; exit $?");
-    let at = owner.machine.machine().agent_address();
-    let ran = owner.adding(&["--at", &at]).first_in_path(&bin).run();
+    let ran = owner.adding_at(&[]).first_in_path(&bin).run();
     ran.assert_fails_after_progress(125, "the agent arrived damaged: its digest is ");
     owner.assert_nothing_left(&before);
 }
@@ -79,8 +78,7 @@ fn a_self_test_that_fails() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let interruption = Interruption::new(&owner.machine);
-    let at = owner.machine.machine().agent_address();
-    let running = interruption.during(owner.adding(&["--at", &at]), |_| {
+    let running = interruption.during(owner.adding_at(&[]), |_| {
         // A file where it wants a directory.
         owner.sh("for stage in /tmp/hop-*; do : >$stage/test; done");
     });
@@ -114,8 +112,7 @@ fn a_flash_that_fills_up_meanwhile() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let interruption = Interruption::new(&owner.machine);
-    let at = owner.machine.machine().agent_address();
-    let running = interruption.during(owner.adding(&["--install", "--at", &at]), |_| {
+    let running = interruption.during(owner.adding_at(&["--install"]), |_| {
         owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2500 2>/dev/null; sync");
     });
     let ran = running.wait();
@@ -163,10 +160,9 @@ fn a_link_that_is_cut() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let interruption = Interruption::new(&owner.machine);
-    let at = owner.machine.machine().agent_address();
     // A shorter patience than its own 20 s, as a user may have.
-    let words = ["--install", "--at", &at, "-o", "ServerAliveInterval=1"];
-    let running = interruption.during(owner.adding(&words), |_| {
+    let words = ["--install", "-o", "ServerAliveInterval=1"];
+    let running = interruption.during(owner.adding_at(&words), |_| {
         owner.machine.monitor().set_link(false).unwrap();
     });
     let ran = running.wait();
@@ -182,11 +178,9 @@ fn a_link_that_is_cut() {
 fn a_controller_that_is_killed_or_interrupted() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
-    let at = owner.machine.machine().agent_address();
     for signal in [Signal::KILL, Signal::INT] {
         let interruption = Interruption::new(&owner.machine);
-        let running =
-            interruption.during(owner.adding(&["--install", "--at", &at]), |hop| hop.signal(signal));
+        let running = interruption.during(owner.adding_at(&["--install"]), |hop| hop.signal(signal));
         let ran = running.wait();
         if signal == Signal::INT {
             ran.assert_fails_after_progress(130, "interrupted by SIGINT");
@@ -226,8 +220,7 @@ fn a_machine_without_ssh() {
 fn a_second_enrolment_of_a_router_that_is_being_enrolled() {
     let owner = Owner::of("dir-505");
     let interruption = Interruption::new(&owner.machine);
-    let at = owner.machine.machine().agent_address();
-    let running = interruption.during(owner.adding(&["--at", &at]), |_| {
+    let running = interruption.during(owner.adding_at(&[]), |_| {
         owner.add(&[]).assert_fails_after_progress(125, "another enrolment of root@127.0.0.1 is under way");
     });
     assert_eq!(running.wait().code, 0);
@@ -286,7 +279,10 @@ fn an_upgrade_keeps_how_another_controller_has_started_the_agent() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
     // As one with --via-ssh and --store would have.
-    owner.sh("kill $(cat /tmp/hop/pid); while [ -e /tmp/hop/pid ]; do sleep 1; done; cd /tmp/hop
+    owner.sh("kill $(cat /tmp/hop/pid)");
+    let shell = owner.machine.log_in();
+    wait_until("the agent has ended", || !shell.holds("[ -e /tmp/hop/pid ]"));
+    owner.sh("cd /tmp/hop
         cp hopd other && echo >>other && mv other hopd
         ./hopd --supervise --listen 0.0.0.0:4670 --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
             --key key --authorized authorized --store /mnt/theirs </dev/null >/dev/null 2>&1 &");

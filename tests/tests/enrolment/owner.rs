@@ -68,9 +68,14 @@ impl Owner {
         self.machine.hop().args(["router", "add", "desk"]).args(self.login()).args(words)
     }
 
-    /// The same with the address at which QEMU shows the agent, run to its end.
+    /// The same with the address at which QEMU shows the agent.
+    pub fn adding_at(&self, words: &[&str]) -> Hop {
+        self.adding(words).args(["--at", &self.machine.machine().agent_address()])
+    }
+
+    /// That, run to its end.
     pub fn add(&self, words: &[&str]) -> Ran {
-        self.adding(words).args(["--at", &self.machine.machine().agent_address()]).run()
+        self.adding_at(words).run()
     }
 
     /// It is enrolled, and its programs run.
@@ -122,8 +127,7 @@ impl Owner {
     /// Waits until nothing of an enrolment that was cut off is in /tmp any more.
     pub fn wait_until_undone(&self) {
         let shell = self.machine.log_in();
-        // 1 is that of ls; a login that broke, 255, tells nothing.
-        wait_until("the router cleans up by itself", || shell.run("ls -d /tmp/hop-*").code == 1);
+        wait_until("the router cleans up by itself", || !shell.holds("ls -d /tmp/hop-*"));
     }
 
     /// What is on the router.

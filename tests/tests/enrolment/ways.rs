@@ -154,7 +154,11 @@ fn an_installed_agent_survives_a_firmware_upgrade() {
 fn programs_are_kept_on_a_stick_across_a_reboot() {
     let owner = Owner::of("f7d7302");
     let before = owner.files();
-    owner.assert_added(&["--until-reboot", "--store", "/tmp/mnt/sda1/programs"]);
+    let words = ["--until-reboot", "--store", "/tmp/mnt/sda1/programs"];
+    owner.sh("umount /tmp/mnt/sda1");
+    owner.add(&words).assert_fails_after_progress(125, "would not survive a reboot");
+    owner.sh("mount -t ext2 /dev/sda1 /tmp/mnt/sda1");
+    owner.assert_added(&words);
     let kept = "cat /tmp/hop/log; ls /tmp/mnt/sda1/programs";
     hop_tests::wait_until("the program is kept", || {
         owner
@@ -163,7 +167,6 @@ fn programs_are_kept_on_a_stick_across_a_reboot() {
             .any(|line| line.len() == 64 && line.bytes().all(|byte| byte.is_ascii_hexdigit()))
     });
     owner.reboot();
-    owner.router("add").assert_fails_after_progress(125, "would not survive a reboot");
     owner.wait_for_disk();
     assert_eq!(owner.router("add").code, 0);
     owner.assert_runs(&owner.machine.hop());
@@ -198,9 +201,8 @@ fn a_password_is_asked_for_once() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     // ssh(1): this is asked in place of the terminal.
     let ask = |hop: Hop| hop.env("SSH_ASKPASS", &script).env("SSH_ASKPASS_REQUIRE", "force").run();
-    let at = owner.machine.machine().agent_address();
-    let words = ["--until-reboot", "-o", "PreferredAuthentications=password", "--at", &at];
-    let ran = ask(owner.adding(&words));
+    let words = ["--until-reboot", "-o", "PreferredAuthentications=password"];
+    let ran = ask(owner.adding_at(&words));
     assert_eq!(ran.code, 0, "{}", ran.stderr());
     assert_eq!(fs::read_to_string(&asked).unwrap().lines().count(), 1);
     owner.assert_runs(&owner.machine.hop());

@@ -229,8 +229,8 @@ impl Login {
         ssh
     }
 
-    /// Logs out.
-    pub async fn end(self) {
+    /// Logs out. A command after this logs in again.
+    pub async fn end(&self) {
         let mut ssh = self.command();
         ssh.args(self.destination.arguments()).args(["-O", "exit"]).arg(&self.destination.host);
         ssh.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -62,9 +62,10 @@ pub enum Error {
     },
     #[error("{cause}; and the old agent could not be put back on {host}")]
     NotRestored {
-        #[source]
         cause: Box<crate::error::Error>,
         host: String,
+        #[source]
+        why: Box<Error>,
     },
     #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
     UnderWay { host: String },

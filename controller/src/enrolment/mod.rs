@@ -233,7 +233,7 @@ impl Adding<'_> {
         if joined.is_err() && !is_known {
             // The failure that is told is the one that comes first.
             let off = variables.set("controller", "");
-            let _ = self.shell.script("taking this controller off", &off, &[AUTHORIZE]).await;
+            let _ = self.shell.take_back("taking this controller off", &off, &[AUTHORIZE]).await;
         }
         joined
     }

@@ -70,6 +70,27 @@ impl Shell {
         self.succeeded(step, output)
     }
 
+    /// Runs a script that takes back what was done, which may be repeated: once more over a login of its own if this one
+    /// breaks. A channel that ends early can take others with it (dropbear 2022.82, openwrt/openwrt#11208), and
+    /// something has ended early when something is taken back.
+    ///
+    /// # Errors
+    /// As [`Shell::script`].
+    pub async fn take_back(
+        &self,
+        step: &'static str,
+        variables: &Variables,
+        body: &[&str],
+    ) -> Result<Vec<u8>, Error> {
+        match self.script(step, variables, body).await {
+            Err(Error::Ssh(_)) => {
+                self.login.end().await;
+                self.script(step, variables, body).await
+            }
+            said => said,
+        }
+    }
+
     /// Runs one command with `input`, and gives what it printed.
     ///
     /// # Errors

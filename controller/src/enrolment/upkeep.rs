@@ -178,10 +178,13 @@ impl Adding<'_> {
     async fn restore(&self, variables: &Variables, cause: HopError) -> HopError {
         say!("hop: {}: the upgrade failed; the old agent is put back", self.name);
         let restored =
-            self.shell.script("putting the old agent back", variables, &[STOP, RESTORE, START]).await;
+            self.shell.take_back("putting the old agent back", variables, &[STOP, RESTORE, START]).await;
         match restored {
             Ok(_) => cause,
-            Err(_) => Error::NotRestored { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into(),
+            Err(why) => {
+                let (cause, why) = (Box::new(cause), Box::new(why));
+                Error::NotRestored { cause, host: self.wish.ssh.host.clone(), why }.into()
+            }
         }
     }
 }

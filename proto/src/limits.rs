@@ -1,5 +1,7 @@
 //! Numbers that both sides must know. Each one bounds memory on the router: what is in flight is held there.
 
+use std::time::Duration;
+
 /// Port on which an agent listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 4670;
 
@@ -32,3 +34,15 @@ pub const MAX_NAME_BYTES: usize = 64;
 
 /// Longest time between TERM and KILL.
 pub const MAX_GRACE_MS: u64 = 60_000;
+
+/// Longest time that a job goes on without its controller: a day.
+pub const MAX_LINGER_MS: u64 = 86_400_000;
+
+/// Bytes in the id of a job.
+pub const MAX_JOB_ID_BYTES: usize = 32;
+
+/// How long a connection may be silent before either side asks the other, and how long the answer may take: a dead link is
+/// noticed within 10 s on both sides. A router whose CPU a program has to itself still answers within seconds.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// See [`KEEPALIVE_INTERVAL`].
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);

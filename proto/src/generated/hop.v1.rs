@@ -41,6 +41,9 @@ pub struct InfoReply {
     /// What the agent ends with a job.
     #[prost(enumeration = "Containment", tag = "15")]
     pub containment: i32,
+    /// Changes with every start of the agent, as long as `boot_id` is the same.
+    #[prost(uint64, tag = "16")]
+    pub instance: u64,
 }
 /// The identity of an executable in the words of its ELF header (elf(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -79,10 +82,11 @@ pub struct Store {
     #[prost(bool, tag = "3")]
     pub executable: bool,
 }
-/// From the controller. The first message is `spec`, and it is the only `spec`.
+/// From the controller. The first message is `spec` or `attach`, and it is the only one of these. When the controller has
+/// the outcome and has written all output, it ends its side of the stream: until then the agent keeps both for it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
-    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8")]
     pub message: ::core::option::Option<run_request::Message>,
 }
 /// Nested message and enum types in `RunRequest`.
@@ -99,6 +103,10 @@ pub mod run_request {
         Signal(super::Signal),
         #[prost(message, tag = "5")]
         OutputAck(super::OutputAck),
+        #[prost(message, tag = "7")]
+        Attach(super::Attach),
+        #[prost(message, tag = "8")]
+        Cancel(super::Cancel),
     }
 }
 /// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then exactly one `outcome`,
@@ -142,7 +150,34 @@ pub struct JobSpec {
     /// The agent sends at most this many bytes of each output beyond what was acknowledged. 1 to 1,048,576.
     #[prost(uint32, tag = "6")]
     pub output_window: u32,
+    /// Names the job on this agent: 1 to 32 digits and lower-case letters. The controller chooses it, at random, so that it
+    /// can attach to a job of which it has not heard yet. Empty: the agent chooses.
+    #[prost(string, tag = "11")]
+    pub job_id: ::prost::alloc::string::String,
+    /// How long the job goes on without a controller, in milliseconds, and how long its outcome is kept. 0: it ends with its
+    /// connection. At most 86,400,000.
+    #[prost(uint64, tag = "12")]
+    pub linger_ms: u64,
+    /// The job goes on without a controller until it ends by itself; its standard input is empty. Its outcome is kept until
+    /// a controller has it, or eight jobs have ended since.
+    #[prost(bool, tag = "13")]
+    pub detached: bool,
 }
+/// Where the controller stands.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Attach {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// The controller has all output before these offsets. Absent: it has none and wants all that is kept, which is what no
+    /// controller has acknowledged.
+    #[prost(uint64, optional, tag = "2")]
+    pub stdout_offset: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    pub stderr_offset: ::core::option::Option<u64>,
+}
+/// The job is to end now, as if its time to linger were over. The controller goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cancel {}
 /// A file, named by what is in it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Blob {
@@ -181,6 +216,14 @@ pub struct Accepted {
     pub job_id: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub needs: ::prost::alloc::vec::Vec<Need>,
+    /// After `attach`: where the next byte of each stream belongs. The controller sends its input from here on, and the
+    /// agent its outputs.
+    #[prost(uint64, tag = "3")]
+    pub stdin_offset: u64,
+    #[prost(uint64, tag = "4")]
+    pub stdout_offset: u64,
+    #[prost(uint64, tag = "5")]
+    pub stderr_offset: u64,
 }
 /// A blob that the agent does not have, or not whole.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -330,6 +373,48 @@ pub struct Usage {
     #[prost(uint64, tag = "4")]
     pub max_rss_bytes: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JobsReply {
+    /// The oldest first.
+    #[prost(message, repeated, tag = "1")]
+    pub jobs: ::prost::alloc::vec::Vec<Job>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Job {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// `JobSpec.name`.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "JobState", tag = "3")]
+    pub state: i32,
+    /// Milliseconds since the job was admitted.
+    #[prost(uint64, tag = "4")]
+    pub age_ms: u64,
+    /// A controller is connected to it.
+    #[prost(bool, tag = "5")]
+    pub attached: bool,
+    /// It is the asking controller's own.
+    #[prost(bool, tag = "6")]
+    pub own: bool,
+    #[prost(bool, tag = "7")]
+    pub detached: bool,
+    /// Bytes of output that no controller has acknowledged.
+    #[prost(uint64, tag = "8")]
+    pub unread: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+    /// Name without SIG.
+    #[prost(string, tag = "2")]
+    pub signal: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KillReply {}
 /// In the details of every gRPC status that the agent itself makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failure {
@@ -447,6 +532,40 @@ impl Cause {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum JobState {
+    Unspecified = 0,
+    /// Its program is on its way.
+    Receiving = 1,
+    Running = 2,
+    /// Its outcome waits for a controller.
+    Ended = 3,
+}
+impl JobState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "JOB_STATE_UNSPECIFIED",
+            Self::Receiving => "JOB_STATE_RECEIVING",
+            Self::Running => "JOB_STATE_RUNNING",
+            Self::Ended => "JOB_STATE_ENDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "JOB_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "JOB_STATE_RECEIVING" => Some(Self::Receiving),
+            "JOB_STATE_RUNNING" => Some(Self::Running),
+            "JOB_STATE_ENDED" => Some(Self::Ended),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum Reason {
     Unspecified = 0,
     /// The program does not fit into the store. In bytes.
@@ -469,6 +588,12 @@ pub enum Reason {
     NotStarted = 9,
     /// The controller's key was taken off the list since it connected.
     NotAuthorized = 10,
+    /// There is no job of this id: it has ended, or the agent was started since.
+    NoSuchJob = 11,
+    /// The job is another controller's.
+    NotYours = 12,
+    /// The job has another stream now.
+    TakenOver = 13,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -488,6 +613,9 @@ impl Reason {
             Self::Stopping => "REASON_STOPPING",
             Self::NotStarted => "REASON_NOT_STARTED",
             Self::NotAuthorized => "REASON_NOT_AUTHORIZED",
+            Self::NoSuchJob => "REASON_NO_SUCH_JOB",
+            Self::NotYours => "REASON_NOT_YOURS",
+            Self::TakenOver => "REASON_TAKEN_OVER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -504,6 +632,9 @@ impl Reason {
             "REASON_STOPPING" => Some(Self::Stopping),
             "REASON_NOT_STARTED" => Some(Self::NotStarted),
             "REASON_NOT_AUTHORIZED" => Some(Self::NotAuthorized),
+            "REASON_NO_SUCH_JOB" => Some(Self::NoSuchJob),
+            "REASON_NOT_YOURS" => Some(Self::NotYours),
+            "REASON_TAKEN_OVER" => Some(Self::TakenOver),
             _ => None,
         }
     }
@@ -608,7 +739,8 @@ pub mod agent_client {
             req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Info"));
             self.inner.unary(req, path, codec).await
         }
-        /// One job, from its specification to its outcome. The stream is the job's lease: when it breaks, the job ends.
+        /// One job, from its specification to its outcome. The first request is `spec`. When the stream breaks, the job goes on
+        /// for `JobSpec.linger_ms`, and is ended unless a controller attaches.
         pub async fn run(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
@@ -629,6 +761,67 @@ pub mod agent_client {
             let mut req = request.into_streaming_request();
             req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Run"));
             self.inner.streaming(req, path, codec).await
+        }
+        /// Comes back to a job, wherever it stands. The first request is `attach`; everything else is as in Run. Capability
+        /// "attach". A job has one controller at a time: an older stream of the same job ends with REASON_TAKEN_OVER.
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunReply>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Attach");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Attach"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// The jobs that there are, those of other controllers included.
+        pub async fn jobs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JobsRequest>,
+        ) -> std::result::Result<tonic::Response<super::JobsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Jobs");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Jobs"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
+        pub async fn kill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::KillReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Kill");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Kill"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }
@@ -657,11 +850,34 @@ pub mod agent_server {
             >
             + std::marker::Send
             + 'static;
-        /// One job, from its specification to its outcome. The stream is the job's lease: when it breaks, the job ends.
+        /// One job, from its specification to its outcome. The first request is `spec`. When the stream breaks, the job goes on
+        /// for `JobSpec.linger_ms`, and is ended unless a controller attaches.
         async fn run(
             &self,
             request: tonic::Request<tonic::Streaming<super::RunRequest>>,
         ) -> std::result::Result<tonic::Response<Self::RunStream>, tonic::Status>;
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RunReply, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Comes back to a job, wherever it stands. The first request is `attach`; everything else is as in Run. Capability
+        /// "attach". A job has one controller at a time: an older stream of the same job ends with REASON_TAKEN_OVER.
+        async fn attach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RunRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+        /// The jobs that there are, those of other controllers included.
+        async fn jobs(
+            &self,
+            request: tonic::Request<super::JobsRequest>,
+        ) -> std::result::Result<tonic::Response<super::JobsReply>, tonic::Status>;
+        /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
+        async fn kill(
+            &self,
+            request: tonic::Request<super::KillRequest>,
+        ) -> std::result::Result<tonic::Response<super::KillReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct AgentServer<T> {
@@ -822,6 +1038,136 @@ pub mod agent_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hop.v1.Agent/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: Agent>(pub Arc<T>);
+                    impl<T: Agent> tonic::server::StreamingService<super::RunRequest>
+                    for AttachSvc<T> {
+                        type Response = super::RunReply;
+                        type ResponseStream = T::AttachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::RunRequest>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hop.v1.Agent/Jobs" => {
+                    #[allow(non_camel_case_types)]
+                    struct JobsSvc<T: Agent>(pub Arc<T>);
+                    impl<T: Agent> tonic::server::UnaryService<super::JobsRequest>
+                    for JobsSvc<T> {
+                        type Response = super::JobsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::JobsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::jobs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = JobsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hop.v1.Agent/Kill" => {
+                    #[allow(non_camel_case_types)]
+                    struct KillSvc<T: Agent>(pub Arc<T>);
+                    impl<T: Agent> tonic::server::UnaryService<super::KillRequest>
+                    for KillSvc<T> {
+                        type Response = super::KillReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::kill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

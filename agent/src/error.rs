@@ -57,6 +57,15 @@ pub enum Error {
     /// The controller's key was taken off the list since it connected.
     #[error("this controller is not authorized any more")]
     NotAuthorized,
+    /// There is no such job, or there is none any more.
+    #[error("there is no job {0} here: it has ended, or the agent was started since")]
+    NoSuchJob(String),
+    /// The job belongs to another controller.
+    #[error("job {0} is another controller's")]
+    NotYours(String),
+    /// The job has a newer connection.
+    #[error("another connection has the job now")]
+    TakenOver,
     /// The agent takes no new job.
     #[error("the agent is stopping")]
     Stopping,

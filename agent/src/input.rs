@@ -59,6 +59,16 @@ impl Queue {
         Ok(())
     }
 
+    /// Offset behind the last byte that came in.
+    pub fn received(&self) -> u64 {
+        self.state().received
+    }
+
+    /// True if nothing more may come in.
+    pub fn has_ended(&self) -> bool {
+        self.state().ended
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,14 +96,7 @@ impl Queue {
 ///
 /// # Errors
 /// The pipe cannot be written for another reason than that the program closed it.
-pub async fn feed<F>(
-    pipe: OwnedFd,
-    queue: Queue,
-    mut acknowledge: impl FnMut(u64, bool) -> F,
-) -> io::Result<()>
-where
-    F: Future<Output = ()>,
-{
+pub async fn feed(pipe: OwnedFd, queue: Queue, mut acknowledge: impl FnMut(u64, bool)) -> io::Result<()> {
     let mut pipe = pipe::Sender::from_owned_fd(pipe)?;
     let mut written = 0;
     loop {
@@ -103,10 +106,10 @@ where
                 Ok(count) => {
                     written += count as u64;
                     queue.written(written);
-                    acknowledge(written, false).await;
+                    acknowledge(written, false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    acknowledge(written, true).await;
+                    acknowledge(written, true);
                     // What is still on its way is taken and dropped, as a pipe would.
                     queue.written(u64::MAX / 2);
                     while !queue.next().await.1 {}
@@ -134,7 +137,7 @@ mod tests {
         let queue = Queue::default();
         queue.push(0, b"one ", false).unwrap();
         queue.push(4, b"two", true).unwrap();
-        feed(writer.into(), queue, |_, _| async {}).await.unwrap();
+        feed(writer.into(), queue, |_, _| {}).await.unwrap();
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "one two");
@@ -147,10 +150,7 @@ mod tests {
         let queue = Queue::default();
         queue.push(0, b"nobody reads this", true).unwrap();
         let mut calls = Vec::new();
-        let acknowledge = |offset, closed| {
-            calls.push((offset, closed));
-            async {}
-        };
+        let acknowledge = |offset, closed| calls.push((offset, closed));
         let fed =
             tokio::time::timeout(std::time::Duration::from_secs(60), feed(writer.into(), queue, acknowledge));
         fed.await.unwrap().unwrap();

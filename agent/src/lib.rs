@@ -6,10 +6,11 @@
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
 //! - [`server`]: listens, authenticates, bounds connections, ends in order.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
-//! - [`job`]: one run of a program, from its admission to its outcome.
+//! - [`jobs`], [`job`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
+//! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
 //! - [`child`], [`family`], [`input`], [`output`]: the program's processes, all of them, and its three pipes.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
-//! - [`error`]: everything that can go wrong, in one type.
+//! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
 //!
 //! What must stay true is in `docs/architecture.md`.
 
@@ -19,17 +20,23 @@ pub mod family;
 pub mod guard;
 pub mod input;
 pub mod job;
+pub mod jobs;
+pub mod link;
 pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod options;
+pub mod outcome;
 pub mod output;
 pub mod pid_file;
 pub mod print;
+pub mod running;
 pub mod self_test;
 pub mod server;
 pub mod service;
 pub mod shelf;
 pub mod store;
 pub mod supervisor;
+pub mod tape;
+pub mod time;
 pub mod tree;

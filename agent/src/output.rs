@@ -1,14 +1,14 @@
-//! One output of the program: from its pipe to the controller, in order, and never more than the window ahead of it.
+//! One output of the program: out of its pipe, in order, and never more than the window ahead of the controller.
 //!
-//! What must stay true: a byte that the program wrote before it ended is sent before the outcome, or the controller said
-//! that nobody reads it. A process that outlives the program with the pipe in its hand delays the outcome by at most
+//! What must stay true: a byte that the program wrote before it ended is read before the outcome is known, or the
+//! controller said that nobody wants it. A process that outlives the program with the pipe in its hand delays the outcome by at most
 //! [`AFTERLIFE`].
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -37,25 +37,22 @@ pub struct Control {
 /// What became of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Bytes sent.
+    /// Bytes read.
     pub bytes: u64,
     /// The pipe was still open when it was given up.
     pub abandoned: bool,
 }
 
-/// Sends what comes out of `pipe` by `send(offset, data)` until its end; `send` is false when nobody listens.
+/// Gives what comes out of `pipe` to `take`, in pieces of at most a chunk, until its end.
 ///
 /// # Errors
 /// The pipe cannot be read.
-pub async fn pump<F>(
+pub async fn pump(
     pipe: OwnedFd,
     window: u64,
     mut control: watch::Receiver<Control>,
-    mut send: impl FnMut(u64, Bytes) -> F,
-) -> io::Result<Summary>
-where
-    F: Future<Output = bool>,
-{
+    mut take: impl FnMut(&[u8]),
+) -> io::Result<Summary> {
     let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let mut buffer = BytesMut::new();
     let mut offset = 0;
@@ -76,6 +73,7 @@ where
         if after_end > MAX_PIPE_BYTES {
             return Ok(Summary { bytes: offset, abandoned: true });
         }
+        buffer.clear();
         buffer.reserve(OUTPUT_CHUNK_BYTES);
         let mut limited = bytes::BufMut::limit(&mut buffer, credit.min(OUTPUT_CHUNK_BYTES));
         let read = tokio::select! {
@@ -89,9 +87,10 @@ where
                 return Ok(Summary { bytes: offset, abandoned: true });
             }
         };
-        if read == 0 || !send(offset, buffer.split().freeze()).await {
+        if read == 0 {
             return Ok(Summary { bytes: offset, abandoned: false });
         }
+        take(&buffer);
         offset += read as u64;
         if now.ended.is_some() {
             after_end += read as u64;
@@ -107,47 +106,40 @@ mod tests {
 
     use super::*;
 
-    type Sent = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
+    type Read = Arc<Mutex<Vec<Vec<u8>>>>;
 
     fn start(
         window: u64,
-    ) -> (io::PipeWriter, watch::Sender<Control>, Sent, tokio::task::JoinHandle<Summary>) {
+    ) -> (io::PipeWriter, watch::Sender<Control>, Read, tokio::task::JoinHandle<Summary>) {
         let (reader, writer) = io::pipe().unwrap();
         let (steer, control) = watch::channel(Control::default());
-        let sent = Sent::default();
-        let log = sent.clone();
+        let read = Read::default();
+        let log = read.clone();
         let task = tokio::spawn(async move {
-            let send = |offset, data: Bytes| {
-                log.lock().unwrap().push((offset, data.to_vec()));
-                async { true }
-            };
-            pump(reader.into(), window, control, send).await.unwrap()
+            let take = |data: &[u8]| log.lock().unwrap().push(data.to_vec());
+            pump(reader.into(), window, control, take).await.unwrap()
         });
-        (writer, steer, sent, task)
+        (writer, steer, read, task)
     }
 
     #[tokio::test]
-    async fn offsets_follow_each_other_and_end_of_file_ends_it() {
-        let (mut writer, _steer, sent, task) = start(1 << 20);
+    async fn all_is_read_in_chunks_and_end_of_file_ends_it() {
+        let (mut writer, _steer, read, task) = start(1 << 20);
         let content: Vec<u8> = (0..40_000u32).map(|i| i as u8).collect();
         writer.write_all(&content).unwrap();
         drop(writer);
         assert_eq!(task.await.unwrap(), Summary { bytes: 40_000, abandoned: false });
-        let mut joined: Vec<u8> = Vec::new();
-        for (offset, data) in sent.lock().unwrap().iter() {
-            assert_eq!(*offset as usize, joined.len());
-            assert!(data.len() <= OUTPUT_CHUNK_BYTES);
-            joined.extend(data);
-        }
-        assert!(joined == content);
+        let read = read.lock().unwrap();
+        assert!(read.iter().all(|piece| piece.len() <= OUTPUT_CHUNK_BYTES));
+        assert!(read.concat() == content);
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_beyond_the_window_until_it_is_acknowledged() {
-        let (mut writer, steer, sent, task) = start(10);
+    async fn nothing_is_read_beyond_the_window_until_it_is_acknowledged() {
+        let (mut writer, steer, read, task) = start(10);
         writer.write_all(&[7; 25]).unwrap();
         drop(writer);
-        let count = || sent.lock().unwrap().iter().map(|(_, data)| data.len()).sum::<usize>();
+        let count = || read.lock().unwrap().concat().len();
         for (acknowledged, expected) in [(0, 10), (4, 14), (14, 24)] {
             steer.send_modify(|control| control.acknowledged = acknowledged);
             // The pump is the only other task: when it is idle, control comes back here.
@@ -162,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_output_that_nobody_reads_is_closed() {
-        let (mut writer, steer, _sent, task) = start(10);
+        let (mut writer, steer, _read, task) = start(10);
         steer.send_modify(|control| control.closed = true);
         task.await.unwrap();
         assert_eq!(writer.write_all(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -170,7 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pipe_that_outlives_the_program_is_given_up_and_reported() {
-        let (mut writer, steer, _sent, task) = start(1 << 20);
+        let (mut writer, steer, _read, task) = start(1 << 20);
         writer.write_all(b"last words").unwrap();
         steer.send_modify(|control| control.ended = Some(Instant::now()));
         assert_eq!(task.await.unwrap(), Summary { bytes: 10, abandoned: true });

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hop_proto::identity::{self, Fingerprint, Identity};
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use hop_proto::tls::{self, Authorized};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,7 +27,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::family::{self, Family};
-use crate::job::{self, Jobs};
+use crate::job;
+use crate::jobs::Jobs;
 use crate::memory;
 use crate::options::Options;
 use crate::pid_file::{self, PidFile};
@@ -60,10 +62,6 @@ const MAX_STREAMS: u32 = 16;
 /// of delay busy at 6 MB/s, faster than such a CPU takes them.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-
-/// How long a connection may be silent before it is asked, and how long the answer may take.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What keeps the agent from serving.
 #[derive(Debug, thiserror::Error)]
@@ -242,7 +240,8 @@ impl Doors {
         let peer = connection.get_ref().1.peer_certificates().and_then(|keys| keys.first());
         let peer = Fingerprint::of(peer.ok_or("the controller has no key")?);
         let authorized = self.authorized.clone();
-        let service = service::new(self.jobs.clone(), Arc::new(move || authorized.is_authorized(&peer)));
+        let is_authorized = Arc::new(move || authorized.is_authorized(&peer));
+        let service = service::new(self.jobs.clone(), peer, is_authorized);
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)

@@ -10,14 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
-    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_WINDOW_BYTES,
-    STDIN_WINDOW_BYTES,
+    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES,
+    MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
 use hop_proto::{failure, v1::outcome::Ending as WireEnding};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -25,19 +25,21 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::child::Ending;
 use crate::error::Error;
 use crate::guard::{self, Shortage};
-use crate::job::{
-    Cause, FromController, Jobs, MAX_JOBS, OUTBOX_MESSAGES, Outcome, OutputStream, Spec, ToController, signal,
-};
+use crate::job::{Spec, signal};
+use crate::jobs::{Jobs, Listed, MAX_JOBS};
+use crate::link::{Connection, FromController, Stage, ToController};
 use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
+use crate::outcome::{Cause, Outcome};
+use crate::tape::OutputStream;
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 1] = ["run"];
+const CAPABILITIES: [&str; 2] = ["run", "attach"];
 
-/// The agent's service over `jobs`, for one connection. `is_authorized` is asked at every call: a key that was taken off
-/// the list since its controller connected starts nothing more.
-pub fn new(jobs: Arc<Jobs>, is_authorized: IsAuthorized) -> AgentServer<Service> {
-    AgentServer::new(Service { jobs, is_authorized }).max_decoding_message_size(MAX_MESSAGE_BYTES)
+/// The agent's service over `jobs`, for one connection of `controller`. `is_authorized` is asked at every call: a key that
+/// was taken off the list since its controller connected starts nothing more.
+pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, is_authorized: IsAuthorized) -> AgentServer<Service> {
+    AgentServer::new(Service { jobs, controller, is_authorized }).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 /// The question whether the controller at the other end of a connection may still use it.
@@ -46,8 +48,12 @@ pub type IsAuthorized = Arc<dyn Fn() -> bool + Send + Sync>;
 /// The calls of `agent.proto`.
 pub struct Service {
     jobs: Arc<Jobs>,
+    controller: Fingerprint,
     is_authorized: IsAuthorized,
 }
+
+/// What the agent says during a job.
+type Replies = Pin<Box<dyn Stream<Item = Result<v1::RunReply, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Agent for Service {
@@ -56,7 +62,7 @@ impl Agent for Service {
         Ok(Response::new(self.describe()?))
     }
 
-    type RunStream = Pin<Box<dyn Stream<Item = Result<v1::RunReply, Status>> + Send>>;
+    type RunStream = Replies;
 
     async fn run(
         &self,
@@ -64,20 +70,45 @@ impl Agent for Service {
     ) -> Result<Response<Self::RunStream>, Status> {
         self.authorize()?;
         let mut messages = request.into_inner();
-        let first = messages.message().await.map_err(transport_error)?;
-        let Some(run_request::Message::Spec(spec)) = first.and_then(|first| first.message) else {
+        let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
             return Err(Error::Protocol("a run begins with its specification").into());
         };
-        let job = self.jobs.admit(read_spec(spec)?)?;
-        tracing::info!(job = job.id(), "job admitted");
-        let (outbox, replies) = mpsc::channel(OUTBOX_MESSAGES);
-        let inbox = messages.map(|message| match message {
-            Ok(message) => read_message(message),
-            Err(status) => Err(transport_error(status)),
-        });
-        tokio::spawn(job.run(inbox, outbox));
-        let replies = ReceiverStream::new(replies).map(|reply| Ok(write_reply(reply?)));
-        Ok(Response::new(Box::pin(replies)))
+        let job = self.jobs.admit(read_spec(spec)?, self.controller)?;
+        tracing::info!(job = job.link().job(), "job admitted");
+        let connection = job.link().connect([None, None])?;
+        tokio::spawn(job.run());
+        Ok(carry(connection, messages))
+    }
+
+    type AttachStream = Replies;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::RunRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        self.authorize()?;
+        let mut messages = request.into_inner();
+        let Some(run_request::Message::Attach(attach)) = first(&mut messages).await? else {
+            return Err(Error::Protocol("to attach begins with saying to which job").into());
+        };
+        let link = self.jobs.find(&attach.job_id, self.controller)?;
+        let connection = link.connect([attach.stdout_offset, attach.stderr_offset])?;
+        tracing::info!(job = attach.job_id, "controller attached");
+        Ok(carry(connection, messages))
+    }
+
+    async fn jobs(&self, _: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
+        self.authorize()?;
+        let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
+        Ok(Response::new(v1::JobsReply { jobs }))
+    }
+
+    async fn kill(&self, request: Request<v1::KillRequest>) -> Result<Response<v1::KillReply>, Status> {
+        self.authorize()?;
+        let v1::KillRequest { job_id, signal: name } = request.into_inner();
+        let signal = signal(&name)?;
+        self.jobs.find(&job_id, self.controller)?.signal(signal).await;
+        Ok(Response::new(v1::KillReply {}))
     }
 }
 
@@ -89,7 +120,7 @@ impl Service {
     fn describe(&self) -> Result<v1::InfoReply, Error> {
         let machine = Machine::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
-        let store = self.jobs.store();
+        let store = &self.jobs.store;
         Ok(v1::InfoReply {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
@@ -110,17 +141,32 @@ impl Service {
                 free: store.free()?,
                 executable: store.is_executable()?,
             }),
-            launcher: self.jobs.launcher().iter().map(|word| word.as_bytes().to_vec()).collect(),
+            launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
             max_jobs: MAX_JOBS,
-            containment: if self.jobs.contains_everything() {
+            containment: if self.jobs.family.finds_everything() {
                 v1::Containment::Descendants
             } else {
                 v1::Containment::Group
             }
             .into(),
+            instance: self.jobs.instance(),
         })
     }
+}
+
+async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
+    Ok(messages.message().await.map_err(transport_error)?.and_then(|first| first.message))
+}
+
+/// Lets a connection carry what both sides say.
+fn carry(connection: Connection, messages: Streaming<v1::RunRequest>) -> Response<Replies> {
+    let messages = messages.map(|message| match message {
+        Ok(message) => read_message(message),
+        Err(status) => Err(transport_error(status)),
+    });
+    let replies = ReceiverStream::new(connection.carry(messages));
+    Response::new(Box::pin(replies.map(write_reply)))
 }
 
 /// What tonic says of a message that did not arrive.
@@ -150,8 +196,16 @@ fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if limits.grace_ms > MAX_GRACE_MS {
         return Err(Error::Protocol("the grace is longer than a minute"));
     }
+    let is_id = |id: &str| id.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
+    if spec.job_id.len() > MAX_JOB_ID_BYTES || !is_id(&spec.job_id) {
+        return Err(Error::Protocol("the id of a job is at most 32 digits and lower-case letters"));
+    }
+    if spec.linger_ms > MAX_LINGER_MS {
+        return Err(Error::Protocol("a job lingers for a day at most"));
+    }
     let args = spec.args.into_iter().map(read_os_string).collect::<Result<_, _>>()?;
     Ok(Spec {
+        id: (!spec.job_id.is_empty()).then_some(spec.job_id),
         name: spec.name.into(),
         digest,
         size: program.size,
@@ -160,6 +214,7 @@ fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
         idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
+        linger: (!spec.detached).then(|| Duration::from_millis(spec.linger_ms)),
         output_window: spec.output_window.into(),
     })
 }
@@ -199,20 +254,26 @@ fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
             };
             FromController::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
         }
+        Some(run_request::Message::Release(v1::Release {})) => FromController::Release,
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
+        Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("it is attached already")),
         None => return Err(Error::Protocol("a message that this agent does not know")),
     })
 }
 
-fn write_reply(reply: ToController) -> v1::RunReply {
+fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
     let message = match reply {
-        ToController::Accepted { job, needs } => run_reply::Message::Accepted(v1::Accepted {
-            job_id: job,
-            needs: needs
-                .map(|(digest, offset)| v1::Need { sha256: digest.to_vec(), offset })
-                .into_iter()
-                .collect(),
-        }),
+        ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr] } => {
+            let need =
+                |(digest, offset): (crate::store::Digest, u64)| v1::Need { sha256: digest.to_vec(), offset };
+            run_reply::Message::Accepted(v1::Accepted {
+                job_id: job,
+                needs: needs.map(need).into_iter().collect(),
+                stdin_offset: stdin,
+                stdout_offset: stdout,
+                stderr_offset: stderr,
+            })
+        }
         ToController::Started => {
             run_reply::Message::Started(v1::Started { stdin_window: STDIN_WINDOW_BYTES })
         }
@@ -226,25 +287,51 @@ fn write_reply(reply: ToController) -> v1::RunReply {
         ToController::StdinAck { offset, closed } => {
             run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
         }
-        ToController::Outcome(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
+        ToController::Last(last) => match &*last {
+            Ok(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
+            Err(error) => return Err(error.into()),
+        },
+        ToController::TakenOver => return Err(Error::TakenOver.into()),
     };
-    v1::RunReply { message: Some(message) }
+    Ok(v1::RunReply { message: Some(message) })
 }
 
-fn write_outcome(outcome: Outcome) -> v1::Outcome {
+fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {
+    let state = match listed.stage {
+        Stage::Admitted | Stage::Receiving(..) => v1::JobState::Receiving,
+        Stage::Complete | Stage::Running => v1::JobState::Running,
+        Stage::Ended => v1::JobState::Ended,
+    };
+    v1::Job {
+        job_id: listed.job,
+        name: listed.name.to_string_lossy().into_owned(),
+        state: state.into(),
+        age_ms: milliseconds(listed.age),
+        attached: listed.is_attached,
+        own: listed.owner == asking,
+        detached: listed.is_detached,
+        unread: listed.unread,
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn write_outcome(outcome: &Outcome) -> v1::Outcome {
     let ran = match outcome {
         Outcome::Ran(ran) => ran,
         Outcome::NotExecuted(reason) => {
             return v1::Outcome {
-                ending: Some(WireEnding::NotExecuted(v1::NotExecuted { reason })),
+                ending: Some(WireEnding::NotExecuted(v1::NotExecuted { reason: reason.clone() })),
                 cause: v1::Cause::Program.into(),
                 ..v1::Outcome::default()
             };
         }
     };
     let cause = match ran.cause {
-        // A controller that is gone does not hear it; should it listen after all, nobody but the job ended the job.
-        Cause::Program | Cause::ControllerGone => v1::Cause::Program,
+        Cause::Program => v1::Cause::Program,
+        Cause::ControllerGone => v1::Cause::Abandoned,
         Cause::Timeout => v1::Cause::Timeout,
         Cause::IdleTimeout => v1::Cause::IdleTimeout,
         Cause::Memory(_) => v1::Cause::Memory,
@@ -256,12 +343,11 @@ fn write_outcome(outcome: Outcome) -> v1::Outcome {
         }
         _ => None,
     };
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     v1::Outcome {
-        ending: Some(match ran.ending {
-            Ending::Exited(code) => WireEnding::ExitCode(code),
+        ending: Some(match &ran.ending {
+            Ending::Exited(code) => WireEnding::ExitCode(*code),
             Ending::Signaled { name, core_dumped } => {
-                WireEnding::Signaled(v1::Signaled { name, core_dumped })
+                WireEnding::Signaled(v1::Signaled { name: name.clone(), core_dumped: *core_dumped })
             }
         }),
         cause: cause.into(),
@@ -281,7 +367,13 @@ fn write_outcome(outcome: Outcome) -> v1::Outcome {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let (code, reason, needed, available) = match &error {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Status {
+    fn from(error: &Error) -> Self {
+        let (code, reason, needed, available) = match error {
             Error::NoSpace { needed, available, .. } => {
                 (Code::ResourceExhausted, Reason::NoSpace, *needed, *available)
             }
@@ -297,6 +389,9 @@ impl From<Error> for Status {
             Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
             Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
             Error::NotAuthorized => (Code::PermissionDenied, Reason::NotAuthorized, 0, 0),
+            Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),
+            Error::NotYours(_) => (Code::PermissionDenied, Reason::NotYours, 0, 0),
+            Error::TakenOver => (Code::Aborted, Reason::TakenOver, 0, 0),
             Error::Stopping => (Code::Unavailable, Reason::Stopping, 0, 0),
             Error::Gone => (Code::Cancelled, Reason::Unspecified, 0, 0),
         };
@@ -321,7 +416,10 @@ mod tests {
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 12] = [
+        let broken: [fn(&mut v1::JobSpec); 15] = [
+            |spec| spec.job_id = "../../etc".into(),
+            |spec| spec.job_id = "7".repeat(33),
+            |spec| spec.linger_ms = MAX_LINGER_MS + 1,
             |spec| spec.program = None,
             |spec| spec.program.as_mut().unwrap().size = 0,
             |spec| spec.program.as_mut().unwrap().sha256.truncate(31),

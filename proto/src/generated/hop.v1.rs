@@ -82,8 +82,8 @@ pub struct Store {
     #[prost(bool, tag = "3")]
     pub executable: bool,
 }
-/// From the controller. The first message is `spec` or `attach`, and it is the only one of these. When the controller has
-/// the outcome and has written all output, it ends its side of the stream: until then the agent keeps both for it.
+/// From the controller. The first message is `spec` or `attach`, and it is the only one of these. A controller that ends its
+/// side of the stream leaves, as one does whose connection breaks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
     #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8")]
@@ -106,7 +106,7 @@ pub mod run_request {
         #[prost(message, tag = "7")]
         Attach(super::Attach),
         #[prost(message, tag = "8")]
-        Cancel(super::Cancel),
+        Release(super::Release),
     }
 }
 /// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then exactly one `outcome`,
@@ -175,9 +175,10 @@ pub struct Attach {
     #[prost(uint64, optional, tag = "3")]
     pub stderr_offset: ::core::option::Option<u64>,
 }
-/// The job is to end now, as if its time to linger were over. The controller goes.
+/// The controller wants nothing more of the job. One that has not ended yet ends now, as if its time to linger were over; of
+/// one that has, the agent keeps the outcome and the output until this is said or that time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Cancel {}
+pub struct Release {}
 /// A file, named by what is in it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Blob {
@@ -501,6 +502,8 @@ pub enum Cause {
     IdleTimeout = 4,
     /// The router was about to run out of memory, and this job held most of it.
     Memory = 5,
+    /// No controller was there for longer than `JobSpec.linger_ms`.
+    Abandoned = 6,
 }
 impl Cause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -515,6 +518,7 @@ impl Cause {
             Self::AgentStopped => "CAUSE_AGENT_STOPPED",
             Self::IdleTimeout => "CAUSE_IDLE_TIMEOUT",
             Self::Memory => "CAUSE_MEMORY",
+            Self::Abandoned => "CAUSE_ABANDONED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -526,6 +530,7 @@ impl Cause {
             "CAUSE_AGENT_STOPPED" => Some(Self::AgentStopped),
             "CAUSE_IDLE_TIMEOUT" => Some(Self::IdleTimeout),
             "CAUSE_MEMORY" => Some(Self::Memory),
+            "CAUSE_ABANDONED" => Some(Self::Abandoned),
             _ => None,
         }
     }

@@ -1,0 +1,216 @@
+//! All jobs of this agent: which there are, who comes in, and what they share.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hop_proto::identity::Fingerprint;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::family::Family;
+use crate::guard::Guard;
+use crate::job::{Job, Program, Spec};
+use crate::link::{Link, Stage, Tenure};
+use crate::machine;
+use crate::shelf::{GivenUp, Shelf};
+use crate::store::Store;
+
+/// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
+/// bounds what a mistake costs on a larger one.
+pub const MAX_JOBS: u32 = 8;
+
+/// Jobs that have ended and whose outcome nobody has fetched. Each one keeps its unread output, at most two windows.
+const MAX_ENDED: usize = 8;
+
+/// All jobs of this agent, and what they share.
+pub struct Jobs {
+    /// The files of programs.
+    pub store: Arc<Store>,
+    /// Where programs are kept across reboots.
+    pub shelf: Option<Arc<Shelf>>,
+    /// All processes.
+    pub family: Arc<Family>,
+    /// Who watches the memory.
+    pub guard: Arc<Guard>,
+    /// Where the jobs' directories are.
+    pub directory: PathBuf,
+    /// Words in front of every program.
+    pub launcher: Vec<OsString>,
+    places: Arc<Semaphore>,
+    entries: Mutex<VecDeque<Entry>>,
+    instance: u64,
+    stopping: watch::Sender<bool>,
+}
+
+/// A job that there is, its program or at least its outcome. The oldest is first.
+struct Entry {
+    name: OsString,
+    admitted: Instant,
+    link: Arc<Link>,
+}
+
+/// A job, as it is shown to those who ask.
+pub struct Listed {
+    /// Its id.
+    pub job: String,
+    /// What its program is called.
+    pub name: OsString,
+    /// How far it is.
+    pub stage: Stage,
+    /// Since its admission.
+    pub age: Duration,
+    /// A controller is connected to it.
+    pub is_attached: bool,
+    /// It goes on without a controller until it ends.
+    pub is_detached: bool,
+    /// Whose it is.
+    pub owner: Fingerprint,
+    /// Bytes of output that nobody has acknowledged.
+    pub unread: u64,
+}
+
+impl Jobs {
+    /// Keeps the jobs' directories in `directory`, which must be an empty directory on the file system of `store`.
+    pub fn new(
+        store: Arc<Store>,
+        shelf: Option<Arc<Shelf>>,
+        family: Arc<Family>,
+        directory: PathBuf,
+        launcher: Vec<OsString>,
+    ) -> Self {
+        Self {
+            store,
+            shelf,
+            family,
+            guard: Arc::default(),
+            directory,
+            launcher,
+            places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
+            entries: Mutex::default(),
+            instance: machine::uptime_ms(),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Distinguishes this start of the agent from the ones before it, since the router booted.
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Jobs that hold a place now.
+    pub fn running(&self) -> u32 {
+        MAX_JOBS - self.places.available_permits() as u32
+    }
+
+    /// Decides whether a job may come in, before anything of it is received. Its link is there from now on, until
+    /// [`Jobs::forget`].
+    ///
+    /// # Errors
+    /// The reason why not, with figures.
+    pub fn admit(self: &Arc<Self>, spec: Spec, owner: Fingerprint) -> Result<Job, Error> {
+        if *self.stopping.borrow() {
+            return Err(Error::Stopping);
+        }
+        let place =
+            self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyJobs { limit: MAX_JOBS })?;
+        let id = match &spec.id {
+            Some(id) if self.entries().iter().any(|entry| entry.link.job() == id) => {
+                return Err(Error::Protocol("there is a job of this id already"));
+            }
+            Some(id) => id.clone(),
+            None => random_id()?,
+        };
+        if !self.store.is_executable()? {
+            return Err(Error::NotExecutable(self.store.directory().to_owned()));
+        }
+        let program = match self.store.get(&spec.digest) {
+            Some(blob) => Program::Here(blob),
+            None => Program::OnItsWay(Box::new(self.store.upload(spec.digest, spec.size)?)),
+        };
+        let (link, heard) = Link::new(id, Tenure { owner, linger: spec.linger });
+        let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
+        self.entries().push_back(entry);
+        Ok(Job::new(self.clone(), link, heard, spec, program, place))
+    }
+
+    /// The link to a job of this controller's.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchJob`], [`Error::NotYours`].
+    pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Link>, Error> {
+        let entries = self.entries();
+        let link = entries.iter().map(|entry| &entry.link).find(|link| link.job() == id);
+        let link = link.ok_or_else(|| Error::NoSuchJob(id.to_owned()))?;
+        if link.tenure().owner != controller {
+            return Err(Error::NotYours(id.to_owned()));
+        }
+        Ok(link.clone())
+    }
+
+    /// What there is, the oldest first.
+    pub fn list(&self) -> Vec<Listed> {
+        let listed = |entry: &Entry| Listed {
+            job: entry.link.job().to_owned(),
+            name: entry.name.clone(),
+            stage: entry.link.stage(),
+            age: entry.admitted.elapsed(),
+            is_attached: entry.link.is_attached(),
+            is_detached: entry.link.tenure().linger.is_none(),
+            owner: entry.link.tenure().owner,
+            unread: entry.link.unread(),
+        };
+        self.entries().iter().map(listed).collect()
+    }
+
+    /// A job has ended: of all that have, only the latest are kept for their controllers.
+    pub fn bound_ended(&self) {
+        let entries = self.entries();
+        let ended = entries.iter().filter(|entry| entry.link.stage() == Stage::Ended);
+        for entry in ended.rev().skip(MAX_ENDED) {
+            entry.link.release();
+        }
+    }
+
+    /// Nothing of a job is left.
+    pub fn forget(&self, link: &Arc<Link>) {
+        self.entries().retain(|entry| !Arc::ptr_eq(&entry.link, link));
+    }
+
+    /// Ends all jobs, and waits until they are gone. New ones are refused from now on.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        // The semaphore is never closed; all places free means that no job is left.
+        let _ = self.places.acquire_many(MAX_JOBS).await;
+        if let Some(shelf) = &self.shelf {
+            shelf.idle().await;
+        }
+    }
+
+    /// True from the moment when the agent is stopping.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// For another thread: whether the agent is stopping.
+    pub fn is_stopping(&self) -> GivenUp {
+        let stopping = self.stopping.subscribe();
+        Box::new(move || *stopping.borrow())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        // Nothing panics while it holds the entries; in the agent a panic aborts anyway.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sixteen digits that no other job has.
+fn random_id() -> Result<String, Error> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Protocol("no random numbers for an id"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,664 @@
+//! What stands between a job and its controller, whichever connection carries it.
+//!
+//! A job does not talk to a connection: it tells its [`Link`] how it stands, and a [`Connection`] tells the controller
+//! whatever that one has not heard yet. So a controller that comes back hears the rest, and a job does not notice that it
+//! was away. What must stay true: a job has one connection at a time, the newest; nothing is lost between two of them; and
+//! a job whose controller stays away for longer than its linger time is abandoned.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hop_proto::identity::Fingerprint;
+use rustix::process::Signal;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::{Stream, StreamExt};
+
+use crate::error::Error;
+use crate::input;
+use crate::outcome::Outcome;
+use crate::output::Control;
+use crate::store::Digest;
+use crate::tape::{OutputStream, Tape};
+use crate::time::at;
+
+/// Messages on their way to a controller, of at most one output chunk each.
+const OUTBOX_MESSAGES: usize = 8;
+
+/// Messages on their way to the job. One that is not heard holds the connection back, by HTTP/2's own means.
+const INBOX_MESSAGES: usize = 1;
+
+/// What a controller says during a job.
+#[derive(Debug)]
+pub enum FromController {
+    /// A piece of the program.
+    Chunk {
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+    },
+    /// A piece of standard input.
+    Stdin {
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+        /// Nothing follows.
+        end: bool,
+    },
+    /// A signal for the process group.
+    Signal(Signal),
+    /// How far an output was passed on.
+    Acknowledge {
+        /// Which output.
+        stream: OutputStream,
+        /// Everything before this is done.
+        offset: u64,
+        /// Nobody reads it any more.
+        closed: bool,
+    },
+    /// It wants nothing more of the job.
+    Release,
+}
+
+/// What a job says to its controller.
+#[derive(Debug)]
+pub enum ToController {
+    /// There is room.
+    Accepted {
+        /// The job's name.
+        job: String,
+        /// The blob to send, and from where on; `None` if the agent has it.
+        needs: Option<(Digest, u64)>,
+        /// Where standard input goes on.
+        stdin: u64,
+        /// Where the outputs go on.
+        outputs: [u64; 2],
+    },
+    /// The program runs.
+    Started,
+    /// A piece of output.
+    Output {
+        /// Which output.
+        stream: OutputStream,
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+    },
+    /// How far the program read.
+    StdinAck {
+        /// Everything before this is in its pipe.
+        offset: u64,
+        /// It reads no more.
+        closed: bool,
+    },
+    /// The last message.
+    Last(Last),
+    /// Another connection has the job now.
+    TakenOver,
+}
+
+/// How it all ended, for however many connections ask.
+pub type Last = Arc<Result<Outcome, Error>>;
+
+/// What reaches the job itself.
+#[derive(Debug)]
+pub enum Heard {
+    /// A piece of the program.
+    Chunk {
+        /// Where it belongs.
+        offset: u64,
+        /// What it is.
+        data: Bytes,
+    },
+    /// A signal for the process group.
+    Signal(Signal),
+    /// The controller broke a rule, and cannot be believed any more.
+    Fault(Error),
+}
+
+/// Where it reaches the job.
+pub type Inbox = mpsc::Receiver<Heard>;
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is looked for on the shelf.
+    Admitted,
+    /// This blob is received, and this much of it is here.
+    Receiving(Digest, u64),
+    /// The program is complete.
+    Complete,
+    /// The program runs.
+    Running,
+    /// The outcome is known.
+    Ended,
+}
+
+/// Who a job belongs to, and how long it does without them.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    /// The controller's key.
+    pub owner: Fingerprint,
+    /// How long it may be away; `None` for ever.
+    pub linger: Option<Duration>,
+}
+
+/// A job's end of whatever connects it to its controller.
+pub struct Link {
+    job: String,
+    tenure: Tenure,
+    state: watch::Sender<State>,
+    presence: watch::Sender<Presence>,
+    stdin: input::Queue,
+    outputs: [watch::Sender<Control>; 2],
+    inbox: mpsc::Sender<Heard>,
+}
+
+/// What a controller can hear.
+struct State {
+    stage: Stage,
+    /// Whose turn it is: the number of the newest connection.
+    connection: u64,
+    has_started: bool,
+    tape: Tape,
+    /// How much of its input the program has taken.
+    stdin: u64,
+    stdin_closed: bool,
+    last: Option<Last>,
+}
+
+/// Whether a controller is there.
+#[derive(Clone, Copy, Debug)]
+struct Presence {
+    /// Since when there is none.
+    left: Option<Instant>,
+    /// Nobody wants the job, or what is left of it, any more.
+    is_released: bool,
+}
+
+impl Link {
+    /// A link to the controller that asks for the job and will connect, and what will reach the job.
+    pub fn new(job: String, tenure: Tenure) -> (Arc<Self>, Inbox) {
+        let (inbox, heard) = mpsc::channel(INBOX_MESSAGES);
+        let state = State {
+            stage: Stage::Admitted,
+            connection: 0,
+            has_started: false,
+            tape: Tape::default(),
+            stdin: 0,
+            stdin_closed: false,
+            last: None,
+        };
+        let presence = Presence { left: None, is_released: false };
+        let link = Self {
+            job,
+            tenure,
+            state: watch::Sender::new(state),
+            presence: watch::Sender::new(presence),
+            stdin: input::Queue::default(),
+            outputs: Default::default(),
+            inbox,
+        };
+        (Arc::new(link), heard)
+    }
+
+    /// The job's name.
+    pub fn job(&self) -> &str {
+        &self.job
+    }
+
+    /// Whose job it is.
+    pub fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
+    /// How far the job is.
+    pub fn stage(&self) -> Stage {
+        self.state.borrow().stage
+    }
+
+    /// True if a controller is connected.
+    pub fn is_attached(&self) -> bool {
+        self.presence.borrow().left.is_none()
+    }
+
+    /// Bytes of output that nobody has acknowledged.
+    pub fn unread(&self) -> u64 {
+        self.state.borrow().tape.len()
+    }
+
+    // ---------------------------------------------------------------------------------------------- the job's side
+
+    /// Says how far the job is.
+    pub fn set_stage(&self, stage: Stage) {
+        self.state.send_modify(|state| {
+            state.stage = stage;
+            state.has_started |= stage == Stage::Running;
+        });
+    }
+
+    /// Takes what was read from an output.
+    pub fn write(&self, stream: OutputStream, data: &[u8]) {
+        self.state.send_modify(|state| state.tape.append(stream, data));
+    }
+
+    /// Says how much of its input the program has taken, and whether it takes no more.
+    pub fn take_stdin(&self, offset: u64, closed: bool) {
+        self.state.send_modify(|state| {
+            state.stdin = offset;
+            state.stdin_closed |= closed;
+        });
+    }
+
+    /// What the controller has sent for the program to read.
+    pub fn stdin(&self) -> &input::Queue {
+        &self.stdin
+    }
+
+    /// How an output is steered.
+    pub fn output(&self, stream: OutputStream) -> &watch::Sender<Control> {
+        &self.outputs[stream as usize]
+    }
+
+    /// Says how it all ended. Nothing may be written after this.
+    pub fn end(&self, last: Result<Outcome, Error>) {
+        self.state.send_modify(|state| {
+            state.stage = Stage::Ended;
+            state.last = Some(Arc::new(last));
+        });
+    }
+
+    /// Waits until no controller will come for the job, or what is left of it, any more. Cancel safe.
+    pub async fn abandoned(&self) {
+        let mut changes = self.presence.subscribe();
+        loop {
+            let presence = *changes.borrow_and_update();
+            if presence.is_released {
+                return;
+            }
+            tokio::select! {
+                () = at(self.gone_for_good(presence)) => return,
+                // This link holds the other end.
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    /// True if no controller will come for the job any more.
+    pub fn is_abandoned(&self) -> bool {
+        let presence = *self.presence.borrow();
+        presence.is_released || self.gone_for_good(presence).is_some_and(|then| then <= Instant::now())
+    }
+
+    /// When an absence has lasted too long.
+    fn gone_for_good(&self, presence: Presence) -> Option<Instant> {
+        presence.left?.checked_add(self.tenure.linger?)
+    }
+
+    // --------------------------------------------------------------------------------------- the controller's side
+
+    /// Nobody wants the job any more, as if its controller had been away for too long.
+    pub fn release(&self) {
+        self.presence.send_modify(|presence| presence.is_released = true);
+    }
+
+    /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
+    pub async fn signal(&self, signal: Signal) {
+        // Fails if the job has ended, as a signal to a process would.
+        let _ = self.inbox.send(Heard::Signal(signal)).await;
+    }
+
+    /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
+    /// without such an offset, all that is kept.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] for an offset before what was acknowledged, or behind what was written.
+    pub fn connect(self: &Arc<Self>, had: [Option<u64>; 2]) -> Result<Connection, Error> {
+        let state = self.state.borrow();
+        let mut outputs = [0; 2];
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            let (start, end) = (state.tape.start(stream), state.tape.end(stream));
+            let offset = had[stream as usize].unwrap_or(start);
+            if !(start..=end).contains(&offset) {
+                return Err(Error::Protocol("output from an offset at which there is none"));
+            }
+            outputs[stream as usize] = offset;
+        }
+        drop(state);
+        let mut number = 0;
+        self.state.send_modify(|state| {
+            state.connection += 1;
+            number = state.connection;
+        });
+        self.presence.send_modify(|presence| presence.left = None);
+        let changes = self.state.subscribe();
+        Ok(Connection { link: self.clone(), number, changes, outputs, told: Told::default() })
+    }
+
+    /// The connection with this number is gone.
+    fn disconnect(&self, number: u64) {
+        if self.state.borrow().connection == number {
+            self.presence.send_modify(|presence| presence.left = Some(Instant::now()));
+        }
+    }
+
+    /// Takes a message to where it belongs.
+    async fn hear(&self, message: FromController) -> Result<(), Error> {
+        let can_hear_more = self.state.borrow().has_started || self.stage() == Stage::Ended;
+        match message {
+            FromController::Stdin { .. } | FromController::Acknowledge { .. } if !can_hear_more => {
+                return Err(Error::Protocol("the program has not started yet"));
+            }
+            FromController::Stdin { offset, data, end } => self.stdin.push(offset, &data, end)?,
+            FromController::Acknowledge { stream, offset, closed } => {
+                self.acknowledge(stream, offset, closed);
+            }
+            FromController::Chunk { offset, data } => self.tell_job(Heard::Chunk { offset, data }).await,
+            FromController::Signal(signal) => self.signal(signal).await,
+            FromController::Release => self.release(),
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
+        self.state.send_if_modified(|state| {
+            state.tape.acknowledge(stream, offset);
+            // There is less to tell, so nobody need look.
+            false
+        });
+        self.output(stream).send_modify(|control| {
+            control.acknowledged = control.acknowledged.max(offset);
+            control.closed |= closed;
+        });
+    }
+
+    async fn tell_job(&self, heard: Heard) {
+        // Fails if the job has ended: then there is nothing more to say.
+        let _ = self.inbox.send(heard).await;
+    }
+}
+
+/// One connection of a controller to its job.
+pub struct Connection {
+    link: Arc<Link>,
+    number: u64,
+    changes: watch::Receiver<State>,
+    /// Where the outputs go on.
+    outputs: [u64; 2],
+    told: Told,
+}
+
+/// What the controller has heard by this connection.
+#[derive(Default)]
+struct Told {
+    accepted: bool,
+    started: bool,
+    /// How much of its input the program has taken, and whether it takes no more.
+    stdin: Option<(u64, bool)>,
+    last: bool,
+}
+
+impl Connection {
+    /// Carries `messages` to the job, and what the job says to the receiver that this gives, until there is nothing more to
+    /// say or the connection is gone.
+    pub fn carry(
+        self,
+        messages: impl Stream<Item = Result<FromController, Error>> + Unpin + Send + 'static,
+    ) -> mpsc::Receiver<ToController> {
+        let (outbox, replies) = mpsc::channel(OUTBOX_MESSAGES);
+        let (link, number) = (self.link.clone(), self.number);
+        tokio::spawn(listen(link, number, messages));
+        tokio::spawn(self.tell(outbox));
+        replies
+    }
+
+    async fn tell(mut self, outbox: mpsc::Sender<ToController>) {
+        loop {
+            let message = tokio::select! {
+                message = self.next() => message,
+                () = outbox.closed() => return self.link.disconnect(self.number),
+            };
+            let is_last = matches!(message, ToController::Last(_) | ToController::TakenOver);
+            if outbox.send(message).await.is_err() {
+                return self.link.disconnect(self.number);
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// The next thing that the controller has not heard. Cancel safe.
+    async fn next(&mut self) -> ToController {
+        loop {
+            let message = self.unheard();
+            if let Some(message) = message {
+                return message;
+            }
+            // The link holds the other end.
+            let _ = self.changes.changed().await;
+        }
+    }
+
+    fn unheard(&mut self) -> Option<ToController> {
+        let state = self.changes.borrow_and_update();
+        if state.connection != self.number {
+            return Some(ToController::TakenOver);
+        }
+        if !self.told.accepted && state.stage != Stage::Admitted {
+            // An error says by itself that there was nothing to accept.
+            let has_failed = state.last.as_ref().is_some_and(|last| last.is_err());
+            self.told.accepted = true;
+            if !has_failed {
+                let needs = match state.stage {
+                    Stage::Receiving(digest, received) => Some((digest, received)),
+                    _ => None,
+                };
+                let (job, stdin) = (self.link.job.clone(), self.link.stdin.received());
+                return Some(ToController::Accepted { job, needs, stdin, outputs: self.outputs });
+            }
+        }
+        if !self.told.started && state.has_started {
+            self.told.started = true;
+            return Some(ToController::Started);
+        }
+        // Whoever comes back may be somebody else, who does not know that the input has ended.
+        let has_ended = self.number > 1 && self.link.stdin.has_ended();
+        let stdin = (state.stdin, state.stdin_closed || has_ended);
+        if self.told.started && self.told.stdin.unwrap_or_default() != stdin {
+            self.told.stdin = Some(stdin);
+            return Some(ToController::StdinAck { offset: stdin.0, closed: stdin.1 });
+        }
+        if let Some((stream, offset, data)) = state.tape.next(self.outputs) {
+            self.outputs[stream as usize] = offset + data.len() as u64;
+            return Some(ToController::Output { stream, offset, data });
+        }
+        let last = state.last.clone().filter(|_| !self.told.last)?;
+        self.told.last = true;
+        Some(ToController::Last(last))
+    }
+}
+
+/// Hears a controller out: until it has said everything, or is gone, or breaks a rule.
+async fn listen(
+    link: Arc<Link>,
+    number: u64,
+    mut messages: impl Stream<Item = Result<FromController, Error>> + Unpin,
+) {
+    let fault = loop {
+        let message = messages.next().await;
+        if link.state.borrow().connection != number {
+            // What an older connection still brings is not said any more.
+            return;
+        }
+        let heard = match message {
+            Some(Ok(message)) => link.hear(message).await,
+            Some(Err(error)) => Err(error),
+            None => Err(Error::Gone),
+        };
+        match heard {
+            Ok(()) => {}
+            Err(Error::Gone) => return link.disconnect(number),
+            Err(error) => break error,
+        }
+    };
+    link.tell_job(Heard::Fault(fault)).await;
+    // It hears what it did wrong, and then nothing more of it counts.
+    link.disconnect(number);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio_stream::wrappers::ReceiverStream;
+
+    use super::OutputStream::{Stderr, Stdout};
+    use super::*;
+    use crate::child::{Ending, Usage};
+    use crate::family::Orphans;
+    use crate::outcome::{Cause, Ran};
+    use crate::output::Summary;
+
+    const LINGER: Duration = Duration::from_secs(60);
+
+    type Say = mpsc::Sender<Result<FromController, Error>>;
+
+    fn link() -> (Arc<Link>, Inbox) {
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        Link::new("7".into(), Tenure { owner, linger: Some(LINGER) })
+    }
+
+    fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, mpsc::Receiver<ToController>) {
+        let (say, messages) = mpsc::channel(8);
+        (say, link.connect(had).unwrap().carry(ReceiverStream::new(messages)))
+    }
+
+    fn exited() -> Outcome {
+        let nothing = Summary { bytes: 0, abandoned: false };
+        Outcome::Ran(Ran {
+            ending: Ending::Exited(0),
+            cause: Cause::Program,
+            usage: Usage::default(),
+            wall: Duration::ZERO,
+            stdout: nothing,
+            stderr: nothing,
+            orphans: Orphans::default(),
+        })
+    }
+
+    async fn output(replies: &mut mpsc::Receiver<ToController>) -> (OutputStream, u64, Bytes) {
+        loop {
+            match replies.recv().await.unwrap() {
+                ToController::Output { stream, offset, data } => return (stream, offset, data),
+                ToController::Accepted { .. } | ToController::Started => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Lets all other tasks do what they can.
+    async fn settle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_comes_back_hears_the_rest_once_and_then_the_outcome() {
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        let (say, mut replies) = attach(&link, [None, None]);
+        link.write(Stdout, b"one ");
+        assert_eq!(output(&mut replies).await, (Stdout, 0, Bytes::from_static(b"one ")));
+        drop((say, replies));
+        settle().await;
+        assert!(!link.is_attached());
+        link.write(Stdout, b"two");
+        link.write(Stderr, b"oops");
+        link.end(Ok(exited()));
+        let (_say, mut replies) = attach(&link, [Some(4), Some(0)]);
+        let Some(ToController::Accepted { outputs: [4, 0], needs: None, .. }) = replies.recv().await else {
+            panic!("where it goes on comes first");
+        };
+        assert_eq!(output(&mut replies).await, (Stdout, 4, Bytes::from_static(b"two")));
+        assert_eq!(output(&mut replies).await, (Stderr, 0, Bytes::from_static(b"oops")));
+        assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_ok()));
+        assert!(replies.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_offset_at_which_nothing_is_kept_is_refused() {
+        let (link, _heard) = link();
+        link.write(Stdout, b"hello");
+        link.acknowledge(Stdout, 3, false);
+        for (had, is_kept) in [(2, false), (3, true), (5, true), (6, false)] {
+            assert_eq!(link.connect([Some(had), None]).is_ok(), is_kept, "{had}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_connection_takes_over() {
+        let (link, mut heard) = link();
+        link.set_stage(Stage::Running);
+        let (old, mut old_replies) = attach(&link, [None, None]);
+        let (new, _new_replies) = attach(&link, [None, None]);
+        loop {
+            match old_replies.recv().await {
+                Some(ToController::TakenOver) => break,
+                Some(_) => {}
+                None => panic!("it was not told"),
+            }
+        }
+        old.send(Ok(FromController::Signal(Signal::TERM))).await.unwrap();
+        new.send(Ok(FromController::Signal(Signal::INT))).await.unwrap();
+        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
+        drop((old, old_replies));
+        settle().await;
+        assert!(link.is_attached(), "the end of the old one is not the end of the new one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_is_abandoned_when_its_controller_stays_away() {
+        let (link, _heard) = link();
+        let (say, replies) = attach(&link, [None, None]);
+        assert!(tokio::time::timeout(10 * LINGER, link.abandoned()).await.is_err(), "it is there");
+        drop((say, replies));
+        settle().await;
+        assert!(tokio::time::timeout(LINGER / 2, link.abandoned()).await.is_err());
+        let (say, replies) = attach(&link, [None, None]);
+        assert!(tokio::time::timeout(LINGER, link.abandoned()).await.is_err(), "it is back");
+        drop((say, replies));
+        let left = Instant::now();
+        link.abandoned().await;
+        assert!(left.elapsed() >= LINGER && link.is_abandoned());
+    }
+
+    #[tokio::test]
+    async fn a_job_that_is_released_is_abandoned_at_once() {
+        let (link, _heard) = link();
+        let (say, _replies) = attach(&link, [None, None]);
+        say.send(Ok(FromController::Release)).await.unwrap();
+        link.abandoned().await;
+        assert!(link.is_abandoned());
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_back_learns_that_the_input_has_ended() {
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        let (say, replies) = attach(&link, [None, None]);
+        say.send(Ok(FromController::Stdin { offset: 0, data: Bytes::from_static(b"in"), end: true }))
+            .await
+            .unwrap();
+        settle().await;
+        drop((say, replies));
+        let (_say, mut replies) = attach(&link, [None, None]);
+        assert!(matches!(replies.recv().await, Some(ToController::Accepted { stdin: 2, .. })));
+        assert!(matches!(replies.recv().await, Some(ToController::Started)));
+        assert!(matches!(replies.recv().await, Some(ToController::StdinAck { closed: true, .. })));
+    }
+}

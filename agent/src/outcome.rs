@@ -1,0 +1,53 @@
+//! How a job ended.
+
+use std::time::Duration;
+
+use crate::child::{Ending, Usage};
+use crate::family::Orphans;
+use crate::guard::Shortage;
+use crate::output::Summary;
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The program ran.
+    Ran(Ran),
+    /// The kernel refused to execute it.
+    NotExecuted(String),
+}
+
+/// How a program that ran ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code or signal.
+    pub ending: Ending,
+    /// Who ended it.
+    pub cause: Cause,
+    /// What it used.
+    pub usage: Usage,
+    /// From its start to its end.
+    pub wall: Duration,
+    /// What it wrote to standard output.
+    pub stdout: Summary,
+    /// What it wrote to standard error.
+    pub stderr: Summary,
+    /// What it had left behind.
+    pub orphans: Orphans,
+}
+
+/// Who ended a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It did, or a signal that somebody sent.
+    Program,
+    /// Its time was over.
+    Timeout,
+    /// It was silent for too long.
+    IdleTimeout,
+    /// It held most of the memory when that ran out.
+    Memory(Shortage),
+    /// The agent is stopping.
+    AgentStopped,
+    /// Its controller was away for too long, or did not want it any more.
+    ControllerGone,
+}

@@ -1,0 +1,224 @@
+//! A program that runs, and whoever has a say in when it ends.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::child::{Child, Ending, Pipes};
+use crate::error::Error;
+use crate::family::Family;
+use crate::guard::{Shortage, Ward};
+use crate::input;
+use crate::job::Spec;
+use crate::jobs::Jobs;
+use crate::link::{Heard, Inbox, Link, Stage};
+use crate::outcome::{Cause, Ran};
+use crate::output::{self, Summary};
+use crate::tape::OutputStream;
+use crate::time::at;
+
+/// Longest time between TERM and KILL when the agent itself is stopped: procd kills it after 5 s.
+const STOPPING_GRACE: Duration = Duration::from_secs(3);
+
+/// A program that runs.
+pub struct Running {
+    child: Child,
+    started: Instant,
+    timeout_at: Option<Instant>,
+    idle_timeout: Option<Duration>,
+    /// When it wrote last.
+    wrote: watch::Sender<Instant>,
+    grace: Duration,
+    window: u64,
+    family: Arc<Family>,
+    ward: Ward,
+    /// Why the job is being ended, and when the KILL is due that follows the TERM.
+    ending: Option<(Cause, Option<Instant>)>,
+    /// What the controller did wrong, to be told when the program is gone.
+    fault: Option<Error>,
+    link: Arc<Link>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// A program that has just started.
+    pub fn new(child: Child, spec: &Spec, link: Arc<Link>, jobs: &Jobs, directory: &Path) -> Self {
+        let started = Instant::now();
+        let ward = jobs.guard.watch(child.id() as i32, directory.to_owned());
+        Self {
+            child,
+            started,
+            timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
+            idle_timeout: spec.idle_timeout,
+            wrote: watch::Sender::new(started),
+            family: jobs.family.clone(),
+            ward,
+            grace: spec.grace,
+            window: spec.output_window,
+            ending: None,
+            fault: None,
+            link,
+            stopping: jobs.stopping(),
+        }
+    }
+
+    /// Sees the program through to its end.
+    ///
+    /// # Errors
+    /// The controller broke a rule.
+    pub async fn see_through(mut self, pipes: Pipes, inbox: &mut Inbox) -> Result<Ran, Error> {
+        let stdout = self.pump(pipes.stdout, OutputStream::Stdout);
+        let stderr = self.pump(pipes.stderr, OutputStream::Stderr);
+        if self.link.tenure().linger.is_none() {
+            self.link.stdin().push(0, b"", true)?;
+        }
+        let feed = self.feed(pipes.stdin);
+        self.link.set_stage(Stage::Running);
+        self.until_ended(inbox).await;
+
+        let ended = Instant::now();
+        let wall = ended - self.started;
+        feed.abort();
+        let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
+        let orphans = self.family.end_orphans(Some(self.child.id())).await;
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            self.link.output(stream).send_modify(|control| {
+                control.ended = Some(ended);
+                // What is left is at most what its pipe holds. To wait for a controller with it would keep the program's
+                // place and files for as long as that one is away.
+                control.acknowledged = u64::MAX;
+            });
+        }
+        let (stdout, stderr) = (summary(stdout).await, summary(stderr).await);
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let cause = self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| *cause);
+        Ok(Ran { ending, cause, usage, wall, stdout, stderr, orphans })
+    }
+
+    /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
+    fn whose_doing(&self, ending: &Ending) -> Cause {
+        let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
+        if is_killed && self.ward.kernel_was_first() {
+            return Cause::Memory(Shortage { available: 0, held: 0 });
+        }
+        Cause::Program
+    }
+
+    /// Returns when the program has ended, whoever ended it.
+    async fn until_ended(&mut self, inbox: &mut Inbox) {
+        let mut is_stopping = false;
+        let mut wrote = self.wrote.subscribe();
+        let link = self.link.clone();
+        loop {
+            let is_ending = self.ending.is_some();
+            let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
+            tokio::select! {
+                () = self.child.ended() => return,
+                // The link holds the other end.
+                Some(heard) = inbox.recv() => self.hear(heard),
+                () = link.abandoned(), if !is_ending => self.end(Cause::ControllerGone, self.grace),
+                () = is_set(&mut self.stopping), if !is_stopping => {
+                    is_stopping = true;
+                    self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
+                }
+                () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
+                () = silence(&mut wrote, self.idle_timeout), if !is_ending => {
+                    self.end(Cause::IdleTimeout, self.grace);
+                }
+                // At once: there is nothing left for a grace.
+                shortage = self.ward.must_end(), if !is_ending => {
+                    self.end(Cause::Memory(shortage), Duration::ZERO);
+                }
+                () = at(kill_at) => {
+                    self.child.signal(Signal::KILL);
+                    self.ending = self.ending.take().map(|(cause, _)| (cause, None));
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Signal(signal) => self.child.signal(signal),
+            Heard::Chunk { .. } => self.fail(Error::Protocol("the program is complete")),
+            Heard::Fault(error) => self.fail(error),
+        }
+    }
+
+    /// The controller broke a rule, and cannot be believed any more: the program goes at once.
+    fn fail(&mut self, error: Error) {
+        self.fault.get_or_insert(error);
+        self.end(Cause::ControllerGone, Duration::ZERO);
+    }
+
+    /// Begins to end the program: TERM now, and KILL after the grace. A job that is being ended already keeps its cause,
+    /// and the earlier KILL.
+    fn end(&mut self, cause: Cause, grace: Duration) {
+        let kill_at = Instant::now() + grace;
+        match &mut self.ending {
+            None => {
+                if !grace.is_zero() {
+                    self.child.signal(Signal::TERM);
+                }
+                self.ending = Some((cause, Some(kill_at)));
+            }
+            Some((_, Some(planned))) => *planned = kill_at.min(*planned),
+            Some((_, None)) => {}
+        }
+    }
+
+    fn pump(&self, pipe: OwnedFd, stream: OutputStream) -> Pump {
+        let (link, wrote) = (self.link.clone(), self.wrote.clone());
+        tokio::spawn(output::pump(pipe, self.window, link.output(stream).subscribe(), move |data| {
+            wrote.send_replace(Instant::now());
+            link.write(stream, data);
+        }))
+    }
+
+    fn feed(&self, pipe: OwnedFd) -> tokio::task::JoinHandle<io::Result<()>> {
+        let link = self.link.clone();
+        let queue = link.stdin().clone();
+        tokio::spawn(input::feed(pipe, queue, move |offset, closed| link.take_stdin(offset, closed)))
+    }
+}
+
+/// A task that carries one output.
+type Pump = tokio::task::JoinHandle<io::Result<Summary>>;
+
+/// What a pump came to. One that failed has lost its pipe: what was still in it is reported as abandoned.
+async fn summary(pump: Pump) -> Summary {
+    match pump.await {
+        Ok(Ok(summary)) => summary,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot read an output of the program");
+            Summary { bytes: 0, abandoned: true }
+        }
+        Err(_) => Summary { bytes: 0, abandoned: true },
+    }
+}
+
+/// Waits until the agent is stopping. `Jobs` outlives its jobs, so the flag cannot go away unset.
+pub async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+/// Waits until nothing was written for so long, or for ever.
+async fn silence(wrote: &mut watch::Receiver<Instant>, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        let until = wrote.borrow_and_update().checked_add(limit);
+        tokio::select! {
+            () = at(until) => return,
+            // The job holds the other end.
+            _ = wrote.changed() => {}
+        }
+    }
+}

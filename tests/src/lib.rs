@@ -2,6 +2,7 @@
 //!
 //! - [`Stage`]: where the agent runs: on this machine, or on a whole virtual router.
 //! - [`VirtualRouter`]: an agent of a test's own, on a stage, and a home in which it is enrolled.
+//! - [`Cable`]: what is between `hop` and a router, to be cut.
 //! - [`Machine`], [`Shell`]: a whole virtual router, and a login to it.
 //! - [`Hop`], [`Running`], [`Ran`]: `hop`, as a user calls it.
 //! - [`fixture`], [`build_go`], [`dist`]: programs.
@@ -12,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on panics, and says where")]
 
+mod cable;
 mod controller;
 mod machine;
 mod process;
@@ -21,6 +23,7 @@ mod shell;
 
 use std::time::Duration;
 
+pub use cable::Cable;
 pub use controller::{Hop, Ran, Running};
 pub use machine::Machine;
 pub use process::{Process, wait_until};

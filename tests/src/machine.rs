@@ -134,15 +134,19 @@ impl Seat {
         free[index] = false;
         drop(free);
         let seat = Self(index);
-        SHARED[index].get_or_init(|| {
-            let machine = Machine::boot(profile);
-            let agent = if machine.goarch() == "mips" { "hopd-mips" } else { "hopd-mipsel" };
-            let shell = machine.log_in();
-            shell.put("/tmp/hopd".as_ref(), &fs::read(dist(agent)).unwrap());
-            shell.sh("chmod 755 /tmp/hopd");
-            machine
-        });
+        if SHARED[index].get().is_none() {
+            SHARED[index].get_or_init(|| Machine::boot(profile));
+            seat.equip();
+        }
         seat
+    }
+
+    /// Puts an agent to start on the machine, which has been booted.
+    pub(crate) fn equip(&self) {
+        let agent = if self.machine().goarch() == "mips" { "hopd-mips" } else { "hopd-mipsel" };
+        let shell = self.machine().log_in();
+        shell.put("/tmp/hopd".as_ref(), &fs::read(dist(agent)).unwrap());
+        shell.sh("chmod 755 /tmp/hopd");
     }
 
     /// The machine.

@@ -49,7 +49,14 @@ enum Ground {
     /// In the test's directory.
     Here,
     /// In a directory of its own on a machine.
-    There { seat: Seat, shell: Box<Shell>, directory: PathBuf, pid: String, port: u16 },
+    There {
+        seat: Seat,
+        shell: Box<Shell>,
+        directory: PathBuf,
+        pid: String,
+        /// The port of this machine that leads to the agent, and its own.
+        ports: [u16; 2],
+    },
 }
 
 impl VirtualRouter {
@@ -85,22 +92,9 @@ impl VirtualRouter {
             words.push(path("ram").into());
         }
         words.push(dist("hopd-host").into());
-        words.extend(["--listen", "127.0.0.1:0"].map(OsString::from));
-        for (flag, name) in [("--dir", "ram"), ("--key", "key"), ("--authorized", "authorized")] {
-            words.extend([flag.into(), path(name).into()]);
-        }
-        words
-            .extend(options.quota.into_iter().flat_map(|quota| ["--quota".into(), quota.to_string().into()]));
-        let mut agent = Command::new(&words[0])
-            .args(&words[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(path("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let line = Lines::of(agent.stdout.take().unwrap()).next();
-        let (address, fingerprint) =
-            ready(&line).unwrap_or_else(|| panic!("it said {:?}", fs::read_to_string(path("log"))));
+        let quota = options.quota.map(|quota| ["--quota".into(), quota.to_string().into()]);
+        words.extend(quota.into_iter().flatten());
+        let (agent, address, fingerprint) = launch_here(directory.path(), &words, "127.0.0.1:0");
         Self { stage: Stage::Host, directory, ground: Ground::Here, agent, address, fingerprint }
     }
 
@@ -114,25 +108,53 @@ impl VirtualRouter {
         let shell = Box::new(seat.machine().log_in());
         let there = Path::new("/tmp").join(directory.path().file_name().unwrap());
         let place = word(&there);
-        let mount = options
-            .tmpfs
-            .map(|mount| format!("mkdir ram && mount -t tmpfs -o mode=0700,{mount} none ram || exit 1"));
-        let quota = options.quota.map(|quota| format!("--quota {quota}"));
-        let script = format!(
-            "umask 077; mkdir {place} && cd {place} && cat >authorized || exit 1; {}
-            echo $$; exec /tmp/hopd --listen 0.0.0.0:0 --dir {place}/ram --key {place}/key \
-            --authorized {place}/authorized {} 2>log",
-            mount.unwrap_or_default(),
-            quota.unwrap_or_default()
-        );
-        let mut ssh = shell.start(&script).write(authorized.as_bytes());
-        let (pid, line) = (ssh.line().trim().to_owned(), ssh.line());
-        let said = || shell.run(&format!("cat {place}/log")).stdout().to_owned();
-        let (address, fingerprint) = ready(&line).unwrap_or_else(|| panic!("it said {:?}", said()));
-        let port = seat.machine().forward(address.rsplit_once(':').unwrap().1.parse().unwrap());
-        let ground = Ground::There { seat, shell, directory: there, pid, port };
-        let address = format!("127.0.0.1:{port}");
-        Self { stage, directory, ground, agent: ssh.into_process(), address, fingerprint }
+        shell.sh(&format!("umask 077; mkdir {place}"));
+        shell.put(&there.join("authorized"), authorized.as_bytes());
+        if let Some(mount) = options.tmpfs {
+            shell.sh(&format!("cd {place} && mkdir ram && mount -t tmpfs -o mode=0700,{mount} none ram"));
+        }
+        let quota = options.quota.map(|quota| format!("--quota {quota}")).unwrap_or_default();
+        let (agent, pid, guest, fingerprint) = launch_there(&shell, &there, 0, &quota);
+        let ports = [seat.machine().forward(guest), guest];
+        let ground = Ground::There { seat, shell, directory: there, pid, ports };
+        let address = format!("127.0.0.1:{}", ports[0]);
+        Self { stage, directory, ground, agent, address, fingerprint }
+    }
+
+    /// Starts the agent again, which has ended: the usual one, with its key, where it was.
+    pub fn restart_agent(&mut self) {
+        wait(&mut self.agent);
+        let fingerprint;
+        match &mut self.ground {
+            Ground::Here => {
+                let words = [dist("hopd-host").into()];
+                (self.agent, _, fingerprint) = launch_here(self.directory.path(), &words, &self.address);
+            }
+            Ground::There { shell, directory, pid, ports, .. } => {
+                (self.agent, *pid, _, fingerprint) = launch_there(shell, directory, ports[1], "");
+            }
+        }
+        assert_eq!(fingerprint, self.fingerprint, "it has its key");
+    }
+
+    /// Pulls the plug of a whole virtual router, and puts it in again; then starts an agent with the same key.
+    pub fn power_cycle(&mut self) {
+        let Ground::There { seat, shell, directory, .. } = &mut self.ground else {
+            panic!("this machine stays on");
+        };
+        let machine = seat.machine();
+        let keep = format!("cd {} && tail -c 99999 authorized", word(directory));
+        let authorized = shell.sh(&keep);
+        let key = shell.run(&format!("cat {}", word(&directory.join("key")))).stdout;
+        machine.machine().reset().unwrap();
+        seat.equip();
+        **shell = machine.log_in();
+        shell.sh(&format!("umask 077; mkdir {}", word(directory)));
+        shell.put(&directory.join("authorized"), authorized.as_bytes());
+        shell.put(&directory.join("key"), &key);
+        // Its ssh does not know yet that it is gone.
+        let _ = self.agent.kill();
+        self.restart_agent();
     }
 
     /// Writes an entry into the inventory of the home.
@@ -302,11 +324,11 @@ impl Drop for VirtualRouter {
         if thread::panicking() {
             eprintln!("--- log of the agent\n{}", self.log());
         }
-        if let Ground::There { seat, shell, directory, pid, port } = &self.ground {
+        if let Ground::There { seat, shell, directory, pid, ports } = &self.ground {
             let place = word(directory);
             // It may have ended already, and most have nothing mounted.
             shell.run(&format!("kill -9 {pid}; umount {place}/ram; rm -rf {place}"));
-            seat.machine().unforward(*port);
+            seat.machine().unforward(ports[0]);
         }
         // As above.
         let _ = self.agent.kill();
@@ -332,6 +354,36 @@ impl Watched<'_> {
             }
         }
     }
+}
+
+/// Starts an agent by these words, which say nothing of where its files are: the process, its address, who it is.
+fn launch_here(directory: &Path, words: &[OsString], listen: &str) -> (Child, String, Fingerprint) {
+    let path = |name: &str| directory.join(name);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args(["--listen", listen]);
+    for (flag, name) in [("--dir", "ram"), ("--key", "key"), ("--authorized", "authorized")] {
+        command.arg(flag).arg(path(name));
+    }
+    let log = fs::File::create(path("log")).unwrap();
+    let mut agent = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    let line = Lines::of(agent.stdout.take().unwrap()).next();
+    let (address, fingerprint) =
+        ready(&line).unwrap_or_else(|| panic!("it said {:?}", fs::read_to_string(path("log"))));
+    (agent, address, fingerprint)
+}
+
+/// Starts an agent on a router: the ssh in which it runs, its number, its port, who it is.
+fn launch_there(shell: &Shell, there: &Path, port: u16, more: &str) -> (Child, String, u16, Fingerprint) {
+    let place = word(there);
+    let mut ssh = shell.start(&format!(
+        "umask 077; cd {place} && echo $$; exec /tmp/hopd --listen 0.0.0.0:{port} --dir {place}/ram \
+        --key {place}/key --authorized {place}/authorized {more} 2>log"
+    ));
+    let (pid, line) = (ssh.line().trim().to_owned(), ssh.line());
+    let said = || shell.run(&format!("cat {place}/log")).stdout().to_owned();
+    let (address, fingerprint) = ready(&line).unwrap_or_else(|| panic!("it said {:?}", said()));
+    let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    (ssh.into_process(), pid, port, fingerprint)
 }
 
 /// The address and the key in the line by which an agent says that it listens.

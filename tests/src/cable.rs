@@ -1,0 +1,182 @@
+//! The cable between `hop` and a router, which a test can cut.
+//!
+//! A cut cable loses nothing that was sent: as TCP sends again what was not acknowledged, it arrives when the cable is whole
+//! again. Neither end is told.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+
+use crate::PATIENCE;
+
+/// A cable from a port of this machine to a router.
+pub struct Cable {
+    address: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: String,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    is_cut: bool,
+    /// The test is over.
+    is_gone: bool,
+    /// Bytes that went to the router.
+    sent: u64,
+    /// Cuts itself when this much was sent.
+    cut_at: Option<u64>,
+    /// Both ends of every connection.
+    connections: Vec<TcpStream>,
+}
+
+impl Cable {
+    /// A whole cable to `target`.
+    pub fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (state, changed) = Default::default();
+        let shared = Arc::new(Shared { target: target.to_owned(), state, changed });
+        let accepting = shared.clone();
+        thread::spawn(move || accepting.accept(&listener));
+        Self { address, shared }
+    }
+
+    /// Where it begins.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Cuts it.
+    pub fn cut(&self) {
+        self.shared.state().is_cut = true;
+    }
+
+    /// Cuts it when `bytes` have gone to the router from now on.
+    pub fn cut_after(&self, bytes: u64) {
+        let mut state = self.shared.state();
+        state.cut_at = Some(state.sent + bytes);
+    }
+
+    /// Waits until it was cut.
+    pub fn wait_until_cut(&self) {
+        let state = self.shared.state();
+        let (state, _) =
+            self.shared.changed.wait_timeout_while(state, PATIENCE, |state| !state.is_cut).unwrap();
+        assert!(state.is_cut, "so much is sent");
+    }
+
+    /// Makes it whole again.
+    pub fn mend(&self) {
+        let mut state = self.shared.state();
+        state.is_cut = false;
+        state.cut_at = None;
+        self.shared.changed.notify_all();
+    }
+
+    /// Breaks all connections, which both ends see, and is whole again for new ones.
+    pub fn reset(&self) {
+        let mut state = self.shared.state();
+        for connection in state.connections.drain(..) {
+            // It may have ended by itself.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+        state.is_cut = false;
+        state.cut_at = None;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.reset();
+        self.shared.state().is_gone = true;
+        self.shared.changed.notify_all();
+        // So that whoever accepts looks.
+        let _ = TcpStream::connect(&self.address);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Waits until the cable is whole; gives an error when the test is over.
+    fn whole(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.changed.wait_while(self.state(), |state| state.is_cut && !state.is_gone).unwrap();
+        if state.is_gone { Err(io::ErrorKind::Interrupted.into()) } else { Ok(state) }
+    }
+
+    fn accept(self: Arc<Self>, listener: &TcpListener) {
+        while let Ok((near, _)) = listener.accept() {
+            if self.state().is_gone {
+                return;
+            }
+            let shared = self.clone();
+            thread::spawn(move || shared.connect(near));
+        }
+    }
+
+    fn connect(self: Arc<Self>, near: TcpStream) {
+        let connected = self.whole().and_then(|_whole| TcpStream::connect(&self.target));
+        // A router that does not answer shows as a connection that closes.
+        let Ok(far) = connected else { return };
+        near.set_nodelay(true).unwrap();
+        far.set_nodelay(true).unwrap();
+        let ends = [&near, &far].map(|end| end.try_clone().unwrap());
+        self.state().connections.extend(ends);
+        let (shared, from_near, to_far) =
+            (self.clone(), near.try_clone().unwrap(), far.try_clone().unwrap());
+        thread::spawn(move || shared.carry(from_near, to_far, true));
+        thread::spawn(move || self.carry(far, near, false));
+    }
+
+    fn carry(&self, mut from: TcpStream, mut to: TcpStream, is_to_router: bool) {
+        let mut buffer = [0; 16 * 1024];
+        // Whatever ends the one end, ends the other.
+        let _ = self.carry_all(&mut from, &mut to, &mut buffer, is_to_router);
+        let _ = to.shutdown(Shutdown::Write);
+    }
+
+    fn carry_all(
+        &self,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        buffer: &mut [u8],
+        is_to_router: bool,
+    ) -> io::Result<()> {
+        loop {
+            let count = from.read(buffer)?;
+            let mut data = &buffer[..count];
+            while !data.is_empty() {
+                let mut state = self.whole()?;
+                let mut now = data.len();
+                if is_to_router {
+                    if let Some(cut_at) = state.cut_at {
+                        now = now.min(usize::try_from(cut_at - state.sent).unwrap());
+                        if state.sent + now as u64 == cut_at {
+                            state.is_cut = true;
+                            state.cut_at = None;
+                            self.changed.notify_all();
+                        }
+                    }
+                    state.sent += now as u64;
+                }
+                drop(state);
+                to.write_all(&data[..now])?;
+                data = &data[now..];
+            }
+            if count == 0 {
+                // An end is noticed as late as everything else.
+                drop(self.whole()?);
+                return Ok(());
+            }
+        }
+    }
+}

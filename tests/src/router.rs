@@ -143,22 +143,39 @@ impl VirtualRouter {
             panic!("this machine stays on");
         };
         let machine = seat.machine();
-        let keep = format!("cd {} && tail -c 99999 authorized", word(directory));
-        let authorized = shell.sh(&keep);
-        let key = shell.run(&format!("cat {}", word(&directory.join("key")))).stdout;
+        let [key, authorized] = ["key", "authorized"].map(|name| {
+            let path = directory.join(name);
+            let content = shell.run(&format!("cat {}", word(&path))).stdout;
+            (path, content)
+        });
         machine.machine().reset().unwrap();
         seat.equip();
         **shell = machine.log_in();
         shell.sh(&format!("umask 077; mkdir {}", word(directory)));
-        shell.put(&directory.join("authorized"), authorized.as_bytes());
-        shell.put(&directory.join("key"), &key);
+        for (path, content) in [key, authorized] {
+            shell.put(&path, &content);
+        }
         // Its ssh does not know yet that it is gone.
         let _ = self.agent.kill();
         self.restart_agent();
     }
 
+    /// Where it is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
     /// Writes an entry into the inventory of the home.
     pub fn enrol(&self, name: &str, address: &str, fingerprint: Fingerprint) {
+        self.enrol_in(&self.home(), name, address, fingerprint);
+    }
+
+    /// Lets another home know this router, as `router`.
+    pub fn enrol_for(&self, home: &Home) {
+        self.enrol_in(home, "router", &self.address, self.fingerprint);
+    }
+
+    fn enrol_in(&self, home: &Home, name: &str, address: &str, fingerprint: Fingerprint) {
         let entry = Entry {
             address: address.into(),
             fingerprint,
@@ -166,7 +183,7 @@ impl VirtualRouter {
             enrolment: None,
             process: None,
         };
-        Inventory::new(&self.home()).put(&Router { name: name.into(), entry }).unwrap();
+        Inventory::new(home).put(&Router { name: name.into(), entry }).unwrap();
     }
 
     /// The home in which this router is enrolled.
@@ -268,6 +285,23 @@ impl VirtualRouter {
     /// Asks the agent until it has no job.
     pub fn wait_until_idle(&self) {
         wait_until("the job ends", || self.info()["jobs"] == 0);
+    }
+
+    /// Asks the agent until it keeps nothing of a job, not even how it ended.
+    pub fn wait_until_forgotten(&self) {
+        wait_until("the job is forgotten", || {
+            let ran = self.hop().args(["ps", "-r", "router", "--json"]).run();
+            assert_eq!(ran.code, 0, "{}", ran.stderr());
+            serde_json::from_slice::<Value>(&ran.stdout).unwrap() == Value::Array(Vec::new())
+        });
+    }
+
+    /// A login to a whole virtual router.
+    pub fn shell(&self) -> &Shell {
+        match &self.ground {
+            Ground::Here => panic!("there is no login to this machine"),
+            Ground::There { shell, .. } => shell,
+        }
     }
 
     /// What `hop info --json` says.

@@ -1,0 +1,217 @@
+//! What can happen to a job.
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use hop_tests::{Cable, Hop, Options, Ran, Running, Stage, VirtualRouter};
+use rustix::process::Signal;
+
+use super::phase::Phase;
+
+/// How long a cable is cut that is whole again afterwards.
+const CUT: Duration = Duration::from_secs(5);
+
+/// Where a tmpfs of an agent is full: it has room for one program.
+const TMPFS: &str = "size=6m";
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nothing arrives for five seconds.
+    CableCut,
+    /// Nothing arrives any more.
+    CableCutForGood,
+    /// The connection is reset, by a firewall that was loaded anew.
+    ConnectionReset,
+    /// The agent is killed, and started again.
+    AgentKilled,
+    /// The agent is told to end, and started again.
+    AgentTerminated,
+    /// `hop` is killed.
+    ControllerKilled,
+    /// The router has no power for a moment.
+    PowerPulled,
+    /// The agent's file system is full.
+    TmpfsFull,
+    /// Another program eats all memory.
+    MemoryFull,
+    /// The clock is set back to 1970.
+    ClockJumps,
+    /// Another controller tries to have the job.
+    SecondController,
+}
+
+/// How a job may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As if nothing had happened.
+    Whole,
+    /// Hop fails, and says this among other things.
+    Fails(&'static str),
+    /// One or the other, depending on what was sent already.
+    Either(&'static str),
+    /// There is nobody any more to tell.
+    Killed,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::CableCut,
+        Self::CableCutForGood,
+        Self::ConnectionReset,
+        Self::AgentKilled,
+        Self::AgentTerminated,
+        Self::ControllerKilled,
+        Self::PowerPulled,
+        Self::TmpfsFull,
+        Self::MemoryFull,
+        Self::ClockJumps,
+        Self::SecondController,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CableCut => "cable_cut_for_5_s",
+            Self::CableCutForGood => "cable_cut_for_good",
+            Self::ConnectionReset => "connection_reset",
+            Self::AgentKilled => "agent_killed",
+            Self::AgentTerminated => "agent_terminated",
+            Self::ControllerKilled => "controller_killed",
+            Self::PowerPulled => "power_pulled",
+            Self::TmpfsFull => "tmpfs_full",
+            Self::MemoryFull => "memory_full",
+            Self::ClockJumps => "clock_jumps_to_1970",
+            Self::SecondController => "second_controller",
+        }
+    }
+
+    /// The router to which it happens.
+    pub fn router(self, stage: Stage) -> VirtualRouter {
+        let tmpfs = (self == Self::TmpfsFull).then_some(TMPFS);
+        VirtualRouter::start_with(stage, &Options { tmpfs, ..Options::default() })
+    }
+
+    /// How long `hop` comes back: long enough for what is over some time, and short where it is not.
+    pub fn linger(self) -> &'static str {
+        match self {
+            Self::CableCutForGood | Self::ControllerKilled => "2s",
+            _ => "1m",
+        }
+    }
+
+    /// How long `hop` waits for an answer.
+    pub fn connect_timeout(self) -> &'static str {
+        if self == Self::CableCutForGood { "2s" } else { "1m" }
+    }
+
+    /// Lets it happen now. What is a moment is over then, and the cable is whole.
+    pub fn happen(self, router: &mut VirtualRouter, cable: &Cable, running: &Running) {
+        match self {
+            Self::CableCut => {
+                cable.cut();
+                thread::sleep(CUT);
+            }
+            Self::CableCutForGood => return cable.cut(),
+            Self::ConnectionReset => return cable.reset(),
+            Self::AgentKilled | Self::AgentTerminated => {
+                let signal = if self == Self::AgentKilled { Signal::KILL } else { Signal::TERM };
+                router.signal_agent(signal);
+                router.restart_agent();
+            }
+            Self::ControllerKilled => running.signal(Signal::KILL),
+            Self::PowerPulled => router.power_cycle(),
+            Self::TmpfsFull => {
+                let fill = router.ram().join("fill");
+                // It ends when there is no room any more, and that is what it is for.
+                router.shell().run(&format!("cat /dev/zero >{}", fill.display()));
+            }
+            Self::MemoryFull => {
+                let ran = router.exec("eat-memory").run();
+                assert_eq!(ran.code, 137, "{}", ran.stderr());
+                assert!(ran.stderr().contains("running out of memory"), "{}", ran.stderr());
+            }
+            Self::ClockJumps => {
+                router.shell().sh("date +%s >/tmp/now && date -s '1970-01-01 00:00:10'");
+            }
+            Self::SecondController => interfere(router),
+        }
+        cable.mend();
+    }
+
+    /// Puts right what a user would have to put right.
+    pub fn mend(self, router: &VirtualRouter) {
+        match self {
+            Self::TmpfsFull => drop(router.shell().sh(&format!("rm {}", router.ram().join("fill").display()))),
+            Self::ClockJumps => drop(router.shell().sh("date -s @$(cat /tmp/now); rm /tmp/now")),
+            _ => {}
+        }
+    }
+
+    /// How the job must end.
+    pub fn end(self, phase: Phase) -> End {
+        let connects = phase == Phase::Handshake;
+        match self {
+            Self::CableCut | Self::MemoryFull | Self::ClockJumps | Self::SecondController => End::Whole,
+            Self::CableCutForGood if connects => End::Fails("did not answer within 2s"),
+            Self::CableCutForGood => End::Fails("was lost"),
+            // Whoever has nothing to lose is told at once.
+            Self::ConnectionReset | Self::AgentKilled | Self::PowerPulled if connects => End::Fails(""),
+            Self::ConnectionReset => End::Whole,
+            Self::AgentKilled => End::Fails("was started anew"),
+            Self::AgentTerminated => match phase {
+                // It does not wait for a handshake that has only begun.
+                Phase::Handshake => End::Fails(""),
+                Phase::Upload | Phase::Start => End::Fails("the agent is stopping"),
+                _ => End::Fails("hopd was stopped on the router and ended the program"),
+            },
+            Self::ControllerKilled => End::Killed,
+            Self::PowerPulled => End::Fails("was rebooted"),
+            Self::TmpfsFull => match phase {
+                Phase::Handshake | Phase::Upload => End::Fails("bytes and"),
+                Phase::Start => End::Either("bytes and"),
+                _ => End::Whole,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl End {
+    /// Whether it ended so; `is_whole` says that the output is.
+    pub fn is(self, ran: &Ran, own_exit_code: i32, is_whole: bool) -> bool {
+        let fails = |text: &str| ran.code == 125 && ran.stderr().contains(text);
+        let is_as_ever = ran.code == own_exit_code && is_whole;
+        match self {
+            Self::Whole => is_as_ever,
+            Self::Fails(text) => fails(text),
+            Self::Either(text) => is_as_ever || fails(text),
+            Self::Killed => ran.code == -9,
+        }
+    }
+}
+
+/// Another controller, which may use the router as well, tries to have whatever job there is.
+fn interfere(router: &VirtualRouter) {
+    let home = router.path("other");
+    let identity = hop::home::Home::at(&home).identity().unwrap();
+    let own = router.home().identity().unwrap();
+    router.write_authorized(&format!("{}\n{}\n", own.fingerprint(), identity.fingerprint()));
+    router.enrol_for(&hop::home::Home::at(&home));
+    let hop = || Hop::at(&home);
+    let ran = hop().args(["ps", "-r", "router", "--json"]).run();
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    let jobs: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    for job in jobs.as_array().unwrap() {
+        for word in ["kill", "attach"] {
+            hop().args([word, "-r", "router", job["job"].as_str().unwrap()]).run().assert_fails(125, "");
+        }
+    }
+}

@@ -73,7 +73,9 @@ pub enum Error {
     AmbiguousJob { job: String, router: String, known: String },
     #[error("the job {job} on {router} is another controller's")]
     NotYours { job: String, router: String },
-    #[error("the job {job} on {router} does not have its whole program, which the hop that sends it must complete")]
+    #[error(
+        "the job {job} on {router} does not have its whole program, which the hop that sends it must complete"
+    )]
     Incomplete { job: String, router: String },
 
     #[error("{} cannot run on {router}: {why}", .program.display())]

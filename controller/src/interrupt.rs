@@ -74,7 +74,7 @@ impl Signals {
     }
 
     /// The next one to pass on.
-    pub fn next(&mut self) -> Option<&'static str> {
+    pub fn next_name(&mut self) -> Option<&'static str> {
         self.has_next().then(|| self.waiting.remove(0))
     }
 
@@ -113,7 +113,7 @@ mod tests {
         let mut signals = Signals::default();
         for (name, passed_on) in [("INT", "INT"), ("TERM", "TERM"), ("INT", "INT"), ("INT", "KILL")] {
             assert!(signals.take(name, true));
-            assert_eq!((signals.next(), signals.next()), (Some(passed_on), None));
+            assert_eq!((signals.next_name(), signals.next_name()), (Some(passed_on), None));
         }
         assert!(!signals.take("INT", true));
         assert_eq!(signals.last(), Some("INT"));
@@ -126,6 +126,6 @@ mod tests {
             assert!(signals.take(name, false));
         }
         assert!(!signals.take("INT", false));
-        assert_eq!((signals.next(), signals.next()), (Some("INT"), Some("TERM")));
+        assert_eq!((signals.next_name(), signals.next_name()), (Some("INT"), Some("TERM")));
     }
 }

@@ -114,6 +114,11 @@ pub struct Usage {
 }
 
 impl Outcome {
+    /// That of a job which was left when it ran.
+    pub fn detached(job: String) -> Self {
+        Self { job, ending: Ending::Detached, usage: None, orphans: 0, output_abandoned: false }
+    }
+
     /// What `hop` exits with.
     pub fn exit_code(&self) -> ExitCode {
         match &self.ending {

@@ -94,7 +94,8 @@ impl Outputs {
     /// What is wrong with it.
     pub fn take(&mut self, output: Output) -> Result<(), &'static str> {
         let sent = output.stream();
-        let stream = STREAMS.iter().position(|stream| *stream == sent).ok_or("an output that there is not")?;
+        let stream =
+            STREAMS.iter().position(|stream| *stream == sent).ok_or("an output that there is not")?;
         if output.offset != self.received[stream] {
             return Err("output does not begin where it ended");
         }
@@ -126,9 +127,7 @@ impl Outputs {
         (0..STREAMS.len()).find(|stream| {
             let now = accounts[*stream];
             match self.told[*stream] {
-                Some(told) => {
-                    now.written - told.written >= ACKNOWLEDGE_EVERY || now.closed && !told.closed
-                }
+                Some(told) => now.written - told.written >= ACKNOWLEDGE_EVERY || now.closed && !told.closed,
                 None => now != Account::default(),
             }
         })

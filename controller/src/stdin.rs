@@ -30,7 +30,7 @@ pub struct Input {
     source: Source,
     credit: watch::Sender<Credit>,
     window: u64,
-    unread: Unread,
+    unacknowledged: Unacknowledged,
 }
 
 /// Where it comes from.
@@ -50,7 +50,7 @@ impl Input {
             source: if is_wanted { Source::Waiting } else { Source::Nothing },
             credit: watch::Sender::default(),
             window: 0,
-            unread: Unread::default(),
+            unacknowledged: Unacknowledged::default(),
         }
     }
 
@@ -60,9 +60,9 @@ impl Input {
     /// They are not kept any more, or were never read.
     pub fn continue_at(&mut self, offset: u64) -> Result<(), &'static str> {
         if matches!(self.source, Source::Reader(_)) {
-            return self.unread.rewind(offset);
+            return self.unacknowledged.rewind(offset);
         }
-        self.unread = Unread::starting_at(offset);
+        self.unacknowledged = Unacknowledged::starting_at(offset);
         Ok(())
     }
 
@@ -72,7 +72,7 @@ impl Input {
         self.credit.send_modify(|credit| credit.until = credit.until.max(window.into()));
         if matches!(self.source, Source::Waiting) {
             let (pieces, read_pieces) = mpsc::channel(PIECES);
-            let (start, credit) = (self.unread.start, self.credit.subscribe());
+            let (start, credit) = (self.unacknowledged.start, self.credit.subscribe());
             if is_ours() {
                 tokio::spawn(read(tokio::io::stdin(), start, credit, pieces));
             } else {
@@ -84,7 +84,7 @@ impl Input {
 
     /// The program's pipe has taken all bytes before `offset`; or, if `closed`, it takes none any more.
     pub fn acknowledged(&mut self, offset: u64, closed: bool) {
-        self.unread.acknowledged(offset, closed);
+        self.unacknowledged.acknowledged(offset, closed);
         let until = offset.saturating_add(self.window);
         self.credit.send_modify(|credit| {
             credit.until = credit.until.max(until);
@@ -99,25 +99,25 @@ impl Input {
             Source::Nothing | Source::Waiting => None,
         };
         match piece {
-            Some(piece) => self.unread.push(&piece),
+            Some(piece) => self.unacknowledged.push(&piece),
             None => std::future::pending().await,
         }
     }
 
     /// The next message, which counts as sent.
-    pub fn next(&mut self) -> Option<Stdin> {
-        self.unread.next()
+    pub fn next_message(&mut self) -> Option<Stdin> {
+        self.unacknowledged.next()
     }
 
     /// Whether there is a next message.
     pub fn has_next(&self) -> bool {
-        self.unread.has_next()
+        self.unacknowledged.has_next()
     }
 }
 
 /// What was read and the program has not.
 #[derive(Debug, Default)]
-struct Unread {
+struct Unacknowledged {
     /// Offset of the first byte that is kept.
     start: u64,
     kept: BytesMut,
@@ -129,7 +129,7 @@ struct Unread {
     closed: bool,
 }
 
-impl Unread {
+impl Unacknowledged {
     fn starting_at(start: u64) -> Self {
         Self { start, ..Self::default() }
     }
@@ -263,59 +263,59 @@ mod tests {
 
     #[test]
     fn what_is_not_acknowledged_is_sent_again_from_any_offset_and_so_is_the_end() {
-        let mut unread = Unread::default();
-        unread.push(b"hello ");
-        unread.push(b"world");
-        assert_eq!(unread.next(), Some(message(0, b"hello world", false)));
-        assert_eq!(unread.next(), None);
-        unread.push(b"");
-        assert_eq!(unread.next(), Some(message(11, b"", true)));
-        assert!(!unread.has_next());
+        let mut unacknowledged = Unacknowledged::default();
+        unacknowledged.push(b"hello ");
+        unacknowledged.push(b"world");
+        assert_eq!(unacknowledged.next(), Some(message(0, b"hello world", false)));
+        assert_eq!(unacknowledged.next(), None);
+        unacknowledged.push(b"");
+        assert_eq!(unacknowledged.next(), Some(message(11, b"", true)));
+        assert!(!unacknowledged.has_next());
 
-        unread.acknowledged(3, false);
-        unread.rewind(6).unwrap();
-        assert_eq!(unread.next(), Some(message(6, b"world", true)));
-        assert_eq!(unread.next(), None);
-        unread.rewind(3).unwrap();
-        assert_eq!(unread.next(), Some(message(3, b"lo world", true)));
+        unacknowledged.acknowledged(3, false);
+        unacknowledged.rewind(6).unwrap();
+        assert_eq!(unacknowledged.next(), Some(message(6, b"world", true)));
+        assert_eq!(unacknowledged.next(), None);
+        unacknowledged.rewind(3).unwrap();
+        assert_eq!(unacknowledged.next(), Some(message(3, b"lo world", true)));
         // All bytes are there, and whether the end is cannot be known.
-        unread.rewind(11).unwrap();
-        assert_eq!(unread.next(), Some(message(11, b"", true)));
+        unacknowledged.rewind(11).unwrap();
+        assert_eq!(unacknowledged.next(), Some(message(11, b"", true)));
 
-        assert!(unread.rewind(2).is_err(), "it was acknowledged");
-        assert!(unread.rewind(12).is_err(), "it was never read");
+        assert!(unacknowledged.rewind(2).is_err(), "it was acknowledged");
+        assert!(unacknowledged.rewind(12).is_err(), "it was never read");
     }
 
     #[test]
     fn much_is_sent_again_in_pieces() {
-        let mut unread = Unread::starting_at(7);
-        unread.push(&[b'x'; CHUNK]);
-        unread.push(b"y");
-        unread.push(b"");
-        let first = unread.next().unwrap();
+        let mut unacknowledged = Unacknowledged::starting_at(7);
+        unacknowledged.push(&[b'x'; CHUNK]);
+        unacknowledged.push(b"y");
+        unacknowledged.push(b"");
+        let first = unacknowledged.next().unwrap();
         assert_eq!((first.offset, first.data.len(), first.end), (7, CHUNK, false));
-        assert_eq!(unread.next(), Some(message(7 + CHUNK as u64, b"y", true)));
+        assert_eq!(unacknowledged.next(), Some(message(7 + CHUNK as u64, b"y", true)));
     }
 
     #[test]
     fn a_program_that_has_closed_its_input_is_sent_nothing() {
-        let mut unread = Unread::default();
-        unread.push(b"hello");
-        unread.acknowledged(0, true);
-        unread.push(b"world");
-        unread.push(b"");
-        assert_eq!(unread.next(), None);
-        unread.rewind(0).unwrap();
-        assert!(!unread.has_next());
+        let mut unacknowledged = Unacknowledged::default();
+        unacknowledged.push(b"hello");
+        unacknowledged.acknowledged(0, true);
+        unacknowledged.push(b"world");
+        unacknowledged.push(b"");
+        assert_eq!(unacknowledged.next(), None);
+        unacknowledged.rewind(0).unwrap();
+        assert!(!unacknowledged.has_next());
     }
 
     #[test]
     fn an_acknowledgement_of_what_is_not_kept_changes_nothing() {
-        let mut unread = Unread::starting_at(10);
-        unread.push(b"abc");
-        unread.acknowledged(4, false);
-        assert_eq!(unread.next(), Some(message(10, b"abc", false)));
-        unread.acknowledged(99, false);
-        assert_eq!((unread.start, unread.has_next()), (13, false));
+        let mut unacknowledged = Unacknowledged::starting_at(10);
+        unacknowledged.push(b"abc");
+        unacknowledged.acknowledged(4, false);
+        assert_eq!(unacknowledged.next(), Some(message(10, b"abc", false)));
+        unacknowledged.acknowledged(99, false);
+        assert_eq!((unacknowledged.start, unacknowledged.has_next()), (13, false));
     }
 }

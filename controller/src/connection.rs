@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hop_proto::identity::{Fingerprint, Identity};
-use hop_proto::limits::MAX_MESSAGE_BYTES;
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES};
 use hop_proto::v1::agent_client::AgentClient;
 use hop_proto::v1::{InfoReply, InfoRequest};
 use hop_proto::{failure, tls};
@@ -35,17 +35,15 @@ use crate::transport::Transport;
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may be silent before the agent is asked, and how long its answer may take. A router whose CPU
-/// a program has to itself still answers within seconds.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// Bytes that the agent may send ahead: both outputs' windows and the framing around them, so that what the agent may
 /// send by [`OutputAck`](hop_proto::v1::OutputAck) never waits for HTTP/2.
 const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// How long to wait for the reason why a connection broke, after a call on it failed.
 const AUTOPSY: Duration = Duration::from_secs(1);
+
+/// How long what was said last may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection to an agent that has answered.
 pub struct Connection {
@@ -180,6 +178,15 @@ impl Connection {
                 None => Error::Lost { router, source: Some(error.into()) },
             },
             _ => Error::Lost { router, source: Some(status.into()) },
+        }
+    }
+
+    /// Lets what was sent leave, and ends the connection. Calls on it must be over, or they hold it open.
+    pub async fn close(self) {
+        drop(self.client);
+        // One that has ended has been looked at by `explain`, and may not be looked at again.
+        if !self.connection.is_finished() {
+            let _ = tokio::time::timeout(FAREWELL, self.connection).await;
         }
     }
 

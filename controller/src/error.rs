@@ -60,8 +60,23 @@ pub enum Error {
     Refused { router: String, reason: Reason, message: String },
     #[error("the connection to {router} was lost; how the program ended is not known")]
     Lost { router: String, source: Option<Box<dyn std::error::Error + Send + Sync>> },
+    #[error("{router} was rebooted while the program ran; how it ended is not known")]
+    Rebooted { router: String },
+    #[error("the agent of {router} was started anew while the program ran, which was ended by that")]
+    AgentRestarted { router: String },
     #[error("{router} broke the protocol: {what}")]
     Protocol { router: String, what: &'static str },
+
+    #[error("there is no job {job} on {router}")]
+    NoSuchJob { job: String, router: String },
+    #[error("{job} may be several jobs on {router}: {known}")]
+    AmbiguousJob { job: String, router: String, known: String },
+    #[error("the job {job} on {router} is another controller's")]
+    NotYours { job: String, router: String },
+    #[error(
+        "the job {job} on {router} does not have its whole program, which the hop that sends it must complete"
+    )]
+    Incomplete { job: String, router: String },
 
     #[error("{} cannot run on {router}: {why}", .program.display())]
     NotRunnable { program: PathBuf, router: String, why: NotRunnable },
@@ -141,10 +156,18 @@ impl Error {
                 Reason::Stopping => "agent_stopping",
                 Reason::NotStarted => "not_started",
                 Reason::NotAuthorized => "not_authorized",
+                Reason::NoSuchJob => "no_such_job",
+                Reason::NotYours => "not_yours",
+                Reason::TakenOver => "taken_over",
                 Reason::Unspecified => "refused",
             },
             Self::Lost { .. } => "lost",
+            Self::Rebooted { .. } => "router_rebooted",
+            Self::AgentRestarted { .. } => "agent_restarted",
             Self::Protocol { .. } => "protocol",
+            Self::NoSuchJob { .. } | Self::AmbiguousJob { .. } => "no_such_job",
+            Self::NotYours { .. } => "not_yours",
+            Self::Incomplete { .. } => "incomplete",
             Self::NotRunnable { .. } => "not_runnable",
             Self::NoAgents | Self::NoQemu { .. } | Self::VirtualRouter { .. } => "virtual_router",
             Self::Enrolment(error) => error.reason(),
@@ -156,6 +179,18 @@ impl Error {
             Self::UnknownMachine { .. } => "unknown_router",
             Self::Interrupted { .. } => "interrupted",
         }
+    }
+
+    /// True if nothing but the way to the agent is wrong, so that it may be right again in a moment.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::AgentGone { .. }
+                | Self::NoAnswer { .. }
+                | Self::NotAnAgent { .. }
+                | Self::Lost { .. }
+        )
     }
 
     /// What to do about it, if there is something.
@@ -199,7 +234,22 @@ impl Error {
             Self::Refused { reason: Reason::DigestMismatch, .. } => {
                 "the file changed while it was sent: run it again"
             }
-            Self::Lost { .. } => "the router has ended the program by itself, unless it was switched off",
+            Self::Refused { reason: Reason::TakenOver, .. } => {
+                "the program goes on, and `hop attach` somewhere else carries its streams now"
+            }
+            Self::NoSuchJob { .. } | Self::Refused { reason: Reason::NoSuchJob, .. } => {
+                "`hop ps` lists the jobs; one that has ended is kept for a time only"
+            }
+            Self::AmbiguousJob { .. } => "write more of its id, which `hop ps` shows",
+            Self::NotYours { .. } | Self::Refused { reason: Reason::NotYours, .. } => {
+                "only the controller that started a job can attach to it and end it"
+            }
+            Self::Incomplete { .. } => "`hop kill` ends it",
+            Self::Lost { .. } => {
+                "the router ends the program when its time to --linger is over, unless it was started with --detach; \
+                 `hop ps` shows whether it still runs"
+            }
+            Self::AgentRestarted { .. } => "run it again",
             Self::NotRunnable { why: NotRunnable::HardFloat, .. } => {
                 "build it with GOMIPS=softfloat; `hop build` does"
             }

@@ -5,7 +5,7 @@
 //! - [`cli`]: the command line. [`commands`]: what each command does.
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
 //! - [`go`], [`program`], [`elf`]: from a package to a file that can run on the router.
-//! - [`connection`], [`transport`], [`session`]: to the agent, and one job there.
+//! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output`], [`stdin`], [`interrupt`], [`progress`]: the terminal.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
@@ -21,6 +21,7 @@ pub mod go;
 pub mod home;
 pub mod interrupt;
 pub mod inventory;
+pub mod link;
 pub mod outcome;
 pub mod output;
 pub mod program;

@@ -92,6 +92,8 @@ pub enum Ending {
         /// The kernel's words.
         why: String,
     },
+    /// Nothing, as far as this `hop` knows: it was left when it ran.
+    Detached,
 }
 
 /// What a program used.
@@ -112,6 +114,11 @@ pub struct Usage {
 }
 
 impl Outcome {
+    /// That of a job which was left when it ran.
+    pub fn detached(job: String) -> Self {
+        Self { job, ending: Ending::Detached, usage: None, orphans: 0, output_abandoned: false }
+    }
+
     /// What `hop` exits with.
     pub fn exit_code(&self) -> ExitCode {
         match &self.ending {
@@ -122,13 +129,14 @@ impl Outcome {
             Ending::OutOfMemory { .. } => signal_code("KILL"),
             Ending::AgentStopped => ExitCode::HopFailed,
             Ending::NotExecuted { .. } => ExitCode::NotExecutable,
+            Ending::Detached => ExitCode::Program(0),
         }
     }
 
     /// What a person must be told beside the program's own output: nothing, if it ended by itself.
     pub fn tell(&self) {
         match &self.ending {
-            Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } => {}
+            Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } | Ending::Detached => {}
             Ending::Signaled { name, .. } => {
                 say!("hop: SIG{name} ended the program, which left a core file")
             }
@@ -261,6 +269,7 @@ impl<'a> Status<'a> {
             Ending::OutOfMemory { .. } => "out_of_memory",
             Ending::AgentStopped => "failed",
             Ending::NotExecuted { .. } => "not_executed",
+            Ending::Detached => "detached",
         };
         let mut status = Self::new(kind, outcome.exit_code());
         status.job = Some(&outcome.job);
@@ -269,6 +278,7 @@ impl<'a> Status<'a> {
         match &outcome.ending {
             Ending::Exited(code) => status.exit_code = Some(*code),
             Ending::Signaled { name, .. } => status.signal = Some(name),
+            Ending::Detached => {}
             Ending::TimedOut => status.reason = Some("timeout"),
             Ending::Idle => status.reason = Some("idle_timeout"),
             Ending::OutOfMemory { available, limit, held } => {
@@ -333,6 +343,7 @@ mod tests {
             (Ending::OutOfMemory { available: 0, limit: 1, held: 2 }, 137),
             (Ending::NotExecuted { why: String::new() }, 126),
             (Ending::AgentStopped, 125),
+            (Ending::Detached, 0),
         ] {
             assert_eq!(i32::from(outcome(ending.clone()).exit_code()), code, "{ending:?}");
         }
@@ -348,5 +359,12 @@ mod tests {
             ("exited", 125, Some(125))
         );
         assert_eq!((hops.outcome, hops.hop_exit_code, hops.reason), ("failed", 125, Some("usage")));
+    }
+
+    #[test]
+    fn the_status_of_a_program_that_was_left_names_its_job() {
+        let left = Ok(outcome(Ending::Detached));
+        let status = Status::of(&left);
+        assert_eq!((status.outcome, status.job, status.exit_code), ("detached", Some("1-1"), None));
     }
 }

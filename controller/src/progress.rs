@@ -42,6 +42,11 @@ impl Progress {
         self.bar.set_position(sent);
     }
 
+    /// Does what writes on standard error, while the line is out of the way.
+    pub fn aside(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
     /// Takes the line away.
     pub fn clear(&self) {
         self.bar.finish_and_clear();

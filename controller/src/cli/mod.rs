@@ -13,12 +13,17 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use hop_proto::identity::Fingerprint;
-use hop_proto::limits::{DEFAULT_PORT, MAX_GRACE_MS};
+use hop_proto::limits::{DEFAULT_PORT, MAX_GRACE_MS, MAX_LINGER_MS};
+use hop_proto::signal;
 
 use crate::connection::DEFAULT_TIMEOUT;
 use crate::embedded::Arch;
 use crate::error::Error;
 use crate::outcome::ExitCode;
+
+/// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
+/// takes less, and nobody waits longer without asking what is wrong.
+pub const DEFAULT_LINGER: Duration = Duration::from_secs(60);
 
 /// Runs Go programs on MIPS routers as if they were local.
 #[derive(Debug, Parser)]
@@ -29,7 +34,7 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes of run and exec: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout; \
+Exit codes of run, exec and attach: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout; \
 125: Hop failed, and standard error says why; 126: the program cannot be executed on that router.
 
 Environment: HOP_ROUTER is the router if -r is not given; HOP_HOME is where keys and the inventory are kept.";
@@ -47,6 +52,12 @@ pub enum Command {
     /// Build a Go program for a router
     #[command(override_usage = "hop build [OPTIONS] [GO BUILD FLAGS] PACKAGE|FILES.go")]
     Build(Build),
+    /// List the jobs of a router
+    Ps(Ps),
+    /// Come back to a job: get its output, be its input, and end as it does
+    Attach(Attach),
+    /// Send a signal to jobs
+    Kill(Kill),
     /// Show what a router is and what its agent can do
     Info(Info),
     /// Enrol routers, and look after those that are enrolled
@@ -70,6 +81,17 @@ pub struct RouterOptions {
     pub connect_timeout: humantime::Duration,
 }
 
+/// Which router, where only one that is enrolled already is of use.
+#[derive(Args, Debug)]
+pub struct EnrolledOptions {
+    /// The router; if there is only one, it need not be named
+    #[arg(short, long, value_name = "ROUTER")]
+    pub router: Option<String>,
+    /// Give up if the router has not answered in this time
+    #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
+    pub connect_timeout: humantime::Duration,
+}
+
 /// How to run, whatever the program is.
 #[derive(Args, Debug)]
 pub struct JobOptions {
@@ -82,6 +104,13 @@ pub struct JobOptions {
     /// When the program must end, the time between SIGTERM and SIGKILL: at most 1m; 0 kills at once
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = grace)]
     pub grace: Duration,
+    /// When the connection breaks, the time for which the program goes on and hop tries to come back to it: at most 1day;
+    /// 0 ends the program with its connection
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = linger)]
+    pub linger: Duration,
+    /// Print the job's id and leave once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
+    #[arg(short, long)]
+    pub detach: bool,
     /// Set a variable in the program's environment; without =VALUE, to its value here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
@@ -150,6 +179,44 @@ pub struct GoOptions {
     /// A flag of `go build`, put here by [`go_flags`].
     #[arg(long = go_flags::MARK, hide = true, allow_hyphen_values = true)]
     pub flags: Vec<OsString>,
+}
+
+/// `hop ps`.
+#[derive(Args, Debug)]
+pub struct Ps {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hop attach`.
+#[derive(Args, Debug)]
+pub struct Attach {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// Write how it ended to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub status_file: Option<PathBuf>,
+    /// Its id, or the beginning of it
+    pub job: String,
+}
+
+/// `hop kill`.
+#[derive(Args, Debug)]
+pub struct Kill {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// The signal: a name, with or without SIG, or the number that it has on this machine
+    #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal_name)]
+    pub signal: String,
+    /// Their ids, or the beginnings of them
+    #[arg(required = true, value_name = "JOB")]
+    pub jobs: Vec<String>,
 }
 
 /// `hop info`.
@@ -271,6 +338,30 @@ fn grace(text: &str) -> Result<Duration, String> {
         return Err("it is at most a minute".to_owned());
     }
     Ok(grace)
+}
+
+/// Reads a time to linger, which a router bounds.
+fn linger(text: &str) -> Result<Duration, String> {
+    let linger: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
+    if linger > Duration::from_millis(MAX_LINGER_MS) {
+        return Err("it is at most a day".to_owned());
+    }
+    Ok(linger)
+}
+
+/// Reads a signal as kill(1) does, and gives the name under which it travels.
+fn signal_name(text: &str) -> Result<String, String> {
+    let name = match text.parse() {
+        Ok(number) => signal::name(number),
+        Err(_) => {
+            let name = text.to_ascii_uppercase();
+            name.strip_prefix("SIG").unwrap_or(&name).to_owned()
+        }
+    };
+    match signal::sendable(&name) {
+        Some(_) => Ok(name),
+        None => Err(format!("it is none of {}", signal::SENDABLE.join(", "))),
+    }
 }
 
 /// Reads a directory of a router that its shells and its configuration can name.
@@ -438,6 +529,43 @@ mod tests {
     }
 
     #[test]
+    fn a_job_may_be_left_alone_and_so_may_a_program_with_the_same_flags() {
+        let Command::Run(run) = parsed("hop|run|-d|-race|-linger|2h|./probe|-d|--detach|--linger|1s") else {
+            panic!()
+        };
+        assert_eq!((run.job.detach, run.job.linger.as_secs()), (true, 7200));
+        assert_eq!((run.go.flags, run.words.len()), (vec!["-race".into()], 5));
+        let Command::Exec(exec) = parsed("hop|exec|--linger=0|-detach|./probe|-d") else { panic!() };
+        assert_eq!((exec.job.detach, exec.job.linger), (true, Duration::ZERO));
+        assert_eq!(exec.words, ["./probe", "-d"]);
+        let Command::Run(run) = parsed("hop|run|.|-d") else { panic!() };
+        assert_eq!((run.job.detach, run.job.linger), (false, DEFAULT_LINGER));
+    }
+
+    #[test]
+    fn jobs_are_named_by_words() {
+        let Command::Attach(attach) = parsed("hop|attach|-r|desk|--status-file|f|12ab") else { panic!() };
+        assert_eq!((attach.router.router.as_deref(), &*attach.job), (Some("desk"), "12ab"));
+        let Command::Kill(kill) = parsed("hop|kill|12ab|34cd") else { panic!() };
+        assert_eq!((&*kill.signal, &kill.jobs[..]), ("TERM", &["12ab".to_owned(), "34cd".to_owned()][..]));
+        let Command::Ps(ps) = parsed("hop|ps|--json") else { panic!() };
+        assert!(ps.json);
+    }
+
+    #[test]
+    fn signals_are_named_as_kill_names_them() {
+        for (text, name) in
+            [("TERM", "TERM"), ("SIGTERM", "TERM"), ("sigint", "INT"), ("9", "KILL"), ("1", "HUP")]
+        {
+            assert_eq!(signal_name(text).unwrap(), name, "{text}");
+        }
+        assert_eq!(signal_name(&signal::number("USR1").unwrap().to_string()).unwrap(), "USR1");
+        for text in ["STOP", "19", "0", "-9", "64", "", "SIG", "FOO"] {
+            assert!(signal_name(text).unwrap_err().starts_with("it is none of HUP, INT"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_wrong_command_line_is_hops_failure() {
         for line in [
             "hop",
@@ -451,6 +579,11 @@ mod tests {
             "hop|build|-r|x|--arch|mips|.",
             "hop|virtual|up|--arch|mips|--profile|dir-505",
             "hop|virtual|up|--bare",
+            "hop|run|--linger|25h|.",
+            "hop|attach",
+            "hop|attach|12ab|34cd",
+            "hop|kill",
+            "hop|kill|-s|STOP|12ab",
         ] {
             match parse(line.split('|').map(OsString::from)) {
                 Parsed::Printed(code) => assert_eq!(code, ExitCode::HopFailed, "{line}"),

@@ -2,6 +2,7 @@
 
 mod build;
 mod info;
+mod jobs;
 mod routers;
 mod run;
 mod virtual_routers;
@@ -12,6 +13,7 @@ use crate::embedded::Arch;
 use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::{Inventory, Router};
+use crate::link::Link;
 use crate::outcome::{self, ExitCode, say};
 use crate::{cli, virtual_router};
 
@@ -32,6 +34,9 @@ pub fn run(command: Command) -> ExitCode {
             Command::Run(options) => run::run(home, options).await,
             Command::Exec(options) => run::exec(home, options).await,
             Command::Build(options) => build::build(home, options).await,
+            Command::Ps(options) => jobs::ps(home, options).await,
+            Command::Attach(options) => jobs::attach(home, options).await,
+            Command::Kill(options) => jobs::kill(home, options).await,
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
             Command::Key => print(&home.identity()?.fingerprint().to_string()).map(|()| ExitCode::Program(0)),
@@ -52,6 +57,11 @@ fn meant_router(home: &Home, named: Option<&str>) -> Result<Option<Router>, Erro
         Some(name) => inventory.get(name).map(Some),
         None => inventory.only(),
     }
+}
+
+/// The router that is meant, which must be enrolled.
+fn enrolled_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
+    meant_router(home, named)?.ok_or_else(|| Error::Usage("no router is enrolled".into()))
 }
 
 /// The router that is meant. If there is none, or if it is a virtual one that does not run, a virtual one is started.
@@ -82,6 +92,12 @@ async fn connect(
 ) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
     Connection::open(&router, &home.identity()?, options.patience()).await
+}
+
+/// Connects to the router that is meant, so that a job there outlives the connection.
+async fn link(home: &Home, options: &cli::RouterOptions) -> Result<(Link, hop_proto::v1::InfoReply), Error> {
+    let router = choose_router(home, options.router.as_deref()).await?;
+    Link::open(router, home.identity()?, options.patience()).await
 }
 
 /// Prints a result. A reader that has gone away (`hop info | head -1`) has seen what it wanted.

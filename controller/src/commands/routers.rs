@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{info, meant_router, print};
+use super::{enrolled_router, info, print};
 use crate::cli::{self, Add};
 use crate::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
@@ -21,9 +21,7 @@ const DONE: ExitCode = ExitCode::Program(0);
 
 /// Does one of the things that `hop router` can do.
 pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
-    let named = |name: Option<String>| -> Result<Router, Error> {
-        meant_router(home, name.as_deref())?.ok_or_else(|| Error::Usage("no router is enrolled".into()))
-    };
+    let named = |name: Option<String>| enrolled_router(home, name.as_deref());
     match options {
         cli::Router::Add(options) => add(home, *options).await,
         cli::Router::List { json } => list(home, json),

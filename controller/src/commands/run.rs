@@ -5,13 +5,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::connect;
+use super::print;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
 use crate::error::Error;
 use crate::go::{self, Build};
 use crate::home::Home;
 use crate::interrupt::Interrupts;
-use crate::outcome::{ExitCode, Outcome, StatusFile};
+use crate::link;
+use crate::outcome::{Ending, ExitCode, Outcome, StatusFile};
 use crate::program::{self, Program};
 use crate::progress::Progress;
 use crate::session::{self, Job};
@@ -58,6 +59,9 @@ async fn execute(
     let written = status_file.map_or(Ok(()), |file| file.write(&result));
     let outcome = result?;
     outcome.tell();
+    if outcome.ending == Ending::Detached {
+        print(&outcome.job)?;
+    }
     written.map(|()| outcome.exit_code())
 }
 
@@ -74,34 +78,36 @@ async fn execute_job(
         timeout: options.timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         idle_timeout: options.idle_timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         grace: options.grace,
+        linger: options.linger,
+        detached: options.detach,
     };
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let progress = Progress::default();
     let preparing = async {
-        let (connection, info) = connect(home, router).await?;
+        let (link, info) = super::link(home, router).await?;
         let target = program::target_of(&info)
-            .filter(|_| info.capabilities.iter().any(|capability| capability == "run"))
-            .ok_or_else(|| Error::Incompatible { router: connection.router().to_owned() })?;
+            .filter(|_| link::can(&info, "run") && (link.can_attach() || !options.detach))
+            .ok_or_else(|| Error::Incompatible { router: link.router().to_owned() })?;
         let program = match source {
             Source::File(path) => {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
-                Program::load(&path, &name, connection.router(), target)?
+                Program::load(&path, &name, link.router(), target)?
             }
             Source::Go { flags, packages } => {
                 let goarch = go::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
                 let build = Build { flags: &flags, packages: &packages, goarch };
-                build_program(&build, connection.router(), target, &progress).await?
+                build_program(&build, link.router(), target, &progress).await?
             }
         };
-        Ok::<_, Error>((connection, program))
+        Ok::<_, Error>((link, program))
     };
-    let (mut connection, program) = tokio::select! {
+    let (link, program) = tokio::select! {
         prepared = preparing => prepared?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    session::run(&mut connection, &program, &job, &mut interrupts, &progress).await
+    session::run(link, &program, &job, &mut interrupts, &progress).await
 }
 
 async fn build_program(

@@ -1,0 +1,130 @@
+//! One call to an agent, which carries a job for as long as a connection holds.
+//!
+//! What must stay true: a link that is stuck keeps nobody from hearing signals, so that everything here can be waited for
+//! beside other things; and the agent sees a call of which nothing more is wanted end, not break.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use hop_proto::v1::agent_client::AgentClient;
+use hop_proto::v1::{Cancel, RunReply, RunRequest, run_request};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use crate::connection::Channel;
+
+/// Messages on their way to the agent. Each is at most a blob chunk, so this bounds what is read ahead of the link.
+const REQUESTS: usize = 8;
+
+/// How long the last message may wait for its place, and how long the agent may take to end its side after this one.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A call of `Run` or `Attach`.
+pub struct Call {
+    /// To the agent.
+    pub requests: Requests,
+    /// From the agent.
+    pub replies: Replies,
+}
+
+impl Call {
+    /// Starts a call whose first message this is: a `spec` or an `attach`.
+    pub fn start(client: &AgentClient<Channel>, first: run_request::Message) -> Self {
+        let (requests, outgoing) = mpsc::channel(REQUESTS);
+        let attaches = matches!(first, run_request::Message::Attach(_));
+        // The channel is empty, so there is room.
+        let _ = requests.try_send(request(first));
+        let mut client = client.clone();
+        let answer = async move {
+            let outgoing = ReceiverStream::new(outgoing);
+            if attaches { client.attach(outgoing).await } else { client.run(outgoing).await }
+        };
+        Self { requests: Requests(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
+    }
+
+    /// Tells the agent to end the job, if it is still there to hear it. Nothing can be sent after that.
+    pub async fn cancel(&mut self) {
+        if let Some(requests) = self.requests.0.take().filter(|_| !matches!(self.replies, Replies::Over)) {
+            let cancel = requests.send(request(run_request::Message::Cancel(Cancel {})));
+            // Not even this can be sent: then the agent finds out by itself.
+            let _ = tokio::time::timeout(FAREWELL, cancel).await;
+        }
+    }
+
+    /// Ends this side, and waits until the agent has ended its own: a call that is dropped before is reset, which may
+    /// overtake what was said last.
+    pub async fn end(mut self) {
+        self.requests.0 = None;
+        let agents_end = async { while let Ok(Some(_)) = self.replies.next().await {} };
+        let _ = tokio::time::timeout(FAREWELL, agents_end).await;
+    }
+}
+
+/// The controller's side of a call; `None` when it has ended.
+pub struct Requests(Option<mpsc::Sender<RunRequest>>);
+
+impl Requests {
+    /// Waits until there is room for a message. Cancel safe.
+    pub async fn room(&self) -> Room<'_> {
+        if let Some(requests) = &self.0
+            && let Ok(permit) = requests.reserve().await
+        {
+            return Room(permit);
+        }
+        // The call has ended, of which the replies tell.
+        std::future::pending().await
+    }
+}
+
+/// The place of one message.
+pub struct Room<'a>(mpsc::Permit<'a, RunRequest>);
+
+impl Room<'_> {
+    /// Sends it.
+    pub fn send(self, message: run_request::Message) {
+        self.0.send(request(message));
+    }
+}
+
+fn request(message: run_request::Message) -> RunRequest {
+    RunRequest { message: Some(message) }
+}
+
+type Answer = Result<Response<Streaming<RunReply>>, Status>;
+
+/// The agent's side of a call.
+pub enum Replies {
+    /// It has not answered yet.
+    Awaited(Pin<Box<dyn Future<Output = Answer>>>),
+    /// It speaks.
+    Coming(Box<Streaming<RunReply>>),
+    /// It has ended, well or not.
+    Over,
+}
+
+impl Replies {
+    /// The next message; `None` after the last one. Cancel safe.
+    ///
+    /// # Errors
+    /// The agent refuses, or the connection broke.
+    pub async fn next(&mut self) -> Result<Option<RunReply>, Box<Status>> {
+        loop {
+            let reply = match self {
+                Self::Awaited(answer) => match answer.await {
+                    Ok(replies) => {
+                        *self = Self::Coming(Box::new(replies.into_inner()));
+                        continue;
+                    }
+                    Err(status) => Err(status),
+                },
+                Self::Coming(replies) => replies.message().await,
+                Self::Over => Ok(None),
+            };
+            if !matches!(reply, Ok(Some(_))) {
+                *self = Self::Over;
+            }
+            return reply.map_err(Box::new);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! A job in the words of the protocol: what is asked for, and what is told of its end.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use hop_proto::limits::OUTPUT_WINDOW_BYTES;
+use hop_proto::v1::{self, Blob, Cause, EnvVar, JobSpec, Limits, Shortage};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::error::Error;
+use crate::outcome::{Ending, Outcome, Usage};
+use crate::program::Program;
+
+/// Random bytes in the id of a job: more than the jobs of a router can meet in.
+const ID_BYTES: usize = 8;
+
+/// What to run, beside the program itself.
+#[derive(Debug, Default)]
+pub struct Job {
+    /// argv[1] and on.
+    pub args: Vec<OsString>,
+    /// Added to the environment that the router gives.
+    pub env: Vec<(OsString, OsString)>,
+    /// When to end it.
+    pub timeout: Option<Duration>,
+    /// When to end it after its last output.
+    pub idle_timeout: Option<Duration>,
+    /// Time between TERM and KILL when the agent ends it.
+    pub grace: Duration,
+    /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
+    pub linger: Duration,
+    /// It is left alone once it runs.
+    pub detached: bool,
+}
+
+impl Job {
+    /// What the agent is asked for.
+    pub(super) fn specification(&self, id: String, program: &Program) -> JobSpec {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        JobSpec {
+            name: program.name.clone(),
+            program: Some(Blob { sha256: program.digest.to_vec(), size: program.content.len() as u64 }),
+            args: self.args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
+            env: self
+                .env
+                .iter()
+                .map(|(name, value)| EnvVar {
+                    name: name.as_bytes().to_vec(),
+                    value: value.as_bytes().to_vec(),
+                })
+                .collect(),
+            limits: Some(Limits {
+                // 0 means no limit, so a limit below a millisecond is one millisecond.
+                timeout_ms: self.timeout.map_or(0, |timeout| milliseconds(timeout).max(1)),
+                idle_timeout_ms: self.idle_timeout.map_or(0, |timeout| milliseconds(timeout).max(1)),
+                grace_ms: milliseconds(self.grace),
+            }),
+            output_window: OUTPUT_WINDOW_BYTES,
+            job_id: id,
+            linger_ms: milliseconds(self.linger),
+            detached: self.detached,
+        }
+    }
+}
+
+/// An id that no other job has.
+pub fn new_id() -> Result<String, Error> {
+    let mut bytes = [0; ID_BYTES];
+    let no_random = |_| Error::Identity(hop_proto::identity::Error::NoRandom);
+    SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// How `job` ended; `None` if that is not said.
+pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
+    let cause = outcome.cause();
+    let ending = match (outcome.ending?, cause) {
+        (v1::outcome::Ending::NotExecuted(refused), _) => Ending::NotExecuted { why: refused.reason },
+        (_, Cause::Timeout) => Ending::TimedOut,
+        (_, Cause::IdleTimeout) => Ending::Idle,
+        (_, Cause::Memory) => {
+            let Shortage { available, limit, held } = outcome.shortage.unwrap_or_default();
+            Ending::OutOfMemory { available, limit, held }
+        }
+        (_, Cause::AgentStopped) => Ending::AgentStopped,
+        (v1::outcome::Ending::ExitCode(code), _) => Ending::Exited(u8::try_from(code).ok()?),
+        (v1::outcome::Ending::Signaled(signal), _) => {
+            Ending::Signaled { name: signal.name, core_dumped: signal.core_dumped }
+        }
+    };
+    let usage = outcome.usage.map(|usage| Usage {
+        wall_ms: usage.wall_ms,
+        user_ms: usage.user_ms,
+        system_ms: usage.system_ms,
+        max_rss_bytes: usage.max_rss_bytes,
+        stdout_bytes: outcome.stdout_bytes,
+        stderr_bytes: outcome.stderr_bytes,
+    });
+    let (orphans, output_abandoned) = (outcome.orphans, outcome.output_abandoned);
+    Some(Outcome { job, ending, usage, orphans, output_abandoned })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use hop_proto::limits::MAX_JOB_ID_BYTES;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_what_the_protocol_allows_and_never_the_same() {
+        let id = new_id().unwrap();
+        assert!(id.len() <= MAX_JOB_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+        assert_eq!(id, id.to_lowercase());
+        assert_ne!(id, new_id().unwrap());
+    }
+}

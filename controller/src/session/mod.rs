@@ -1,0 +1,462 @@
+//! One job on a router, from the controller's side: send the program, carry its three streams, learn how it ended; and
+//! come back to it when the connection breaks.
+//!
+//! What must stay true: every byte of output that the agent counted was written here before the outcome is believed; a
+//! job whose outcome did not come is a lost job, never a finished one; and the agent knows whether this `hop` has gone for
+//! good.
+
+mod call;
+mod job;
+
+use std::time::Duration;
+
+use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
+use hop_proto::v1::{
+    self, Accepted, Attach, BlobChunk, JobSpec, Reason, RunReply, RunRequest, Signal, run_reply, run_request,
+};
+use prost::Message as _;
+
+use crate::error::Error;
+use crate::interrupt::{Interrupts, Signals};
+use crate::link::{Comeback, Link};
+use crate::outcome::{Outcome, say};
+use crate::output::Outputs;
+use crate::program::Program;
+use crate::progress::Progress;
+use crate::stdin::Input;
+
+use self::call::Call;
+pub use self::job::Job;
+
+/// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs `program` and carries its streams from and to ours; or, if the job is detached, leaves it when it runs.
+///
+/// # Errors
+/// Hop failed; how the program ended is then not known.
+pub async fn run(
+    link: Link,
+    program: &Program,
+    job: &Job,
+    interrupts: &mut Interrupts,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    let id = job::new_id()?;
+    let spec = job.specification(id.clone(), program);
+    let bytes = RunRequest { message: Some(run_request::Message::Spec(spec.clone())) }.encoded_len();
+    if bytes > MAX_MESSAGE_BYTES {
+        return Err(Error::TooManyArguments { bytes });
+    }
+    let session = Session {
+        // An agent that lacks the capability ends the job with its connection.
+        linger: if link.can_attach() { job.linger } else { Duration::ZERO },
+        cancels: link.can_attach(),
+        leaves: job.detached,
+        first: Some((spec, program)),
+        asks: Ask::Run,
+        ..Session::new(link, id, Input::new(!job.detached), interrupts, progress)
+    };
+    session.see_through().await
+}
+
+/// A job that there is already.
+#[derive(Debug)]
+pub struct Known {
+    /// Its id.
+    pub job: String,
+    /// It was started with `--detach`: its input is empty, and it is never ended because a `hop` goes.
+    pub detached: bool,
+}
+
+/// Attaches to a job, as if this `hop` had run it; tries for `linger` to come back when the connection breaks.
+///
+/// # Errors
+/// As [`run`].
+pub async fn attach(
+    link: Link,
+    known: Known,
+    linger: Duration,
+    interrupts: &mut Interrupts,
+    progress: &Progress,
+) -> Result<Outcome, Error> {
+    let input = Input::new(!known.detached);
+    let session = Session {
+        linger,
+        cancels: !known.detached,
+        ..Session::new(link, known.job, input, interrupts, progress)
+    };
+    session.see_through().await
+}
+
+/// How a call begins.
+#[derive(Clone, Copy)]
+enum Ask {
+    Run,
+    Attach,
+}
+
+/// How far a call is, which decides what may be sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The agent has not accepted: nothing.
+    Asked,
+    /// It lacks the program from this offset on: the program, and nothing else.
+    Sending(usize),
+    /// It has the program: signals and acknowledgements.
+    Sent,
+    /// The program runs: standard input as well.
+    Started,
+}
+
+/// What a job has come to, as far as this `hop` is concerned.
+enum End {
+    Outcome(v1::Outcome),
+    Left,
+}
+
+struct Session<'a> {
+    link: Link,
+    job: String,
+    /// The agent has said that it has the job.
+    is_accepted: bool,
+    /// It has the whole program, as far as is known here.
+    is_whole: bool,
+    /// A deliberate end of this `hop` is the end of the job.
+    cancels: bool,
+    /// The job is left alone when the program runs.
+    leaves: bool,
+    linger: Duration,
+    /// What this `hop` started; `None` if it only attaches.
+    first: Option<(JobSpec, &'a Program)>,
+    /// How the next call begins.
+    asks: Ask,
+    stage: Stage,
+    signals: Signals,
+    input: Input,
+    outputs: Outputs,
+    /// There was a break, and no agent has accepted since.
+    comeback: Option<Comeback>,
+    interrupts: &'a mut Interrupts,
+    progress: &'a Progress,
+}
+
+impl<'a> Session<'a> {
+    /// To attach to a job, and not to come back to it.
+    fn new(
+        link: Link,
+        job: String,
+        input: Input,
+        interrupts: &'a mut Interrupts,
+        progress: &'a Progress,
+    ) -> Self {
+        Self {
+            link,
+            job,
+            is_accepted: false,
+            is_whole: false,
+            cancels: false,
+            leaves: false,
+            linger: Duration::ZERO,
+            first: None,
+            asks: Ask::Attach,
+            stage: Stage::Asked,
+            signals: Signals::default(),
+            input,
+            outputs: Outputs::open(tokio::io::stdout(), tokio::io::stderr()),
+            comeback: None,
+            interrupts,
+            progress,
+        }
+    }
+
+    async fn see_through(mut self) -> Result<Outcome, Error> {
+        let (end, call) = loop {
+            let mut call = self.call();
+            let error = match self.carry(&mut call).await {
+                Ok(end) => break (Ok(end), Some(call)),
+                Err(error) => error,
+            };
+            if self.was_never_asked(&error) {
+                self.asks = Ask::Run;
+            } else if error.may_pass() && !self.linger.is_zero() {
+                if let Err(error) = self.come_back(error).await {
+                    break (Err(error), None);
+                }
+            } else {
+                break (Err(error), Some(call));
+            }
+        };
+        let end = end.map_err(|error| self.meaning(error));
+        self.finish(end, call).await
+    }
+
+    /// Begins a call on the connection that there is.
+    fn call(&mut self) -> Call {
+        self.stage = Stage::Asked;
+        let message = match (self.asks, &self.first) {
+            (Ask::Run, Some((spec, _))) => run_request::Message::Spec(spec.clone()),
+            _ => {
+                let [stdout, stderr] =
+                    self.outputs.received().map(|offset| self.is_accepted.then_some(offset));
+                let job_id = self.job.clone();
+                run_request::Message::Attach(Attach { job_id, stdout_offset: stdout, stderr_offset: stderr })
+            }
+        };
+        Call::start(self.link.connection().client(), message)
+    }
+
+    /// True if the agent answers that it has never heard of a job which the last connection may have taken along. Asking
+    /// for it once more runs it once.
+    fn was_never_asked(&self, error: &Error) -> bool {
+        matches!(error, Error::Refused { reason: Reason::NoSuchJob, .. })
+            && matches!(self.asks, Ask::Attach)
+            && !self.is_accepted
+            && self.first.is_some()
+    }
+
+    /// What an error means for a job that the agent once had.
+    fn meaning(&self, error: Error) -> Error {
+        match error {
+            Error::Refused { reason: Reason::NoSuchJob, .. } if self.is_accepted => {
+                Error::Lost { router: self.link.router().to_owned(), source: Some(error.into()) }
+            }
+            error => error,
+        }
+    }
+
+    /// Carries the streams and the signals, until the job has ended, or the call.
+    async fn carry(&mut self, call: &mut Call) -> Result<End, Error> {
+        loop {
+            let wants_room = self.has_message();
+            tokio::select! {
+                // Output first: it came before the signal.
+                biased;
+                reply = call.replies.next() => match reply {
+                    Ok(Some(reply)) => {
+                        if let Some(end) = self.hear(reply)? {
+                            return Ok(end);
+                        }
+                    }
+                    Ok(None) => {
+                        return Err(Error::Lost { router: self.link.router().to_owned(), source: None });
+                    }
+                    Err(status) => return Err(self.link.connection().explain(*status).await),
+                },
+                name = self.interrupts.next() => self.interrupted(name)?,
+                room = call.requests.room(), if wants_room => {
+                    if let Some(message) = self.next_message() {
+                        room.send(message);
+                    }
+                }
+                changed = self.outputs.changed() => changed?,
+                () = self.input.more() => {}
+            }
+        }
+    }
+
+    /// Does what a message of the agent says. Gives the end, if it is the last one that is wanted.
+    fn hear(&mut self, reply: RunReply) -> Result<Option<End>, Error> {
+        let message = reply.message.ok_or_else(|| self.broken("a message that this hop does not know"))?;
+        match (self.stage, message) {
+            (Stage::Asked, run_reply::Message::Accepted(accepted)) => self.accepted(accepted)?,
+            (Stage::Asked, _) => return Err(self.broken("a job that starts before it is accepted")),
+            (_, run_reply::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
+            (Stage::Sending(_), _) => return Err(self.broken("an answer before the program was complete")),
+            // After a break the program may have been started long ago.
+            (_, run_reply::Message::Started(_) | run_reply::Message::Output(_)) if self.leaves => {
+                return Ok(Some(End::Left));
+            }
+            (_, run_reply::Message::Started(started)) => {
+                self.stage = Stage::Started;
+                self.input.open(started.stdin_window);
+            }
+            (_, run_reply::Message::Output(output)) => {
+                self.outputs.take(output).map_err(|what| self.broken(what))?;
+            }
+            (_, run_reply::Message::StdinAck(ack)) => self.input.acknowledged(ack.offset, ack.closed),
+            (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
+        }
+        Ok(None)
+    }
+
+    fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
+        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset } = accepted;
+        let offsets = [stdout_offset, stderr_offset];
+        if !self.is_accepted {
+            self.outputs.start_at(offsets);
+        } else if self.outputs.received() != offsets {
+            return Err(self.broken("output does not continue where it ended"));
+        }
+        self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
+        self.outputs.tell_again();
+        self.job = job_id;
+        self.is_accepted = true;
+        self.comeback = None;
+        let offset = match (&needs[..], &self.first) {
+            ([], Some((_, program))) => program.content.len(),
+            ([], None) => 0,
+            ([need], Some((_, program))) if need.sha256 == program.digest => {
+                usize::try_from(need.offset).unwrap_or(usize::MAX)
+            }
+            (_, Some(_)) => return Err(self.broken("a blob that nobody offered is needed")),
+            (_, None) => {
+                // The hop that has the program may come back to it.
+                self.cancels = false;
+                let router = self.link.router().to_owned();
+                return Err(Error::Incomplete { job: self.job.clone(), router });
+            }
+        };
+        self.has_sent(offset);
+        Ok(())
+    }
+
+    /// The agent has the program up to this offset, or will.
+    fn has_sent(&mut self, offset: usize) {
+        let total = self.first.as_ref().map_or(0, |(_, program)| program.content.len());
+        self.is_whole = offset >= total;
+        if self.is_whole {
+            self.stage = Stage::Sent;
+            self.progress.clear();
+        } else {
+            self.stage = Stage::Sending(offset);
+            self.progress.sending(offset as u64, total as u64);
+        }
+    }
+
+    /// Whether there is something to send.
+    fn has_message(&self) -> bool {
+        match self.stage {
+            Stage::Asked => false,
+            Stage::Sending(_) => true,
+            Stage::Sent => self.signals.has_next() || self.outputs.ack_is_due(),
+            Stage::Started => self.signals.has_next() || self.outputs.ack_is_due() || self.input.has_next(),
+        }
+    }
+
+    /// What is to be sent next.
+    fn next_message(&mut self) -> Option<run_request::Message> {
+        if let Stage::Sending(offset) = self.stage {
+            return self.next_chunk(offset).map(run_request::Message::Blob);
+        }
+        if let Some(name) = self.signals.next_name() {
+            return Some(run_request::Message::Signal(Signal { name: name.to_owned() }));
+        }
+        if let Some(ack) = self.outputs.next_ack() {
+            return Some(run_request::Message::OutputAck(ack));
+        }
+        (self.stage == Stage::Started)
+            .then(|| self.input.next_message())
+            .flatten()
+            .map(run_request::Message::Stdin)
+    }
+
+    /// The piece of the program that begins at `offset`.
+    fn next_chunk(&mut self, offset: usize) -> Option<BlobChunk> {
+        let content = &self.first.as_ref()?.1.content;
+        let end = content.len().min(offset + BLOB_CHUNK_BYTES);
+        let chunk = BlobChunk { offset: offset as u64, data: content.slice(offset..end) };
+        self.has_sent(end);
+        Some(chunk)
+    }
+
+    /// Takes a signal that `hop` got while it has a connection.
+    ///
+    /// # Errors
+    /// It ends `hop`.
+    fn interrupted(&mut self, name: &'static str) -> Result<(), Error> {
+        if self.may_run() && self.signals.take(name, true) {
+            return Ok(());
+        }
+        Err(Error::Interrupted { signal: name })
+    }
+
+    /// False while there is no program that a signal could be for.
+    fn may_run(&self) -> bool {
+        self.is_accepted && self.is_whole && !self.leaves
+    }
+
+    /// Has a new connection after a break whose reason is `broke`.
+    async fn come_back(&mut self, broke: Error) -> Result<(), Error> {
+        let mut comeback = match self.comeback.take() {
+            Some(mut comeback) => {
+                comeback.broke_again(broke);
+                comeback
+            }
+            None => {
+                let (router, within) = (self.link.router(), humantime::format_duration(self.linger));
+                self.progress.aside(|| {
+                    say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
+                });
+                Comeback::new(broke, self.linger)
+            }
+        };
+        let may_run = self.may_run();
+        {
+            let restored = self.link.restore(&mut comeback);
+            tokio::pin!(restored);
+            loop {
+                tokio::select! {
+                    restored = &mut restored => break restored?,
+                    name = self.interrupts.next() => {
+                        if !may_run || !self.signals.take(name, false) {
+                            return Err(Error::Interrupted { signal: name });
+                        }
+                    }
+                    changed = self.outputs.changed() => changed?,
+                }
+            }
+        }
+        self.comeback = Some(comeback);
+        self.asks = Ask::Attach;
+        Ok(())
+    }
+
+    /// Writes what is left, and takes leave of the agent.
+    async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
+        let Self { link, job, cancels, signals, outputs, interrupts, .. } = self;
+        let mut call = call;
+        if let Some(call) = call.as_mut().filter(|_| end.is_err() && cancels) {
+            call.cancel().await;
+        }
+        let received = outputs.received();
+        // What has arrived is written, also when nothing more will.
+        let written = tokio::select! {
+            written = outputs.finish() => written,
+            // Whoever reads our output does not, and the user has had enough.
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
+            // Or had: the signal went to a program that had ended already.
+            signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
+        };
+        if let Some(call) = call {
+            call.end().await;
+        }
+        let router = link.router().to_owned();
+        link.close().await;
+        written?;
+        let outcome = match end? {
+            End::Outcome(outcome) => outcome,
+            End::Left => return Ok(Outcome::detached(job)),
+        };
+        if received != [outcome.stdout_bytes, outcome.stderr_bytes] {
+            return Err(Error::Protocol { router, what: "output is missing" });
+        }
+        job::read_outcome(job, outcome)
+            .ok_or(Error::Protocol { router, what: "an outcome that says nothing" })
+    }
+
+    fn broken(&self, what: &'static str) -> Error {
+        Error::Protocol { router: self.link.router().to_owned(), what }
+    }
+}
+
+/// Waits as long as the rest of the output may take after `signal`; for ever, if there was none.
+async fn asked_to_end(signal: Option<&'static str>) -> &'static str {
+    match signal {
+        Some(signal) => {
+            tokio::time::sleep(OUTPUT_PATIENCE).await;
+            signal
+        }
+        None => std::future::pending().await,
+    }
+}

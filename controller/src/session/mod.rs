@@ -417,7 +417,7 @@ impl<'a> Session<'a> {
         let Self { link, job, cancels, signals, outputs, interrupts, .. } = self;
         let mut call = call;
         if let Some(call) = call.as_mut().filter(|_| end.is_err() && cancels) {
-            call.cancel().await;
+            call.release().await;
         }
         let received = outputs.received();
         // What has arrived is written, also when nothing more will.
@@ -428,7 +428,11 @@ impl<'a> Session<'a> {
             // Or had: the signal went to a program that had ended already.
             signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
         };
-        if let Some(call) = call {
+        if let Some(mut call) = call {
+            if let Ok(End::Outcome(_)) = &end {
+                // Until now the agent kept all this for somebody who comes back.
+                call.release().await;
+            }
             call.end().await;
         }
         let router = link.router().to_owned();

@@ -87,6 +87,8 @@ pub enum Ending {
     },
     /// hopd was stopped, and ended it.
     AgentStopped,
+    /// Its connection broke, and no `hop` came back to it within `--linger`.
+    Abandoned,
     /// The router's kernel refused to execute it.
     NotExecuted {
         /// The kernel's words.
@@ -127,7 +129,7 @@ impl Outcome {
             Ending::TimedOut | Ending::Idle => ExitCode::TimedOut,
             // As docker says it, and as it is: KILL ended it.
             Ending::OutOfMemory { .. } => signal_code("KILL"),
-            Ending::AgentStopped => ExitCode::HopFailed,
+            Ending::AgentStopped | Ending::Abandoned => ExitCode::HopFailed,
             Ending::NotExecuted { .. } => ExitCode::NotExecutable,
             Ending::Detached => ExitCode::Program(0),
         }
@@ -152,6 +154,7 @@ impl Outcome {
                 mebibytes(*held)
             ),
             Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
+            Ending::Abandoned => say!("error: no hop came back to the program in time, and it was ended"),
             Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
         }
         match self.orphans {
@@ -267,7 +270,7 @@ impl<'a> Status<'a> {
             Ending::Signaled { .. } => "signaled",
             Ending::TimedOut | Ending::Idle => "timed_out",
             Ending::OutOfMemory { .. } => "out_of_memory",
-            Ending::AgentStopped => "failed",
+            Ending::AgentStopped | Ending::Abandoned => "failed",
             Ending::NotExecuted { .. } => "not_executed",
             Ending::Detached => "detached",
         };
@@ -285,6 +288,7 @@ impl<'a> Status<'a> {
                 status.memory = Some(Memory { available: *available, limit: *limit, held: *held });
             }
             Ending::AgentStopped => status.reason = Some("agent_stopping"),
+            Ending::Abandoned => status.reason = Some("abandoned"),
             Ending::NotExecuted { why } => {
                 status.reason = Some("not_executed");
                 status.message = Some(why.clone());
@@ -343,6 +347,7 @@ mod tests {
             (Ending::OutOfMemory { available: 0, limit: 1, held: 2 }, 137),
             (Ending::NotExecuted { why: String::new() }, 126),
             (Ending::AgentStopped, 125),
+            (Ending::Abandoned, 125),
             (Ending::Detached, 0),
         ] {
             assert_eq!(i32::from(outcome(ending.clone()).exit_code()), code, "{ending:?}");

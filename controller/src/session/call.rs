@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use hop_proto::v1::agent_client::AgentClient;
-use hop_proto::v1::{Cancel, RunReply, RunRequest, run_request};
+use hop_proto::v1::{Release, RunReply, RunRequest, run_request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -43,12 +43,14 @@ impl Call {
         Self { requests: Requests(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
     }
 
-    /// Tells the agent to end the job, if it is still there to hear it. Nothing can be sent after that.
-    pub async fn cancel(&mut self) {
-        if let Some(requests) = self.requests.0.take().filter(|_| !matches!(self.replies, Replies::Over)) {
-            let cancel = requests.send(request(run_request::Message::Cancel(Cancel {})));
+    /// Tells the agent that nothing more of the job is wanted, if it is still there to hear it. Nothing can be sent after
+    /// that.
+    pub async fn release(&mut self) {
+        let is_over = matches!(self.replies, Replies::Over);
+        if let Some(requests) = self.requests.0.take().filter(|_| !is_over) {
+            let release = requests.send(request(run_request::Message::Release(Release {})));
             // Not even this can be sent: then the agent finds out by itself.
-            let _ = tokio::time::timeout(FAREWELL, cancel).await;
+            let _ = tokio::time::timeout(FAREWELL, release).await;
         }
     }
 

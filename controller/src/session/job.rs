@@ -84,6 +84,7 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
             Ending::OutOfMemory { available, limit, held }
         }
         (_, Cause::AgentStopped) => Ending::AgentStopped,
+        (_, Cause::Abandoned) => Ending::Abandoned,
         (v1::outcome::Ending::ExitCode(code), _) => Ending::Exited(u8::try_from(code).ok()?),
         (v1::outcome::Ending::Signaled(signal), _) => {
             Ending::Signaled { name: signal.name, core_dumped: signal.core_dumped }

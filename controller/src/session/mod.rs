@@ -428,12 +428,16 @@ impl<'a> Session<'a> {
             // Or had: the signal went to a program that had ended already.
             signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
         };
-        if let Some(mut call) = call {
-            // Of an output that could not be written, another `hop` may make more.
-            if matches!(end, Ok(End::Outcome(_))) && (written.is_ok() || goes_with_hop) {
-                call.release().await;
+        match (call, &end) {
+            // To be dropped is to leave.
+            (None, _) | (_, Ok(End::Left)) => {}
+            (Some(mut call), end) => {
+                // Of an output that could not be written, another `hop` may make more.
+                if end.is_ok() && (written.is_ok() || goes_with_hop) {
+                    call.release().await;
+                }
+                call.end().await;
             }
-            call.end().await;
         }
         let router = link.router().to_owned();
         link.close().await;

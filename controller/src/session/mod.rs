@@ -414,9 +414,11 @@ impl<'a> Session<'a> {
 
     /// Writes what is left, and takes leave of the agent.
     async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
-        let Self { link, job, goes_with_hop, signals, outputs, interrupts, .. } = self;
+        let Self { link, job, goes_with_hop, is_accepted, first, signals, outputs, interrupts, .. } = self;
+        // Whoever wanted to attach and was not let in has nothing to give up.
+        let is_ours = is_accepted || first.is_some();
         let mut call = call;
-        if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop) {
+        if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop && is_ours) {
             call.release().await;
         }
         let received = outputs.received();

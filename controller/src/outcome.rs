@@ -87,7 +87,7 @@ pub enum Ending {
     },
     /// hopd was stopped, and ended it.
     AgentStopped,
-    /// No `hop` was connected to it for longer than `--linger`, and hopd ended it.
+    /// Its connection broke, and no `hop` came back to it within `--linger`.
     Abandoned,
     /// The router's kernel refused to execute it.
     NotExecuted {
@@ -154,9 +154,7 @@ impl Outcome {
                 mebibytes(*held)
             ),
             Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
-            Ending::Abandoned => {
-                say!("error: the program was without a connection for too long, and hopd ended it")
-            }
+            Ending::Abandoned => say!("error: no hop came back to the program in time, and it was ended"),
             Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
         }
         match self.orphans {
@@ -290,7 +288,7 @@ impl<'a> Status<'a> {
                 status.memory = Some(Memory { available: *available, limit: *limit, held: *held });
             }
             Ending::AgentStopped => status.reason = Some("agent_stopping"),
-            Ending::Abandoned => status.reason = Some("lost"),
+            Ending::Abandoned => status.reason = Some("abandoned"),
             Ending::NotExecuted { why } => {
                 status.reason = Some("not_executed");
                 status.message = Some(why.clone());

@@ -19,8 +19,10 @@ const PIECES: usize = 1;
 /// How far the program is, as the agent tells it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Credit {
-    /// Bytes may be read up to this offset.
-    until: u64,
+    /// Bytes that the program has taken.
+    taken: u64,
+    /// Bytes that may be on their way to it.
+    window: u64,
     /// The program does not read any more.
     closed: bool,
 }
@@ -29,7 +31,6 @@ struct Credit {
 pub struct Input {
     source: Source,
     credit: watch::Sender<Credit>,
-    window: u64,
     unacknowledged: Unacknowledged,
 }
 
@@ -49,7 +50,6 @@ impl Input {
         Self {
             source: if is_wanted { Source::Waiting } else { Source::Nothing },
             credit: watch::Sender::default(),
-            window: 0,
             unacknowledged: Unacknowledged::default(),
         }
     }
@@ -68,8 +68,7 @@ impl Input {
 
     /// The program runs, and `window` bytes beyond the last acknowledgement may be sent.
     pub fn open(&mut self, window: u32) {
-        self.window = window.into();
-        self.credit.send_modify(|credit| credit.until = credit.until.max(window.into()));
+        self.credit.send_modify(|credit| credit.window = window.into());
         if matches!(self.source, Source::Waiting) {
             let (pieces, read_pieces) = mpsc::channel(PIECES);
             let (start, credit) = (self.unacknowledged.start, self.credit.subscribe());
@@ -85,9 +84,8 @@ impl Input {
     /// The program's pipe has taken all bytes before `offset`; or, if `closed`, it takes none any more.
     pub fn acknowledged(&mut self, offset: u64, closed: bool) {
         self.unacknowledged.acknowledged(offset, closed);
-        let until = offset.saturating_add(self.window);
         self.credit.send_modify(|credit| {
-            credit.until = credit.until.max(until);
+            credit.taken = credit.taken.max(offset);
             credit.closed |= closed;
         });
     }
@@ -206,7 +204,8 @@ async fn read(
         if now.closed {
             return;
         }
-        let room = usize::try_from(now.until.saturating_sub(offset)).unwrap_or(CHUNK).min(CHUNK);
+        let room = now.taken.saturating_add(now.window).saturating_sub(offset);
+        let room = usize::try_from(room).unwrap_or(CHUNK).min(CHUNK);
         if room == 0 {
             if credit.changed().await.is_err() {
                 return;
@@ -241,21 +240,23 @@ mod tests {
 
     #[tokio::test]
     async fn no_byte_is_read_beyond_the_credit() {
-        let (grant, credit) = watch::channel(Credit { until: 5, closed: false });
+        let (grant, credit) = watch::channel(Credit { window: 5, ..Credit::default() });
         let (pieces, mut read_pieces) = mpsc::channel(PIECES);
         let task = tokio::spawn(read(&b"hello world"[..], 0, credit, pieces));
         assert_eq!(read_pieces.recv().await.unwrap(), "hello");
         tokio::task::yield_now().await;
         assert!(read_pieces.try_recv().is_err());
-        grant.send_modify(|credit| credit.until = 100);
-        assert_eq!(read_pieces.recv().await.unwrap(), " world");
+        grant.send_modify(|credit| credit.taken = 5);
+        assert_eq!(read_pieces.recv().await.unwrap(), " worl");
+        grant.send_modify(|credit| credit.taken = 10);
+        assert_eq!(read_pieces.recv().await.unwrap(), "d");
         assert_eq!(read_pieces.recv().await.unwrap(), "");
         task.await.unwrap();
     }
 
     #[tokio::test]
     async fn an_input_that_begins_later_has_credit_for_what_came_before() {
-        let (_grant, credit) = watch::channel(Credit { until: 105, closed: false });
+        let (_grant, credit) = watch::channel(Credit { taken: 98, window: 7, closed: false });
         let (pieces, mut read_pieces) = mpsc::channel(PIECES);
         tokio::spawn(read(&b"hello world"[..], 100, credit, pieces));
         assert_eq!(read_pieces.recv().await.unwrap(), "hello");

@@ -104,7 +104,7 @@ pub struct JobOptions {
     /// When the program must end, the time between SIGTERM and SIGKILL: at most 1m; 0 kills at once
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = grace)]
     pub grace: Duration,
-    /// When the connection breaks, the time for which the program goes on and hop tries to come back to it: at most 1day;
+    /// When the connection breaks, the time for which the program goes on and hop tries to come back to it: at most a day;
     /// 0 ends the program with its connection
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = linger)]
     pub linger: Duration,
@@ -470,7 +470,10 @@ pub enum Parsed {
 
 /// Reads a command line, the program's name first.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
-    let words = go_flags::mark(&Cli::command(), words.into_iter().collect());
+    let mut hop = Cli::command();
+    // Until then it does not know its own -h.
+    hop.build();
+    let words = go_flags::mark(&hop, words.into_iter().collect());
     match Cli::try_parse_from(words) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
         Err(error) => {
@@ -562,6 +565,16 @@ mod tests {
         assert_eq!(signal_name(&signal::number("USR1").unwrap().to_string()).unwrap(), "USR1");
         for text in ["STOP", "19", "0", "-9", "64", "", "SIG", "FOO"] {
             assert!(signal_name(text).unwrap_err().starts_with("it is none of HUP, INT"), "{text}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_failure() {
+        for line in ["hop|-h", "hop|run|-h", "hop|exec|--help", "hop|build|-help", "hop|kill|-h"] {
+            match parse(line.split('|').map(OsString::from)) {
+                Parsed::Printed(code) => assert_eq!(code, ExitCode::Program(0), "{line}"),
+                Parsed::Command(command) => panic!("{line}: {command:?}"),
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::home::Home;
 use crate::interrupt::Interrupts;
+use crate::inventory::Router;
 use crate::link::{self, ATTACH, Link};
 use crate::outcome::{ExitCode, Outcome, StatusFile};
 use crate::progress::Progress;
@@ -73,10 +74,7 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
 }
 
 /// What it takes to connect to the router that is meant.
-fn place(
-    home: &Home,
-    options: &EnrolledOptions,
-) -> Result<(crate::inventory::Router, Identity, Duration), Error> {
+fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Duration), Error> {
     let router = enrolled_router(home, options.router.as_deref())?;
     Ok((router, home.identity()?, options.connect_timeout.into()))
 }

@@ -43,9 +43,11 @@ impl Call {
         Self { requests: Requests(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
     }
 
-    /// Tells the agent that nothing more is wanted of the job, if it is still there to hear it. Nothing can be sent after that.
+    /// Tells the agent that nothing more of the job is wanted, if it is still there to hear it. Nothing can be sent after
+    /// that.
     pub async fn release(&mut self) {
-        if let Some(requests) = self.requests.0.take().filter(|_| !matches!(self.replies, Replies::Over)) {
+        let is_over = matches!(self.replies, Replies::Over);
+        if let Some(requests) = self.requests.0.take().filter(|_| !is_over) {
             let release = requests.send(request(run_request::Message::Release(Release {})));
             // Not even this can be sent: then the agent finds out by itself.
             let _ = tokio::time::timeout(FAREWELL, release).await;

@@ -51,7 +51,7 @@ pub async fn run(
     let session = Session {
         // An agent that lacks the capability ends the job with its connection.
         linger: if link.can_attach() { job.linger } else { Duration::ZERO },
-        cancels: link.can_attach(),
+        goes_with_hop: link.can_attach(),
         leaves: job.detached,
         first: Some((spec, program)),
         asks: Ask::Run,
@@ -83,7 +83,7 @@ pub async fn attach(
     let input = Input::new(!known.detached);
     let session = Session {
         linger,
-        cancels: !known.detached,
+        goes_with_hop: !known.detached,
         ..Session::new(link, known.job, input, interrupts, progress)
     };
     session.see_through().await
@@ -122,8 +122,8 @@ struct Session<'a> {
     is_accepted: bool,
     /// It has the whole program, as far as is known here.
     is_whole: bool,
-    /// A deliberate end of this `hop` is the end of the job.
-    cancels: bool,
+    /// When this `hop` gives up, nobody else will want the job.
+    goes_with_hop: bool,
     /// The job is left alone when the program runs.
     leaves: bool,
     linger: Duration,
@@ -155,7 +155,7 @@ impl<'a> Session<'a> {
             job,
             is_accepted: false,
             is_whole: false,
-            cancels: false,
+            goes_with_hop: false,
             leaves: false,
             linger: Duration::ZERO,
             first: None,
@@ -302,7 +302,7 @@ impl<'a> Session<'a> {
             (_, Some(_)) => return Err(self.broken("a blob that nobody offered is needed")),
             (_, None) => {
                 // The hop that has the program may come back to it.
-                self.cancels = false;
+                self.goes_with_hop = false;
                 let router = self.link.router().to_owned();
                 return Err(Error::Incomplete { job: self.job.clone(), router });
             }
@@ -414,9 +414,11 @@ impl<'a> Session<'a> {
 
     /// Writes what is left, and takes leave of the agent.
     async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
-        let Self { link, job, cancels, signals, outputs, interrupts, .. } = self;
+        let Self { link, job, goes_with_hop, is_accepted, first, signals, outputs, interrupts, .. } = self;
+        // Whoever wanted to attach and was not let in has nothing to give up.
+        let is_ours = is_accepted || first.is_some();
         let mut call = call;
-        if let Some(call) = call.as_mut().filter(|_| end.is_err() && cancels) {
+        if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop && is_ours) {
             call.release().await;
         }
         let received = outputs.received();
@@ -428,12 +430,16 @@ impl<'a> Session<'a> {
             // Or had: the signal went to a program that had ended already.
             signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
         };
-        if let Some(mut call) = call {
-            if let Ok(End::Outcome(_)) = &end {
-                // Until now the agent kept all this for somebody who comes back.
-                call.release().await;
+        match (call, &end) {
+            // To be dropped is to leave.
+            (None, _) | (_, Ok(End::Left)) => {}
+            (Some(mut call), end) => {
+                // Of an output that could not be written, another `hop` may make more.
+                if end.is_ok() && (written.is_ok() || goes_with_hop) {
+                    call.release().await;
+                }
+                call.end().await;
             }
-            call.end().await;
         }
         let router = link.router().to_owned();
         link.close().await;

@@ -16,7 +16,8 @@ use std::time::Duration;
 use hop_proto::signal;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal, waitid,
+    Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal,
+    setpriority_process, waitid,
 };
 use tokio::signal::unix::{self, SignalKind};
 
@@ -34,6 +35,8 @@ pub struct Start<'a> {
     pub env: &'a [(OsString, OsString)],
     /// Where the program starts.
     pub working_directory: &'a Path,
+    /// Its nice value.
+    pub nice: u8,
 }
 
 /// A program that was started.
@@ -104,10 +107,12 @@ impl Child {
             .process_group(0);
         // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
+        let nice = start.nice;
         let die_with_agent = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             family::become_subreaper();
             be_killed_first();
+            set_nice(nice.into());
             // The agent may have died before that was set.
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
@@ -176,6 +181,11 @@ fn be_killed_first() {
     }
 }
 
+/// Sets the nice value of the calling process (setpriority(2)). A lower one than before is for root alone; others keep theirs.
+pub fn set_nice(value: i32) {
+    let _ = setpriority_process(None, value);
+}
+
 fn ending(status: ExitStatus) -> Ending {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ending::Exited(code),
@@ -230,6 +240,7 @@ mod tests {
             args: &args,
             env: &env,
             working_directory: Path::new("/"),
+            nice: 0,
         };
         Child::start(&start, &Family::of_none()).unwrap()
     }
@@ -253,6 +264,7 @@ mod tests {
             args: &[],
             env: &env,
             working_directory: Path::new("/"),
+            nice: 0,
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
         let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();

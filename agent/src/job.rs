@@ -60,6 +60,8 @@ pub struct Spec {
     pub idle_timeout: Option<Duration>,
     /// Time between TERM and KILL.
     pub grace: Duration,
+    /// Its nice value, 0 to 19.
+    pub nice: u8,
     /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
     pub linger: Option<Duration>,
     /// Bytes of each output that may be unacknowledged.
@@ -151,6 +153,7 @@ impl Job {
             args: &spec.args,
             env: &env,
             working_directory: &working_directory,
+            nice: spec.nice,
         };
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.family)
@@ -312,6 +315,7 @@ mod tests {
             timeout: None,
             idle_timeout: None,
             grace: Duration::ZERO,
+            nice: 0,
             linger: Some(Duration::ZERO),
             output_window: 1024,
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hop_proto::identity::Fingerprint;
 use rustix::process::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 
@@ -398,7 +398,7 @@ struct Told {
     accepted: bool,
     started: bool,
     /// How much of its input the program has taken, and whether it takes no more.
-    stdin: Option<(u64, bool)>,
+    stdin: (u64, bool),
     last: bool,
 }
 
@@ -411,16 +411,38 @@ impl Connection {
     ) -> mpsc::Receiver<ToController> {
         let (outbox, replies) = mpsc::channel(OUTBOX_MESSAGES);
         let (link, number) = (self.link.clone(), self.number);
-        tokio::spawn(listen(link, number, messages));
-        tokio::spawn(self.tell(outbox));
+        let (leave, left) = oneshot::channel();
+        tokio::spawn(async move {
+            match hear_out(&link, number, messages).await {
+                Error::Gone => {
+                    link.disconnect(number);
+                    // Fails if there is nothing more to tell.
+                    let _ = leave.send(());
+                }
+                fault => {
+                    link.tell_job(Heard::Fault(fault)).await;
+                    // It hears what it did wrong, and then nothing more of it counts.
+                    link.disconnect(number);
+                }
+            }
+        });
+        tokio::spawn(self.tell(outbox, left));
         replies
     }
 
-    async fn tell(mut self, outbox: mpsc::Sender<ToController>) {
+    async fn tell(mut self, outbox: mpsc::Sender<ToController>, left: oneshot::Receiver<()>) {
+        let left = async {
+            if left.await.is_err() {
+                // It did not leave: it is to hear what it did wrong.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(left);
         loop {
             let message = tokio::select! {
                 message = self.next() => message,
                 () = outbox.closed() => return self.link.disconnect(self.number),
+                () = &mut left => return,
             };
             let is_last = matches!(message, ToController::Last(_) | ToController::TakenOver);
             if outbox.send(message).await.is_err() {
@@ -462,16 +484,17 @@ impl Connection {
                 return Some(ToController::Accepted { job, needs, stdin, outputs: self.outputs });
             }
         }
+        // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
+        // the program runs: it would send its own.
+        let has_ended = self.number > 1 && self.link.stdin.has_ended();
+        let stdin = (state.stdin, state.stdin_closed || has_ended);
+        if state.has_started && self.told.stdin != stdin {
+            self.told.stdin = stdin;
+            return Some(ToController::StdinAck { offset: stdin.0, closed: stdin.1 });
+        }
         if !self.told.started && state.has_started {
             self.told.started = true;
             return Some(ToController::Started);
-        }
-        // Whoever comes back may be somebody else, who does not know that the input has ended.
-        let has_ended = self.number > 1 && self.link.stdin.has_ended();
-        let stdin = (state.stdin, state.stdin_closed || has_ended);
-        if self.told.started && self.told.stdin.unwrap_or_default() != stdin {
-            self.told.stdin = Some(stdin);
-            return Some(ToController::StdinAck { offset: stdin.0, closed: stdin.1 });
         }
         if let Some((stream, offset, data)) = state.tape.next(self.outputs) {
             self.outputs[stream as usize] = offset + data.len() as u64;
@@ -483,32 +506,27 @@ impl Connection {
     }
 }
 
-/// Hears a controller out: until it has said everything, or is gone, or breaks a rule.
-async fn listen(
-    link: Arc<Link>,
+/// Hears a controller out, until it leaves, which is [`Error::Gone`], or breaks a rule.
+async fn hear_out(
+    link: &Link,
     number: u64,
     mut messages: impl Stream<Item = Result<FromController, Error>> + Unpin,
-) {
-    let fault = loop {
+) -> Error {
+    loop {
         let message = messages.next().await;
         if link.state.borrow().connection != number {
             // What an older connection still brings is not said any more.
-            return;
+            return Error::Gone;
         }
         let heard = match message {
             Some(Ok(message)) => link.hear(message).await,
             Some(Err(error)) => Err(error),
             None => Err(Error::Gone),
         };
-        match heard {
-            Ok(()) => {}
-            Err(Error::Gone) => return link.disconnect(number),
-            Err(error) => break error,
+        if let Err(error) = heard {
+            return error;
         }
-    };
-    link.tell_job(Heard::Fault(fault)).await;
-    // It hears what it did wrong, and then nothing more of it counts.
-    link.disconnect(number);
+    }
 }
 
 #[cfg(test)]
@@ -658,7 +676,7 @@ mod tests {
         drop((say, replies));
         let (_say, mut replies) = attach(&link, [None, None]);
         assert!(matches!(replies.recv().await, Some(ToController::Accepted { stdin: 2, .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Started)));
         assert!(matches!(replies.recv().await, Some(ToController::StdinAck { closed: true, .. })));
+        assert!(matches!(replies.recv().await, Some(ToController::Started)));
     }
 }

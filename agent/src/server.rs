@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::child;
 use crate::family::{self, Family};
 use crate::job;
 use crate::jobs::Jobs;
@@ -47,6 +48,10 @@ const MAX_HANDSHAKES: usize = 8;
 
 /// Time for TLS. A 400 MHz MIPS needs 0.02 s of its own for it; the rest is for the link.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The agent's own nice value: it must come to its turn also when a program has started a thousand processes, because who else
+/// would end them? It uses the CPU when a program is sent or writes, and hardly at all otherwise.
+const NICE: i32 = -10;
 
 /// How much of a refused peer is still read, and for how long.
 const PARTING_BYTES: u64 = 64 * 1024;
@@ -126,6 +131,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     directory.end_former_jobs();
     let family = Family::adopt();
     memory::be_spared();
+    child::set_nice(NICE);
     let jobs = Arc::new(Jobs::new(store, shelf, family, directory.subdirectory("jobs")?, options.launcher));
     let listener =
         TcpListener::bind(options.listen).await.map_err(|error| Error::Listen(options.listen, error))?;

@@ -33,6 +33,10 @@ use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::tape::OutputStream;
 
+/// The largest nice value (setpriority(2)).
+const MAX_NICE: u8 = 19;
+const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
+
 /// What this agent can do, by the names that `docs/protocol.md` defines.
 const CAPABILITIES: [&str; 2] = ["run", "attach"];
 
@@ -73,7 +77,12 @@ impl Agent for Service {
         let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
             return Err(Error::Protocol("a run begins with its specification").into());
         };
-        let job = self.jobs.admit(read_spec(spec)?, self.controller)?;
+        let spec = read_spec(spec)?;
+        // The controller has not heard that it was accepted, and asks once more.
+        if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
+            return Ok(carry(link.connect([None, None])?, messages));
+        }
+        let job = self.jobs.admit(spec, self.controller)?;
         tracing::info!(job = job.link().job(), "job admitted");
         let connection = job.link().connect([None, None])?;
         tokio::spawn(job.run());
@@ -214,6 +223,7 @@ fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
         idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
+        nice: u8::try_from(spec.nice).ok().filter(|nice| *nice <= MAX_NICE).ok_or(NOT_NICE)?,
         linger: (!spec.detached).then(|| Duration::from_millis(spec.linger_ms)),
         output_window: spec.output_window.into(),
     })
@@ -416,7 +426,8 @@ mod tests {
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 15] = [
+        let broken: [fn(&mut v1::JobSpec); 16] = [
+            |spec| spec.nice = 20,
             |spec| spec.job_id = "../../etc".into(),
             |spec| spec.job_id = "7".repeat(33),
             |spec| spec.linger_ms = MAX_LINGER_MS + 1,

@@ -131,8 +131,7 @@ impl Shared {
         far.set_nodelay(true).unwrap();
         let ends = [&near, &far].map(|end| end.try_clone().unwrap());
         self.state().connections.extend(ends);
-        let (shared, from_near, to_far) =
-            (self.clone(), near.try_clone().unwrap(), far.try_clone().unwrap());
+        let (shared, from_near, to_far) = (self.clone(), near.try_clone().unwrap(), far.try_clone().unwrap());
         thread::spawn(move || shared.carry(from_near, to_far, true));
         thread::spawn(move || self.carry(far, near, false));
     }

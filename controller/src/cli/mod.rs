@@ -92,6 +92,9 @@ pub struct EnrolledOptions {
     pub connect_timeout: humantime::Duration,
 }
 
+/// As nice(1) without a number.
+const DEFAULT_NICE: u8 = 10;
+
 /// How to run, whatever the program is.
 #[derive(Args, Debug)]
 pub struct JobOptions {
@@ -111,6 +114,9 @@ pub struct JobOptions {
     /// Print the job's id and leave once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
     #[arg(short, long)]
     pub detach: bool,
+    /// The program's nice value, 0 to 19: what the router does for others comes first
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_NICE, value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub nice: u8,
     /// Set a variable in the program's environment; without =VALUE, to its value here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,

@@ -78,6 +78,7 @@ async fn execute_job(
         timeout: options.timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         idle_timeout: options.idle_timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         grace: options.grace,
+        nice: options.nice,
         linger: options.linger,
         detached: options.detach,
     };

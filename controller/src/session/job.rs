@@ -28,6 +28,8 @@ pub struct Job {
     pub idle_timeout: Option<Duration>,
     /// Time between TERM and KILL when the agent ends it.
     pub grace: Duration,
+    /// Its nice value, 0 to 19.
+    pub nice: u8,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
     pub linger: Duration,
     /// It is left alone once it runs.
@@ -59,6 +61,7 @@ impl Job {
             output_window: OUTPUT_WINDOW_BYTES,
             job_id: id,
             linger_ms: milliseconds(self.linger),
+            nice: self.nice.into(),
             detached: self.detached,
         }
     }

@@ -151,13 +151,17 @@ pub struct JobSpec {
     #[prost(uint32, tag = "6")]
     pub output_window: u32,
     /// Names the job on this agent: 1 to 32 digits and lower-case letters. The controller chooses it, at random, so that it
-    /// can attach to a job of which it has not heard yet. Empty: the agent chooses.
+    /// can attach to a job of which it has not heard yet. To ask for a job that it has already is to attach to it. Empty:
+    /// the agent chooses.
     #[prost(string, tag = "11")]
     pub job_id: ::prost::alloc::string::String,
     /// How long the job goes on without a controller, in milliseconds, and how long its outcome is kept. 0: it ends with its
     /// connection. At most 86,400,000.
     #[prost(uint64, tag = "12")]
     pub linger_ms: u64,
+    /// Nice value of the program, 0 to 19 (setpriority(2)).
+    #[prost(uint32, tag = "14")]
+    pub nice: u32,
     /// The job goes on without a controller until it ends by itself; its standard input is empty. Its outcome is kept until
     /// a controller has it, or eight jobs have ended since.
     #[prost(bool, tag = "13")]

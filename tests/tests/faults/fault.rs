@@ -144,7 +144,9 @@ impl Fault {
     /// Puts right what a user would have to put right.
     pub fn mend(self, router: &VirtualRouter) {
         match self {
-            Self::TmpfsFull => drop(router.shell().sh(&format!("rm {}", router.ram().join("fill").display()))),
+            Self::TmpfsFull => {
+                drop(router.shell().sh(&format!("rm {}", router.ram().join("fill").display())))
+            }
             Self::ClockJumps => drop(router.shell().sh("date -s @$(cat /tmp/now); rm /tmp/now")),
             _ => {}
         }

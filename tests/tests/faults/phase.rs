@@ -123,4 +123,3 @@ fn numbers(count: u32) -> String {
 fn say(running: &mut Running, number: u32) {
     let _ = running.stdin.as_mut().unwrap().write_all(format!("{number}\n").as_bytes());
 }
-

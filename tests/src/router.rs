@@ -203,7 +203,12 @@ impl VirtualRouter {
 
     /// `hop exec` of a fixture on this router.
     pub fn exec(&self, name: &str) -> Hop {
-        self.hop().args(["exec", "-r", "router"]).arg(fixture(self.stage, name))
+        self.exec_with(&[], name)
+    }
+
+    /// The same, with options.
+    pub fn exec_with(&self, options: &[&str], name: &str) -> Hop {
+        self.hop().args(["exec", "-r", "router"]).args(options).arg(fixture(self.stage, name))
     }
 
     /// A new file in this test's own directory, on this machine.

@@ -287,9 +287,10 @@ impl<'a> Session<'a> {
             self.outputs.start_at(offsets);
         } else if self.outputs.received() != offsets {
             return Err(self.broken("output does not continue where it ended"));
+        } else {
+            self.outputs.tell_again();
         }
         self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
-        self.outputs.tell_again();
         self.job = job_id;
         self.is_accepted = true;
         self.comeback = None;

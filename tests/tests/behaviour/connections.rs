@@ -10,7 +10,6 @@ use hop_proto::tls;
 use hop_proto::v1::Reason;
 use hop_tests::{Options, VirtualRouter};
 use rustix::net::{AddressFamily, SocketType};
-use rustix::process::Signal;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -200,40 +199,6 @@ fn a_client_with_other_ciphers_is_refused() {
 }
 
 #[test]
-fn a_controller_that_is_killed_takes_its_job_with_it() {
-    let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec("wait").start();
-    assert_eq!(running.line(), "ready\n");
-    running.signal(Signal::KILL);
-    assert_eq!(running.wait().code, -9);
-    router.wait_until_idle();
-    router.assert_serves_on();
-}
-
-#[test]
-fn a_program_whose_controller_is_gone_gets_its_grace() {
-    let router = VirtualRouter::start(STAGE);
-    let mark = router.path_there("mark");
-    let mut running = router.exec("mark-term").arg(&mark).start();
-    assert_eq!(running.line(), "ready\n");
-    running.signal(Signal::KILL);
-    running.wait();
-    router.wait_until_idle();
-    assert!(router.has(&mark), "it was asked to end, and had the time to");
-    router.assert_serves_on();
-}
-
-#[test]
-fn a_program_dies_with_its_agent() {
-    let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec("pid").start();
-    let program = router.watch(running.line().trim());
-    router.signal_agent(Signal::KILL);
-    assert_eq!(running.wait().code, 125);
-    program.wait_until_gone();
-}
-
-#[test]
 fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call() {
     let router = VirtualRouter::start(STAGE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -247,13 +212,4 @@ fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call() {
             other => panic!("{other:?}"),
         }
     });
-}
-
-#[test]
-fn an_agent_that_dies_loses_the_job_and_the_controller_says_so() {
-    let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec("dialogue").start();
-    assert_eq!(running.line(), "ready\n");
-    router.signal_agent(Signal::KILL);
-    running.wait().assert_fails(125, "the connection to router was lost");
 }

@@ -5,6 +5,7 @@
 mod connections;
 mod endings;
 mod limits;
+mod links;
 mod programs;
 mod protocol;
 mod streams;

@@ -214,3 +214,57 @@ fn random_id() -> Result<String, Error> {
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Protocol("no random numbers for an id"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_latest_that_have_ended_are_kept() {
+        const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
+        let dir = tempfile::tempdir().unwrap();
+        let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
+        for directory in [&ram, &work] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let store = Store::new(ram, None);
+        let digest = ring::digest::digest(&ring::digest::SHA256, SCRIPT).as_ref().try_into().unwrap();
+        let mut upload = store.upload(digest, SCRIPT.len() as u64).unwrap();
+        upload.write(0, SCRIPT).unwrap();
+        let _kept = upload.finish().unwrap();
+        // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
+        let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        for number in 0..MAX_ENDED + 2 {
+            let spec = Spec {
+                id: Some(format!("job{number}")),
+                name: "script".into(),
+                digest,
+                size: SCRIPT.len() as u64,
+                args: Vec::new(),
+                env: Vec::new(),
+                timeout: None,
+                idle_timeout: None,
+                grace: Duration::ZERO,
+                nice: 0,
+                linger: None,
+                output_window: 1024,
+            };
+            let job = jobs.admit(spec, owner).unwrap();
+            let link = job.link().clone();
+            tokio::spawn(job.run());
+            while link.stage() != Stage::Ended {
+                tokio::task::yield_now().await;
+            }
+        }
+        let ids = || jobs.list().into_iter().map(|listed| listed.job).collect::<Vec<_>>();
+        while ids().len() > MAX_ENDED {
+            tokio::task::yield_now().await;
+        }
+        let latest: Vec<_> = (2..MAX_ENDED + 2).map(|number| format!("job{number}")).collect();
+        assert_eq!(ids(), latest);
+        assert_eq!(jobs.running(), 0);
+        assert!(matches!(jobs.find("job0", owner), Err(Error::NoSuchJob(_))));
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -22,6 +22,7 @@ use rustix::process::{
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::family::{self, Family, Member};
+use crate::terminal::{Size, Terminal, take_control};
 
 /// What to start.
 pub struct Start<'a> {
@@ -37,6 +38,8 @@ pub struct Start<'a> {
     pub working_directory: &'a Path,
     /// Its nice value.
     pub nice: u8,
+    /// How large its terminal is, if it has one.
+    pub terminal: Option<Size>,
 }
 
 /// A program that was started.
@@ -49,14 +52,16 @@ pub struct Child {
     _member: Member,
 }
 
-/// Our ends of the program's pipes.
-pub struct Pipes {
+/// Our ends of the program's streams: three pipes, or one terminal.
+pub struct Streams {
     /// What we write the program reads.
     pub stdin: OwnedFd,
-    /// What the program writes.
+    /// What the program writes; to a terminal, all of it.
     pub stdout: OwnedFd,
     /// What the program writes to standard error.
-    pub stderr: OwnedFd,
+    pub stderr: Option<OwnedFd>,
+    /// The terminal, to give it another size.
+    pub terminal: Option<Terminal>,
 }
 
 /// How the program ended.
@@ -85,11 +90,11 @@ pub struct Usage {
 }
 
 impl Child {
-    /// Starts a program in a process group of its own.
+    /// Starts a program in a process group of its own; with a terminal, in a session of its own.
     ///
     /// # Errors
     /// What the kernel said to execve(2) or fork(2).
-    pub fn start(start: &Start<'_>, family: &Arc<Family>) -> io::Result<(Self, Pipes)> {
+    pub fn start(start: &Start<'_>, family: &Arc<Family>) -> io::Result<(Self, Streams)> {
         // Listen first: a program may end before spawn returns.
         let ended = unix::signal(SignalKind::child())?;
         let mut words = start.launcher.iter().map(OsString::as_os_str).chain([start.program.as_os_str()]);
@@ -100,15 +105,27 @@ impl Child {
             .args(start.args)
             .env_clear()
             .envs(start.env.iter().map(|(name, value)| (name, value)))
-            .current_dir(start.working_directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .current_dir(start.working_directory);
+        let terminal = match start.terminal {
+            Some(size) => {
+                let (terminal, theirs) = Terminal::open(size)?;
+                command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
+                let (stdin, stdout) = (terminal.again()?, terminal.again()?);
+                Some(Streams { stdin, stdout, stderr: None, terminal: Some(terminal) })
+            }
+            None => {
+                command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+                None
+            }
+        };
         // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
         let nice = start.nice;
+        let has_terminal = terminal.is_some();
         let die_with_agent = move || {
+            if has_terminal {
+                take_control(io::stdin().as_fd())?;
+            }
             set_parent_process_death_signal(Some(Signal::KILL))?;
             family::become_subreaper();
             be_killed_first();
@@ -120,13 +137,18 @@ impl Child {
         unsafe { command.pre_exec(die_with_agent) };
         let mut process = command.spawn()?;
         let pid = Pid::from_child(&process);
-        let taken = (process.stdin.take(), process.stdout.take(), process.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = taken else {
-            unreachable!("all three were asked for as pipes");
+        let streams = match (terminal, process.stdin.take(), process.stdout.take(), process.stderr.take()) {
+            (Some(streams), ..) => streams,
+            (None, Some(stdin), Some(stdout), Some(stderr)) => Streams {
+                stdin: stdin.into(),
+                stdout: stdout.into(),
+                stderr: Some(stderr.into()),
+                terminal: None,
+            },
+            _ => unreachable!("all three were asked for as pipes"),
         };
-        let pipes = Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
         let member = family.enter(pid);
-        Ok((Self { process, pid, ended, is_reaped: false, _member: member }, pipes))
+        Ok((Self { process, pid, ended, is_reaped: false, _member: member }, streams))
     }
 
     /// The number of the process, which is also the number of its group.
@@ -231,7 +253,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn start(script: &str) -> (Child, Pipes) {
+    fn start(script: &str) -> (Child, Streams) {
         let args = ["-c".into(), script.into()];
         let env = [("PATH".into(), "/usr/bin:/bin".into())];
         let start = Start {
@@ -241,6 +263,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
             nice: 0,
+            terminal: None,
         };
         Child::start(&start, &Family::of_none()).unwrap()
     }
@@ -265,6 +288,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
             nice: 0,
+            terminal: None,
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
         let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();

@@ -92,12 +92,20 @@ impl Queue {
     }
 }
 
-/// Writes the queue into the program's pipe; `acknowledge(offset, closed)` says how far it came.
+/// Writes the queue into the program's pipe or terminal, and after the last byte of it `end`; `acknowledge(offset, closed)`
+/// says how far it came.
 ///
 /// # Errors
 /// The pipe cannot be written for another reason than that the program closed it.
-pub async fn feed(pipe: OwnedFd, queue: Queue, mut acknowledge: impl FnMut(u64, bool)) -> io::Result<()> {
-    let mut pipe = pipe::Sender::from_owned_fd(pipe)?;
+pub async fn feed(
+    pipe: OwnedFd,
+    queue: Queue,
+    end: &[u8],
+    mut acknowledge: impl FnMut(u64, bool),
+) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    // Unchecked, because it may be a terminal.
+    let mut pipe = pipe::Sender::from_owned_fd_unchecked(pipe)?;
     let mut written = 0;
     loop {
         let (mut data, last) = queue.next().await;
@@ -119,7 +127,7 @@ pub async fn feed(pipe: OwnedFd, queue: Queue, mut acknowledge: impl FnMut(u64, 
             }
         }
         if last {
-            return Ok(());
+            return pipe.write_all(end).await;
         }
     }
 }
@@ -137,7 +145,7 @@ mod tests {
         let queue = Queue::default();
         queue.push(0, b"one ", false).unwrap();
         queue.push(4, b"two", true).unwrap();
-        feed(writer.into(), queue, |_, _| {}).await.unwrap();
+        feed(writer.into(), queue, b"", |_, _| {}).await.unwrap();
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "one two");
@@ -151,8 +159,10 @@ mod tests {
         queue.push(0, b"nobody reads this", true).unwrap();
         let mut calls = Vec::new();
         let acknowledge = |offset, closed| calls.push((offset, closed));
-        let fed =
-            tokio::time::timeout(std::time::Duration::from_secs(60), feed(writer.into(), queue, acknowledge));
+        let fed = tokio::time::timeout(
+            std::time::Duration::from_secs(60),
+            feed(writer.into(), queue, b"", acknowledge),
+        );
         fed.await.unwrap().unwrap();
         assert_eq!(calls, [(0, true)]);
     }

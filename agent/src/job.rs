@@ -25,6 +25,7 @@ use crate::outcome::Outcome;
 use crate::running::{Running, is_set};
 use crate::shelf::Shelf;
 use crate::store::{Blob, Digest, Upload};
+use crate::terminal::Size;
 use crate::tree;
 
 /// How long an upload may stand still before its promised memory is taken back.
@@ -62,6 +63,8 @@ pub struct Spec {
     pub grace: Duration,
     /// Its nice value, 0 to 19.
     pub nice: u8,
+    /// How large its terminal is, if it is to have one in place of its pipes.
+    pub terminal: Option<Size>,
     /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
     pub linger: Option<Duration>,
     /// Bytes of each output that may be unacknowledged.
@@ -154,6 +157,7 @@ impl Job {
             env: &env,
             working_directory: &working_directory,
             nice: spec.nice,
+            terminal: spec.terminal,
         };
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.family)
@@ -161,10 +165,10 @@ impl Job {
             Err(io::Error::from_raw_os_error(libc::ENOEXEC))
         };
         let outcome = match started {
-            Ok((child, pipes)) => {
+            Ok((child, streams)) => {
                 tracing::info!(job = link.job(), pid = child.id(), program = ?spec.name, "job started");
                 let running = Running::new(child, &spec, link, &jobs, &directory.path);
-                Outcome::Ran(running.see_through(pipes, &mut inbox).await?)
+                Outcome::Ran(running.see_through(streams, &mut inbox).await?)
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => Outcome::NotExecuted(error.to_string()),
@@ -227,6 +231,7 @@ async fn receive(
             Heard::Chunk { offset, data } => upload.write(offset, &data)?,
             // A signal ends what would become the program, as it would end the program.
             Heard::Signal(_) => return Err(Error::Gone),
+            Heard::Resize(_) => {}
             Heard::Fault(error) => return Err(error),
         }
     }
@@ -316,6 +321,7 @@ mod tests {
             idle_timeout: None,
             grace: Duration::ZERO,
             nice: 0,
+            terminal: None,
             linger: Some(Duration::ZERO),
             output_window: 1024,
         };

@@ -132,7 +132,8 @@ impl Jobs {
             Some(blob) => Program::Here(blob),
             None => Program::OnItsWay(Box::new(self.store.upload(spec.digest, spec.size)?)),
         };
-        let (link, heard) = Link::new(id, Tenure { owner, linger: spec.linger });
+        let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
+        let (link, heard) = Link::new(id, tenure);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
         self.entries().push_back(entry);
         Ok(Job::new(self.clone(), link, heard, spec, program, place))
@@ -248,6 +249,7 @@ mod tests {
                 idle_timeout: None,
                 grace: Duration::ZERO,
                 nice: 0,
+                terminal: None,
                 linger: None,
                 output_window: 1024,
             };

@@ -8,7 +8,7 @@
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
-//! - [`child`], [`family`], [`input`], [`output`]: the program's processes, all of them, and its three pipes.
+//! - [`child`], [`family`], [`input`], [`output`], [`terminal`]: the program's processes, all of them, and its streams.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
 //!
@@ -38,5 +38,6 @@ pub mod shelf;
 pub mod store;
 pub mod supervisor;
 pub mod tape;
+pub mod terminal;
 pub mod time;
 pub mod tree;

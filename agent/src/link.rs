@@ -21,6 +21,7 @@ use crate::outcome::Outcome;
 use crate::output::Control;
 use crate::store::Digest;
 use crate::tape::{OutputStream, Tape};
+use crate::terminal::Size;
 use crate::time::at;
 
 /// Messages on their way to a controller, of at most one output chunk each.
@@ -59,6 +60,8 @@ pub enum FromController {
         /// Nobody reads it any more.
         closed: bool,
     },
+    /// The window has another size.
+    Resize(Size),
     /// It wants nothing more of the job.
     Release,
 }
@@ -78,7 +81,10 @@ pub enum ToController {
         outputs: [u64; 2],
     },
     /// The program runs.
-    Started,
+    Started {
+        /// It has a terminal.
+        has_terminal: bool,
+    },
     /// A piece of output.
     Output {
         /// Which output.
@@ -116,6 +122,8 @@ pub enum Heard {
     },
     /// A signal for the process group.
     Signal(Signal),
+    /// The window has another size.
+    Resize(Size),
     /// The controller broke a rule, and cannot be believed any more.
     Fault(Error),
 }
@@ -138,13 +146,15 @@ pub enum Stage {
     Ended,
 }
 
-/// Who a job belongs to, and how long it does without them.
+/// Who a job belongs to, how long it does without them, and what by.
 #[derive(Clone, Debug)]
 pub struct Tenure {
     /// The controller's key.
     pub owner: Fingerprint,
     /// How long it may be away; `None` for ever.
     pub linger: Option<Duration>,
+    /// Its program has a terminal.
+    pub has_terminal: bool,
 }
 
 /// A job's end of whatever connects it to its controller.
@@ -359,6 +369,7 @@ impl Link {
             }
             FromController::Chunk { offset, data } => self.tell_job(Heard::Chunk { offset, data }).await,
             FromController::Signal(signal) => self.signal(signal).await,
+            FromController::Resize(size) => self.tell_job(Heard::Resize(size)).await,
             FromController::Release => self.release(),
         }
         Ok(())
@@ -494,7 +505,7 @@ impl Connection {
         }
         if !self.told.started && state.has_started {
             self.told.started = true;
-            return Some(ToController::Started);
+            return Some(ToController::Started { has_terminal: self.link.tenure.has_terminal });
         }
         if let Some((stream, offset, data)) = state.tape.next(self.outputs) {
             self.outputs[stream as usize] = offset + data.len() as u64;
@@ -547,7 +558,7 @@ mod tests {
 
     fn link() -> (Arc<Link>, Inbox) {
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        Link::new("7".into(), Tenure { owner, linger: Some(LINGER) })
+        Link::new("7".into(), Tenure { owner, linger: Some(LINGER), has_terminal: false })
     }
 
     fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, mpsc::Receiver<ToController>) {
@@ -572,7 +583,7 @@ mod tests {
         loop {
             match replies.recv().await.unwrap() {
                 ToController::Output { stream, offset, data } => return (stream, offset, data),
-                ToController::Accepted { .. } | ToController::Started => {}
+                ToController::Accepted { .. } | ToController::Started { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -677,6 +688,6 @@ mod tests {
         let (_say, mut replies) = attach(&link, [None, None]);
         assert!(matches!(replies.recv().await, Some(ToController::Accepted { stdin: 2, .. })));
         assert!(matches!(replies.recv().await, Some(ToController::StdinAck { closed: true, .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Started)));
+        assert!(matches!(replies.recv().await, Some(ToController::Started { .. })));
     }
 }

@@ -53,7 +53,9 @@ pub async fn pump(
     mut control: watch::Receiver<Control>,
     mut take: impl FnMut(&[u8]),
 ) -> io::Result<Summary> {
-    let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    // Unchecked, because it may be a terminal.
+    let mut pipe = pipe::Receiver::from_owned_fd_unchecked(pipe)?;
     let mut buffer = BytesMut::new();
     let mut offset = 0;
     let mut after_end = 0;
@@ -78,7 +80,11 @@ pub async fn pump(
         let mut limited = bytes::BufMut::limit(&mut buffer, credit.min(OUTPUT_CHUNK_BYTES));
         let read = tokio::select! {
             biased;
-            read = pipe.read_buf(&mut limited) => read?,
+            read = pipe.read_buf(&mut limited) => match read {
+                // So ends a terminal that no process has open any more (pty(7)).
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => 0,
+                read => read?,
+            },
             changed = control.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return Ok(Summary { bytes: offset, abandoned: true }),

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::child::{Child, Ending, Pipes};
+use crate::child::{Child, Ending, Streams};
 use crate::error::Error;
 use crate::family::Family;
 use crate::guard::{Shortage, Ward};
@@ -21,6 +21,7 @@ use crate::link::{Heard, Inbox, Link, Stage};
 use crate::outcome::{Cause, Ran};
 use crate::output::{self, Summary};
 use crate::tape::OutputStream;
+use crate::terminal::{END_OF_INPUT, Terminal};
 use crate::time::at;
 
 /// Longest time between TERM and KILL when the agent itself is stopped: procd kills it after 5 s.
@@ -43,6 +44,7 @@ pub struct Running {
     /// What the controller did wrong, to be told when the program is gone.
     fault: Option<Error>,
     link: Arc<Link>,
+    terminal: Option<Terminal>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -64,6 +66,7 @@ impl Running {
             ending: None,
             fault: None,
             link,
+            terminal: None,
             stopping: jobs.stopping(),
         }
     }
@@ -72,13 +75,14 @@ impl Running {
     ///
     /// # Errors
     /// The controller broke a rule.
-    pub async fn see_through(mut self, pipes: Pipes, inbox: &mut Inbox) -> Result<Ran, Error> {
-        let stdout = self.pump(pipes.stdout, OutputStream::Stdout);
-        let stderr = self.pump(pipes.stderr, OutputStream::Stderr);
+    pub async fn see_through(mut self, streams: Streams, inbox: &mut Inbox) -> Result<Ran, Error> {
+        let stdout = self.pump(streams.stdout, OutputStream::Stdout);
+        let stderr = streams.stderr.map(|stderr| self.pump(stderr, OutputStream::Stderr));
+        self.terminal = streams.terminal;
         if self.link.tenure().linger.is_none() {
             self.link.stdin().push(0, b"", true)?;
         }
-        let feed = self.feed(pipes.stdin);
+        let feed = self.feed(streams.stdin);
         self.link.set_stage(Stage::Running);
         self.until_ended(inbox).await;
 
@@ -95,7 +99,11 @@ impl Running {
                 control.acknowledged = u64::MAX;
             });
         }
-        let (stdout, stderr) = (summary(stdout).await, summary(stderr).await);
+        let stdout = summary(stdout).await;
+        let stderr = match stderr {
+            Some(stderr) => summary(stderr).await,
+            None => Summary::default(),
+        };
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -148,6 +156,8 @@ impl Running {
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Signal(signal) => self.child.signal(signal),
+            // The size of a window that there is not is nothing to anybody.
+            Heard::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
             Heard::Chunk { .. } => self.fail(Error::Protocol("the program is complete")),
             Heard::Fault(error) => self.fail(error),
         }
@@ -186,7 +196,10 @@ impl Running {
     fn feed(&self, pipe: OwnedFd) -> tokio::task::JoinHandle<io::Result<()>> {
         let link = self.link.clone();
         let queue = link.stdin().clone();
-        tokio::spawn(input::feed(pipe, queue, move |offset, closed| link.take_stdin(offset, closed)))
+        // A pipe ends when it is closed, a terminal does not.
+        let end = if self.terminal.is_some() { END_OF_INPUT } else { b"" };
+        let acknowledge = move |offset, closed| link.take_stdin(offset, closed);
+        tokio::spawn(input::feed(pipe, queue, end, acknowledge))
     }
 }
 

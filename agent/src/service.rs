@@ -32,13 +32,14 @@ use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::tape::OutputStream;
+use crate::terminal::Size;
 
 /// The largest nice value (setpriority(2)).
 const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 2] = ["run", "attach"];
+const CAPABILITIES: [&str; 3] = ["run", "attach", "terminal"];
 
 /// The agent's service over `jobs`, for one connection of `controller`. `is_authorized` is asked at every call: a key that
 /// was taken off the list since its controller connected starts nothing more.
@@ -224,6 +225,7 @@ fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
         nice: u8::try_from(spec.nice).ok().filter(|nice| *nice <= MAX_NICE).ok_or(NOT_NICE)?,
+        terminal: spec.terminal.map(read_size).transpose()?,
         linger: (!spec.detached).then(|| Duration::from_millis(spec.linger_ms)),
         output_window: spec.output_window.into(),
     })
@@ -241,6 +243,11 @@ fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
     }
     Ok((read_os_string(variable.name)?, read_os_string(variable.value)?))
+}
+
+fn read_size(size: v1::WindowSize) -> Result<Size, Error> {
+    let read = |count: u32| u16::try_from(count).map_err(|_| Error::Protocol("a window that is too large"));
+    Ok(Size { rows: read(size.rows)?, columns: read(size.columns)? })
 }
 
 fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
@@ -264,6 +271,7 @@ fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
             };
             FromController::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
         }
+        Some(run_request::Message::WindowSize(size)) => FromController::Resize(read_size(size)?),
         Some(run_request::Message::Release(v1::Release {})) => FromController::Release,
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
         Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("it is attached already")),
@@ -284,9 +292,10 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
                 stderr_offset: stderr,
             })
         }
-        ToController::Started => {
-            run_reply::Message::Started(v1::Started { stdin_window: STDIN_WINDOW_BYTES })
-        }
+        ToController::Started { has_terminal } => run_reply::Message::Started(v1::Started {
+            stdin_window: STDIN_WINDOW_BYTES,
+            terminal: has_terminal,
+        }),
         ToController::Output { stream, offset, data } => {
             let stream = match stream {
                 OutputStream::Stdout => v1::Stream::Stdout,
@@ -426,7 +435,8 @@ mod tests {
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 16] = [
+        let broken: [fn(&mut v1::JobSpec); 17] = [
+            |spec| spec.terminal = Some(v1::WindowSize { rows: 1, columns: 65_536 }),
             |spec| spec.nice = 20,
             |spec| spec.job_id = "../../etc".into(),
             |spec| spec.job_id = "7".repeat(33),

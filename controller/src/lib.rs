@@ -7,7 +7,7 @@
 //! - [`go`], [`program`], [`elf`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
-//! - [`output`], [`stdin`], [`interrupt`], [`progress`]: the terminal.
+//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
 pub mod cli;
@@ -29,5 +29,6 @@ pub mod progress;
 pub mod session;
 pub mod ssh;
 pub mod stdin;
+pub mod terminal;
 pub mod transport;
 pub mod virtual_router;

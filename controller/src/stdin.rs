@@ -185,7 +185,7 @@ impl Unacknowledged {
 
 /// False for a terminal that belongs to another job of the shell: to read it would stop `hop` (SIGTTIN, termios(3)), and
 /// `hop run ./server &` is to run.
-fn is_ours() -> bool {
+pub fn is_ours() -> bool {
     let stdin = std::io::stdin();
     !stdin.is_terminal()
         || rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())

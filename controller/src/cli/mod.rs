@@ -114,6 +114,9 @@ pub struct JobOptions {
     /// Print the job's id and leave once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
     #[arg(short, long)]
     pub detach: bool,
+    /// Give the program a terminal, as `ssh -t` does: every key is its own, Ctrl-C too
+    #[arg(short, long, conflicts_with = "detach")]
+    pub tty: bool,
     /// The program's nice value, 0 to 19: what the router does for others comes first
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NICE, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub nice: u8,

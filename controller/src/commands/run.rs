@@ -16,6 +16,10 @@ use crate::outcome::{Ending, ExitCode, Outcome, StatusFile};
 use crate::program::{self, Program};
 use crate::progress::Progress;
 use crate::session::{self, Job};
+use crate::terminal::Terminal;
+
+/// The variable that names the kind of a terminal.
+const TERM: &str = "TERM";
 
 /// Builds a package and runs it.
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
@@ -72,13 +76,22 @@ async fn execute_job(
     router: &RouterOptions,
     options: &JobOptions,
 ) -> Result<Outcome, Error> {
+    if options.tty && !Terminal::is_there() {
+        return Err(Error::Usage("--tty needs a terminal, and standard input is none".to_owned()));
+    }
+    let mut env = environment(&options.env)?;
+    if options.tty {
+        // What the user says is last, and wins.
+        env.splice(..0, std::env::var_os(TERM).map(|value| (TERM.into(), value)));
+    }
     let job = Job {
         args,
-        env: environment(&options.env)?,
+        env,
         timeout: options.timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         idle_timeout: options.idle_timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         grace: options.grace,
         nice: options.nice,
+        terminal: options.tty.then(Terminal::size),
         linger: options.linger,
         detached: options.detach,
     };
@@ -87,7 +100,9 @@ async fn execute_job(
     let preparing = async {
         let (link, info) = super::link(home, router).await?;
         let target = program::target_of(&info)
-            .filter(|_| link::can(&info, "run") && (link.can_attach() || !options.detach))
+            .filter(|_| link::can(&info, "run"))
+            .filter(|_| link.can_attach() || !options.detach)
+            .filter(|_| link::can(&info, "terminal") || !options.tty)
             .ok_or_else(|| Error::Incompatible { router: link.router().to_owned() })?;
         let program = match source {
             Source::File(path) => {

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
-use hop_proto::v1::{self, Blob, Cause, EnvVar, JobSpec, Limits, Shortage};
+use hop_proto::v1::{self, Blob, Cause, EnvVar, JobSpec, Limits, Shortage, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Error;
@@ -30,6 +30,8 @@ pub struct Job {
     pub grace: Duration,
     /// Its nice value, 0 to 19.
     pub nice: u8,
+    /// How large its terminal is, if it is to have one.
+    pub terminal: Option<WindowSize>,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
     pub linger: Duration,
     /// It is left alone once it runs.
@@ -62,6 +64,7 @@ impl Job {
             job_id: id,
             linger_ms: milliseconds(self.linger),
             nice: self.nice.into(),
+            terminal: self.terminal,
             detached: self.detached,
         }
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::{
-    self, Accepted, Attach, BlobChunk, JobSpec, Reason, RunReply, RunRequest, Signal, run_reply, run_request,
+    self, Accepted, Attach, BlobChunk, JobSpec, Reason, RunReply, RunRequest, Signal, WindowSize, run_reply,
+    run_request,
 };
 use prost::Message as _;
 
@@ -24,6 +25,7 @@ use crate::output::Outputs;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::stdin::Input;
+use crate::terminal::Terminal;
 
 use self::call::Call;
 pub use self::job::Job;
@@ -135,6 +137,10 @@ struct Session<'a> {
     signals: Signals,
     input: Input,
     outputs: Outputs,
+    /// Ours, while the program has one.
+    terminal: Option<Terminal>,
+    /// The size of its window, if the agent has not heard it.
+    window: Option<WindowSize>,
     /// There was a break, and no agent has accepted since.
     comeback: Option<Comeback>,
     interrupts: &'a mut Interrupts,
@@ -164,6 +170,8 @@ impl<'a> Session<'a> {
             signals: Signals::default(),
             input,
             outputs: Outputs::open(tokio::io::stdout(), tokio::io::stderr()),
+            terminal: None,
+            window: None,
             comeback: None,
             interrupts,
             progress,
@@ -244,6 +252,7 @@ impl<'a> Session<'a> {
                     Err(status) => return Err(self.link.connection().explain(*status).await),
                 },
                 name = self.interrupts.next() => self.interrupted(name)?,
+                () = resized(&mut self.terminal) => self.window = Some(Terminal::size()),
                 room = call.requests.room(), if wants_room => {
                     if let Some(message) = self.next_message() {
                         room.send(message);
@@ -269,6 +278,9 @@ impl<'a> Session<'a> {
             }
             (_, run_reply::Message::Started(started)) => {
                 self.stage = Stage::Started;
+                if started.terminal {
+                    self.take_terminal()?;
+                }
                 self.input.open(started.stdin_window);
             }
             (_, run_reply::Message::Output(output)) => {
@@ -278,6 +290,15 @@ impl<'a> Session<'a> {
             (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
         }
         Ok(None)
+    }
+
+    /// The program has a terminal, so from now on every key is its own.
+    fn take_terminal(&mut self) -> Result<(), Error> {
+        if self.terminal.is_none() {
+            self.terminal = Terminal::take().map_err(terminal_error)?;
+        }
+        self.window = self.terminal.is_some().then(Terminal::size);
+        Ok(())
     }
 
     fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
@@ -331,7 +352,12 @@ impl<'a> Session<'a> {
             Stage::Asked => false,
             Stage::Sending(_) => true,
             Stage::Sent => self.signals.has_next() || self.outputs.ack_is_due(),
-            Stage::Started => self.signals.has_next() || self.outputs.ack_is_due() || self.input.has_next(),
+            Stage::Started => {
+                self.signals.has_next()
+                    || self.outputs.ack_is_due()
+                    || self.window.is_some()
+                    || self.input.has_next()
+            }
         }
     }
 
@@ -346,10 +372,11 @@ impl<'a> Session<'a> {
         if let Some(ack) = self.outputs.next_ack() {
             return Some(run_request::Message::OutputAck(ack));
         }
-        (self.stage == Stage::Started)
-            .then(|| self.input.next_message())
-            .flatten()
-            .map(run_request::Message::Stdin)
+        if self.stage != Stage::Started {
+            return None;
+        }
+        let window = self.window.take().map(run_request::Message::WindowSize);
+        window.or_else(|| self.input.next_message().map(run_request::Message::Stdin))
     }
 
     /// The piece of the program that begins at `offset`.
@@ -386,12 +413,17 @@ impl<'a> Session<'a> {
             }
             None => {
                 let (router, within) = (self.link.router(), humantime::format_duration(self.linger));
+                // In the first column, which a raw terminal does not go to by itself.
+                let start = if self.terminal.is_some() { "\r\n" } else { "" };
                 self.progress.aside(|| {
-                    say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
+                    say!("{start}hop: the connection to {router} broke; coming back to the job for up to {within}");
                 });
                 Comeback::new(broke, self.linger)
             }
         };
+        if let Some(terminal) = &self.terminal {
+            terminal.suspend().map_err(terminal_error)?;
+        }
         let may_run = self.may_run();
         {
             let restored = self.link.restore(&mut comeback);
@@ -407,6 +439,9 @@ impl<'a> Session<'a> {
                     changed = self.outputs.changed() => changed?,
                 }
             }
+        }
+        if let Some(terminal) = &self.terminal {
+            terminal.resume().map_err(terminal_error)?;
         }
         self.comeback = Some(comeback);
         self.asks = Ask::Attach;
@@ -459,6 +494,17 @@ impl<'a> Session<'a> {
     fn broken(&self, what: &'static str) -> Error {
         Error::Protocol { router: self.link.router().to_owned(), what }
     }
+}
+
+async fn resized(terminal: &mut Option<Terminal>) {
+    match terminal {
+        Some(terminal) => terminal.resized().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn terminal_error(error: std::io::Error) -> Error {
+    Error::io("use", "the terminal".as_ref())(error)
 }
 
 /// Waits as long as the rest of the output may take after `signal`; for ever, if there was none.

@@ -86,7 +86,7 @@ pub struct Store {
 /// side of the stream leaves, as one does whose connection breaks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
-    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8")]
+    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 6")]
     pub message: ::core::option::Option<run_request::Message>,
 }
 /// Nested message and enum types in `RunRequest`.
@@ -107,6 +107,9 @@ pub mod run_request {
         Attach(super::Attach),
         #[prost(message, tag = "8")]
         Release(super::Release),
+        /// The terminal's window has another size.
+        #[prost(message, tag = "6")]
+        WindowSize(super::WindowSize),
     }
 }
 /// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then exactly one `outcome`,
@@ -150,6 +153,9 @@ pub struct JobSpec {
     /// The agent sends at most this many bytes of each output beyond what was acknowledged. 1 to 1,048,576.
     #[prost(uint32, tag = "6")]
     pub output_window: u32,
+    /// The program gets a terminal of this size in place of its three pipes; all that it writes is standard output.
+    #[prost(message, optional, tag = "10")]
+    pub terminal: ::core::option::Option<WindowSize>,
     /// Names the job on this agent: 1 to 32 digits and lower-case letters. The controller chooses it, at random, so that it
     /// can attach to a job of which it has not heard yet. To ask for a job that it has already is to attach to it. Empty:
     /// the agent chooses.
@@ -166,6 +172,14 @@ pub struct JobSpec {
     /// a controller has it, or eight jobs have ended since.
     #[prost(bool, tag = "13")]
     pub detached: bool,
+}
+/// In characters, each at most 65,535.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WindowSize {
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    #[prost(uint32, tag = "2")]
+    pub columns: u32,
 }
 /// Where the controller stands.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -254,6 +268,9 @@ pub struct Started {
     /// The controller sends at most this many bytes of standard input beyond what was acknowledged.
     #[prost(uint32, tag = "1")]
     pub stdin_window: u32,
+    /// It has a terminal.
+    #[prost(bool, tag = "2")]
+    pub terminal: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Stdin {

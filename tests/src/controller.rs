@@ -10,7 +10,7 @@ use std::thread;
 use rustix::process::{Signal, kill_process};
 
 use crate::process::{Lines, collect, pid, wait};
-use crate::{PATIENCE, dist, root};
+use crate::{PATIENCE, Terminal, dist, root};
 
 /// One call of `hop`, as it is put together.
 pub struct Hop {
@@ -101,6 +101,11 @@ impl Hop {
     /// Starts it, with pipes on all three streams.
     pub fn start(mut self) -> Running {
         Running::start(&mut self.command)
+    }
+
+    /// Starts it in a terminal with so many rows and columns.
+    pub fn start_in_terminal(mut self, size: [u16; 2]) -> Terminal {
+        Terminal::start(&mut self.command, size)
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`Cable`]: what is between `hop` and a router, to be cut.
 //! - [`Machine`], [`Shell`]: a whole virtual router, and a login to it.
 //! - [`Hop`], [`Running`], [`Ran`]: `hop`, as a user calls it.
+//! - [`Terminal`]: a terminal, and somebody who sits in front of it.
 //! - [`fixture`], [`build_go`], [`dist`]: programs.
 //! - [`Process`]: a process that a test watches.
 //!
@@ -20,6 +21,7 @@ mod process;
 mod program;
 mod router;
 mod shell;
+mod terminal;
 
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub use process::{Process, wait_until};
 pub use program::{build_go, dist, fixture, root};
 pub use router::{Options, VirtualRouter, Watched};
 pub use shell::Shell;
+pub use terminal::Terminal;
 
 /// Longest wait for anything. Only a failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -9,3 +9,4 @@ mod links;
 mod programs;
 mod protocol;
 mod streams;
+mod terminal;

@@ -241,6 +241,13 @@ impl Link {
         self.state.borrow().tape.len()
     }
 
+    /// The next piece of output that is kept, for whoever has what is before `had`; it counts as had then.
+    pub fn next_piece(&self, had: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
+        let piece = self.state.borrow().tape.next(*had)?;
+        had[piece.0 as usize] = piece.1 + piece.2.len() as u64;
+        Some(piece)
+    }
+
     // ---------------------------------------------------------------------------------------------- the job's side
 
     /// Says how far the job is.

@@ -2,7 +2,7 @@
 //!
 //! Slim on purpose: hyper's HTTP/2 server under the generated service. tonic's own transport brings a router, HTTP/1 and
 //! a second set of limits, 300 kB that no router needs. What must stay true: a peer that is not authorized costs at most
-//! one of [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`] and [`PARTING_LIMIT`].
+//! one of [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`], [`PARTING_LIMIT`] and [`PENALTY`].
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -56,6 +56,9 @@ const NICE: i32 = -10;
 /// How much of a refused peer is still read, and for how long.
 const PARTING_BYTES: u64 = 64 * 1024;
 const PARTING_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a refused peer's place stays taken after it: eight strangers a second cost such a CPU a sixth of its time at most.
+const PENALTY: Duration = Duration::from_secs(1);
 
 /// How long an agent that stops waits until its last words are sent.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
@@ -273,6 +276,7 @@ impl Doors {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err((error, connection))) => {
                 part(connection).await;
+                tokio::time::sleep(PENALTY).await;
                 Err(error.into())
             }
             Err(_) => Err("the TLS handshake took too long".into()),

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES,
@@ -111,6 +112,18 @@ impl Agent for Service {
         self.authorize()?;
         let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
         Ok(Response::new(v1::JobsReply { jobs }))
+    }
+
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::Output, Status>> + Send>>;
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        self.authorize()?;
+        let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
+        let mut had = [0; 2];
+        // Piece by piece, as the connection takes them: at once it would be both windows in memory once more.
+        let pieces = std::iter::from_fn(move || link.next_piece(&mut had));
+        let written = pieces.map(|(stream, offset, data)| Ok(write_output(stream, offset, data)));
+        Ok(Response::new(Box::pin(tokio_stream::iter(written))))
     }
 
     async fn kill(&self, request: Request<v1::KillRequest>) -> Result<Response<v1::KillReply>, Status> {
@@ -297,11 +310,7 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
             terminal: has_terminal,
         }),
         ToController::Output { stream, offset, data } => {
-            let stream = match stream {
-                OutputStream::Stdout => v1::Stream::Stdout,
-                OutputStream::Stderr => v1::Stream::Stderr,
-            };
-            run_reply::Message::Output(v1::Output { stream: stream.into(), offset, data })
+            run_reply::Message::Output(write_output(stream, offset, data))
         }
         ToController::StdinAck { offset, closed } => {
             run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
@@ -313,6 +322,14 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
         ToController::TakenOver => return Err(Error::TakenOver.into()),
     };
     Ok(v1::RunReply { message: Some(message) })
+}
+
+fn write_output(stream: OutputStream, offset: u64, data: Bytes) -> v1::Output {
+    let stream = match stream {
+        OutputStream::Stdout => v1::Stream::Stdout,
+        OutputStream::Stderr => v1::Stream::Stderr,
+    };
+    v1::Output { stream: stream.into(), offset, data }
 }
 
 fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {

@@ -384,6 +384,7 @@ fn the_help_in_the_docs_is_the_help_of_the_program() {
         "info",
         "ps",
         "attach",
+        "logs",
         "kill",
         "router",
         "router add",

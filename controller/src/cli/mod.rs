@@ -56,6 +56,8 @@ pub enum Command {
     Ps(Ps),
     /// Come back to a job: get its output, be its input, and end as it does
     Attach(Attach),
+    /// Print the output of a job that nobody has read yet, and leave it for `hop attach`
+    Logs(Logs),
     /// Send a signal to jobs
     Kill(Kill),
     /// Show what a router is and what its agent can do
@@ -210,6 +212,16 @@ pub struct Attach {
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
+    /// Its id, or the beginning of it
+    pub job: String,
+}
+
+/// `hop logs`.
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
     /// Its id, or the beginning of it
     pub job: String,
 }

@@ -1,14 +1,14 @@
-//! `hop ps`, `hop attach` and `hop kill`.
+//! `hop ps`, `hop attach`, `hop logs` and `hop kill`.
 
 use std::path::Path;
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::{self, InfoReply, JobState, JobsRequest, KillRequest};
+use hop_proto::v1::{self, InfoReply, JobState, JobsRequest, KillRequest, LogsRequest, Output, Stream};
 use serde::Serialize;
 
 use super::{enrolled_router, print};
-use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Ps};
+use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::home::Home;
@@ -55,6 +55,37 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
     session::attach(link, known, DEFAULT_LINGER, &mut interrupts, &Progress::default()).await
+}
+
+/// Prints the output of a job that nobody has read, each of the two to its own place.
+pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
+    let mut connection = connect(home, &options.router).await?;
+    let jobs = jobs(&mut connection).await?;
+    let job_id = find(&jobs, &options.job, connection.router())?.job_id.clone();
+    let mut pieces = match connection.client().logs(LogsRequest { job_id }).await {
+        Ok(pieces) => pieces.into_inner(),
+        Err(status) => return Err(connection.explain(status).await),
+    };
+    loop {
+        match pieces.message().await {
+            Ok(Some(piece)) => write(&piece)?,
+            Ok(None) => return Ok(ExitCode::Program(0)),
+            Err(status) => return Err(connection.explain(status).await),
+        }
+    }
+}
+
+/// A reader that has gone away has seen what it wanted.
+fn write(piece: &Output) -> Result<(), Error> {
+    use std::io::{ErrorKind, Write};
+    let written = match piece.stream() {
+        Stream::Stderr => std::io::stderr().write_all(&piece.data),
+        _ => std::io::stdout().write_all(&piece.data).and_then(|()| std::io::stdout().flush()),
+    };
+    written.or_else(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Error::io("write", Path::new("the output"))(error)),
+    })
 }
 
 /// Sends a signal to jobs.

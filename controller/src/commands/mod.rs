@@ -36,6 +36,7 @@ pub fn run(command: Command) -> ExitCode {
             Command::Build(options) => build::build(home, options).await,
             Command::Ps(options) => jobs::ps(home, options).await,
             Command::Attach(options) => jobs::attach(home, options).await,
+            Command::Logs(options) => jobs::logs(home, options).await,
             Command::Kill(options) => jobs::kill(home, options).await,
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,

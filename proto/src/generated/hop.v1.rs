@@ -428,6 +428,11 @@ pub struct Job {
     pub unread: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogsRequest {
+    #[prost(string, tag = "1")]
+    pub job_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KillRequest {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
@@ -830,6 +835,28 @@ pub mod agent_client {
             req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Jobs"));
             self.inner.unary(req, path, codec).await
         }
+        /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
+        pub async fn logs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LogsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Output>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Logs");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Logs"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
         pub async fn kill(
             &mut self,
@@ -899,6 +926,17 @@ pub mod agent_server {
             &self,
             request: tonic::Request<super::JobsRequest>,
         ) -> std::result::Result<tonic::Response<super::JobsReply>, tonic::Status>;
+        /// Server streaming response type for the Logs method.
+        type LogsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Output, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
+        async fn logs(
+            &self,
+            request: tonic::Request<super::LogsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::LogsStream>, tonic::Status>;
         /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
         async fn kill(
             &self,
@@ -1151,6 +1189,52 @@ pub mod agent_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/hop.v1.Agent/Logs" => {
+                    #[allow(non_camel_case_types)]
+                    struct LogsSvc<T: Agent>(pub Arc<T>);
+                    impl<
+                        T: Agent,
+                    > tonic::server::ServerStreamingService<super::LogsRequest>
+                    for LogsSvc<T> {
+                        type Response = super::Output;
+                        type ResponseStream = T::LogsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LogsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Agent>::logs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LogsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -158,6 +158,16 @@ fn a_detached_program_has_no_input_and_its_exit_code_waits() {
     assert_eq!((&status["outcome"], &status["job"]), (&"detached".into(), &job.clone().into()));
     let ran = attach(&router, &job);
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "0\n", 0));
+    let job = detach(&router, "both-outputs", &[]);
+    for _ in 0..2 {
+        hop_tests::wait_until("all of it is in the logs, also when it was printed before", || {
+            let ran = router.hop().args(["logs", "-r", "router", &job]).run();
+            assert_eq!(ran.code, 0, "{}", ran.stderr());
+            (ran.stdout(), ran.stderr()) == ("out\n", "err\n")
+        });
+    }
+    let ran = attach(&router, &job);
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     let job = detach(&router, "exit-code", &["42"]);
     assert_eq!(attach(&router, &job).code, 42);
     router.wait_until_forgotten();

@@ -36,7 +36,8 @@ impl Memory {
         Ok(Self::parse(&fs::read_to_string("/proc/meminfo")?))
     }
 
-    fn parse(meminfo: &str) -> Self {
+    /// Reads the text of /proc/meminfo. What it does not say is 0.
+    pub fn parse(meminfo: &str) -> Self {
         let field = |name: &str| {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
             line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)

@@ -47,7 +47,7 @@ pub fn size(path: &Path) -> u64 {
 }
 
 /// The mount points strictly below `path`, in the order in which they were mounted (field 5 of mountinfo, proc(5)).
-fn mounts_below(path: &Path, mountinfo: &[u8]) -> Vec<PathBuf> {
+pub fn mounts_below(path: &Path, mountinfo: &[u8]) -> Vec<PathBuf> {
     mountinfo
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))

@@ -27,6 +27,10 @@ use tokio_stream::wrappers::ReceiverStream;
 struct Story {
     /// The controller may break every rule. If it may not, nothing may go wrong for it.
     lies: bool,
+    /// The connections' tasks get no turn but those that the story gives them.
+    is_slow: bool,
+    /// The program is on the router already.
+    is_there: bool,
     steps: Vec<Step>,
 }
 
@@ -147,9 +151,12 @@ struct World {
 fuzz_target!(|story: Story| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime needs nothing").block_on(async {
-        let mut world = World::new(story.lies);
+        let mut world = World::new(story.lies, story.is_there);
         for step in story.steps {
             world.step(step).await;
+            if !story.is_slow {
+                turns(10).await;
+            }
             world.check();
         }
         world.finish().await;
@@ -157,14 +164,14 @@ fuzz_target!(|story: Story| {
 });
 
 impl World {
-    fn new(lies: bool) -> Self {
+    fn new(lies: bool, is_there: bool) -> Self {
         let owner = hop_proto::identity::Fingerprint::of(b"controller");
         let (link, inbox) = Link::new("7".into(), Tenure { owner, linger: Some(LINGER) });
         Self {
             lies,
             link,
             inbox: Some(inbox),
-            program_received: 0,
+            program_received: if is_there { PROGRAM_BYTES } else { 0 },
             written: [0; 2],
             taken: 0,
             ended: None,
@@ -258,7 +265,7 @@ impl World {
         let Ok(place) = channel.try_reserve() else { return };
         let message = match say {
             Say::Chunk { bytes } => {
-                let Some(offset) = newest.upload else { return };
+                let Some(offset) = newest.upload.filter(|offset| *offset < PROGRAM_BYTES) else { return };
                 let count = u64::from(bytes).min(PROGRAM_BYTES - offset);
                 newest.upload = Some(offset + count);
                 FromController::Chunk { offset, data: data(2, offset, count) }
@@ -369,7 +376,7 @@ impl World {
     /// What `job` and `running` do next.
     fn work(&mut self) {
         match self.link.stage() {
-            Stage::Admitted => self.link.set_stage(Stage::Receiving(DIGEST, 0)),
+            Stage::Admitted => self.link.set_stage(self.progress()),
             Stage::Receiving(..) if self.link.is_abandoned() => self.end(Err(Error::Gone)),
             Stage::Receiving(..) => match self.heard() {
                 Some(Heard::Chunk { offset, data }) => self.receive(offset, &data),
@@ -403,12 +410,14 @@ impl World {
         }
         assert!(self.lies || piece == data(2, offset, count));
         self.program_received += count;
-        let is_complete = self.program_received == PROGRAM_BYTES;
-        self.link.set_stage(if is_complete {
-            Stage::Complete
-        } else {
-            Stage::Receiving(DIGEST, self.program_received)
-        });
+        self.link.set_stage(self.progress());
+    }
+
+    fn progress(&self) -> Stage {
+        match self.program_received {
+            PROGRAM_BYTES => Stage::Complete,
+            received => Stage::Receiving(DIGEST, received),
+        }
     }
 
     /// The controller broke a rule.

@@ -56,12 +56,19 @@ struct Told {
     closed: bool,
 }
 
-fuzz_target!(|steps: Vec<Step>| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let runtime = runtime.expect("there are file descriptors");
-    let played = LocalSet::new().block_on(&runtime, play(steps));
-    played.expect("pipes work");
-});
+fuzz_target!(
+    init: {
+        // As Rust's own `main` does, which libFuzzer's takes the place of.
+        // SAFETY: No other thread is there yet, and no handler is set that could do something unsafe.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    },
+    |steps: Vec<Step>| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.expect("there are file descriptors");
+        let played = LocalSet::new().block_on(&runtime, play(steps));
+        played.expect("pipes work");
+    }
+);
 
 async fn play(steps: Vec<Step>) -> io::Result<()> {
     let (reader, writer) = io::pipe()?;

@@ -145,6 +145,8 @@ struct World {
     had: [Option<u64>; 2],
     has_started: bool,
     stdin_closed: bool,
+    /// How much of it there is, once its end was said.
+    stdin_total: Option<u64>,
     is_released: bool,
 }
 
@@ -179,6 +181,7 @@ impl World {
             had: [None; 2],
             has_started: false,
             stdin_closed: false,
+            stdin_total: None,
             is_released: false,
         }
     }
@@ -276,8 +279,13 @@ impl World {
                 }
                 let offset = newest.stdin;
                 // The window is never opened any further here: `stdin` is about that.
-                let count = u64::from(bytes).min(u64::from(STDIN_WINDOW_BYTES).saturating_sub(offset));
+                let most = self.stdin_total.unwrap_or(STDIN_WINDOW_BYTES.into());
+                let count = u64::from(bytes).min(most.saturating_sub(offset));
                 newest.stdin += count;
+                let end = self.stdin_total.map_or(end, |total| newest.stdin == total);
+                if end {
+                    self.stdin_total = Some(newest.stdin);
+                }
                 newest.stdin_has_ended = end;
                 FromController::Stdin { offset, data: data(3, offset, count), end }
             }

@@ -125,7 +125,8 @@ fn play(target: &str, directory: &Path, seconds: u32) -> Result<bool> {
     let log = failures.with_extension("log");
     fs::write(&log, &ended.stderr).with_context(|| format!("cannot write {}", log.display()))?;
     reasons(&said).for_each(|reason| println!("    {reason}"));
-    println!("    everything that it said is in {}", log.display());
+    let shown = log.strip_prefix(paths::root()).unwrap_or(&log);
+    println!("    everything that it said is in {}", shown.display());
     if let Some(input) = said.lines().find_map(|line| line.split_once("Test unit written to ")) {
         let mut again = Command::new(directory.join(target));
         println!("    again: {}", line(again.arg(input.1)));

@@ -249,7 +249,7 @@ fn processes() -> impl Iterator<Item = Process> {
 }
 
 /// Reads /proc/PID/stat: a number, a name in parentheses that may hold anything, and then fields from the third on.
-fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
+pub fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(&stat[end + 1..]).ok()?;
     let mut fields = fields.split_ascii_whitespace();

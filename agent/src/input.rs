@@ -36,17 +36,18 @@ struct State {
 }
 
 impl Queue {
-    /// Adds what the controller sent.
+    /// Adds what the controller sent. One that comes back does not know yet whether the end of the input arrived: to say
+    /// it again is no fault.
     ///
     /// # Errors
     /// [`Error::Protocol`] if it came from another offset, after the end, or beyond the window.
     pub fn push(&self, offset: u64, data: &[u8], end: bool) -> Result<(), Error> {
         let mut state = self.state();
-        if state.ended {
-            return Err(Error::Protocol("standard input after its end"));
-        }
         if offset != state.received {
             return Err(Error::Protocol("standard input does not begin where it ended"));
+        }
+        if state.ended && !(data.is_empty() && end) {
+            return Err(Error::Protocol("standard input after its end"));
         }
         if (state.received + data.len() as u64).saturating_sub(state.written) > STDIN_WINDOW_BYTES.into() {
             return Err(Error::Protocol("more standard input than the window allows"));
@@ -165,6 +166,16 @@ mod tests {
         );
         fed.await.unwrap().unwrap();
         assert_eq!(calls, [(0, true)]);
+    }
+
+    #[test]
+    fn the_end_may_be_said_again_and_nothing_else_after_it() {
+        let queue = Queue::default();
+        queue.push(0, b"all", true).unwrap();
+        queue.push(3, b"", true).unwrap();
+        for (offset, data, end) in [(3, &b"x"[..], true), (3, b"", false), (0, b"", true)] {
+            assert!(matches!(queue.push(offset, data, end), Err(Error::Protocol(_))), "{offset} {end}");
+        }
     }
 
     #[test]

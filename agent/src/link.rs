@@ -129,7 +129,35 @@ pub enum Heard {
 }
 
 /// Where it reaches the job.
-pub type Inbox = mpsc::Receiver<Heard>;
+pub struct Inbox {
+    messages: mpsc::Receiver<Message>,
+    state: watch::Receiver<State>,
+}
+
+/// What is on its way to the job, and by which connection it came; by [`NO_CONNECTION`] what came by none.
+struct Message {
+    connection: u64,
+    heard: Heard,
+}
+
+/// Connections are counted from 1.
+const NO_CONNECTION: u64 = 0;
+
+impl Inbox {
+    /// The next message; `None` if there is no link any more. Cancel safe.
+    ///
+    /// A piece of the program counts only while its connection is the newest. A newer one was told how much of the program
+    /// is here, and sends the rest from there: with what was still on its way it would be here twice.
+    pub async fn recv(&mut self) -> Option<Heard> {
+        loop {
+            let Message { connection, heard } = self.messages.recv().await?;
+            let is_late = connection != self.state.borrow().connection;
+            if !(is_late && matches!(heard, Heard::Chunk { .. })) {
+                return Some(heard);
+            }
+        }
+    }
+}
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +193,7 @@ pub struct Link {
     presence: watch::Sender<Presence>,
     stdin: input::Queue,
     outputs: [watch::Sender<Control>; 2],
-    inbox: mpsc::Sender<Heard>,
+    inbox: mpsc::Sender<Message>,
 }
 
 /// What a controller can hear.
@@ -193,10 +221,10 @@ struct Presence {
 impl Link {
     /// A link to the controller that asks for the job and will connect, and what will reach the job.
     pub fn new(job: String, tenure: Tenure) -> (Arc<Self>, Inbox) {
-        let (inbox, heard) = mpsc::channel(INBOX_MESSAGES);
+        let (inbox, messages) = mpsc::channel(INBOX_MESSAGES);
         let state = State {
             stage: Stage::Admitted,
-            connection: 0,
+            connection: NO_CONNECTION,
             has_started: false,
             tape: Tape::default(),
             stdin: 0,
@@ -204,10 +232,12 @@ impl Link {
             last: None,
         };
         let presence = Presence { left: None, is_released: false };
+        let state = watch::Sender::new(state);
+        let heard = Inbox { messages, state: state.subscribe() };
         let link = Self {
             job,
             tenure,
-            state: watch::Sender::new(state),
+            state,
             presence: watch::Sender::new(presence),
             stdin: input::Queue::default(),
             outputs: Default::default(),
@@ -325,8 +355,7 @@ impl Link {
 
     /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
     pub async fn signal(&self, signal: Signal) {
-        // Fails if the job has ended, as a signal to a process would.
-        let _ = self.inbox.send(Heard::Signal(signal)).await;
+        self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
     }
 
     /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
@@ -359,12 +388,12 @@ impl Link {
     /// The connection with this number is gone.
     fn disconnect(&self, number: u64) {
         if self.state.borrow().connection == number {
-            self.presence.send_modify(|presence| presence.left = Some(Instant::now()));
+            self.presence.send_modify(|presence| _ = presence.left.get_or_insert_with(Instant::now));
         }
     }
 
-    /// Takes a message to where it belongs.
-    async fn hear(&self, message: FromController) -> Result<(), Error> {
+    /// Takes a message of a connection to where it belongs.
+    async fn hear(&self, connection: u64, message: FromController) -> Result<(), Error> {
         let can_hear_more = self.state.borrow().has_started || self.stage() == Stage::Ended;
         match message {
             FromController::Stdin { .. } | FromController::Acknowledge { .. } if !can_hear_more => {
@@ -374,29 +403,34 @@ impl Link {
             FromController::Acknowledge { stream, offset, closed } => {
                 self.acknowledge(stream, offset, closed);
             }
-            FromController::Chunk { offset, data } => self.tell_job(Heard::Chunk { offset, data }).await,
-            FromController::Signal(signal) => self.signal(signal).await,
-            FromController::Resize(size) => self.tell_job(Heard::Resize(size)).await,
+            FromController::Chunk { offset, data } => {
+                self.tell_job(connection, Heard::Chunk { offset, data }).await;
+            }
+            FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
+            FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
             FromController::Release => self.release(),
         }
         Ok(())
     }
 
     fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
+        let mut written = 0;
         self.state.send_if_modified(|state| {
             state.tape.acknowledge(stream, offset);
+            written = state.tape.end(stream);
             // There is less to tell, so nobody need look.
             false
         });
         self.output(stream).send_modify(|control| {
-            control.acknowledged = control.acknowledged.max(offset);
+            // What is written later is not acknowledged by this, or nothing would bound the tape.
+            control.acknowledged = control.acknowledged.max(offset.min(written));
             control.closed |= closed;
         });
     }
 
-    async fn tell_job(&self, heard: Heard) {
+    async fn tell_job(&self, connection: u64, heard: Heard) {
         // Fails if the job has ended: then there is nothing more to say.
-        let _ = self.inbox.send(heard).await;
+        let _ = self.inbox.send(Message { connection, heard }).await;
     }
 }
 
@@ -438,7 +472,7 @@ impl Connection {
                     let _ = leave.send(());
                 }
                 fault => {
-                    link.tell_job(Heard::Fault(fault)).await;
+                    link.tell_job(number, Heard::Fault(fault)).await;
                     // It hears what it did wrong, and then nothing more of it counts.
                     link.disconnect(number);
                 }
@@ -490,10 +524,10 @@ impl Connection {
             return Some(ToController::TakenOver);
         }
         if !self.told.accepted && state.stage != Stage::Admitted {
-            // An error says by itself that there was nothing to accept.
+            // An error says by itself that there was nothing to accept, unless there is more to say before it.
             let has_failed = state.last.as_ref().is_some_and(|last| last.is_err());
             self.told.accepted = true;
-            if !has_failed {
+            if !has_failed || state.has_started {
                 let needs = match state.stage {
                     Stage::Receiving(digest, received) => Some((digest, received)),
                     _ => None,
@@ -537,7 +571,7 @@ async fn hear_out(
             return Error::Gone;
         }
         let heard = match message {
-            Some(Ok(message)) => link.hear(message).await,
+            Some(Ok(message)) => link.hear(number, message).await,
             Some(Err(error)) => Err(error),
             None => Err(Error::Gone),
         };
@@ -634,6 +668,56 @@ mod tests {
         for (had, is_kept) in [(2, false), (3, true), (5, true), (6, false)] {
             assert_eq!(link.connect([Some(had), None]).is_ok(), is_kept, "{had}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_piece_of_the_program_that_an_older_connection_still_brings_is_not_heard() {
+        let (link, mut heard) = link();
+        let receiving = |received| Stage::Receiving([7; 32], received);
+        link.set_stage(receiving(0));
+        let (old, _old_replies) = attach(&link, [None, None]);
+        for offset in [0, 1] {
+            old.send(Ok(FromController::Chunk { offset, data: Bytes::from_static(b"x") })).await.unwrap();
+        }
+        // One piece fills the inbox, and the other waits for room there.
+        settle().await;
+        assert!(matches!(heard.recv().await, Some(Heard::Chunk { offset: 0, .. })));
+        link.set_stage(receiving(1));
+        let (new, mut replies) = attach(&link, [None, None]);
+        settle().await;
+        let Some(ToController::Accepted { needs: Some((_, 1)), .. }) = replies.recv().await else {
+            panic!("it is to send the rest");
+        };
+        for offset in [1, 2] {
+            new.send(Ok(FromController::Chunk { offset, data: Bytes::from_static(b"y") })).await.unwrap();
+        }
+        for expected in [1, 2] {
+            let Some(Heard::Chunk { offset, data }) = heard.recv().await else { panic!("more comes") };
+            assert_eq!((offset, &data[..]), (expected, &b"y"[..]));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_back_to_a_job_that_has_failed_hears_where_it_was_before_its_output() {
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        link.write(Stdout, b"hello");
+        link.end(Err(Error::Stopping));
+        let (_say, mut replies) = attach(&link, [Some(0), Some(0)]);
+        assert!(matches!(replies.recv().await, Some(ToController::Accepted { .. })));
+        assert!(matches!(replies.recv().await, Some(ToController::Started { .. })));
+        assert!(matches!(replies.recv().await, Some(ToController::Output { .. })));
+        assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_err()));
+    }
+
+    #[tokio::test]
+    async fn nobody_acknowledges_what_is_not_written_yet() {
+        let (link, _heard) = link();
+        link.write(Stdout, b"hello");
+        link.acknowledge(Stdout, u64::MAX, false);
+        assert_eq!((link.output(Stdout).borrow().acknowledged, link.unread()), (5, 0));
+        link.write(Stdout, b"more");
+        assert_eq!((link.output(Stdout).borrow().acknowledged, link.unread()), (5, 4));
     }
 
     #[tokio::test]

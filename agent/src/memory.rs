@@ -36,16 +36,19 @@ impl Memory {
         Ok(Self::parse(&fs::read_to_string("/proc/meminfo")?))
     }
 
-    fn parse(meminfo: &str) -> Self {
+    /// Reads the text of /proc/meminfo. What it does not say is 0.
+    pub fn parse(meminfo: &str) -> Self {
         let field = |name: &str| {
             let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+            let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+            Some(kibibytes.saturating_mul(1024))
         };
         let value = |name| field(name).unwrap_or(0);
         // MemAvailable came with Linux 3.14; DD-WRT runs 3.10. Files in tmpfs (Shmem) and in ramfs (Unevictable) are in
         // Cached and cannot be dropped.
-        let kept = || value("Shmem") + value("Unevictable");
-        let estimate = || (value("MemFree") + value("Buffers") + value("Cached")).saturating_sub(kept());
+        let kept = || value("Shmem").saturating_add(value("Unevictable"));
+        let all = || value("MemFree").saturating_add(value("Buffers")).saturating_add(value("Cached"));
+        let estimate = || all().saturating_sub(kept());
         Self { total: value("MemTotal"), available: field("MemAvailable").unwrap_or_else(estimate) }
     }
 
@@ -81,6 +84,12 @@ mod tests {
     #[test]
     fn before_linux_3_14_files_in_tmpfs_do_not_count_as_available() {
         assert_eq!(Memory::parse(OLD).available, (10000 + 1000 + 20000 - 5000 - 2000) * 1024);
+    }
+
+    #[test]
+    fn figures_that_no_router_has_are_no_reason_to_end() {
+        let text = format!("MemTotal: {0} kB\nMemFree: {0} kB\nCached: {0} kB\n", u64::MAX);
+        assert_eq!(Memory::parse(&text), Memory { total: u64::MAX, available: u64::MAX });
     }
 
     #[test]

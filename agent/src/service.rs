@@ -201,7 +201,11 @@ fn transport_error(status: Status) -> Error {
     }
 }
 
-fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
+/// What a controller wants run, if that breaks no rule.
+///
+/// # Errors
+/// [`Error::Protocol`] with the rule.
+pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     let program = spec.program.ok_or(Error::Protocol("a job without a program"))?;
     let digest =
         program.sha256.as_slice().try_into().map_err(|_| Error::Protocol("a digest has 32 bytes"))?;
@@ -263,7 +267,11 @@ fn read_size(size: v1::WindowSize) -> Result<Size, Error> {
     Ok(Size { rows: read(size.rows)?, columns: read(size.columns)? })
 }
 
-fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
+/// What a controller says after its first message, if that breaks no rule.
+///
+/// # Errors
+/// [`Error::Protocol`] with the rule.
+pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
     Ok(match request.message {
         Some(run_request::Message::Blob(v1::BlobChunk { offset, data })) => {
             if data.len() > MAX_BLOB_CHUNK_BYTES {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -47,14 +47,12 @@ pub fn size(path: &Path) -> u64 {
 }
 
 /// The mount points strictly below `path`, in the order in which they were mounted (field 5 of mountinfo, proc(5)).
-fn mounts_below(path: &Path, mountinfo: &[u8]) -> Vec<PathBuf> {
+pub fn mounts_below(path: &Path, mountinfo: &[u8]) -> Vec<PathBuf> {
     mountinfo
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
         .map(|field| PathBuf::from(std::ffi::OsString::from_vec(unescape(field))))
-        .filter(|mount| {
-            mount.starts_with(path) && mount.as_os_str().as_bytes() != path.as_os_str().as_bytes()
-        })
+        .filter(|mount| mount.starts_with(path) && mount != path)
         .collect()
 }
 
@@ -83,7 +81,8 @@ mod tests {
         let mountinfo = b"22 1 0:21 / /tmp rw - tmpfs tmpfs rw\n\
             30 22 0:22 / /tmp/hop/jobs/1/work/a\\040b rw - tmpfs none rw\n\
             31 22 0:22 / /tmp/hop/jobs/10 rw - tmpfs none rw\n\
-            32 22 0:22 / /tmp/hop/jobs/1 rw - tmpfs none rw\n";
+            32 22 0:22 / /tmp/hop/jobs/1 rw - tmpfs none rw\n\
+            33 22 0:22 / /tmp/hop/jobs/1/ rw - tmpfs none rw\n";
         assert_eq!(
             mounts_below(Path::new("/tmp/hop/jobs/1"), mountinfo),
             [Path::new("/tmp/hop/jobs/1/work/a b")]

@@ -7,6 +7,7 @@ mod demo;
 mod dist;
 #[path = "../../controller/src/elf.rs"]
 mod elf;
+mod fuzz;
 mod packages;
 mod paths;
 mod size;
@@ -25,6 +26,8 @@ What a developer of Hop does.
   cargo xtask build     build target/dist/{hop,hopd-mips,hopd-mipsel,hopd-host}
   cargo xtask demo      set up, build, and run a Go program on a big- and a little-endian virtual router
   cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
+  cargo xtask fuzz      build the fuzz targets and run each for `--seconds N`, or 10; with 0, only on the checked-in
+                        corpus; further words name targets
   cargo xtask virtual-routers
                         build kernels and systems of the virtual routers from Debian's sources, into the cache
   cargo xtask size      compare the agents with their size budget
@@ -48,6 +51,7 @@ fn run(words: &[String]) -> Result<()> {
     let (command, rest) = words.split_first().map_or(("help", words), |(first, rest)| (first.as_str(), rest));
     match (command, rest) {
         ("test", rest) => test::run(rest),
+        ("fuzz", rest) => fuzz::fuzz(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{HELP}");
             Ok(())

@@ -1,4 +1,4 @@
-//! Packages of the system and of PyPI that the build needs. What must stay true: it is said what is installed and why
+//! Packages of the system, of PyPI and of crates.io that the build needs. What must stay true: it is said what is installed and why
 //! before it is installed, and what is there is never installed again.
 
 use std::path::{Path, PathBuf};
@@ -6,11 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{run, succeeds};
+use crate::command::{cargo, run, succeeds};
 use crate::paths::{cache, which};
 
 /// The version of zig that the agents are linked with. Its C library is part of the agent.
 pub const ZIG: &str = "0.17.1";
+
+/// The version of cargo-fuzz that builds the fuzz targets.
+const CARGO_FUZZ: &str = "0.13.1";
 
 /// Installs Debian packages, or says what to do where apt or the right to use it is missing.
 pub fn apt(packages: &[&str], why: &str) -> Result<()> {
@@ -101,4 +104,21 @@ pub fn zig() -> Result<Vec<PathBuf>> {
         bail!("ziglang was installed into {} but does not run", environment.display());
     }
     Ok(zig)
+}
+
+/// cargo-fuzz, in the user's cache.
+pub fn cargo_fuzz() -> Result<PathBuf> {
+    let directory = cache()?.join(format!("tools-cargo-fuzz-{CARGO_FUZZ}"));
+    let program = directory.join("bin/cargo-fuzz");
+    if !program.is_file() {
+        eprintln!(
+            "installing cargo-fuzz {CARGO_FUZZ} from crates.io into {}: it builds the fuzz targets",
+            directory.display()
+        );
+        let mut install = cargo();
+        // In a directory of cargo's own, which is gone afterwards.
+        install.env_remove("CARGO_TARGET_DIR").args(["install", "--quiet", "--locked", "--root"]);
+        run(install.arg(&directory).arg(format!("cargo-fuzz@{CARGO_FUZZ}")))?;
+    }
+    Ok(program)
 }

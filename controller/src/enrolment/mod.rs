@@ -9,7 +9,7 @@ mod connect;
 mod error;
 mod layout;
 mod shell;
-mod survey;
+pub mod survey;
 mod upkeep;
 
 use std::path::Path;

@@ -336,17 +336,21 @@ fn value<'a>(text: &'a str, key: &str, separator: char) -> Option<&'a str> {
 }
 
 fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
-    value(meminfo, name, ':')?.split_whitespace().next()?.parse::<u64>().ok().map(|number| number * 1024)
+    bytes(value(meminfo, name, ':')?.split_whitespace().next()?)
+}
+
+/// Bytes, from a number of kibibytes.
+fn bytes(kibibytes: &str) -> Option<u64> {
+    kibibytes.parse::<u64>().ok().map(|number| number.saturating_mul(1024))
 }
 
 /// Bytes of memory that can be had. MemAvailable came with Linux 3.14; DD-WRT runs 3.10. There it is what the agent counts
 /// with: files in tmpfs (Shmem) and in ramfs (Unevictable) are in Cached and cannot be dropped.
 fn memory_available(meminfo: &str) -> u64 {
     let field = |name| kibibytes(meminfo, name).unwrap_or(0);
-    let estimate = || {
-        let all = field("MemFree") + field("Buffers") + field("Cached");
-        all.saturating_sub(field("Shmem") + field("Unevictable"))
-    };
+    let kept = || field("Shmem").saturating_add(field("Unevictable"));
+    let all = || field("MemFree").saturating_add(field("Buffers")).saturating_add(field("Cached"));
+    let estimate = || all().saturating_sub(kept());
     kibibytes(meminfo, "MemAvailable").unwrap_or_else(estimate)
 }
 
@@ -367,7 +371,7 @@ fn mounts(mounts: &str, df: &str) -> Vec<Mount> {
     // Filesystem, 1024-blocks, used, available, capacity, mounted on (POSIX df -P).
     let size_of = |place: &str| {
         let line = df.lines().rfind(|line| line.split_whitespace().nth(5) == Some(place))?;
-        let number = |at| line.split_whitespace().nth(at)?.parse::<u64>().ok().map(|number| number * 1024);
+        let number = |at| bytes(line.split_whitespace().nth(at)?);
         Some((number(1)?, number(3)?))
     };
     let mount = |line: &str| {
@@ -462,6 +466,14 @@ mod tests {
         let survey = survey(&little, &header(1, 1, 8));
         assert_eq!(survey.memory_available, (3000 + 1000 + 30000 - 4000 - 2000) * 1024);
         assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mipsle));
+    }
+
+    #[test]
+    fn figures_that_no_router_has_are_understood_as_far_as_they_go() {
+        let survey =
+            survey(&OPENWRT.replace("29004 4 29000", &format!("{0} 4 {0}", u64::MAX)), &header(1, 2, 8));
+        let tmp = survey.mount_of(Path::new("/tmp"));
+        assert_eq!(tmp.and_then(|tmp| tmp.size), Some((u64::MAX, u64::MAX)));
     }
 
     #[test]

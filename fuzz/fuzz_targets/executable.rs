@@ -1,0 +1,16 @@
+//! A file that may be a program: as the controller reads it before it is sent, and as the agent does before it is started.
+#![no_main]
+
+use hop::elf;
+use hopd::machine::{TARGET, can_execute};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|file: &[u8]| {
+    let starts_well = can_execute(&file[..file.len().min(64)]);
+    let Ok(executable) = elf::read(file) else { return };
+    let elf::Target { class, data, machine } = executable.target;
+    // What the controller sends because it is for this machine, the agent takes.
+    let is_ours = (class, data, machine) == (TARGET.class, TARGET.data, TARGET.machine);
+    assert_eq!(starts_well, is_ours, "{executable:?}");
+    assert!(executable.isa.is_none() || machine == 8, "{executable:?}");
+});

@@ -1,0 +1,35 @@
+//! What an agent sends: any bytes, decoded as the controller does it. What was understood is the same when it is said again.
+#![no_main]
+
+use std::fmt::Debug;
+
+use hop_proto::v1::{InfoReply, JobsReply, Outcome, RunReply, run_reply};
+use hop_proto::{failure, signal};
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+use tonic::{Code, Status};
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(reply) = survives::<RunReply>(bytes)
+        && let Some(run_reply::Message::Outcome(Outcome { ending: Some(ending), .. })) = reply.message
+        && let hop_proto::v1::outcome::Ending::Signaled(signaled) = ending
+        && let Some(number) = signal::number(&signaled.name)
+    {
+        assert_eq!(signal::name(number), signaled.name);
+    }
+    survives::<InfoReply>(bytes);
+    survives::<JobsReply>(bytes);
+    let status = |details: &[u8]| Status::with_details(Code::Internal, "", details.to_vec().into());
+    if let Some(failure) = failure::of(&status(bytes)) {
+        let again = failure::status(Code::Internal, "", failure);
+        // A failure of which nothing is known has no details.
+        assert_eq!(failure::of(&again).unwrap_or_default(), failure);
+    }
+});
+
+fn survives<M: Message + Debug + Default + PartialEq>(bytes: &[u8]) -> Option<M> {
+    let message = M::decode(bytes).ok()?;
+    let again = M::decode(message.encode_to_vec().as_slice());
+    assert_eq!(again.as_ref(), Ok(&message));
+    Some(message)
+}

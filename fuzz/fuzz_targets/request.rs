@@ -1,0 +1,55 @@
+//! What a controller sends: any bytes, decoded and held to the rules of `agent.proto` as the agent does it.
+#![no_main]
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use hop_proto::limits::{
+    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_NAME_BYTES,
+    MAX_OUTPUT_WINDOW_BYTES,
+};
+use hop_proto::v1::{RunRequest, run_request};
+use hopd::job::Spec;
+use hopd::link::FromController;
+use hopd::service::{read_message, read_spec};
+use libfuzzer_sys::fuzz_target;
+use prost::Message;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(request) = RunRequest::decode(bytes) else { return };
+    if let Some(run_request::Message::Spec(spec)) = &request.message
+        && let Ok(spec) = read_spec(spec.clone())
+    {
+        check(&spec);
+    }
+    if let Ok(FromController::Chunk { data, .. }) = read_message(request) {
+        assert!(data.len() <= MAX_BLOB_CHUNK_BYTES);
+    }
+});
+
+/// What the rest of the agent relies on.
+fn check(spec: &Spec) {
+    assert!(is_file_name(&spec.name) && spec.name.len() <= MAX_NAME_BYTES, "{:?}", spec.name);
+    if let Some(id) = &spec.id {
+        assert!(is_file_name(OsStr::new(id)) && id.len() <= MAX_JOB_ID_BYTES, "{id:?}");
+    }
+    assert!((1..=u64::from(MAX_OUTPUT_WINDOW_BYTES)).contains(&spec.output_window));
+    assert!(spec.size > 0);
+    assert!(spec.grace.as_millis() <= MAX_GRACE_MS.into());
+    assert!(spec.linger.is_none_or(|linger| linger.as_millis() <= MAX_LINGER_MS.into()));
+    let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);
+    for text in spec.args.iter().chain(variables) {
+        assert!(!text.as_bytes().contains(&0), "{text:?}");
+    }
+    for (name, _) in &spec.env {
+        assert!(!name.is_empty() && !name.as_bytes().contains(&b'='), "{name:?}");
+    }
+}
+
+/// True if joining it to a directory gives a place right below that, which the kernel can be told.
+fn is_file_name(name: &OsStr) -> bool {
+    let mut parts = Path::new(name).components();
+    let is_normal = matches!(parts.next(), Some(Component::Normal(only)) if only == name);
+    is_normal && parts.next().is_none() && !name.as_bytes().contains(&0)
+}

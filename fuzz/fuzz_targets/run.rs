@@ -1,0 +1,544 @@
+//! The state machine of `Run` and `Attach`: a job, and a controller that comes, goes, comes twice, and may say anything.
+//!
+//! What the job does is what `job` and `running` do with their link, without files and processes. All of it happens on one
+//! thread whose clock stands still, so a story that went wrong goes wrong again.
+#![no_main]
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
+use hopd::error::Error;
+use hopd::link::{FromController, Heard, Inbox, Link, Stage, Tenure, ToController};
+use hopd::outcome::Outcome;
+use hopd::tape::OutputStream::{self, Stderr, Stdout};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// What happens.
+#[derive(Arbitrary, Debug)]
+struct Story {
+    /// The controller may break every rule. If it may not, nothing may go wrong for it.
+    lies: bool,
+    /// The connections' tasks get no turn but those that the story gives them.
+    is_slow: bool,
+    /// The program is on the router already.
+    is_there: bool,
+    steps: Vec<Step>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    /// The controller comes, and says what it has of the outputs.
+    Connect { had: Had },
+    /// A connection breaks, or the controller only ends its side of it.
+    Leave { connection: u8, only_its_side: bool },
+    /// The controller says something on its newest connection.
+    Say(Say),
+    /// It says something that it should not, on any connection.
+    Lie { connection: u8, lie: Lie },
+    /// It hears something.
+    Hear { connection: u8, messages: u8 },
+    /// The job goes one step further.
+    Work,
+    /// The program writes.
+    Write { to_stderr: bool, bytes: u16 },
+    /// The program reads, or closes its input.
+    TakeStdin { bytes: u16, close: bool },
+    /// The job ends.
+    End { well: bool },
+    /// The connections' tasks get so many turns.
+    Turns(u8),
+    /// Time passes.
+    Wait { seconds: u8 },
+}
+
+#[derive(Arbitrary, Debug)]
+enum Had {
+    /// Nothing: it wants what there is.
+    Nothing,
+    /// What it really has.
+    All,
+    /// Something else.
+    At(u64, u64),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Say {
+    Chunk { bytes: u8 },
+    Stdin { bytes: u16, end: bool },
+    Signal,
+    Acknowledge { stderr: bool, close: bool },
+    Release,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Lie {
+    Chunk {
+        offset: u64,
+        bytes: u8,
+    },
+    Stdin {
+        offset: u64,
+        bytes: u16,
+        end: bool,
+    },
+    Acknowledge {
+        stderr: bool,
+        offset: u64,
+        close: bool,
+    },
+    /// Something that cannot be decoded.
+    Nonsense,
+}
+
+const LINGER: Duration = Duration::from_secs(60);
+const PROGRAM_BYTES: u64 = 200;
+const DIGEST: [u8; 32] = [7; 32];
+/// Bytes of each output that may be unacknowledged.
+const WINDOW: u64 = 40_000;
+/// More turns than it takes to hear two windows.
+const MANY_TURNS: u32 = 100;
+const STREAMS: [OutputStream; 2] = [Stdout, Stderr];
+
+/// One connection, as the controller sees it.
+struct Connection {
+    /// Whether the controller may still say something.
+    say: Option<mpsc::Sender<Result<FromController, Error>>>,
+    /// Whether it still listens.
+    replies: Option<mpsc::Receiver<ToController>>,
+    /// Offsets with which it came.
+    had: [Option<u64>; 2],
+    is_accepted: bool,
+    has_started: bool,
+    stdin_ack: (u64, bool),
+    /// The last message was heard.
+    is_over: bool,
+    /// Where the outputs go on.
+    outputs: [u64; 2],
+    /// Where the upload goes on.
+    upload: Option<u64>,
+    /// Where standard input goes on.
+    stdin: u64,
+    stdin_has_ended: bool,
+}
+
+/// Both sides, and what lies between them.
+struct World {
+    lies: bool,
+    link: Arc<Link>,
+    /// The job's end, while there is a job.
+    inbox: Option<Inbox>,
+    program_received: u64,
+    written: [u64; 2],
+    taken: u64,
+    ended: Option<bool>,
+    connections: Vec<Connection>,
+    /// What the controller has of the outputs by its newest connections.
+    had: [Option<u64>; 2],
+    has_started: bool,
+    stdin_closed: bool,
+    /// How much of it there is, once its end was said.
+    stdin_total: Option<u64>,
+    is_released: bool,
+}
+
+fuzz_target!(|story: Story| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime needs nothing").block_on(async {
+        let mut world = World::new(story.lies, story.is_there);
+        for step in story.steps {
+            world.step(step).await;
+            if !story.is_slow {
+                turns(10).await;
+            }
+            world.check();
+        }
+        world.finish().await;
+    });
+});
+
+impl World {
+    fn new(lies: bool, is_there: bool) -> Self {
+        let owner = hop_proto::identity::Fingerprint::of(b"controller");
+        let (link, inbox) =
+            Link::new("7".into(), Tenure { owner, linger: Some(LINGER), has_terminal: false });
+        Self {
+            lies,
+            link,
+            inbox: Some(inbox),
+            program_received: if is_there { PROGRAM_BYTES } else { 0 },
+            written: [0; 2],
+            taken: 0,
+            ended: None,
+            connections: Vec::new(),
+            had: [None; 2],
+            has_started: false,
+            stdin_closed: false,
+            stdin_total: None,
+            is_released: false,
+        }
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Connect { had: Had::Nothing } => self.connect([None; 2]),
+            Step::Connect { had: Had::All } => self.connect(self.had),
+            Step::Connect { had: Had::At(stdout, stderr) } if self.lies => {
+                self.connect([Some(stdout), Some(stderr)]);
+            }
+            Step::Leave { connection, only_its_side } => {
+                if let Some(connection) = self.connection(connection) {
+                    connection.say = None;
+                    if !only_its_side {
+                        connection.replies = None;
+                    }
+                }
+            }
+            Step::Say(say) => self.say(say),
+            Step::Lie { connection, lie } if self.lies => {
+                if let Some(Connection { say: Some(say), .. }) = self.connection(connection) {
+                    // What does not fit is not said.
+                    let _ = say.try_send(lie.message());
+                }
+            }
+            Step::Hear { connection, messages } => {
+                let count = self.connections.len().max(1);
+                for _ in 0..messages {
+                    self.hear(usize::from(connection) % count);
+                }
+            }
+            Step::Work => self.work(),
+            Step::Write { to_stderr, bytes } => {
+                self.write(if to_stderr { Stderr } else { Stdout }, bytes.into())
+            }
+            Step::TakeStdin { bytes, close } => self.take_stdin(bytes.into(), close),
+            Step::End { well } => self.end(if well { Ok(()) } else { Err(Error::DigestMismatch) }),
+            Step::Turns(count) => turns(count.into()).await,
+            Step::Wait { seconds } => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
+            Step::Connect { had: Had::At(..) } | Step::Lie { .. } => {}
+        }
+    }
+
+    fn connection(&mut self, index: u8) -> Option<&mut Connection> {
+        let count = self.connections.len().max(1);
+        self.connections.get_mut(usize::from(index) % count)
+    }
+
+    // --------------------------------------------------------------------------------------------- the controller
+
+    fn connect(&mut self, had: [Option<u64>; 2]) {
+        let is_kept = STREAMS.iter().all(|stream| {
+            let kept = self.acknowledged(*stream)..=self.written[*stream as usize];
+            had[*stream as usize].is_none_or(|offset| kept.contains(&offset))
+        });
+        let connected = self.link.connect(had);
+        assert_eq!(connected.is_ok(), is_kept, "{had:?}");
+        assert!(self.lies || is_kept, "what an honest controller does not have is kept");
+        let Ok(connected) = connected else { return };
+        let (say, messages) = mpsc::channel(4);
+        let replies = connected.carry(ReceiverStream::new(messages));
+        self.had = had;
+        self.connections.push(Connection {
+            say: Some(say),
+            replies: Some(replies),
+            had,
+            is_accepted: false,
+            has_started: false,
+            stdin_ack: (0, false),
+            is_over: false,
+            outputs: [0; 2],
+            upload: None,
+            stdin: 0,
+            stdin_has_ended: false,
+        });
+    }
+
+    /// Says what an honest controller may, or nothing if that is out of place.
+    fn say(&mut self, say: Say) {
+        let (has_started, stdin_closed) = (self.has_started, self.stdin_closed);
+        let Some(newest) = self.connections.last_mut().filter(|newest| newest.is_accepted) else { return };
+        let Some(channel) = newest.say.as_ref() else { return };
+        let Ok(place) = channel.try_reserve() else { return };
+        let message = match say {
+            Say::Chunk { bytes } => {
+                let Some(offset) = newest.upload.filter(|offset| *offset < PROGRAM_BYTES) else { return };
+                let count = u64::from(bytes).min(PROGRAM_BYTES - offset);
+                newest.upload = Some(offset + count);
+                FromController::Chunk { offset, data: data(2, offset, count) }
+            }
+            Say::Stdin { bytes, end } => {
+                if !has_started || stdin_closed || newest.stdin_has_ended {
+                    return;
+                }
+                let offset = newest.stdin;
+                // The window is never opened any further here: `stdin` is about that.
+                let most = self.stdin_total.unwrap_or(STDIN_WINDOW_BYTES.into());
+                let count = u64::from(bytes).min(most.saturating_sub(offset));
+                newest.stdin += count;
+                let end = self.stdin_total.map_or(end, |total| newest.stdin == total);
+                if end {
+                    self.stdin_total = Some(newest.stdin);
+                }
+                newest.stdin_has_ended = end;
+                FromController::Stdin { offset, data: data(3, offset, count), end }
+            }
+            Say::Signal => FromController::Signal(Signal::INT),
+            Say::Acknowledge { stderr, close } => {
+                if !has_started {
+                    return;
+                }
+                let stream = if stderr { Stderr } else { Stdout };
+                FromController::Acknowledge { stream, offset: newest.outputs[stream as usize], closed: close }
+            }
+            Say::Release => {
+                self.is_released = true;
+                FromController::Release
+            }
+        };
+        place.send(Ok(message));
+    }
+
+    /// Hears one message on a connection, if there is one, and holds it against the rules.
+    fn hear(&mut self, index: usize) {
+        let is_newest = index + 1 == self.connections.len();
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let Some(replies) = &mut connection.replies else { return };
+        let reply = match replies.try_recv() {
+            Ok(reply) => reply,
+            Err(mpsc::error::TryRecvError::Empty) => return,
+            Err(mpsc::error::TryRecvError::Disconnected) => {
+                assert!(connection.is_over, "it ends with the last message and not before");
+                return;
+            }
+        };
+        assert!(!connection.is_over, "nothing comes after the last message: {reply:?}");
+        match reply {
+            ToController::Accepted { job, needs, stdin, outputs } => {
+                assert!(!connection.is_accepted && job == "7");
+                connection.is_accepted = true;
+                for stream in [0, 1] {
+                    assert!(connection.had[stream].is_none_or(|had| had == outputs[stream]));
+                    assert!(outputs[stream] <= self.written[stream]);
+                }
+                connection.outputs = outputs;
+                connection.stdin = stdin;
+                connection.upload = needs.map(|(digest, offset)| {
+                    assert!(digest == DIGEST && offset < PROGRAM_BYTES);
+                    offset
+                });
+            }
+            ToController::Started { .. } => {
+                assert!(connection.is_accepted && !connection.has_started);
+                connection.has_started = true;
+                self.has_started = true;
+            }
+            ToController::StdinAck { offset, closed } => {
+                assert!(connection.has_started && (offset, closed) != connection.stdin_ack);
+                assert!(
+                    offset >= connection.stdin_ack.0
+                        && closed >= connection.stdin_ack.1
+                        && offset <= self.taken
+                );
+                connection.stdin_ack = (offset, closed);
+                self.stdin_closed |= closed;
+            }
+            ToController::Output { stream, offset, data: piece } => {
+                assert!(connection.has_started && (1..=OUTPUT_CHUNK_BYTES).contains(&piece.len()));
+                let acknowledged = self.link.output(stream).borrow().acknowledged;
+                let next = &mut connection.outputs[stream as usize];
+                // Only what the controller itself said to have is left out.
+                assert!(offset == *next || (*next..=acknowledged).contains(&offset) && self.lies);
+                assert_eq!(piece, data(stream as u64, offset, piece.len() as u64));
+                *next = offset + piece.len() as u64;
+                assert!(*next <= self.written[stream as usize]);
+            }
+            ToController::Last(last) => {
+                connection.is_over = true;
+                assert_eq!(Some(last.is_ok()), self.ended);
+                assert!(connection.is_accepted || last.is_err());
+                for stream in STREAMS {
+                    let acknowledged = self.link.output(stream).borrow().acknowledged;
+                    let has = connection.outputs[stream as usize].max(acknowledged);
+                    assert!(has == self.written[stream as usize], "the end comes after the last byte");
+                }
+            }
+            ToController::TakenOver => {
+                connection.is_over = true;
+                assert!(!is_newest);
+            }
+        }
+        if is_newest && connection.is_accepted {
+            self.had = connection.outputs.map(Some);
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------- the job
+
+    /// What `job` and `running` do next.
+    fn work(&mut self) {
+        match self.link.stage() {
+            Stage::Admitted => self.link.set_stage(self.progress()),
+            Stage::Receiving(..) if self.link.is_abandoned() => self.end(Err(Error::Gone)),
+            Stage::Receiving(..) => match self.heard() {
+                Some(Heard::Chunk { offset, data }) => self.receive(offset, &data),
+                Some(Heard::Signal(_)) => self.end(Err(Error::Gone)),
+                Some(Heard::Fault(error)) => self.fail(error),
+                Some(Heard::Resize(_)) | None => {}
+            },
+            Stage::Complete => self.link.set_stage(Stage::Running),
+            Stage::Running if self.link.is_abandoned() => self.end(Ok(())),
+            Stage::Running => match self.heard() {
+                Some(Heard::Chunk { .. }) => self.fail(Error::Protocol("the program is complete")),
+                Some(Heard::Fault(error)) => self.fail(error),
+                Some(Heard::Signal(_) | Heard::Resize(_)) | None => {}
+            },
+            Stage::Ended => {}
+        }
+    }
+
+    fn heard(&mut self) -> Option<Heard> {
+        let heard = pin!(self.inbox.as_mut()?.recv()).poll(&mut Context::from_waker(Waker::noop()));
+        match heard {
+            Poll::Ready(heard) => Some(heard.expect("the link holds the other end")),
+            Poll::Pending => None,
+        }
+    }
+
+    fn receive(&mut self, offset: u64, piece: &[u8]) {
+        let count = piece.len() as u64;
+        if offset != self.program_received || count > PROGRAM_BYTES - offset {
+            return self.fail(Error::Protocol("a blob chunk does not begin where the last one ended"));
+        }
+        assert!(self.lies || piece == data(2, offset, count));
+        self.program_received += count;
+        self.link.set_stage(self.progress());
+    }
+
+    fn progress(&self) -> Stage {
+        match self.program_received {
+            PROGRAM_BYTES => Stage::Complete,
+            received => Stage::Receiving(DIGEST, received),
+        }
+    }
+
+    /// The controller broke a rule.
+    fn fail(&mut self, error: Error) {
+        assert!(self.lies, "{error}, and the controller is honest");
+        self.end(Err(error));
+    }
+
+    fn write(&mut self, stream: OutputStream, bytes: u64) {
+        let control = *self.link.output(stream).borrow();
+        if self.link.stage() != Stage::Running || control.closed {
+            return;
+        }
+        let written = &mut self.written[stream as usize];
+        let credit = WINDOW.saturating_sub(*written - control.acknowledged.min(*written));
+        let count = bytes.min(credit);
+        self.link.write(stream, &data(stream as u64, *written, count));
+        *written += count;
+    }
+
+    fn take_stdin(&mut self, bytes: u64, close: bool) {
+        if self.link.stage() == Stage::Running {
+            self.taken += bytes.min(self.link.stdin().received() - self.taken);
+            self.link.take_stdin(self.taken, close);
+        }
+    }
+
+    fn end(&mut self, how: Result<(), Error>) {
+        // An outcome there is only of a program that was complete.
+        let has_outcome = matches!(self.link.stage(), Stage::Complete | Stage::Running);
+        if self.ended.is_some() || how.is_ok() && !has_outcome {
+            return;
+        }
+        self.ended = Some(how.is_ok());
+        self.inbox = None;
+        self.link.end(how.map(|()| Outcome::NotExecuted(String::new())));
+    }
+
+    // --------------------------------------------------------------------------------------------------- the rules
+
+    fn acknowledged(&self, stream: OutputStream) -> u64 {
+        self.link.output(stream).borrow().acknowledged
+    }
+
+    /// What holds at every moment.
+    fn check(&self) {
+        let unread = STREAMS.map(|stream| {
+            let (written, acknowledged) = (self.written[stream as usize], self.acknowledged(stream));
+            assert!(acknowledged <= written, "nobody has what was not written");
+            written - acknowledged
+        });
+        assert_eq!(
+            self.link.unread(),
+            unread.iter().sum::<u64>(),
+            "what is kept is what is not acknowledged"
+        );
+        assert!(unread.iter().all(|unread| *unread <= WINDOW));
+        if self.link.is_abandoned() {
+            assert!(self.is_released || !self.link.is_attached());
+        }
+    }
+
+    /// Whatever happened: the job ends, every connection ends, and who comes back hears how it ended.
+    async fn finish(mut self) {
+        self.end(Err(Error::Stopping));
+        self.connect([None; 2]);
+        let last = self.connections.len() - 1;
+        for index in 0..=last {
+            for _ in 0..MANY_TURNS {
+                self.hear(index);
+                turns(1).await;
+            }
+            let connection = &self.connections[index];
+            assert!(connection.is_over || connection.replies.is_none(), "everybody hears an end");
+        }
+        let unread = self.link.unread();
+        self.connections.clear();
+        turns(100).await;
+        assert!(!self.link.is_attached());
+        assert_eq!(self.link.unread(), unread, "what was heard is kept until it is acknowledged");
+        let left = Instant::now();
+        self.link.abandoned().await;
+        assert!(left.elapsed() <= LINGER + Duration::from_secs(1));
+    }
+}
+
+impl Lie {
+    fn message(self) -> Result<FromController, Error> {
+        Ok(match self {
+            Self::Chunk { offset, bytes } => {
+                FromController::Chunk { offset, data: data(2, offset, bytes.into()) }
+            }
+            Self::Stdin { offset, bytes, end } => {
+                FromController::Stdin { offset, data: data(3, offset, bytes.into()), end }
+            }
+            Self::Acknowledge { stderr, offset, close } => {
+                let stream = if stderr { Stderr } else { Stdout };
+                FromController::Acknowledge { stream, offset, closed: close }
+            }
+            Self::Nonsense => return Err(Error::Protocol("a message that cannot be decoded")),
+        })
+    }
+}
+
+/// Lets the connections' tasks go on.
+async fn turns(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What stands at an offset of a stream. 251 is a prime: no chunk and no buffer begins like another.
+fn data(stream: u64, offset: u64, count: u64) -> Bytes {
+    (0..count).map(|index| (offset.wrapping_add(index).wrapping_add(stream * 50) % 251) as u8).collect()
+}

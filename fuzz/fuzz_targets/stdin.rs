@@ -1,0 +1,144 @@
+//! Standard input, from what the controller sends into the program's pipe, against counting alone.
+#![no_main]
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use hop_proto::limits::STDIN_WINDOW_BYTES;
+use hopd::input::{Queue, feed};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::task::LocalSet;
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Push {
+        place: Place,
+        bytes: u32,
+        end: bool,
+    },
+    Read {
+        bytes: u16,
+    },
+    /// The program closes its input.
+    Close,
+    /// Everybody else does what they can.
+    Wait,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Place {
+    Next,
+    At(u64),
+}
+
+/// A pipe of one page, so that it is full soon (F_SETPIPE_SZ, fcntl(2)).
+const PIPE_BYTES: usize = 4096;
+
+/// More than any push that is accepted.
+const MAX_PUSH: u32 = 2 * STDIN_WINDOW_BYTES;
+
+#[derive(Default)]
+struct Model {
+    received: u64,
+    ended: bool,
+    read: u64,
+}
+
+/// What the agent has acknowledged.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    offset: u64,
+    closed: bool,
+}
+
+fuzz_target!(
+    init: {
+        // As Rust's own `main` does, which libFuzzer's takes the place of.
+        // SAFETY: No other thread is there yet, and no handler is set that could do something unsafe.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    },
+    |steps: Vec<Step>| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.expect("there are file descriptors");
+        let played = LocalSet::new().block_on(&runtime, play(steps));
+        played.expect("pipes work");
+    }
+);
+
+async fn play(steps: Vec<Step>) -> io::Result<()> {
+    let (reader, writer) = io::pipe()?;
+    rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES)?;
+    let mut reader = Some(pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?);
+    let queue = Queue::default();
+    let told = Rc::new(Cell::new(Told::default()));
+    let feeder = tokio::task::spawn_local(feed(writer.into(), queue.clone(), b"", {
+        let told = told.clone();
+        move |offset, closed| {
+            let before = told.replace(Told { offset, closed });
+            assert!(!before.closed && before.offset <= offset, "said after the end, or backwards");
+        }
+    }));
+    let mut model = Model::default();
+    for step in steps {
+        match step {
+            Step::Push { place, bytes, end } => push(&queue, &mut model, told.get(), place, bytes, end),
+            Step::Read { bytes } => {
+                if let Some(reader) = &mut reader {
+                    read(reader, &mut model, bytes.into()).await?;
+                }
+            }
+            Step::Close => reader = None,
+            Step::Wait => tokio::task::yield_now().await,
+        }
+        assert_eq!((queue.received(), queue.has_ended()), (model.received, model.ended));
+        assert!((model.read..=model.received).contains(&told.get().offset));
+    }
+    if !model.ended {
+        push(&queue, &mut model, told.get(), Place::Next, 0, true);
+    }
+    if let Some(mut reader) = reader {
+        read(&mut reader, &mut model, u64::MAX).await?;
+        assert_eq!(reader.read(&mut [0]).await?, 0, "nothing comes after the end");
+        assert_eq!(told.get().offset, model.received);
+    }
+    feeder.await?
+}
+
+fn push(queue: &Queue, model: &mut Model, told: Told, place: Place, bytes: u32, end: bool) {
+    let offset = match place {
+        Place::Next => model.received,
+        Place::At(offset) => offset,
+    };
+    let count = u64::from(bytes % MAX_PUSH);
+    let data: Vec<u8> = (model.received..model.received + count).map(byte_at).collect();
+    let fits = told.closed || model.received + count - told.offset <= STDIN_WINDOW_BYTES.into();
+    // To say the end again changes nothing.
+    let is_new = !model.ended || count == 0 && end;
+    let is_good = is_new && offset == model.received && fits;
+    assert_eq!(queue.push(offset, &data, end).is_ok(), is_good, "{count} bytes from {offset}");
+    if is_good {
+        model.received += count;
+        model.ended |= end;
+    }
+}
+
+/// Reads so much, or what there is; that it comes at all shows that nothing waits for nothing.
+async fn read(reader: &mut pipe::Receiver, model: &mut Model, bytes: u64) -> io::Result<()> {
+    let mut data = vec![0; bytes.min(model.received - model.read) as usize];
+    reader.read_exact(&mut data).await?;
+    for byte in data {
+        assert_eq!(byte, byte_at(model.read));
+        model.read += 1;
+    }
+    Ok(())
+}
+
+/// 251 is a prime: no page and no buffer begins like another.
+fn byte_at(offset: u64) -> u8 {
+    (offset % 251) as u8
+}

@@ -1,0 +1,21 @@
+//! What a router says of itself over ssh, before anything of Hop is on it.
+#![no_main]
+
+use std::path::Path;
+
+use hop::enrolment::survey::Survey;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|said: &[u8]| {
+    let survey = Survey::parse(said);
+    survey.describe();
+    let size = 1_860_000;
+    if survey.agent_for(|_| size).is_ok() {
+        assert!(survey.is_root && survey.memory_available > size, "{survey:?}");
+        let tmp = survey.mount_of(Path::new("/tmp"));
+        assert!(tmp.is_none_or(|tmp| tmp.is_in_ram() && !tmp.has("noexec")), "{survey:?}");
+    }
+    for mount in &survey.mounts {
+        assert!(survey.backing(mount).is_none_or(|flash| !flash.is_in_ram()), "{survey:?}");
+    }
+});

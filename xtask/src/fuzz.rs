@@ -1,0 +1,214 @@
+//! `cargo xtask fuzz`: every target of `fuzz/`, for some seconds each.
+//!
+//! What must stay true: the checked-in corpus is only read. What a run finds is kept in the target directory, where the
+//! next run goes on from it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command::{line, output, run};
+use crate::{packages, paths};
+
+/// What one target may have in MiB, libFuzzer's own tables and its corpus included. It has 30 when it starts.
+const MEMORY_MIB: u32 = 512;
+
+/// How long one input may take: seconds. The slowest one takes milliseconds.
+const TIMEOUT: u32 = 10;
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wish {
+    /// How long each target runs. 0: no longer than its checked-in corpus takes.
+    seconds: u32,
+    /// Which targets; none: all.
+    targets: Vec<String>,
+}
+
+/// Builds all targets, and runs those that are named in `words`, or all.
+pub fn fuzz(words: &[String]) -> Result<()> {
+    let wish = Wish::read(words)?;
+    let all = targets()?;
+    if let Some(unknown) = wish.targets.iter().find(|target| !all.contains(target)) {
+        bail!("there is no fuzz target {unknown}; there are {}", all.join(", "));
+    }
+    let directory = build()?;
+    let chosen = all.iter().filter(|target| wish.targets.is_empty() || wish.targets.contains(target));
+    let mut failed = 0;
+    for target in chosen {
+        failed += u32::from(!play(target, &directory, wish.seconds)?);
+    }
+    ensure!(failed == 0, "{failed} of the fuzz targets failed");
+    Ok(())
+}
+
+impl Wish {
+    fn read(words: &[String]) -> Result<Self> {
+        let mut wish = Self { seconds: 10, targets: Vec::new() };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if word == "--seconds" {
+                let value = words.next().context("--seconds needs a number")?;
+                wish.seconds = value.parse().with_context(|| format!("{value} is no number of seconds"))?;
+            } else {
+                ensure!(!word.starts_with('-'), "`cargo xtask fuzz` has no option {word}");
+                wish.targets.push(word.clone());
+            }
+        }
+        Ok(wish)
+    }
+}
+
+/// The names of all targets.
+fn targets() -> Result<Vec<String>> {
+    let directory = source().join("fuzz_targets");
+    let files = fs::read_dir(&directory).and_then(|files| files.collect::<Result<Vec<_>, _>>());
+    let files = files.with_context(|| format!("cannot read {}", directory.display()))?;
+    let name = |file: &fs::DirEntry| Some(file.path().file_stem()?.to_str()?.to_owned());
+    let mut names: Vec<_> = files.iter().filter_map(name).collect();
+    names.sort();
+    Ok(names)
+}
+
+fn source() -> PathBuf {
+    paths::root().join("fuzz")
+}
+
+/// Where everything goes that is not checked in.
+fn workshop() -> PathBuf {
+    paths::root().join("target/fuzz")
+}
+
+/// Builds all targets, and says where they are.
+fn build() -> Result<PathBuf> {
+    packages::require(&[("c++", "g++")], "libFuzzer, which drives the fuzz targets, is in C++")?;
+    let cargo_fuzz = packages::cargo_fuzz()?;
+    let host = output(Command::new("rustc").args(["--print", "host-tuple"]).current_dir(paths::root()))?;
+    eprintln!("building the fuzz targets");
+    // A sanitizer would need a nightly compiler, and looks for what the unsafe code of these crates cannot do.
+    let mut command = Command::new(cargo_fuzz);
+    command.current_dir(paths::root()).args(["build", "--sanitizer", "none", "--target", &host]);
+    run(command.arg("--fuzz-dir").arg(source()).arg("--target-dir").arg(workshop()))?;
+    Ok(workshop().join(host).join("release"))
+}
+
+/// Runs one target and says in a line what came of it; false if it failed.
+fn play(target: &str, directory: &Path, seconds: u32) -> Result<bool> {
+    let [found, failures] = ["corpus", "failures"].map(|kind| workshop().join(kind).join(target));
+    for directory in [&found, &failures] {
+        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    let mut command = Command::new(directory.join(target));
+    command.args([format!("-rss_limit_mb={MEMORY_MIB}"), format!("-timeout={TIMEOUT}")]);
+    command.args(["-print_final_stats=1", &format!("-artifact_prefix={}/", failures.display())]);
+    if seconds == 0 {
+        command.arg("-runs=0");
+    } else {
+        // libFuzzer writes what it finds into the first directory.
+        command.arg(format!("-max_total_time={seconds}")).arg(&found);
+    }
+    command.arg(source().join("corpus").join(target));
+    let ended = command.output().with_context(|| format!("cannot run the fuzz target {target}"))?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let figures = Figures::read(&said);
+    if ended.status.success() {
+        println!(
+            "{target:<12} {:>9} inputs, coverage {:>5}, {:>4} new in the corpus",
+            figures.inputs, figures.coverage, figures.new
+        );
+        return Ok(true);
+    }
+    println!("{target:<12} FAILED after {} inputs: {}", figures.inputs, ended.status);
+    let log = failures.with_extension("log");
+    fs::write(&log, &ended.stderr).with_context(|| format!("cannot write {}", log.display()))?;
+    reasons(&said).for_each(|reason| println!("    {reason}"));
+    let shown = log.strip_prefix(paths::root()).unwrap_or(&log);
+    println!("    everything that it said is in {}", shown.display());
+    if let Some(input) = said.lines().find_map(|line| line.split_once("Test unit written to ")) {
+        let mut again = Command::new(directory.join(target));
+        println!("    again: {}", line(again.arg(input.1)));
+    }
+    Ok(false)
+}
+
+/// What libFuzzer counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Figures {
+    inputs: u64,
+    /// Edges of the control flow.
+    coverage: u64,
+    /// Inputs that reach what none before them did.
+    new: u64,
+}
+
+impl Figures {
+    fn read(said: &str) -> Self {
+        let number = |text: &str| text.split_whitespace().next().and_then(|word| u64::from_str(word).ok());
+        let last = |mark: &str| {
+            said.lines().rev().find_map(|line| number(line.split_once(mark)?.1)).unwrap_or_default()
+        };
+        Self {
+            inputs: last("stat::number_of_executed_units:"),
+            coverage: last(" cov: "),
+            new: last("stat::new_units_added:"),
+        }
+    }
+}
+
+/// The lines that say why a target failed: a panic and its text, or what libFuzzer did not put up with.
+fn reasons(said: &str) -> impl Iterator<Item = &str> {
+    let mut rest = 0;
+    said.lines().filter(move |line| {
+        if line.contains(" panicked at ") {
+            rest = 4;
+        } else if line.starts_with("stack backtrace:") || line.starts_with("note:") {
+            rest = 0;
+        }
+        rest = u32::saturating_sub(rest, 1);
+        rest > 0 || line.contains("ERROR: libFuzzer: ") && !line.contains("deadly signal")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn wish(line: &str) -> Result<Wish> {
+        Wish::read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn all_targets_have_ten_seconds_unless_told_otherwise() {
+        assert_eq!(wish("").unwrap(), Wish { seconds: 10, targets: Vec::new() });
+        let wished = Wish { seconds: 0, targets: vec!["run".into(), "tape".into()] };
+        assert_eq!(wish("run --seconds 0 tape").unwrap(), wished);
+        for wrong in ["--seconds", "--seconds soon", "--minutes 1"] {
+            assert!(wish(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_target_has_a_corpus_and_every_corpus_a_target() {
+        let directory = source().join("corpus");
+        let mut corpora: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        corpora.sort();
+        assert_eq!(targets().unwrap(), corpora);
+    }
+
+    #[test]
+    fn figures_and_reasons_are_found_in_what_libfuzzer_says() {
+        let said = "#2\tINITED cov: 7 ft: 8 corp: 1/1b\n#9\tNEW    cov: 12 ft: 9\nthread '<unnamed>' (1) panicked at a.rs:1:2:\n\
+            assertion failed\nstack backtrace:\n   0: it\n==1== ERROR: libFuzzer: deadly signal\n\
+            stat::number_of_executed_units: 9\nstat::new_units_added:          3\n";
+        assert_eq!(Figures::read(said), Figures { inputs: 9, coverage: 12, new: 3 });
+        let reasons: Vec<_> = reasons(said).collect();
+        assert_eq!(reasons, ["thread '<unnamed>' (1) panicked at a.rs:1:2:", "assertion failed"]);
+    }
+}

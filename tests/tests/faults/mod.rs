@@ -16,12 +16,16 @@ use libtest_mimic::{Arguments, Trial};
 use self::fault::Fault;
 use self::phase::Phase;
 
+/// Cells at a time: most of their time is spent waiting.
+const CELLS_AT_ONCE: usize = 4;
+
 /// What was seen, in words for the table.
 type Results = Arc<Mutex<BTreeMap<(Fault, Phase), String>>>;
 
 /// Runs the cells that the command line asks for, and prints the table of what was seen.
 pub fn main(stage: Stage) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(CELLS_AT_ONCE);
     let results = Results::default();
     let cells = Fault::ALL.into_iter().flat_map(|fault| Phase::ALL.map(|phase| (fault, phase)));
     let trials = cells.map(|(fault, phase)| {

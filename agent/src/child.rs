@@ -21,6 +21,7 @@ use rustix::process::{
 };
 use tokio::signal::unix::{self, SignalKind};
 
+use crate::cgroup::Cgroup;
 use crate::family::{self, Family, Member};
 
 /// What to start.
@@ -37,6 +38,8 @@ pub struct Start<'a> {
     pub working_directory: &'a Path,
     /// Its nice value.
     pub nice: u8,
+    /// What it enters before it executes.
+    pub cgroup: Option<&'a Cgroup>,
 }
 
 /// A program that was started.
@@ -108,11 +111,16 @@ impl Child {
         // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
         let nice = start.nice;
+        let entrance = start.cgroup.and_then(|cgroup| cgroup.entrance().ok());
         let die_with_agent = move || {
             set_parent_process_death_signal(Some(Signal::KILL))?;
             family::become_subreaper();
             be_killed_first();
             set_nice(nice.into());
+            if let Some(entrance) = &entrance {
+                // One that is not let in runs as without.
+                let _ = rustix::io::write(entrance, b"0");
+            }
             // The agent may have died before that was set.
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
@@ -241,6 +249,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
             nice: 0,
+            cgroup: None,
         };
         Child::start(&start, &Family::of_none()).unwrap()
     }
@@ -265,6 +274,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
             nice: 0,
+            cgroup: None,
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
         let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();

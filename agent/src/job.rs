@@ -110,7 +110,7 @@ impl Job {
         let last = self.run_to_outcome().await;
         if last.is_err() {
             // Of a job that failed nobody counts what it left.
-            jobs.family.end_orphans(None).await;
+            jobs.family.end_orphans(None, None).await;
         }
         match &last {
             Ok(outcome) => tracing::info!(job = link.job(), ?outcome, "job ended"),
@@ -147,6 +147,8 @@ impl Job {
         blob.link_to(&executable)?;
         let memory = jobs.store.spare_memory()?;
         let env = environment(&spec.env, &directory.path, &working_directory, memory);
+        let cgroups = jobs.family.cgroups.as_ref();
+        let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job(), spec.nice));
         let start = Start {
             program: &executable,
             launcher: &jobs.launcher,
@@ -154,6 +156,7 @@ impl Job {
             env: &env,
             working_directory: &working_directory,
             nice: spec.nice,
+            cgroup: cgroup.as_ref(),
         };
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.family)
@@ -163,7 +166,7 @@ impl Job {
         let outcome = match started {
             Ok((child, pipes)) => {
                 tracing::info!(job = link.job(), pid = child.id(), program = ?spec.name, "job started");
-                let running = Running::new(child, &spec, link, &jobs, &directory.path);
+                let running = Running::new(child, cgroup, &spec, link, &jobs, &directory.path);
                 Outcome::Ran(running.see_through(pipes, &mut inbox).await?)
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),

@@ -21,6 +21,7 @@ use rustix::process::{
 };
 use tokio::signal::unix::{self, SignalKind};
 
+use crate::cgroup::Cgroup;
 use crate::family::{self, Family, Member};
 use crate::terminal::{Size, Terminal, take_control};
 
@@ -40,6 +41,8 @@ pub struct Start<'a> {
     pub nice: u8,
     /// How large its terminal is, if it has one.
     pub terminal: Option<Size>,
+    /// What it enters before it executes.
+    pub cgroup: Option<&'a Cgroup>,
 }
 
 /// A program that was started.
@@ -122,6 +125,7 @@ impl Child {
         let agent = rustix::process::getpid();
         let nice = start.nice;
         let has_terminal = terminal.is_some();
+        let entrance = start.cgroup.and_then(|cgroup| cgroup.entrance().ok());
         let die_with_agent = move || {
             if has_terminal {
                 take_control(io::stdin().as_fd())?;
@@ -130,6 +134,10 @@ impl Child {
             family::become_subreaper();
             be_killed_first();
             set_nice(nice.into());
+            if let Some(entrance) = &entrance {
+                // One that is not let in runs as without.
+                let _ = rustix::io::write(entrance, b"0");
+            }
             // The agent may have died before that was set.
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
@@ -264,6 +272,7 @@ mod tests {
             working_directory: Path::new("/"),
             nice: 0,
             terminal: None,
+            cgroup: None,
         };
         Child::start(&start, &Family::of_none()).unwrap()
     }
@@ -289,6 +298,7 @@ mod tests {
             working_directory: Path::new("/"),
             nice: 0,
             terminal: None,
+            cgroup: None,
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
         let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! The program is made a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): as long as it lives, all that it started stays
 //! below it, and in the moment of its end all of that becomes the agent's, which is a subreaper too. So a child of the
-//! agent that is no program of a job was left behind by a job that is over, and is ended.
+//! agent that is no program of a job was left behind by a job that is over, and is ended. Where there are cgroups, a job's is
+//! killed first, and this finds what has left it.
 //!
 //! What must stay true: nothing of another job, and no process of the router, gets a signal. A process is only signalled
 //! when its parent is this one or stands still, because then its number cannot have become somebody else's.
@@ -18,8 +19,11 @@ use rustix::process::{
 };
 use tokio::time::Instant;
 
-/// How long what was killed may take to go. Longer takes only what the kernel itself waits for: a dead disk, a driver.
-const GOING_LIMIT: Duration = Duration::from_secs(2);
+use crate::cgroup::{Cgroup, Cgroups};
+
+/// How long what was killed may take to go: hundreds of processes take seconds of such a CPU. Longer takes only what the kernel
+/// itself waits for: a dead disk, a driver.
+const GOING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Between two looks at what is going.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -32,6 +36,8 @@ const ROUNDS: usize = 64;
 pub struct Family {
     programs: Mutex<BTreeSet<i32>>,
     is_subreaper: bool,
+    /// What holds them together, where the kernel has that.
+    pub cgroups: Option<Cgroups>,
 }
 
 /// A program that is known as one, until this is dropped.
@@ -66,18 +72,18 @@ pub struct Process {
 
 impl Family {
     /// Makes this process the one to which orphans come. Without it (before Linux 3.4) what leaves its group is lost.
-    pub fn adopt() -> Arc<Self> {
+    pub fn adopt(cgroups: Option<Cgroups>) -> Arc<Self> {
         let adopted = set_child_subreaper(Some(getpid()));
         if let Err(error) = &adopted {
             tracing::warn!(%error, "what leaves its process group will not be found");
         }
-        Arc::new(Self { programs: Mutex::default(), is_subreaper: adopted.is_ok() })
+        Arc::new(Self { programs: Mutex::default(), is_subreaper: adopted.is_ok(), cgroups })
     }
 
     /// A family that takes in nobody.
     #[cfg(test)]
     pub fn of_none() -> Arc<Self> {
-        Arc::new(Self { programs: Mutex::default(), is_subreaper: false })
+        Arc::new(Self { programs: Mutex::default(), is_subreaper: false, cgroups: None })
     }
 
     /// True if whatever a program starts is found.
@@ -92,12 +98,21 @@ impl Family {
         Member { family: self.clone(), pid }
     }
 
-    /// Ends everything that programs which are over have left behind. What was in `group` had been ended already, may
-    /// still be going, and is not counted.
-    pub async fn end_orphans(&self, group: Option<u32>) -> Orphans {
+    /// Ends everything that programs which are over have left behind, and all that is in `cgroup`. What was in `group` had
+    /// been ended already, may still be going, and is not counted.
+    pub async fn end_orphans(&self, group: Option<u32>, cgroup: Option<&Cgroup>) -> Orphans {
         let since = Instant::now();
         let group = group.and_then(|group| i32::try_from(group).ok());
         let mut seen = BTreeSet::new();
+        if let Some(cgroup) = cgroup {
+            // Those that this agent is to reap keep their numbers, so none is counted again below.
+            for pid in cgroup.stop() {
+                if process(pid).is_some_and(|process| !process.is_zombie && Some(process.group) != group) {
+                    seen.insert(pid);
+                }
+            }
+            cgroup.kill();
+        }
         loop {
             let stuck = self.kill_orphans(group, &mut seen);
             if stuck == 0 || since.elapsed() > GOING_LIMIT {
@@ -226,7 +241,8 @@ pub fn end_marked(mark: &[u8]) -> u32 {
     ended
 }
 
-fn signal(pid: i32, signal: Signal) {
+/// Sends a signal to a process that cannot have given its number away.
+pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // It may have ended, and then there is nothing to do.
         let _ = kill_process(pid, signal);
@@ -242,10 +258,12 @@ fn has_children() -> bool {
 /// All processes that there are, as /proc shows them (proc(5)); those that end meanwhile are left out.
 fn processes() -> impl Iterator<Item = Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
-    })
+    entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// One process, if there still is such a one.
+fn process(pid: i32) -> Option<Process> {
+    parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// Reads /proc/PID/stat: a number, a name in parentheses that may hold anything, and then fields from the third on.

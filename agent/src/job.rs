@@ -113,7 +113,7 @@ impl Job {
         let last = self.run_to_outcome().await;
         if last.is_err() {
             // Of a job that failed nobody counts what it left.
-            jobs.family.end_orphans(None).await;
+            jobs.family.end_orphans(None, None).await;
         }
         match &last {
             Ok(outcome) => tracing::info!(job = link.job(), ?outcome, "job ended"),
@@ -150,6 +150,8 @@ impl Job {
         blob.link_to(&executable)?;
         let memory = jobs.store.spare_memory()?;
         let env = environment(&spec.env, &directory.path, &working_directory, memory);
+        let cgroups = jobs.family.cgroups.as_ref();
+        let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job(), spec.nice));
         let start = Start {
             program: &executable,
             launcher: &jobs.launcher,
@@ -158,6 +160,7 @@ impl Job {
             working_directory: &working_directory,
             nice: spec.nice,
             terminal: spec.terminal,
+            cgroup: cgroup.as_ref(),
         };
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.family)
@@ -167,7 +170,7 @@ impl Job {
         let outcome = match started {
             Ok((child, streams)) => {
                 tracing::info!(job = link.job(), pid = child.id(), program = ?spec.name, "job started");
-                let running = Running::new(child, &spec, link, &jobs, &directory.path);
+                let running = Running::new(child, cgroup, &spec, link, &jobs, &directory.path);
                 Outcome::Ran(running.see_through(streams, &mut inbox).await?)
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),

@@ -8,12 +8,13 @@
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
-//! - [`child`], [`family`], [`input`], [`output`], [`terminal`]: the program's processes, all of them, and its streams.
+//! - [`child`], [`family`], [`cgroup`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
 //!
 //! What must stay true is in `docs/architecture.md`.
 
+pub mod cgroup;
 pub mod child;
 pub mod error;
 pub mod family;

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cgroup::Cgroup;
 use crate::child::{Child, Ending, Streams};
 use crate::error::Error;
 use crate::family::Family;
@@ -30,6 +31,8 @@ const STOPPING_GRACE: Duration = Duration::from_secs(3);
 /// A program that runs.
 pub struct Running {
     child: Child,
+    /// Goes after the child, which is in it.
+    cgroup: Option<Cgroup>,
     started: Instant,
     timeout_at: Option<Instant>,
     idle_timeout: Option<Duration>,
@@ -49,12 +52,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// A program that has just started.
-    pub fn new(child: Child, spec: &Spec, link: Arc<Link>, jobs: &Jobs, directory: &Path) -> Self {
+    /// A program that has just started, in `cgroup`.
+    pub fn new(
+        child: Child,
+        cgroup: Option<Cgroup>,
+        spec: &Spec,
+        link: Arc<Link>,
+        jobs: &Jobs,
+        directory: &Path,
+    ) -> Self {
         let started = Instant::now();
         let ward = jobs.guard.watch(child.id() as i32, directory.to_owned());
         Self {
             child,
+            cgroup,
             started,
             timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
             idle_timeout: spec.idle_timeout,
@@ -90,7 +101,7 @@ impl Running {
         let wall = ended - self.started;
         feed.abort();
         let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
-        let orphans = self.family.end_orphans(Some(self.child.id())).await;
+        let orphans = self.family.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             self.link.output(stream).send_modify(|control| {
                 control.ended = Some(ended);

@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::cgroup::Cgroups;
 use crate::child;
 use crate::family::{self, Family};
 use crate::job;
@@ -131,8 +132,9 @@ async fn serve(options: Options) -> Result<(), Error> {
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let shelf = options.shelf.map(Shelf::new);
-    directory.end_former_jobs();
-    let family = Family::adopt();
+    let cgroups = Cgroups::find(&directory.lock.metadata()?);
+    directory.end_former_jobs(cgroups.as_ref());
+    let family = Family::adopt(cgroups);
     memory::be_spared();
     child::set_nice(NICE);
     let jobs = Arc::new(Jobs::new(store, shelf, family, directory.subdirectory("jobs")?, options.launcher));
@@ -307,7 +309,7 @@ async fn part(mut connection: TcpStream) {
 struct Directory {
     path: PathBuf,
     /// Open and locked as long as this agent lives; the kernel unlocks it however the agent ends.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -330,14 +332,14 @@ impl Directory {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::DirectoryTaken(path)),
             Err(error) => return Err(failed(error.into())),
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// Ends what is left of the jobs of an agent that was killed.
-    fn end_former_jobs(&self) {
+    fn end_former_jobs(&self, cgroups: Option<&Cgroups>) {
         let mark =
             [job::JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()].concat();
-        let ended = family::end_marked(&mark);
+        let ended = cgroups.map_or(0, Cgroups::end_former) + family::end_marked(&mark);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what an agent before this one had left running");
         }

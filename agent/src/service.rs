@@ -167,10 +167,10 @@ impl Service {
             launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
             max_jobs: MAX_JOBS,
-            containment: if self.jobs.family.finds_everything() {
-                v1::Containment::Descendants
-            } else {
-                v1::Containment::Group
+            containment: match &self.jobs.family {
+                family if family.cgroups.is_some() => v1::Containment::Cgroup,
+                family if family.finds_everything() => v1::Containment::Descendants,
+                _ => v1::Containment::Group,
             }
             .into(),
             instance: self.jobs.instance(),

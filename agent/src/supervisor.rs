@@ -45,7 +45,7 @@ pub fn run(supervision: &Supervision) -> ExitCode {
             let _ = io::stderr().write_all(event.as_bytes());
         }
     };
-    let family = Family::adopt();
+    let family = Family::adopt(None);
     let mut wait = FIRST_WAIT;
     loop {
         let started = Instant::now();

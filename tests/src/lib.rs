@@ -23,7 +23,11 @@ mod router;
 mod shell;
 mod terminal;
 
+use std::path::Path;
 use std::time::Duration;
+
+use hop::home::Home;
+use hop::virtual_router::profile::Profile;
 
 pub use cable::Cable;
 pub use controller::{Hop, Ran, Running};
@@ -58,6 +62,17 @@ impl Stage {
             Self::Host if cfg!(target_arch = "aarch64") => "arm64",
             Self::Host => "amd64",
             Self::Machine { goarch, .. } => goarch,
+        }
+    }
+
+    /// Whether its kernel gives each job a cgroup; of this machine's nothing is known.
+    pub fn has_cgroups(self) -> Option<bool> {
+        match self {
+            Self::Host => None,
+            // A profile that Hop knows by itself is in no home.
+            Self::Machine { profile, .. } => {
+                Some(Profile::load(&Home::at(Path::new("/")), profile).unwrap().cgroups)
+            }
         }
     }
 }

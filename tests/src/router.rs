@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -18,6 +19,9 @@ use crate::process::{Lines, pid, wait, wait_until};
 use crate::program::{dist, fixture};
 use crate::shell::word;
 use crate::{Hop, Process, Shell, Stage};
+
+/// Where cgroups of version 2 are: as procd mounts them, and beside those of version 1.
+const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// How an agent differs from the usual one.
 #[derive(Default)]
@@ -259,20 +263,28 @@ impl VirtualRouter {
         }
     }
 
-    /// What the agent has in its directory beside the directories themselves, seen through its own eyes.
+    /// What the agent has in its directory beside the directories themselves, seen through its own eyes, and its cgroups.
     pub fn leftovers(&self) -> Vec<String> {
         let ram = self.ram();
         match &self.ground {
             Ground::Here => {
                 let seen = format!("/proc/{}/root{}", self.agent.id(), ram.display());
-                ["blobs", "jobs"]
-                    .iter()
-                    .flat_map(|name| fs::read_dir(Path::new(&seen).join(name)).unwrap())
-                    .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                    .collect()
+                let names = |path| fs::read_dir(path).into_iter().flatten().map(name_of);
+                let files = ["blobs", "jobs"].into_iter().flat_map(|name| names(Path::new(&seen).join(name)));
+                let directory = fs::metadata(&seen).unwrap();
+                let (device, inode) = (directory.dev(), directory.ino());
+                let prefix = format!("hopd-{device}-{inode}-");
+                let cgroups = CGROUPS.into_iter().flat_map(|mount| names(mount.into()));
+                files.chain(cgroups.filter(|name| name.starts_with(&prefix))).collect()
             }
             Ground::There { shell, .. } => {
-                let names = shell.sh(&format!("cd {} && ls -A blobs && ls -A jobs", word(&ram)));
+                // On tmpfs, an inode is enough: a machine has one agent at a time.
+                let names = shell.sh(&format!(
+                    "cd {} && ls -A blobs && ls -A jobs && set $(ls -di .) && cd {}
+                    ls -d hopd-*-$1-* 2>/dev/null; true",
+                    word(&ram),
+                    CGROUPS[0]
+                ));
                 names.lines().map(str::to_owned).collect()
             }
         }
@@ -373,6 +385,10 @@ impl Drop for VirtualRouter {
         let _ = self.agent.kill();
         let _ = self.agent.wait();
     }
+}
+
+fn name_of(entry: std::io::Result<fs::DirEntry>) -> String {
+    entry.unwrap().file_name().into_string().unwrap()
 }
 
 /// A program on a router, which is waited for.

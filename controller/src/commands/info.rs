@@ -80,6 +80,7 @@ impl Facts {
             jobs: info.jobs,
             max_jobs: info.max_jobs,
             containment: match Containment::try_from(info.containment) {
+                Ok(Containment::Cgroup) => "cgroup",
                 Ok(Containment::Descendants) => "descendants",
                 // An agent that does not say so is one that does not.
                 _ => "group",
@@ -119,6 +120,7 @@ impl Facts {
             (
                 "containment",
                 match self.containment {
+                    "cgroup" => "all that a program started is ended with it, by a cgroup".to_owned(),
                     "descendants" => "all that a program started is ended with it".to_owned(),
                     _ => "only a program's process group is ended with it".to_owned(),
                 },

@@ -462,6 +462,8 @@ pub enum Containment {
     Group = 1,
     /// Everything that the program started is ended, in whatever group and session it is.
     Descendants = 2,
+    /// As DESCENDANTS, by a cgroup of the kernel's: however fast the program forks, and after the agent was killed, too.
+    Cgroup = 3,
 }
 impl Containment {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -473,6 +475,7 @@ impl Containment {
             Self::Unspecified => "CONTAINMENT_UNSPECIFIED",
             Self::Group => "CONTAINMENT_GROUP",
             Self::Descendants => "CONTAINMENT_DESCENDANTS",
+            Self::Cgroup => "CONTAINMENT_CGROUP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -481,6 +484,7 @@ impl Containment {
             "CONTAINMENT_UNSPECIFIED" => Some(Self::Unspecified),
             "CONTAINMENT_GROUP" => Some(Self::Group),
             "CONTAINMENT_DESCENDANTS" => Some(Self::Descendants),
+            "CONTAINMENT_CGROUP" => Some(Self::Cgroup),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! How a program ended is told: exit codes, signals, time limits, and the processes that it leaves.
 
-use hop_tests::VirtualRouter;
+use hop_tests::{VirtualRouter, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -144,7 +144,6 @@ fn what_a_program_leaves_in_its_group_ends_with_it() {
 #[test]
 fn a_process_that_escapes_is_ended_with_its_program_and_reported() {
     let router = VirtualRouter::start(STAGE);
-    assert_eq!(router.info()["containment"], "descendants");
     for how in ["session", "daemon"] {
         let ran = router.exec("orphan").arg(how).run();
         assert_eq!(ran.code, 5);
@@ -179,6 +178,53 @@ fn a_fork_bomb_goes_to_its_last_process() {
     let ran = router.hop().args(["exec", "--timeout", "2s", "--grace", "0s"]).arg(program).run();
     assert!([124, 137].contains(&ran.code), "{}: {}", ran.code, ran.stderr());
     assert_eq!(router.processes("fork-bomb"), 0);
+    router.assert_serves_on();
+}
+
+#[test]
+fn info_names_what_ends_processes_that_escape() {
+    let router = VirtualRouter::start(STAGE);
+    let level = &router.info()["containment"];
+    match STAGE.has_cgroups() {
+        Some(true) => assert_eq!(level, "cgroup"),
+        Some(false) => assert_eq!(level, "descendants"),
+        None => assert!(level == "cgroup" || level == "descendants", "{level}"),
+    }
+}
+
+#[test]
+fn a_program_in_a_cgroup_leaves_half_of_the_threads_to_the_router() {
+    if STAGE.has_cgroups() != Some(true) {
+        return;
+    }
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec("pid").start();
+    let number = running.line().trim().to_owned();
+    let figures = router.shell().sh(&format!(
+        "cat /proc/sys/kernel/threads-max /sys/fs/cgroup$(sed s/^0::// /proc/{number}/cgroup)/pids.max"
+    ));
+    let figures: Vec<u32> = figures.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(figures[1], figures[0] / 2);
+    running.signal(Signal::TERM);
+    running.wait();
+    router.assert_serves_on();
+}
+
+#[test]
+fn what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one() {
+    let mut router = VirtualRouter::start(STAGE);
+    if router.info()["containment"] != "cgroup" {
+        return;
+    }
+    // It has left its group, its session, its parent and its environment.
+    let mut running = router.exec_with(&["--linger", "0"], "orphan").args(["daemon", "wait"]).start();
+    let number = running.line().trim().to_owned();
+    router.signal_agent(Signal::KILL);
+    running.wait();
+    let path = format!("/proc/{number}");
+    assert!(router.has(path.as_ref()), "nobody has ended it yet");
+    router.restart_agent();
+    wait_until("it is gone", || !router.has(path.as_ref()));
     router.assert_serves_on();
 }
 

@@ -17,7 +17,7 @@ use crate::machine::Seat;
 use crate::process::{Lines, pid, wait, wait_until};
 use crate::program::{dist, fixture};
 use crate::shell::word;
-use crate::{Hop, Process, Shell, Stage};
+use crate::{Footprint, Hop, Process, Shell, Stage};
 
 /// How an agent differs from the usual one.
 #[derive(Default)]
@@ -285,6 +285,14 @@ impl VirtualRouter {
         let ran = self.exec("both-outputs").run();
         assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7), "the next program runs");
         assert_eq!(self.leftovers(), nothing, "nothing is left of the next job");
+    }
+
+    /// What the agent holds now.
+    pub fn footprint(&self) -> Footprint {
+        match &self.ground {
+            Ground::Here => panic!("it is measured on a router"),
+            Ground::There { shell, pid, .. } => Footprint::of(shell, pid),
+        }
     }
 
     /// Asks the agent until it has no job.

@@ -25,6 +25,9 @@ What a developer of Hop does.
   cargo xtask build     build target/dist/{hop,hopd-mips,hopd-mipsel,hopd-host}
   cargo xtask demo      set up, build, and run a Go program on a big- and a little-endian virtual router
   cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
+  cargo xtask test faults
+                        run only the fault matrix of docs/reliability.md, and print it
+  cargo xtask test soak run only the soak suite of docs/reliability.md, and print what it measures
   cargo xtask virtual-routers
                         build kernels and systems of the virtual routers from Debian's sources, into the cache
   cargo xtask size      compare the agents with their size budget

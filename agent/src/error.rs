@@ -32,6 +32,12 @@ pub enum Error {
         /// How many may run at once.
         limit: u32,
     },
+    /// All places for connections are taken.
+    #[error("{limit} controllers are connected already, and that is the limit")]
+    TooManyConnections {
+        /// How many may be connected at once.
+        limit: u32,
+    },
     /// Nothing can be executed in the agent's directory.
     #[error("{} is mounted noexec", .0.display())]
     NotExecutable(PathBuf),

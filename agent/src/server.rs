@@ -1,8 +1,9 @@
 //! Listens, authenticates, serves, and ends in order.
 //!
 //! Slim on purpose: hyper's HTTP/2 server under the generated service. tonic's own transport brings a router, HTTP/1 and
-//! a second set of limits, 300 kB that no router needs. What must stay true: a peer that is not authorized costs at most
-//! one of [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`], [`PARTING_LIMIT`] and [`PENALTY`].
+//! a second set of limits, 300 kB that no router needs. What must stay true: a peer that is not authorized, or
+//! for which there is no place, costs at most one of [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`],
+//! [`PARTING_LIMIT`] and [`PENALTY`].
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -28,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::cgroup::Cgroups;
 use crate::child;
+use crate::error;
 use crate::family::{self, Family};
 use crate::job;
 use crate::jobs::Jobs;
@@ -41,7 +43,7 @@ use crate::tree;
 
 /// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
 /// and the buffers of TLS, and what its messages are decoded from: one of at most 2 MiB a call.
-const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: u32 = 16;
 
 /// Peers that are not authorized yet at a time, apart from those that are: strangers take nothing from a controller that
 /// is in. One costs 40 kB, the buffers of TLS.
@@ -54,12 +56,15 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// would end them? It uses the CPU when a program is sent or writes, and hardly at all otherwise.
 const NICE: i32 = -10;
 
-/// How much of a refused peer is still read, and for how long.
+/// How much of a refused peer is still read, and for how long it or a controller that finds no place is spoken to.
 const PARTING_BYTES: u64 = 64 * 1024;
 const PARTING_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a refused peer's place stays taken after it: eight strangers a second cost such a CPU a sixth of its time at most.
 const PENALTY: Duration = Duration::from_secs(1);
+
+/// What a controller that finds no place may send ahead: its first question, which is answered by why there is no place.
+const REFUSED_WINDOW: u32 = 16 * 1024;
 
 /// How long an agent that stops waits until its last words are sent.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
@@ -205,7 +210,7 @@ impl Default for Seats {
     fn default() -> Self {
         Self {
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
         }
     }
 }
@@ -241,28 +246,35 @@ impl Doors {
         // Output of a program is small and wanted now.
         connection.set_nodelay(true)?;
         let connection = self.authenticate(connection).await?;
-        let _seat = self
-            .seats
-            .connections
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| format!("{MAX_CONNECTIONS} controllers are connected, and that is the limit"))?;
-        drop(handshake);
         let peer = connection.get_ref().1.peer_certificates().and_then(|keys| keys.first());
         let peer = Fingerprint::of(peer.ok_or("the controller has no key")?);
-        let authorized = self.authorized.clone();
-        let is_authorized = Arc::new(move || authorized.is_authorized(&peer));
-        let service = service::new(self.jobs.clone(), peer, is_authorized);
+        let seat = self.seats.connections.clone().try_acquire_owned().ok();
+        let (has_seat, authorized) = (seat.is_some(), self.authorized.clone());
+        let no_seat = || error::Error::TooManyConnections { limit: MAX_CONNECTIONS };
+        let admission = Arc::new(move || match authorized.is_authorized(&peer) {
+            _ if !has_seat => Err(no_seat()),
+            true => Ok(()),
+            false => Err(error::Error::NotAuthorized),
+        });
+        let service = service::new(self.jobs.clone(), peer, admission);
+        let [stream_window, connection_window] =
+            if has_seat { [STREAM_WINDOW, CONNECTION_WINDOW] } else { [REFUSED_WINDOW; 2] };
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(STREAM_WINDOW as usize)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
+            .max_send_buf_size(stream_window as usize)
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
         tokio::pin!(connection);
+        let Some(_seat) = seat else {
+            // It goes when it has heard why; if it does not, it is closed.
+            let _ = tokio::time::timeout(PARTING_LIMIT, connection).await;
+            return Err(no_seat().into());
+        };
+        drop(handshake);
         let mut closing = self.closing.subscribe();
         tokio::select! {
             ended = &mut connection => return Ok(ended?),
@@ -288,7 +300,7 @@ impl Doors {
     /// Ends all connections when what is under way on them is sent, or after [`FAREWELL_LIMIT`].
     async fn close(&self) {
         self.closing.send_replace(true);
-        let all = self.seats.connections.acquire_many(MAX_CONNECTIONS as u32);
+        let all = self.seats.connections.acquire_many(MAX_CONNECTIONS);
         // A peer that does not read in time does not get the rest.
         let _ = tokio::time::timeout(FAREWELL_LIMIT, all).await;
     }

@@ -42,20 +42,20 @@ const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 /// What this agent can do, by the names that `docs/protocol.md` defines.
 const CAPABILITIES: [&str; 3] = ["run", "attach", "terminal"];
 
-/// The agent's service over `jobs`, for one connection of `controller`. `is_authorized` is asked at every call: a key that
-/// was taken off the list since its controller connected starts nothing more.
-pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, is_authorized: IsAuthorized) -> AgentServer<Service> {
-    AgentServer::new(Service { jobs, controller, is_authorized }).max_decoding_message_size(MAX_MESSAGE_BYTES)
+/// The agent's service over `jobs`, for one connection of `controller`. `admission` is asked at every call: a key that was
+/// taken off the list since its controller connected starts nothing more.
+pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, admission: Admission) -> AgentServer<Service> {
+    AgentServer::new(Service { jobs, controller, admission }).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-/// The question whether the controller at the other end of a connection may still use it.
-pub type IsAuthorized = Arc<dyn Fn() -> bool + Send + Sync>;
+/// The question whether the controller at the other end of a connection may use it, and if not, why.
+pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
 /// The calls of `agent.proto`.
 pub struct Service {
     jobs: Arc<Jobs>,
     controller: Fingerprint,
-    is_authorized: IsAuthorized,
+    admission: Admission,
 }
 
 /// What the agent says during a job.
@@ -64,7 +64,7 @@ type Replies = Pin<Box<dyn Stream<Item = Result<v1::RunReply, Status>> + Send>>;
 #[tonic::async_trait]
 impl Agent for Service {
     async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
-        self.authorize()?;
+        (self.admission)()?;
         Ok(Response::new(self.describe()?))
     }
 
@@ -74,7 +74,7 @@ impl Agent for Service {
         &self,
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<Self::RunStream>, Status> {
-        self.authorize()?;
+        (self.admission)()?;
         let mut messages = request.into_inner();
         let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
             return Err(Error::Protocol("a run begins with its specification").into());
@@ -97,7 +97,7 @@ impl Agent for Service {
         &self,
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        self.authorize()?;
+        (self.admission)()?;
         let mut messages = request.into_inner();
         let Some(run_request::Message::Attach(attach)) = first(&mut messages).await? else {
             return Err(Error::Protocol("to attach begins with saying to which job").into());
@@ -109,7 +109,7 @@ impl Agent for Service {
     }
 
     async fn jobs(&self, _: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
-        self.authorize()?;
+        (self.admission)()?;
         let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
         Ok(Response::new(v1::JobsReply { jobs }))
     }
@@ -117,7 +117,7 @@ impl Agent for Service {
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::Output, Status>> + Send>>;
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        self.authorize()?;
+        (self.admission)()?;
         let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
         let mut had = [0; 2];
         // Piece by piece, as the connection takes them: at once it would be both windows in memory once more.
@@ -127,7 +127,7 @@ impl Agent for Service {
     }
 
     async fn kill(&self, request: Request<v1::KillRequest>) -> Result<Response<v1::KillReply>, Status> {
-        self.authorize()?;
+        (self.admission)()?;
         let v1::KillRequest { job_id, signal: name } = request.into_inner();
         let signal = signal(&name)?;
         self.jobs.find(&job_id, self.controller)?.signal(signal).await;
@@ -136,10 +136,6 @@ impl Agent for Service {
 }
 
 impl Service {
-    fn authorize(&self) -> Result<(), Error> {
-        if (self.is_authorized)() { Ok(()) } else { Err(Error::NotAuthorized) }
-    }
-
     fn describe(&self) -> Result<v1::InfoReply, Error> {
         let machine = Machine::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
@@ -426,6 +422,9 @@ impl From<&Error> for Status {
             }
             Error::TooManyJobs { limit } => {
                 (Code::ResourceExhausted, Reason::TooManyJobs, u64::from(*limit) + 1, (*limit).into())
+            }
+            Error::TooManyConnections { limit } => {
+                (Code::ResourceExhausted, Reason::TooManyConnections, u64::from(*limit) + 1, (*limit).into())
             }
             Error::NotExecutable(_) => (Code::FailedPrecondition, Reason::NotExecutable, 0, 0),
             Error::DigestMismatch => (Code::DataLoss, Reason::DigestMismatch, 0, 0),

@@ -149,6 +149,7 @@ impl Error {
                 Reason::NoSpace => "no_space",
                 Reason::NoMemory => "no_memory",
                 Reason::TooManyJobs => "too_many_jobs",
+                Reason::TooManyConnections => "too_many_connections",
                 Reason::NotExecutable => "noexec",
                 Reason::DigestMismatch => "digest_mismatch",
                 Reason::Protocol => "protocol",
@@ -190,6 +191,7 @@ impl Error {
                 | Self::NoAnswer { .. }
                 | Self::NotAnAgent { .. }
                 | Self::Lost { .. }
+                | Self::Refused { reason: Reason::TooManyConnections, .. }
         )
     }
 
@@ -228,6 +230,9 @@ impl Error {
                 "end something on the router, or make the program smaller"
             }
             Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
+            Self::Refused { reason: Reason::TooManyConnections, .. } => {
+                "wait until one of them has gone; a connection that broke is noticed within 10 s"
+            }
             Self::Refused { reason: Reason::NotExecutable, .. } => {
                 "start hopd with --dir on another file system"
             }

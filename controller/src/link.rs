@@ -158,6 +158,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io;
 
+    use hop_proto::v1::Reason;
+
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -194,6 +196,21 @@ mod tests {
         let failed = comeback.retry("desk", std::future::pending::<Result<(), Error>>);
         assert!(matches!(failed.await, Err(Error::Lost { source: None, .. })));
         assert_eq!(start.elapsed(), MINUTE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_has_no_place_for_a_connection_is_asked_again() {
+        let mut has_place = [false, false, true].into_iter();
+        let attempt = async || match has_place.next() {
+            Some(true) => Ok(()),
+            _ => Err(Error::Refused {
+                router: "desk".into(),
+                reason: Reason::TooManyConnections,
+                message: "16 controllers are connected already".into(),
+            }),
+        };
+        Comeback::new(lost(), MINUTE).retry("desk", attempt).await.unwrap();
+        assert_eq!(has_place.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -145,6 +145,11 @@ impl Running {
         self.stdout.as_mut().unwrap().next()
     }
 
+    /// Fills the buffer with what comes next on its standard output, and reads no more than that.
+    pub fn read(&mut self, buffer: &mut [u8]) {
+        self.stdout.as_mut().unwrap().fill(buffer);
+    }
+
     /// Closes our end of its standard output.
     pub fn close_stdout(&mut self) {
         self.stdout = None;

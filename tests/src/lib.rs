@@ -2,6 +2,7 @@
 //!
 //! - [`Stage`]: where the agent runs: on this machine, or on a whole virtual router.
 //! - [`VirtualRouter`]: an agent of a test's own, on a stage, and a home in which it is enrolled.
+//! - [`Footprint`]: what its agent holds while it serves.
 //! - [`Cable`]: what is between `hop` and a router, to be cut.
 //! - [`Machine`], [`Shell`]: a whole virtual router, and a login to it.
 //! - [`Hop`], [`Running`], [`Ran`]: `hop`, as a user calls it.
@@ -16,6 +17,7 @@
 
 mod cable;
 mod controller;
+mod footprint;
 mod machine;
 mod process;
 mod program;
@@ -31,6 +33,7 @@ use hop::virtual_router::profile::Profile;
 
 pub use cable::Cable;
 pub use controller::{Hop, Ran, Running};
+pub use footprint::Footprint;
 pub use machine::Machine;
 pub use process::{Process, wait_until};
 pub use program::{build_go, dist, fixture, root};

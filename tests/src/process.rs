@@ -42,13 +42,28 @@ impl Lines {
     /// The next line with its end, or nothing at the end. What does not come in time is as if it had never been printed.
     pub(crate) fn next(&mut self) -> String {
         let mut line = String::new();
+        self.wait();
+        self.0.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Fills the buffer with what comes next, of which there must be as much.
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            self.wait();
+            let count = self.0.read(&mut buffer[filled..]).unwrap();
+            assert!(count > 0, "the output goes on");
+            filled += count;
+        }
+    }
+
+    fn wait(&self) {
         let output = self.0.get_ref();
         let mut ready = [PollFd::new(output, PollFlags::IN)];
         let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
         let is_ready = !self.0.buffer().is_empty() || poll(&mut ready, Some(&limit)).unwrap() > 0;
-        assert!(is_ready, "a line comes within {PATIENCE:?}");
-        self.0.read_line(&mut line).unwrap();
-        line
+        assert!(is_ready, "output comes within {PATIENCE:?}");
     }
 }
 

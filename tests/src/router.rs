@@ -18,7 +18,7 @@ use crate::machine::Seat;
 use crate::process::{Lines, pid, wait, wait_until};
 use crate::program::{dist, fixture};
 use crate::shell::word;
-use crate::{Hop, Process, Shell, Stage};
+use crate::{Footprint, Hop, Process, Shell, Stage};
 
 /// Where cgroups of version 2 are: as procd mounts them, and beside those of version 1.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -297,6 +297,14 @@ impl VirtualRouter {
         let ran = self.exec("both-outputs").run();
         assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7), "the next program runs");
         assert_eq!(self.leftovers(), nothing, "nothing is left of the next job");
+    }
+
+    /// What the agent holds now.
+    pub fn footprint(&self) -> Footprint {
+        match &self.ground {
+            Ground::Here => panic!("it is measured on a router"),
+            Ground::There { shell, pid, .. } => Footprint::of(shell, pid),
+        }
     }
 
     /// Asks the agent until it has no job.

@@ -26,6 +26,9 @@ What a developer of Hop does.
   cargo xtask build     build target/dist/{hop,hopd-mips,hopd-mipsel,hopd-host}
   cargo xtask demo      set up, build, and run a Go program on a big- and a little-endian virtual router
   cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
+  cargo xtask test faults
+                        run only the fault matrix of docs/reliability.md, and print it
+  cargo xtask test soak run only the soak suite of docs/reliability.md, and print what it measures
   cargo xtask fuzz      build the fuzz targets and run each for `--seconds N`, or 10; with 0, only on the checked-in
                         corpus; further words name targets
   cargo xtask virtual-routers

@@ -1,20 +1,52 @@
-//! `cargo xtask test`: sets up, builds, and runs every test.
+//! `cargo xtask test`: sets up, builds, and runs every test, or the suites that have a name here.
 
 use anyhow::Result;
 
 use crate::command::{self, cargo};
 use crate::{dist, packages, toolchain, virtual_routers};
 
-/// Runs all tests; `filter` goes to `cargo test`.
-pub fn run(filter: &[String]) -> Result<()> {
+/// The suites that have a word of their own: each runs on whole virtual routers, a test binary a profile.
+const SUITES: [&str; 2] = ["faults", "soak"];
+
+/// Runs all tests; `words` go to `cargo test`. If the first of them is a suite, only its tests are run.
+pub fn run(words: &[String]) -> Result<()> {
     toolchain::check_go()?;
     packages::qemu_user()?;
     dist::build()?;
     virtual_routers::build()?;
-    command::run(cargo().args(["test", "--locked", "--workspace", "--all-features"]).args(filter))
+    command::run(cargo().args(["test", "--locked", "--workspace", "--all-features"]).args(filter(words)))
+}
+
+/// What `cargo test` is told beside what it always is.
+fn filter(words: &[String]) -> Vec<String> {
+    match words.split_first() {
+        Some((suite, rest)) if SUITES.contains(&suite.as_str()) => {
+            let binaries = ["--package", "hop-tests", "--test", &format!("{suite}_*")].map(str::to_owned);
+            [&binaries, rest].concat()
+        }
+        _ => words.to_vec(),
+    }
 }
 
 /// Runs the test that compares a generated file, and lets it write the file first.
 pub fn write(variable: &str, filter: &[&str]) -> Result<()> {
     command::run(cargo().args(["test", "--quiet"]).args(filter).env(variable, "write"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_is_its_own_binaries_and_other_words_are_those_of_cargo_test() {
+        let filtered = |line: &str| {
+            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            filter(&words).join(" ")
+        };
+        assert_eq!(filtered("soak"), "--package hop-tests --test soak_*");
+        assert_eq!(filtered("faults cable_cut"), "--package hop-tests --test faults_* cable_cut");
+        for other in ["", "exit_code", "-p hop-tests --test dir_505 soak"] {
+            assert_eq!(filtered(other), other);
+        }
+    }
 }

@@ -447,7 +447,7 @@ pub struct KillReply {}
 pub struct Failure {
     #[prost(enumeration = "Reason", tag = "1")]
     pub reason: i32,
-    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_TOO_MANY_JOBS, REASON_TOO_LARGE: what was asked and what there is.
+    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_TOO_MANY_JOBS, REASON_TOO_MANY_CONNECTIONS: what was asked and what there is.
     #[prost(uint64, tag = "2")]
     pub needed: u64,
     #[prost(uint64, tag = "3")]
@@ -629,6 +629,8 @@ pub enum Reason {
     NotYours = 12,
     /// The job has another stream now.
     TakenOver = 13,
+    /// All places for connections are taken. Every call on this one is answered so, and the agent closes it.
+    TooManyConnections = 14,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -651,6 +653,7 @@ impl Reason {
             Self::NoSuchJob => "REASON_NO_SUCH_JOB",
             Self::NotYours => "REASON_NOT_YOURS",
             Self::TakenOver => "REASON_TAKEN_OVER",
+            Self::TooManyConnections => "REASON_TOO_MANY_CONNECTIONS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -670,6 +673,7 @@ impl Reason {
             "REASON_NO_SUCH_JOB" => Some(Self::NoSuchJob),
             "REASON_NOT_YOURS" => Some(Self::NotYours),
             "REASON_TAKEN_OVER" => Some(Self::TakenOver),
+            "REASON_TOO_MANY_CONNECTIONS" => Some(Self::TooManyConnections),
             _ => None,
         }
     }

@@ -1,6 +1,9 @@
 //! What does not fit is refused before it is sent, with the figures; what fits then runs.
 
-use hop_tests::{Options, Stage, VirtualRouter, fixture};
+use std::thread;
+
+use hop::connection::Connection;
+use hop_tests::{Options, PATIENCE, Stage, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 
 use crate::STAGE;
@@ -79,6 +82,32 @@ fn one_job_more_than_there_are_places_is_refused() {
     for hop in running {
         assert_eq!(hop.wait().code, 0);
     }
+    router.assert_serves_on();
+}
+
+#[test]
+fn one_connection_more_than_there_are_places_is_refused() {
+    const PLACES: usize = 16;
+    let router = VirtualRouter::start(STAGE);
+    let program = fixture(STAGE, "both-outputs");
+    let identity = router.home().identity().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ran = thread::scope(|scope| {
+        runtime.block_on(async {
+            let mut connected = Vec::new();
+            for _ in 0..PLACES {
+                connected.push(Connection::open(&router.entry(), &identity, PATIENCE).await.unwrap());
+            }
+            let (tell, told) = tokio::sync::oneshot::channel();
+            // In a thread, so that the others go on answering when the agent asks whether they are there.
+            scope.spawn(|| tell.send(router.hop().arg("exec").arg(&program).run()).unwrap());
+            told.await.unwrap()
+        })
+    });
+    ran.assert_fails(125, "router refused: 16 controllers are connected already, and that is the limit");
+    assert!(ran.stderr().contains("hint: wait until one of them has gone"), "{}", ran.stderr());
+    drop(runtime);
+    wait_until("there is a place again", || router.hop().arg("info").run().code == 0);
     router.assert_serves_on();
 }
 

@@ -72,8 +72,8 @@ impl Cgroups {
         None
     }
 
-    /// Makes the cgroup of a job. `nice` is what its program gets for a nice value.
-    pub fn make(&self, job: &str, nice: u8) -> Option<Cgroup> {
+    /// Makes the cgroup of a job.
+    pub fn make(&self, job: &str) -> Option<Cgroup> {
         let path = self.path(job);
         create(&path).ok()?;
         let cgroup = Cgroup { path };
@@ -81,10 +81,6 @@ impl Cgroups {
         if let Ok(threads) = threads.trim().parse::<u32>() {
             set(&cgroup.path, "pids.max", (threads / SHARE_OF_THREADS).to_string().as_bytes());
         }
-        // Where whoever owns the router has enabled more controllers: a nice value counts among the processes of one
-        // cgroup only; and the kernel, when it is out of memory, ends a whole job, as the guard does.
-        set(&cgroup.path, "cpu.weight.nice", nice.to_string().as_bytes());
-        set(&cgroup.path, "memory.oom.group", b"1");
         Some(cgroup)
     }
 

@@ -33,7 +33,7 @@ pub struct Start<'a> {
     pub launcher: &'a [OsString],
     /// argv[1] and on.
     pub args: &'a [OsString],
-    /// The whole environment.
+    /// The whole environment; the last one of a name counts.
     pub env: &'a [(OsString, OsString)],
     /// Where the program starts.
     pub working_directory: &'a Path,

@@ -203,17 +203,17 @@ pub fn become_subreaper() {
     let _ = set_child_subreaper(Some(getpid()));
 }
 
-/// Bytes of memory that these processes and all below them have resident.
-pub fn resident(roots: &[i32]) -> BTreeMap<i32, u64> {
+/// Bytes of memory that each of these processes and all below it have resident.
+pub fn resident(roots: &[i32]) -> Vec<u64> {
     let all: BTreeMap<i32, Process> = processes().map(|process| (process.pid, process)).collect();
     let page = rustix::param::page_size() as u64;
-    let mut sums: BTreeMap<i32, u64> = roots.iter().map(|root| (*root, 0)).collect();
+    let mut sums = vec![0; roots.len()];
     for process in all.values() {
         let mut ancestor = process.pid;
         // A tree that changes while it is read could be a circle.
         for _ in 0..all.len() {
-            if let Some(sum) = sums.get_mut(&ancestor) {
-                *sum += process.resident * page;
+            if let Some(index) = roots.iter().position(|root| *root == ancestor) {
+                sums[index] += process.resident * page;
                 break;
             }
             match all.get(&ancestor) {
@@ -298,6 +298,6 @@ mod tests {
         let found = processes().find(|process| process.pid == ours).unwrap();
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
         assert_eq!((found.parent, found.is_zombie), (parent, false));
-        assert!(resident(&[ours])[&ours] > 100_000);
+        assert!(resident(&[ours])[0] > 100_000);
     }
 }

@@ -4,7 +4,6 @@
 //! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: the guard looks only while jobs run,
 //! and the less there is left, the sooner it looks again.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,12 +48,13 @@ pub struct Guard {
 
 #[derive(Default)]
 struct Post {
-    watched: BTreeMap<i32, Watched>,
+    watched: Vec<Watched>,
     /// Somebody stands there. One that sleeps while the last job ends and the next one begins goes on.
     is_manned: bool,
 }
 
 struct Watched {
+    pid: i32,
     started: Instant,
     directory: PathBuf,
     shortage: watch::Sender<Option<Shortage>>,
@@ -74,7 +74,7 @@ impl Guard {
     pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
         let (sender, shortage) = watch::channel(None);
         let mut post = self.post();
-        post.watched.insert(pid, Watched { started: Instant::now(), directory, shortage: sender });
+        post.watched.push(Watched { pid, started: Instant::now(), directory, shortage: sender });
         if !std::mem::replace(&mut post.is_manned, true) {
             tokio::spawn(self.clone().stand());
         }
@@ -103,19 +103,16 @@ impl Guard {
     async fn end_largest(&self, available: u64) {
         let (pid, gone) = {
             let post = self.post();
-            let watched = &post.watched;
-            let roots: Vec<i32> = watched.keys().copied().collect();
-            let mut held = family::resident(&roots);
-            for (pid, job) in watched.iter() {
-                *held.entry(*pid).or_default() += tree::size(&job.directory);
-            }
-            let largest = watched.iter().max_by_key(|(pid, job)| (held[*pid], job.started));
-            let Some((pid, job)) = largest else { return };
+            let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
+            let resident = family::resident(&roots).into_iter();
+            let held =
+                post.watched.iter().zip(resident).map(|(job, sum)| (sum + tree::size(&job.directory), job));
+            let Some((held, job)) = held.max_by_key(|(held, job)| (*held, job.started)) else { return };
             // Ended already, and not gone yet: what it has is on its way back.
             if job.shortage.borrow().is_none() {
-                job.shortage.send_replace(Some(Shortage { available, held: held[pid] }));
+                job.shortage.send_replace(Some(Shortage { available, held }));
             }
-            (*pid, job.shortage.clone())
+            (job.pid, job.shortage.clone())
         };
         if timeout(GOING_LIMIT, gone.closed()).await.is_err() {
             tracing::warn!(pid, "a job that was ended for its memory is still there");
@@ -151,7 +148,7 @@ impl Ward {
 
 impl Drop for Ward {
     fn drop(&mut self) {
-        self.guard.post().watched.remove(&self.pid);
+        self.guard.post().watched.retain(|job| job.pid != self.pid);
     }
 }
 

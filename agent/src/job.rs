@@ -4,7 +4,6 @@
 //! must stay true: all of that is gone before the controller hears the outcome, and it goes on every other path too,
 //! because each thing is owned by a value that gives it back when dropped.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
@@ -116,7 +115,7 @@ impl Job {
             jobs.family.end_orphans(None, None).await;
         }
         match &last {
-            Ok(outcome) => tracing::info!(job = link.job(), ?outcome, "job ended"),
+            Ok(outcome) => tracing::info!(job = link.job(), %outcome, "job ended"),
             Err(error) => tracing::warn!(job = link.job(), %error, "job failed"),
         }
         link.end(last);
@@ -151,7 +150,7 @@ impl Job {
         let memory = jobs.store.spare_memory()?;
         let env = environment(&spec.env, &directory.path, &working_directory, memory);
         let cgroups = jobs.family.cgroups.as_ref();
-        let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job(), spec.nice));
+        let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
         let start = Start {
             program: &executable,
             launcher: &jobs.launcher,
@@ -169,7 +168,8 @@ impl Job {
         };
         let outcome = match started {
             Ok((child, streams)) => {
-                tracing::info!(job = link.job(), pid = child.id(), program = ?spec.name, "job started");
+                let program = spec.name.display();
+                tracing::info!(job = link.job(), pid = child.id(), %program, "job started");
                 let running = Running::new(child, cgroup, &spec, link, &jobs, &directory.path);
                 Outcome::Ran(running.see_through(streams, &mut inbox).await?)
             }
@@ -241,7 +241,8 @@ async fn receive(
     upload.finish()
 }
 
-/// The environment of a program: names that every program may count on, then what the user gave. GOMEMLIMIT makes Go
+/// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
+/// name counts. GOMEMLIMIT makes Go
 /// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime).
 ///
 /// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
@@ -252,15 +253,15 @@ fn environment(
     memory: u64,
 ) -> Vec<(OsString, OsString)> {
     let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
-    let mut env = BTreeMap::from([
+    let mut env = vec![
         ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
         ("HOME".into(), inherited("HOME", "/")),
         ("TMPDIR".into(), working_directory.into()),
         ("GOMEMLIMIT".into(), memory.max(LEAST_GO_MEMORY).to_string().into()),
         (JOB_DIRECTORY.into(), directory.into()),
-    ]);
-    env.extend(given.iter().cloned());
-    env.into_iter().collect()
+    ];
+    env.extend_from_slice(given);
+    env
 }
 
 /// A directory of one job, with everything in it.
@@ -391,7 +392,7 @@ mod tests {
     fn the_users_environment_wins_over_the_agents() {
         let given = [("TMPDIR".into(), "/mine".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
         let env = environment(&given, Path::new("/job"), Path::new("/job/work"), 9_000_000);
-        let get = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_str());
+        let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
         assert_eq!((get("GOMEMLIMIT"), get(JOB_DIRECTORY)), (Some(Some("9000000")), Some(Some("/job"))));

@@ -1,5 +1,6 @@
 //! How a job ended.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::child::{Ending, Usage};
@@ -50,4 +51,30 @@ pub enum Cause {
     AgentStopped,
     /// Its controller was away for too long, or did not want it any more.
     ControllerGone,
+}
+
+impl fmt::Display for Outcome {
+    /// For the log, in a few words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ran = match self {
+            Self::Ran(ran) => ran,
+            Self::NotExecuted(why) => return write!(f, "not executed: {why}"),
+        };
+        match &ran.ending {
+            Ending::Exited(code) => write!(f, "exited with {code}")?,
+            Ending::Signaled { name, .. } => write!(f, "ended by SIG{name}")?,
+        }
+        f.write_str(match ran.cause {
+            Cause::Program => "",
+            Cause::Timeout => ", its time was over",
+            Cause::IdleTimeout => ", it was silent for too long",
+            Cause::Memory(_) => ", the memory ran out",
+            Cause::AgentStopped => ", the agent is stopping",
+            Cause::ControllerGone => ", no controller came for it",
+        })?;
+        match ran.orphans.stuck {
+            0 => Ok(()),
+            stuck => write!(f, ", {stuck} of its processes do not go"),
+        }
+    }
 }

@@ -8,7 +8,6 @@
 //! with one thread no child can be forked while an executable is open for writing ("text file busy",
 //! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -34,7 +33,8 @@ pub struct Store {
 /// What is kept and what is promised.
 #[derive(Default)]
 struct Ledger {
-    blobs: HashMap<Digest, Weak<Blob>>,
+    /// As many as there can be jobs, and those that are on their way to the shelf.
+    blobs: Vec<(Digest, Weak<Blob>)>,
     /// Bytes of all blobs and of all uploads at their full size.
     kept: u64,
     /// Of these, bytes that have not arrived yet.
@@ -96,7 +96,7 @@ impl Store {
 
     /// The blob with this digest, if some job holds it.
     pub fn get(&self, digest: &Digest) -> Option<Arc<Blob>> {
-        self.ledger().blobs.get(digest).and_then(Weak::upgrade)
+        self.ledger().blobs.iter().rev().find(|(known, _)| known == digest)?.1.upgrade()
     }
 
     /// Promises room for a blob and opens the file that will receive it.
@@ -229,7 +229,7 @@ impl Upload {
         let (store, path) = (self.store.clone(), self.path.clone());
         let blob = Arc::new(Blob { store, path, size: self.size });
         // Where two jobs brought the same content at the same time, both files live and the later one is found.
-        self.store.ledger().blobs.insert(self.digest, Arc::downgrade(&blob));
+        self.store.ledger().blobs.push((self.digest, Arc::downgrade(&blob)));
         Ok(blob)
     }
 }
@@ -280,7 +280,7 @@ impl Drop for Blob {
     fn drop(&mut self) {
         let mut ledger = self.store.ledger();
         ledger.kept -= self.size;
-        ledger.blobs.retain(|_, blob| blob.strong_count() > 0);
+        ledger.blobs.retain(|(_, blob)| blob.strong_count() > 0);
         drop(ledger);
         remove(&self.path);
     }

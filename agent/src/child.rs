@@ -24,6 +24,7 @@ use tokio::signal::unix::{self, SignalKind};
 use crate::cgroup::Cgroup;
 use crate::family::{self, Family, Member};
 use crate::terminal::{Size, Terminal, take_control};
+use crate::user::User;
 
 /// What to start.
 pub struct Start<'a> {
@@ -39,6 +40,8 @@ pub struct Start<'a> {
     pub working_directory: &'a Path,
     /// Its nice value.
     pub nice: u8,
+    /// Whom it runs as, if not as the agent does.
+    pub user: Option<&'a User>,
     /// How large its terminal is, if it has one.
     pub terminal: Option<Size>,
     /// What it enters before it executes.
@@ -123,14 +126,13 @@ impl Child {
         };
         // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
-        let nice = start.nice;
+        let (nice, user) = (start.nice, start.user.cloned());
         let has_terminal = terminal.is_some();
         let entrance = start.cgroup.and_then(|cgroup| cgroup.entrance().ok());
         let die_with_agent = move || {
             if has_terminal {
                 take_control(io::stdin().as_fd())?;
             }
-            set_parent_process_death_signal(Some(Signal::KILL))?;
             family::become_subreaper();
             be_killed_first();
             set_nice(nice.into());
@@ -138,6 +140,12 @@ impl Child {
                 // One that is not let in runs as without.
                 let _ = rustix::io::write(entrance, b"0");
             }
+            // From here on it may do less.
+            if let Some(user) = &user {
+                user.become_it()?;
+            }
+            // Another user would have made the kernel forget it (PR_SET_PDEATHSIG, prctl(2)).
+            set_parent_process_death_signal(Some(Signal::KILL))?;
             // The agent may have died before that was set.
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
@@ -271,6 +279,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
             nice: 0,
+            user: None,
             terminal: None,
             cgroup: None,
         };
@@ -297,6 +306,7 @@ mod tests {
             env: &env,
             working_directory: Path::new("/"),
             nice: 0,
+            user: None,
             terminal: None,
             cgroup: None,
         };

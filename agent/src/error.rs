@@ -63,6 +63,12 @@ pub enum Error {
     /// The controller's key was taken off the list since it connected.
     #[error("this controller is not authorized any more")]
     NotAuthorized,
+    /// Nobody of this name is in /etc/passwd.
+    #[error("there is no user {0} on this router")]
+    NoSuchUser(String),
+    /// Only root can run a program as somebody else.
+    #[error("hopd is not root, and so cannot run a program as another user")]
+    NotRoot,
     /// There is no such job, or there is none any more.
     #[error("there is no job {0} here: it has ended, or the agent was started since")]
     NoSuchJob(String),

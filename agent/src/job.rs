@@ -5,10 +5,9 @@
 //! because each thing is owned by a value that gives it back when dropped.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::child::{Child, Start};
 use crate::error::Error;
+use crate::job_directory::JobDirectory;
 use crate::jobs::Jobs;
 use crate::link::{Heard, Inbox, Link, Stage};
 use crate::machine;
@@ -25,7 +25,7 @@ use crate::running::{Running, is_set};
 use crate::shelf::Shelf;
 use crate::store::{Blob, Digest, Upload};
 use crate::terminal::Size;
-use crate::tree;
+use crate::user::User;
 
 /// How long an upload may stand still before its promised memory is taken back.
 const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +62,8 @@ pub struct Spec {
     pub grace: Duration,
     /// Its nice value, 0 to 19.
     pub nice: u8,
+    /// Whom it runs as, if not as the agent does.
+    pub user: Option<User>,
     /// How large its terminal is, if it is to have one in place of its pipes.
     pub terminal: Option<Size>,
     /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
@@ -142,13 +144,14 @@ impl Job {
         };
         link.set_stage(Stage::Complete);
         let directory = JobDirectory::create(&jobs.directory, link.job())?;
-        let executable = directory.path.join("bin").join(&spec.name);
-        let working_directory = directory.path.join("work");
-        create_directory(&directory.path.join("bin"))?;
-        create_directory(&working_directory)?;
+        let executable = directory.executable(&spec.name);
         blob.link_to(&executable)?;
+        if let Some(user) = &spec.user {
+            directory.open_to(user, &executable)?;
+        }
         let memory = jobs.store.spare_memory()?;
-        let env = environment(&spec.env, &directory.path, &working_directory, memory);
+        let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
+        let env = environment(&spec.env, &directory, home, memory);
         let cgroups = jobs.family.cgroups.as_ref();
         let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
         let start = Start {
@@ -156,8 +159,9 @@ impl Job {
             launcher: &jobs.launcher,
             args: &spec.args,
             env: &env,
-            working_directory: &working_directory,
+            working_directory: &directory.work(),
             nice: spec.nice,
+            user: spec.user.as_ref(),
             terminal: spec.terminal,
             cgroup: cgroup.as_ref(),
         };
@@ -170,7 +174,7 @@ impl Job {
             Ok((child, streams)) => {
                 let program = spec.name.display();
                 tracing::info!(job = link.job(), pid = child.id(), %program, "job started");
-                let running = Running::new(child, cgroup, &spec, link, &jobs, &directory.path);
+                let running = Running::new(child, cgroup, &spec, link, &jobs, directory.path());
                 Outcome::Ran(running.see_through(streams, &mut inbox).await?)
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
@@ -248,45 +252,20 @@ async fn receive(
 /// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
 fn environment(
     given: &[(OsString, OsString)],
-    directory: &Path,
-    working_directory: &Path,
+    directory: &JobDirectory,
+    home: Option<&str>,
     memory: u64,
 ) -> Vec<(OsString, OsString)> {
     let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
     let mut env = vec![
         ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
-        ("HOME".into(), inherited("HOME", "/")),
-        ("TMPDIR".into(), working_directory.into()),
+        ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
+        ("TMPDIR".into(), directory.work().into()),
         ("GOMEMLIMIT".into(), memory.max(LEAST_GO_MEMORY).to_string().into()),
-        (JOB_DIRECTORY.into(), directory.into()),
+        (JOB_DIRECTORY.into(), directory.path().into()),
     ];
     env.extend_from_slice(given);
     env
-}
-
-/// A directory of one job, with everything in it.
-struct JobDirectory {
-    path: PathBuf,
-}
-
-impl JobDirectory {
-    fn create(parent: &Path, id: &str) -> Result<Self, Error> {
-        let path = parent.join(id);
-        create_directory(&path)?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for JobDirectory {
-    fn drop(&mut self) {
-        if let Err(error) = tree::remove(&self.path) {
-            tracing::error!(path = %self.path.display(), %error, "cannot remove a job's directory");
-        }
-    }
-}
-
-fn create_directory(path: &Path) -> Result<(), Error> {
-    DirBuilder::new().mode(0o700).create(path).map_err(Error::io("create", path))
 }
 
 /// The signal with this name.
@@ -325,6 +304,7 @@ mod tests {
             idle_timeout: None,
             grace: Duration::ZERO,
             nice: 0,
+            user: None,
             terminal: None,
             linger: Some(Duration::ZERO),
             output_window: 1024,
@@ -360,7 +340,7 @@ mod tests {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));
         for directory in [&ram, &kept, &work] {
-            create_directory(directory).unwrap();
+            std::fs::create_dir(directory).unwrap();
         }
         let new = || {
             let shelf = Shelf::new(kept.clone());
@@ -391,13 +371,16 @@ mod tests {
     #[test]
     fn the_users_environment_wins_over_the_agents() {
         let given = [("TMPDIR".into(), "/mine".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
-        let env = environment(&given, Path::new("/job"), Path::new("/job/work"), 9_000_000);
+        let parent = tempfile::tempdir().unwrap();
+        let directory = JobDirectory::create(parent.path(), "job").unwrap();
+        let env = environment(&given, &directory, Some("/home"), 9_000_000);
         let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
-        assert_eq!((get("GOMEMLIMIT"), get(JOB_DIRECTORY)), (Some(Some("9000000")), Some(Some("/job"))));
-        let starved = environment(&[], Path::new("/job"), Path::new("/job/work"), 0);
+        assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
+        assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
+        let starved = environment(&[], &directory, None, 0);
         assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
-        assert!(get("PATH").is_some() && get("HOME").is_some() && get("LD_PRELOAD").is_none());
+        assert!(get("PATH").is_some() && get("LD_PRELOAD").is_none());
     }
 }

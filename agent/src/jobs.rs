@@ -249,6 +249,7 @@ mod tests {
                 idle_timeout: None,
                 grace: Duration::ZERO,
                 nice: 0,
+                user: None,
                 terminal: None,
                 linger: None,
                 output_window: 1024,

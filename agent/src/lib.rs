@@ -6,9 +6,9 @@
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
 //! - [`server`]: listens, authenticates, bounds connections, ends in order.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
-//! - [`jobs`], [`job`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
+//! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
-//! - [`child`], [`family`], [`cgroup`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
+//! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
 //!
@@ -21,6 +21,7 @@ pub mod family;
 pub mod guard;
 pub mod input;
 pub mod job;
+pub mod job_directory;
 pub mod jobs;
 pub mod link;
 pub mod log;
@@ -42,3 +43,4 @@ pub mod tape;
 pub mod terminal;
 pub mod time;
 pub mod tree;
+pub mod user;

@@ -87,7 +87,9 @@ pub enum Error {
     #[error("another hopd uses {}; give this one another --dir", .0.display())]
     DirectoryTaken(PathBuf),
     /// Others could put programs into the agent's directory.
-    #[error("{} must belong to the user that hopd runs as, and be open to nobody else (mode 0700)", .0.display())]
+    #[error(
+        "{} must belong to the user that hopd runs as, and nobody else may look into it (mode 0700 or 0711)", .0.display()
+    )]
     DirectoryOpen(PathBuf),
     /// The agent has no key.
     #[error(transparent)]
@@ -331,12 +333,12 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
-        // /tmp is everybody's, and what is in here is executed: somebody else's directory, or a link, is not taken.
+        // Programs of other users pass it, if there are any. /tmp is everybody's, and what is in here is executed: somebody else's directory, or a link, is not taken.
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let lock =
             File::from(rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
         let metadata = lock.metadata().map_err(failed)?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+        if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o066 != 0 {
             return Err(Error::DirectoryOpen(path));
         }
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {

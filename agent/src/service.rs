@@ -34,13 +34,14 @@ use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::tape::OutputStream;
 use crate::terminal::Size;
+use crate::user::User;
 
 /// The largest nice value (setpriority(2)).
 const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 3] = ["run", "attach", "terminal"];
+const CAPABILITIES: [&str; 4] = ["run", "attach", "terminal", "user"];
 
 /// The agent's service over `jobs`, for one connection of `controller`. `admission` is asked at every call: a key that was
 /// taken off the list since its controller connected starts nothing more.
@@ -238,6 +239,7 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
         nice: u8::try_from(spec.nice).ok().filter(|nice| *nice <= MAX_NICE).ok_or(NOT_NICE)?,
+        user: if spec.user.is_empty() { None } else { Some(User::find(&spec.user)?) },
         terminal: spec.terminal.map(read_size).transpose()?,
         linger: (!spec.detached).then(|| Duration::from_millis(spec.linger_ms)),
         output_window: spec.output_window.into(),
@@ -432,6 +434,7 @@ impl From<&Error> for Status {
             Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
             Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
             Error::NotAuthorized => (Code::PermissionDenied, Reason::NotAuthorized, 0, 0),
+            Error::NoSuchUser(_) | Error::NotRoot => (Code::FailedPrecondition, Reason::NoSuchUser, 0, 0),
             Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),
             Error::NotYours(_) => (Code::PermissionDenied, Reason::NotYours, 0, 0),
             Error::TakenOver => (Code::Aborted, Reason::TakenOver, 0, 0),

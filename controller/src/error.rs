@@ -150,6 +150,7 @@ impl Error {
                 Reason::NoMemory => "no_memory",
                 Reason::TooManyJobs => "too_many_jobs",
                 Reason::TooManyConnections => "too_many_connections",
+                Reason::NoSuchUser => "no_such_user",
                 Reason::NotExecutable => "noexec",
                 Reason::DigestMismatch => "digest_mismatch",
                 Reason::Protocol => "protocol",

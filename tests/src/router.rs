@@ -112,7 +112,8 @@ impl VirtualRouter {
         let shell = Box::new(seat.machine().log_in());
         let there = Path::new("/tmp").join(directory.path().file_name().unwrap());
         let place = word(&there);
-        shell.sh(&format!("umask 077; mkdir {place}"));
+        // Programs of other users pass it.
+        shell.sh(&format!("mkdir -m 711 {place}"));
         shell.put(&there.join("authorized"), authorized.as_bytes());
         if let Some(mount) = options.tmpfs {
             shell.sh(&format!("cd {place} && mkdir ram && mount -t tmpfs -o mode=0700,{mount} none ram"));
@@ -155,7 +156,7 @@ impl VirtualRouter {
         machine.machine().reset().unwrap();
         seat.equip();
         **shell = machine.log_in();
-        shell.sh(&format!("umask 077; mkdir {}", word(directory)));
+        shell.sh(&format!("mkdir -m 711 {}", word(directory)));
         for (path, content) in [key, authorized] {
             shell.put(&path, &content);
         }

@@ -119,6 +119,9 @@ pub struct JobOptions {
     /// Give the program a terminal, as `ssh -t` does: every key is its own, Ctrl-C too
     #[arg(short, long, conflicts_with = "detach")]
     pub tty: bool,
+    /// Run the program as this user of the router, without a way to more rights
+    #[arg(short, long, value_name = "NAME|UID[:GID]")]
+    pub user: Option<String>,
     /// The program's nice value, 0 to 19: what the router does for others comes first
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NICE, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub nice: u8,

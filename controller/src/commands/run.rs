@@ -91,6 +91,7 @@ async fn execute_job(
         idle_timeout: options.idle_timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
         grace: options.grace,
         nice: options.nice,
+        user: options.user.clone().unwrap_or_default(),
         terminal: options.tty.then(Terminal::size),
         linger: options.linger,
         detached: options.detach,
@@ -103,6 +104,7 @@ async fn execute_job(
             .filter(|_| link::can(&info, "run"))
             .filter(|_| link.can_attach() || !options.detach)
             .filter(|_| link::can(&info, "terminal") || !options.tty)
+            .filter(|_| link::can(&info, "user") || options.user.is_none())
             .ok_or_else(|| Error::Incompatible { router: link.router().to_owned() })?;
         let program = match source {
             Source::File(path) => {

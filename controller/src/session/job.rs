@@ -30,6 +30,8 @@ pub struct Job {
     pub grace: Duration,
     /// Its nice value, 0 to 19.
     pub nice: u8,
+    /// Whom it runs as on the router; empty: as hopd.
+    pub user: String,
     /// How large its terminal is, if it is to have one.
     pub terminal: Option<WindowSize>,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
@@ -64,6 +66,7 @@ impl Job {
             job_id: id,
             linger_ms: milliseconds(self.linger),
             nice: self.nice.into(),
+            user: self.user.clone(),
             terminal: self.terminal,
             detached: self.detached,
         }

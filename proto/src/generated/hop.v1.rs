@@ -168,6 +168,10 @@ pub struct JobSpec {
     /// Nice value of the program, 0 to 19 (setpriority(2)).
     #[prost(uint32, tag = "14")]
     pub nice: u32,
+    /// The user that the program runs as: a name, UID or UID:GID of the router. It can gain no rights then (prctl(2),
+    /// PR_SET_NO_NEW_PRIVS). Empty: as the agent. Capability "user".
+    #[prost(string, tag = "15")]
+    pub user: ::prost::alloc::string::String,
     /// The job goes on without a controller until it ends by itself; its standard input is empty. Its outcome is kept until
     /// a controller has it, or eight jobs have ended since.
     #[prost(bool, tag = "13")]
@@ -631,6 +635,8 @@ pub enum Reason {
     TakenOver = 13,
     /// All places for connections are taken. Every call on this one is answered so, and the agent closes it.
     TooManyConnections = 14,
+    /// The program cannot run as that user: there is none, or the agent is not root.
+    NoSuchUser = 15,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -654,6 +660,7 @@ impl Reason {
             Self::NotYours => "REASON_NOT_YOURS",
             Self::TakenOver => "REASON_TAKEN_OVER",
             Self::TooManyConnections => "REASON_TOO_MANY_CONNECTIONS",
+            Self::NoSuchUser => "REASON_NO_SUCH_USER",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -674,6 +681,7 @@ impl Reason {
             "REASON_NOT_YOURS" => Some(Self::NotYours),
             "REASON_TAKEN_OVER" => Some(Self::TakenOver),
             "REASON_TOO_MANY_CONNECTIONS" => Some(Self::TooManyConnections),
+            "REASON_NO_SUCH_USER" => Some(Self::NoSuchUser),
             _ => None,
         }
     }

@@ -210,3 +210,32 @@ fn make_dynamic(program: &mut [u8]) {
     let interp: u32 = 3;
     program[at..at + 4].copy_from_slice(&if big { interp.to_be_bytes() } else { interp.to_le_bytes() });
 }
+
+#[test]
+fn a_program_runs_as_the_user_that_is_named() {
+    let router = VirtualRouter::start(STAGE);
+    let ram = router.ram();
+    let args = [ram.clone(), ram.join("jobs"), ram.join("blobs")];
+    let ran = router.exec_with(&["--user", "nobody"], "identity").args(&args).run();
+    assert_eq!((ran.stderr(), ran.code), ("", 0));
+    let said = ran.stdout();
+    assert!(said.starts_with("user 65534 group 65534 groups [65534]\nhome /"), "{said}");
+    assert!(said.contains("can write where it works: true\n"), "{said}");
+    assert_eq!(said.matches(": false\n").count(), 3, "{said}");
+    let ran = router.exec_with(&["--user", "7:8"], "identity").run();
+    assert!(ran.stdout().starts_with("user 7 group 8 groups [8]\n"), "{}", ran.stdout());
+    let ran = router.exec_with(&["--user", "somebody"], "identity").run();
+    ran.assert_fails(125, "router refused: there is no user somebody on this router");
+    router.assert_serves_on();
+}
+
+#[test]
+fn a_program_of_another_user_dies_with_its_agent() {
+    let router = VirtualRouter::start(STAGE);
+    let mut running = router.exec_with(&["--user", "nobody", "--linger", "0"], "pid").start();
+    let number = running.line().trim().to_owned();
+    let program = router.watch(&number);
+    router.signal_agent(rustix::process::Signal::KILL);
+    running.wait().assert_fails(125, "the connection to router was lost");
+    program.wait_until_gone();
+}

@@ -12,7 +12,7 @@ fail() {
 # True for what `ls -ldn` says of a directory that is root's, and that nobody else can look into.
 is_private() {
 	case $1 in
-	d???------*) [ "$3" = 0 ] ;;
+	d???------* | d???--x--x*) [ "$3" = 0 ] ;;
 	*) false ;;
 	esac
 }

@@ -430,7 +430,7 @@ pub enum Virtual {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Reboot a virtual router, and wait until it is back
+    /// Reboot a virtual router, and wait until it is back, with its agent if that is installed
     Reboot {
         /// Which one
         name: String,

@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::cli::{Virtual, VirtualUp};
 use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::enrolment::{self, Wish};
+use crate::enrolment::{self, Way, Wish};
 use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::{Entry, Inventory, Router};
@@ -23,6 +23,11 @@ use crate::virtual_router::{self, Up};
 
 /// How often to look for more on a console.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long an agent may take to answer after its router has said that it is up, and how often it is asked. It starts with
+/// the last services.
+const AGENT_LIMIT: Duration = Duration::from_secs(30);
+const AGENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Does what is asked for with a virtual router.
 pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
@@ -64,10 +69,30 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
             } else {
                 machine.reboot()?;
             }
+            wait_for_agents(home, &machine).await?;
             super::print(&format!("{name} rebooted"))?;
         }
     }
     Ok(ExitCode::Program(0))
+}
+
+/// Waits until the agents answer that come back after a reboot, by whatever names the machine is enrolled.
+async fn wait_for_agents(home: &Home, machine: &Machine) -> Result<(), Error> {
+    let identity = home.identity()?;
+    for router in Inventory::new(home).list()? {
+        let stays = router.entry.enrolment.as_ref().is_some_and(|enrolment| enrolment.way == Way::Install);
+        if !stays || !machine.is_way_to(&router.entry) {
+            continue;
+        }
+        let since = Instant::now();
+        while let Err(error) = Connection::open(&router, &identity, DEFAULT_TIMEOUT).await {
+            if since.elapsed() > AGENT_LIMIT {
+                return Err(error);
+            }
+            tokio::time::sleep(AGENT_PAUSE).await;
+        }
+    }
+    Ok(())
 }
 
 /// Makes sure that no router of another kind is called `name`: enrolling the virtual one would replace it.

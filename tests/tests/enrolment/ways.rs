@@ -151,6 +151,17 @@ fn an_installed_agent_survives_a_firmware_upgrade() {
 }
 
 #[test]
+fn a_reboot_is_over_when_the_agent_is_back() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--install"]);
+    for word in [None, Some("--hard")] {
+        let ran = owner.machine.hop().args(["virtual", "reboot", "dir-505"]).args(word).run();
+        assert_eq!((ran.stdout(), ran.code), ("dir-505 rebooted\n", 0), "{}", ran.stderr());
+        owner.assert_runs(&owner.machine.hop());
+    }
+}
+
+#[test]
 fn programs_are_kept_on_a_stick_across_a_reboot() {
     let owner = Owner::of("f7d7302");
     let before = owner.files();

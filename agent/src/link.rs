@@ -466,12 +466,14 @@ impl Connection {
         let (leave, left) = oneshot::channel();
         tokio::spawn(async move {
             match hear_out(&link, number, messages).await {
-                Error::Gone => {
+                Parting::Left => {
                     link.disconnect(number);
                     // Fails if there is nothing more to tell.
                     let _ = leave.send(());
                 }
-                fault => {
+                // It is still to be told that.
+                Parting::TakenOver => {}
+                Parting::Fault(fault) => {
                     link.tell_job(number, Heard::Fault(fault)).await;
                     // It hears what it did wrong, and then nothing more of it counts.
                     link.disconnect(number);
@@ -485,7 +487,7 @@ impl Connection {
     async fn tell(mut self, outbox: mpsc::Sender<ToController>, left: oneshot::Receiver<()>) {
         let left = async {
             if left.await.is_err() {
-                // It did not leave: it is to hear what it did wrong.
+                // It did not leave: it is to hear who has the job now, or what it did wrong.
                 std::future::pending::<()>().await;
             }
         };
@@ -558,25 +560,36 @@ impl Connection {
     }
 }
 
-/// Hears a controller out, until it leaves, which is [`Error::Gone`], or breaks a rule.
+/// Why a connection is not heard any more.
+enum Parting {
+    /// The controller has left.
+    Left,
+    /// A newer one has the job: what this one still brings is not said any more.
+    TakenOver,
+    /// The controller has broken a rule.
+    Fault(Error),
+}
+
+/// Hears a controller out.
 async fn hear_out(
     link: &Link,
     number: u64,
     mut messages: impl Stream<Item = Result<FromController, Error>> + Unpin,
-) -> Error {
+) -> Parting {
     loop {
         let message = messages.next().await;
         if link.state.borrow().connection != number {
-            // What an older connection still brings is not said any more.
-            return Error::Gone;
+            return Parting::TakenOver;
         }
         let heard = match message {
             Some(Ok(message)) => link.hear(number, message).await,
             Some(Err(error)) => Err(error),
             None => Err(Error::Gone),
         };
-        if let Err(error) = heard {
-            return error;
+        match heard {
+            Ok(()) => {}
+            Err(Error::Gone) => return Parting::Left,
+            Err(fault) => return Parting::Fault(fault),
         }
     }
 }
@@ -726,6 +739,8 @@ mod tests {
         link.set_stage(Stage::Running);
         let (old, mut old_replies) = attach(&link, [None, None]);
         let (new, _new_replies) = attach(&link, [None, None]);
+        old.send(Ok(FromController::Signal(Signal::HUP))).await.unwrap();
+        settle().await;
         loop {
             match old_replies.recv().await {
                 Some(ToController::TakenOver) => break,
@@ -733,7 +748,6 @@ mod tests {
                 None => panic!("it was not told"),
             }
         }
-        old.send(Ok(FromController::Signal(Signal::TERM))).await.unwrap();
         new.send(Ok(FromController::Signal(Signal::INT))).await.unwrap();
         assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
         drop((old, old_replies));

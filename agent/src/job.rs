@@ -72,6 +72,30 @@ pub struct Spec {
     pub output_window: u64,
 }
 
+#[cfg(test)]
+impl Spec {
+    /// Runs `content` without a limit, as long as its controller is there.
+    pub fn of_test(content: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content);
+        Self {
+            id: None,
+            name: "program".into(),
+            digest: digest.as_ref().try_into().unwrap_or_default(),
+            size: content.len() as u64,
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: None,
+            idle_timeout: None,
+            grace: Duration::ZERO,
+            nice: 0,
+            user: None,
+            terminal: None,
+            linger: Some(Duration::ZERO),
+            output_window: 1024,
+        }
+    }
+}
+
 /// The executable of a job.
 pub enum Program {
     /// It is in the store.
@@ -292,23 +316,7 @@ mod tests {
     /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
     async fn is_asked_for(jobs: &Arc<Jobs>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
-        let digest = ring::digest::digest(&ring::digest::SHA256, SCRIPT).as_ref().try_into().unwrap();
-        let spec = Spec {
-            id: None,
-            name: "script".into(),
-            digest,
-            size: SCRIPT.len() as u64,
-            args: Vec::new(),
-            env: Vec::new(),
-            timeout: None,
-            idle_timeout: None,
-            grace: Duration::ZERO,
-            nice: 0,
-            user: None,
-            terminal: None,
-            linger: Some(Duration::ZERO),
-            output_window: 1024,
-        };
+        let spec = Spec::of_test(SCRIPT);
         let (say, messages) = mpsc::channel(1);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
         let messages = tokio_stream::wrappers::ReceiverStream::new(messages);

@@ -230,30 +230,15 @@ mod tests {
             std::fs::create_dir(directory).unwrap();
         }
         let store = Store::new(ram, None);
-        let digest = ring::digest::digest(&ring::digest::SHA256, SCRIPT).as_ref().try_into().unwrap();
-        let mut upload = store.upload(digest, SCRIPT.len() as u64).unwrap();
+        let mut upload = store.upload(Spec::of_test(SCRIPT).digest, SCRIPT.len() as u64).unwrap();
         upload.write(0, SCRIPT).unwrap();
         let _kept = upload.finish().unwrap();
         // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
         let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
         for number in 0..MAX_ENDED + 2 {
-            let spec = Spec {
-                id: Some(format!("job{number}")),
-                name: "script".into(),
-                digest,
-                size: SCRIPT.len() as u64,
-                args: Vec::new(),
-                env: Vec::new(),
-                timeout: None,
-                idle_timeout: None,
-                grace: Duration::ZERO,
-                nice: 0,
-                user: None,
-                terminal: None,
-                linger: None,
-                output_window: 1024,
-            };
+            let id = Some(format!("job{number}"));
+            let spec = Spec { id, linger: None, ..Spec::of_test(SCRIPT) };
             let job = jobs.admit(spec, owner).unwrap();
             let link = job.link().clone();
             tokio::spawn(job.run());

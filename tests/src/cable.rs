@@ -37,7 +37,7 @@ struct State {
 
 impl Cable {
     /// A whole cable to `target`.
-    pub fn to(target: &str) -> Self {
+    pub(crate) fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (state, changed) = Default::default();
@@ -48,7 +48,7 @@ impl Cable {
     }
 
     /// Where it begins.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 

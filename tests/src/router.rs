@@ -18,7 +18,7 @@ use crate::machine::Seat;
 use crate::process::{Lines, pid, wait, wait_until};
 use crate::program::{dist, fixture};
 use crate::shell::word;
-use crate::{Footprint, Hop, Process, Shell, Stage};
+use crate::{Cable, Footprint, Hop, Process, Shell, Stage};
 
 /// Where cgroups of version 2 are: as procd mounts them, and beside those of version 1.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -178,6 +178,13 @@ impl VirtualRouter {
     /// Lets another home know this router, as `router`.
     pub fn enrol_for(&self, home: &Home) {
         self.enrol_in(home, "router", &self.address, self.fingerprint);
+    }
+
+    /// A cable to this router, which is enrolled as `cabled` at its near end.
+    pub fn cable(&self) -> Cable {
+        let cable = Cable::to(&self.address);
+        self.enrol("cabled", cable.address(), self.fingerprint);
+        cable
     }
 
     fn enrol_in(&self, home: &Home, name: &str, address: &str, fingerprint: Fingerprint) {

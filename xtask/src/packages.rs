@@ -1,4 +1,4 @@
-//! Packages of the system, of PyPI and of crates.io that the build needs. What must stay true: it is said what is installed and why
+//! Packages of the system, of Python and of Rust that the build needs. What must stay true: it is said what is installed and why
 //! before it is installed, and what is there is never installed again.
 
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ pub fn cargo_fuzz() -> Result<PathBuf> {
     let program = directory.join("bin/cargo-fuzz");
     if !program.is_file() {
         eprintln!(
-            "installing cargo-fuzz {CARGO_FUZZ} from crates.io into {}: it builds the fuzz targets",
+            "installing cargo-fuzz {CARGO_FUZZ} by cargo into {}: it builds the fuzz targets",
             directory.display()
         );
         let mut install = cargo();

@@ -34,7 +34,7 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes of run, exec and attach: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout; \
+Exit codes of run, exec and attach: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout or --idle-timeout; \
 125: Hop failed, and standard error says why; 126: the program cannot be executed on that router.
 
 Environment: HOP_ROUTER is the router if -r is not given; HOP_HOME is where keys and the inventory are kept.";

@@ -96,15 +96,20 @@ async fn execute_job(
         linger: options.linger,
         detached: options.detach,
     };
+    let needed = [
+        ("run", true),
+        (link::ATTACH, options.detach),
+        ("terminal", options.tty),
+        ("user", options.user.is_some()),
+    ];
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let progress = Progress::default();
     let preparing = async {
         let (link, info) = super::link(home, router).await?;
         let target = program::target_of(&info)
-            .filter(|_| link::can(&info, "run"))
-            .filter(|_| link.can_attach() || !options.detach)
-            .filter(|_| link::can(&info, "terminal") || !options.tty)
-            .filter(|_| link::can(&info, "user") || options.user.is_none())
+            .filter(|_| {
+                needed.iter().all(|(capability, is_needed)| !is_needed || link::can(&info, capability))
+            })
             .ok_or_else(|| Error::Incompatible { router: link.router().to_owned() })?;
         let program = match source {
             Source::File(path) => {

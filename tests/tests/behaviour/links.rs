@@ -1,7 +1,7 @@
 //! What becomes of a job when its connection goes, and how another one is had.
 
 use hop::home::Home;
-use hop_tests::{Cable, Hop, Ran, VirtualRouter, fixture};
+use hop_tests::{Hop, Ran, VirtualRouter, fixture};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -31,8 +31,7 @@ fn attach(router: &VirtualRouter, job: &str) -> Ran {
 #[test]
 fn a_connection_that_breaks_costs_nothing_but_a_line() {
     let router = VirtualRouter::start(STAGE);
-    let cable = Cable::to(&router.address);
-    router.enrol("cabled", cable.address(), router.fingerprint);
+    let cable = router.cable();
     let program = fixture(STAGE, "counter");
     let mut running = router.hop().args(["exec", "-r", "cabled"]).arg(program).args(["100", "0"]).start();
     let mut output = String::new();
@@ -54,8 +53,7 @@ fn a_connection_that_breaks_costs_nothing_but_a_line() {
 #[test]
 fn what_is_typed_arrives_once_though_the_connection_breaks() {
     let router = VirtualRouter::start(STAGE);
-    let cable = Cable::to(&router.address);
-    router.enrol("cabled", cable.address(), router.fingerprint);
+    let cable = router.cable();
     let content: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
     let program = fixture(STAGE, "echo-stdin");
     let length = std::fs::metadata(&program).unwrap().len();

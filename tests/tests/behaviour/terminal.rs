@@ -1,6 +1,6 @@
 //! A program that has a terminal.
 
-use hop_tests::{Cable, VirtualRouter, fixture};
+use hop_tests::{VirtualRouter, fixture};
 
 use crate::STAGE;
 
@@ -31,8 +31,7 @@ fn a_program_has_the_terminal_of_the_user() {
 #[test]
 fn a_terminal_outlives_a_connection() {
     let router = VirtualRouter::start(STAGE);
-    let cable = Cable::to(&router.address);
-    router.enrol("cabled", cable.address(), router.fingerprint);
+    let cable = router.cable();
     let hop = router.hop().args(["exec", "-t", "-r", "cabled"]).arg(fixture(STAGE, "terminal"));
     let mut terminal = hop.start_in_terminal([24, 80]);
     terminal.shows("/dev/stderr: 24 rows, 80 columns\r\n");

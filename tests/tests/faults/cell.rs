@@ -1,6 +1,6 @@
 //! One cell of the matrix: one fault in one phase.
 
-use hop_tests::{Cable, Stage};
+use hop_tests::Stage;
 
 use super::fault::Fault;
 use super::phase::Phase;
@@ -8,8 +8,7 @@ use super::phase::Phase;
 /// Lets `fault` happen in `phase`, and gives what was seen, in a few words.
 pub fn run(stage: Stage, fault: Fault, phase: Phase) -> String {
     let mut router = fault.router(stage);
-    let cable = Cable::to(&router.address);
-    router.enrol("cabled", cable.address(), router.fingerprint);
+    let cable = router.cable();
     let hop = router.hop().args(["exec", "-r", "cabled", "--grace", "1s", "--linger", fault.linger()]);
     let hop = hop.args(["--connect-timeout", fault.connect_timeout()]);
 

@@ -160,12 +160,14 @@ impl Fault {
             Self::CableCutForGood if connects => End::Fails("did not answer within 2s"),
             Self::CableCutForGood => End::Fails("was lost"),
             // Whoever has nothing to lose is told at once.
-            Self::ConnectionReset | Self::AgentKilled | Self::PowerPulled if connects => End::Fails(""),
+            Self::ConnectionReset | Self::AgentKilled | Self::PowerPulled if connects => {
+                End::Fails("cannot be reached")
+            }
             Self::ConnectionReset => End::Whole,
             Self::AgentKilled => End::Fails("was started anew"),
             Self::AgentTerminated => match phase {
                 // It does not wait for a handshake that has only begun.
-                Phase::Handshake => End::Fails(""),
+                Phase::Handshake => End::Fails("cannot be reached"),
                 Phase::Upload | Phase::Start => End::Fails("the agent is stopping"),
                 _ => End::Fails("hopd was stopped on the router and ended the program"),
             },
@@ -213,7 +215,10 @@ fn interfere(router: &VirtualRouter) {
     let jobs: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     for job in jobs.as_array().unwrap() {
         for word in ["kill", "attach"] {
-            hop().args([word, "-r", "router", job["job"].as_str().unwrap()]).run().assert_fails(125, "");
+            hop()
+                .args([word, "-r", "router", job["job"].as_str().unwrap()])
+                .run()
+                .assert_fails(125, "is another controller's");
         }
     }
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use hop_proto::signal;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getppid, kill_process_group, set_parent_process_death_signal,
-    setpriority_process, waitid,
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, kill_process_group,
+    set_parent_process_death_signal, setpriority_process, setrlimit, waitid,
 };
 use tokio::signal::unix::{self, SignalKind};
 
@@ -46,6 +46,8 @@ pub struct Start<'a> {
     pub terminal: Option<Size>,
     /// What it enters before it executes.
     pub cgroup: Option<&'a Cgroup>,
+    /// Bytes that its core file may have.
+    pub core: u64,
 }
 
 /// A program that was started.
@@ -82,6 +84,13 @@ pub enum Ending {
         /// The kernel wrote a core file.
         core_dumped: bool,
     },
+}
+
+impl Ending {
+    /// The kernel wrote a core file.
+    pub fn has_core(&self) -> bool {
+        matches!(self, Self::Signaled { core_dumped: true, .. })
+    }
 }
 
 /// What the program and the children that it waited for used (getrusage(2)).
@@ -126,7 +135,7 @@ impl Child {
         };
         // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
-        let (nice, user) = (start.nice, start.user.cloned());
+        let (nice, user, core) = (start.nice, start.user.cloned(), Some(start.core));
         let has_terminal = terminal.is_some();
         let entrance = start.cgroup.and_then(|cgroup| cgroup.entrance().ok());
         let die_with_agent = move || {
@@ -136,6 +145,8 @@ impl Child {
             family::become_subreaper();
             be_killed_first();
             set_nice(nice.into());
+            // Nobody takes away what a program leaves in /tmp that was not asked for a core.
+            setrlimit(Resource::Core, Rlimit { current: core, maximum: core })?;
             if let Some(entrance) = &entrance {
                 // One that is not let in runs as without.
                 let _ = rustix::io::write(entrance, b"0");
@@ -282,6 +293,7 @@ mod tests {
             user: None,
             terminal: None,
             cgroup: None,
+            core: 0,
         };
         Child::start(&start, &Family::of_none()).unwrap()
     }
@@ -309,6 +321,7 @@ mod tests {
             user: None,
             terminal: None,
             cgroup: None,
+            core: 0,
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
         let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();

@@ -69,6 +69,9 @@ pub enum Error {
     /// Only root can run a program as somebody else.
     #[error("hopd is not root, and so cannot run a program as another user")]
     NotRoot,
+    /// There will be no core file that could be found.
+    #[error("there is no core file to be had on this router: {0}")]
+    NoCore(&'static str),
     /// There is no such job, or there is none any more.
     #[error("there is no job {0} here: it has ended, or the agent was started since")]
     NoSuchJob(String),

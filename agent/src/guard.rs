@@ -1,8 +1,8 @@
 //! The guard over the router's memory: ends a job before the kernel ends something that the router needs.
 //!
 //! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
-//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: the guard looks only while jobs run,
-//! and the less there is left, the sooner it looks again.
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: the guard looks only while jobs run, or
+//! the files of one wait for their controller; and the less there is left, the sooner it looks again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(
 /// How long a job that was ended may take to give its memory back before the next one is ended.
 const GOING_LIMIT: Duration = Duration::from_secs(3);
 
+/// A number that no process has: Linux counts to 4,194,304 (proc_sys_kernel(5), pid_max).
+const NO_PROCESS: i32 = i32::MAX;
+
 /// Why a job was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
@@ -49,21 +52,26 @@ pub struct Guard {
 #[derive(Default)]
 struct Post {
     watched: Vec<Watched>,
+    /// How many there ever were.
+    count: u32,
     /// Somebody stands there. One that sleeps while the last job ends and the next one begins goes on.
     is_manned: bool,
 }
 
 struct Watched {
+    number: u32,
     pid: i32,
     started: Instant,
     directory: PathBuf,
+    /// Bytes that it holds elsewhere.
+    elsewhere: u64,
     shortage: watch::Sender<Option<Shortage>>,
 }
 
 /// A job that is watched over, until this is dropped.
 pub struct Ward {
     guard: Arc<Guard>,
-    pid: i32,
+    number: u32,
     shortage: watch::Receiver<Option<Shortage>>,
     /// How many processes the kernel had killed for want of memory when the job began.
     killed_by_kernel: Option<u64>,
@@ -72,14 +80,25 @@ pub struct Ward {
 impl Guard {
     /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
     pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
+        self.add(pid, directory, 0)
+    }
+
+    /// Watches over what a job has left: what is in `directory`, and so many bytes elsewhere.
+    pub fn watch_files(self: &Arc<Self>, directory: PathBuf, elsewhere: u64) -> Ward {
+        self.add(NO_PROCESS, directory, elsewhere)
+    }
+
+    fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64) -> Ward {
         let (sender, shortage) = watch::channel(None);
         let mut post = self.post();
-        post.watched.push(Watched { pid, started: Instant::now(), directory, shortage: sender });
+        post.count = post.count.wrapping_add(1);
+        let (number, started) = (post.count, Instant::now());
+        post.watched.push(Watched { number, pid, started, directory, elsewhere, shortage: sender });
         if !std::mem::replace(&mut post.is_manned, true) {
             tokio::spawn(self.clone().stand());
         }
         drop(post);
-        Ward { guard: self.clone(), pid, shortage, killed_by_kernel: killed_by_kernel() }
+        Ward { guard: self.clone(), number, shortage, killed_by_kernel: killed_by_kernel() }
     }
 
     async fn stand(self: Arc<Self>) {
@@ -100,13 +119,13 @@ impl Guard {
     }
 
     /// Ends the job that holds most, the newest of those that hold the same, and waits until it is gone.
-    async fn end_largest(&self, available: u64) {
+    pub(crate) async fn end_largest(&self, available: u64) {
         let (pid, gone) = {
             let post = self.post();
             let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
             let resident = family::resident(&roots).into_iter();
-            let held =
-                post.watched.iter().zip(resident).map(|(job, sum)| (sum + tree::size(&job.directory), job));
+            let held = post.watched.iter().zip(resident);
+            let held = held.map(|(job, sum)| (sum + tree::size(&job.directory) + job.elsewhere, job));
             let Some((held, job)) = held.max_by_key(|(held, job)| (*held, job.started)) else { return };
             // Ended already, and not gone yet: what it has is on its way back.
             if job.shortage.borrow().is_none() {
@@ -148,7 +167,7 @@ impl Ward {
 
 impl Drop for Ward {
     fn drop(&mut self) {
-        self.guard.post().watched.retain(|job| job.pid != self.pid);
+        self.guard.post().watched.retain(|job| job.number != self.number);
     }
 }
 

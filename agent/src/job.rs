@@ -15,7 +15,9 @@ use rustix::process::Signal;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::child::{Child, Start};
+use crate::core_file::{self, Expected};
 use crate::error::Error;
+use crate::handover::Left;
 use crate::job_directory::JobDirectory;
 use crate::jobs::Jobs;
 use crate::link::{Heard, Inbox, Link, Stage};
@@ -70,6 +72,10 @@ pub struct Spec {
     pub linger: Option<Duration>,
     /// Bytes of each output that may be unacknowledged.
     pub output_window: u64,
+    /// What to bring back: paths below the working directory, by the rules of `hop_proto::output_path`.
+    pub output_files: Vec<Vec<u8>>,
+    /// Bring back its core, too, if it leaves one.
+    pub core: bool,
 }
 
 #[cfg(test)]
@@ -92,6 +98,8 @@ impl Spec {
             terminal: None,
             linger: Some(Duration::ZERO),
             output_window: 1024,
+            output_files: Vec::new(),
+            core: false,
         }
     }
 }
@@ -173,7 +181,12 @@ impl Job {
         if let Some(user) = &spec.user {
             directory.open_to(user, &executable)?;
         }
-        let memory = jobs.store.spare_memory()?;
+        let mut memory = jobs.store.spare_memory()?;
+        let owner = spec.user.as_ref().map(|user| user.uid);
+        let expect = |work: &Path| Expected::new(work, directory.path(), owner);
+        let mut core = spec.core.then(|| expect(&directory.work())).transpose()?;
+        let core_limit = core.as_ref().map_or(0, |_| core_file::limit(memory));
+        memory -= core_limit;
         let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
         let env = environment(&spec.env, &directory, home, memory);
         let cgroups = jobs.family.cgroups.as_ref();
@@ -188,25 +201,34 @@ impl Job {
             user: spec.user.as_ref(),
             terminal: spec.terminal,
             cgroup: cgroup.as_ref(),
+            core: core_limit,
         };
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.family)
         } else {
             Err(io::Error::from_raw_os_error(libc::ENOEXEC))
         };
-        let outcome = match started {
+        let mut ran = match started {
             Ok((child, streams)) => {
                 let program = spec.name.display();
                 tracing::info!(job = link.job(), pid = child.id(), %program, "job started");
-                let running = Running::new(child, cgroup, &spec, link, &jobs, directory.path());
-                Outcome::Ran(running.see_through(streams, &mut inbox).await?)
+                if let Some(core) = &mut core {
+                    core.started(child.id());
+                }
+                let running = Running::new(child, cgroup, &spec, link.clone(), &jobs, directory.path());
+                running.see_through(streams, &mut inbox).await?
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
-            Err(error) => Outcome::NotExecuted(error.to_string()),
+            Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
         // Nothing of a job is left when its outcome is told: the next one may count on the room.
-        drop((directory, blob, place));
-        Ok(outcome)
+        drop((blob, inbox));
+        let left = Left { directory, place };
+        let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
+        if !spec.output_files.is_empty() || core.is_some() {
+            ran.files_lost = left.hand_over(&spec, ran.cause, core, &link, &jobs).await;
+        }
+        Ok(Outcome::Ran(ran))
     }
 }
 
@@ -271,7 +293,8 @@ async fn receive(
 
 /// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
 /// name counts. GOMEMLIMIT makes Go
-/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime).
+/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime). GOMAXPROCS is what Go
+/// would find by itself; but since 1.25 it looks again every second unless it is told, and wakes a router for that.
 ///
 /// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
 fn environment(
@@ -286,6 +309,7 @@ fn environment(
         ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
         ("TMPDIR".into(), directory.work().into()),
         ("GOMEMLIMIT".into(), memory.max(LEAST_GO_MEMORY).to_string().into()),
+        ("GOMAXPROCS".into(), machine::processors().to_string().into()),
         (JOB_DIRECTORY.into(), directory.path().into()),
     ];
     env.extend_from_slice(given);
@@ -320,7 +344,7 @@ mod tests {
         let (say, messages) = mpsc::channel(1);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
         let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-        let mut replies = job.link().connect([None, None]).unwrap().carry(messages);
+        let mut replies = job.link().connect([None, None], None).unwrap().carry(messages);
         let run = tokio::spawn(job.run());
         let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is accepted first");
@@ -386,6 +410,10 @@ mod tests {
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
         assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
+        let stat = std::fs::read_to_string("/proc/stat").unwrap();
+        let is_processor = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
+        let processors = stat.lines().filter(is_processor).count().to_string();
+        assert_eq!(get("GOMAXPROCS"), Some(Some(&*processors)));
         assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
         let starved = environment(&[], &directory, None, 0);
         assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));

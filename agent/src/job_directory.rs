@@ -54,6 +54,13 @@ impl JobDirectory {
         self.bin().join(name)
     }
 
+    /// The program has ended, and what it worked on is all that is wanted of it.
+    pub fn remove_program(&self) {
+        if let Err(error) = tree::remove(&self.bin()) {
+            tracing::error!(path = %self.path.display(), %error, "cannot remove a job's program");
+        }
+    }
+
     /// Lets a user execute the program and work there. Others can pass the agent's directories by then, and look into none.
     ///
     /// # Errors

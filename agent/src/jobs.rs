@@ -11,6 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::core_file::Pattern;
 use crate::error::Error;
 use crate::family::Family;
 use crate::guard::Guard;
@@ -128,6 +129,9 @@ impl Jobs {
         if !self.store.is_executable()? {
             return Err(Error::NotExecutable(self.store.directory().to_owned()));
         }
+        if spec.core {
+            Pattern::read()?;
+        }
         let program = match self.store.get(&spec.digest) {
             Some(blob) => Program::Here(blob),
             None => Program::OnItsWay(Box::new(self.store.upload(spec.digest, spec.size)?)),
@@ -187,6 +191,11 @@ impl Jobs {
         self.stopping.send_replace(true);
         // The semaphore is never closed; all places free means that no job is left.
         let _ = self.places.acquire_many(MAX_JOBS).await;
+        // One whose files wait for a controller need not have a place.
+        let links: Vec<_> = self.entries().iter().map(|entry| entry.link.clone()).collect();
+        for link in links {
+            link.over().await;
+        }
         if let Some(shelf) = &self.shelf {
             shelf.idle().await;
         }

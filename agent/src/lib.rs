@@ -8,6 +8,7 @@
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
+//! - [`output_files`], [`core_file`], [`handover`]: the files that a program leaves for its controller.
 //! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
@@ -16,9 +17,11 @@
 
 pub mod cgroup;
 pub mod child;
+pub mod core_file;
 pub mod error;
 pub mod family;
 pub mod guard;
+pub mod handover;
 pub mod input;
 pub mod job;
 pub mod job_directory;
@@ -30,6 +33,7 @@ pub mod memory;
 pub mod options;
 pub mod outcome;
 pub mod output;
+pub mod output_files;
 pub mod pid_file;
 pub mod print;
 pub mod running;

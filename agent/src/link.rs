@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::input;
 use crate::outcome::Outcome;
 use crate::output::Control;
+use crate::output_files::{Cursor, Offer, Piece, Position};
 use crate::store::Digest;
 use crate::tape::{OutputStream, Tape};
 use crate::terminal::Size;
@@ -62,6 +63,8 @@ pub enum FromController {
     },
     /// The window has another size.
     Resize(Size),
+    /// It has stored the output files up to there.
+    Stored(Position),
     /// It wants nothing more of the job.
     Release,
 }
@@ -101,6 +104,8 @@ pub enum ToController {
         /// It reads no more.
         closed: bool,
     },
+    /// A piece of an output file.
+    File(Piece),
     /// The last message.
     Last(Last),
     /// Another connection has the job now.
@@ -206,6 +211,10 @@ struct State {
     /// How much of its input the program has taken.
     stdin: u64,
     stdin_closed: bool,
+    /// The files that it has left, while they can be had.
+    offer: Option<Offer>,
+    /// Before this, the controller has them.
+    stored: Position,
     last: Option<Last>,
 }
 
@@ -229,6 +238,8 @@ impl Link {
             tape: Tape::default(),
             stdin: 0,
             stdin_closed: false,
+            offer: None,
+            stored: Position::default(),
             last: None,
         };
         let presence = Presence { left: None, is_released: false };
@@ -311,6 +322,31 @@ impl Link {
         &self.outputs[stream as usize]
     }
 
+    /// Offers the files that the program has left. Nothing may be written after this.
+    pub fn offer(&self, offer: Offer) {
+        self.state.send_modify(|state| {
+            state.stage = Stage::Ended;
+            state.offer = Some(offer);
+        });
+    }
+
+    /// Waits until the controller has all of them. Cancel safe.
+    pub async fn fetched(&self) {
+        let has_all = |state: &State| state.offer.as_ref().is_none_or(|offer| state.stored >= offer.end());
+        // This link holds the other end.
+        let _ = self.state.subscribe().wait_for(has_all).await;
+    }
+
+    /// They cannot be had any more.
+    pub fn withdraw(&self) {
+        self.state.send_modify(|state| state.offer = None);
+    }
+
+    /// Waits until it is known how it all ended.
+    pub async fn over(&self) {
+        let _ = self.state.subscribe().wait_for(|state| state.last.is_some()).await;
+    }
+
     /// Says how it all ended. Nothing may be written after this.
     pub fn end(&self, last: Result<Outcome, Error>) {
         self.state.send_modify(|state| {
@@ -359,11 +395,16 @@ impl Link {
     }
 
     /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
-    /// without such an offset, all that is kept.
+    /// without such an offset, all that is kept. Output files go on at `files`; without that, with the first one that is not
+    /// stored whole.
     ///
     /// # Errors
     /// [`Error::Protocol`] for an offset before what was acknowledged, or behind what was written.
-    pub fn connect(self: &Arc<Self>, had: [Option<u64>; 2]) -> Result<Connection, Error> {
+    pub fn connect(
+        self: &Arc<Self>,
+        had: [Option<u64>; 2],
+        files: Option<Position>,
+    ) -> Result<Connection, Error> {
         let state = self.state.borrow();
         let mut outputs = [0; 2];
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
@@ -374,6 +415,7 @@ impl Link {
             }
             outputs[stream as usize] = offset;
         }
+        let files = files.unwrap_or(Position { offset: 0, ..state.stored });
         drop(state);
         let mut number = 0;
         self.state.send_modify(|state| {
@@ -382,7 +424,8 @@ impl Link {
         });
         self.presence.send_modify(|presence| presence.left = None);
         let changes = self.state.subscribe();
-        Ok(Connection { link: self.clone(), number, changes, outputs, told: Told::default() })
+        let files = Cursor::new(files);
+        Ok(Connection { link: self.clone(), number, changes, outputs, files, told: Told::default() })
     }
 
     /// The connection with this number is gone.
@@ -396,7 +439,9 @@ impl Link {
     async fn hear(&self, connection: u64, message: FromController) -> Result<(), Error> {
         let can_hear_more = self.state.borrow().has_started || self.stage() == Stage::Ended;
         match message {
-            FromController::Stdin { .. } | FromController::Acknowledge { .. } if !can_hear_more => {
+            FromController::Stdin { .. } | FromController::Acknowledge { .. } | FromController::Stored(_)
+                if !can_hear_more =>
+            {
                 return Err(Error::Protocol("the program has not started yet"));
             }
             FromController::Stdin { offset, data, end } => self.stdin.push(offset, &data, end)?,
@@ -408,6 +453,11 @@ impl Link {
             }
             FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
             FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
+            FromController::Stored(position) => {
+                // There may be none any more.
+                let end = self.state.borrow().offer.as_ref().map(Offer::end).unwrap_or_default();
+                self.state.send_modify(|state| state.stored = state.stored.max(position.min(end)));
+            }
             FromController::Release => self.release(),
         }
         Ok(())
@@ -441,6 +491,7 @@ pub struct Connection {
     changes: watch::Receiver<State>,
     /// Where the outputs go on.
     outputs: [u64; 2],
+    files: Cursor,
     told: Told,
 }
 
@@ -554,6 +605,15 @@ impl Connection {
             self.outputs[stream as usize] = offset + data.len() as u64;
             return Some(ToController::Output { stream, offset, data });
         }
+        match &state.offer {
+            Some(offer) => {
+                if let Some(piece) = offer.next(&mut self.files, state.stored) {
+                    return Some(ToController::File(piece));
+                }
+            }
+            // Nothing of a job is held when its end is told.
+            None => self.files.close(),
+        }
         let last = state.last.clone().filter(|_| !self.told.last)?;
         self.told.last = true;
         Some(ToController::Last(last))
@@ -617,7 +677,7 @@ mod tests {
 
     fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, mpsc::Receiver<ToController>) {
         let (say, messages) = mpsc::channel(8);
-        (say, link.connect(had).unwrap().carry(ReceiverStream::new(messages)))
+        (say, link.connect(had, None).unwrap().carry(ReceiverStream::new(messages)))
     }
 
     fn exited() -> Outcome {
@@ -630,6 +690,7 @@ mod tests {
             stdout: nothing,
             stderr: nothing,
             orphans: Orphans::default(),
+            files_lost: None,
         })
     }
 
@@ -679,7 +740,7 @@ mod tests {
         link.write(Stdout, b"hello");
         link.acknowledge(Stdout, 3, false);
         for (had, is_kept) in [(2, false), (3, true), (5, true), (6, false)] {
-            assert_eq!(link.connect([Some(had), None]).is_ok(), is_kept, "{had}");
+            assert_eq!(link.connect([Some(had), None], None).is_ok(), is_kept, "{had}");
         }
     }
 
@@ -753,6 +814,47 @@ mod tests {
         drop((old, old_replies));
         settle().await;
         assert!(link.is_attached(), "the end of the old one is not the end of the new one");
+    }
+
+    #[tokio::test]
+    async fn output_files_come_before_the_end_and_to_whoever_comes_back_from_where_they_were() {
+        let work = tempfile::tempdir().unwrap();
+        std::fs::write(work.path().join("x"), [7; 50]).unwrap();
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        let (say, mut replies) = attach(&link, [None, None]);
+        link.write(Stdout, b"done");
+        link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
+        assert_eq!(output(&mut replies).await.2, "done");
+        let Some(ToController::File(Piece { at, data, info: Some(info), .. })) = replies.recv().await else {
+            panic!("files follow the output");
+        };
+        assert_eq!((at, data.len(), info.size), (Position::default(), 30, 50));
+        settle().await;
+        assert!(replies.try_recv().is_err(), "no more than the window is on its way");
+        drop((say, replies));
+        settle().await;
+        let (say, messages) = mpsc::channel(8);
+        let had = Position { file: 0, offset: 30 };
+        let connection = link.connect([Some(4), Some(0)], Some(had)).unwrap();
+        let mut replies = connection.carry(ReceiverStream::new(messages));
+        say.send(Ok(FromController::Stored(had))).await.unwrap();
+        let rest = loop {
+            match replies.recv().await.unwrap() {
+                ToController::File(piece) => break piece,
+                ToController::Accepted { .. } | ToController::Started { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((rest.at.offset, rest.data.len()), (30, 20));
+        assert!(tokio::time::timeout(Duration::ZERO, link.fetched()).await.is_err());
+        let end = Position { file: 1, offset: 0 };
+        // An acknowledgement of what there is not is one of all that there is.
+        say.send(Ok(FromController::Stored(Position { file: 9, ..end }))).await.unwrap();
+        link.fetched().await;
+        link.withdraw();
+        link.end(Ok(exited()));
+        assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_ok()));
     }
 
     #[tokio::test(start_paused = true)]

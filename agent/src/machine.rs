@@ -46,6 +46,13 @@ pub fn can_execute(start: &[u8]) -> bool {
         && machine == TARGET.machine
 }
 
+/// CPUs that are online; at least one.
+pub fn processors() -> u32 {
+    // SAFETY: it only gives a number.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(count).unwrap_or(1).max(1)
+}
+
 /// Facts for people; empty where the router does not tell.
 #[derive(Debug)]
 pub struct Machine {

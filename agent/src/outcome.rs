@@ -34,6 +34,8 @@ pub struct Ran {
     pub stderr: Summary,
     /// What it had left behind.
     pub orphans: Orphans,
+    /// Why its controller did not get the files that it asked for.
+    pub files_lost: Option<Cause>,
 }
 
 /// Who ended a program.

@@ -119,7 +119,7 @@ impl Running {
             return Err(fault);
         }
         let cause = self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| *cause);
-        Ok(Ran { ending, cause, usage, wall, stdout, stderr, orphans })
+        Ok(Ran { ending, cause, usage, wall, stdout, stderr, orphans, files_lost: None })
     }
 
     /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.

@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::cgroup::Cgroups;
 use crate::child;
+use crate::core_file;
 use crate::error;
 use crate::family::{self, Family};
 use crate::job;
@@ -141,6 +142,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let shelf = options.shelf.map(Shelf::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
     directory.end_former_jobs(cgroups.as_ref());
+    core_file::remove_former(&directory.path.join("jobs"));
     let family = Family::adopt(cgroups);
     memory::be_spared();
     child::set_nice(NICE);

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES,
-    MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
+    MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
-use hop_proto::{failure, v1::outcome::Ending as WireEnding};
+use hop_proto::{failure, output_path, v1::outcome::Ending as WireEnding};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -32,6 +32,7 @@ use crate::link::{Connection, FromController, Stage, ToController};
 use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
+use crate::output_files::{Info, Piece, Position, Problem};
 use crate::tape::OutputStream;
 use crate::terminal::Size;
 use crate::user::User;
@@ -41,7 +42,10 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 4] = ["run", "attach", "terminal", "user"];
+const CAPABILITIES: [&str; 5] = ["run", "attach", "terminal", "user", "outputs"];
+
+/// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
+const WITHOUT_LAUNCHER: &str = "core";
 
 /// The agent's service over `jobs`, for one connection of `controller`. `admission` is asked at every call: a key that was
 /// taken off the list since its controller connected starts nothing more.
@@ -83,11 +87,11 @@ impl Agent for Service {
         let spec = read_spec(spec)?;
         // The controller has not heard that it was accepted, and asks once more.
         if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            return Ok(carry(link.connect([None, None])?, messages));
+            return Ok(carry(link.connect([None, None], None)?, messages));
         }
         let job = self.jobs.admit(spec, self.controller)?;
         tracing::info!(job = job.link().job(), "job admitted");
-        let connection = job.link().connect([None, None])?;
+        let connection = job.link().connect([None, None], None)?;
         tokio::spawn(job.run());
         Ok(carry(connection, messages))
     }
@@ -104,7 +108,8 @@ impl Agent for Service {
             return Err(Error::Protocol("to attach begins with saying to which job").into());
         };
         let link = self.jobs.find(&attach.job_id, self.controller)?;
-        let connection = link.connect([attach.stdout_offset, attach.stderr_offset])?;
+        let files = attach.files.map(read_position);
+        let connection = link.connect([attach.stdout_offset, attach.stderr_offset], files)?;
         tracing::info!(job = attach.job_id, "controller attached");
         Ok(carry(connection, messages))
     }
@@ -141,9 +146,11 @@ impl Service {
         let machine = Machine::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
         let store = &self.jobs.store;
+        let has_launcher = !self.jobs.launcher.is_empty();
+        let capabilities = CAPABILITIES.into_iter().chain((!has_launcher).then_some(WITHOUT_LAUNCHER));
         Ok(v1::InfoReply {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            capabilities: capabilities.map(str::to_owned).collect(),
             target: Some(v1::Target {
                 elf_class: TARGET.class.into(),
                 elf_data: TARGET.data.into(),
@@ -227,6 +234,14 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if spec.linger_ms > MAX_LINGER_MS {
         return Err(Error::Protocol("a job lingers for a day at most"));
     }
+    if spec.output_files.len() > MAX_OUTPUT_REQUESTS {
+        return Err(Error::Protocol("more than 64 paths of output files"));
+    }
+    if !spec.output_files.iter().all(|path| output_path::is_valid(path)) {
+        return Err(Error::Protocol(
+            "the path of an output file does not stay below the program's directory",
+        ));
+    }
     let args = spec.args.into_iter().map(read_os_string).collect::<Result<_, _>>()?;
     Ok(Spec {
         id: (!spec.job_id.is_empty()).then_some(spec.job_id),
@@ -243,6 +258,8 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         terminal: spec.terminal.map(read_size).transpose()?,
         linger: (!spec.detached).then(|| Duration::from_millis(spec.linger_ms)),
         output_window: spec.output_window.into(),
+        output_files: spec.output_files,
+        core: spec.core,
     })
 }
 
@@ -263,6 +280,10 @@ fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
 fn read_size(size: v1::WindowSize) -> Result<Size, Error> {
     let read = |count: u32| u16::try_from(count).map_err(|_| Error::Protocol("a window that is too large"));
     Ok(Size { rows: read(size.rows)?, columns: read(size.columns)? })
+}
+
+fn read_position(position: v1::FilePosition) -> Position {
+    Position { file: position.file, offset: position.offset }
 }
 
 /// What a controller says after its first message, if that breaks no rule.
@@ -291,6 +312,7 @@ pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
             FromController::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
         }
         Some(run_request::Message::WindowSize(size)) => FromController::Resize(read_size(size)?),
+        Some(run_request::Message::FileAck(position)) => FromController::Stored(read_position(position)),
         Some(run_request::Message::Release(v1::Release {})) => FromController::Release,
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
         Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("it is attached already")),
@@ -321,6 +343,7 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
         ToController::StdinAck { offset, closed } => {
             run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
         }
+        ToController::File(piece) => run_reply::Message::OutputFile(write_piece(piece)),
         ToController::Last(last) => match &*last {
             Ok(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
             Err(error) => return Err(error.into()),
@@ -336,6 +359,25 @@ fn write_output(stream: OutputStream, offset: u64, data: Bytes) -> v1::Output {
         OutputStream::Stderr => v1::Stream::Stderr,
     };
     v1::Output { stream: stream.into(), offset, data }
+}
+
+fn write_piece(piece: Piece) -> v1::OutputFile {
+    let Piece { at: Position { file, offset }, data, info, problem } = piece;
+    let info = info.map(|info| {
+        let Info { path, request, size, is_executable, is_core, files } = info;
+        v1::FileInfo { path, request, size, executable: is_executable, core: is_core, files }
+    });
+    let problem = match problem {
+        None => v1::FileProblem::Unspecified,
+        Some(Problem::NotThere) => v1::FileProblem::NotThere,
+        Some(Problem::NotAFile) => v1::FileProblem::NotAFile,
+        Some(Problem::TooLarge) => v1::FileProblem::TooLarge,
+        Some(Problem::TooMany) => v1::FileProblem::TooMany,
+        Some(Problem::Unreadable) => v1::FileProblem::Unreadable,
+        Some(Problem::Changed) => v1::FileProblem::Changed,
+        Some(Problem::NotOwn) => v1::FileProblem::NotOwn,
+    };
+    v1::OutputFile { file, offset, data, info, problem: problem.into() }
 }
 
 fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {
@@ -371,14 +413,6 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
             };
         }
     };
-    let cause = match ran.cause {
-        Cause::Program => v1::Cause::Program,
-        Cause::ControllerGone => v1::Cause::Abandoned,
-        Cause::Timeout => v1::Cause::Timeout,
-        Cause::IdleTimeout => v1::Cause::IdleTimeout,
-        Cause::Memory(_) => v1::Cause::Memory,
-        Cause::AgentStopped => v1::Cause::AgentStopped,
-    };
     let shortage = match ran.cause {
         Cause::Memory(Shortage { available, held }) => {
             Some(v1::Shortage { available, limit: guard::LIMIT, held })
@@ -392,7 +426,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
                 WireEnding::Signaled(v1::Signaled { name: name.clone(), core_dumped: *core_dumped })
             }
         }),
-        cause: cause.into(),
+        cause: write_cause(ran.cause).into(),
         usage: Some(v1::Usage {
             wall_ms: milliseconds(ran.wall),
             user_ms: milliseconds(ran.usage.user),
@@ -404,6 +438,18 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         output_abandoned: ran.stdout.abandoned || ran.stderr.abandoned,
         orphans: ran.orphans.ended,
         shortage,
+        files_lost: ran.files_lost.map_or(v1::Cause::Unspecified, write_cause).into(),
+    }
+}
+
+fn write_cause(cause: Cause) -> v1::Cause {
+    match cause {
+        Cause::Program => v1::Cause::Program,
+        Cause::ControllerGone => v1::Cause::Abandoned,
+        Cause::Timeout => v1::Cause::Timeout,
+        Cause::IdleTimeout => v1::Cause::IdleTimeout,
+        Cause::Memory(_) => v1::Cause::Memory,
+        Cause::AgentStopped => v1::Cause::AgentStopped,
     }
 }
 
@@ -435,6 +481,7 @@ impl From<&Error> for Status {
             Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
             Error::NotAuthorized => (Code::PermissionDenied, Reason::NotAuthorized, 0, 0),
             Error::NoSuchUser(_) | Error::NotRoot => (Code::FailedPrecondition, Reason::NoSuchUser, 0, 0),
+            Error::NoCore(_) => (Code::FailedPrecondition, Reason::NoCore, 0, 0),
             Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),
             Error::NotYours(_) => (Code::PermissionDenied, Reason::NotYours, 0, 0),
             Error::TakenOver => (Code::Aborted, Reason::TakenOver, 0, 0),
@@ -462,7 +509,9 @@ mod tests {
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 17] = [
+        let broken: [fn(&mut v1::JobSpec); 19] = [
+            |spec| spec.output_files = vec![b"results/../../x".to_vec()],
+            |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
             |spec| spec.terminal = Some(v1::WindowSize { rows: 1, columns: 65_536 }),
             |spec| spec.nice = 20,
             |spec| spec.job_id = "../../etc".into(),

@@ -54,6 +54,9 @@ pub enum Error {
     #[error("the agent of {router} cannot run jobs: it is older or newer than this hop")]
     Incompatible { router: String },
 
+    #[error("the agent of {router} does not know {what}")]
+    Lacks { router: String, what: &'static str },
+
     #[error("arguments and environment take {bytes} bytes, and 2,097,152 are the most that can be passed on")]
     TooManyArguments { bytes: usize },
     #[error("{router} refused: {message}")]
@@ -64,6 +67,14 @@ pub enum Error {
     Rebooted { router: String },
     #[error("the agent of {router} was started anew while the program ran, which was ended by that")]
     AgentRestarted { router: String },
+    #[error(
+        "{router} was rebooted before all output files of the program were here; how it ended is not known"
+    )]
+    RebootedAfter { router: String },
+    #[error(
+        "the agent of {router} was started anew before all output files of the program were here; how it ended is not known"
+    )]
+    AgentRestartedAfter { router: String },
     #[error("{router} broke the protocol: {what}")]
     Protocol { router: String, what: &'static str },
 
@@ -77,6 +88,9 @@ pub enum Error {
         "the job {job} on {router} does not have its whole program, which the hop that sends it must complete"
     )]
     Incomplete { job: String, router: String },
+
+    #[error("the job {job} on {router} has output files, and no --output says where they go")]
+    NoPlace { job: String, router: String },
 
     #[error("{} cannot run on {router}: {why}", .program.display())]
     NotRunnable { program: PathBuf, router: String, why: NotRunnable },
@@ -132,7 +146,7 @@ impl Error {
     /// A word for machines, stable across versions; `docs/specification.md` lists them.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Usage(_) | Self::TooManyArguments { .. } => "usage",
+            Self::Usage(_) | Self::TooManyArguments { .. } | Self::NoPlace { .. } => "usage",
             Self::Io { .. } | Self::Malformed { .. } | Self::Identity(_) => "local_io",
             Self::NoGo(_) => "no_go",
             Self::BrokenGo { .. } => "broken_go",
@@ -144,13 +158,14 @@ impl Error {
             Self::WrongKey { .. } => "wrong_key",
             Self::NotAuthorized { .. } => "not_authorized",
             Self::NotAnAgent { .. } => "not_an_agent",
-            Self::Incompatible { .. } => "incompatible",
+            Self::Incompatible { .. } | Self::Lacks { .. } => "incompatible",
             Self::Refused { reason, .. } => match reason {
                 Reason::NoSpace => "no_space",
                 Reason::NoMemory => "no_memory",
                 Reason::TooManyJobs => "too_many_jobs",
                 Reason::TooManyConnections => "too_many_connections",
                 Reason::NoSuchUser => "no_such_user",
+                Reason::NoCore => "no_core",
                 Reason::NotExecutable => "noexec",
                 Reason::DigestMismatch => "digest_mismatch",
                 Reason::Protocol => "protocol",
@@ -164,8 +179,8 @@ impl Error {
                 Reason::Unspecified => "refused",
             },
             Self::Lost { .. } => "lost",
-            Self::Rebooted { .. } => "router_rebooted",
-            Self::AgentRestarted { .. } => "agent_restarted",
+            Self::Rebooted { .. } | Self::RebootedAfter { .. } => "router_rebooted",
+            Self::AgentRestarted { .. } | Self::AgentRestartedAfter { .. } => "agent_restarted",
             Self::Protocol { .. } => "protocol",
             Self::NoSuchJob { .. } | Self::AmbiguousJob { .. } => "no_such_job",
             Self::NotYours { .. } => "not_yours",
@@ -224,6 +239,10 @@ impl Error {
             }
             Self::NotAnAgent { .. } => "is the port right? hopd listens on 4670 unless told otherwise",
             Self::Incompatible { .. } => "use the hop and the hopd of one release",
+            Self::Lacks { what: "--core", .. } => {
+                "an agent of this release does where programs run by themselves, which is not so under qemu-user"
+            }
+            Self::Lacks { .. } => "`hop router upgrade` puts the agent of this hop there",
             Self::Refused { reason: Reason::NoSpace, .. } => {
                 "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp"
             }
@@ -251,6 +270,9 @@ impl Error {
                 "only the controller that started a job can attach to it and end it"
             }
             Self::Incomplete { .. } => "`hop kill` ends it",
+            Self::NoPlace { .. } => {
+                "they are still there: `hop attach --output .` puts them into this directory"
+            }
             Self::Lost { .. } => {
                 "the router ends the program when its time to --linger is over, unless it was started with --detach; \
                  `hop ps` shows whether it still runs"

@@ -15,8 +15,9 @@ use crate::error::Error;
 use crate::progress::Progress;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
-/// and no symbols, which are a third of it.
-const DEFAULTS: [(&str, &str); 2] = [("trimpath", "-trimpath"), ("ldflags", "-ldflags=-s -w")];
+/// and no symbols, which are a third of it, unless they are wanted.
+const DEFAULTS: [(&str, &str); 2] = [("trimpath", "-trimpath"), (LDFLAGS, "-ldflags=-s -w")];
+const LDFLAGS: &str = "ldflags";
 
 /// What to build.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Build<'a> {
     pub packages: &'a [OsString],
     /// GOARCH.
     pub goarch: &'a str,
+    /// With what a debugger wants to know.
+    pub symbols: bool,
 }
 
 /// GOARCH for a router's programs, if Go has it.
@@ -52,7 +55,10 @@ impl Build<'_> {
         go.arg("build");
         // Go takes the last flag of a kind and the command line after GOFLAGS, where the user's own may be.
         for (name, default) in DEFAULTS {
-            if !goflags.split_whitespace().any(|flag| flag.trim_start_matches('-').starts_with(name)) {
+            let is_wanted = !(self.symbols && name == LDFLAGS);
+            if is_wanted
+                && !goflags.split_whitespace().any(|flag| flag.trim_start_matches('-').starts_with(name))
+            {
                 go.arg(default);
             }
         }
@@ -205,7 +211,7 @@ mod tests {
     fn the_program_is_called_what_go_would_call_it() {
         let name = |package: &str| {
             let packages = [package.into()];
-            Build { flags: &[], packages: &packages, goarch: "mips" }.name()
+            Build { flags: &[], packages: &packages, goarch: "mips", symbols: false }.name()
         };
         assert_eq!(name("main.go"), "main");
         // Tests run in the directory of their crate.

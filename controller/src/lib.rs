@@ -4,9 +4,10 @@
 //!
 //! - [`cli`]: the command line. [`commands`]: what each command does.
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
-//! - [`go`], [`program`], [`elf`]: from a package to a file that can run on the router.
+//! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
+//! - [`output_files`]: the files that a program leaves, on their way to here.
 //! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
@@ -24,8 +25,10 @@ pub mod inventory;
 pub mod link;
 pub mod outcome;
 pub mod output;
+pub mod output_files;
 pub mod program;
 pub mod progress;
+pub mod segments;
 pub mod session;
 pub mod ssh;
 pub mod stdin;

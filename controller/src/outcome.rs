@@ -11,6 +11,7 @@ use hop_proto::signal;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::output_files::{CorePlace, Fetched};
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,21 @@ pub struct Outcome {
     pub orphans: u32,
     /// Another process still held an output open when the program had ended.
     pub output_abandoned: bool,
+    /// What became of the files that were asked for.
+    pub files: Vec<Fetched>,
+    /// Why some of them will never come.
+    pub files_lost: Option<FilesLost>,
+}
+
+/// Why output files were given up on the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilesLost {
+    /// The router needed their memory.
+    Memory,
+    /// hopd was stopped.
+    AgentStopped,
+    /// They were not fetched in time.
+    Abandoned,
 }
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic if nobody reads: the exit code still counts.
@@ -118,12 +134,21 @@ pub struct Usage {
 impl Outcome {
     /// That of a job which was left when it ran.
     pub fn detached(job: String) -> Self {
-        Self { job, ending: Ending::Detached, usage: None, orphans: 0, output_abandoned: false }
+        Self {
+            job,
+            ending: Ending::Detached,
+            usage: None,
+            orphans: 0,
+            output_abandoned: false,
+            files: Vec::new(),
+            files_lost: None,
+        }
     }
 
     /// What `hop` exits with.
     pub fn exit_code(&self) -> ExitCode {
         match &self.ending {
+            _ if self.has_lost_files() => ExitCode::HopFailed,
             Ending::Exited(code) => ExitCode::Program(*code),
             Ending::Signaled { name, .. } => signal_code(name),
             Ending::TimedOut | Ending::Idle => ExitCode::TimedOut,
@@ -135,13 +160,20 @@ impl Outcome {
         }
     }
 
+    /// The program ended as it did, and Hop failed after that.
+    fn has_lost_files(&self) -> bool {
+        let is_its_own = matches!(
+            self.ending,
+            Ending::Exited(_) | Ending::Signaled { .. } | Ending::TimedOut | Ending::Idle
+        );
+        is_its_own && self.files_lost.is_some()
+    }
+
     /// What a person must be told beside the program's own output: nothing, if it ended by itself.
     pub fn tell(&self) {
         match &self.ending {
             Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } | Ending::Detached => {}
-            Ending::Signaled { name, .. } => {
-                say!("hop: SIG{name} ended the program, which left a core file")
-            }
+            Ending::Signaled { name, .. } => self.tell_core(name),
             Ending::TimedOut => say!("hop: the program's time was over, and it was ended"),
             Ending::Idle => say!("hop: the program wrote nothing for too long, and it was ended"),
             Ending::OutOfMemory { held: 0, .. } => {
@@ -162,11 +194,55 @@ impl Outcome {
             1 => say!("hop: a process that the program had left running was ended"),
             many => say!("hop: {many} processes that the program had left running were ended"),
         }
+        for Fetched { path, problem, .. } in &self.files {
+            if let Some(problem) = problem {
+                let path = if path.is_empty() { b".".as_slice() } else { path };
+                let path = String::from_utf8_lossy(path);
+                say!("hop: {} was not brought back: {problem}", path.escape_debug());
+            }
+        }
+        match self.files_lost {
+            Some(why) if self.has_lost_files() => say!("error: {}", self.lost_files(why)),
+            Some(_) => say!("hop: its output files went with it"),
+            None => {}
+        }
         if self.output_abandoned {
             say!(
                 "hop: a process that the program left behind still held its output; what it writes now is lost"
             );
         }
+    }
+}
+
+impl Outcome {
+    /// It left a core: where is that?
+    fn tell_core(&self, signal: &str) {
+        let core = self.files.iter().find_map(|file| Some((file.file.as_ref()?, file.core?)));
+        let Some((core, is_truncated)) = core else {
+            return say!("hop: SIG{signal} ended the program, and its core is not here");
+        };
+        let (core, program) = (core.display(), CorePlace::program_place(core));
+        say!(
+            "hop: SIG{signal} ended the program; `gdb-multiarch {} {core}` opens its core",
+            program.display()
+        );
+        if is_truncated {
+            say!("hop: the core is truncated, because the router's memory had no room for the rest");
+        }
+    }
+
+    fn lost_files(&self, why: FilesLost) -> String {
+        let how = match &self.ending {
+            Ending::Exited(code) => format!("ended with {code}"),
+            Ending::Signaled { name, .. } => format!("was ended by SIG{name}"),
+            _ => "was ended".to_owned(),
+        };
+        let why = match why {
+            FilesLost::Memory => "the router was running out of memory, and they held most of it",
+            FilesLost::AgentStopped => "hopd was stopped on the router",
+            FilesLost::Abandoned => "they were kept no longer",
+        };
+        format!("the program {how}, and output files of it were lost before they were here: {why}")
     }
 }
 
@@ -228,6 +304,8 @@ struct Status<'a> {
     orphans: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    #[serde(skip_serializing_if = "<[Fetched]>::is_empty")]
+    output_files: &'a [Fetched],
 }
 
 /// Figures of a router that was running out of memory, in bytes.
@@ -251,6 +329,7 @@ impl<'a> Status<'a> {
             usage: None,
             orphans: None,
             memory: None,
+            output_files: &[],
         }
     }
 
@@ -266,6 +345,7 @@ impl<'a> Status<'a> {
             }
         };
         let kind = match outcome.ending {
+            _ if outcome.has_lost_files() => "failed",
             Ending::Exited(_) => "exited",
             Ending::Signaled { .. } => "signaled",
             Ending::TimedOut | Ending::Idle => "timed_out",
@@ -278,6 +358,7 @@ impl<'a> Status<'a> {
         status.job = Some(&outcome.job);
         status.usage = outcome.usage.as_ref();
         status.orphans = outcome.usage.as_ref().map(|_| outcome.orphans);
+        status.output_files = &outcome.files;
         match &outcome.ending {
             Ending::Exited(code) => status.exit_code = Some(*code),
             Ending::Signaled { name, .. } => status.signal = Some(name),
@@ -293,6 +374,10 @@ impl<'a> Status<'a> {
                 status.reason = Some("not_executed");
                 status.message = Some(why.clone());
             }
+        }
+        if let Some(why) = outcome.files_lost.filter(|_| outcome.has_lost_files()) {
+            status.reason = Some("outputs_lost");
+            status.message = Some(outcome.lost_files(why));
         }
         status
     }
@@ -330,7 +415,7 @@ mod tests {
     use super::*;
 
     fn outcome(ending: Ending) -> Outcome {
-        Outcome { job: "1-1".into(), ending, usage: None, orphans: 0, output_abandoned: false }
+        Outcome { ending, ..Outcome::detached("1-1".into()) }
     }
 
     #[test]
@@ -364,6 +449,18 @@ mod tests {
             ("exited", 125, Some(125))
         );
         assert_eq!((hops.outcome, hops.hop_exit_code, hops.reason), ("failed", 125, Some("usage")));
+    }
+
+    #[test]
+    fn a_program_whose_files_were_lost_is_hops_failure_and_its_own_code_is_told() {
+        let lost = |ending| Outcome { files_lost: Some(FilesLost::AgentStopped), ..outcome(ending) };
+        let ended = Ok(lost(Ending::Exited(7)));
+        let status = Status::of(&ended);
+        assert_eq!((status.outcome, status.hop_exit_code, status.exit_code), ("failed", 125, Some(7)));
+        assert_eq!(status.reason, Some("outputs_lost"));
+        // How it ended says already that it went with all that it had.
+        let memory = lost(Ending::OutOfMemory { available: 0, limit: 1, held: 2 });
+        assert_eq!(i32::from(memory.exit_code()), 137);
     }
 
     #[test]

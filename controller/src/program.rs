@@ -10,6 +10,7 @@ use hop_proto::v1;
 
 use crate::elf::{self, FloatAbi, Target};
 use crate::error::{Error, NotRunnable};
+use crate::segments;
 
 /// A file that was looked at and can run on the router it is for.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Program {
     pub content: Bytes,
     /// SHA-256 of the content.
     pub digest: [u8; 32],
+    /// The same program with everything that a debugger wants to know of it.
+    pub whole: Bytes,
 }
 
 impl Program {
@@ -31,10 +34,23 @@ impl Program {
         let refuse = |why| Error::NotRunnable { program: path.to_owned(), router: router.to_owned(), why };
         let content = fs::read(path).map_err(|error| refuse(error.into()))?;
         check(&content, target).map_err(refuse)?;
-        let mut digest = [0; 32];
-        digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, &content).as_ref());
-        Ok(Self { name: router_name(name), content: content.into(), digest })
+        let content = Bytes::from(content);
+        Ok(Self { name: router_name(name), digest: sha256(&content), whole: content.clone(), content })
     }
+
+    /// The program alone goes to the router, and what a debugger wants to know stays here.
+    pub fn without_symbols(self) -> Self {
+        match segments::alone(&self.content) {
+            Some(content) => Self { digest: sha256(&content), content: content.into(), ..self },
+            None => self,
+        }
+    }
+}
+
+fn sha256(content: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, content).as_ref());
+    digest
 }
 
 fn check(content: &[u8], router: Target) -> Result<(), NotRunnable> {

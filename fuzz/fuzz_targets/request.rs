@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use hop_proto::limits::{
-    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_NAME_BYTES,
+    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS,
     MAX_OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{RunRequest, run_request};
@@ -36,6 +36,14 @@ fn check(spec: &Spec) {
     }
     assert!((1..=u64::from(MAX_OUTPUT_WINDOW_BYTES)).contains(&spec.output_window));
     assert!(spec.size > 0);
+    assert!(spec.output_files.len() <= MAX_OUTPUT_REQUESTS);
+    for path in &spec.output_files {
+        let path = Path::new(OsStr::from_bytes(path));
+        assert!(
+            path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)),
+            "{path:?}"
+        );
+    }
     assert!(spec.grace.as_millis() <= MAX_GRACE_MS.into());
     assert!(spec.linger.is_none_or(|linger| linger.as_millis() <= MAX_LINGER_MS.into()));
     let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);

@@ -239,7 +239,7 @@ impl World {
             let kept = self.acknowledged(*stream)..=self.written[*stream as usize];
             had[*stream as usize].is_none_or(|offset| kept.contains(&offset))
         });
-        let connected = self.link.connect(had);
+        let connected = self.link.connect(had, None);
         assert_eq!(connected.is_ok(), is_kept, "{had:?}");
         assert!(self.lies || is_kept, "what an honest controller does not have is kept");
         let Ok(connected) = connected else { return };
@@ -361,6 +361,7 @@ impl World {
                 *next = offset + piece.len() as u64;
                 assert!(*next <= self.written[stream as usize]);
             }
+            ToController::File(_) => panic!("no program has left a file"),
             ToController::Last(last) => {
                 connection.is_over = true;
                 assert_eq!(Some(last.is_ok()), self.ended);

@@ -6,10 +6,12 @@
 //! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
 //! - [`signal`]: the names under which signals travel.
 //! - [`limits`]: numbers that both sides must know.
+//! - [`output_path`]: by what output files are asked for.
 
 pub mod failure;
 pub mod identity;
 pub mod limits;
+pub mod output_path;
 pub mod signal;
 pub mod tls;
 

@@ -41,6 +41,16 @@ pub const MAX_LINGER_MS: u64 = 86_400_000;
 /// Bytes in the id of a job.
 pub const MAX_JOB_ID_BYTES: usize = 32;
 
+/// Output files that can be asked for: a command line of a person, or of `go test` with every profile, has fewer.
+pub const MAX_OUTPUT_REQUESTS: usize = 64;
+
+/// Bytes in the path by which output files are asked for: a quarter of what Linux takes (PATH_MAX).
+pub const MAX_OUTPUT_PATH_BYTES: usize = 1024;
+
+/// Bytes of all output files of a job: what is in half the RAM of a router with 512 MiB, where its tmpfs ends. A file with
+/// holes may say to be longer than all RAM.
+pub const MAX_OUTPUT_FILES_BYTES: u64 = 256 * 1024 * 1024;
+
 /// How long a connection may be silent before either side asks the other, and how long the answer may take: a dead link is
 /// noticed within 10 s on both sides. A router whose CPU a program has to itself still answers within seconds.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);

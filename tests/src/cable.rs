@@ -27,12 +27,30 @@ struct State {
     is_cut: bool,
     /// The test is over.
     is_gone: bool,
-    /// Bytes that went to the router.
-    sent: u64,
-    /// Cuts itself when this much was sent.
-    cut_at: Option<u64>,
+    to_router: Traffic,
+    from_router: Traffic,
     /// Both ends of every connection.
     connections: Vec<TcpStream>,
+}
+
+/// What goes one way.
+#[derive(Default)]
+struct Traffic {
+    /// Bytes that have gone.
+    sent: u64,
+    /// Cuts the cable when this much has.
+    cut_at: Option<u64>,
+}
+
+impl State {
+    fn traffic(&mut self, is_to_router: bool) -> &mut Traffic {
+        if is_to_router { &mut self.to_router } else { &mut self.from_router }
+    }
+
+    fn mend(&mut self) {
+        self.is_cut = false;
+        (self.to_router.cut_at, self.from_router.cut_at) = (None, None);
+    }
 }
 
 impl Cable {
@@ -59,8 +77,18 @@ impl Cable {
 
     /// Cuts it when `bytes` have gone to the router from now on.
     pub fn cut_after(&self, bytes: u64) {
+        self.cut_when(true, bytes);
+    }
+
+    /// Cuts it when `bytes` have come from the router from now on.
+    pub fn cut_after_received(&self, bytes: u64) {
+        self.cut_when(false, bytes);
+    }
+
+    fn cut_when(&self, is_to_router: bool, bytes: u64) {
         let mut state = self.shared.state();
-        state.cut_at = Some(state.sent + bytes);
+        let traffic = state.traffic(is_to_router);
+        traffic.cut_at = Some(traffic.sent + bytes);
     }
 
     /// Waits until it was cut.
@@ -73,9 +101,7 @@ impl Cable {
 
     /// Makes it whole again.
     pub fn mend(&self) {
-        let mut state = self.shared.state();
-        state.is_cut = false;
-        state.cut_at = None;
+        self.shared.state().mend();
         self.shared.changed.notify_all();
     }
 
@@ -86,8 +112,7 @@ impl Cable {
             // It may have ended by itself.
             let _ = connection.shutdown(Shutdown::Both);
         }
-        state.is_cut = false;
-        state.cut_at = None;
+        state.mend();
         self.shared.changed.notify_all();
     }
 }
@@ -156,16 +181,17 @@ impl Shared {
             while !data.is_empty() {
                 let mut state = self.whole()?;
                 let mut now = data.len();
-                if is_to_router {
-                    if let Some(cut_at) = state.cut_at {
-                        now = now.min(usize::try_from(cut_at - state.sent).unwrap());
-                        if state.sent + now as u64 == cut_at {
-                            state.is_cut = true;
-                            state.cut_at = None;
-                            self.changed.notify_all();
-                        }
-                    }
-                    state.sent += now as u64;
+                let traffic = state.traffic(is_to_router);
+                let mut is_cut = false;
+                if let Some(cut_at) = traffic.cut_at {
+                    now = now.min(usize::try_from(cut_at - traffic.sent).unwrap());
+                    is_cut = traffic.sent + now as u64 == cut_at;
+                    traffic.cut_at = traffic.cut_at.filter(|_| !is_cut);
+                }
+                traffic.sent += now as u64;
+                if is_cut {
+                    state.is_cut = true;
+                    self.changed.notify_all();
                 }
                 drop(state);
                 to.write_all(&data[..now])?;

@@ -264,10 +264,22 @@ impl VirtualRouter {
 
     /// Replaces the list of who may connect.
     pub fn write_authorized(&self, content: &str) {
-        let path = self.path_there("authorized");
+        self.put(&self.path_there("authorized"), content.as_bytes());
+    }
+
+    /// Writes a file on the router.
+    pub fn put(&self, path: &Path, content: &[u8]) {
         match &self.ground {
             Ground::Here => fs::write(path, content).unwrap(),
-            Ground::There { shell, .. } => shell.put(&path, content.as_bytes()),
+            Ground::There { shell, .. } => shell.put(path, content),
+        }
+    }
+
+    /// Removes a file on the router.
+    pub fn remove(&self, path: &Path) {
+        match &self.ground {
+            Ground::Here => fs::remove_file(path).unwrap(),
+            Ground::There { shell, .. } => _ = shell.sh(&format!("rm {}", word(path))),
         }
     }
 

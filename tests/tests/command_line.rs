@@ -96,6 +96,21 @@ fn every_example_runs() {
 }
 
 #[test]
+fn what_an_agent_cannot_do_is_refused_before_anything_is_sent() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up", "--arch", "mips"]).code, 0);
+    // The core of the emulator would be none of the program's.
+    let core = desk.path("core");
+    let words = ["run", "--core", core.to_str().unwrap(), "./examples/hello"];
+    desk.run(&words).assert_fails(125, "the agent of virtual-mips does not know --core");
+    let words = ["run", "--output", "../x", "./examples/hello"];
+    desk.run(&words)
+        .assert_fails(125, "--output ../x: it must be below the directory in which the program starts");
+    let words = ["run", "--detach", "--output", "x:y", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "with --detach, --output names no place here");
+}
+
+#[test]
 fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
     let desk = Desk::new();
     let source = desk.path("x.go");

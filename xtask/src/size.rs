@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use crate::agents::AGENTS;
 
 /// Bytes of an agent. A router with 8 MB of flash has about 2 MB of it free (docs/specification.md).
-const BUDGET: u64 = 1_900_000;
+const BUDGET: u64 = 1_940_000;
 
 /// Fails if an agent in `target/dist` is over its budget.
 pub fn check() -> Result<()> {

@@ -35,6 +35,7 @@ fn generate(proto: &Path) -> String {
         // Chunks are handed on without a copy.
         .bytes(".hop.v1.BlobChunk.data")
         .bytes(".hop.v1.Output.data")
+        .bytes(".hop.v1.OutputFile.data")
         .bytes(".hop.v1.Stdin.data")
         .compile_fds(files)
         .unwrap();

@@ -128,6 +128,14 @@ pub struct JobOptions {
     /// Set a variable in the program's environment; without =VALUE, to its value here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
+    /// When the program has ended, bring back a file or a directory that it has left where it started; `*` and `?` may stand
+    /// for names. LOCAL is where to put it (default: the same path here)
+    #[arg(long, value_name = "PATH[:LOCAL]")]
+    pub output: Vec<OsString>,
+    /// If a signal ends the program, write its core to FILE and the program with its symbols to FILE.program, for `gdb-multiarch
+    /// FILE.program FILE`. A Go program gets GOTRACEBACK=crash, without which it leaves none
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    pub core: Option<PathBuf>,
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
@@ -212,6 +220,9 @@ pub struct Attach {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
+    /// Bring back output files of the job, as `hop run` does; those that no --output names are lost
+    #[arg(long, value_name = "PATH[:LOCAL]")]
+    pub output: Vec<OsString>,
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,

@@ -14,7 +14,8 @@ pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> 
         Some(arch) => arch.goarch().to_owned(),
         None => goarch_of_router(home, options.router.as_deref())?,
     };
-    let build = Build { flags: &options.go.flags, packages: &options.packages, goarch: &goarch };
+    let build =
+        Build { flags: &options.go.flags, packages: &options.packages, goarch: &goarch, symbols: false };
     let progress = Progress::default();
     let built = build.run(options.output.as_deref(), &progress).await;
     progress.clear();

@@ -16,6 +16,7 @@ use crate::interrupt::Interrupts;
 use crate::inventory::Router;
 use crate::link::{self, ATTACH, Link};
 use crate::outcome::{ExitCode, Outcome, StatusFile};
+use crate::output_files::Request;
 use crate::progress::Progress;
 use crate::session::{self, Known};
 
@@ -42,13 +43,14 @@ pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
 
 async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
+    let outputs = Request::parse_all(&options.output)?;
     let finding = async {
         let (router, identity, patience) = place(home, &options.router)?;
         let (mut link, info) = Link::open(router, identity, patience).await?;
         check_capability(&info, link.router())?;
         let jobs = jobs(link.connection()).await?;
         let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, link.router())?.clone();
-        Ok::<_, Error>((link, Known { job: job_id, detached }))
+        Ok::<_, Error>((link, Known { job: job_id, detached, outputs }))
     };
     let (link, known) = tokio::select! {
         found = finding => found?,

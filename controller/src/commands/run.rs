@@ -13,6 +13,7 @@ use crate::home::Home;
 use crate::interrupt::Interrupts;
 use crate::link;
 use crate::outcome::{Ending, ExitCode, Outcome, StatusFile};
+use crate::output_files::Request;
 use crate::program::{self, Program};
 use crate::progress::Progress;
 use crate::session::{self, Job};
@@ -20,6 +21,9 @@ use crate::terminal::Terminal;
 
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
+
+/// The variable that says what a Go program does when it crashes.
+const GOTRACEBACK: &str = "GOTRACEBACK";
 
 /// Builds a package and runs it.
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
@@ -84,6 +88,10 @@ async fn execute_job(
         // What the user says is last, and wins.
         env.splice(..0, std::env::var_os(TERM).map(|value| (TERM.into(), value)));
     }
+    if options.core.is_some() {
+        // Go writes one only if it is told to (pkg.go.dev/runtime).
+        env.insert(0, (GOTRACEBACK.into(), "crash".into()));
+    }
     let job = Job {
         args,
         env,
@@ -95,22 +103,34 @@ async fn execute_job(
         terminal: options.tty.then(Terminal::size),
         linger: options.linger,
         detached: options.detach,
+        outputs: Request::parse_all(&options.output)?,
+        core: options.core.clone(),
     };
+    if options.detach && job.outputs.iter().any(|request| request.local.is_some()) {
+        return Err(Error::Usage(
+            "with --detach, --output names no place here: hop attach does, when it brings the files"
+                .to_owned(),
+        ));
+    }
     let needed = [
-        ("run", true),
-        (link::ATTACH, options.detach),
-        ("terminal", options.tty),
-        ("user", options.user.is_some()),
+        ("run", "hop run", true),
+        (link::ATTACH, "--detach", options.detach),
+        ("terminal", "--tty", options.tty),
+        ("user", "--user", options.user.is_some()),
+        ("outputs", "--output", !job.outputs.is_empty()),
+        ("core", "--core", job.core.is_some()),
     ];
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let progress = Progress::default();
     let preparing = async {
         let (link, info) = super::link(home, router).await?;
-        let target = program::target_of(&info)
-            .filter(|_| {
-                needed.iter().all(|(capability, is_needed)| !is_needed || link::can(&info, capability))
-            })
-            .ok_or_else(|| Error::Incompatible { router: link.router().to_owned() })?;
+        let router = || link.router().to_owned();
+        let lacks =
+            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !link::can(&info, capability);
+        if let Some((_, what, _)) = needed.iter().find(lacks) {
+            return Err(Error::Lacks { router: router(), what });
+        }
+        let target = program::target_of(&info).ok_or_else(|| Error::Incompatible { router: router() })?;
         let program = match source {
             Source::File(path) => {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
@@ -120,8 +140,9 @@ async fn execute_job(
                 let goarch = go::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
-                let build = Build { flags: &flags, packages: &packages, goarch };
-                build_program(&build, link.router(), target, &progress).await?
+                let build = Build { flags: &flags, packages: &packages, goarch, symbols: job.core.is_some() };
+                let program = build_program(&build, link.router(), target, &progress).await?;
+                if build.symbols { program.without_symbols() } else { program }
             }
         };
         Ok::<_, Error>((link, program))

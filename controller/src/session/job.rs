@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
@@ -9,7 +10,8 @@ use hop_proto::v1::{self, Blob, Cause, EnvVar, JobSpec, Limits, Shortage, Window
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Error;
-use crate::outcome::{Ending, Outcome, Usage};
+use crate::outcome::{Ending, FilesLost, Outcome, Usage};
+use crate::output_files::Request;
 use crate::program::Program;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
@@ -38,6 +40,10 @@ pub struct Job {
     pub linger: Duration,
     /// It is left alone once it runs.
     pub detached: bool,
+    /// What to bring back.
+    pub outputs: Vec<Request>,
+    /// Where its core goes, if it leaves one.
+    pub core: Option<PathBuf>,
 }
 
 impl Job {
@@ -69,6 +75,8 @@ impl Job {
             user: self.user.clone(),
             terminal: self.terminal,
             detached: self.detached,
+            output_files: self.outputs.iter().map(|request| request.remote.clone()).collect(),
+            core: self.core.is_some(),
         }
     }
 }
@@ -81,9 +89,15 @@ pub fn new_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// How `job` ended; `None` if that is not said.
+/// How `job` ended; `None` if that is not said. Its files are not in it.
 pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
     let cause = outcome.cause();
+    let files_lost = match outcome.files_lost() {
+        Cause::Unspecified => None,
+        Cause::Memory => Some(FilesLost::Memory),
+        Cause::AgentStopped => Some(FilesLost::AgentStopped),
+        _ => Some(FilesLost::Abandoned),
+    };
     let ending = match (outcome.ending?, cause) {
         (v1::outcome::Ending::NotExecuted(refused), _) => Ending::NotExecuted { why: refused.reason },
         (_, Cause::Timeout) => Ending::TimedOut,
@@ -108,7 +122,7 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         stderr_bytes: outcome.stderr_bytes,
     });
     let (orphans, output_abandoned) = (outcome.orphans, outcome.output_abandoned);
-    Some(Outcome { job, ending, usage, orphans, output_abandoned })
+    Some(Outcome { job, ending, usage, orphans, output_abandoned, files: Vec::new(), files_lost })
 }
 
 #[cfg(test)]

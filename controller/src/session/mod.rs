@@ -22,6 +22,7 @@ use crate::interrupt::{Interrupts, Signals};
 use crate::link::{Comeback, Link};
 use crate::outcome::{Outcome, say};
 use crate::output::Outputs;
+use crate::output_files::{CorePlace, Failure, OutputFiles, Request};
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::stdin::Input;
@@ -50,6 +51,7 @@ pub async fn run(
     if bytes > MAX_MESSAGE_BYTES {
         return Err(Error::TooManyArguments { bytes });
     }
+    let core = job.core.clone().map(|core| CorePlace { core, program: program.whole.clone() });
     let session = Session {
         // An agent that lacks the capability ends the job with its connection.
         linger: if link.can_attach() { job.linger } else { Duration::ZERO },
@@ -57,6 +59,7 @@ pub async fn run(
         leaves: job.detached,
         first: Some((spec, program)),
         asks: Ask::Run,
+        files: OutputFiles::new(job.outputs.clone(), core, true),
         ..Session::new(link, id, Input::new(!job.detached), interrupts, progress)
     };
     session.see_through().await
@@ -69,6 +72,8 @@ pub struct Known {
     pub job: String,
     /// It was started with `--detach`: its input is empty, and it is never ended because a `hop` goes.
     pub detached: bool,
+    /// Where its output files go.
+    pub outputs: Vec<Request>,
 }
 
 /// Attaches to a job, as if this `hop` had run it; tries for `linger` to come back when the connection breaks.
@@ -86,6 +91,7 @@ pub async fn attach(
     let session = Session {
         linger,
         goes_with_hop: !known.detached,
+        files: OutputFiles::new(known.outputs, None, false),
         ..Session::new(link, known.job, input, interrupts, progress)
     };
     session.see_through().await
@@ -137,6 +143,7 @@ struct Session<'a> {
     signals: Signals,
     input: Input,
     outputs: Outputs,
+    files: OutputFiles,
     /// Ours, while the program has one.
     terminal: Option<Terminal>,
     /// The size of its window, if the agent has not heard it.
@@ -170,6 +177,7 @@ impl<'a> Session<'a> {
             signals: Signals::default(),
             input,
             outputs: Outputs::open(tokio::io::stdout(), tokio::io::stderr()),
+            files: OutputFiles::new(Vec::new(), None, false),
             terminal: None,
             window: None,
             comeback: None,
@@ -208,7 +216,12 @@ impl<'a> Session<'a> {
                 let [stdout, stderr] =
                     self.outputs.received().map(|offset| self.is_accepted.then_some(offset));
                 let job_id = self.job.clone();
-                run_request::Message::Attach(Attach { job_id, stdout_offset: stdout, stderr_offset: stderr })
+                run_request::Message::Attach(Attach {
+                    job_id,
+                    stdout_offset: stdout,
+                    stderr_offset: stderr,
+                    files: self.files.position(),
+                })
             }
         };
         Call::start(self.link.connection().client(), message)
@@ -228,6 +241,11 @@ impl<'a> Session<'a> {
         match error {
             Error::Refused { reason: Reason::NoSuchJob, .. } if self.is_accepted => {
                 Error::Lost { router: self.link.router().to_owned(), source: Some(error.into()) }
+            }
+            // What has left its files has not been ended by that.
+            Error::Rebooted { router } if self.files.have_begun() => Error::RebootedAfter { router },
+            Error::AgentRestarted { router } if self.files.have_begun() => {
+                Error::AgentRestartedAfter { router }
             }
             error => error,
         }
@@ -286,6 +304,18 @@ impl<'a> Session<'a> {
             (_, run_reply::Message::Output(output)) => {
                 self.outputs.take(output).map_err(|what| self.broken(what))?;
             }
+            (_, run_reply::Message::OutputFile(piece)) => {
+                if !self.files.are_wanted() {
+                    // Whoever asked for them may come for them.
+                    self.goes_with_hop = false;
+                    let router = self.link.router().to_owned();
+                    return Err(Error::NoPlace { job: self.job.clone(), router });
+                }
+                self.files.take(piece).map_err(|failure| match failure {
+                    Failure::Agent(what) => self.broken(what),
+                    Failure::Here(error) => error,
+                })?;
+            }
             (_, run_reply::Message::StdinAck(ack)) => self.input.acknowledged(ack.offset, ack.closed),
             (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
         }
@@ -310,6 +340,7 @@ impl<'a> Session<'a> {
             return Err(self.broken("output does not continue where it ended"));
         } else {
             self.outputs.tell_again();
+            self.files.tell_again();
         }
         self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
         self.job = job_id;
@@ -351,10 +382,11 @@ impl<'a> Session<'a> {
         match self.stage {
             Stage::Asked => false,
             Stage::Sending(_) => true,
-            Stage::Sent => self.signals.has_next() || self.outputs.ack_is_due(),
+            Stage::Sent => self.signals.has_next() || self.outputs.ack_is_due() || self.files.ack_is_due(),
             Stage::Started => {
                 self.signals.has_next()
                     || self.outputs.ack_is_due()
+                    || self.files.ack_is_due()
                     || self.window.is_some()
                     || self.input.has_next()
             }
@@ -371,6 +403,9 @@ impl<'a> Session<'a> {
         }
         if let Some(ack) = self.outputs.next_ack() {
             return Some(run_request::Message::OutputAck(ack));
+        }
+        if let Some(ack) = self.files.next_ack() {
+            return Some(run_request::Message::FileAck(ack));
         }
         if self.stage != Stage::Started {
             return None;
@@ -393,7 +428,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// It ends `hop`.
     fn interrupted(&mut self, name: &'static str) -> Result<(), Error> {
-        if self.may_run() && self.signals.take(name, true) {
+        // A program that has left its files has ended, and no signal is for it any more.
+        if self.may_run() && !self.files.have_begun() && self.signals.take(name, true) {
             return Ok(());
         }
         Err(Error::Interrupted { signal: name })
@@ -450,7 +486,9 @@ impl<'a> Session<'a> {
 
     /// Writes what is left, and takes leave of the agent.
     async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
-        let Self { link, job, goes_with_hop, is_accepted, first, signals, outputs, interrupts, .. } = self;
+        let Self {
+            link, job, goes_with_hop, is_accepted, first, signals, outputs, files, interrupts, ..
+        } = self;
         // Whoever wanted to attach and was not let in has nothing to give up.
         let is_ours = is_accepted || first.is_some();
         let mut call = call;
@@ -487,8 +525,14 @@ impl<'a> Session<'a> {
         if received != [outcome.stdout_bytes, outcome.stderr_bytes] {
             return Err(Error::Protocol { router, what: "output is missing" });
         }
-        job::read_outcome(job, outcome)
-            .ok_or(Error::Protocol { router, what: "an outcome that says nothing" })
+        let Some(outcome) = job::read_outcome(job, outcome) else {
+            return Err(Error::Protocol { router, what: "an outcome that says nothing" });
+        };
+        let files = match outcome.files_lost {
+            None => files.finish().map_err(|what| Error::Protocol { router, what })?,
+            Some(_) => files.give_up(),
+        };
+        Ok(Outcome { files, ..outcome })
     }
 
     fn broken(&self, what: &'static str) -> Error {

@@ -86,7 +86,7 @@ pub struct Store {
 /// side of the stream leaves, as one does whose connection breaks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
-    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 6")]
+    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 6, 11")]
     pub message: ::core::option::Option<run_request::Message>,
 }
 /// Nested message and enum types in `RunRequest`.
@@ -110,13 +110,18 @@ pub mod run_request {
         /// The terminal's window has another size.
         #[prost(message, tag = "6")]
         WindowSize(super::WindowSize),
+        /// The controller has stored all that is before this position. The agent sends at most `JobSpec.output_window` bytes beyond
+        /// it, and keeps the output files until it is at the end of all.
+        #[prost(message, tag = "11")]
+        FileAck(super::FilePosition),
     }
 }
-/// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then exactly one `outcome`,
-/// which comes after the last byte of output. `outcome` may follow `accepted` at once if the program cannot be executed.
+/// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then the output files, then
+/// exactly one `outcome`, which comes after the last byte of output and when the last output file was acknowledged.
+/// `outcome` may follow `accepted` at once if the program cannot be executed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunReply {
-    #[prost(oneof = "run_reply::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "run_reply::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<run_reply::Message>,
 }
 /// Nested message and enum types in `RunReply`.
@@ -133,6 +138,8 @@ pub mod run_reply {
         StdinAck(super::StdinAck),
         #[prost(message, tag = "5")]
         Outcome(super::Outcome),
+        #[prost(message, tag = "6")]
+        OutputFile(super::OutputFile),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -153,6 +160,15 @@ pub struct JobSpec {
     /// The agent sends at most this many bytes of each output beyond what was acknowledged. 1 to 1,048,576.
     #[prost(uint32, tag = "6")]
     pub output_window: u32,
+    /// What to bring back when the program has ended: paths below the directory in which it starts, at most 64 of at most
+    /// 1,024 bytes. Each is one or more names with a '/' between two, none of them "." or ".."; or "." alone, which is all
+    /// that is there. In a name, '*' stands for any bytes and '?' for one. Of a directory, everything below it is brought.
+    /// Capability "outputs".
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub output_files: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// If a signal ends the program, the kernel writes a core file, which is the last of the output files. Capability "core".
+    #[prost(bool, tag = "16")]
+    pub core: bool,
     /// The program gets a terminal of this size in place of its three pipes; all that it writes is standard output.
     #[prost(message, optional, tag = "10")]
     pub terminal: ::core::option::Option<WindowSize>,
@@ -196,6 +212,9 @@ pub struct Attach {
     pub stdout_offset: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "3")]
     pub stderr_offset: ::core::option::Option<u64>,
+    /// The same of the output files. Absent: from the beginning of the first file that is not acknowledged whole.
+    #[prost(message, optional, tag = "4")]
+    pub files: ::core::option::Option<FilePosition>,
 }
 /// The controller wants nothing more of the job. One that has not ended yet ends now, as if its time to linger were over; of
 /// one that has, the agent keeps the outcome and the output until this is said or that time is over.
@@ -316,6 +335,55 @@ pub struct OutputAck {
     #[prost(bool, tag = "3")]
     pub closed: bool,
 }
+/// A place in the output files of a job: everything before it is in files before `file`, or in that one before `offset`. The
+/// end of all is the number of files, and 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FilePosition {
+    #[prost(uint32, tag = "1")]
+    pub file: u32,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+/// A piece of an output file. Files come one after the other when the program has ended, each as it is then or not at all.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutputFile {
+    /// Counts the job's output files from 0.
+    #[prost(uint32, tag = "1")]
+    pub file: u32,
+    /// Where `data` belongs in it. What is left out between two pieces, or behind the last one, is zeros: a hole.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// At most 16,384 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub data: ::prost::bytes::Bytes,
+    /// In the first piece of each file on each stream.
+    #[prost(message, optional, tag = "4")]
+    pub info: ::core::option::Option<FileInfo>,
+    /// Nothing more of this file comes, and what came of it is not the file.
+    #[prost(enumeration = "FileProblem", tag = "5")]
+    pub problem: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FileInfo {
+    /// Where it is below the directory in which the program started. If nothing was found: what was asked for.
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: ::prost::alloc::vec::Vec<u8>,
+    /// Which element of `JobSpec.output_files` it is for. Of a core it says nothing.
+    #[prost(uint32, tag = "2")]
+    pub request: u32,
+    /// Length in bytes.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// Its owner may execute it.
+    #[prost(bool, tag = "4")]
+    pub executable: bool,
+    /// It is the core.
+    #[prost(bool, tag = "5")]
+    pub core: bool,
+    /// How many files there are in all, those with a problem included.
+    #[prost(uint32, tag = "6")]
+    pub files: u32,
+}
 /// To every process in the job's process group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signal {
@@ -344,6 +412,10 @@ pub struct Outcome {
     /// With CAUSE_MEMORY: the figures.
     #[prost(message, optional, tag = "10")]
     pub shortage: ::core::option::Option<Shortage>,
+    /// Output files were asked for and were given up before they were fetched, for this cause: CAUSE_MEMORY, because the
+    /// router needed the memory that they took; CAUSE_AGENT_STOPPED.
+    #[prost(enumeration = "Cause", tag = "11")]
+    pub files_lost: i32,
     #[prost(oneof = "outcome::Ending", tags = "1, 2, 3")]
     pub ending: ::core::option::Option<outcome::Ending>,
 }
@@ -524,6 +596,57 @@ impl Stream {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum FileProblem {
+    Unspecified = 0,
+    /// There is no such file.
+    NotThere = 1,
+    /// It is a symbolic link, a device, a pipe or a socket; or on another file system than the program's directory.
+    NotAFile = 2,
+    /// With it, the output files of the job would be longer than 256 MiB.
+    TooLarge = 3,
+    /// There are more than 1,024 files, or 64 KiB of paths, or 4,096 names to look at, or 32 directories one in the other.
+    TooMany = 4,
+    /// The kernel does not let it be read.
+    Unreadable = 5,
+    /// It is not as it was when the program ended.
+    Changed = 6,
+    /// The program ran as another user than the agent, whose file this is not.
+    NotOwn = 7,
+}
+impl FileProblem {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FILE_PROBLEM_UNSPECIFIED",
+            Self::NotThere => "FILE_PROBLEM_NOT_THERE",
+            Self::NotAFile => "FILE_PROBLEM_NOT_A_FILE",
+            Self::TooLarge => "FILE_PROBLEM_TOO_LARGE",
+            Self::TooMany => "FILE_PROBLEM_TOO_MANY",
+            Self::Unreadable => "FILE_PROBLEM_UNREADABLE",
+            Self::Changed => "FILE_PROBLEM_CHANGED",
+            Self::NotOwn => "FILE_PROBLEM_NOT_OWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FILE_PROBLEM_UNSPECIFIED" => Some(Self::Unspecified),
+            "FILE_PROBLEM_NOT_THERE" => Some(Self::NotThere),
+            "FILE_PROBLEM_NOT_A_FILE" => Some(Self::NotAFile),
+            "FILE_PROBLEM_TOO_LARGE" => Some(Self::TooLarge),
+            "FILE_PROBLEM_TOO_MANY" => Some(Self::TooMany),
+            "FILE_PROBLEM_UNREADABLE" => Some(Self::Unreadable),
+            "FILE_PROBLEM_CHANGED" => Some(Self::Changed),
+            "FILE_PROBLEM_NOT_OWN" => Some(Self::NotOwn),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum Cause {
     Unspecified = 0,
     /// The program ended by itself or by a signal that Hop only passed on.
@@ -637,6 +760,8 @@ pub enum Reason {
     TooManyConnections = 14,
     /// The program cannot run as that user: there is none, or the agent is not root.
     NoSuchUser = 15,
+    /// The router's kernel writes no core file that the agent could find.
+    NoCore = 16,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -661,6 +786,7 @@ impl Reason {
             Self::TakenOver => "REASON_TAKEN_OVER",
             Self::TooManyConnections => "REASON_TOO_MANY_CONNECTIONS",
             Self::NoSuchUser => "REASON_NO_SUCH_USER",
+            Self::NoCore => "REASON_NO_CORE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -682,6 +808,7 @@ impl Reason {
             "REASON_TAKEN_OVER" => Some(Self::TakenOver),
             "REASON_TOO_MANY_CONNECTIONS" => Some(Self::TooManyConnections),
             "REASON_NO_SUCH_USER" => Some(Self::NoSuchUser),
+            "REASON_NO_CORE" => Some(Self::NoCore),
             _ => None,
         }
     }

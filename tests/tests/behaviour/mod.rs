@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod connections;
+mod cores;
 mod endings;
 mod limits;
 mod links;
+mod output_files;
 mod programs;
 mod protocol;
 mod streams;

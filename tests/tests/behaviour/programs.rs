@@ -66,8 +66,8 @@ fn the_environment_is_the_routers_and_what_the_user_adds() {
         assert!(variables.contains(&variable), "{}", variable.escape_ascii());
     }
     let names: Vec<_> = variables.iter().map(|v| v.split(|byte| *byte == b'=').next().unwrap()).collect();
-    assert_eq!(names.len(), 9, "{}", ran.stdout.escape_ascii());
-    for name in ["PATH", "HOME", "TMPDIR", "GOMEMLIMIT", "HOP_JOB_DIR"] {
+    assert_eq!(names.len(), 10, "{}", ran.stdout.escape_ascii());
+    for name in ["PATH", "HOME", "TMPDIR", "GOMEMLIMIT", "GOMAXPROCS", "HOP_JOB_DIR"] {
         assert!(names.contains(&name.as_bytes()), "{name}");
     }
     router.assert_serves_on();

@@ -164,11 +164,15 @@ impl Fault {
                 End::Fails("cannot be reached")
             }
             Self::ConnectionReset => End::Whole,
+            Self::AgentKilled if phase == Phase::Fetch => {
+                End::Fails("was started anew before all output files")
+            }
             Self::AgentKilled => End::Fails("was started anew"),
             Self::AgentTerminated => match phase {
                 // It does not wait for a handshake that has only begun.
                 Phase::Handshake => End::Fails("cannot be reached"),
                 Phase::Upload | Phase::Start => End::Fails("the agent is stopping"),
+                Phase::Fetch => End::Fails("the program ended with 7, and output files of it were lost"),
                 _ => End::Fails("hopd was stopped on the router and ended the program"),
             },
             Self::ControllerKilled => End::Killed,

@@ -45,7 +45,7 @@ fn print(results: &BTreeMap<(Fault, Phase), String>) {
     if results.is_empty() {
         return;
     }
-    let row = |first: &str, cells: [&str; 6]| {
+    let row = |first: &str, cells: [&str; 7]| {
         let cells: String = cells.iter().map(|cell| format!(" {cell:22}")).collect();
         println!("{first:20}{}", cells.trim_end());
     };

@@ -13,6 +13,10 @@ const ALL: u32 = 60;
 const SOME_OF_HANDSHAKE: u64 = 200;
 const SOME_OF_UPLOAD: u64 = 500_000;
 
+/// Length of the output file, and bytes from the router after which not all of it is here.
+const FILE: usize = 1_500_000;
+const SOME_OF_FETCH: u64 = 700_000;
+
 /// A moment in the life of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -28,12 +32,14 @@ pub enum Phase {
     Stdin,
     /// The program has written everything, and will end in a second.
     Outcome,
+    /// The program has ended, and a part of the file that it left is here.
+    Fetch,
 }
 
 impl Phase {
     /// All of them, in the order in which they come.
-    pub const ALL: [Self; 6] =
-        [Self::Handshake, Self::Upload, Self::Start, Self::Output, Self::Stdin, Self::Outcome];
+    pub const ALL: [Self; 7] =
+        [Self::Handshake, Self::Upload, Self::Start, Self::Output, Self::Stdin, Self::Outcome, Self::Fetch];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -44,6 +50,7 @@ impl Phase {
             Self::Output => "output",
             Self::Stdin => "stdin",
             Self::Outcome => "outcome",
+            Self::Fetch => "fetch",
         }
     }
 
@@ -55,6 +62,7 @@ impl Phase {
                 format!("ready\n{answers}end of input\n")
             }
             Self::Outcome => numbers(BEFORE),
+            Self::Fetch => "left\n".to_owned(),
             _ => numbers(ALL),
         }
     }
@@ -73,14 +81,21 @@ impl Phase {
             Self::Upload => cable.cut_after(SOME_OF_UPLOAD),
             // What is sent beside the program is more than nothing, so its last bytes are held back.
             Self::Start => cable.cut_after(length),
+            Self::Fetch => cable.cut_after_received(SOME_OF_FETCH),
             _ => {}
         }
-        let count = if self == Self::Outcome { BEFORE } else { ALL }.to_string();
-        let wait = if self == Self::Outcome { "1" } else { "0" };
-        let mut running = hop.arg(program).args([&count, wait]).start();
+        let (options, words) = match self {
+            Self::Fetch => {
+                let output = format!("file:{}", place(router).display());
+                (vec!["--output".to_owned(), output], vec![format!("file=file={FILE}")])
+            }
+            Self::Outcome => (Vec::new(), vec![BEFORE.to_string(), "1".to_owned()]),
+            _ => (Vec::new(), vec![ALL.to_string(), "0".to_owned()]),
+        };
+        let mut running = hop.args(&options).arg(program).args(&words).start();
         let mut read = String::new();
         match self {
-            Self::Handshake | Self::Upload | Self::Start => cable.wait_until_cut(),
+            Self::Handshake | Self::Upload | Self::Start | Self::Fetch => cable.wait_until_cut(),
             Self::Output | Self::Outcome => {
                 for _ in 0..BEFORE {
                     read.push_str(&running.line());
@@ -105,7 +120,26 @@ impl Phase {
     }
 
     fn program(self) -> &'static str {
-        if self == Self::Stdin { "dialogue" } else { "counter" }
+        match self {
+            Self::Stdin => "dialogue",
+            Self::Fetch => "leave",
+            _ => "counter",
+        }
+    }
+
+    /// Whether there is everything that the program left. What there is, is whole.
+    pub fn is_fetched(self, router: &VirtualRouter) -> bool {
+        if self != Self::Fetch {
+            return true;
+        }
+        let content: Vec<u8> = (0..FILE).map(|i| (i % 251) as u8).collect();
+        match std::fs::read(place(router)) {
+            Ok(file) => {
+                assert!(file == content, "it is what the program left");
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 
@@ -113,6 +147,11 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Where the file goes.
+fn place(router: &VirtualRouter) -> std::path::PathBuf {
+    router.path("file")
 }
 
 fn numbers(count: u32) -> String {

@@ -1,0 +1,206 @@
+//! Output files on their way: from an honest agent, whose connections break where they like, each arrives once and whole; and
+//! whatever an agent says that lies, nothing is written but what was asked for, where it was asked for.
+#![no_main]
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use hop::output_files::{OutputFiles, Request};
+use hop_proto::limits::OUTPUT_WINDOW_BYTES;
+use hop_proto::output_path;
+use hop_proto::v1::{FileInfo, FilePosition, OutputFile};
+use hopd::output_files::{Cursor, Info, Offer, Piece, Position};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Arbitrary, Debug)]
+enum Story {
+    /// The controller hears so many pieces, tells what it has or not, and comes back.
+    Honest { window: u16, connections: Vec<(u8, bool)> },
+    /// The agent says this.
+    Lies(Vec<Lie>),
+    /// Somebody asks for this, and this is there.
+    Asks(Vec<u8>, Vec<u8>),
+}
+
+#[derive(Arbitrary, Debug)]
+struct Lie {
+    /// Which file; mostly the one that is expected.
+    file: Option<u8>,
+    /// Where; mostly where it is expected.
+    offset: Option<u64>,
+    data: Vec<u8>,
+    info: Option<Said>,
+    problem: u8,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Said {
+    /// One of the usual paths, or any.
+    path: Result<u8, Vec<u8>>,
+    request: u8,
+    size: Result<u8, u64>,
+    executable: bool,
+    core: bool,
+    files: u8,
+}
+
+/// A controller tells what it has after a quarter of the window that it has asked for, and so never asks for less.
+const LEAST_WINDOW: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
+
+/// Files that the honest agent has: longer than a chunk, empty, and one with a hole.
+const FILES: [(&str, usize); 4] = [("a", 40_000), ("b/c", 0), ("b/d", 7), ("b/hole", 100_000)];
+
+const USUAL: [&[u8]; 6] = [b"one", b"many/x", b"many/y/z", b"../one", b"many/../../canary", b"/canary"];
+
+/// A directory of this process, made anew for each story.
+fn ground() -> &'static Path {
+    static GROUND: OnceLock<PathBuf> = OnceLock::new();
+    GROUND.get_or_init(|| std::env::temp_dir().join(format!("hop-fuzz-{}", std::process::id())))
+}
+
+fuzz_target!(|story: Story| {
+    match story {
+        Story::Honest { window, connections } => {
+            honest(LEAST_WINDOW + u64::from(window), &connections);
+        }
+        Story::Lies(lies) => lie(lies),
+        Story::Asks(asked, path) => ask(&asked, &path),
+    }
+});
+
+/// What stands in a file.
+fn content(name: &str, size: usize) -> Vec<u8> {
+    let mut content: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+    if name.ends_with("hole") {
+        content[100..size - 100].fill(0);
+    }
+    content
+}
+
+/// The directory in which the program has worked, and an empty one for what comes.
+fn places() -> (PathBuf, PathBuf) {
+    let (there, here) = (ground().join("there"), ground().join("here"));
+    if !there.exists() {
+        fs::create_dir_all(there.join("b")).expect("there is room");
+        for (name, size) in FILES {
+            let (content, file) = (content(name, size), fs::File::create(there.join(name)));
+            let file = file.expect("there is room");
+            let ends = if name.ends_with("hole") { [0..100, size - 100..size] } else { [0..size, 0..0] };
+            for end in ends {
+                file.write_all_at(&content[end.clone()], end.start as u64).expect("there is room");
+            }
+        }
+    }
+    let _ = fs::remove_dir_all(&here);
+    fs::create_dir_all(&here).expect("there is room");
+    (there, here)
+}
+
+fn honest(window: u64, connections: &[(u8, bool)]) {
+    let (there, here) = places();
+    let offer = Offer::find(&there, &[b".".to_vec()], None, window);
+    let asked = Request { remote: b".".to_vec(), local: Some(here.clone()) };
+    let mut files = OutputFiles::new(vec![asked], None, true);
+    let mut stored = Position::default();
+    // The last one holds.
+    let holds = (u8::MAX, true);
+    for (count, tells) in connections.iter().chain(std::iter::repeat_n(&holds, 1000)) {
+        let mut cursor = Cursor::new(files.position().map_or(stored, read));
+        files.tell_again();
+        for _ in 0..*count {
+            let piece = offer.next(&mut cursor, stored);
+            let is_all = piece.is_none();
+            if let Some(piece) = piece {
+                files.take(say(piece)).expect("it is honest");
+            }
+            // One that is not told is lost with its connection.
+            if *tells && let Some(told) = files.next_ack() {
+                stored = stored.max(read(told));
+            } else if is_all {
+                break;
+            }
+        }
+        if stored == offer.end() {
+            break;
+        }
+    }
+    assert_eq!(stored, offer.end(), "all of it is told in the end");
+    let fetched = files.finish().expect("all have come");
+    assert_eq!(fetched.len(), FILES.len(), "each comes once");
+    for (name, size) in FILES {
+        assert!(fs::read(here.join(name)).expect("it is here") == content(name, size), "{name}");
+    }
+}
+
+fn lie(lies: Vec<Lie>) {
+    let (_, here) = places();
+    fs::write(here.join("canary"), "sings").expect("there is room");
+    let place = here.join("place");
+    let requests = ["one", "many"].map(|name| Request { remote: name.into(), local: Some(place.join(name)) });
+    let mut files = OutputFiles::new(requests.to_vec(), None, true);
+    for lie in lies {
+        let expected = files.position().unwrap_or_default();
+        let info = lie.info.map(|said| FileInfo {
+            path: said
+                .path
+                .map_or_else(|path| path, |usual| USUAL[usize::from(usual) % USUAL.len()].to_vec()),
+            request: said.request.into(),
+            // What a disk has no room for is nothing to learn from.
+            size: said.size.map_or_else(|size| size % (1 << 30), u64::from),
+            executable: said.executable,
+            core: said.core,
+            files: said.files.into(),
+        });
+        let piece = OutputFile {
+            file: lie.file.map_or(expected.file, u32::from),
+            offset: lie.offset.unwrap_or(expected.offset),
+            data: Bytes::from(lie.data),
+            info,
+            problem: lie.problem.into(),
+        };
+        if files.take(piece).is_err() {
+            break;
+        }
+        files.next_ack();
+    }
+    drop(files);
+    assert_eq!(fs::read(here.join("canary")).ok().as_deref(), Some(&b"sings"[..]));
+    let names = |path: &Path| -> Vec<_> {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+    };
+    assert!(names(&here).iter().all(|name| name == "canary" || name == "place"));
+    assert!(names(&place).iter().all(|name| name == "one" || name == "many"));
+}
+
+fn ask(asked: &[u8], path: &[u8]) {
+    if let Some(plain) = output_path::normal(asked) {
+        assert!(output_path::is_valid(&plain));
+        assert_eq!(output_path::normal(&plain).as_ref(), Some(&plain), "what is plain stays as it is");
+    }
+    if output_path::is_valid(path) {
+        assert!(output_path::covers(b".", path) && output_path::covers(path, path));
+        assert!(output_path::names(path).iter().all(|name| !matches!(*name, b"" | b"." | b"..")));
+    }
+}
+
+fn read(position: FilePosition) -> Position {
+    Position { file: position.file, offset: position.offset }
+}
+
+fn say(piece: Piece) -> OutputFile {
+    let Piece { at: Position { file, offset }, data, info, problem } = piece;
+    assert_eq!(problem, None, "all of it is as it was");
+    let info = info.map(|Info { path, request, size, is_executable, is_core, files }| FileInfo {
+        path,
+        request,
+        size,
+        executable: is_executable,
+        core: is_core,
+        files,
+    });
+    OutputFile { file, offset, data, info, problem: 0 }
+}

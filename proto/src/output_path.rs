@@ -1,0 +1,127 @@
+//! By what output files are asked for, and which files are meant by it.
+//!
+//! What must stay true: whatever passes [`is_valid`] names nothing outside the directory that it begins in, and the agent
+//! and the controller agree on which files it stands for.
+
+use crate::limits::MAX_OUTPUT_PATH_BYTES;
+
+/// Everything in the directory itself.
+const ALL: &[u8] = b".";
+
+/// True for one or more names with a '/' between two of them, or for `.` alone.
+pub fn is_valid(path: &[u8]) -> bool {
+    let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
+    path.len() <= MAX_OUTPUT_PATH_BYTES && (path == ALL || path.split(|byte| *byte == b'/').all(is_name))
+}
+
+/// What a person writes, without what says nothing: `./results//` is `results`. `None` if it does not stay where it begins.
+pub fn normal(written: &[u8]) -> Option<Vec<u8>> {
+    let says_something = |name: &&[u8]| !matches!(*name, b"" | b".");
+    let names: Vec<&[u8]> = written.split(|byte| *byte == b'/').filter(says_something).collect();
+    let path = if names.is_empty() { ALL.to_vec() } else { names.join(&b'/') };
+    (!written.is_empty() && !written.starts_with(b"/") && is_valid(&path)).then_some(path)
+}
+
+/// The names in a valid path; none in the one that stands for everything.
+pub fn names(path: &[u8]) -> Vec<&[u8]> {
+    if path == ALL { Vec::new() } else { path.split(|byte| *byte == b'/').collect() }
+}
+
+/// True if a name can stand for several.
+pub fn is_pattern(name: &[u8]) -> bool {
+    name.iter().any(|byte| matches!(byte, b'*' | b'?'))
+}
+
+/// True if `pattern` stands for `name`: `*` for any bytes, `?` for one, all others for themselves.
+pub fn stands_for(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut from) = (0, 0);
+    // Where the last `*` is, and how much of the name it has taken.
+    let mut star: Option<(usize, usize)> = None;
+    while from < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, from));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[from] => {
+                at += 1;
+                from += 1;
+            }
+            _ => match &mut star {
+                Some((star, taken)) => {
+                    *taken += 1;
+                    (at, from) = (*star + 1, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+/// True if `path` is meant by the valid path `asked`, or is below what is meant.
+pub fn covers(asked: &[u8], path: &[u8]) -> bool {
+    let (asked, path) = (names(asked), names(path));
+    asked.len() <= path.len() && asked.iter().zip(&path).all(|(asked, name)| stands_for(asked, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_writes_is_made_plain_or_refused() {
+        for (written, plain) in
+            [("results//", "results"), ("./a/./b", "a/b"), (".", "."), ("./", "."), ("*/?.out", "*/?.out")]
+        {
+            assert_eq!(normal(written.as_bytes()).as_deref(), Some(plain.as_bytes()), "{written}");
+        }
+        let long = "x".repeat(MAX_OUTPUT_PATH_BYTES + 1);
+        for written in ["", "/", "/etc/shadow", "..", "a/../b", "a/..", "a\0b", &long] {
+            assert_eq!(normal(written.as_bytes()), None, "{written}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_plain_paths_is_valid() {
+        for (path, valid) in [("a", true), ("a/b", true), (".", true), ("..", false), ("a/./b", false)] {
+            assert_eq!(is_valid(path.as_bytes()), valid, "{path}");
+        }
+        for path in ["", "/", "/a", "a/", "a//b", "../a", "a/.."] {
+            assert!(!is_valid(path.as_bytes()), "{path}");
+        }
+        assert!(is_valid(b"\xff\n\xfe"));
+    }
+
+    #[test]
+    fn a_pattern_stands_for_what_a_shell_would_take_it_for() {
+        for (pattern, name, does) in [
+            ("*", "anything", true),
+            ("*.out", "cover.out", true),
+            ("*.out", "cover.out.gz", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXc", false),
+            ("??", "ab", true),
+            ("??", "abc", false),
+            ("a**", "a", true),
+            ("", "a", false),
+            ("[a]", "a", false),
+        ] {
+            assert_eq!(stands_for(pattern.as_bytes(), name.as_bytes()), does, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_covers_what_is_below_it() {
+        for (asked, path, does) in [
+            ("results", "results/a/b", true),
+            ("results", "results", true),
+            ("results", "result", false),
+            ("*/a", "x/a/b", true),
+            ("*/a", "a", false),
+            (".", "a/b", true),
+        ] {
+            assert_eq!(covers(asked.as_bytes(), path.as_bytes()), does, "{asked} {path}");
+        }
+    }
+}

@@ -55,7 +55,7 @@ impl State {
 
 impl Cable {
     /// A whole cable to `target`.
-    pub(crate) fn to(target: &str) -> Self {
+    pub fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (state, changed) = Default::default();
@@ -66,8 +66,14 @@ impl Cable {
     }
 
     /// Where it begins.
-    pub(crate) fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// How many bytes went through it, to the router and from it.
+    pub fn carried(&self) -> (u64, u64) {
+        let state = self.shared.state();
+        (state.to_router.sent, state.from_router.sent)
     }
 
     /// Cuts it.

@@ -21,7 +21,12 @@ pub struct Hop {
 impl Hop {
     /// `hop` with its home in `home`, at the top of the checkout.
     pub fn at(home: &Path) -> Self {
-        let mut command = Command::new(dist("hop"));
+        Self::of(&dist("hop"), home)
+    }
+
+    /// Another build of `hop`, in the same way.
+    pub fn of(hop: &Path, home: &Path) -> Self {
+        let mut command = Command::new(hop);
         command.current_dir(root()).env("HOP_HOME", home);
         // What a developer may have set, and what changes what is printed.
         for name in ["HOP_ROUTER", "GOFLAGS", "COLUMNS"] {
@@ -120,7 +125,7 @@ pub struct Running {
 
 impl Running {
     /// Starts a command, with pipes on all three streams.
-    pub(crate) fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let mut process =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdin = process.stdin.take();

@@ -4,6 +4,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -45,19 +46,32 @@ impl Agent {
             eprintln!("hopd-{} is in the cache", self.name);
         } else {
             eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
-            run(toolchain.cargo_build(self.target)?.args([
-                "--quiet",
-                "--profile",
-                "device",
-                "--package",
-                "hopd",
-            ]))?;
-            let built = paths::root().join(format!("target/device/{}/device/hopd", self.target));
-            copy(&built, &cached)?;
+            run(&mut self.cargo_build(toolchain)?)?;
+            copy(&self.built(), &cached)?;
         }
         self.check(&cached)?;
         cached.parent().into_iter().for_each(touch);
         copy(&cached, &self.path())
+    }
+
+    /// Builds the same agent with the names of its functions, which are not in the one that users get; gives its place.
+    pub fn build_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        eprintln!("building hopd-{} with its symbols: two minutes on two cores", self.name);
+        run(self.cargo_build(toolchain)?.env("CARGO_PROFILE_DEVICE_STRIP", "none"))?;
+        let place = paths::dist().join(format!("hopd-{}-with-symbols", self.name));
+        copy(&self.built(), &place)?;
+        Ok(place)
+    }
+
+    fn cargo_build(&self, toolchain: &Toolchain) -> Result<Command> {
+        let mut build = toolchain.cargo_build(self.target)?;
+        build.args(["--quiet", "--profile", "device", "--package", "hopd"]);
+        Ok(build)
+    }
+
+    /// Where cargo leaves it.
+    fn built(&self) -> PathBuf {
+        paths::root().join(format!("target/device/{}/device/hopd", self.target))
     }
 
     /// What makes it run on a router: any one of these wrong, and it is "not found" or SIGILL there.

@@ -1,6 +1,7 @@
 //! What a developer of Hop does: `cargo xtask COMMAND`. `cargo xtask help` lists the commands.
 
 mod agents;
+mod bench;
 mod cache;
 mod command;
 mod demo;
@@ -29,6 +30,10 @@ What a developer of Hop does.
   cargo xtask test faults
                         run only the fault matrix of docs/reliability.md, and print it
   cargo xtask test soak run only the soak suite of docs/reliability.md, and print what it measures
+  cargo xtask bench     measure what Hop costs a router, beside raw TCP, ssh, and scp with ssh; further words name rows;
+                        `--write` puts it into docs/benchmarks and README.md, `--check` compares what repeats well
+  cargo xtask bench profile ROWS
+                        show which functions the router's instructions of these rows are spent in
   cargo xtask fuzz      build the fuzz targets and run each for `--seconds N`, or 10; with 0, only on the checked-in
                         corpus; further words name targets
   cargo xtask virtual-routers
@@ -54,6 +59,7 @@ fn run(words: &[String]) -> Result<()> {
     let (command, rest) = words.split_first().map_or(("help", words), |(first, rest)| (first.as_str(), rest));
     match (command, rest) {
         ("test", rest) => test::run(rest),
+        ("bench", rest) => bench::run(rest),
         ("fuzz", rest) => fuzz::fuzz(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{HELP}");

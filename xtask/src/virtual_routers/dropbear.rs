@@ -1,4 +1,4 @@
-//! dropbear and dropbearkey in one static file, from Debian's source package.
+//! dropbear, dropbearkey and scp in one static file, from Debian's source package.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const FEATURES: [&str; 7] = [
     "--disable-utmpx",
 ];
 
-/// A directory with `dropbear`, which is `dropbearkey` under that name.
+/// A directory with `dropbear`, which is `dropbearkey` or `scp` under those names.
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let architecture = system.architecture;
     // DD-WRT writes root's keys from nvram into root's home at boot; the others keep them beside the host keys.
@@ -93,7 +93,7 @@ fn compile(source: &Path, objects: &Path, toolchain: &Toolchain, architecture: &
     let jobs = available_parallelism().map_or(1, |jobs| jobs.get());
     let mut make = Command::new("make");
     make.current_dir(objects)
-        .args(["--silent", &format!("--jobs={jobs}"), "MULTI=1", "PROGRAMS=dropbear dropbearkey"])
+        .args(["--silent", &format!("--jobs={jobs}"), "MULTI=1", "PROGRAMS=dropbear dropbearkey scp"])
         .env_remove("MAKEFLAGS");
     run(make.stdout(to_log()?).stderr(to_log()?))
 }

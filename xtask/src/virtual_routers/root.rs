@@ -58,7 +58,9 @@ fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) ->
     }
 
     archive.put("rom/usr/sbin/dropbear", program(&dropbear.join("dropbear"))?)?;
-    archive.put("rom/usr/bin/dropbearkey", link("/usr/bin/dropbearkey", "/usr/sbin/dropbear"))?;
+    for name in ["/usr/bin/dropbearkey", "/usr/bin/scp"] {
+        archive.put(&format!("rom{name}"), link(name, "/usr/sbin/dropbear"))?;
+    }
     archive.put("rom/bin/busybox", program(&busybox.join("busybox"))?)?;
     for name in lines(&busybox.join("links"))? {
         let path = format!("rom{name}");

@@ -1,0 +1,197 @@
+//! What Hop costs a router, beside what people do today, on a whole virtual router whose clock counts instructions; and what
+//! it costs this machine to send one program to many. `cargo xtask bench` runs it, and docs/benchmarks tells how to read it.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot go on panics, and says where")]
+
+mod bed;
+mod check;
+mod counter;
+mod fan_out;
+mod figures;
+mod plot;
+mod profile;
+mod publish;
+#[path = "../../routers/instructions/src/record.rs"]
+mod record;
+mod rows;
+mod source;
+mod table;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bed::{Bed, Builds};
+use figures::Figure;
+use hop_tests::{dist, root};
+use rows::{ROWS, Row, Way};
+
+/// How often each is measured, if nobody says otherwise: counted figures differ by a thousandth.
+const RUNS: usize = 3;
+
+/// What is asked for.
+struct Options {
+    rows: Vec<String>,
+    runs: usize,
+    hop: PathBuf,
+    agent: PathBuf,
+    mode: Mode,
+}
+
+#[derive(PartialEq)]
+enum Mode {
+    /// Prints what was measured.
+    Print,
+    /// Writes it into the docs as well.
+    Write,
+    /// Compares Hop's with what is in the docs.
+    Check,
+    /// Prints where Hop's instructions go.
+    Profile,
+}
+
+fn main() -> ExitCode {
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| options.wants(row)).collect();
+    let fan_out = options.wants_fan_out().then(fan_out::measure);
+    let (mut figures, mut failed) = (Vec::new(), Vec::new());
+    if !rows.is_empty() {
+        let mut bed = boot(&options);
+        if options.mode == Mode::Profile {
+            profile_rows(&mut bed, &rows, &options);
+            return ExitCode::SUCCESS;
+        }
+        (figures, failed) = measure(bed, &rows, &options);
+    }
+    if options.mode == Mode::Check && failed.is_empty() {
+        return check::compare(&figures, &publish::Published::read());
+    }
+    println!("\n{}", table::all(&figures));
+    if let Some(fan_out) = &fan_out {
+        println!("{}", fan_out.table());
+    }
+    if options.mode == Mode::Write {
+        let is_whole = options.rows.is_empty();
+        if let Err(why) = publish::write(figures, fan_out, &options.agent, is_whole) {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: not measured: {}", failed.join("; "));
+    ExitCode::FAILURE
+}
+
+fn boot(options: &Options) -> Bed {
+    let plugin = root().join("target/release/libhop_instructions.so");
+    Bed::boot(Builds { hop: options.hop.clone(), agent: options.agent.clone() }, &plugin)
+}
+
+/// Measures, and names what could not be measured.
+fn measure(bed: Bed, rows: &[&Row], options: &Options) -> (Vec<Figure>, Vec<String>) {
+    let (mut bed, mut figures, mut failed) = (Some(bed), Vec::new(), Vec::new());
+    for row in rows {
+        for way in row.ways.iter().filter(|way| options.mode != Mode::Check || **way == Way::Hop) {
+            let name = format!("{}, {}", row.name, way.name());
+            let mut measure = || {
+                let bed = bed.get_or_insert_with(|| boot(options));
+                (row.measure)(bed, *way, options.runs)
+            };
+            let mut samples = panic::catch_unwind(AssertUnwindSafe(&mut measure));
+            if samples.is_err() {
+                // QEMU with a counted clock has been seen to stand still under much output. Twice is no accident.
+                eprintln!("{name}: once more, on a router that is booted anew");
+                bed = None;
+                samples = panic::catch_unwind(AssertUnwindSafe(|| {
+                    let bed = bed.insert(boot(options));
+                    (row.measure)(bed, *way, options.runs)
+                }));
+            }
+            let Ok(samples) = samples else {
+                failed.push(name);
+                bed = None;
+                continue;
+            };
+            let new = figures::of(row, *way, &samples);
+            for f in &new {
+                let [value, least, most] = [f.value, f.least, f.most].map(|value| f.unit.show(value));
+                eprintln!("{name:28} {value:>12} {} ({least} to {most}, {} runs)", f.unit.name(), f.runs);
+            }
+            figures.extend(new);
+        }
+    }
+    (figures, failed)
+}
+
+fn profile_rows(bed: &mut Bed, rows: &[&Row], options: &Options) {
+    for row in rows {
+        bed.executed = Some(Default::default());
+        (row.measure)(bed, Way::Hop, options.runs);
+        let executed = bed.executed.take().unwrap().into_inner();
+        println!("\n{}: {}", row.name, row.what);
+        profile::print(&executed, &options.agent, bed.shell());
+    }
+}
+
+impl Options {
+    fn wants(&self, row: &Row) -> bool {
+        match (&self.mode, self.rows.is_empty()) {
+            (Mode::Check, true) => row.is_checked,
+            (_, true) => true,
+            (_, false) => self.rows.iter().any(|name| name == row.name),
+        }
+    }
+
+    fn wants_fan_out(&self) -> bool {
+        let is_figure = [Mode::Print, Mode::Write].contains(&self.mode);
+        is_figure && (self.rows.is_empty() || self.rows.iter().any(|name| name == fan_out::NAME))
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
+    let (mut rows, mut runs, mut hop, mut agent) = (Vec::new(), None, None, None);
+    let mut mode = Mode::Print;
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match &*word {
+            // That of cargo.
+            "--bench" => {}
+            "--write" => mode = Mode::Write,
+            "--check" => mode = Mode::Check,
+            "--profile" => mode = Mode::Profile,
+            "--runs" => {
+                let number = value()?.parse().ok().filter(|runs| *runs > 0);
+                runs = Some(number.ok_or("--runs needs a number above 0")?);
+            }
+            "--hop" => hop = Some(absolute(&value()?)?),
+            "--agent" => agent = Some(absolute(&value()?)?),
+            name if name == fan_out::NAME || ROWS.iter().any(|row| row.name == name) => rows.push(word),
+            _ => {
+                let names: Vec<_> = ROWS.iter().map(|row| row.name).chain([fan_out::NAME]).collect();
+                return Err(format!("{word} is neither an option nor a row; rows are {}", names.join(", ")));
+            }
+        }
+    }
+    let once = [Mode::Check, Mode::Profile].contains(&mode);
+    Ok(Options {
+        rows,
+        runs: runs.unwrap_or(if once { 1 } else { RUNS }),
+        hop: hop.unwrap_or_else(|| dist("hop")),
+        agent: agent.unwrap_or_else(|| dist("hopd-mips")),
+        mode,
+    })
+}
+
+/// A path as it is meant at the top of the checkout: cargo runs a bench elsewhere.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    let path = root().join(path);
+    path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,394 @@
+//! What is measured: a row each, and the ways in which people get there.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use hop_tests::{Ran, Running};
+
+use crate::bed::{Bed, Cost, STAGE, succeeds};
+use crate::source::Source;
+
+/// How a program gets to a router and is run there, or what else is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// TCP without encryption, into a file in RAM; nothing is run. No way is cheaper.
+    Raw,
+    /// `ssh router 'cat >f && chmod 755 f && ./f'`.
+    Ssh,
+    /// `scp -O`, then `ssh router ./f`: what people do.
+    Scp,
+    /// `hop run`.
+    Hop,
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// CPU seconds of the router.
+    Cpu,
+    /// Bytes on the wire.
+    Bytes,
+    /// Milliseconds of the router's clock.
+    Delay,
+    /// Memory in KiB.
+    Memory,
+}
+
+/// One measurement: its figures.
+pub type Sample = Vec<(Unit, f64)>;
+
+/// A row of the table.
+pub struct Row {
+    /// What it is called on the command line and in the JSON.
+    pub name: &'static str,
+    /// What it is.
+    pub what: &'static str,
+    /// The ways that are compared.
+    pub ways: &'static [Way],
+    /// What is to be reached.
+    pub targets: &'static [(Unit, Target)],
+    /// True if it is short, and repeats so well that CI compares it.
+    pub is_checked: bool,
+    /// Measures one way so many times.
+    pub measure: fn(&mut Bed, Way, usize) -> Vec<Sample>,
+}
+
+/// What Hop must reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// A figure of its own.
+    AtMost(f64),
+    /// A part of what another way costs.
+    PartOf(Way, f64),
+}
+
+use Target::{AtMost, PartOf};
+use Unit::{Bytes, Cpu, Delay, Memory};
+use Way::{Hop, Raw, Scp, Ssh};
+
+/// How long an idle router is looked at.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The bytes that make the server one of 8 MB.
+const BALLAST: usize = 1_600_000;
+
+/// The output of 10 MiB: blocks of 64 KiB.
+const BLOCKS: &str = "160";
+
+/// For a profile, programs are linked to where neither agent nor C programs have code.
+const ELSEWHERE: &str = "-ldflags=-s -w -T 0x10001000";
+
+/// Prints the highest RssAnon that the agent had until a file appeared. The shell alone does it, which forks nothing: it
+/// looks some hundred times a second.
+const SAMPLER: &str = "echo started; most=0
+    until read stop 2>/dev/null </tmp/bench/stop; do
+        while read name value rest; do
+            case $name in RssAnon:) [ $value -gt $most ] && most=$value;; esac
+        done </proc/AGENT/status
+    done
+    echo $most";
+
+/// All rows, in the order of the table.
+pub const ROWS: [Row; 13] = [
+    Row {
+        name: "connect",
+        what: "connect, ask, and leave",
+        ways: &[Ssh, Hop],
+        targets: &[],
+        is_checked: true,
+        measure: connect,
+    },
+    Row {
+        name: "first",
+        what: "first run of the hello",
+        ways: &[Raw, Ssh, Scp, Hop],
+        targets: &[(Cpu, AtMost(0.10))],
+        is_checked: true,
+        measure: |bed, way, runs| first(bed, way, runs, "hello"),
+    },
+    Row {
+        name: "again",
+        what: "the same hello again",
+        ways: &[Ssh, Scp, Hop],
+        targets: &[(Cpu, AtMost(0.035))],
+        is_checked: true,
+        measure: again,
+    },
+    Row {
+        name: "edit",
+        what: "the hello after one string was changed",
+        ways: &[Ssh, Scp, Hop],
+        targets: &[(Cpu, AtMost(0.05))],
+        is_checked: true,
+        measure: |bed, way, runs| edited(bed, way, runs, "hello", Source::change_a_string),
+    },
+    Row {
+        name: "server",
+        what: "first run of the net/http server",
+        ways: &[Raw, Ssh, Scp, Hop],
+        targets: &[(Cpu, PartOf(Scp, 0.1))],
+        is_checked: false,
+        measure: |bed, way, runs| first(bed, way, runs, "server"),
+    },
+    Row {
+        name: "server-string",
+        what: "the server after one string was changed",
+        ways: &[Scp, Hop],
+        targets: &[(Bytes, AtMost(15e3))],
+        is_checked: true,
+        measure: |bed, way, runs| edited(bed, way, runs, "server", Source::change_a_string),
+    },
+    Row {
+        name: "server-function",
+        what: "the server after a function was added",
+        ways: &[Scp, Hop],
+        targets: &[(Bytes, AtMost(45e3))],
+        is_checked: false,
+        measure: |bed, way, runs| edited(bed, way, runs, "server", |source, _| source.add_a_function()),
+    },
+    Row {
+        name: "server-imports",
+        what: "the server after three imports were added",
+        ways: &[Scp, Hop],
+        targets: &[(Bytes, AtMost(320e3))],
+        is_checked: false,
+        measure: |bed, way, runs| edited(bed, way, runs, "server", |source, _| source.add_three_imports()),
+    },
+    Row {
+        name: "output",
+        what: "10 MiB of output of a program that is there",
+        ways: &[Ssh, Hop],
+        targets: &[(Cpu, PartOf(Ssh, 1.0 / 3.0))],
+        is_checked: false,
+        measure: output,
+    },
+    Row {
+        name: "lines",
+        what: "1,000 lines, one every 10 ms, of a program that is there",
+        ways: &[Ssh, Hop],
+        targets: &[(Cpu, PartOf(Ssh, 0.5))],
+        is_checked: false,
+        measure: lines,
+    },
+    Row {
+        name: "delay",
+        what: "the slowest of 1,000 lines, there and its answer back",
+        ways: &[Ssh, Hop],
+        targets: &[(Delay, AtMost(20.0))],
+        is_checked: false,
+        measure: delay,
+    },
+    Row {
+        name: "idle",
+        what: "an hour connected, with nothing to do",
+        ways: &[Hop],
+        targets: &[(Cpu, AtMost(0.1)), (Memory, AtMost(512.0))],
+        is_checked: false,
+        measure: idle,
+    },
+    Row {
+        name: "memory",
+        what: "the agent's memory while 8 MB arrive as an edit, and run",
+        ways: &[Hop],
+        targets: &[(Memory, AtMost(1536.0))],
+        is_checked: false,
+        measure: memory,
+    },
+];
+
+fn of(cost: Cost) -> Sample {
+    vec![(Cpu, cost.cpu), (Bytes, cost.bytes as f64)]
+}
+
+fn connect(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    bed.fresh_agent();
+    let act = |bed: &Bed| match way {
+        Hop => succeeds(bed.hop(&["info"]).run()),
+        _ => succeeds(bed.ssh("true").wait()),
+    };
+    (0..runs).map(|_| of(bed.cost(|| drop(act(bed))))).collect()
+}
+
+/// The router has nothing of it.
+fn first(bed: &mut Bed, way: Way, runs: usize, name: &'static str) -> Vec<Sample> {
+    let source = Source::of(name);
+    let one = |_| {
+        prepare(bed, way);
+        arrive(bed, way, &source)
+    };
+    (0..runs).map(one).collect()
+}
+
+/// It has run there.
+fn again(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let source = Source::of("hello");
+    prepare(bed, way);
+    arrive(bed, way, &source);
+    (0..runs).map(|_| arrive(bed, way, &source)).collect()
+}
+
+/// Another version of it has run there. Each run is preceded by the version of the example.
+fn edited(bed: &mut Bed, way: Way, runs: usize, name: &'static str, edit: fn(&Source, usize)) -> Vec<Sample> {
+    let one = |number| {
+        let source = Source::of(name);
+        prepare(bed, way);
+        arrive(bed, way, &source);
+        edit(&source, number);
+        arrive(bed, way, &source)
+    };
+    (0..runs).map(one).collect()
+}
+
+/// Makes a router that has never seen a program.
+fn prepare(bed: &mut Bed, way: Way) {
+    bed.shell().sh("rm -f /tmp/f");
+    match way {
+        Hop => bed.fresh_agent(),
+        Raw => bed.start_receiver(),
+        Ssh | Scp => {}
+    }
+}
+
+/// A program arrives and is run. Both examples do no more than starting and ending if they are asked for their options.
+fn arrive(bed: &Bed, way: Way, source: &Source) -> Sample {
+    if way == Hop {
+        let package = source.package();
+        // Built before, so that `hop` and the router are not slowed by the compiler.
+        source.build();
+        let flags = bed.executed.is_some().then_some(ELSEWHERE);
+        let hop = bed.hop(&["run"]).args(flags).args([&package, "-h"]).current_dir(source.module());
+        return of(bed.cost(|| drop(succeeds(hop.run()))));
+    }
+    let file = source.build();
+    let content = fs::read(&file).unwrap();
+    of(bed.cost(|| match way {
+        Raw => bed.send_raw(&content),
+        Ssh => drop(succeeds(pipe(bed.ssh("cat >/tmp/f && chmod 755 /tmp/f && /tmp/f -h"), &content))),
+        _ => {
+            succeeds(bed.scp(&file));
+            succeeds(bed.ssh("/tmp/f -h").wait());
+        }
+    }))
+}
+
+fn pipe(mut running: Running, content: &[u8]) -> Ran {
+    running.stdin.take().unwrap().write_all(content).unwrap();
+    running.wait()
+}
+
+/// Runs a fixture that is there, by its own name.
+fn start(bed: &Bed, way: Way, fixture: &Path, words: &[&str]) -> Running {
+    match way {
+        Hop => bed.hop(&["exec"]).arg(fixture).args(words).start(),
+        _ => bed.ssh(&format!("{} {}", fixture.display(), words.join(" "))),
+    }
+}
+
+/// Puts a fixture on the router, in the way in which the next run expects it.
+fn place(bed: &mut Bed, way: Way, name: &str, words: &[&str]) -> std::path::PathBuf {
+    if way == Hop {
+        let fixture = hop_tests::fixture(STAGE, name);
+        bed.fresh_agent();
+        succeeds(start(bed, way, &fixture, words).wait());
+        fixture
+    } else {
+        bed.install(name).into()
+    }
+}
+
+fn output(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let fixture = place(bed, way, "blocks", &["0"]);
+    let one = |_| {
+        let mut length = 0;
+        let cost = bed.cost(|| length = succeeds(start(bed, way, &fixture, &[BLOCKS]).wait()).stdout.len());
+        assert_eq!(length, 160 << 16, "all of it comes");
+        of(cost)
+    };
+    (0..runs).map(one).collect()
+}
+
+fn lines(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let fixture = place(bed, way, "lines", &["0", "0s"]);
+    let one = |_| {
+        let mut count = 0;
+        let words = ["1000", "10ms"];
+        let cost =
+            bed.cost(|| count = succeeds(start(bed, way, &fixture, &words).wait()).stdout().lines().count());
+        assert_eq!(count, 1000, "all of them come");
+        of(cost)
+    };
+    (0..runs).map(one).collect()
+}
+
+fn delay(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let fixture = place(bed, way, "lines", &["0", "0s"]);
+    let one = |_| {
+        let mut running = start(bed, way, &fixture, &["1000", "10ms", "answered"]);
+        let mut stdin = running.stdin.take().unwrap();
+        loop {
+            let line = running.line();
+            assert!(!line.is_empty(), "the program goes on");
+            if let Some(delays) = line.strip_prefix("delays ") {
+                let (_, most) = delays.trim().split_once(' ').unwrap();
+                drop(stdin);
+                succeeds(running.wait());
+                return vec![(Delay, most.parse::<f64>().unwrap() / 1e3)];
+            }
+            stdin.write_all(b"seen\n").unwrap();
+        }
+    };
+    (0..runs).map(one).collect()
+}
+
+/// What a connected controller adds to the load of a router on which the same program runs without one.
+fn idle(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let path = bed.install("wait");
+    let fixture = place(bed, way, "blocks", &["0"]).with_file_name("wait");
+    hop_tests::fixture(STAGE, "wait");
+    let memory = |bed: &Bed| rss_anon(bed.shell().sh(&format!("cat /proc/{}/status", bed.agent())).as_str());
+    let one = |_| {
+        let mut alone = bed.shell().start(&format!("echo $$; exec {path}"));
+        let pid = alone.line();
+        assert_eq!(alone.line(), "ready\n");
+        let without = bed.load_at_rest(IDLE);
+        // Its child is in the same session, and ends with it.
+        bed.shell().sh(&format!("kill {}; killall sleep", pid.trim()));
+        alone.wait();
+        let mut connected = start(bed, way, &fixture, &[]);
+        assert_eq!(connected.line(), "ready\n");
+        let with = bed.load_at_rest(IDLE);
+        let memory = memory(bed);
+        connected.signal(rustix::process::Signal::TERM);
+        connected.wait();
+        vec![(Cpu, (with - without) * 3600.0), (Memory, memory)]
+    };
+    (0..runs).map(one).collect()
+}
+
+fn memory(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let one = |number| {
+        let mut source = Source::of("server");
+        source.add_ballast(BALLAST);
+        prepare(bed, way);
+        arrive(bed, way, &source);
+        source.change_a_string(number);
+        // A loop of the shell alone, which forks nothing: some hundred looks a second.
+        let mut sampler = bed.shell().start(&SAMPLER.replace("AGENT", bed.agent()));
+        assert_eq!(sampler.line(), "started\n");
+        let hop = bed.hop(&["run", &source.package(), "-h"]).current_dir(source.module());
+        succeeds(hop.run());
+        bed.shell().sh("echo >/tmp/bench/stop");
+        let most: f64 = sampler.line().trim().parse().unwrap();
+        sampler.wait();
+        vec![(Memory, most)]
+    };
+    (0..runs).map(one).collect()
+}
+
+/// What a status of a process says, in KiB.
+fn rss_anon(status: &str) -> f64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

@@ -1,0 +1,53 @@
+//! `cargo xtask bench`: sets up, builds, and measures what Hop costs a router; docs/benchmarks tells how to read it.
+
+use anyhow::{Result, bail};
+
+use crate::agents::AGENTS;
+use crate::command::{self, cargo};
+use crate::{dist, packages, paths, toolchain, virtual_routers};
+
+/// Measures. `words` are rows and options of the bench itself; `profile` before them shows where instructions go.
+pub fn run(words: &[String]) -> Result<()> {
+    toolchain::check_go()?;
+    packages::qemu_user()?;
+    dist::build()?;
+    virtual_routers::build()?;
+    // QEMU calls it a billion times.
+    command::run(cargo().args([
+        "build",
+        "--locked",
+        "--quiet",
+        "--release",
+        "--package",
+        "hop-instructions",
+    ]))?;
+    // What is measured is counted in the guest, or is a program in target/dist: the bench itself need not be fast, and what
+    // the tests are built from serves it as well.
+    let mut bench = cargo();
+    bench.args([
+        "bench",
+        "--locked",
+        "--quiet",
+        "--profile",
+        "dev",
+        "--package",
+        "hop-tests",
+        "--bench",
+        "figures",
+    ]);
+    match words.split_first() {
+        Some((first, rows)) if first == "profile" => {
+            if rows.is_empty() {
+                bail!("of which rows? `cargo xtask bench profile first again`");
+            }
+            let agent = AGENTS.iter().find(|agent| agent.name == "mips");
+            let Some(agent) = agent else { bail!("there is no agent for the router that is measured") };
+            let agent = agent.build_with_symbols(&toolchain::Toolchain::set_up()?)?;
+            bench.args(["--", "--profile", "--agent"]).arg(agent).args(rows);
+        }
+        _ => {
+            bench.arg("--").args(words);
+        }
+    }
+    command::run(bench.current_dir(paths::root()))
+}

@@ -8,7 +8,6 @@
 //! What must stay true: nothing of another job, and no process of the router, gets a signal. A process is only signalled
 //! when its parent is this one or stands still, because then its number cannot have become somebody else's.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +33,7 @@ const ROUNDS: usize = 64;
 
 /// The programs of this agent, and what they leave behind.
 pub struct Family {
-    programs: Mutex<BTreeSet<i32>>,
+    programs: Mutex<Vec<i32>>,
     is_subreaper: bool,
     /// What holds them together, where the kernel has that.
     pub cgroups: Option<Cgroups>,
@@ -94,7 +93,7 @@ impl Family {
     /// Makes a program known, which is a child of this process.
     pub fn enter(self: &Arc<Self>, pid: Pid) -> Member {
         let pid = pid.as_raw_nonzero().get();
-        self.programs().insert(pid);
+        self.programs().push(pid);
         Member { family: self.clone(), pid }
     }
 
@@ -103,12 +102,12 @@ impl Family {
     pub async fn end_orphans(&self, group: Option<u32>, cgroup: Option<&Cgroup>) -> Orphans {
         let since = Instant::now();
         let group = group.and_then(|group| i32::try_from(group).ok());
-        let mut seen = BTreeSet::new();
+        let mut seen = Vec::new();
         if let Some(cgroup) = cgroup {
             // Those that this agent is to reap keep their numbers, so none is counted again below.
             for pid in cgroup.stop() {
                 if process(pid).is_some_and(|process| !process.is_zombie && Some(process.group) != group) {
-                    seen.insert(pid);
+                    note(&mut seen, pid);
                 }
             }
             cgroup.kill();
@@ -125,42 +124,44 @@ impl Family {
     /// The same for a process that may wait.
     pub fn end_orphans_now(&self) {
         let since = std::time::Instant::now();
-        let mut seen = BTreeSet::new();
+        let mut seen = Vec::new();
         while self.kill_orphans(None, &mut seen) > 0 && since.elapsed() < GOING_LIMIT {
             std::thread::sleep(PAUSE);
         }
     }
 
     /// Kills what there is, and reaps what has gone. Gives how many are still going.
-    fn kill_orphans(&self, group: Option<i32>, seen: &mut BTreeSet<i32>) -> u32 {
+    fn kill_orphans(&self, group: Option<i32>, seen: &mut Vec<i32>) -> u32 {
         if !self.is_subreaper || !has_children() {
             return 0;
         }
         // First all stand still, and then all go: what is killed one by one is replaced by the others.
-        let mut stopped = BTreeMap::new();
+        let mut stopped = Vec::new();
         for _ in 0..ROUNDS {
             let new = self.stop_orphans(&mut stopped);
             if new == 0 {
                 break;
             }
         }
-        for pid in stopped.keys() {
+        for (pid, its_group) in &stopped {
             signal(*pid, Signal::KILL);
+            if Some(*its_group) != group {
+                note(seen, *pid);
+            }
         }
-        seen.extend(stopped.iter().filter(|(_, its_group)| Some(**its_group) != group).map(|(pid, _)| *pid));
         self.reap_orphans() + stopped.len() as u32
     }
 
     /// Stops those whose parent is this process or stands still already, and adds them with their groups. Gives how many
     /// were not stopped before.
-    fn stop_orphans(&self, stopped: &mut BTreeMap<i32, i32>) -> u32 {
+    fn stop_orphans(&self, stopped: &mut Vec<(i32, i32)>) -> u32 {
         let ours = getpid().as_raw_nonzero().get();
         let programs = self.programs().clone();
+        let is_stopped = |pid: i32| stopped.iter().any(|(known, _)| *known == pid);
         let new: Vec<(i32, i32)> = processes()
-            .filter(|process| !process.is_zombie && !stopped.contains_key(&process.pid))
+            .filter(|process| !process.is_zombie && !is_stopped(process.pid))
             .filter(|process| {
-                process.parent == ours && !programs.contains(&process.pid)
-                    || stopped.contains_key(&process.parent)
+                process.parent == ours && !programs.contains(&process.pid) || is_stopped(process.parent)
             })
             .map(|process| (process.pid, process.group))
             .collect();
@@ -186,14 +187,14 @@ impl Family {
         left
     }
 
-    fn programs(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+    fn programs(&self) -> MutexGuard<'_, Vec<i32>> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.family.programs().remove(&self.pid);
+        self.family.programs().retain(|pid| *pid != self.pid);
     }
 }
 
@@ -205,10 +206,10 @@ pub fn become_subreaper() {
 
 /// Bytes of memory that each of these processes and all below it have resident.
 pub fn resident(roots: &[i32]) -> Vec<u64> {
-    let all: BTreeMap<i32, Process> = processes().map(|process| (process.pid, process)).collect();
+    let all: Vec<Process> = processes().collect();
     let page = rustix::param::page_size() as u64;
     let mut sums = vec![0; roots.len()];
-    for process in all.values() {
+    for process in &all {
         let mut ancestor = process.pid;
         // A tree that changes while it is read could be a circle.
         for _ in 0..all.len() {
@@ -216,7 +217,7 @@ pub fn resident(roots: &[i32]) -> Vec<u64> {
                 sums[index] += process.resident * page;
                 break;
             }
-            match all.get(&ancestor) {
+            match all.iter().find(|process| process.pid == ancestor) {
                 Some(process) => ancestor = process.parent,
                 None => break,
             }
@@ -246,6 +247,13 @@ pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // It may have ended, and then there is nothing to do.
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// Adds what is not there yet. Hundreds of processes are few enough to look at all of them.
+fn note(seen: &mut Vec<i32>, pid: i32) {
+    if !seen.contains(&pid) {
+        seen.push(pid);
     }
 }
 

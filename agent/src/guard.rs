@@ -1,8 +1,9 @@
 //! The guard over the router's memory: ends a job before the kernel ends something that the router needs.
 //!
 //! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
-//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: the guard looks only while jobs run, or
-//! the files of one wait for their controller; and the less there is left, the sooner it looks again.
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses go before a job is
+//! ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
+//! sooner it looks again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::family;
-use crate::memory::{Memory, RESERVE};
+use crate::memory::{self, Memory, RESERVE};
+use crate::store::Store;
 use crate::tree;
 
 /// When less than this is available, a job is ended. A kernel since 5.0 gives up with more than 5 MiB free: it raises its
@@ -44,8 +46,8 @@ pub struct Shortage {
 }
 
 /// Watches over the jobs of one agent.
-#[derive(Default)]
 pub struct Guard {
+    store: Arc<Store>,
     post: Mutex<Post>,
 }
 
@@ -78,6 +80,11 @@ pub struct Ward {
 }
 
 impl Guard {
+    /// Watches over nothing yet, and may let go what nobody uses of `store`.
+    pub fn new(store: Arc<Store>) -> Arc<Self> {
+        Arc::new(Self { store, post: Mutex::default() })
+    }
+
     /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
     pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
         self.add(pid, directory, 0)
@@ -103,9 +110,12 @@ impl Guard {
 
     async fn stand(self: Arc<Self>) {
         while self.is_needed() {
-            // Without /proc there is nothing to guard by, and the next look may find it.
-            let available = Memory::read().map_or(u64::MAX, |memory| memory.available);
-            if available < LIMIT {
+            let available = match memory::surely_available() {
+                enough if enough >= LIMIT => enough,
+                // Without /proc there is nothing to guard by, and the next look may find it.
+                _ => Memory::read().map_or(u64::MAX, |memory| memory.available),
+            };
+            if available < LIMIT && self.store.evict_unused() == 0 {
                 self.end_largest(available).await;
             }
             sleep(interval(available)).await;
@@ -191,6 +201,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn guard() -> Arc<Guard> {
+        Guard::new(Store::new("/nonexistent".into(), None))
+    }
+
     #[test]
     fn the_less_there_is_the_sooner_it_looks_again() {
         assert_eq!(interval(0), INTERVAL[0]);
@@ -206,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_guard_stands_however_many_jobs_come_and_go() {
-        let guard = Arc::new(Guard::default());
+        let guard = guard();
         for pid in 0..3 {
             drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
         }
@@ -220,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_job_is_ended_and_told_the_figures() {
-        let guard = Arc::new(Guard::default());
+        let guard = guard();
         let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         fs::write(directories[1].path().join("large"), vec![1; 300_000]).unwrap();
         // No such processes, so what they hold is what is in their directories.

@@ -23,6 +23,7 @@ use crate::jobs::Jobs;
 use crate::link::{Heard, Inbox, Link, Stage};
 use crate::machine;
 use crate::outcome::Outcome;
+use crate::reception::Reception;
 use crate::running::{Running, is_set};
 use crate::shelf::Shelf;
 use crate::store::{Blob, Digest, Upload};
@@ -52,6 +53,10 @@ pub struct Spec {
     pub digest: Digest,
     /// Size of the program in bytes.
     pub size: u64,
+    /// XXH32 of the program, if the controller has said it.
+    pub checksum: Option<u32>,
+    /// What the program may be sent as a delta against, the best first.
+    pub bases: Vec<Digest>,
     /// argv[1] and on.
     pub args: Vec<OsString>,
     /// Added to the environment that every program gets.
@@ -88,6 +93,8 @@ impl Spec {
             name: "program".into(),
             digest: digest.as_ref().try_into().unwrap_or_default(),
             size: content.len() as u64,
+            checksum: None,
+            bases: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
             timeout: None,
@@ -108,8 +115,8 @@ impl Spec {
 pub enum Program {
     /// It is in the store.
     Here(Arc<Blob>),
-    /// It has its room in the store.
-    OnItsWay(Box<Upload>),
+    /// It has its room in the store, and may be a delta against this blob.
+    OnItsWay(Box<Upload>, Option<(Digest, Arc<Blob>)>),
 }
 
 /// A job that has its place and its room, but may still miss its program.
@@ -144,6 +151,7 @@ impl Job {
     pub async fn run(self) {
         let (jobs, link) = (self.jobs.clone(), self.link.clone());
         let last = self.run_to_outcome().await;
+        jobs.store.settle();
         if last.is_err() {
             // Of a job that failed nobody counts what it left.
             jobs.family.end_orphans(None, None).await;
@@ -161,19 +169,21 @@ impl Job {
     async fn run_to_outcome(self) -> Result<Outcome, Error> {
         let Self { jobs, link, mut inbox, spec, program, place } = self;
         let program = match (program, &jobs.shelf) {
-            (Program::OnItsWay(upload), Some(shelf)) => fetch(shelf, upload, &link, &jobs).await?,
+            (Program::OnItsWay(upload, base), Some(shelf)) => {
+                fetch(shelf, upload, base, &link, &jobs).await?
+            }
             (program, _) => program,
         };
         let blob = match program {
             Program::Here(blob) => blob,
-            Program::OnItsWay(upload) => {
-                let blob = receive(*upload, &link, &mut inbox, &jobs).await?;
-                if let Some(shelf) = &jobs.shelf {
-                    shelf.keep(blob.clone(), spec.digest, jobs.is_stopping());
-                }
-                blob
+            Program::OnItsWay(upload, base) => {
+                let reception = Reception::new(*upload, base, spec.checksum);
+                receive(reception, &link, &mut inbox, &jobs).await?
             }
         };
+        if let Some(shelf) = &jobs.shelf {
+            shelf.keep(blob.clone(), spec.digest, jobs.is_stopping());
+        }
         link.set_stage(Stage::Complete);
         let directory = JobDirectory::create(&jobs.directory, link.job())?;
         let executable = directory.executable(&spec.name);
@@ -221,7 +231,8 @@ impl Job {
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
-        // Nothing of a job is left when its outcome is told: the next one may count on the room.
+        // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
+        // goes as soon as that is needed.
         drop((blob, inbox));
         let left = Left { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
@@ -252,24 +263,25 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
 async fn fetch(
     shelf: &Arc<Shelf>,
     upload: Box<Upload>,
+    base: Option<(Digest, Arc<Blob>)>,
     link: &Arc<Link>,
     jobs: &Jobs,
 ) -> Result<Program, Error> {
     let (link, is_stopping) = (link.clone(), jobs.is_stopping());
     let upload = shelf.fetch(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
-    Ok(if upload.is_complete() { Program::Here(upload.finish()?) } else { Program::OnItsWay(upload) })
+    Ok(if upload.is_complete() { Program::Here(upload.finish()?) } else { Program::OnItsWay(upload, base) })
 }
 
 /// Receives the program to its last byte, by however many connections.
 async fn receive(
-    mut upload: Upload,
+    mut reception: Reception,
     link: &Link,
     inbox: &mut Inbox,
     jobs: &Jobs,
 ) -> Result<Arc<Blob>, Error> {
     let mut stopping = jobs.stopping();
-    while !upload.is_complete() {
-        link.set_stage(Stage::Receiving(upload.digest(), upload.offset()));
+    while !reception.is_complete() {
+        link.set_stage(Stage::Receiving(reception.need()));
         let heard = tokio::select! {
             // What was said counts before that nobody is there any more.
             biased;
@@ -281,14 +293,14 @@ async fn receive(
             () = is_set(&mut stopping) => return Err(Error::Stopping),
         };
         match heard {
-            Heard::Chunk { offset, data } => upload.write(offset, &data)?,
+            Heard::Chunk(chunk) => reception.take(&chunk)?,
             // A signal ends what would become the program, as it would end the program.
             Heard::Signal(_) => return Err(Error::Gone),
             Heard::Resize(_) => {}
             Heard::Fault(error) => return Err(error),
         }
     }
-    upload.finish()
+    reception.finish()
 }
 
 /// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
@@ -332,9 +344,11 @@ mod tests {
 
     use super::*;
     use crate::child::Ending;
+    use crate::decoder::Encoding;
     use crate::family::Family;
     use crate::link::{FromController, ToController};
     use crate::outcome::Ran;
+    use crate::reception::Chunk;
     use crate::store::Store;
 
     /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
@@ -350,8 +364,9 @@ mod tests {
             panic!("it is accepted first");
         };
         if needs.is_some() {
-            let chunk = FromController::Chunk { offset: 0, data: Bytes::from_static(SCRIPT) };
-            say.send(Ok(chunk)).await.unwrap();
+            let data = Bytes::from_static(SCRIPT);
+            let chunk = Chunk { offset: 0, encoding: Encoding::Identity, data };
+            say.send(Ok(FromController::Chunk(chunk))).await.unwrap();
         }
         while let Some(reply) = replies.recv().await {
             if let ToController::Last(last) = reply {
@@ -363,6 +378,7 @@ mod tests {
         drop(say);
         run.await.unwrap();
         assert_eq!(jobs.list().len(), 0);
+        jobs.store.evict_unused();
         needs.is_some()
     }
 

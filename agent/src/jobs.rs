@@ -84,11 +84,12 @@ impl Jobs {
         directory: PathBuf,
         launcher: Vec<OsString>,
     ) -> Self {
+        let guard = Guard::new(store.clone());
         Self {
             store,
             shelf,
             family,
-            guard: Arc::default(),
+            guard,
             directory,
             launcher,
             places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
@@ -132,15 +133,28 @@ impl Jobs {
         if spec.core {
             Pattern::read()?;
         }
-        let program = match self.store.get(&spec.digest) {
+        let program = match self.store.get(&spec.digest, owner) {
             Some(blob) => Program::Here(blob),
-            None => Program::OnItsWay(Box::new(self.store.upload(spec.digest, spec.size)?)),
+            None => self.expect(&spec, owner)?,
         };
         let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
         let (link, heard) = Link::new(id, tenure);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
         self.entries().push_back(entry);
         Ok(Job::new(self.clone(), link, heard, spec, program, place))
+    }
+
+    /// Makes room for a program, and for what it may be a delta against if there is room for both.
+    fn expect(&self, spec: &Spec, owner: Fingerprint) -> Result<Program, Error> {
+        let mut base = spec.bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
+        let upload = match self.store.upload(spec.digest, spec.size, owner) {
+            Err(Error::NoSpace { .. } | Error::NoMemory { .. }) if base.is_some() => {
+                base = None;
+                self.store.upload(spec.digest, spec.size, owner)?
+            }
+            made => made?,
+        };
+        Ok(Program::OnItsWay(Box::new(upload), base))
     }
 
     /// The link to a job of this controller's.
@@ -239,12 +253,12 @@ mod tests {
             std::fs::create_dir(directory).unwrap();
         }
         let store = Store::new(ram, None);
-        let mut upload = store.upload(Spec::of_test(SCRIPT).digest, SCRIPT.len() as u64).unwrap();
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        let mut upload = store.upload(Spec::of_test(SCRIPT).digest, SCRIPT.len() as u64, owner).unwrap();
         upload.write(0, SCRIPT).unwrap();
         let _kept = upload.finish().unwrap();
         // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
         let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
-        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
         for number in 0..MAX_ENDED + 2 {
             let id = Some(format!("job{number}"));
             let spec = Spec { id, linger: None, ..Spec::of_test(SCRIPT) };

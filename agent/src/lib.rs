@@ -10,14 +10,23 @@
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
 //! - [`output_files`], [`core_file`], [`handover`]: the files that a program leaves for its controller.
 //! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
+//! - [`reception`], [`decoder`], [`delta`], [`lz4`]: a program that arrives, whatever it is sent as.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
+//! - `c_library`: what takes the place of the C library's, on a router.
 //!
 //! What must stay true is in `docs/architecture.md`.
 
+// Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
+#![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
+
+#[cfg(target_arch = "mips")]
+mod c_library;
 pub mod cgroup;
 pub mod child;
 pub mod core_file;
+pub mod decoder;
+pub mod delta;
 pub mod error;
 pub mod family;
 pub mod guard;
@@ -28,6 +37,7 @@ pub mod job_directory;
 pub mod jobs;
 pub mod link;
 pub mod log;
+pub mod lz4;
 pub mod machine;
 pub mod memory;
 pub mod options;
@@ -36,6 +46,7 @@ pub mod output;
 pub mod output_files;
 pub mod pid_file;
 pub mod print;
+pub mod reception;
 pub mod running;
 pub mod self_test;
 pub mod server;

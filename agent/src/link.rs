@@ -20,7 +20,7 @@ use crate::input;
 use crate::outcome::Outcome;
 use crate::output::Control;
 use crate::output_files::{Cursor, Offer, Piece, Position};
-use crate::store::Digest;
+use crate::reception::{Chunk, Need};
 use crate::tape::{OutputStream, Tape};
 use crate::terminal::Size;
 use crate::time::at;
@@ -35,12 +35,7 @@ const INBOX_MESSAGES: usize = 1;
 #[derive(Debug)]
 pub enum FromController {
     /// A piece of the program.
-    Chunk {
-        /// Where it belongs.
-        offset: u64,
-        /// What it is.
-        data: Bytes,
-    },
+    Chunk(Chunk),
     /// A piece of standard input.
     Stdin {
         /// Where it belongs.
@@ -76,8 +71,8 @@ pub enum ToController {
     Accepted {
         /// The job's name.
         job: String,
-        /// The blob to send, and from where on; `None` if the agent has it.
-        needs: Option<(Digest, u64)>,
+        /// The blob to send; `None` if the agent has it.
+        needs: Option<Need>,
         /// Where standard input goes on.
         stdin: u64,
         /// Where the outputs go on.
@@ -119,12 +114,7 @@ pub type Last = Arc<Result<Outcome, Error>>;
 #[derive(Debug)]
 pub enum Heard {
     /// A piece of the program.
-    Chunk {
-        /// Where it belongs.
-        offset: u64,
-        /// What it is.
-        data: Bytes,
-    },
+    Chunk(Chunk),
     /// A signal for the process group.
     Signal(Signal),
     /// The window has another size.
@@ -157,7 +147,7 @@ impl Inbox {
         loop {
             let Message { connection, heard } = self.messages.recv().await?;
             let is_late = connection != self.state.borrow().connection;
-            if !(is_late && matches!(heard, Heard::Chunk { .. })) {
+            if !(is_late && matches!(heard, Heard::Chunk(_))) {
                 return Some(heard);
             }
         }
@@ -169,8 +159,8 @@ impl Inbox {
 pub enum Stage {
     /// It is looked for on the shelf.
     Admitted,
-    /// This blob is received, and this much of it is here.
-    Receiving(Digest, u64),
+    /// This is still to be received.
+    Receiving(Need),
     /// The program is complete.
     Complete,
     /// The program runs.
@@ -448,9 +438,7 @@ impl Link {
             FromController::Acknowledge { stream, offset, closed } => {
                 self.acknowledge(stream, offset, closed);
             }
-            FromController::Chunk { offset, data } => {
-                self.tell_job(connection, Heard::Chunk { offset, data }).await;
-            }
+            FromController::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
             FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
             FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
             FromController::Stored(position) => {
@@ -582,7 +570,7 @@ impl Connection {
             self.told.accepted = true;
             if !has_failed || state.has_started {
                 let needs = match state.stage {
-                    Stage::Receiving(digest, received) => Some((digest, received)),
+                    Stage::Receiving(need) => Some(need),
                     _ => None,
                 };
                 let (job, stdin) = (self.link.job.clone(), self.link.stdin.received());
@@ -662,6 +650,7 @@ mod tests {
     use super::OutputStream::{Stderr, Stdout};
     use super::*;
     use crate::child::{Ending, Usage};
+    use crate::decoder::Encoding;
     use crate::family::Orphans;
     use crate::outcome::{Cause, Ran};
     use crate::output::Summary;
@@ -678,6 +667,10 @@ mod tests {
     fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, mpsc::Receiver<ToController>) {
         let (say, messages) = mpsc::channel(8);
         (say, link.connect(had, None).unwrap().carry(ReceiverStream::new(messages)))
+    }
+
+    fn chunk(offset: u64, data: &'static [u8]) -> Chunk {
+        Chunk { offset, encoding: Encoding::Identity, data: Bytes::from_static(data) }
     }
 
     fn exited() -> Outcome {
@@ -747,26 +740,29 @@ mod tests {
     #[tokio::test]
     async fn a_piece_of_the_program_that_an_older_connection_still_brings_is_not_heard() {
         let (link, mut heard) = link();
-        let receiving = |received| Stage::Receiving([7; 32], received);
+        let receiving = |offset| Stage::Receiving(Need { digest: [7; 32], offset, base: None });
         link.set_stage(receiving(0));
         let (old, _old_replies) = attach(&link, [None, None]);
         for offset in [0, 1] {
-            old.send(Ok(FromController::Chunk { offset, data: Bytes::from_static(b"x") })).await.unwrap();
+            old.send(Ok(FromController::Chunk(chunk(offset, b"x")))).await.unwrap();
         }
         // One piece fills the inbox, and the other waits for room there.
         settle().await;
-        assert!(matches!(heard.recv().await, Some(Heard::Chunk { offset: 0, .. })));
+        assert!(matches!(heard.recv().await, Some(Heard::Chunk(Chunk { offset: 0, .. }))));
         link.set_stage(receiving(1));
         let (new, mut replies) = attach(&link, [None, None]);
         settle().await;
-        let Some(ToController::Accepted { needs: Some((_, 1)), .. }) = replies.recv().await else {
+        let Some(ToController::Accepted { needs: Some(Need { offset: 1, .. }), .. }) = replies.recv().await
+        else {
             panic!("it is to send the rest");
         };
         for offset in [1, 2] {
-            new.send(Ok(FromController::Chunk { offset, data: Bytes::from_static(b"y") })).await.unwrap();
+            new.send(Ok(FromController::Chunk(chunk(offset, b"y")))).await.unwrap();
         }
         for expected in [1, 2] {
-            let Some(Heard::Chunk { offset, data }) = heard.recv().await else { panic!("more comes") };
+            let Some(Heard::Chunk(Chunk { offset, data, .. })) = heard.recv().await else {
+                panic!("more comes")
+            };
             assert_eq!((offset, &data[..]), (expected, &b"y"[..]));
         }
     }

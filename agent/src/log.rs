@@ -7,35 +7,131 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fmt::{self, Write as _};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tracing_subscriber::fmt::time::Uptime;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// Bytes of a log file: some 300 events, the last days of an agent that works and the last hour of one that does not.
 pub const LIMIT: usize = 32 * 1024;
 
 /// Sends events to `file`, or to standard error, from now on.
 ///
-/// Standard error becomes the file too: the last words of a panic, of an allocation that fails, of [`fatal`].
+/// Standard error becomes the file too, for the last words of [`fatal`]. An agent for a router has none when it panics: that
+/// is a trap (xtask/src/toolchain.rs), and its supervisor says by which signal it ended.
 pub fn start(file: Option<PathBuf>) {
-    let log = file.map(|path| Arc::new(LogFile::new(path)));
+    let log = file.map(LogFile::new);
     if let Some(log) = &log {
         // Standard error stays what it is if the file cannot be had, and events go there.
         let _ = log.become_stderr(0);
     }
-    tracing_subscriber::fmt()
-        .with_writer(move || Writer(log.clone()))
-        .with_ansi(false)
-        .with_target(false)
-        .with_timer(Uptime::default())
-        // Otherwise a log that cannot be written (a full /tmp, a closed pipe) is reported there too, which panics.
-        .log_internal_errors(false)
-        .init();
+    // Fails if there is a log already.
+    let _ = tracing::subscriber::set_global_default(Log { file: log, start: Instant::now() });
+}
+
+/// Where events go. A subscriber of our own is 20 lines; tracing-subscriber's is 30 kB.
+struct Log {
+    file: Option<LogFile>,
+    start: Instant,
+}
+
+impl Log {
+    fn write(&self, line: &str) {
+        if let Some(file) = &self.file {
+            // See `start` for why an error does not matter.
+            let _ = file.become_stderr(line.len().min(LIMIT));
+        }
+        let limit = if self.file.is_some() { LIMIT } else { line.len() };
+        // A log that cannot be written (a full /tmp, a closed pipe) stops nobody.
+        let _ = io::stderr().write_all(&line.as_bytes()[..line.len().min(limit)]);
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::INFO)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.write(&line(self.start.elapsed(), event));
+    }
+
+    // Nobody opens a span of a level that is logged.
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// An event as one line: the time, the level, what happened, and `name=value` for what it happened to.
+fn line(time: Duration, event: &Event<'_>) -> String {
+    let mut line = Line(format!(
+        "{:4}.{:06}s {:>5}",
+        time.as_secs(),
+        time.subsec_micros(),
+        event.metadata().level().as_str()
+    ));
+    event.record(&mut line);
+    // A program's name may hold anything but a slash, and shall not begin a line of its own.
+    let mut line = line.0.replace(|c: char| c.is_ascii_control(), "?");
+    line.push('\n');
+    line
+}
+
+struct Line(String);
+
+impl Line {
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.0, " {value}"),
+            name => write!(self.0, " {name}={value}"),
+        };
+    }
+}
+
+/// In an agent for a router `{:?}` writes nothing (xtask/src/toolchain.rs): what an event shows goes through Display. tracing
+/// wraps a `%value` and the message so that their Debug is that.
+struct AsDisplay<'a>(&'a dyn fmt::Debug);
+
+impl fmt::Display for AsDisplay<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format_args!("{}", AsDisplay(value)));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, format_args!("{value}"));
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, format_args!("{value}"));
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, format_args!("{value}"));
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, format_args!("{value}"));
+    }
+    // No event has one, and to write it takes 10 kB of code.
+    fn record_f64(&mut self, _: &Field, _: f64) {}
 }
 
 /// Says why the agent cannot go on: the error, then its causes, a line each.
@@ -100,27 +196,6 @@ impl LogFile {
     }
 }
 
-/// Writes an event a call.
-struct Writer(Option<Arc<LogFile>>);
-
-impl Write for Writer {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        if let Some(log) = &self.0 {
-            let event = &event[..event.len().min(LIMIT)];
-            // See `start` for why an error does not matter.
-            let _ = log.become_stderr(event.len());
-            io::stderr().write_all(event)?;
-        } else {
-            io::stderr().write_all(event)?;
-        }
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -144,6 +219,39 @@ mod tests {
         log.append(&[b'x'; 3 * LIMIT]).unwrap();
         assert_eq!(fs::metadata(path).unwrap().len(), LIMIT as u64, "not even by one event");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        use std::sync::{Arc, Mutex};
+
+        struct Kept(Arc<Mutex<String>>);
+        impl Subscriber for Kept {
+            fn enabled(&self, _: &Metadata<'_>) -> bool {
+                true
+            }
+            fn event(&self, event: &Event<'_>) {
+                self.0.lock().unwrap().push_str(&line(Duration::from_micros(12_000_345), event));
+            }
+            fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+                span::Id::from_u64(1)
+            }
+            fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+            fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+            fn enter(&self, _: &span::Id) {}
+            fn exit(&self, _: &span::Id) {}
+        }
+        let kept = Arc::new(Mutex::new(String::new()));
+        tracing::subscriber::with_default(Kept(kept.clone()), || {
+            let program = "a\nb";
+            tracing::info!(job = "x1", pid = 7_u32, %program, "job started");
+            tracing::warn!(error = %io::Error::from_raw_os_error(2), "cannot tidy {}", 3);
+        });
+        assert_eq!(
+            *kept.lock().unwrap(),
+            "  12.000345s  INFO job started job=x1 pid=7 program=a?b\n  \
+               12.000345s  WARN cannot tidy 3 error=No such file or directory (os error 2)\n"
+        );
     }
 
     #[test]

@@ -18,6 +18,17 @@ pub fn be_spared() {
     let _ = fs::write("/proc/self/oom_score_adj", "-500");
 }
 
+/// Bytes that are available at the least: what is free, less what the kernel may keep of it (its watermarks, which are far
+/// below [`RESERVE`]). What it could take back from its caches is not in it, and so the answer costs a twentieth of
+/// [`Memory::read`] (sysinfo(2)).
+pub fn surely_available() -> u64 {
+    let known = rustix::system::sysinfo();
+    // A long is 32 bits on MIPS.
+    #[allow(clippy::useless_conversion)]
+    let free = u64::from(known.freeram).saturating_mul(u64::from(known.mem_unit));
+    free.saturating_sub(RESERVE)
+}
+
 /// A reading of /proc/meminfo (proc(5)), in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {

@@ -169,7 +169,7 @@ impl Running {
             Heard::Signal(signal) => self.child.signal(signal),
             // The size of a window that there is not is nothing to anybody.
             Heard::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
-            Heard::Chunk { .. } => self.fail(Error::Protocol("the program is complete")),
+            Heard::Chunk(_) => self.fail(Error::Protocol("the program is complete")),
             Heard::Fault(error) => self.fail(error),
         }
     }

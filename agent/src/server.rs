@@ -20,6 +20,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustls::CertificateError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -295,7 +296,7 @@ impl Doors {
             Ok(Err((error, connection))) => {
                 part(connection).await;
                 tokio::time::sleep(PENALTY).await;
-                Err(error.into())
+                Err(why_refused(&error).map_or_else(|| error.into(), Into::into))
             }
             Err(_) => Err("the TLS handshake took too long".into()),
         }
@@ -308,6 +309,29 @@ impl Doors {
         // A peer that does not read in time does not get the rest.
         let _ = tokio::time::timeout(FAREWELL_LIMIT, all).await;
     }
+}
+
+/// Why there is no TLS with a peer, where the library would say it by `{:?}`, which writes nothing on a router.
+fn why_refused(error: &io::Error) -> Option<String> {
+    let why = match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
+            "the peer's key is not authorized"
+        }
+        rustls::Error::InvalidCertificate(_) => "the peer does not have the key that it shows",
+        rustls::Error::NoCertificatesPresented => "the peer shows no key",
+        rustls::Error::PeerIncompatible(_) => {
+            "the peer does not speak TLS 1.3 with X25519, ChaCha20-Poly1305 and raw public keys of Ed25519"
+        }
+        rustls::Error::AlertReceived(alert) => {
+            return Some(format!("the peer ends the handshake with alert {}", u8::from(*alert)));
+        }
+        rustls::Error::InvalidMessage(_)
+        | rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. }
+        | rustls::Error::PeerMisbehaved(_) => "what the peer says is not TLS",
+        _ => return None,
+    };
+    Some(why.to_owned())
 }
 
 /// Lets a refused peer read why. To close a socket that has unread data resets it, and a reset overtakes the alert

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
-    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MESSAGE_BYTES, MAX_NAME_BYTES,
-    MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
+    MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MESSAGE_BYTES,
+    MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
@@ -24,6 +24,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::child::Ending;
+use crate::decoder::Encoding;
 use crate::error::Error;
 use crate::guard::{self, Shortage};
 use crate::job::{Spec, signal};
@@ -33,6 +34,8 @@ use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::output_files::{Info, Piece, Position, Problem};
+use crate::reception::{Chunk, Need};
+use crate::store::Digest;
 use crate::tape::OutputStream;
 use crate::terminal::Size;
 use crate::user::User;
@@ -42,7 +45,8 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 5] = ["run", "attach", "terminal", "user", "outputs"];
+const CAPABILITIES: [&str; 9] =
+    ["run", "attach", "terminal", "user", "outputs", "checksum", "zstd", "lz4", "delta"];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
 const WITHOUT_LAUNCHER: &str = "core";
@@ -167,6 +171,7 @@ impl Service {
                 directory: store.directory().display().to_string(),
                 free: store.free()?,
                 executable: store.is_executable()?,
+                kept: store.unused(),
             }),
             launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
@@ -211,8 +216,7 @@ fn transport_error(status: Status) -> Error {
 /// [`Error::Protocol`] with the rule.
 pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     let program = spec.program.ok_or(Error::Protocol("a job without a program"))?;
-    let digest =
-        program.sha256.as_slice().try_into().map_err(|_| Error::Protocol("a digest has 32 bytes"))?;
+    let digest = read_digest(&program.sha256)?;
     if program.size == 0 {
         return Err(Error::Protocol("a program without content"));
     }
@@ -222,6 +226,9 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     }
     if !(1..=MAX_OUTPUT_WINDOW_BYTES).contains(&spec.output_window) {
         return Err(Error::Protocol("the output window is not between 1 byte and 1 MiB"));
+    }
+    if spec.bases.len() > MAX_BASES {
+        return Err(Error::Protocol("more than 16 bases for a delta"));
     }
     let limits = spec.limits.unwrap_or_default();
     if limits.grace_ms > MAX_GRACE_MS {
@@ -248,6 +255,8 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         name: spec.name.into(),
         digest,
         size: program.size,
+        checksum: program.checksum,
+        bases: spec.bases.iter().map(|base| read_digest(base)).collect::<Result<_, _>>()?,
         args,
         env: spec.env.into_iter().map(read_variable).collect::<Result<_, _>>()?,
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
@@ -261,6 +270,10 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         output_files: spec.output_files,
         core: spec.core,
     })
+}
+
+fn read_digest(bytes: &[u8]) -> Result<Digest, Error> {
+    bytes.try_into().map_err(|_| Error::Protocol("a digest has 32 bytes"))
 }
 
 fn read_os_string(bytes: Vec<u8>) -> Result<OsString, Error> {
@@ -292,13 +305,7 @@ fn read_position(position: v1::FilePosition) -> Position {
 /// [`Error::Protocol`] with the rule.
 pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
     Ok(match request.message {
-        Some(run_request::Message::Blob(v1::BlobChunk { offset, data })) => {
-            if data.len() > MAX_BLOB_CHUNK_BYTES {
-                return Err(Error::Protocol("a blob chunk is larger than 1 MiB"));
-            }
-            FromController::Chunk { offset, data }
-        }
-
+        Some(run_request::Message::Blob(chunk)) => FromController::Chunk(read_chunk(chunk)?),
         Some(run_request::Message::Stdin(v1::Stdin { offset, data, end })) => {
             FromController::Stdin { offset, data, end }
         }
@@ -320,11 +327,28 @@ pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
     })
 }
 
+fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
+    let encoding = match v1::Encoding::try_from(chunk.encoding) {
+        Ok(v1::Encoding::Identity) => Encoding::Identity,
+        Ok(v1::Encoding::Zstd) => Encoding::Zstd,
+        Ok(v1::Encoding::Lz4) => Encoding::Lz4,
+        Ok(v1::Encoding::Delta) => Encoding::Delta,
+        Err(_) => return Err(Error::Protocol("an encoding that this agent does not know")),
+    };
+    if chunk.data.len() > MAX_BLOB_CHUNK_BYTES {
+        return Err(Error::Protocol("a blob chunk is larger than 1 MiB"));
+    }
+    Ok(Chunk { offset: chunk.offset, encoding, data: chunk.data })
+}
+
 fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
     let message = match reply {
         ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr] } => {
-            let need =
-                |(digest, offset): (crate::store::Digest, u64)| v1::Need { sha256: digest.to_vec(), offset };
+            let need = |need: Need| v1::Need {
+                sha256: need.digest.to_vec(),
+                offset: need.offset,
+                base: need.base.map(Vec::from).unwrap_or_default(),
+            };
             run_reply::Message::Accepted(v1::Accepted {
                 job_id: job,
                 needs: needs.map(need).into_iter().collect(),
@@ -382,7 +406,7 @@ fn write_piece(piece: Piece) -> v1::OutputFile {
 
 fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {
     let state = match listed.stage {
-        Stage::Admitted | Stage::Receiving(..) => v1::JobState::Receiving,
+        Stage::Admitted | Stage::Receiving(_) => v1::JobState::Receiving,
         Stage::Complete | Stage::Running => v1::JobState::Running,
         Stage::Ended => v1::JobState::Ended,
     };
@@ -500,7 +524,7 @@ mod tests {
     fn spec() -> v1::JobSpec {
         v1::JobSpec {
             name: "hello".into(),
-            program: Some(v1::Blob { sha256: vec![7; 32], size: 1 }),
+            program: Some(v1::Blob { sha256: vec![7; 32], size: 1, checksum: None }),
             output_window: 1,
             ..v1::JobSpec::default()
         }

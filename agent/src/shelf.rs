@@ -204,8 +204,8 @@ impl Shelf {
         }
     }
 
-    /// Begins to put a blob on the shelf. It is not put there if another one is on its way, if it cannot fit, or if
-    /// `is_given_up` comes to say so.
+    /// Begins to put a blob on the shelf that is used now, or notes that it is used if it is there. It is not put there if
+    /// another one is on its way, if it cannot fit, or if `is_given_up` comes to say so.
     pub fn keep(self: &Arc<Self>, blob: Arc<Blob>, digest: Digest, is_given_up: GivenUp) {
         let Ok(permit) = self.keeping.clone().try_acquire_owned() else {
             tracing::info!("a program is not kept: another one is being written");
@@ -214,6 +214,7 @@ impl Shelf {
         let shelf = self.clone();
         let keep = move || {
             if shelf.open().is_some()
+                && !shelf.touch(&digest, blob.size())
                 && let Err(error) = shelf.copy_out(&blob, digest, &is_given_up)
             {
                 tracing::warn!(%error, "cannot keep a program in the persistent store");
@@ -310,6 +311,14 @@ impl Shelf {
         }
         tracing::warn!(path = %path.display(), "a file of the persistent store is not what its name says");
         fs::remove_file(&path).map_err(Error::io("remove", &path))
+    }
+
+    /// Notes that a blob is used now; false if it is not there.
+    fn touch(&self, digest: &Digest, size: u64) -> bool {
+        let file = open_for_reading(&self.path(digest)).ok();
+        let is_it = |file: &File| file.metadata().is_ok_and(|found| found.is_file() && found.len() == size);
+        // A medium that cannot be written to has nothing evicted.
+        file.filter(is_it).map(|file| file.set_modified(SystemTime::now())).is_some()
     }
 
     fn copy_out(&self, blob: &Blob, digest: Digest, is_given_up: &GivenUp) -> Result<(), Error> {
@@ -459,6 +468,10 @@ mod tests {
 
     const CONTENT: &[u8] = b"a program";
 
+    fn owner() -> hop_proto::identity::Fingerprint {
+        format!("SHA256:{}", "0".repeat(64)).parse().unwrap()
+    }
+
     struct Bench {
         dir: tempfile::TempDir,
         store: Arc<Store>,
@@ -486,7 +499,7 @@ mod tests {
         }
 
         fn upload(&self) -> Box<Upload> {
-            Box::new(self.store.upload(self.digest, CONTENT.len() as u64).unwrap())
+            Box::new(self.store.upload(self.digest, CONTENT.len() as u64, owner()).unwrap())
         }
 
         async fn keep(&self, shelf: &Arc<Shelf>) {
@@ -510,13 +523,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_comes_back_and_leaves_the_ram() {
+    async fn what_is_kept_comes_back_and_holds_nothing_in_the_ram() {
         let bench = Bench::new();
         let shelf = bench.shelf();
         assert!(!bench.is_fetched(&shelf).await);
         bench.keep(&shelf).await;
         assert_eq!(bench.files(), [shelf.path(&bench.digest)]);
-        assert_eq!(fs::read_dir(bench.dir.path().join("ram")).unwrap().count(), 0);
+        assert_eq!(bench.store.evict_unused(), CONTENT.len() as u64);
         assert!(bench.is_fetched(&bench.shelf()).await, "also in a next life");
     }
 

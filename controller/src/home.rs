@@ -14,6 +14,7 @@ use crate::error::Error;
 pub struct Home {
     config: PathBuf,
     state: PathBuf,
+    cache: PathBuf,
 }
 
 impl Home {
@@ -44,12 +45,13 @@ impl Home {
         Ok(Self {
             config: directory("XDG_CONFIG_HOME", ".config")?,
             state: directory("XDG_STATE_HOME", ".local/state")?,
+            cache: directory("XDG_CACHE_HOME", ".cache")?,
         })
     }
 
     /// Everything below one directory, as `HOP_HOME` has it.
     pub fn at(directory: &Path) -> Self {
-        Self { config: directory.to_owned(), state: directory.to_owned() }
+        Self { config: directory.to_owned(), state: directory.to_owned(), cache: directory.join("cache") }
     }
 
     /// This controller's key.
@@ -69,6 +71,11 @@ impl Home {
     /// The user's own profiles of virtual routers, a file each.
     pub fn profiles(&self) -> PathBuf {
         self.config.join("profiles")
+    }
+
+    /// What can be had again, and only makes things faster.
+    pub fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// A directory for each virtual router.

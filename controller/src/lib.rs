@@ -6,6 +6,7 @@
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
 //! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
+//! - [`packing`], [`delta`], [`sent`]: what a program is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output_files`]: the files that a program leaves, on their way to here.
 //! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
@@ -14,6 +15,7 @@
 pub mod cli;
 pub mod commands;
 pub mod connection;
+pub mod delta;
 pub mod elf;
 pub mod embedded;
 pub mod enrolment;
@@ -26,9 +28,11 @@ pub mod link;
 pub mod outcome;
 pub mod output;
 pub mod output_files;
+pub mod packing;
 pub mod program;
 pub mod progress;
 pub mod segments;
+pub mod sent;
 pub mod session;
 pub mod ssh;
 pub mod stdin;

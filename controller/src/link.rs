@@ -12,6 +12,7 @@ use tokio::time::{self, Instant};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::inventory::Router;
+use crate::packing::Decoders;
 
 /// The capability of an agent whose jobs can be come back to.
 pub const ATTACH: &str = "attach";
@@ -30,6 +31,7 @@ pub struct Link {
     connection: Connection,
     agent: Agent,
     can_attach: bool,
+    decoders: Decoders,
 }
 
 /// One start of an agent.
@@ -58,7 +60,8 @@ impl Link {
         let (connection, info) = Connection::open(&router, &identity, patience).await?;
         let agent = Agent::from(&info);
         let can_attach = can(&info, ATTACH);
-        Ok((Self { router, identity, patience, connection, agent, can_attach }, info))
+        let decoders = Decoders::of(&info);
+        Ok((Self { router, identity, patience, connection, agent, can_attach, decoders }, info))
     }
 
     /// Connects again to the same agent, until the time is over.
@@ -87,6 +90,11 @@ impl Link {
     /// Whether the agent's jobs outlive a connection.
     pub fn can_attach(&self) -> bool {
         self.can_attach
+    }
+
+    /// What a program may be sent as.
+    pub fn decoders(&self) -> Decoders {
+        self.decoders
     }
 
     /// See [`Connection::close`].

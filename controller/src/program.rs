@@ -34,8 +34,13 @@ impl Program {
         let refuse = |why| Error::NotRunnable { program: path.to_owned(), router: router.to_owned(), why };
         let content = fs::read(path).map_err(|error| refuse(error.into()))?;
         check(&content, target).map_err(refuse)?;
+        Ok(Self::of(&router_name(name), content))
+    }
+
+    /// A program of this name and content.
+    pub(crate) fn of(name: &str, content: Vec<u8>) -> Self {
         let content = Bytes::from(content);
-        Ok(Self { name: router_name(name), digest: sha256(&content), whole: content.clone(), content })
+        Self { name: name.to_owned(), digest: sha256(&content), whole: content.clone(), content }
     }
 
     /// The program alone goes to the router, and what a debugger wants to know stays here.

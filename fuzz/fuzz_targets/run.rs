@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
+use hopd::decoder::Encoding;
 use hopd::error::Error;
 use hopd::link::{FromController, Heard, Inbox, Link, Stage, Tenure, ToController};
 use hopd::outcome::Outcome;
+use hopd::reception::{Chunk, Need};
 use hopd::tape::OutputStream::{self, Stderr, Stdout};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -272,7 +274,7 @@ impl World {
                 let Some(offset) = newest.upload.filter(|offset| *offset < PROGRAM_BYTES) else { return };
                 let count = u64::from(bytes).min(PROGRAM_BYTES - offset);
                 newest.upload = Some(offset + count);
-                FromController::Chunk { offset, data: data(2, offset, count) }
+                FromController::Chunk(chunk(offset, data(2, offset, count)))
             }
             Say::Stdin { bytes, end } => {
                 if !has_started || stdin_closed || newest.stdin_has_ended {
@@ -331,7 +333,7 @@ impl World {
                 }
                 connection.outputs = outputs;
                 connection.stdin = stdin;
-                connection.upload = needs.map(|(digest, offset)| {
+                connection.upload = needs.map(|Need { digest, offset, .. }| {
                     assert!(digest == DIGEST && offset < PROGRAM_BYTES);
                     offset
                 });
@@ -390,7 +392,7 @@ impl World {
             Stage::Admitted => self.link.set_stage(self.progress()),
             Stage::Receiving(..) if self.link.is_abandoned() => self.end(Err(Error::Gone)),
             Stage::Receiving(..) => match self.heard() {
-                Some(Heard::Chunk { offset, data }) => self.receive(offset, &data),
+                Some(Heard::Chunk(Chunk { offset, data, .. })) => self.receive(offset, &data),
                 Some(Heard::Signal(_)) => self.end(Err(Error::Gone)),
                 Some(Heard::Fault(error)) => self.fail(error),
                 Some(Heard::Resize(_)) | None => {}
@@ -398,7 +400,7 @@ impl World {
             Stage::Complete => self.link.set_stage(Stage::Running),
             Stage::Running if self.link.is_abandoned() => self.end(Ok(())),
             Stage::Running => match self.heard() {
-                Some(Heard::Chunk { .. }) => self.fail(Error::Protocol("the program is complete")),
+                Some(Heard::Chunk(_)) => self.fail(Error::Protocol("the program is complete")),
                 Some(Heard::Fault(error)) => self.fail(error),
                 Some(Heard::Signal(_) | Heard::Resize(_)) | None => {}
             },
@@ -427,7 +429,7 @@ impl World {
     fn progress(&self) -> Stage {
         match self.program_received {
             PROGRAM_BYTES => Stage::Complete,
-            received => Stage::Receiving(DIGEST, received),
+            received => Stage::Receiving(Need { digest: DIGEST, offset: received, base: None }),
         }
     }
 
@@ -520,7 +522,7 @@ impl Lie {
     fn message(self) -> Result<FromController, Error> {
         Ok(match self {
             Self::Chunk { offset, bytes } => {
-                FromController::Chunk { offset, data: data(2, offset, bytes.into()) }
+                FromController::Chunk(chunk(offset, data(2, offset, bytes.into())))
             }
             Self::Stdin { offset, bytes, end } => {
                 FromController::Stdin { offset, data: data(3, offset, bytes.into()), end }
@@ -539,6 +541,11 @@ async fn turns(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;
     }
+}
+
+/// A piece of the program, as it is.
+fn chunk(offset: u64, data: Bytes) -> Chunk {
+    Chunk { offset, encoding: Encoding::Identity, data }
 }
 
 /// What stands at an offset of a stream. 251 is a prime: no chunk and no buffer begins like another.

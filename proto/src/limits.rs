@@ -12,6 +12,9 @@ pub const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of the largest [`BlobChunk`](crate::v1::BlobChunk) that an agent takes.
 pub const MAX_BLOB_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Blobs against which a program can be offered as a delta.
+pub const MAX_BASES: usize = 16;
+
 /// Bytes in a [`BlobChunk`](crate::v1::BlobChunk) as this controller sends them: large enough that its framing costs
 /// less than 0.1 %, small enough that the agent never holds more than this beside the file.
 pub const BLOB_CHUNK_BYTES: usize = 32 * 1024;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hop::packing::{self, Decoders};
+use hop_proto::v1::InfoReply;
 use tempfile::TempDir;
 
 use crate::Stage;
@@ -25,6 +27,14 @@ pub fn fixture(stage: Stage, name: &str) -> PathBuf {
     let output = root().join("target/fixtures").join(stage.goarch()).join(name);
     build_go(&format!("./tests/fixtures/{name}"), stage.goarch(), &[("GOMIPS", "softfloat")], &output);
     output
+}
+
+/// Bytes that a program is on the wire when it is sent for the first time over a fast link.
+pub fn length_on_the_wire(program: &Path) -> u64 {
+    let capabilities = ["checksum", "zstd", "lz4", "delta"].map(str::to_owned).to_vec();
+    let decoders = Decoders::of(&InfoReply { capabilities, ..InfoReply::default() });
+    let content = fs::read(program).unwrap().into();
+    packing::pack(&content, decoders, None, None).bytes.len() as u64
 }
 
 /// Builds a package with plain `go build`.

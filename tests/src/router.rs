@@ -283,29 +283,60 @@ impl VirtualRouter {
         }
     }
 
-    /// What the agent has in its directory beside the directories themselves, seen through its own eyes, and its cgroups.
+    /// What the agent has of jobs, seen through its own eyes: files in its directory, but for blobs that it keeps and says so;
+    /// and cgroups.
     pub fn leftovers(&self) -> Vec<String> {
+        let blobs = self.blobs();
+        let bytes: u64 = blobs.iter().map(|(_, bytes)| bytes).sum();
+        let mut left: Vec<_> = match self.info()["store_kept"].as_u64() {
+            Some(kept) if kept == bytes => Vec::new(),
+            _ => blobs.into_iter().map(|(name, _)| name).collect(),
+        };
         let ram = self.ram();
         match &self.ground {
             Ground::Here => {
                 let seen = format!("/proc/{}/root{}", self.agent.id(), ram.display());
                 let names = |path| fs::read_dir(path).into_iter().flatten().map(name_of);
-                let files = ["blobs", "jobs"].into_iter().flat_map(|name| names(Path::new(&seen).join(name)));
+                left.extend(names(Path::new(&seen).join("jobs")));
                 let directory = fs::metadata(&seen).unwrap();
                 let (device, inode) = (directory.dev(), directory.ino());
                 let prefix = format!("hopd-{device}-{inode}-");
                 let cgroups = CGROUPS.into_iter().flat_map(|mount| names(mount.into()));
-                files.chain(cgroups.filter(|name| name.starts_with(&prefix))).collect()
+                left.extend(cgroups.filter(|name| name.starts_with(&prefix)));
             }
             Ground::There { shell, .. } => {
                 // On tmpfs, an inode is enough: a machine has one agent at a time.
                 let names = shell.sh(&format!(
-                    "cd {} && ls -A blobs && ls -A jobs && set $(ls -di .) && cd {}
+                    "cd {} && ls -A jobs && set $(ls -di .) && cd {}
                     ls -d hopd-*-$1-* 2>/dev/null; true",
                     word(&ram),
                     CGROUPS[0]
                 ));
-                names.lines().map(str::to_owned).collect()
+                left.extend(names.lines().map(str::to_owned));
+            }
+        }
+        left
+    }
+
+    /// The agent's blobs with their sizes in bytes, those that are on their way included.
+    pub fn blobs(&self) -> Vec<(String, u64)> {
+        let ram = self.ram();
+        match &self.ground {
+            Ground::Here => {
+                let seen = format!("/proc/{}/root{}/blobs", self.agent.id(), ram.display());
+                let files = fs::read_dir(seen).into_iter().flatten().flatten();
+                files
+                    .map(|file| {
+                        let bytes = file.metadata().unwrap().len();
+                        (name_of(Ok(file)), bytes)
+                    })
+                    .collect()
+            }
+            Ground::There { shell, .. } => {
+                let listed = shell.sh(&format!("ls -lA {}", word(&ram.join("blobs"))));
+                let columns = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+                let files = columns.filter(|columns| columns.len() >= 9);
+                files.map(|file| (file[8].to_owned(), file[4].parse().unwrap())).collect()
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +13,7 @@ use crate::cache::touch;
 use crate::command::run;
 use crate::elf::{self, FloatAbi};
 use crate::paths;
+use crate::symbols;
 use crate::toolchain::Toolchain;
 
 /// An agent for one kind of router.
@@ -41,30 +43,39 @@ impl Agent {
 
     /// Builds the agent, or takes it from the cache, and checks it.
     pub fn build(&self, toolchain: &Toolchain) -> Result<()> {
-        let cached = paths::cache()?.join(format!("agents/{:016x}/hopd-{}", key(toolchain)?, self.name));
+        let symbols = self.cached_with_symbols(toolchain)?;
+        let content = fs::read(&symbols).with_context(|| format!("cannot read {}", symbols.display()))?;
+        let stripped = symbols.with_file_name(format!("hopd-{}", self.name));
+        let content = symbols::stripped(&content).with_context(|| symbols.display().to_string())?;
+        write(&content, &stripped)?;
+        self.check(&stripped)?;
+        copy(&stripped, &self.path())
+    }
+
+    /// Builds the same agent with the names of its functions, which are not in the one that users get; gives its place.
+    pub fn build_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        let place = paths::dist().join(format!("hopd-{}-with-symbols", self.name));
+        copy(&self.cached_with_symbols(toolchain)?, &place)?;
+        Ok(place)
+    }
+
+    /// The agent as the linker leaves it, in the cache.
+    fn cached_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        let directory = paths::cache()?.join(format!("agents/{:016x}", key(toolchain)?));
+        let cached = directory.join(format!("hopd-{}-with-symbols", self.name));
         if cached.exists() {
             eprintln!("hopd-{} is in the cache", self.name);
+            touch(&directory);
         } else {
             eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
             run(&mut self.cargo_build(toolchain)?)?;
             copy(&self.built(), &cached)?;
         }
-        self.check(&cached)?;
-        cached.parent().into_iter().for_each(touch);
-        copy(&cached, &self.path())
-    }
-
-    /// Builds the same agent with the names of its functions, which are not in the one that users get; gives its place.
-    pub fn build_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
-        eprintln!("building hopd-{} with its symbols: two minutes on two cores", self.name);
-        run(self.cargo_build(toolchain)?.env("CARGO_PROFILE_DEVICE_STRIP", "none"))?;
-        let place = paths::dist().join(format!("hopd-{}-with-symbols", self.name));
-        copy(&self.built(), &place)?;
-        Ok(place)
+        Ok(cached)
     }
 
     fn cargo_build(&self, toolchain: &Toolchain) -> Result<Command> {
-        let mut build = toolchain.cargo_build(self.target)?;
+        let mut build = toolchain.agent_build(self.target)?;
         build.args(["--quiet", "--profile", "device", "--package", "hopd"]);
         Ok(build)
     }
@@ -121,12 +132,18 @@ pub fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
 /// Copies so that the destination is whole or absent, also when two builds run at once. The same content is not copied
 /// again: cargo would take the agents for new ones, and pack them into `hop` each time.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    if matches!((fs::read(from), fs::read(to)), (Ok(new), Ok(old)) if new == old) {
+    write(&fs::read(from).with_context(|| format!("cannot read {}", from.display()))?, to)
+}
+
+/// The same for an executable that is in memory.
+fn write(content: &[u8], to: &Path) -> Result<()> {
+    if fs::read(to).is_ok_and(|old| old == content) {
         return Ok(());
     }
     let temporary = to.with_extension(format!("{}.new", std::process::id()));
     fs::create_dir_all(to.parent().unwrap_or(to))
-        .and_then(|()| fs::copy(from, &temporary))
-        .and_then(|_| fs::rename(&temporary, to))
-        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+        .and_then(|()| fs::write(&temporary, content))
+        .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::rename(&temporary, to))
+        .with_context(|| format!("cannot write {}", to.display()))
 }

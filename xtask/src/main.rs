@@ -12,6 +12,7 @@ mod fuzz;
 mod packages;
 mod paths;
 mod size;
+mod symbols;
 mod test;
 mod toolchain;
 mod virtual_routers;
@@ -38,7 +39,7 @@ What a developer of Hop does.
                         corpus; further words name targets
   cargo xtask virtual-routers
                         build kernels and systems of the virtual routers from Debian's sources, into the cache
-  cargo xtask size      compare the agents with their size budget
+  cargo xtask size      compare the agents with their size budget, and print what they consist of
   cargo xtask codegen   write proto/src/generated from proto/hop/v1/agent.proto
   cargo xtask docs      write docs/commands.md from the help of hop
   cargo xtask help      print this";

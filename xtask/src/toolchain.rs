@@ -31,6 +31,30 @@ exec ZIG cc -target CPU-linux-musleabi \"$@\"
 const MIPS_FLAGS: [&str; 3] =
     ["-Ctarget-feature=+crt-static", "-Clink-self-contained=no", "-Cforce-unwind-tables=no"];
 
+/// What rustc is told for the agent besides, for its size, of which it is a third: a panic is a trap, without a message, so
+/// nothing that would say where and why is in the agent; `{:?}` writes nothing, so the agent shows no value by it; and code
+/// that is not position-independent calls a function in two instructions instead of five.
+const AGENT_FLAGS: [&str; 6] = [
+    "-Zunstable-options",
+    "-Cpanic=immediate-abort",
+    "-Zlocation-detail=none",
+    "-Zfmt-debug=none",
+    "-Crelocation-model=static",
+    // There is no dynamic linker that could make it read-only later.
+    "-Clink-arg=-Wl,-z,norelro",
+];
+
+/// What a C compiler is told for the agent, for the same reasons. ring is compiled for speed (Cargo.toml), and its C would be too, which is 9 kB
+/// more and not faster. zstd has one decoder of each kind, and no words for its errors (lib/README.md of zstd, "Modular
+/// build").
+const AGENT_C_FLAGS: &str = "-Oz -fno-pic -fno-asynchronous-unwind-tables -fno-unwind-tables \
+    -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DZSTD_NO_INLINE -DZSTD_STRIP_ERROR_STRINGS";
+
+/// What no agent needs, in the linker's words: `.pdr` tells debuggers of the stack of each function, and is 160 kB that
+/// `strip` leaves; the tables for unwinding come with the C library.
+const DISCARD: &str =
+    "SECTIONS { /DISCARD/ : { *(.pdr) *(.comment) *(.eh_frame) *(.eh_frame_hdr) } } INSERT AFTER .text;\n";
+
 /// Where Debian's packages put their compiler.
 const DEBIAN: (&str, &str) = ("/usr/bin/cargo", "/usr/bin/rustc");
 
@@ -104,8 +128,19 @@ impl Toolchain {
             .env(format!("AR_{lower}"), &ar)
             .env(format!("CARGO_TARGET_{upper}_LINKER"), &cc)
             .env_remove("RUSTUP_TOOLCHAIN");
-        let flags = MIPS_FLAGS.map(str::to_owned).into_iter().chain(hidden_paths(&self.rustc)?);
-        set_flags(&mut command, flags);
+        set_flags(&mut command, MIPS_FLAGS.map(str::to_owned).into_iter().chain(hidden_paths(&self.rustc)?));
+        Ok(command)
+    }
+
+    /// A `cargo build` for the agent, which is to be small.
+    pub fn agent_build(&self, target: &str) -> Result<Command> {
+        let mut command = self.cargo_build(target)?;
+        let discard = paths::root().join("target/toolchain/discard.ld");
+        fs::write(&discard, DISCARD).with_context(|| format!("cannot write {}", discard.display()))?;
+        let flags = MIPS_FLAGS.iter().chain(&AGENT_FLAGS).map(|flag| (*flag).to_owned());
+        let flags = flags.chain([format!("-Clink-arg=-T{}", discard.display())]);
+        set_flags(&mut command, flags.chain(hidden_paths(&self.rustc)?));
+        command.env(format!("CFLAGS_{}", target.replace('-', "_")), AGENT_C_FLAGS);
         Ok(command)
     }
 

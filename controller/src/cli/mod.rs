@@ -136,6 +136,9 @@ pub struct JobOptions {
     /// FILE.program FILE`. A Go program gets GOTRACEBACK=crash, without which it leaves none
     #[arg(long, value_name = "FILE", conflicts_with = "detach")]
     pub core: Option<PathBuf>,
+    /// Say what is done: how long it took to build, what was sent, when the program started
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,

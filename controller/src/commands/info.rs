@@ -35,6 +35,7 @@ struct Facts {
     memory_reserve: u64,
     store_directory: String,
     store_free: u64,
+    store_kept: u64,
     store_executable: bool,
     launcher: Vec<String>,
     jobs: u32,
@@ -75,6 +76,7 @@ impl Facts {
             memory_reserve: memory.reserve,
             store_directory: store.directory,
             store_free: store.free,
+            store_kept: store.kept,
             store_executable: store.executable,
             launcher: info.launcher.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
             jobs: info.jobs,
@@ -115,7 +117,15 @@ impl Facts {
                     mebibytes(self.memory_reserve)
                 ),
             ),
-            ("store", format!("{} free in {}{executable}", mebibytes(self.store_free), self.store_directory)),
+            (
+                "store",
+                format!(
+                    "{} free in {}, {} of them for programs that may run again{executable}",
+                    mebibytes(self.store_free),
+                    self.store_directory,
+                    mebibytes(self.store_kept)
+                ),
+            ),
             ("jobs", format!("{} of at most {}", self.jobs, self.max_jobs)),
             (
                 "containment",

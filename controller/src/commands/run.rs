@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::print;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
@@ -12,10 +12,11 @@ use crate::go::{self, Build};
 use crate::home::Home;
 use crate::interrupt::Interrupts;
 use crate::link;
-use crate::outcome::{Ending, ExitCode, Outcome, StatusFile};
+use crate::outcome::{Ending, ExitCode, Outcome, StatusFile, say};
 use crate::output_files::Request;
 use crate::program::{self, Program};
 use crate::progress::Progress;
+use crate::sent::Sent;
 use crate::session::{self, Job};
 use crate::terminal::Terminal;
 
@@ -105,6 +106,7 @@ async fn execute_job(
         detached: options.detach,
         outputs: Request::parse_all(&options.output)?,
         core: options.core.clone(),
+        verbose: options.verbose,
     };
     if options.detach && job.outputs.iter().any(|request| request.local.is_some()) {
         return Err(Error::Usage(
@@ -141,7 +143,11 @@ async fn execute_job(
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
                 let build = Build { flags: &flags, packages: &packages, goarch, symbols: job.core.is_some() };
+                let begun = Instant::now();
                 let program = build_program(&build, link.router(), target, &progress).await?;
+                if options.verbose {
+                    progress.aside(|| say!("hop: built in {:.2} s", begun.elapsed().as_secs_f64()));
+                }
                 if build.symbols { program.without_symbols() } else { program }
             }
         };
@@ -151,7 +157,7 @@ async fn execute_job(
         prepared = preparing => prepared?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    session::run(link, &program, &job, &mut interrupts, &progress).await
+    session::run(link, &program, &job, &Sent::new(home), &mut interrupts, &progress).await
 }
 
 async fn build_program(

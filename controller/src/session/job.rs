@@ -8,11 +8,14 @@ use std::time::Duration;
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
 use hop_proto::v1::{self, Blob, Cause, EnvVar, JobSpec, Limits, Shortage, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
+use xxhash_rust::xxh32::xxh32;
 
 use crate::error::Error;
 use crate::outcome::{Ending, FilesLost, Outcome, Usage};
 use crate::output_files::Request;
+use crate::packing::Decoders;
 use crate::program::Program;
+use crate::sent::Sent;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
@@ -44,15 +47,27 @@ pub struct Job {
     pub outputs: Vec<Request>,
     /// Where its core goes, if it leaves one.
     pub core: Option<PathBuf>,
+    /// Say what is done for it.
+    pub verbose: bool,
 }
 
 impl Job {
     /// What the agent is asked for.
-    pub(super) fn specification(&self, id: String, program: &Program) -> JobSpec {
+    pub(super) fn specification(
+        &self,
+        id: String,
+        program: &Program,
+        sent: &Sent,
+        decoders: Decoders,
+    ) -> JobSpec {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         JobSpec {
             name: program.name.clone(),
-            program: Some(Blob { sha256: program.digest.to_vec(), size: program.content.len() as u64 }),
+            program: Some(Blob {
+                sha256: program.digest.to_vec(),
+                size: program.content.len() as u64,
+                checksum: decoders.checksum.then(|| xxh32(&program.content, 0)),
+            }),
             args: self.args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             env: self
                 .env
@@ -77,6 +92,10 @@ impl Job {
             detached: self.detached,
             output_files: self.outputs.iter().map(|request| request.remote.clone()).collect(),
             core: self.core.is_some(),
+            bases: match decoders.has_delta() {
+                true => sent.candidates(program).iter().map(|digest| digest.to_vec()).collect(),
+                false => Vec::new(),
+            },
         }
     }
 }

@@ -7,13 +7,13 @@
 
 mod call;
 mod job;
+mod upload;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
+use hop_proto::limits::MAX_MESSAGE_BYTES;
 use hop_proto::v1::{
-    self, Accepted, Attach, BlobChunk, JobSpec, Reason, RunReply, RunRequest, Signal, WindowSize, run_reply,
-    run_request,
+    self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, WindowSize, run_reply, run_request,
 };
 use prost::Message as _;
 
@@ -25,11 +25,13 @@ use crate::output::Outputs;
 use crate::output_files::{CorePlace, Failure, OutputFiles, Request};
 use crate::program::Program;
 use crate::progress::Progress;
+use crate::sent::Sent;
 use crate::stdin::Input;
 use crate::terminal::Terminal;
 
 use self::call::Call;
 pub use self::job::Job;
+use self::upload::Upload;
 
 /// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,11 +44,14 @@ pub async fn run(
     link: Link,
     program: &Program,
     job: &Job,
+    sent: &Sent,
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let id = job::new_id()?;
-    let spec = job.specification(id.clone(), program);
+    let decoders = link.decoders();
+    let spec = job.specification(id.clone(), program, sent, decoders);
+    let upload = Upload::new(program, sent, link.router(), decoders);
     let bytes = RunRequest { message: Some(run_request::Message::Spec(spec.clone())) }.encoded_len();
     if bytes > MAX_MESSAGE_BYTES {
         return Err(Error::TooManyArguments { bytes });
@@ -57,7 +62,8 @@ pub async fn run(
         linger: if link.can_attach() { job.linger } else { Duration::ZERO },
         goes_with_hop: link.can_attach(),
         leaves: job.detached,
-        first: Some((spec, program)),
+        first: Some((spec, upload)),
+        verbose_since: job.verbose.then(Instant::now),
         asks: Ask::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
         ..Session::new(link, id, Input::new(!job.detached), interrupts, progress)
@@ -109,8 +115,10 @@ enum Ask {
 enum Stage {
     /// The agent has not accepted: nothing.
     Asked,
-    /// It lacks the program from this offset on: the program, and nothing else.
-    Sending(usize),
+    /// It lacks the program, which is being packed: nothing.
+    Packing,
+    /// It lacks the rest of the program: that, and nothing else.
+    Sending,
     /// It has the program: signals and acknowledgements.
     Sent,
     /// The program runs: standard input as well.
@@ -136,7 +144,9 @@ struct Session<'a> {
     leaves: bool,
     linger: Duration,
     /// What this `hop` started; `None` if it only attaches.
-    first: Option<(JobSpec, &'a Program)>,
+    first: Option<(JobSpec, Upload<'a>)>,
+    /// Since when it is under way, if it is to be said when it has started.
+    verbose_since: Option<Instant>,
     /// How the next call begins.
     asks: Ask,
     stage: Stage,
@@ -172,6 +182,7 @@ impl<'a> Session<'a> {
             leaves: false,
             linger: Duration::ZERO,
             first: None,
+            verbose_since: None,
             asks: Ask::Attach,
             stage: Stage::Asked,
             signals: Signals::default(),
@@ -276,6 +287,7 @@ impl<'a> Session<'a> {
                         room.send(message);
                     }
                 }
+                () = packed(&mut self.first), if self.stage == Stage::Packing => self.send_on(),
                 changed = self.outputs.changed() => changed?,
                 () = self.input.more() => {}
             }
@@ -289,12 +301,16 @@ impl<'a> Session<'a> {
             (Stage::Asked, run_reply::Message::Accepted(accepted)) => self.accepted(accepted)?,
             (Stage::Asked, _) => return Err(self.broken("a job that starts before it is accepted")),
             (_, run_reply::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
-            (Stage::Sending(_), _) => return Err(self.broken("an answer before the program was complete")),
+            (Stage::Packing | Stage::Sending, _) => {
+                return Err(self.broken("an answer before the program was complete"));
+            }
             // After a break the program may have been started long ago.
             (_, run_reply::Message::Started(_) | run_reply::Message::Output(_)) if self.leaves => {
+                self.arrived();
                 return Ok(Some(End::Left));
             }
             (_, run_reply::Message::Started(started)) => {
+                self.arrived();
                 self.stage = Stage::Started;
                 if started.terminal {
                     self.take_terminal()?;
@@ -346,42 +362,61 @@ impl<'a> Session<'a> {
         self.job = job_id;
         self.is_accepted = true;
         self.comeback = None;
-        let offset = match (&needs[..], &self.first) {
-            ([], Some((_, program))) => program.content.len(),
-            ([], None) => 0,
-            ([need], Some((_, program))) if need.sha256 == program.digest => {
-                usize::try_from(need.offset).unwrap_or(usize::MAX)
-            }
-            (_, Some(_)) => return Err(self.broken("a blob that nobody offered is needed")),
-            (_, None) => {
-                // The hop that has the program may come back to it.
-                self.goes_with_hop = false;
-                let router = self.link.router().to_owned();
-                return Err(Error::Incomplete { job: self.job.clone(), router });
-            }
+        let Some(need) = needs.first() else {
+            self.is_sent();
+            return Ok(());
         };
-        self.has_sent(offset);
+        let Some((_, upload)) = &mut self.first else {
+            // The hop that has the program may come back to it.
+            self.goes_with_hop = false;
+            let router = self.link.router().to_owned();
+            return Err(Error::Incomplete { job: self.job.clone(), router });
+        };
+        if needs.len() > 1 || !upload.begin(need) {
+            return Err(self.broken("a blob that nobody offered is needed"));
+        }
+        self.stage = Stage::Packing;
+        self.is_whole = false;
         Ok(())
     }
 
-    /// The agent has the program up to this offset, or will.
-    fn has_sent(&mut self, offset: usize) {
-        let total = self.first.as_ref().map_or(0, |(_, program)| program.content.len());
-        self.is_whole = offset >= total;
-        if self.is_whole {
-            self.stage = Stage::Sent;
-            self.progress.clear();
+    /// The program is packed, or a further piece of it sent.
+    fn send_on(&mut self) {
+        let Some((_, upload)) = &self.first else { return };
+        if upload.is_sent() {
+            self.is_sent();
         } else {
-            self.stage = Stage::Sending(offset);
-            self.progress.sending(offset as u64, total as u64);
+            self.stage = Stage::Sending;
+            let (sent, total) = upload.progress();
+            self.progress.sending(sent, total);
+        }
+    }
+
+    /// The agent has the program, or will.
+    fn is_sent(&mut self) {
+        self.is_whole = true;
+        self.stage = Stage::Sent;
+        self.progress.clear();
+    }
+
+    /// The agent has the program, for it speaks of what came of it.
+    fn arrived(&mut self) {
+        let Some((_, upload)) = &mut self.first else { return };
+        upload.arrived();
+        if let Some(since) = self.verbose_since.take() {
+            let (sent, after) = (upload.describe(), since.elapsed().as_secs_f64());
+            self.progress.aside(|| {
+                say!("hop: {sent}");
+                say!("hop: started after {after:.2} s");
+            });
         }
     }
 
     /// Whether there is something to send.
     fn has_message(&self) -> bool {
         match self.stage {
-            Stage::Asked => false,
-            Stage::Sending(_) => true,
+            Stage::Asked | Stage::Packing => false,
+            Stage::Sending => true,
             Stage::Sent => self.signals.has_next() || self.outputs.ack_is_due() || self.files.ack_is_due(),
             Stage::Started => {
                 self.signals.has_next()
@@ -395,8 +430,10 @@ impl<'a> Session<'a> {
 
     /// What is to be sent next.
     fn next_message(&mut self) -> Option<run_request::Message> {
-        if let Stage::Sending(offset) = self.stage {
-            return self.next_chunk(offset).map(run_request::Message::Blob);
+        if self.stage == Stage::Sending {
+            let chunk = self.first.as_mut().and_then(|(_, upload)| upload.next_chunk());
+            self.send_on();
+            return chunk.map(run_request::Message::Blob);
         }
         if let Some(name) = self.signals.next_name() {
             return Some(run_request::Message::Signal(Signal { name: name.to_owned() }));
@@ -412,15 +449,6 @@ impl<'a> Session<'a> {
         }
         let window = self.window.take().map(run_request::Message::WindowSize);
         window.or_else(|| self.input.next_message().map(run_request::Message::Stdin))
-    }
-
-    /// The piece of the program that begins at `offset`.
-    fn next_chunk(&mut self, offset: usize) -> Option<BlobChunk> {
-        let content = &self.first.as_ref()?.1.content;
-        let end = content.len().min(offset + BLOB_CHUNK_BYTES);
-        let chunk = BlobChunk { offset: offset as u64, data: content.slice(offset..end) };
-        self.has_sent(end);
-        Some(chunk)
     }
 
     /// Takes a signal that `hop` got while it has a connection.
@@ -537,6 +565,13 @@ impl<'a> Session<'a> {
 
     fn broken(&self, what: &'static str) -> Error {
         Error::Protocol { router: self.link.router().to_owned(), what }
+    }
+}
+
+async fn packed(first: &mut Option<(JobSpec, Upload<'_>)>) {
+    match first {
+        Some((_, upload)) => upload.packed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -81,6 +81,9 @@ pub struct Store {
     /// False where the file system is mounted noexec: nothing can run.
     #[prost(bool, tag = "3")]
     pub executable: bool,
+    /// Bytes of blobs that no job uses. They count as free: they go when their room is needed.
+    #[prost(uint64, tag = "4")]
+    pub kept: u64,
 }
 /// From the controller. The first message is `spec` or `attach`, and it is the only one of these. A controller that ends its
 /// side of the stream leaves, as one does whose connection breaks.
@@ -192,6 +195,10 @@ pub struct JobSpec {
     /// a controller has it, or eight jobs have ended since.
     #[prost(bool, tag = "13")]
     pub detached: bool,
+    /// Digests of blobs that the controller has at hand, 32 bytes each, the one that resembles the program most first; at most
+    /// 16. It can send the program as a delta against one of them. Capability "delta".
+    #[prost(bytes = "vec", repeated, tag = "17")]
+    pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// In characters, each at most 65,535.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -229,6 +236,11 @@ pub struct Blob {
     /// Length in bytes. The agent decides by it whether the blob fits, before any content is sent.
     #[prost(uint64, tag = "2")]
     pub size: u64,
+    /// XXH32 of the content with seed 0 (xxHash specification). An agent with the capability "checksum" compares it with what
+    /// it has decoded, and takes the digest, which costs such a CPU thirty times as much, when another controller asks for the
+    /// blob. Absent: it takes the digest at once.
+    #[prost(fixed32, optional, tag = "3")]
+    pub checksum: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvVar {
@@ -272,18 +284,25 @@ pub struct Accepted {
 pub struct Need {
     #[prost(bytes = "vec", tag = "1")]
     pub sha256: ::prost::alloc::vec::Vec<u8>,
-    /// Send from here on.
+    /// Send from here on: bytes of the blob as it is sent, in the encoding in which it was begun.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
+    /// The first of `JobSpec.bases` that the agent has, if it has one and room for both. The blob may be a delta against it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub base: ::prost::alloc::vec::Vec<u8>,
 }
 /// A piece of the blob that is first in `needs` and not yet complete. It is complete when its declared size is reached.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlobChunk {
+    /// Counts bytes as they are sent.
     #[prost(uint64, tag = "1")]
     pub offset: u64,
     /// At most 1,048,576 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
+    /// How the blob is written. Said with its first byte; nothing in the chunks that follow.
+    #[prost(enumeration = "Encoding", tag = "3")]
+    pub encoding: i32,
 }
 /// The program runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -561,6 +580,43 @@ impl Containment {
             "CONTAINMENT_GROUP" => Some(Self::Group),
             "CONTAINMENT_DESCENDANTS" => Some(Self::Descendants),
             "CONTAINMENT_CGROUP" => Some(Self::Cgroup),
+            _ => None,
+        }
+    }
+}
+/// docs/protocol.md describes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Encoding {
+    /// As it is.
+    Identity = 0,
+    /// One zstd frame with a window of at most 512 KiB (RFC 8878). Capability "zstd".
+    Zstd = 1,
+    /// LZ4 blocks of 64 KiB (LZ4 Block Format Description). Capability "lz4".
+    Lz4 = 2,
+    /// What to do with `Need.base` to get the blob, in zstd as above. Capability "delta".
+    Delta = 3,
+}
+impl Encoding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Identity => "ENCODING_IDENTITY",
+            Self::Zstd => "ENCODING_ZSTD",
+            Self::Lz4 => "ENCODING_LZ4",
+            Self::Delta => "ENCODING_DELTA",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENCODING_IDENTITY" => Some(Self::Identity),
+            "ENCODING_ZSTD" => Some(Self::Zstd),
+            "ENCODING_LZ4" => Some(Self::Lz4),
+            "ENCODING_DELTA" => Some(Self::Delta),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! What becomes of a job when its connection goes, and how another one is had.
 
 use hop::home::Home;
-use hop_tests::{Hop, Ran, VirtualRouter, fixture};
+use hop_tests::{Hop, Ran, VirtualRouter, fixture, length_on_the_wire};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ fn what_is_typed_arrives_once_though_the_connection_breaks() {
     let cable = router.cable();
     let content: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
     let program = fixture(STAGE, "echo-stdin");
-    let length = std::fs::metadata(&program).unwrap().len();
+    let length = length_on_the_wire(&program);
     // In the midst of what is typed: the program is sent before.
     cable.cut_after(length + 1_000_000);
     let hop = router.hop().args(["exec", "-r", "cabled"]).arg(program).stdin(content.clone());

@@ -12,3 +12,4 @@ mod programs;
 mod protocol;
 mod streams;
 mod terminal;
+mod transfer;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use hop_tests::{Cable, Hop, Running, VirtualRouter, fixture};
+use hop_tests::{Cable, Hop, Running, VirtualRouter, fixture, length_on_the_wire};
 
 /// Numbers that the program prints before and after the moment.
 const BEFORE: u32 = 20;
@@ -75,7 +75,7 @@ impl Phase {
     /// Starts a program by this `hop exec`, and waits until the moment has come. Gives what was read of its output.
     pub fn reach(self, hop: Hop, router: &VirtualRouter, cable: &Cable) -> (Running, String) {
         let program = fixture(router.stage(), self.program());
-        let length = std::fs::metadata(&program).unwrap().len();
+        let length = length_on_the_wire(&program);
         match self {
             Self::Handshake => cable.cut_after(SOME_OF_HANDSHAKE),
             Self::Upload => cable.cut_after(SOME_OF_UPLOAD),

@@ -1,6 +1,7 @@
 //! The program that stands in for init, procd, nvram and the other programs of a router's maker.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use super::{System, routers};
 use crate::agents::AGENTS;
 use crate::command::run;
 use crate::paths;
+use crate::symbols;
 use crate::toolchain::Toolchain;
 
 /// What the program is built from, beside the toolchain and its own sources.
@@ -41,8 +43,12 @@ pub fn build(system: System, toolchain: &Toolchain) -> Result<PathBuf> {
             "stand-ins",
         ]))?;
         let built = paths::root().join(format!("target/device/{target}/device/stand-ins"));
-        fs::copy(&built, place.join("stand-ins"))
-            .with_context(|| format!("cannot copy {}", built.display()))?;
+        let content = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        let content = symbols::stripped(&content).with_context(|| built.display().to_string())?;
+        let stand_ins = place.join("stand-ins");
+        fs::write(&stand_ins, content)
+            .and_then(|()| fs::set_permissions(&stand_ins, Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {}", stand_ins.display()))?;
         system.check(&place.join("stand-ins"))
     })?;
     Ok(place.join("stand-ins"))

@@ -1,0 +1,216 @@
+//! What a program is sent as: a delta against one that the router has, compressed, or as it is.
+//!
+//! What is chosen follows from how fast the link was last time. On a fast one the router's CPU is what all wait for, and LZ4
+//! costs it least; on a slow one every byte counts, and zstd makes the fewest, at a level that the time on the wire pays for.
+//! A delta is sent where it is smaller, and is not looked for longer than the program would take as a whole.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hop_proto::v1::{Encoding, InfoReply};
+
+use crate::delta;
+use crate::link::can;
+use crate::sent::Digest;
+
+/// Bytes a second of a link about which nothing is known: a cable to the router on the desk.
+const LIKELY_RATE: u64 = 5_000_000;
+
+/// Below so many bytes a second a link is slower than a router's CPU inflates.
+const SLOW_RATE: u64 = 1_000_000;
+
+/// What LZ4 makes of a Go program takes a second for so many bytes; and it is two fifths of the program.
+const LZ4_LEVEL: u32 = 9;
+const WHOLE_PART: f64 = 0.4;
+
+/// zstd's window, as a power of two: an agent holds it in memory, and takes no larger one.
+const WINDOW_LOG: u32 = 19;
+
+/// Below so many bytes a second, a level of zstd is worth its time: measured on a Go program, level 9 compresses 20 MB/s,
+/// 15 does 4 MB/s, 19 does 1.6 MB/s, for a tenth fewer bytes.
+const LEVELS: [(u64, i32); 2] = [(60_000, STRONGEST), (300_000, 15)];
+const LEVEL: i32 = 9;
+const STRONGEST: i32 = 19;
+
+/// Fewer bytes of instructions are compressed at the strongest level whatever the link: it takes a tenth of a second.
+const SHORT: usize = 256 * 1024;
+
+/// What an agent can decode.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decoders {
+    /// A checksum does for the digest.
+    pub checksum: bool,
+    zstd: bool,
+    lz4: bool,
+    delta: bool,
+}
+
+impl Decoders {
+    /// As the agent says.
+    pub fn of(info: &InfoReply) -> Self {
+        let can = |capability| can(info, capability);
+        Self { checksum: can("checksum"), zstd: can("zstd"), lz4: can("lz4"), delta: can("delta") }
+    }
+
+    /// Whether it is worth while to offer bases.
+    pub fn has_delta(&self) -> bool {
+        self.delta
+    }
+}
+
+/// A program that another one may be a delta against.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Its digest.
+    pub digest: Digest,
+    /// What it is.
+    pub content: Vec<u8>,
+}
+
+/// A program as it goes over the wire.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// How.
+    pub encoding: Encoding,
+    /// What the delta is against, if it is one.
+    pub base: Option<Digest>,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+/// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.
+pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
+    let rate = rate.unwrap_or(LIKELY_RATE);
+    let delta = base.filter(|_| decoders.delta).and_then(|base| as_delta(program, base, rate));
+    // A whole program is smaller only if there is not much in common.
+    match delta {
+        Some(delta) if delta.bytes.len() < program.len() / 8 => delta,
+        delta => {
+            let whole = as_whole(program, decoders, rate);
+            delta.into_iter().chain([whole]).min_by_key(|packed| packed.bytes.len()).unwrap_or_else(|| {
+                Packed { encoding: Encoding::Identity, base: None, bytes: program.clone() }
+            })
+        }
+    }
+}
+
+fn as_delta(program: &Bytes, base: Base, rate: u64) -> Option<Packed> {
+    // However fast the link, no router's CPU takes it in faster.
+    let rate_there = rate.min(LIKELY_RATE) as f64;
+    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate_there);
+    let instructions = delta::between(&base.content, program, Instant::now() + whole)?;
+    let level = if instructions.len() < SHORT { STRONGEST } else { level(rate) };
+    let bytes = zstd(&instructions, level).ok()?;
+    Some(Packed { encoding: Encoding::Delta, base: Some(base.digest), bytes: bytes.into() })
+}
+
+fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Packed {
+    let packed = if decoders.lz4 && (rate >= SLOW_RATE || !decoders.zstd) {
+        lz4(program).map(|bytes| (Encoding::Lz4, bytes))
+    } else if decoders.zstd {
+        zstd(program, level(rate)).map(|bytes| (Encoding::Zstd, bytes))
+    } else {
+        Err(io::ErrorKind::Unsupported.into())
+    };
+    match packed {
+        Ok((encoding, bytes)) if bytes.len() < program.len() => {
+            Packed { encoding, base: None, bytes: bytes.into() }
+        }
+        // What cannot be compressed goes as it is.
+        _ => Packed { encoding: Encoding::Identity, base: None, bytes: program.clone() },
+    }
+}
+
+fn level(rate: u64) -> i32 {
+    LEVELS.iter().find(|(limit, _)| rate < *limit).map_or(LEVEL, |(_, level)| *level)
+}
+
+fn zstd(content: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
+    encoder.window_log(WINDOW_LOG)?;
+    encoder.write_all(content)?;
+    encoder.finish()
+}
+
+fn lz4(content: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = lz4::EncoderBuilder::new()
+        .level(LZ4_LEVEL)
+        .block_size(lz4::BlockSize::Max64KB)
+        .block_mode(lz4::BlockMode::Linked)
+        .checksum(lz4::ContentChecksum::NoChecksum)
+        .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
+        .build(Vec::new())?;
+    encoder.write_all(content)?;
+    let (bytes, finished) = encoder.finish();
+    finished.map(|()| bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ALL: Decoders = Decoders { checksum: true, zstd: true, lz4: true, delta: true };
+
+    /// Something like a program: words that come again, and some that do not.
+    fn program() -> Bytes {
+        let words = (0..50_000u32).map(|i| if i % 5 == 0 { i.wrapping_mul(2_654_435_761) } else { i / 64 });
+        words.flat_map(u32::to_be_bytes).collect::<Vec<_>>().into()
+    }
+
+    fn base(content: &[u8]) -> Option<Base> {
+        Some(Base { digest: [7; 32], content: content.to_vec() })
+    }
+
+    #[test]
+    fn a_slow_link_gets_the_fewest_bytes_and_a_fast_one_what_is_unpacked_fastest() {
+        let lengths = [None, Some(900_000), Some(200_000), Some(50_000)].map(|rate| {
+            let packed = pack(&program(), ALL, None, rate);
+            let expected = if rate.is_some() { Encoding::Zstd } else { Encoding::Lz4 };
+            assert_eq!(packed.encoding, expected, "{rate:?}");
+            packed.bytes.len()
+        });
+        assert!(lengths[1..].iter().all(|length| *length < lengths[0]), "{lengths:?}");
+    }
+
+    #[test]
+    fn an_agent_gets_nothing_that_it_cannot_decode() {
+        let only = |decoders: Decoders| pack(&program(), decoders, base(&program()), Some(100_000)).encoding;
+        let none = Decoders::default();
+        assert_eq!(only(none), Encoding::Identity);
+        assert_eq!(only(Decoders { lz4: true, ..none }), Encoding::Lz4);
+        assert_eq!(only(Decoders { zstd: true, ..none }), Encoding::Zstd);
+        assert_eq!(only(Decoders { delta: true, ..none }), Encoding::Delta);
+    }
+
+    #[test]
+    fn a_delta_is_sent_where_it_is_smaller() {
+        let mut changed = program().to_vec();
+        changed[1000] ^= 1;
+        let packed = pack(&changed.into(), ALL, base(&program()), None);
+        assert_eq!((packed.encoding, packed.base), (Encoding::Delta, Some([7; 32])));
+        assert!(packed.bytes.len() < 100, "{}", packed.bytes.len());
+        assert_eq!(pack(&program(), ALL, base(b"nothing of it"), Some(100)).encoding, Encoding::Zstd);
+    }
+
+    #[test]
+    fn what_does_not_become_smaller_goes_as_it_is() {
+        let noise: Vec<u8> = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let content = ring::digest::digest(&ring::digest::SHA256, &noise).as_ref().to_vec().into();
+        assert_eq!(pack(&content, ALL, None, None).encoding, Encoding::Identity);
+    }
+
+    #[test]
+    fn the_frames_are_what_their_formats_say() {
+        let program = program();
+        let unpacked = zstd::decode_all(&zstd(&program, LEVEL).unwrap()[..]).unwrap();
+        assert!(unpacked == program);
+        let mut unpacked = Vec::new();
+        let packed = lz4(&program).unwrap();
+        io::copy(&mut lz4::Decoder::new(&packed[..]).unwrap(), &mut unpacked).unwrap();
+        assert!(unpacked == program);
+        // No block is independent, none has a checksum, each is 64 KiB: all that an agent takes.
+        assert_eq!(packed[4..6], [0x40, 0x40]);
+    }
+}

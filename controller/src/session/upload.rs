@@ -1,0 +1,141 @@
+//! The way of a program to the agent: packed when the agent has said what it has, sent piece by piece, and from where a
+//! connection broke.
+
+use std::time::{Duration, Instant};
+
+use hop_proto::limits::BLOB_CHUNK_BYTES;
+use hop_proto::v1::{BlobChunk, Encoding, Need};
+use tokio::task::JoinHandle;
+
+use crate::packing::{self, Base, Decoders, Packed};
+use crate::program::Program;
+use crate::sent::{Digest, Sent};
+
+/// Bytes from which on the time that they take tells how fast the link is.
+const TELLING_BYTES: usize = 64 * 1024;
+
+/// A program on its way.
+pub struct Upload<'a> {
+    program: &'a Program,
+    sent: &'a Sent,
+    router: String,
+    decoders: Decoders,
+    /// What it may be a delta against, by the agent.
+    base: Option<Digest>,
+    packing: Option<JoinHandle<Packed>>,
+    packed: Option<Packed>,
+    /// Bytes of what it is packed as that the agent has or will have.
+    offset: usize,
+    /// When the first of them was sent, if they all went over one connection.
+    begun: Option<Instant>,
+}
+
+impl<'a> Upload<'a> {
+    /// A program that `router` may want; its agent has these decoders.
+    pub fn new(program: &'a Program, sent: &'a Sent, router: &str, decoders: Decoders) -> Self {
+        Self {
+            program,
+            sent,
+            router: router.to_owned(),
+            decoders,
+            base: None,
+            packing: None,
+            packed: None,
+            offset: 0,
+            begun: None,
+        }
+    }
+
+    /// Does what the agent needs. False if it needs something else than the program.
+    pub fn begin(&mut self, need: &Need) -> bool {
+        if need.sha256 != self.program.digest {
+            return false;
+        }
+        let base = Digest::try_from(&need.base[..]).ok();
+        self.begun = None;
+        self.offset = usize::try_from(need.offset).unwrap_or(usize::MAX);
+        // Another job of the same program may meet another agent's store.
+        if self.offset == 0 && self.base != base {
+            (self.packed, self.packing) = (None, None);
+        }
+        if self.packed.is_none() && self.packing.is_none() {
+            self.base = base;
+            let (content, decoders) = (self.program.content.clone(), self.decoders);
+            let base = base.and_then(|digest| Some(Base { digest, content: self.sent.program(&digest)? }));
+            let rate = self.sent.rate(&self.router);
+            self.packing =
+                Some(tokio::task::spawn_blocking(move || packing::pack(&content, decoders, base, rate)));
+        }
+        true
+    }
+
+    /// Waits until there is something to send. Cancel safe.
+    pub async fn packed(&mut self) {
+        if let Some(packing) = &mut self.packing {
+            // It does not panic; if it did, the program goes as it is.
+            let plain =
+                || Packed { encoding: Encoding::Identity, base: None, bytes: self.program.content.clone() };
+            self.packed = Some(packing.await.unwrap_or_else(|_| plain()));
+            self.packing = None;
+        }
+    }
+
+    /// The next piece.
+    pub fn next_chunk(&mut self) -> Option<BlobChunk> {
+        let packed = self.packed.as_ref()?;
+        let start = self.offset;
+        let end = packed.bytes.len().min(start.saturating_add(BLOB_CHUNK_BYTES));
+        let data = packed.bytes.get(start..end).map(|_| packed.bytes.slice(start..end))?;
+        if start == 0 {
+            self.begun = Some(Instant::now());
+        }
+        self.offset = end;
+        let encoding = if start == 0 { packed.encoding } else { Encoding::Identity };
+        Some(BlobChunk { offset: start as u64, data, encoding: encoding.into() })
+    }
+
+    /// Bytes that are sent, and how many there are.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.offset as u64, self.packed.as_ref().map_or(u64::MAX, |packed| packed.bytes.len() as u64))
+    }
+
+    /// True when nothing is left to be sent.
+    pub fn is_sent(&self) -> bool {
+        self.packed.as_ref().is_some_and(|packed| self.offset >= packed.bytes.len())
+    }
+
+    /// The agent has the whole program.
+    pub fn arrived(&mut self) {
+        if let Some((begun, packed)) = self.begun.take().zip(self.packed.as_ref())
+            && packed.bytes.len() >= TELLING_BYTES
+        {
+            let seconds = begun.elapsed().max(Duration::from_millis(1)).as_secs_f64();
+            self.sent.set_rate(&self.router, (packed.bytes.len() as f64 / seconds) as u64);
+        }
+        self.sent.keep(self.program);
+    }
+
+    /// What was sent, for a person.
+    pub fn describe(&self) -> String {
+        let size = bytes(self.program.content.len());
+        let Some(packed) = &self.packed else {
+            return format!("sent nothing: the router has the program, {size}");
+        };
+        let how = match packed.encoding {
+            Encoding::Identity => "as it is",
+            Encoding::Zstd => "compressed with zstd",
+            Encoding::Lz4 => "compressed with LZ4",
+            Encoding::Delta => "as a delta against a program that was sent before",
+        };
+        format!("sent {} of {size}, {how}", bytes(packed.bytes.len()))
+    }
+}
+
+/// A number of bytes, as `ls` would not say it and people do.
+fn bytes(count: usize) -> String {
+    match count {
+        0..10_000 => format!("{count} bytes"),
+        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        _ => format!("{:.2} MB", count as f64 / 1e6),
+    }
+}

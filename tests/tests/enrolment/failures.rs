@@ -55,7 +55,7 @@ fn a_tmp_that_is_mounted_noexec() {
 #[test]
 fn a_tmp_that_is_full() {
     let owner = Owner::of("dir-505");
-    owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=27 2>/dev/null");
+    owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=28 2>/dev/null");
     let before = owner.files();
     owner.add(&[]).assert_fails_after_progress(125, "the agent needs ");
     owner.assert_nothing_left(&before);
@@ -93,7 +93,7 @@ fn a_self_test_that_fails() {
 #[test]
 fn a_flash_that_is_full() {
     let owner = Owner::of("dir-505");
-    owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=1900 2>/dev/null; sync");
+    owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2300 2>/dev/null; sync");
     let before = owner.files();
     let ran = owner.add(&["--install"]);
     ran.assert_fails_after_progress(125, "has no room for an agent that survives a reboot");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use hop_tests::{Hop, wait_until};
+use hop_tests::{Hop, dist, wait_until};
 use rustix::process::Signal;
 
 use crate::owner::{Interruption, Owner, UPLOAD, put_in_front_of_ssh};
@@ -267,7 +267,10 @@ fn an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running() 
         fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
     }
     // No room to keep the old one while the new one is there.
-    owner.sh("set -- $(df -kP /tmp | tail -n 1); dd if=/dev/zero of=/tmp/fill bs=1k count=$(($4 - 2600)) 2>/dev/null");
+    let one_and_a_half = dist("hopd-mips").metadata().unwrap().len() * 3 / 2 / 1024;
+    owner.sh(&format!(
+        "set -- $(df -kP /tmp | tail -n 1); dd if=/dev/zero of=/tmp/fill bs=1k count=$(($4 - {one_and_a_half})) 2>/dev/null"
+    ));
     owner.router("upgrade").assert_fails_after_progress(125, "replacing the agent failed on root@127.0.0.1");
     owner.sh("rm /tmp/fill; cmp /tmp/hop/hopd /tmp/old");
     owner.wait_until_undone();

@@ -157,7 +157,7 @@ impl Family {
     fn stop_orphans(&self, stopped: &mut Vec<(i32, i32)>) -> u32 {
         let ours = getpid().as_raw_nonzero().get();
         let programs = self.programs().clone();
-        let is_stopped = |pid: i32| stopped.iter().any(|(known, _)| *known == pid);
+        let is_stopped = |pid: i32| stopped.binary_search_by_key(&pid, |(known, _)| *known).is_ok();
         let new: Vec<(i32, i32)> = processes()
             .filter(|process| !process.is_zombie && !is_stopped(process.pid))
             .filter(|process| {
@@ -170,6 +170,8 @@ impl Family {
         }
         let count = new.len() as u32;
         stopped.extend(new);
+        // A fork bomb is a thousand processes, each of which is looked for here, and its parent.
+        stopped.sort_unstable();
         count
     }
 
@@ -206,7 +208,8 @@ pub fn become_subreaper() {
 
 /// Bytes of memory that each of these processes and all below it have resident.
 pub fn resident(roots: &[i32]) -> Vec<u64> {
-    let all: Vec<Process> = processes().collect();
+    let mut all: Vec<Process> = processes().collect();
+    all.sort_unstable_by_key(|process| process.pid);
     let page = rustix::param::page_size() as u64;
     let mut sums = vec![0; roots.len()];
     for process in &all {
@@ -217,9 +220,9 @@ pub fn resident(roots: &[i32]) -> Vec<u64> {
                 sums[index] += process.resident * page;
                 break;
             }
-            match all.iter().find(|process| process.pid == ancestor) {
-                Some(process) => ancestor = process.parent,
-                None => break,
+            match all.binary_search_by_key(&ancestor, |process| process.pid) {
+                Ok(index) => ancestor = all[index].parent,
+                Err(_) => break,
             }
         }
     }
@@ -250,10 +253,10 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Adds what is not there yet. Hundreds of processes are few enough to look at all of them.
+/// Adds what is not there yet.
 fn note(seen: &mut Vec<i32>, pid: i32) {
-    if !seen.contains(&pid) {
-        seen.push(pid);
+    if let Err(index) = seen.binary_search(&pid) {
+        seen.insert(index, pid);
     }
 }
 

@@ -213,8 +213,10 @@ fn random_numbers() -> Check {
     }
 }
 
-/// CPU time of this thread: what others do meanwhile, tests among them, is no spinning. Not by rustix, which takes musl's `timespec` for 64 bits wide on MIPS, where the symbols
-/// of that name still have 32 (musl's time64 notes); its calls with a time in them must not be used here.
+/// CPU time of this thread: what others do meanwhile, tests among them, is no spinning.
+///
+/// Not by rustix, which takes musl's `timespec` for 64 bits wide on MIPS, where the symbols of that name still have 32 (musl's
+/// time64 notes); its calls with a time in them must not be used here.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live value of the type that clock_gettime(2) names.

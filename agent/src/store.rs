@@ -37,6 +37,9 @@ const SPARE: u64 = 2 * RESERVE;
 /// The part of the router's memory that such blobs take at most: one of this many.
 const KEPT_PART: u64 = 4;
 
+/// How many of them there are at most: each costs some 2 kB beside its content, an inode and its entry.
+const MAX_UNUSED: usize = 64;
+
 /// How long a blob stays that nobody uses.
 const KEEP_TIME: Duration = Duration::from_secs(60 * 60);
 
@@ -53,7 +56,6 @@ pub struct Store {
 /// What is kept and what is promised.
 #[derive(Default)]
 struct Ledger {
-    /// The least recently used is first.
     blobs: Vec<Kept>,
     /// Bytes of all blobs and of all uploads at their full size.
     kept: u64,
@@ -69,6 +71,7 @@ struct Kept {
     digest: Digest,
     owner: Fingerprint,
     blob: Arc<Blob>,
+    /// When it was last seen in use.
     used: Instant,
 }
 
@@ -79,16 +82,21 @@ impl Kept {
 }
 
 impl Ledger {
-    /// Bytes of blobs that no job uses.
-    fn unused(&self) -> u64 {
-        self.blobs.iter().filter(|kept| !kept.is_used()).map(|kept| kept.blob.size).sum()
+    /// Blobs that no job uses.
+    fn unused(&self) -> impl Iterator<Item = &Kept> {
+        self.blobs.iter().filter(|kept| !kept.is_used())
     }
 
-    /// Takes out the blob that has not been used for longest, of those that nobody uses. It is to be dropped when the
-    /// ledger is free again.
+    /// Bytes of them.
+    fn unused_bytes(&self) -> u64 {
+        self.unused().map(|kept| kept.blob.size).sum()
+    }
+
+    /// Takes out the one of them that has not been used for longest. It is to be dropped when the ledger is free again.
     fn take_oldest(&mut self) -> Option<Kept> {
-        let index = self.blobs.iter().position(|kept| !kept.is_used())?;
-        Some(self.blobs.remove(index))
+        let oldest = self.unused().min_by_key(|kept| kept.used)?;
+        let index = self.blobs.iter().position(|kept| Arc::ptr_eq(&kept.blob, &oldest.blob))?;
+        Some(self.blobs.swap_remove(index))
     }
 }
 
@@ -118,7 +126,7 @@ impl Store {
 
     /// Bytes of blobs that no job uses.
     pub fn unused(&self) -> u64 {
-        self.ledger().unused()
+        self.ledger().unused_bytes()
     }
 
     /// Bytes of memory that a program may have beside its file, when what nobody uses is gone.
@@ -127,7 +135,7 @@ impl Store {
     /// /proc is not mounted.
     pub fn spare_memory(&self) -> Result<u64, Error> {
         let ledger = self.ledger();
-        Ok(read_memory()?.spare(ledger.promised) + ledger.unused())
+        Ok(read_memory()?.spare(ledger.promised) + ledger.unused_bytes())
     }
 
     /// Bytes that a next blob may have, by what has a size.
@@ -156,15 +164,16 @@ impl Store {
     pub fn get(&self, digest: &Digest, owner: Fingerprint) -> Option<Arc<Blob>> {
         let mut ledger = self.ledger();
         let index = ledger.blobs.iter().position(|kept| kept.digest == *digest && kept.owner == owner)?;
-        let kept = ledger.blobs.remove(index);
-        if !kept.blob.is_untouched() {
-            // `kept` is dropped last, and writes in the ledger.
+        if !ledger.blobs[index].blob.is_untouched() {
+            let touched = ledger.blobs.swap_remove(index);
+            // A blob that is dropped writes in the ledger.
             drop(ledger);
+            drop(touched);
             return None;
         }
-        let blob = kept.blob.clone();
-        ledger.blobs.push(Kept { used: Instant::now(), ..kept });
-        Some(blob)
+        let kept = &mut ledger.blobs[index];
+        kept.used = Instant::now();
+        Some(kept.blob.clone())
     }
 
     /// Promises room for a blob and opens the file that will receive it. What nobody uses goes for it, if that will do.
@@ -172,8 +181,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures, [`Error::Io`] if the file cannot be made.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64, owner: Fingerprint) -> Result<Upload, Error> {
-        let unused = self.unused();
         while let Some(refusal) = self.refusal(size)? {
+            let unused = self.unused();
             let is_in_vain = match refusal {
                 Error::NoSpace { available, .. } | Error::NoMemory { available, .. } => {
                     size > available + unused
@@ -268,7 +277,8 @@ impl Store {
                 kept.used = now;
             }
             let is_old = |kept: &Kept| !kept.is_used() && now - kept.used >= KEEP_TIME;
-            let must_go = ledger.unused() > memory.total / KEPT_PART
+            let must_go = ledger.unused_bytes() > memory.total / KEPT_PART
+                || ledger.unused().count() > MAX_UNUSED
                 || memory.available < SPARE
                 || ledger.blobs.iter().any(is_old);
             if !must_go {
@@ -571,8 +581,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_uses_for_an_hour_goes() {
         let (dir, store) = store(100);
-        drop(bring(&store, b"hello", owner('1')));
         let used = bring(&store, b"world", owner('1'));
+        drop(bring(&store, b"hello", owner('1')));
         store.settle();
         if store.unused() == 0 {
             // This machine has less memory to spare than a router.
@@ -582,12 +592,25 @@ mod tests {
         assert_eq!(files(&dir), 2);
         tokio::time::sleep(2 * LOOK_INTERVAL).await;
         assert_eq!(files(&dir), 1);
+        assert!(store.get(&digest_of(b"world"), owner('1')).is_some(), "the one that is used stays");
         // An hour is counted from its last use.
         drop(used);
         tokio::time::sleep(KEEP_TIME - LOOK_INTERVAL).await;
         assert_eq!(files(&dir), 1);
         tokio::time::sleep(3 * LOOK_INTERVAL).await;
         assert_eq!(files(&dir), 0);
+    }
+
+    #[tokio::test]
+    async fn of_small_ones_only_so_many_stay() {
+        let (dir, store) = store(1 << 20);
+        for number in 0..=MAX_UNUSED {
+            drop(bring(&store, number.to_string().as_bytes(), owner('1')));
+        }
+        store.settle();
+        // Or fewer, if this machine has less memory to spare than a router.
+        assert!(files(&dir) <= MAX_UNUSED);
+        assert!(store.get(&digest_of(b"0"), owner('1')).is_none(), "the first one goes");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::cache::touch;
 use crate::command::run;
 use crate::elf::{self, FloatAbi};
 use crate::paths;
-use crate::symbols;
+use crate::segments;
 use crate::toolchain::Toolchain;
 
 /// An agent for one kind of router.
@@ -46,7 +46,8 @@ impl Agent {
         let symbols = self.cached_with_symbols(toolchain)?;
         let content = fs::read(&symbols).with_context(|| format!("cannot read {}", symbols.display()))?;
         let stripped = symbols.with_file_name(format!("hopd-{}", self.name));
-        let content = symbols::stripped(&content).with_context(|| symbols.display().to_string())?;
+        let content =
+            segments::alone(&content).with_context(|| format!("{} has no symbols", symbols.display()))?;
         write(&content, &stripped)?;
         self.check(&stripped)?;
         copy(&stripped, &self.path())

@@ -11,6 +11,8 @@ mod elf;
 mod fuzz;
 mod packages;
 mod paths;
+#[path = "../../controller/src/segments.rs"]
+mod segments;
 mod size;
 mod symbols;
 mod test;

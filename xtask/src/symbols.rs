@@ -1,31 +1,13 @@
-//! An agent with its symbols: what its bytes are, by crate and by file of C, and the same agent without them.
+//! An agent with its symbols: what its bytes are, by crate and by file of C.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use object::elf::FileHeader32;
-use object::read::elf::{ElfFile, ProgramHeader};
+use object::read::elf::ElfFile;
 use object::{Endianness, Object, ObjectSymbol, SymbolKind};
 
-/// Where a 32-bit ELF header says where the sections are, how large and how many, and which has their names (elf(5)).
-const E_SHOFF: std::ops::Range<usize> = 32..36;
-const E_SHENTSIZE_TO_SHSTRNDX: std::ops::Range<usize> = 46..52;
-
 type Elf<'a> = ElfFile<'a, FileHeader32<Endianness>>;
-
-/// The program without its sections, symbols and debugging information among them: what the kernel maps, and no more.
-pub fn stripped(content: &[u8]) -> Result<Vec<u8>> {
-    let elf = Elf::parse(content)?;
-    let ends = elf.elf_program_headers().iter().map(|segment| {
-        let (offset, length) = segment.file_range(elf.endian());
-        offset + length
-    });
-    let end = ends.max().context("it has no segments")?;
-    let mut stripped = content.get(..end as usize).context("it ends before its segments")?.to_vec();
-    stripped[E_SHOFF].fill(0);
-    stripped[E_SHENTSIZE_TO_SHSTRNDX].fill(0);
-    Ok(stripped)
-}
 
 /// Bytes of code and constants by where they come from, the largest first. Constants without a name are in none of them.
 pub fn origins(content: &[u8]) -> Result<Vec<(String, u64)>> {

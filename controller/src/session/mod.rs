@@ -377,6 +377,7 @@ impl<'a> Session<'a> {
         }
         self.stage = Stage::Packing;
         self.is_whole = false;
+        self.progress.show("compressing");
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::{System, routers};
 use crate::agents::AGENTS;
 use crate::command::run;
 use crate::paths;
-use crate::symbols;
+use crate::segments;
 use crate::toolchain::Toolchain;
 
 /// What the program is built from, beside the toolchain and its own sources.
@@ -44,7 +44,8 @@ pub fn build(system: System, toolchain: &Toolchain) -> Result<PathBuf> {
         ]))?;
         let built = paths::root().join(format!("target/device/{target}/device/stand-ins"));
         let content = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-        let content = symbols::stripped(&content).with_context(|| built.display().to_string())?;
+        let content =
+            segments::alone(&content).with_context(|| format!("{} has no symbols", built.display()))?;
         let stand_ins = place.join("stand-ins");
         fs::write(&stand_ins, content)
             .and_then(|()| fs::set_permissions(&stand_ins, Permissions::from_mode(0o755)))

@@ -592,7 +592,7 @@ pub enum Encoding {
     Identity = 0,
     /// One zstd frame with a window of at most 512 KiB (RFC 8878). Capability "zstd".
     Zstd = 1,
-    /// LZ4 blocks of 64 KiB (LZ4 Block Format Description). Capability "lz4".
+    /// One LZ4 frame of 64 KiB blocks, without checksums (LZ4 Frame Format Description). Capability "lz4".
     Lz4 = 2,
     /// What to do with `Need.base` to get the blob, in zstd as above. Capability "delta".
     Delta = 3,

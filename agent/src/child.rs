@@ -42,6 +42,8 @@ pub struct Start<'a> {
     pub nice: u8,
     /// Whom it runs as, if not as the agent does.
     pub user: Option<&'a User>,
+    /// Its two outputs are one pipe.
+    pub merges_outputs: bool,
     /// How large its terminal is, if it has one.
     pub terminal: Option<Size>,
     /// What it enters before it executes.
@@ -64,7 +66,7 @@ pub struct Child {
 pub struct Streams {
     /// What we write the program reads.
     pub stdin: OwnedFd,
-    /// What the program writes; to a terminal, all of it.
+    /// What the program writes; to a terminal or a single pipe, all of it.
     pub stdout: OwnedFd,
     /// What the program writes to standard error.
     pub stderr: Option<OwnedFd>,
@@ -121,6 +123,7 @@ impl Child {
             .env_clear()
             .envs(start.env.iter().map(|(name, value)| (name, value)))
             .current_dir(start.working_directory);
+        let mut merged = None;
         let terminal = match start.terminal {
             Some(size) => {
                 let (terminal, theirs) = Terminal::open(size)?;
@@ -130,6 +133,11 @@ impl Child {
             }
             None => {
                 command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+                if start.merges_outputs {
+                    let (ours, theirs) = io::pipe()?;
+                    command.stdout(theirs.try_clone()?).stderr(theirs);
+                    merged = Some(OwnedFd::from(ours));
+                }
                 None
             }
         };
@@ -163,16 +171,17 @@ impl Child {
         // SAFETY: between fork and exec the closure makes system calls and touches no memory that a lock guards.
         unsafe { command.pre_exec(die_with_agent) };
         let mut process = command.spawn()?;
+        // Our own copies of the program's ends: as long as they are open, its outputs do not end.
+        drop(command);
         let pid = Pid::from_child(&process);
-        let streams = match (terminal, process.stdin.take(), process.stdout.take(), process.stderr.take()) {
+        let stdout = merged.or(process.stdout.take().map(OwnedFd::from));
+        let streams = match (terminal, process.stdin.take(), stdout) {
             (Some(streams), ..) => streams,
-            (None, Some(stdin), Some(stdout), Some(stderr)) => Streams {
-                stdin: stdin.into(),
-                stdout: stdout.into(),
-                stderr: Some(stderr.into()),
-                terminal: None,
-            },
-            _ => unreachable!("all three were asked for as pipes"),
+            (None, Some(stdin), Some(stdout)) => {
+                let stderr = process.stderr.take().map(OwnedFd::from);
+                Streams { stdin: stdin.into(), stdout, stderr, terminal: None }
+            }
+            _ => unreachable!("they were asked for as pipes"),
         };
         let member = family.enter(pid);
         Ok((Self { process, pid, ended, is_reaped: false, _member: member }, streams))
@@ -291,6 +300,7 @@ mod tests {
             working_directory: Path::new("/"),
             nice: 0,
             user: None,
+            merges_outputs: false,
             terminal: None,
             cgroup: None,
             core: 0,
@@ -319,6 +329,7 @@ mod tests {
             working_directory: Path::new("/"),
             nice: 0,
             user: None,
+            merges_outputs: false,
             terminal: None,
             cgroup: None,
             core: 0,

@@ -4,10 +4,11 @@
 //! must stay true: all of that is gone before the controller hears the outcome, and it goes on every other path too,
 //! because each thing is owned by a value that gives it back when dropped.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +19,16 @@ use crate::child::{Child, Start};
 use crate::core_file::{self, Expected};
 use crate::error::Error;
 use crate::handover::Left;
+use crate::input_tree::InputTree;
 use crate::job_directory::JobDirectory;
 use crate::jobs::Jobs;
 use crate::link::{Heard, Inbox, Link, Stage};
 use crate::machine;
 use crate::outcome::Outcome;
-use crate::reception::Reception;
+use crate::reception::{Announced, Need, Reception};
 use crate::running::{Running, is_set};
 use crate::shelf::Shelf;
-use crate::store::{Blob, Digest, Upload};
+use crate::store::{Blob, Digest, Promise, Upload};
 use crate::terminal::Size;
 use crate::user::User;
 
@@ -49,18 +51,20 @@ pub struct Spec {
     pub id: Option<String>,
     /// File name of the program.
     pub name: OsString,
-    /// Digest of the program.
-    pub digest: Digest,
-    /// Size of the program in bytes.
-    pub size: u64,
-    /// XXH32 of the program, if the controller has said it.
-    pub checksum: Option<u32>,
-    /// What the program may be sent as a delta against, the best first.
-    pub bases: Vec<Digest>,
+    /// The program.
+    pub program: Announced,
+    /// What it finds when it starts.
+    pub inputs: Vec<InputTree>,
+    /// Where it starts, below the job's directory; empty for that itself.
+    pub working_directory: PathBuf,
     /// argv[1] and on.
     pub args: Vec<OsString>,
     /// Added to the environment that every program gets.
     pub env: Vec<(OsString, OsString)>,
+    /// What stands for the job's directory in them; empty: nothing.
+    pub directory_mark: Vec<u8>,
+    /// It waits, when it is here, until it is told to start.
+    pub hold: bool,
     /// When to end it.
     pub timeout: Option<Duration>,
     /// When to end it after its last output.
@@ -71,6 +75,8 @@ pub struct Spec {
     pub nice: u8,
     /// Whom it runs as, if not as the agent does.
     pub user: Option<User>,
+    /// Its two outputs are one pipe.
+    pub merges_outputs: bool,
     /// How large its terminal is, if it is to have one in place of its pipes.
     pub terminal: Option<Size>,
     /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
@@ -83,25 +89,48 @@ pub struct Spec {
     pub core: bool,
 }
 
+impl Spec {
+    /// Puts the job's directory where its mark is.
+    fn locate(&self, text: &OsStr, directory: &JobDirectory) -> OsString {
+        let (mark, mut rest) = (&self.directory_mark[..], text.as_bytes());
+        if mark.is_empty() {
+            return text.to_owned();
+        }
+        let work = directory.work();
+        let mut located = Vec::with_capacity(rest.len());
+        while let Some(byte) = rest.first() {
+            if let Some(after) = rest.strip_prefix(mark) {
+                located.extend_from_slice(work.as_os_str().as_bytes());
+                rest = after;
+            } else {
+                located.push(*byte);
+                rest = &rest[1..];
+            }
+        }
+        OsString::from_vec(located)
+    }
+}
+
 #[cfg(test)]
 impl Spec {
     /// Runs `content` without a limit, as long as its controller is there.
     pub fn of_test(content: &[u8]) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, content);
         Self {
             id: None,
             name: "program".into(),
-            digest: digest.as_ref().try_into().unwrap_or_default(),
-            size: content.len() as u64,
-            checksum: None,
-            bases: Vec::new(),
+            program: Announced::of_test(content),
+            inputs: Vec::new(),
+            working_directory: PathBuf::new(),
             args: Vec::new(),
             env: Vec::new(),
+            directory_mark: Vec::new(),
+            hold: false,
             timeout: None,
             idle_timeout: None,
             grace: Duration::ZERO,
             nice: 0,
             user: None,
+            merges_outputs: false,
             terminal: None,
             linger: Some(Duration::ZERO),
             output_window: 1024,
@@ -111,8 +140,8 @@ impl Spec {
     }
 }
 
-/// The executable of a job.
-pub enum Program {
+/// A blob that a job needs: its program, or an archive of input files.
+pub enum Part {
     /// It is in the store.
     Here(Arc<Blob>),
     /// It has its room in the store, and may be a delta against this blob.
@@ -125,7 +154,10 @@ pub struct Job {
     link: Arc<Link>,
     inbox: Inbox,
     spec: Spec,
-    program: Program,
+    /// The program, then the archives of its input files.
+    parts: Vec<Part>,
+    /// For the input files.
+    room: Promise,
     place: OwnedSemaphorePermit,
 }
 
@@ -136,10 +168,11 @@ impl Job {
         link: Arc<Link>,
         inbox: Inbox,
         spec: Spec,
-        program: Program,
+        parts: Vec<Part>,
+        room: Promise,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { jobs, link, inbox, spec, program, place }
+        Self { jobs, link, inbox, spec, parts, room, place }
     }
 
     /// Where its controller connects.
@@ -167,48 +200,60 @@ impl Job {
     }
 
     async fn run_to_outcome(self) -> Result<Outcome, Error> {
-        let Self { jobs, link, mut inbox, spec, program, place } = self;
-        let program = match (program, &jobs.shelf) {
-            (Program::OnItsWay(upload, base), Some(shelf)) => {
-                fetch(shelf, upload, base, &link, &jobs).await?
-            }
-            (program, _) => program,
-        };
-        let blob = match program {
-            Program::Here(blob) => blob,
-            Program::OnItsWay(upload, base) => {
-                let reception = Reception::new(*upload, base, spec.checksum);
-                receive(reception, &link, &mut inbox, &jobs).await?
-            }
-        };
+        let Self { jobs, link, mut inbox, spec, mut parts, room, place } = self;
         if let Some(shelf) = &jobs.shelf {
-            shelf.keep(blob.clone(), spec.digest, jobs.is_stopping());
+            let mut fetched = Vec::new();
+            for part in parts {
+                fetched.push(part.fetch(shelf, &link, &jobs).await?);
+            }
+            parts = fetched;
+        }
+        let mut blobs = receive(parts, &spec, &link, &mut inbox, &jobs).await?;
+        if let Some(shelf) = &jobs.shelf {
+            shelf.keep(blobs[0].clone(), spec.program.digest, jobs.is_stopping());
         }
         link.set_stage(Stage::Complete);
         let directory = JobDirectory::create(&jobs.directory, link.job())?;
         let executable = directory.executable(&spec.name);
-        blob.link_to(&executable)?;
+        blobs[0].link_to(&executable)?;
         if let Some(user) = &spec.user {
             directory.open_to(user, &executable)?;
         }
+        for (tree, archive) in spec.inputs.iter().zip(&blobs[1..]) {
+            tree.unpack(archive, &directory.work(), spec.user.as_ref()).await?;
+        }
+        drop((room, blobs.split_off(1)));
+        if spec.hold {
+            told_to_start(&link, &mut inbox, &jobs).await?;
+        }
         let mut memory = jobs.store.spare_memory()?;
         let owner = spec.user.as_ref().map(|user| user.uid);
-        let expect = |work: &Path| Expected::new(work, directory.path(), owner);
-        let mut core = spec.core.then(|| expect(&directory.work())).transpose()?;
+        let start_in = directory.work().join(&spec.working_directory);
+        if !start_in.is_dir() {
+            return Err(Error::Protocol("the program is to start where no directory is"));
+        }
+        let expect = || Expected::new(&start_in, directory.path(), owner);
+        let mut core = spec.core.then(expect).transpose()?;
         let core_limit = core.as_ref().map_or(0, |_| core_file::limit(memory));
         memory -= core_limit;
+        if spec.hold {
+            // The next one is sent while this one runs.
+            memory = memory / 3 * 2;
+        }
         let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
-        let env = environment(&spec.env, &directory, home, memory);
+        let env = environment(&spec, &directory, home, memory);
+        let args: Vec<_> = spec.args.iter().map(|arg| spec.locate(arg, &directory)).collect();
         let cgroups = jobs.family.cgroups.as_ref();
         let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
         let start = Start {
             program: &executable,
             launcher: &jobs.launcher,
-            args: &spec.args,
+            args: &args,
             env: &env,
-            working_directory: &directory.work(),
+            working_directory: &start_in,
             nice: spec.nice,
             user: spec.user.as_ref(),
+            merges_outputs: spec.merges_outputs,
             terminal: spec.terminal,
             cgroup: cgroup.as_ref(),
             core: core_limit,
@@ -233,7 +278,7 @@ impl Job {
         };
         // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
         // goes as soon as that is needed.
-        drop((blob, inbox));
+        drop((blobs, inbox));
         let left = Left { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
         if !spec.output_files.is_empty() || core.is_some() {
@@ -258,30 +303,60 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
         || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
-/// Looks for the program on the shelf. That may take seconds on a slow medium; what the controller says meanwhile waits,
-/// and one that goes for good ends it.
-async fn fetch(
-    shelf: &Arc<Shelf>,
-    upload: Box<Upload>,
-    base: Option<(Digest, Arc<Blob>)>,
-    link: &Arc<Link>,
-    jobs: &Jobs,
-) -> Result<Program, Error> {
-    let (link, is_stopping) = (link.clone(), jobs.is_stopping());
-    let upload = shelf.fetch(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
-    Ok(if upload.is_complete() { Program::Here(upload.finish()?) } else { Program::OnItsWay(upload, base) })
+impl Part {
+    /// Looks for it on the shelf. That may take seconds on a slow medium; what the controller says meanwhile waits, and one
+    /// that goes for good ends it.
+    async fn fetch(self, shelf: &Arc<Shelf>, link: &Arc<Link>, jobs: &Jobs) -> Result<Self, Error> {
+        let Self::OnItsWay(upload, base) = self else { return Ok(self) };
+        let (link, is_stopping) = (link.clone(), jobs.is_stopping());
+        let upload = shelf.fetch(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
+        Ok(if upload.is_complete() { Self::Here(upload.finish()?) } else { Self::OnItsWay(upload, base) })
+    }
 }
 
-/// Receives the program to its last byte, by however many connections.
+/// Receives what is not here yet, in order; gives all of it.
 async fn receive(
-    mut reception: Reception,
+    parts: Vec<Part>,
+    spec: &Spec,
     link: &Link,
     inbox: &mut Inbox,
     jobs: &Jobs,
-) -> Result<Arc<Blob>, Error> {
+) -> Result<Vec<Arc<Blob>>, Error> {
+    let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
+    let mut needs = Vec::new();
+    for part in &parts {
+        if let Part::OnItsWay(upload, base) = part {
+            let base = base.as_ref().map(|(digest, _)| *digest);
+            needs.push(Need { digest: upload.digest(), offset: 0, base });
+        }
+    }
+    let mut blobs = Vec::new();
+    for (part, announced) in parts.into_iter().zip(announced) {
+        blobs.push(match part {
+            Part::Here(blob) => blob,
+            Part::OnItsWay(upload, base) => {
+                let mut reception = Reception::new(*upload, base, announced.checksum);
+                receive_one(&mut reception, &mut needs, link, inbox, jobs).await?;
+                needs.remove(0);
+                reception.finish()?
+            }
+        });
+    }
+    Ok(blobs)
+}
+
+/// Receives a blob to its last byte, by however many connections. It is the first of those that are needed.
+async fn receive_one(
+    reception: &mut Reception,
+    needs: &mut [Need],
+    link: &Link,
+    inbox: &mut Inbox,
+    jobs: &Jobs,
+) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
     while !reception.is_complete() {
-        link.set_stage(Stage::Receiving(reception.need()));
+        needs[0].offset = reception.received();
+        link.need(needs);
         let heard = tokio::select! {
             // What was said counts before that nobody is there any more.
             biased;
@@ -296,11 +371,31 @@ async fn receive(
             Heard::Chunk(chunk) => reception.take(&chunk)?,
             // A signal ends what would become the program, as it would end the program.
             Heard::Signal(_) => return Err(Error::Gone),
-            Heard::Resize(_) => {}
+            Heard::Resize(_) | Heard::Start => {}
             Heard::Fault(error) => return Err(error),
         }
     }
-    reception.finish()
+    Ok(())
+}
+
+/// Waits until the controller wants the program to start.
+async fn told_to_start(link: &Link, inbox: &mut Inbox, jobs: &Jobs) -> Result<(), Error> {
+    let mut stopping = jobs.stopping();
+    loop {
+        let heard = tokio::select! {
+            biased;
+            heard = inbox.recv() => heard.ok_or(Error::Gone)?,
+            () = link.abandoned() => return Err(Error::Gone),
+            () = is_set(&mut stopping) => return Err(Error::Stopping),
+        };
+        match heard {
+            Heard::Start => return Ok(()),
+            Heard::Signal(_) => return Err(Error::Gone),
+            Heard::Resize(_) => {}
+            Heard::Chunk(_) => return Err(Error::Protocol("the program is complete")),
+            Heard::Fault(error) => return Err(error),
+        }
+    }
 }
 
 /// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
@@ -310,7 +405,7 @@ async fn receive(
 ///
 /// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
 fn environment(
-    given: &[(OsString, OsString)],
+    spec: &Spec,
     directory: &JobDirectory,
     home: Option<&str>,
     memory: u64,
@@ -324,7 +419,7 @@ fn environment(
         ("GOMAXPROCS".into(), machine::processors().to_string().into()),
         (JOB_DIRECTORY.into(), directory.path().into()),
     ];
-    env.extend_from_slice(given);
+    env.extend(spec.env.iter().map(|(name, value)| (name.clone(), spec.locate(value, directory))));
     env
 }
 
@@ -363,7 +458,7 @@ mod tests {
         let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is accepted first");
         };
-        if needs.is_some() {
+        if !needs.is_empty() {
             let data = Bytes::from_static(SCRIPT);
             let chunk = Chunk { offset: 0, encoding: Encoding::Identity, data };
             say.send(Ok(FromController::Chunk(chunk))).await.unwrap();
@@ -379,7 +474,7 @@ mod tests {
         run.await.unwrap();
         assert_eq!(jobs.list().len(), 0);
         jobs.store.evict_unused();
-        needs.is_some()
+        !needs.is_empty()
     }
 
     #[tokio::test]
@@ -418,20 +513,25 @@ mod tests {
 
     #[test]
     fn the_users_environment_wins_over_the_agents() {
-        let given = [("TMPDIR".into(), "/mine".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
+        let given = [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@work@/a:@work@")];
+        let env = given.map(|(name, value)| (name.into(), value.into())).into();
+        let spec = Spec { env, directory_mark: b"@work@".to_vec(), ..Spec::of_test(b"") };
         let parent = tempfile::tempdir().unwrap();
         let directory = JobDirectory::create(parent.path(), "job").unwrap();
-        let env = environment(&given, &directory, Some("/home"), 9_000_000);
+        let env = environment(&spec, &directory, Some("/home"), 9_000_000);
         let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
+        let work = directory.work();
+        let located = format!("x={}/a:{}", work.display(), work.display());
+        assert_eq!(get("B"), Some(Some(&*located)));
         assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
         let stat = std::fs::read_to_string("/proc/stat").unwrap();
         let is_processor = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
         let processors = stat.lines().filter(is_processor).count().to_string();
         assert_eq!(get("GOMAXPROCS"), Some(Some(&*processors)));
         assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
-        let starved = environment(&[], &directory, None, 0);
+        let starved = environment(&Spec::of_test(b""), &directory, None, 0);
         assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
         assert!(get("PATH").is_some() && get("LD_PRELOAD").is_none());
     }

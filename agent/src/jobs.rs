@@ -15,9 +15,10 @@ use crate::core_file::Pattern;
 use crate::error::Error;
 use crate::family::Family;
 use crate::guard::Guard;
-use crate::job::{Job, Program, Spec};
+use crate::job::{Job, Part, Spec};
 use crate::link::{Link, Stage, Tenure};
 use crate::machine;
+use crate::reception::Announced;
 use crate::shelf::{GivenUp, Shelf};
 use crate::store::Store;
 
@@ -133,28 +134,31 @@ impl Jobs {
         if spec.core {
             Pattern::read()?;
         }
-        let program = match self.store.get(&spec.digest, owner) {
-            Some(blob) => Program::Here(blob),
-            None => self.expect(&spec, owner)?,
-        };
+        let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
+        let parts = announced.map(|announced| self.provide(announced, owner)).collect::<Result<_, _>>()?;
+        let room = self.store.promise(spec.inputs.iter().map(|tree| tree.size).sum())?;
         let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
         let (link, heard) = Link::new(id, tenure);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
         self.entries().push_back(entry);
-        Ok(Job::new(self.clone(), link, heard, spec, program, place))
+        Ok(Job::new(self.clone(), link, heard, spec, parts, room, place))
     }
 
-    /// Makes room for a program, and for what it may be a delta against if there is room for both.
-    fn expect(&self, spec: &Spec, owner: Fingerprint) -> Result<Program, Error> {
-        let mut base = spec.bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
-        let upload = match self.store.upload(spec.digest, spec.size, owner) {
+    /// Finds a blob, or makes room for it, and for what it may be a delta against if there is room for both.
+    fn provide(&self, announced: &Announced, owner: Fingerprint) -> Result<Part, Error> {
+        let Announced { digest, size, bases, .. } = announced;
+        if let Some(blob) = self.store.get(digest, owner) {
+            return Ok(Part::Here(blob));
+        }
+        let mut base = bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
+        let upload = match self.store.upload(*digest, *size, owner) {
             Err(Error::NoSpace { .. } | Error::NoMemory { .. }) if base.is_some() => {
                 base = None;
-                self.store.upload(spec.digest, spec.size, owner)?
+                self.store.upload(*digest, *size, owner)?
             }
             made => made?,
         };
-        Ok(Program::OnItsWay(Box::new(upload), base))
+        Ok(Part::OnItsWay(Box::new(upload), base))
     }
 
     /// The link to a job of this controller's.
@@ -254,7 +258,8 @@ mod tests {
         }
         let store = Store::new(ram, None);
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        let mut upload = store.upload(Spec::of_test(SCRIPT).digest, SCRIPT.len() as u64, owner).unwrap();
+        let mut upload =
+            store.upload(Spec::of_test(SCRIPT).program.digest, SCRIPT.len() as u64, owner).unwrap();
         upload.write(0, SCRIPT).unwrap();
         let _kept = upload.finish().unwrap();
         // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").

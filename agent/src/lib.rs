@@ -8,7 +8,7 @@
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
-//! - [`output_files`], [`core_file`], [`handover`]: the files that a program leaves for its controller.
+//! - [`input_tree`]: the files that a program finds. [`output_files`], [`core_file`], [`handover`]: those that it leaves.
 //! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`reception`], [`decoder`], [`delta`], [`lz4`]: a program that arrives, whatever it is sent as.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
@@ -32,6 +32,7 @@ pub mod family;
 pub mod guard;
 pub mod handover;
 pub mod input;
+pub mod input_tree;
 pub mod job;
 pub mod job_directory;
 pub mod jobs;

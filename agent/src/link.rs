@@ -58,6 +58,8 @@ pub enum FromController {
     },
     /// The window has another size.
     Resize(Size),
+    /// The program may start.
+    Start,
     /// It has stored the output files up to there.
     Stored(Position),
     /// It wants nothing more of the job.
@@ -71,8 +73,8 @@ pub enum ToController {
     Accepted {
         /// The job's name.
         job: String,
-        /// The blob to send; `None` if the agent has it.
-        needs: Option<Need>,
+        /// The blobs to send, in order.
+        needs: Vec<Need>,
         /// Where standard input goes on.
         stdin: u64,
         /// Where the outputs go on.
@@ -119,6 +121,8 @@ pub enum Heard {
     Signal(Signal),
     /// The window has another size.
     Resize(Size),
+    /// The program may start.
+    Start,
     /// The controller broke a rule, and cannot be believed any more.
     Fault(Error),
 }
@@ -159,9 +163,9 @@ impl Inbox {
 pub enum Stage {
     /// It is looked for on the shelf.
     Admitted,
-    /// This is still to be received.
-    Receiving(Need),
-    /// The program is complete.
+    /// Blobs are still to be received.
+    Receiving,
+    /// All that is needed is here.
     Complete,
     /// The program runs.
     Running,
@@ -194,6 +198,8 @@ pub struct Link {
 /// What a controller can hear.
 struct State {
     stage: Stage,
+    /// What is still to be received.
+    needs: Vec<Need>,
     /// Whose turn it is: the number of the newest connection.
     connection: u64,
     has_started: bool,
@@ -223,6 +229,7 @@ impl Link {
         let (inbox, messages) = mpsc::channel(INBOX_MESSAGES);
         let state = State {
             stage: Stage::Admitted,
+            needs: Vec::new(),
             connection: NO_CONNECTION,
             has_started: false,
             tape: Tape::default(),
@@ -286,6 +293,14 @@ impl Link {
         self.state.send_modify(|state| {
             state.stage = stage;
             state.has_started |= stage == Stage::Running;
+        });
+    }
+
+    /// Says what is still to be received.
+    pub fn need(&self, needs: &[Need]) {
+        self.state.send_modify(|state| {
+            state.stage = Stage::Receiving;
+            needs.clone_into(&mut state.needs);
         });
     }
 
@@ -441,6 +456,7 @@ impl Link {
             FromController::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
             FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
             FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
+            FromController::Start => self.tell_job(connection, Heard::Start).await,
             FromController::Stored(position) => {
                 // There may be none any more.
                 let end = self.state.borrow().offer.as_ref().map(Offer::end).unwrap_or_default();
@@ -570,8 +586,8 @@ impl Connection {
             self.told.accepted = true;
             if !has_failed || state.has_started {
                 let needs = match state.stage {
-                    Stage::Receiving(need) => Some(need),
-                    _ => None,
+                    Stage::Receiving => state.needs.clone(),
+                    _ => Vec::new(),
                 };
                 let (job, stdin) = (self.link.job.clone(), self.link.stdin.received());
                 return Some(ToController::Accepted { job, needs, stdin, outputs: self.outputs });
@@ -718,9 +734,10 @@ mod tests {
         link.write(Stderr, b"oops");
         link.end(Ok(exited()));
         let (_say, mut replies) = attach(&link, [Some(4), Some(0)]);
-        let Some(ToController::Accepted { outputs: [4, 0], needs: None, .. }) = replies.recv().await else {
+        let Some(ToController::Accepted { outputs: [4, 0], needs, .. }) = replies.recv().await else {
             panic!("where it goes on comes first");
         };
+        assert_eq!(needs, []);
         assert_eq!(output(&mut replies).await, (Stdout, 4, Bytes::from_static(b"two")));
         assert_eq!(output(&mut replies).await, (Stderr, 0, Bytes::from_static(b"oops")));
         assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_ok()));
@@ -740,8 +757,8 @@ mod tests {
     #[tokio::test]
     async fn a_piece_of_the_program_that_an_older_connection_still_brings_is_not_heard() {
         let (link, mut heard) = link();
-        let receiving = |offset| Stage::Receiving(Need { digest: [7; 32], offset, base: None });
-        link.set_stage(receiving(0));
+        let needed = |offset| [[7; 32], [8; 32]].map(|digest| Need { digest, offset, base: None });
+        link.need(&needed(0));
         let (old, _old_replies) = attach(&link, [None, None]);
         for offset in [0, 1] {
             old.send(Ok(FromController::Chunk(chunk(offset, b"x")))).await.unwrap();
@@ -749,13 +766,13 @@ mod tests {
         // One piece fills the inbox, and the other waits for room there.
         settle().await;
         assert!(matches!(heard.recv().await, Some(Heard::Chunk(Chunk { offset: 0, .. }))));
-        link.set_stage(receiving(1));
+        link.need(&needed(1));
         let (new, mut replies) = attach(&link, [None, None]);
         settle().await;
-        let Some(ToController::Accepted { needs: Some(Need { offset: 1, .. }), .. }) = replies.recv().await
-        else {
+        let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is to send the rest");
         };
+        assert_eq!(needs, needed(1));
         for offset in [1, 2] {
             new.send(Ok(FromController::Chunk(chunk(offset, b"y")))).await.unwrap();
         }

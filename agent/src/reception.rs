@@ -11,6 +11,29 @@ use crate::decoder::{Decoder, Encoding};
 use crate::error::Error;
 use crate::store::{Blob, Digest, Upload};
 
+/// What a controller says of a blob before it is sent.
+#[derive(Debug)]
+pub struct Announced {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// XXH32 of its content, if the controller has said it.
+    pub checksum: Option<u32>,
+    /// What it may be sent as a delta against, the best first.
+    pub bases: Vec<Digest>,
+}
+
+#[cfg(test)]
+impl Announced {
+    /// A blob with this content.
+    pub fn of_test(content: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content);
+        let digest = digest.as_ref().try_into().unwrap_or_default();
+        Self { digest, size: content.len() as u64, checksum: None, bases: Vec::new() }
+    }
+}
+
 /// A piece of a blob, as it is sent.
 #[derive(Clone, Debug)]
 pub struct Chunk {
@@ -49,10 +72,9 @@ impl Reception {
         Self { upload, base, received: 0, decoder: None }
     }
 
-    /// What is still to be sent.
-    pub fn need(&self) -> Need {
-        let base = self.base.as_ref().map(|(digest, _)| *digest);
-        Need { digest: self.upload.digest(), offset: self.received, base }
+    /// Bytes that are here, as they are sent.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// True when the whole blob is here, and all that it was sent as.

@@ -169,6 +169,8 @@ impl Running {
             Heard::Signal(signal) => self.child.signal(signal),
             // The size of a window that there is not is nothing to anybody.
             Heard::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
+            // It was told before, by a connection that broke.
+            Heard::Start => {}
             Heard::Chunk(_) => self.fail(Error::Protocol("the program is complete")),
             Heard::Fault(error) => self.fail(error),
         }

@@ -13,8 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
-    MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MESSAGE_BYTES,
-    MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
+    MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
+    MAX_MARK_BYTES, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
+    STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
@@ -27,6 +28,7 @@ use crate::child::Ending;
 use crate::decoder::Encoding;
 use crate::error::Error;
 use crate::guard::{self, Shortage};
+use crate::input_tree::InputTree;
 use crate::job::{Spec, signal};
 use crate::jobs::{Jobs, Listed, MAX_JOBS};
 use crate::link::{Connection, FromController, Stage, ToController};
@@ -34,7 +36,7 @@ use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::output_files::{Info, Piece, Position, Problem};
-use crate::reception::{Chunk, Need};
+use crate::reception::{Announced, Chunk, Need};
 use crate::store::Digest;
 use crate::tape::OutputStream;
 use crate::terminal::Size;
@@ -45,8 +47,10 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 9] =
-    ["run", "attach", "terminal", "user", "outputs", "checksum", "zstd", "lz4", "delta"];
+const CAPABILITIES: [&str; 12] = [
+    "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
+    "delta",
+];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
 const WITHOUT_LAUNCHER: &str = "core";
@@ -215,20 +219,13 @@ fn transport_error(status: Status) -> Error {
 /// # Errors
 /// [`Error::Protocol`] with the rule.
 pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
-    let program = spec.program.ok_or(Error::Protocol("a job without a program"))?;
-    let digest = read_digest(&program.sha256)?;
-    if program.size == 0 {
-        return Err(Error::Protocol("a program without content"));
-    }
+    let program = read_announced(spec.program, &spec.bases)?;
     let is_file_name = !matches!(spec.name.as_str(), "" | "." | "..") && !spec.name.contains(['/', '\0']);
     if !is_file_name || spec.name.len() > MAX_NAME_BYTES {
         return Err(Error::Protocol("the name of the program is not a file name of at most 64 bytes"));
     }
     if !(1..=MAX_OUTPUT_WINDOW_BYTES).contains(&spec.output_window) {
         return Err(Error::Protocol("the output window is not between 1 byte and 1 MiB"));
-    }
-    if spec.bases.len() > MAX_BASES {
-        return Err(Error::Protocol("more than 16 bases for a delta"));
     }
     let limits = spec.limits.unwrap_or_default();
     if limits.grace_ms > MAX_GRACE_MS {
@@ -249,16 +246,24 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
             "the path of an output file does not stay below the program's directory",
         ));
     }
+    if !spec.working_directory.is_empty() && !output_path::is_valid(&spec.working_directory) {
+        return Err(Error::Protocol("the program is to start outside the job's directory"));
+    }
+    if spec.directory_mark.len() > MAX_MARK_BYTES {
+        return Err(Error::Protocol("the mark of the job's directory is longer than 64 bytes"));
+    }
     let args = spec.args.into_iter().map(read_os_string).collect::<Result<_, _>>()?;
     Ok(Spec {
         id: (!spec.job_id.is_empty()).then_some(spec.job_id),
         name: spec.name.into(),
-        digest,
-        size: program.size,
-        checksum: program.checksum,
-        bases: spec.bases.iter().map(|base| read_digest(base)).collect::<Result<_, _>>()?,
+        program,
+        inputs: read_inputs(spec.inputs)?,
+        working_directory: OsString::from_vec(spec.working_directory).into(),
         args,
         env: spec.env.into_iter().map(read_variable).collect::<Result<_, _>>()?,
+        directory_mark: spec.directory_mark,
+        hold: spec.hold,
+        merges_outputs: spec.merge_outputs,
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
         idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
@@ -270,6 +275,42 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         output_files: spec.output_files,
         core: spec.core,
     })
+}
+
+/// A blob that is to be sent, or to be here already.
+fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<Announced, Error> {
+    let blob = blob.ok_or(Error::Protocol("a job without a program, or input files without an archive"))?;
+    if blob.size == 0 {
+        return Err(Error::Protocol("a program or an archive without content"));
+    }
+    if bases.len() > MAX_BASES {
+        return Err(Error::Protocol("more than 16 bases for a delta"));
+    }
+    Ok(Announced {
+        digest: read_digest(&blob.sha256)?,
+        size: blob.size,
+        checksum: blob.checksum,
+        bases: bases.iter().map(|base| read_digest(base)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_inputs(trees: Vec<v1::InputTree>) -> Result<Vec<InputTree>, Error> {
+    if trees.len() > MAX_INPUT_TREES {
+        return Err(Error::Protocol("more than 4 trees of input files"));
+    }
+    let mut inputs: Vec<InputTree> = Vec::new();
+    for v1::InputTree { archive, directory, size, bases } in trees {
+        let is_name = output_path::names(&directory).len() == 1 && output_path::is_valid(&directory);
+        if !is_name || inputs.iter().any(|other| other.directory == directory) {
+            return Err(Error::Protocol("input files without a directory of their own"));
+        }
+        // Nobody has memory for more, and sums must not wrap.
+        if size > u32::MAX.into() {
+            return Err(Error::Protocol("input files of more than 4 GiB"));
+        }
+        inputs.push(InputTree { archive: read_announced(archive, &bases)?, directory, size });
+    }
+    Ok(inputs)
 }
 
 fn read_digest(bytes: &[u8]) -> Result<Digest, Error> {
@@ -320,6 +361,7 @@ pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
         }
         Some(run_request::Message::WindowSize(size)) => FromController::Resize(read_size(size)?),
         Some(run_request::Message::FileAck(position)) => FromController::Stored(read_position(position)),
+        Some(run_request::Message::Start(v1::Start {})) => FromController::Start,
         Some(run_request::Message::Release(v1::Release {})) => FromController::Release,
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
         Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("it is attached already")),
@@ -351,7 +393,7 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
             };
             run_reply::Message::Accepted(v1::Accepted {
                 job_id: job,
-                needs: needs.map(need).into_iter().collect(),
+                needs: needs.into_iter().map(need).collect(),
                 stdin_offset: stdin,
                 stdout_offset: stdout,
                 stderr_offset: stderr,
@@ -406,7 +448,7 @@ fn write_piece(piece: Piece) -> v1::OutputFile {
 
 fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {
     let state = match listed.stage {
-        Stage::Admitted | Stage::Receiving(_) => v1::JobState::Receiving,
+        Stage::Admitted | Stage::Receiving => v1::JobState::Receiving,
         Stage::Complete | Stage::Running => v1::JobState::Running,
         Stage::Ended => v1::JobState::Ended,
     };
@@ -530,12 +572,24 @@ mod tests {
         }
     }
 
+    fn tree() -> v1::InputTree {
+        let archive = Some(v1::Blob { sha256: vec![8; 32], size: 1, checksum: None });
+        v1::InputTree { archive, directory: b"src".to_vec(), size: 1, bases: Vec::new() }
+    }
+
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 19] = [
+        assert!(read_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
+        let broken: [fn(&mut v1::JobSpec); 25] = [
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
+            |spec| spec.working_directory = b"/etc".to_vec(),
+            |spec| spec.working_directory = b"src/..".to_vec(),
+            |spec| spec.directory_mark = vec![b'x'; MAX_MARK_BYTES + 1],
+            |spec| spec.inputs = vec![v1::InputTree { directory: b"a/b".to_vec(), ..tree() }],
+            |spec| spec.inputs = vec![tree(), tree()],
+            |spec| spec.inputs = vec![v1::InputTree { archive: None, ..tree() }],
             |spec| spec.terminal = Some(v1::WindowSize { rows: 1, columns: 65_536 }),
             |spec| spec.nice = 20,
             |spec| spec.job_id = "../../etc".into(),

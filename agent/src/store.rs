@@ -181,18 +181,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures, [`Error::Io`] if the file cannot be made.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64, owner: Fingerprint) -> Result<Upload, Error> {
-        while let Some(refusal) = self.refusal(size)? {
-            let unused = self.unused();
-            let is_in_vain = match refusal {
-                Error::NoSpace { available, .. } | Error::NoMemory { available, .. } => {
-                    size > available + unused
-                }
-                _ => true,
-            };
-            if is_in_vain || !self.evict_oldest() {
-                return Err(refusal);
-            }
-        }
+        self.make_room(size)?;
         let path = {
             let mut ledger = self.ledger();
             ledger.uploads += 1;
@@ -220,6 +209,33 @@ impl Store {
             path,
             is_blob: false,
         })
+    }
+
+    /// Promises room for what is no blob, as long as the promise is kept. What nobody uses goes for it, if that will do.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures.
+    pub fn promise(self: &Arc<Self>, size: u64) -> Result<Promise, Error> {
+        self.make_room(size)?;
+        self.ledger().promised += size;
+        Ok(Promise { store: self.clone(), size })
+    }
+
+    /// Lets go of what nobody uses until there is room for so many bytes.
+    fn make_room(&self, size: u64) -> Result<(), Error> {
+        while let Some(refusal) = self.refusal(size)? {
+            let unused = self.unused();
+            let is_in_vain = match refusal {
+                Error::NoSpace { available, .. } | Error::NoMemory { available, .. } => {
+                    size > available + unused
+                }
+                _ => true,
+            };
+            if is_in_vain || !self.evict_oldest() {
+                return Err(refusal);
+            }
+        }
+        Ok(())
     }
 
     /// Why there is no room for a blob of this size now, if there is none.
@@ -300,6 +316,18 @@ impl Store {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Nothing panics while it holds the ledger; in the agent a panic aborts anyway.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room that is promised and not yet used.
+pub struct Promise {
+    store: Arc<Store>,
+    size: u64,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.store.ledger().promised -= self.size;
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Error {
     NoGo(#[source] io::Error),
     #[error("{version} builds programs that crash on these routers")]
     BrokenGo { version: String },
+    #[error("{version} needs Linux {needs}, and {router} has {kernel}")]
+    OldKernel { version: String, needs: &'static str, router: String, kernel: String },
     #[error("the program was not built: {why}")]
     NotBuilt { why: String },
     #[error("{package} is not a main package, so there is nothing to run")]
@@ -92,6 +94,12 @@ pub enum Error {
     #[error("the job {job} on {router} has output files, and no --output says where they go")]
     NoPlace { job: String, router: String },
 
+    #[error("the tests of {} would bring more files than a router has memory for; the largest: {}", .directory.display(), named(.largest))]
+    TooManyFiles { directory: PathBuf, largest: Vec<(PathBuf, u64)> },
+
+    #[error("{router} has no memory for the files of the test: they take {bytes} bytes there, and {available} are to spare; the largest: {}", named(.largest))]
+    InputsTooLarge { router: String, bytes: u64, available: u64, largest: Vec<(PathBuf, u64)> },
+
     #[error("{} cannot run on {router}: {why}", .program.display())]
     NotRunnable { program: PathBuf, router: String, why: NotRunnable },
 
@@ -137,6 +145,12 @@ pub enum NotRunnable {
     Dynamic(String),
 }
 
+/// Files with their sizes, for a person.
+fn named(files: &[(PathBuf, u64)]) -> String {
+    let name = |(path, bytes): &(PathBuf, u64)| format!("{} ({} kB)", path.display(), bytes / 1000);
+    files.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 impl Error {
     /// Puts a path and a verb to an error of the kernel: `.map_err(Error::io("read", &path))`.
     pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
@@ -150,6 +164,7 @@ impl Error {
             Self::Io { .. } | Self::Malformed { .. } | Self::Identity(_) => "local_io",
             Self::NoGo(_) => "no_go",
             Self::BrokenGo { .. } => "broken_go",
+            Self::OldKernel { .. } => "old_kernel",
             Self::NotBuilt { .. } | Self::NotMain { .. } => "not_built",
             Self::UnknownRouter { .. } | Self::AmbiguousRouter { .. } => "unknown_router",
             Self::Unreachable { .. } => "unreachable",
@@ -185,6 +200,7 @@ impl Error {
             Self::NoSuchJob { .. } | Self::AmbiguousJob { .. } => "no_such_job",
             Self::NotYours { .. } => "not_yours",
             Self::Incomplete { .. } => "incomplete",
+            Self::TooManyFiles { .. } | Self::InputsTooLarge { .. } => "too_many_files",
             Self::NotRunnable { .. } => "not_runnable",
             Self::NoAgents | Self::NoQemu { .. } | Self::VirtualRouter { .. } => "virtual_router",
             Self::Enrolment(error) => error.reason(),
@@ -211,6 +227,11 @@ impl Error {
         )
     }
 
+    /// True if there would be room on the router without what runs there now.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Refused { reason: Reason::NoSpace | Reason::NoMemory | Reason::TooManyJobs, .. })
+    }
+
     /// What to do about it, if there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -220,6 +241,7 @@ impl Error {
                 "Go 1.26.0 to 1.26.4 must not be used for MIPS (golang.org/issue/77730, 81603): take 1.26.5 or later, \
                  or 1.25"
             }
+            Self::OldKernel { .. } => "Go 1.23 runs there: GOTOOLCHAIN=go1.23.12, if go.mod allows it",
             Self::NotMain { .. } => "name a directory with `package main` in it",
             Self::UnknownRouter { .. } => {
                 "`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"
@@ -272,6 +294,9 @@ impl Error {
             Self::Incomplete { .. } => "`hop kill` ends it",
             Self::NoPlace { .. } => {
                 "they are still there: `hop attach --output .` puts them into this directory"
+            }
+            Self::TooManyFiles { .. } | Self::InputsTooLarge { .. } => {
+                "what .gitignore names stays here, and so does a directory with a go.mod of its own"
             }
             Self::Lost { .. } => {
                 "the router ends the program when its time to --linger is over, unless it was started with --detach; \

@@ -50,7 +50,10 @@ impl Build<'_> {
     /// # Errors
     /// There is no Go, it is one that must not be used, or it did not build.
     pub async fn run(&self, output: Option<&Path>, progress: &Progress) -> Result<(), Error> {
-        let goflags = self.check_version().await?;
+        let (version, goflags) = self.asked().await?;
+        if self.goarch.starts_with("mips") && is_broken(&version) {
+            return Err(Error::BrokenGo { version });
+        }
         let mut go = self.go();
         go.arg("build");
         // Go takes the last flag of a kind and the command line after GOFLAGS, where the user's own may be.
@@ -89,8 +92,16 @@ impl Build<'_> {
         go
     }
 
-    /// Checks the version that this directory selects: go.mod may name another toolchain than PATH. Gives GOFLAGS.
-    async fn check_version(&self) -> Result<String, Error> {
+    /// The version that this directory selects: go.mod may name another toolchain than PATH.
+    ///
+    /// # Errors
+    /// There is no Go, or it fails.
+    pub async fn version(&self) -> Result<String, Error> {
+        Ok(self.asked().await?.0)
+    }
+
+    /// The version, and GOFLAGS.
+    async fn asked(&self) -> Result<(String, String), Error> {
         let output = self.go().args(["env", "GOVERSION", "GOFLAGS"]).stderr(Stdio::inherit()).output().await;
         let output = output.map_err(cannot_run)?;
         if !output.status.success() {
@@ -98,11 +109,7 @@ impl Build<'_> {
         }
         let answers = String::from_utf8_lossy(&output.stdout).into_owned();
         let (version, goflags) = answers.split_once('\n').unwrap_or((&answers, ""));
-        let version = version.trim().to_owned();
-        if self.goarch.starts_with("mips") && is_broken(&version) {
-            return Err(Error::BrokenGo { version });
-        }
-        Ok(goflags.trim().to_owned())
+        Ok((version.trim().to_owned(), goflags.trim().to_owned()))
     }
 
     /// What `go build` would call the program: the last element of the package's path that is not a version, or the
@@ -133,6 +140,27 @@ fn is_broken(version: &str) -> bool {
         // 1.26 itself, and its release candidates.
         None => true,
     }
+}
+
+/// Checks that what this version of Go builds runs on a router, whose kernel says that it is `kernel`.
+///
+/// # Errors
+/// [`Error::BrokenGo`], [`Error::OldKernel`].
+pub fn check(version: &str, target: Target, router: &str, kernel: &str) -> Result<(), Error> {
+    if goarch(target).is_some_and(|goarch| goarch.starts_with("mips")) && is_broken(version) {
+        return Err(Error::BrokenGo { version: version.to_owned() });
+    }
+    let numbers = |text: &str| -> Option<(u32, u32)> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    // go.dev/doc/go1.24#linux. What does not say what it is cannot be refused.
+    let is_new = version.strip_prefix("go").and_then(numbers).is_some_and(|version| version >= (1, 24));
+    if is_new && numbers(kernel).is_some_and(|kernel| kernel < (3, 2)) {
+        let (version, router, kernel) = (version.to_owned(), router.to_owned(), kernel.to_owned());
+        return Err(Error::OldKernel { version, needs: "3.2", router, kernel });
+    }
+    Ok(())
 }
 
 fn cannot_run(error: std::io::Error) -> Error {
@@ -204,6 +232,20 @@ mod tests {
         }
         for version in ["go1.25.9", "go1.26.5", "go1.26.10", "go1.27", "devel go1.27-0123abc", "", "go1.2"] {
             assert!(!is_broken(version), "{version}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_refused_before_the_build() {
+        let router = Target { class: 1, data: 2, machine: 8 };
+        let check = |version: &str, kernel: &str| check(version, router, "desk", kernel);
+        let refused = [("go1.24", "2.6.34.15"), ("go1.27.3", "Linux 3.1.10"), ("go1.26.4", "6.6.52")];
+        for (version, kernel) in refused {
+            assert!(check(version, kernel).is_err(), "{version} {kernel}");
+        }
+        let fine = [("go1.23.4", "2.6.34"), ("go1.26.8", "3.10.108"), ("go1.25.1", ""), ("devel", "2.6.3")];
+        for (version, kernel) in fine {
+            assert!(check(version, kernel).is_ok(), "{version} {kernel}");
         }
     }
 

@@ -6,12 +6,14 @@
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
 //! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
-//! - [`packing`], [`delta`], [`sent`]: what a program is sent as, and what was sent before.
+//! - [`blob`], [`packing`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output_files`]: the files that a program leaves, on their way to here.
 //! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
+pub mod blob;
+pub mod build_info;
 pub mod cli;
 pub mod commands;
 pub mod connection;
@@ -21,10 +23,13 @@ pub mod embedded;
 pub mod enrolment;
 pub mod error;
 pub mod go;
+pub mod go_exec;
 pub mod home;
+pub mod input_tree;
 pub mod interrupt;
 pub mod inventory;
 pub mod link;
+pub mod module;
 pub mod outcome;
 pub mod output;
 pub mod output_files;
@@ -38,4 +43,5 @@ pub mod ssh;
 pub mod stdin;
 pub mod terminal;
 pub mod transport;
+pub mod turn;
 pub mod virtual_router;

@@ -11,7 +11,7 @@ use hop_proto::signal;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::output_files::{CorePlace, Fetched};
+use crate::output_files::{CorePlace, Fetched, Problem};
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +169,14 @@ impl Outcome {
         is_its_own && self.files_lost.is_some()
     }
 
+    /// The same without what a test may leave behind as it likes: processes that are ended with it, and files that it could
+    /// have written.
+    pub fn without_the_usual(mut self) -> Self {
+        (self.orphans, self.output_abandoned) = (0, false);
+        self.files.retain(|file| file.problem != Some(Problem::NotThere));
+        self
+    }
+
     /// What a person must be told beside the program's own output: nothing, if it ended by itself.
     pub fn tell(&self) {
         match &self.ending {
@@ -271,6 +279,15 @@ pub fn report(error: &Error) -> ExitCode {
     }
     if let Some(hint) = error.hint() {
         say!("hint: {hint}");
+    }
+    failure_code(error)
+}
+
+/// The same in one line.
+pub fn report_in_a_line(error: &Error) -> ExitCode {
+    match error.hint() {
+        Some(hint) => say!("error: {error}; {hint}"),
+        None => say!("error: {error}"),
     }
     failure_code(error)
 }

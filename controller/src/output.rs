@@ -15,6 +15,12 @@ use tokio::task::JoinHandle;
 
 use crate::error::Error;
 
+/// True if our two outputs are one file or pipe, so that what is written first should come first.
+pub fn are_one() -> bool {
+    let [stdout, stderr] = [rustix::fs::fstat(std::io::stdout()), rustix::fs::fstat(std::io::stderr())];
+    matches!((stdout, stderr), (Ok(stdout), Ok(stderr)) if (stdout.st_dev, stdout.st_ino) == (stderr.st_dev, stderr.st_ino))
+}
+
 /// Bytes after which an acknowledgement is worth its message: a quarter of the window, so that the agent never waits for
 /// one that is under way.
 const ACKNOWLEDGE_EVERY: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hop_proto::limits::MAX_NAME_BYTES;
 use hop_proto::v1;
 
+use crate::blob::{Blob, Kind};
 use crate::elf::{self, FloatAbi, Target};
 use crate::error::{Error, NotRunnable};
 use crate::segments;
@@ -15,12 +16,8 @@ use crate::segments;
 /// A file that was looked at and can run on the router it is for.
 #[derive(Debug)]
 pub struct Program {
-    /// What it is called on the router.
-    pub name: String,
-    /// Its content.
-    pub content: Bytes,
-    /// SHA-256 of the content.
-    pub digest: [u8; 32],
+    /// What goes to the router, under the name that it has there.
+    pub blob: Blob,
     /// The same program with everything that a debugger wants to know of it.
     pub whole: Bytes,
 }
@@ -34,28 +31,17 @@ impl Program {
         let refuse = |why| Error::NotRunnable { program: path.to_owned(), router: router.to_owned(), why };
         let content = fs::read(path).map_err(|error| refuse(error.into()))?;
         check(&content, target).map_err(refuse)?;
-        Ok(Self::of(&router_name(name), content))
-    }
-
-    /// A program of this name and content.
-    pub(crate) fn of(name: &str, content: Vec<u8>) -> Self {
-        let content = Bytes::from(content);
-        Self { name: name.to_owned(), digest: sha256(&content), whole: content.clone(), content }
+        let blob = Blob::new(Kind::Program, router_name(name), content);
+        Ok(Self { whole: blob.content.clone(), blob })
     }
 
     /// The program alone goes to the router, and what a debugger wants to know stays here.
     pub fn without_symbols(self) -> Self {
-        match segments::alone(&self.content) {
-            Some(content) => Self { digest: sha256(&content), content: content.into(), ..self },
+        match segments::alone(&self.whole) {
+            Some(content) => Self { blob: Blob::new(Kind::Program, self.blob.name, content), ..self },
             None => self,
         }
     }
-}
-
-fn sha256(content: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, content).as_ref());
-    digest
 }
 
 fn check(content: &[u8], router: Target) -> Result<(), NotRunnable> {

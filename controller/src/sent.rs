@@ -1,7 +1,7 @@
-//! What was sent to routers lately: programs, against which the next ones can be sent as deltas, and how fast that went.
+//! What was sent to routers lately: blobs, against which the next ones can be sent as deltas, and how fast that went.
 //!
-//! A cache: whatever is missing or broken here costs bytes on the wire, and is never an error. What must stay true: a program
-//! that is handed out has the digest that names it; and there are no more of them than [`MOST_BYTES`].
+//! A cache: whatever is missing or broken here costs bytes on the wire, and is never an error. What must stay true: a blob
+//! that is handed out has the digest that names it; and there are no more of a kind than [`MOST_BYTES`].
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,26 +12,25 @@ use std::time::SystemTime;
 use hop_proto::limits::MAX_BASES;
 use ring::digest::{SHA256, digest};
 
+use crate::blob::{Blob, Kind};
 use crate::home::{Home, make_private};
-use crate::program::Program;
 
-/// Bytes of all programs together.
+/// Bytes of all blobs of a kind together.
 const MOST_BYTES: u64 = 512 << 20;
 
-/// Programs of one name that are offered as a base: the last builds of it.
+/// Blobs of one name that are offered as a base: the last builds of a program.
 const MOST_BUILDS: usize = 4;
 
 /// SHA-256.
 pub type Digest = [u8; 32];
 
-/// The programs and the rates.
+/// The blobs and the rates.
 #[derive(Debug)]
 pub struct Sent {
-    programs: PathBuf,
-    rates: PathBuf,
+    cache: PathBuf,
 }
 
-/// A program that was sent.
+/// A blob that was sent.
 struct Kept {
     path: PathBuf,
     digest: Digest,
@@ -43,22 +42,33 @@ struct Kept {
 impl Sent {
     /// What was sent from this home.
     pub fn new(home: &Home) -> Self {
-        Self { programs: home.cache().join("programs"), rates: home.cache().join("rates") }
+        Self { cache: home.cache().to_owned() }
     }
 
-    /// Digests of programs that are here, those first that `program` is most likely to resemble: earlier ones of its
-    /// name, then what was sent last.
-    pub fn candidates(&self, program: &Program) -> Vec<Digest> {
-        let mut kept = self.kept(&program.name);
-        kept.retain(|kept| kept.digest != program.digest);
+    fn blobs(&self, kind: Kind) -> PathBuf {
+        self.cache.join(match kind {
+            Kind::Program => "programs",
+            Kind::Files => "files",
+        })
+    }
+
+    fn rate_file(&self, router: &str) -> PathBuf {
+        self.cache.join("rates").join(router)
+    }
+
+    /// Digests of blobs that are here, those first that `blob` is most likely to resemble: earlier ones of its name, then,
+    /// of programs, what was sent last. Two Go programs have the runtime in common, two trees of files nothing.
+    pub fn candidates(&self, blob: &Blob) -> Vec<Digest> {
+        let mut kept = self.kept(blob.kind, &blob.name);
+        kept.retain(|kept| kept.digest != blob.digest);
         let builds = kept.iter().filter(|kept| kept.has_name).take(MOST_BUILDS);
-        let others = kept.iter().filter(|kept| !kept.has_name);
+        let others = kept.iter().filter(|kept| !kept.has_name && blob.kind == Kind::Program);
         builds.chain(others).map(|kept| kept.digest).take(MAX_BASES).collect()
     }
 
-    /// The program with this digest, if it is still here and whole.
-    pub fn program(&self, wanted: &Digest) -> Option<Vec<u8>> {
-        let path = self.kept("").into_iter().find(|kept| kept.digest == *wanted)?.path;
+    /// The content of the blob with this digest, if it is still here and whole.
+    pub fn content(&self, kind: Kind, wanted: &Digest) -> Option<Vec<u8>> {
+        let path = self.kept(kind, "").into_iter().find(|kept| kept.digest == *wanted)?.path;
         let content = fs::read(&path).ok()?;
         if digest(&SHA256, &content).as_ref() == wanted {
             return Some(content);
@@ -67,20 +77,20 @@ impl Sent {
         None
     }
 
-    /// Keeps a program that a router has now, in place of the ones that were sent before all others.
-    pub fn keep(&self, program: &Program) {
+    /// Keeps a blob that a router has now, in place of the ones that were sent before all others.
+    pub fn keep(&self, blob: &Blob) {
         // What goes wrong with a cache is nobody's concern.
-        let _ = self.try_keep(program);
+        let _ = self.try_keep(blob);
     }
 
-    fn try_keep(&self, program: &Program) -> io::Result<()> {
-        let path = self.programs.join(&program.name).join(hexadecimal(&program.digest));
+    fn try_keep(&self, blob: &Blob) -> io::Result<()> {
+        let path = self.path(blob);
         match fs::File::open(&path) {
             Ok(file) => file.set_modified(SystemTime::now())?,
-            Err(_) => write(&path, &program.content)?,
+            Err(_) => write(&path, &blob.content)?,
         }
         let mut bytes = 0;
-        for kept in self.kept("") {
+        for kept in self.kept(blob.kind, "") {
             bytes += kept.bytes;
             if bytes > MOST_BYTES {
                 fs::remove_file(&kept.path)?;
@@ -91,10 +101,14 @@ impl Sent {
         Ok(())
     }
 
-    /// All that is here, the last one first.
-    fn kept(&self, name: &str) -> Vec<Kept> {
+    fn path(&self, blob: &Blob) -> PathBuf {
+        self.blobs(blob.kind).join(&blob.name).join(hexadecimal(&blob.digest))
+    }
+
+    /// All of a kind that is here, the last one first.
+    fn kept(&self, kind: Kind, name: &str) -> Vec<Kept> {
         let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-        let mut all: Vec<Kept> = entries(&self.programs)
+        let mut all: Vec<Kept> = entries(&self.blobs(kind))
             .flat_map(|directory| {
                 let has_name = directory.file_name() == OsStr::new(name);
                 entries(&directory.path()).map(move |file| (file, has_name))
@@ -110,14 +124,14 @@ impl Sent {
         all
     }
 
-    /// Bytes a second at which the last program came to `router`, if one did.
+    /// Bytes a second at which the last blob came to `router`, if one did.
     pub fn rate(&self, router: &str) -> Option<u64> {
-        fs::read_to_string(self.rates.join(router)).ok()?.trim().parse().ok().filter(|rate| *rate > 0)
+        fs::read_to_string(self.rate_file(router)).ok()?.trim().parse().ok().filter(|rate| *rate > 0)
     }
 
     /// Remembers a rate.
     pub fn set_rate(&self, router: &str, rate: u64) {
-        let _ = write(&self.rates.join(router), format!("{rate}\n").as_bytes());
+        let _ = write(&self.rate_file(router), format!("{rate}\n").as_bytes());
     }
 }
 
@@ -152,14 +166,13 @@ mod tests {
 
     use super::*;
 
-    fn program(name: &str, content: &str) -> Program {
-        Program::of(name, content.as_bytes().to_vec())
+    fn program(name: &str, content: &str) -> Blob {
+        Blob::new(Kind::Program, name.to_owned(), content.as_bytes().to_vec())
     }
 
-    fn set_age(sent: &Sent, program: &Program, seconds: u64) {
-        let path = sent.programs.join(&program.name).join(hexadecimal(&program.digest));
+    fn set_age(sent: &Sent, program: &Blob, seconds: u64) {
         let then = SystemTime::now() - Duration::from_secs(seconds);
-        fs::File::open(path).unwrap().set_modified(then).unwrap();
+        fs::File::open(sent.path(program)).unwrap().set_modified(then).unwrap();
     }
 
     #[test]
@@ -178,7 +191,11 @@ mod tests {
         assert_eq!(sent.candidates(&all[0]).len(), 3, "not the program itself");
         sent.keep(&all[0]);
         assert_eq!(sent.candidates(&new)[0], all[0].digest, "what is sent again is the last one");
-        assert_eq!(sent.program(&all[2].digest).unwrap(), b"3");
+        let [files, others] =
+            ["probe", "other"].map(|name| Blob { kind: Kind::Files, ..program(name, name) });
+        sent.keep(&others);
+        assert_eq!(sent.candidates(&files), [] as [Digest; 0], "neither programs nor other files");
+        assert_eq!(sent.content(Kind::Program, &all[2].digest).unwrap(), b"3");
     }
 
     #[test]
@@ -187,8 +204,8 @@ mod tests {
         let sent = Sent::new(&Home::at(dir.path()));
         let program = program("probe", "content");
         sent.keep(&program);
-        fs::write(sent.programs.join("probe").join(hexadecimal(&program.digest)), "contend").unwrap();
-        assert!(sent.program(&program.digest).is_none());
+        fs::write(sent.path(&program), "contend").unwrap();
+        assert!(sent.content(Kind::Program, &program.digest).is_none());
         assert!(sent.candidates(&self::program("probe", "new")).is_empty(), "and is gone");
     }
 

@@ -333,9 +333,10 @@ impl World {
                 }
                 connection.outputs = outputs;
                 connection.stdin = stdin;
-                connection.upload = needs.map(|Need { digest, offset, .. }| {
-                    assert!(digest == DIGEST && offset < PROGRAM_BYTES);
-                    offset
+                assert!(needs.len() <= 1);
+                connection.upload = needs.first().map(|Need { digest, offset, .. }| {
+                    assert!(*digest == DIGEST && *offset < PROGRAM_BYTES);
+                    *offset
                 });
             }
             ToController::Started { .. } => {
@@ -389,20 +390,20 @@ impl World {
     /// What `job` and `running` do next.
     fn work(&mut self) {
         match self.link.stage() {
-            Stage::Admitted => self.link.set_stage(self.progress()),
-            Stage::Receiving(..) if self.link.is_abandoned() => self.end(Err(Error::Gone)),
-            Stage::Receiving(..) => match self.heard() {
+            Stage::Admitted => self.make_progress(),
+            Stage::Receiving if self.link.is_abandoned() => self.end(Err(Error::Gone)),
+            Stage::Receiving => match self.heard() {
                 Some(Heard::Chunk(Chunk { offset, data, .. })) => self.receive(offset, &data),
                 Some(Heard::Signal(_)) => self.end(Err(Error::Gone)),
                 Some(Heard::Fault(error)) => self.fail(error),
-                Some(Heard::Resize(_)) | None => {}
+                Some(Heard::Resize(_) | Heard::Start) | None => {}
             },
             Stage::Complete => self.link.set_stage(Stage::Running),
             Stage::Running if self.link.is_abandoned() => self.end(Ok(())),
             Stage::Running => match self.heard() {
                 Some(Heard::Chunk(_)) => self.fail(Error::Protocol("the program is complete")),
                 Some(Heard::Fault(error)) => self.fail(error),
-                Some(Heard::Signal(_) | Heard::Resize(_)) | None => {}
+                Some(Heard::Signal(_) | Heard::Resize(_) | Heard::Start) | None => {}
             },
             Stage::Ended => {}
         }
@@ -423,13 +424,13 @@ impl World {
         }
         assert!(self.lies || piece == data(2, offset, count));
         self.program_received += count;
-        self.link.set_stage(self.progress());
+        self.make_progress();
     }
 
-    fn progress(&self) -> Stage {
+    fn make_progress(&self) {
         match self.program_received {
-            PROGRAM_BYTES => Stage::Complete,
-            received => Stage::Receiving(Need { digest: DIGEST, offset: received, base: None }),
+            PROGRAM_BYTES => self.link.set_stage(Stage::Complete),
+            offset => self.link.need(&[Need { digest: DIGEST, offset, base: None }]),
         }
     }
 

@@ -54,6 +54,18 @@ pub const MAX_OUTPUT_PATH_BYTES: usize = 1024;
 /// holes may say to be longer than all RAM.
 pub const MAX_OUTPUT_FILES_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Trees of input files of a job: what a test finds, what it was given beside that, and as many again.
+pub const MAX_INPUT_TREES: usize = 4;
+
+/// Bytes of memory that a file of a tree takes beside its content: an inode and a name, on every kernel that was looked at.
+pub const INPUT_ENTRY_BYTES: u64 = 1024;
+
+/// What the memory of a file's content is a multiple of: a page.
+pub const INPUT_PAGE_BYTES: u64 = 4096;
+
+/// Bytes in [`JobSpec::directory_mark`](crate::v1::JobSpec).
+pub const MAX_MARK_BYTES: usize = 64;
+
 /// How long a connection may be silent before either side asks the other, and how long the answer may take: a dead link is
 /// noticed within 10 s on both sides. A router whose CPU a program has to itself still answers within seconds.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -25,6 +25,12 @@ use crate::outcome::ExitCode;
 /// takes less, and nobody waits longer without asking what is wrong.
 pub const DEFAULT_LINGER: Duration = Duration::from_secs(60);
 
+/// The names under which Go looks for a program that executes what it has built.
+pub const GO_EXEC_NAMES: [&str; 2] = ["go_linux_mips_exec", "go_linux_mipsle_exec"];
+
+/// The variable with further options of `hop exec`, where Go writes the command line.
+const GO_EXEC_FLAGS: &str = "HOP_EXEC_FLAGS";
+
 /// Runs Go programs on MIPS routers as if they were local.
 #[derive(Debug, Parser)]
 #[command(name = "hop", version, max_term_width = 100, after_help = AFTER_HELP)]
@@ -37,7 +43,8 @@ const AFTER_HELP: &str = "\
 Exit codes of run, exec and attach: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout or --idle-timeout; \
 125: Hop failed, and standard error says why; 126: the program cannot be executed on that router.
 
-Environment: HOP_ROUTER is the router if -r is not given; HOP_HOME is where keys and the inventory are kept.";
+Environment: HOP_ROUTER is the router if -r is not given; HOP_HOME is where keys and the inventory are kept; \
+HOP_EXEC_FLAGS has options of `hop exec`, separated by spaces, for when Go calls it as go_linux_mips_exec.";
 
 /// What `hop` can do.
 #[derive(Debug, Subcommand)]
@@ -49,6 +56,9 @@ pub enum Command {
     /// Run a finished program on a router
     #[command(override_usage = "hop exec [OPTIONS] BINARY [ARGS]...")]
     Exec(Exec),
+    /// Let plain `go test` and `go run` use a router
+    #[command(subcommand)]
+    GoExec(GoExec),
     /// Build a Go program for a router
     #[command(override_usage = "hop build [OPTIONS] [GO BUILD FLAGS] PACKAGE|FILES.go")]
     Build(Build),
@@ -170,9 +180,28 @@ pub struct Exec {
     /// How to run.
     #[command(flatten)]
     pub job: JobOptions,
+    /// Serve `go test` and `go run`, whose -exec this is: the program finds the files of its package, and what it writes by
+    /// Go's flags (coverage, profiles) comes back; several programs take turns
+    #[arg(long, conflicts_with_all = ["detach", "tty"])]
+    pub go: bool,
+    /// With --go, bring back what a test has written in its package's directory: a file, a directory, or a pattern with `*`
+    /// and `?`
+    #[arg(long, value_name = "PATTERN", requires = "go")]
+    pub bring: Vec<OsString>,
     /// The program, a static ELF file for the router, then what goes to it untouched
     #[arg(required = true, last = true, value_name = "BINARY [ARGS]", hide = true)]
     pub words: Vec<OsString>,
+}
+
+/// `hop go-exec`.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum GoExec {
+    /// Put go_linux_mips_exec and go_linux_mipsle_exec into a directory, and print that for PATH
+    Install {
+        /// Where (default: a directory of Hop's own)
+        directory: Option<PathBuf>,
+    },
 }
 
 /// `hop build`.
@@ -506,12 +535,24 @@ pub enum Parsed {
     Printed(ExitCode),
 }
 
+/// Under the name by which Go looks for a program that executes others (`go help run`), `hop` is `hop exec --go`.
+fn for_go(mut words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().map(PathBuf::from).and_then(|path| Some(path.file_name()?.to_owned()));
+    let Some(name) = name.filter(|name| GO_EXEC_NAMES.iter().any(|known| *name == **known)) else {
+        return words;
+    };
+    let flags = std::env::var(GO_EXEC_FLAGS).unwrap_or_default();
+    let exec = [name, "exec".into(), "--go".into()];
+    words.splice(..1, exec.into_iter().chain(flags.split_whitespace().map(OsString::from)));
+    words
+}
+
 /// Reads a command line, the program's name first.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     let mut hop = Cli::command();
     // Until then it does not know its own -h.
     hop.build();
-    let words = go_flags::mark(&hop, words.into_iter().collect());
+    let words = go_flags::mark(&hop, for_go(words.into_iter().collect()));
     match Cli::try_parse_from(words) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! What each command does. Each is a function from its options to an exit code or a failure.
 
 mod build;
+mod go_exec;
 mod info;
 mod jobs;
 mod routers;
@@ -13,7 +14,6 @@ use crate::embedded::Arch;
 use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::{Inventory, Router};
-use crate::link::Link;
 use crate::outcome::{self, ExitCode, say};
 use crate::{cli, virtual_router};
 
@@ -33,6 +33,7 @@ pub fn run(command: Command) -> ExitCode {
         match command {
             Command::Run(options) => run::run(home, options).await,
             Command::Exec(options) => run::exec(home, options).await,
+            Command::GoExec(options) => go_exec::run(home, options),
             Command::Build(options) => build::build(home, options).await,
             Command::Ps(options) => jobs::ps(home, options).await,
             Command::Attach(options) => jobs::attach(home, options).await,
@@ -93,12 +94,6 @@ async fn connect(
 ) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
     Connection::open(&router, &home.identity()?, options.patience()).await
-}
-
-/// Connects to the router that is meant, so that a job there outlives the connection.
-async fn link(home: &Home, options: &cli::RouterOptions) -> Result<(Link, hop_proto::v1::InfoReply), Error> {
-    let router = choose_router(home, options.router.as_deref()).await?;
-    Link::open(router, home.identity()?, options.patience()).await
 }
 
 /// Prints a result. A reader that has gone away (`hop info | head -1`) has seen what it wanted.

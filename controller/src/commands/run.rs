@@ -5,20 +5,26 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hop_proto::v1::InfoReply;
+
 use super::print;
+use crate::build_info::go_version;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
 use crate::error::Error;
 use crate::go::{self, Build};
+use crate::go_exec::Call;
 use crate::home::Home;
 use crate::interrupt::Interrupts;
-use crate::link;
-use crate::outcome::{Ending, ExitCode, Outcome, StatusFile, say};
+use crate::link::{self, Link};
+use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
+use crate::output;
 use crate::output_files::Request;
 use crate::program::{self, Program};
 use crate::progress::Progress;
 use crate::sent::Sent;
 use crate::session::{self, Job};
 use crate::terminal::Terminal;
+use crate::turn::Turn;
 
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
@@ -31,15 +37,18 @@ pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
     options.go.change_directory()?;
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages };
-    execute(home, source, args, &options.router, &options.job).await
+    let order = Order { home, source, router: &options.router, options: &options.job, for_go: None };
+    order.carry_out(args).await
 }
 
 /// Runs a file.
 pub async fn exec(home: &Home, options: Exec) -> Result<ExitCode, Error> {
     let mut words = options.words;
     // clap lets no command line pass without a word here.
-    let binary = PathBuf::from(words.remove(0));
-    execute(home, Source::File(binary), words, &options.router, &options.job).await
+    let source = Source::File(PathBuf::from(words.remove(0)));
+    let for_go = options.go.then_some(&options.bring[..]);
+    let order = Order { home, source, router: &options.router, options: &options.job, for_go };
+    order.carry_out(words).await
 }
 
 /// As `go run` does: if the first word is a `.go` file, all `.go` files that follow belong to the package.
@@ -56,108 +65,191 @@ enum Source {
     File(PathBuf),
 }
 
-async fn execute(
-    home: &Home,
+/// What is to be done.
+struct Order<'a> {
+    home: &'a Home,
     source: Source,
-    args: Vec<OsString>,
-    router: &RouterOptions,
-    options: &JobOptions,
-) -> Result<ExitCode, Error> {
-    let status_file = options.status_file.as_deref().map(StatusFile::create).transpose()?;
-    let result = execute_job(home, source, args, router, options).await;
-    let written = status_file.map_or(Ok(()), |file| file.write(&result));
-    let outcome = result?;
-    outcome.tell();
-    if outcome.ending == Ending::Detached {
-        print(&outcome.job)?;
-    }
-    written.map(|()| outcome.exit_code())
+    router: &'a RouterOptions,
+    options: &'a JobOptions,
+    /// Go has called this `hop`, and these files are to be brought back beside those that Go wants.
+    for_go: Option<&'a [OsString]>,
 }
 
-async fn execute_job(
-    home: &Home,
-    source: Source,
-    args: Vec<OsString>,
-    router: &RouterOptions,
-    options: &JobOptions,
-) -> Result<Outcome, Error> {
-    if options.tty && !Terminal::is_there() {
-        return Err(Error::Usage("--tty needs a terminal, and standard input is none".to_owned()));
-    }
-    let mut env = environment(&options.env)?;
-    if options.tty {
-        // What the user says is last, and wins.
-        env.splice(..0, std::env::var_os(TERM).map(|value| (TERM.into(), value)));
-    }
-    if options.core.is_some() {
-        // Go writes one only if it is told to (pkg.go.dev/runtime).
-        env.insert(0, (GOTRACEBACK.into(), "crash".into()));
-    }
-    let job = Job {
-        args,
-        env,
-        timeout: options.timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
-        idle_timeout: options.idle_timeout.map(Into::into).filter(|timeout: &Duration| !timeout.is_zero()),
-        grace: options.grace,
-        nice: options.nice,
-        user: options.user.clone().unwrap_or_default(),
-        terminal: options.tty.then(Terminal::size),
-        linger: options.linger,
-        detached: options.detach,
-        outputs: Request::parse_all(&options.output)?,
-        core: options.core.clone(),
-        verbose: options.verbose,
-    };
-    if options.detach && job.outputs.iter().any(|request| request.local.is_some()) {
-        return Err(Error::Usage(
-            "with --detach, --output names no place here: hop attach does, when it brings the files"
-                .to_owned(),
-        ));
-    }
-    let needed = [
-        ("run", "hop run", true),
-        (link::ATTACH, "--detach", options.detach),
-        ("terminal", "--tty", options.tty),
-        ("user", "--user", options.user.is_some()),
-        ("outputs", "--output", !job.outputs.is_empty()),
-        ("core", "--core", job.core.is_some()),
-    ];
-    let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
-    let progress = Progress::default();
-    let preparing = async {
-        let (link, info) = super::link(home, router).await?;
-        let router = || link.router().to_owned();
-        let lacks =
-            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !link::can(&info, capability);
-        if let Some((_, what, _)) = needed.iter().find(lacks) {
-            return Err(Error::Lacks { router: router(), what });
+/// A program that can be run on a router.
+struct Ready {
+    link: Link,
+    program: Program,
+    /// If it is to take its turn.
+    turn: Option<Turn>,
+}
+
+impl Order<'_> {
+    async fn carry_out(self, args: Vec<OsString>) -> Result<ExitCode, Error> {
+        let status_file = self.options.status_file.as_deref().map(StatusFile::create).transpose()?;
+        let result = self.run_job(args).await;
+        let written = status_file.map_or(Ok(()), |file| file.write(&result));
+        let outcome = match result {
+            // Go takes for the test's what is said here, so it is little.
+            Err(error) if self.for_go.is_some() => return Ok(outcome::report_in_a_line(&error)),
+            Ok(outcome) if self.for_go.is_some() => outcome.without_the_usual(),
+            result => result?,
+        };
+        outcome.tell();
+        if outcome.ending == Ending::Detached {
+            print(&outcome.job)?;
         }
-        let target = program::target_of(&info).ok_or_else(|| Error::Incompatible { router: router() })?;
-        let program = match source {
+        written.map(|()| outcome.exit_code())
+    }
+
+    async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
+        let mut job = self.job(args)?;
+        let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
+        let progress = Progress::default();
+        let sent = Sent::new(self.home);
+        let Ready { mut link, program, mut turn } = tokio::select! {
+            ready = self.prepare(&mut job, &progress) => ready?,
+            signal = interrupts.next() => return Err(Error::Interrupted { signal }),
+        };
+        loop {
+            let result =
+                session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
+            link = match (&result, &mut turn) {
+                (Err(error), Some(turn)) if error.is_for_want_of_room() && !turn.has_come() => {
+                    tokio::select! {
+                        // What takes the room now has ended then.
+                        again = async { turn.come().await?; self.connect().await } => again?.0,
+                        signal = interrupts.next() => return Err(Error::Interrupted { signal }),
+                    }
+                }
+                _ => return result,
+            };
+        }
+    }
+
+    /// The job, as far as it is known here.
+    fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
+        let options = self.options;
+        if options.tty && !Terminal::is_there() {
+            return Err(Error::Usage("--tty needs a terminal, and standard input is none".to_owned()));
+        }
+        let mut env = environment(&options.env)?;
+        if options.tty {
+            // What the user says is last, and wins.
+            env.splice(..0, std::env::var_os(TERM).map(|value| (TERM.into(), value)));
+        }
+        if options.core.is_some() {
+            // Go writes one only if it is told to (pkg.go.dev/runtime).
+            env.insert(0, (GOTRACEBACK.into(), "crash".into()));
+        }
+        let limit = |limit: Option<humantime::Duration>| {
+            limit.map(Into::into).filter(|limit: &Duration| !limit.is_zero())
+        };
+        let mut job = Job {
+            args,
+            env,
+            timeout: limit(options.timeout),
+            idle_timeout: limit(options.idle_timeout),
+            grace: options.grace,
+            nice: options.nice,
+            user: options.user.clone().unwrap_or_default(),
+            terminal: options.tty.then(Terminal::size),
+            linger: options.linger,
+            detached: options.detach,
+            outputs: Request::parse_all(&options.output)?,
+            core: options.core.clone(),
+            verbose: options.verbose,
+            ..Job::default()
+        };
+        if options.detach && job.outputs.iter().any(|request| request.local.is_some()) {
+            return Err(Error::Usage(
+                "with --detach, --output names no place here: hop attach does, when it brings the files"
+                    .to_owned(),
+            ));
+        }
+        let call = match self.for_go {
+            Some(bring) => {
+                job.merges_outputs = output::are_one();
+                Call::of_go(std::mem::take(&mut job.args), bring.to_vec())?
+            }
+            None => Call::for_coverage(std::mem::take(&mut job.args))?,
+        };
+        job.take(call.translate()?);
+        Ok(job)
+    }
+
+    async fn connect(&self) -> Result<(Link, InfoReply), Error> {
+        let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
+        Link::open(router, self.home.identity()?, self.router.patience()).await
+    }
+
+    /// Finds the router, and makes the program for it.
+    async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Ready, Error> {
+        let mut turn = match self.for_go {
+            Some(_) => {
+                let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
+                Some(Turn::next_on(self.home, &router.name).await?)
+            }
+            None => None,
+        };
+        let (link, info) = self.connect().await?;
+        let router = link.router();
+        self.check_capabilities(job, &info, router)?;
+        job.check_inputs(router, &info)?;
+        let incompatible = || Error::Incompatible { router: router.to_owned() };
+        let target = program::target_of(&info).ok_or_else(incompatible)?;
+        let program = match &self.source {
             Source::File(path) => {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
-                Program::load(&path, &name, link.router(), target)?
+                let program = Program::load(path, &name, router, target)?;
+                if let Some(version) = go_version(&program.whole) {
+                    go::check(&version, target, router, &info.kernel)?;
+                }
+                // Profiles are read here, with the names that are here.
+                if self.for_go.is_some() { program.without_symbols() } else { program }
             }
             Source::Go { flags, packages } => {
                 let goarch = go::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
-                let build = Build { flags: &flags, packages: &packages, goarch, symbols: job.core.is_some() };
+                let build = Build { flags, packages, goarch, symbols: job.core.is_some() };
+                go::check(&build.version().await?, target, router, &info.kernel)?;
                 let begun = Instant::now();
-                let program = build_program(&build, link.router(), target, &progress).await?;
-                if options.verbose {
+                let program = build_program(&build, router, target, progress).await?;
+                if self.options.verbose {
                     progress.aside(|| say!("hop: built in {:.2} s", begun.elapsed().as_secs_f64()));
                 }
                 if build.symbols { program.without_symbols() } else { program }
             }
         };
-        Ok::<_, Error>((link, program))
-    };
-    let (link, program) = tokio::select! {
-        prepared = preparing => prepared?,
-        signal = interrupts.next() => return Err(Error::Interrupted { signal }),
-    };
-    session::run(link, &program, &job, &Sent::new(home), &mut interrupts, &progress).await
+        if let Some(turn) = &mut turn {
+            job.share_memory(turn, &info);
+            if !turn.may_wait_there(job.room(&program), &info) {
+                turn.come().await?;
+            }
+        }
+        Ok(Ready { link, program, turn })
+    }
+
+    /// Whether the agent can do what the job needs.
+    fn check_capabilities(&self, job: &Job, info: &InfoReply, router: &str) -> Result<(), Error> {
+        let needed = [
+            ("run", "hop run", true),
+            ("inputs", "input files", !job.inputs.is_empty()),
+            ("hold", "programs that take turns", self.for_go.is_some()),
+            ("merge", "programs with one output", job.merges_outputs),
+            (link::ATTACH, "--detach", job.detached),
+            ("terminal", "--tty", job.terminal.is_some()),
+            ("user", "--user", !job.user.is_empty()),
+            ("outputs", "--output", !job.outputs.is_empty()),
+            ("core", "--core", job.core.is_some()),
+        ];
+        let lacks =
+            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !link::can(info, capability);
+        match needed.iter().find(lacks) {
+            Some((_, what, _)) => Err(Error::Lacks { router: router.to_owned(), what }),
+            None => Ok(()),
+        }
+    }
 }
 
 async fn build_program(

@@ -6,19 +6,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
-use hop_proto::v1::{self, Blob, Cause, EnvVar, JobSpec, Limits, Shortage, WindowSize};
+use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
+use crate::blob::Blob;
 use crate::error::Error;
+use crate::go_exec::{self, Translated};
+use crate::input_tree::InputTree;
 use crate::outcome::{Ending, FilesLost, Outcome, Usage};
 use crate::output_files::Request;
 use crate::packing::Decoders;
 use crate::program::Program;
 use crate::sent::Sent;
+use crate::turn::Turn;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
+
+/// What Go's runtime takes for the memory that it may use.
+const GOMEMLIMIT: &str = "GOMEMLIMIT";
 
 /// What to run, beside the program itself.
 #[derive(Debug, Default)]
@@ -27,6 +34,14 @@ pub struct Job {
     pub args: Vec<OsString>,
     /// Added to the environment that the router gives.
     pub env: Vec<(OsString, OsString)>,
+    /// What it finds when it starts.
+    pub inputs: Vec<InputTree>,
+    /// Where it starts, below the job's directory; empty: there.
+    pub working_directory: Vec<u8>,
+    /// What stands for the job's directory in arguments and variables; empty: nothing.
+    pub directory_mark: &'static str,
+    /// What is written first comes first, on either output.
+    pub merges_outputs: bool,
     /// When to end it.
     pub timeout: Option<Duration>,
     /// When to end it after its last output.
@@ -52,6 +67,49 @@ pub struct Job {
 }
 
 impl Job {
+    /// Takes what Go called for: its words become those of the router.
+    pub fn take(&mut self, call: Translated) {
+        let Translated { args, env, inputs, working_directory, outputs } = call;
+        (self.args, self.working_directory) = (args, working_directory);
+        // What the user says is last, and wins.
+        self.env.splice(..0, env);
+        self.directory_mark = if inputs.is_empty() { "" } else { go_exec::MARK };
+        self.inputs.extend(inputs);
+        self.outputs.extend(outputs);
+    }
+
+    /// Sees to it that several Go programs at a time do not each take the memory of all.
+    pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
+        let memory = info.memory.unwrap_or_default();
+        let spare = memory.available.saturating_sub(memory.reserve);
+        let places = turn.set_places(spare, info.max_jobs);
+        if places > 1 {
+            // What the user says is last, and wins.
+            self.env.insert(0, (GOMEMLIMIT.into(), (spare / places).to_string().into()));
+        }
+    }
+
+    /// Bytes of memory that the job takes on the router before its program runs.
+    pub fn room(&self, program: &Program) -> u64 {
+        program.blob.content.len() as u64 + self.inputs.iter().map(InputTree::room).sum::<u64>()
+    }
+
+    /// Whether the router has memory for the input files, as it stands.
+    ///
+    /// # Errors
+    /// [`Error::InputsTooLarge`].
+    pub fn check_inputs(&self, router: &str, info: &InfoReply) -> Result<(), Error> {
+        let memory = info.memory.unwrap_or_default();
+        let kept = info.store.as_ref().map_or(0, |store| store.kept);
+        let available = memory.available.saturating_sub(memory.reserve) + kept;
+        let bytes = self.inputs.iter().map(InputTree::room).sum();
+        if bytes <= available {
+            return Ok(());
+        }
+        let largest = self.inputs.iter().flat_map(|tree| tree.largest.clone()).collect();
+        Err(Error::InputsTooLarge { router: router.to_owned(), bytes, available, largest })
+    }
+
     /// What the agent is asked for.
     pub(super) fn specification(
         &self,
@@ -59,15 +117,27 @@ impl Job {
         program: &Program,
         sent: &Sent,
         decoders: Decoders,
+        hold: bool,
     ) -> JobSpec {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let describe = |blob: &Blob| v1::Blob {
+            sha256: blob.digest.to_vec(),
+            size: blob.content.len() as u64,
+            checksum: decoders.checksum.then(|| xxh32(&blob.content, 0)),
+        };
+        let bases = |blob: &Blob| match decoders.has_delta() {
+            true => sent.candidates(blob).iter().map(|digest| digest.to_vec()).collect(),
+            false => Vec::new(),
+        };
+        let input = |tree: &InputTree| tree.describe(describe(&tree.archive), bases(&tree.archive));
         JobSpec {
-            name: program.name.clone(),
-            program: Some(Blob {
-                sha256: program.digest.to_vec(),
-                size: program.content.len() as u64,
-                checksum: decoders.checksum.then(|| xxh32(&program.content, 0)),
-            }),
+            name: program.blob.name.clone(),
+            program: Some(describe(&program.blob)),
+            inputs: self.inputs.iter().map(input).collect(),
+            working_directory: self.working_directory.clone(),
+            directory_mark: self.directory_mark.into(),
+            merge_outputs: self.merges_outputs,
+            hold,
             args: self.args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             env: self
                 .env
@@ -92,10 +162,7 @@ impl Job {
             detached: self.detached,
             output_files: self.outputs.iter().map(|request| request.remote.clone()).collect(),
             core: self.core.is_some(),
-            bases: match decoders.has_delta() {
-                true => sent.candidates(program).iter().map(|digest| digest.to_vec()).collect(),
-                false => Vec::new(),
-            },
+            bases: bases(&program.blob),
         }
     }
 }

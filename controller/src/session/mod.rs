@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use hop_proto::limits::MAX_MESSAGE_BYTES;
 use hop_proto::v1::{
-    self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, WindowSize, run_reply, run_request,
+    self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, Start, WindowSize, run_reply,
+    run_request,
 };
 use prost::Message as _;
 
@@ -28,15 +29,17 @@ use crate::progress::Progress;
 use crate::sent::Sent;
 use crate::stdin::Input;
 use crate::terminal::Terminal;
+use crate::turn::Turn;
 
 use self::call::Call;
 pub use self::job::Job;
-use self::upload::Upload;
+use self::upload::{Upload, Uploads};
 
 /// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs `program` and carries its streams from and to ours; or, if the job is detached, leaves it when it runs.
+/// Runs `program` and carries its streams from and to ours; or, if the job is detached, leaves it when it runs. What is to
+/// take its turn is sent at once, and started when that has come.
 ///
 /// # Errors
 /// Hop failed; how the program ended is then not known.
@@ -45,13 +48,15 @@ pub async fn run(
     program: &Program,
     job: &Job,
     sent: &Sent,
+    turn: Option<&mut Turn>,
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let id = job::new_id()?;
     let decoders = link.decoders();
-    let spec = job.specification(id.clone(), program, sent, decoders);
-    let upload = Upload::new(program, sent, link.router(), decoders);
+    let spec = job.specification(id.clone(), program, sent, decoders, turn.is_some());
+    let blobs = std::iter::once(&program.blob).chain(job.inputs.iter().map(|tree| &tree.archive));
+    let uploads = blobs.map(|blob| Upload::new(blob, sent, link.router(), decoders)).collect();
     let bytes = RunRequest { message: Some(run_request::Message::Spec(spec.clone())) }.encoded_len();
     if bytes > MAX_MESSAGE_BYTES {
         return Err(Error::TooManyArguments { bytes });
@@ -62,7 +67,8 @@ pub async fn run(
         linger: if link.can_attach() { job.linger } else { Duration::ZERO },
         goes_with_hop: link.can_attach(),
         leaves: job.detached,
-        first: Some((spec, upload)),
+        first: Some((spec, Uploads::new(uploads))),
+        turn,
         verbose_since: job.verbose.then(Instant::now),
         asks: Ask::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
@@ -115,11 +121,11 @@ enum Ask {
 enum Stage {
     /// The agent has not accepted: nothing.
     Asked,
-    /// It lacks the program, which is being packed: nothing.
+    /// It lacks a blob, which is being packed: nothing.
     Packing,
-    /// It lacks the rest of the program: that, and nothing else.
+    /// It lacks the rest of a blob: that, and nothing else.
     Sending,
-    /// It has the program: signals and acknowledgements.
+    /// It has everything: signals and acknowledgements, and that the program may start.
     Sent,
     /// The program runs: standard input as well.
     Started,
@@ -144,7 +150,11 @@ struct Session<'a> {
     leaves: bool,
     linger: Duration,
     /// What this `hop` started; `None` if it only attaches.
-    first: Option<(JobSpec, Upload<'a>)>,
+    first: Option<(JobSpec, Uploads<'a>)>,
+    /// What the program waits for, if it waits.
+    turn: Option<&'a mut Turn>,
+    /// On this call the agent was told that the program may start.
+    told_to_start: bool,
     /// Since when it is under way, if it is to be said when it has started.
     verbose_since: Option<Instant>,
     /// How the next call begins.
@@ -182,6 +192,8 @@ impl<'a> Session<'a> {
             leaves: false,
             linger: Duration::ZERO,
             first: None,
+            turn: None,
+            told_to_start: false,
             verbose_since: None,
             asks: Ask::Attach,
             stage: Stage::Asked,
@@ -288,6 +300,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 () = packed(&mut self.first), if self.stage == Stage::Packing => self.send_on(),
+                come = come(&mut self.turn), if self.stage == Stage::Sent => come?,
                 changed = self.outputs.changed() => changed?,
                 () = self.input.more() => {}
             }
@@ -362,17 +375,18 @@ impl<'a> Session<'a> {
         self.job = job_id;
         self.is_accepted = true;
         self.comeback = None;
-        let Some(need) = needs.first() else {
+        self.told_to_start = false;
+        if needs.is_empty() {
             self.is_sent();
             return Ok(());
-        };
-        let Some((_, upload)) = &mut self.first else {
+        }
+        let Some((_, uploads)) = &mut self.first else {
             // The hop that has the program may come back to it.
             self.goes_with_hop = false;
             let router = self.link.router().to_owned();
             return Err(Error::Incomplete { job: self.job.clone(), router });
         };
-        if needs.len() > 1 || !upload.begin(need) {
+        if !uploads.begin(&needs) {
             return Err(self.broken("a blob that nobody offered is needed"));
         }
         self.stage = Stage::Packing;
@@ -381,15 +395,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The program is packed, or a further piece of it sent.
+    /// A blob is packed, or a further piece of it sent.
     fn send_on(&mut self) {
-        let Some((_, upload)) = &self.first else { return };
-        if upload.is_sent() {
-            self.is_sent();
-        } else {
-            self.stage = Stage::Sending;
-            let (sent, total) = upload.progress();
-            self.progress.sending(sent, total);
+        let Some((_, uploads)) = &mut self.first else { return };
+        match uploads.next() {
+            None => self.is_sent(),
+            Some(next) if !next.is_packed() => self.stage = Stage::Packing,
+            Some(next) => {
+                self.stage = Stage::Sending;
+                let (sent, total) = next.progress();
+                self.progress.sending(sent, total);
+            }
         }
     }
 
@@ -402,12 +418,12 @@ impl<'a> Session<'a> {
 
     /// The agent has the program, for it speaks of what came of it.
     fn arrived(&mut self) {
-        let Some((_, upload)) = &mut self.first else { return };
-        upload.arrived();
+        let Some((_, uploads)) = &mut self.first else { return };
+        uploads.arrived();
         if let Some(since) = self.verbose_since.take() {
-            let (sent, after) = (upload.describe(), since.elapsed().as_secs_f64());
+            let (sent, after) = (uploads.describe(), since.elapsed().as_secs_f64());
             self.progress.aside(|| {
-                say!("hop: {sent}");
+                sent.iter().for_each(|sent| say!("hop: {sent}"));
                 say!("hop: started after {after:.2} s");
             });
         }
@@ -418,7 +434,12 @@ impl<'a> Session<'a> {
         match self.stage {
             Stage::Asked | Stage::Packing => false,
             Stage::Sending => true,
-            Stage::Sent => self.signals.has_next() || self.outputs.ack_is_due() || self.files.ack_is_due(),
+            Stage::Sent => {
+                self.signals.has_next()
+                    || self.outputs.ack_is_due()
+                    || self.files.ack_is_due()
+                    || self.start_is_due()
+            }
             Stage::Started => {
                 self.signals.has_next()
                     || self.outputs.ack_is_due()
@@ -429,15 +450,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Whether the program waits for its turn, which has come.
+    fn start_is_due(&self) -> bool {
+        !self.told_to_start && self.turn.as_ref().is_some_and(|turn| turn.has_come())
+    }
+
     /// What is to be sent next.
     fn next_message(&mut self) -> Option<run_request::Message> {
         if self.stage == Stage::Sending {
-            let chunk = self.first.as_mut().and_then(|(_, upload)| upload.next_chunk());
+            let chunk = self.first.as_mut().and_then(|(_, uploads)| uploads.next()?.next_chunk());
             self.send_on();
             return chunk.map(run_request::Message::Blob);
         }
         if let Some(name) = self.signals.next_name() {
             return Some(run_request::Message::Signal(Signal { name: name.to_owned() }));
+        }
+        if self.start_is_due() {
+            self.told_to_start = true;
+            return Some(run_request::Message::Start(Start {}));
         }
         if let Some(ack) = self.outputs.next_ack() {
             return Some(run_request::Message::OutputAck(ack));
@@ -569,10 +599,17 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn packed(first: &mut Option<(JobSpec, Upload<'_>)>) {
-    match first {
-        Some((_, upload)) => upload.packed().await,
+async fn packed(first: &mut Option<(JobSpec, Uploads<'_>)>) {
+    match first.as_mut().and_then(|(_, uploads)| uploads.next()) {
+        Some(upload) => upload.packed().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn come(turn: &mut Option<&mut Turn>) -> Result<(), Error> {
+    match turn {
+        Some(turn) if !turn.has_come() => turn.come().await,
+        _ => std::future::pending().await,
     }
 }
 

@@ -1,22 +1,23 @@
-//! The way of a program to the agent: packed when the agent has said what it has, sent piece by piece, and from where a
+//! The way of a blob to the agent: packed when the agent has said what it has, sent piece by piece, and from where a
 //! connection broke.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hop_proto::limits::BLOB_CHUNK_BYTES;
 use hop_proto::v1::{BlobChunk, Encoding, Need};
 use tokio::task::JoinHandle;
 
+use crate::blob::{Blob, Kind};
 use crate::packing::{self, Base, Decoders, Packed};
-use crate::program::Program;
 use crate::sent::{Digest, Sent};
 
 /// Bytes from which on the time that they take tells how fast the link is.
 const TELLING_BYTES: usize = 64 * 1024;
 
-/// A program on its way.
+/// A blob on its way.
 pub struct Upload<'a> {
-    program: &'a Program,
+    blob: &'a Blob,
     sent: &'a Sent,
     router: String,
     decoders: Decoders,
@@ -31,10 +32,10 @@ pub struct Upload<'a> {
 }
 
 impl<'a> Upload<'a> {
-    /// A program that `router` may want; its agent has these decoders.
-    pub fn new(program: &'a Program, sent: &'a Sent, router: &str, decoders: Decoders) -> Self {
+    /// A blob that `router` may want; its agent has these decoders.
+    pub fn new(blob: &'a Blob, sent: &'a Sent, router: &str, decoders: Decoders) -> Self {
         Self {
-            program,
+            blob,
             sent,
             router: router.to_owned(),
             decoders,
@@ -46,22 +47,24 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Does what the agent needs. False if it needs something else than the program.
+    /// Does what the agent needs. False if it needs something else.
     pub fn begin(&mut self, need: &Need) -> bool {
-        if need.sha256 != self.program.digest {
+        if need.sha256 != self.blob.digest {
             return false;
         }
         let base = Digest::try_from(&need.base[..]).ok();
         self.begun = None;
         self.offset = usize::try_from(need.offset).unwrap_or(usize::MAX);
-        // Another job of the same program may meet another agent's store.
+        // Another job of the same blob may meet another agent's store.
         if self.offset == 0 && self.base != base {
             (self.packed, self.packing) = (None, None);
         }
         if self.packed.is_none() && self.packing.is_none() {
             self.base = base;
-            let (content, decoders) = (self.program.content.clone(), self.decoders);
-            let base = base.and_then(|digest| Some(Base { digest, content: self.sent.program(&digest)? }));
+            let (content, decoders) = (self.blob.content.clone(), self.decoders);
+            let base = base.and_then(|digest| {
+                Some(Base { digest, content: self.sent.content(self.blob.kind, &digest)? })
+            });
             let rate = self.sent.rate(&self.router);
             self.packing =
                 Some(tokio::task::spawn_blocking(move || packing::pack(&content, decoders, base, rate)));
@@ -72,12 +75,17 @@ impl<'a> Upload<'a> {
     /// Waits until there is something to send. Cancel safe.
     pub async fn packed(&mut self) {
         if let Some(packing) = &mut self.packing {
-            // It does not panic; if it did, the program goes as it is.
+            // It does not panic; if it did, the blob goes as it is.
             let plain =
-                || Packed { encoding: Encoding::Identity, base: None, bytes: self.program.content.clone() };
+                || Packed { encoding: Encoding::Identity, base: None, bytes: self.blob.content.clone() };
             self.packed = Some(packing.await.unwrap_or_else(|_| plain()));
             self.packing = None;
         }
+    }
+
+    /// True when there is something to send.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
     }
 
     /// The next piece.
@@ -104,7 +112,7 @@ impl<'a> Upload<'a> {
         self.packed.as_ref().is_some_and(|packed| self.offset >= packed.bytes.len())
     }
 
-    /// The agent has the whole program.
+    /// The agent has the whole blob.
     pub fn arrived(&mut self) {
         if let Some((begun, packed)) = self.begun.take().zip(self.packed.as_ref())
             && packed.bytes.len() >= TELLING_BYTES
@@ -112,22 +120,68 @@ impl<'a> Upload<'a> {
             let seconds = begun.elapsed().max(Duration::from_millis(1)).as_secs_f64();
             self.sent.set_rate(&self.router, (packed.bytes.len() as f64 / seconds) as u64);
         }
-        self.sent.keep(self.program);
+        self.sent.keep(self.blob);
     }
 
     /// What was sent, for a person.
     pub fn describe(&self) -> String {
-        let size = bytes(self.program.content.len());
+        let size = bytes(self.blob.content.len());
+        let what = match self.blob.kind {
+            Kind::Program => "program",
+            Kind::Files => "files",
+        };
         let Some(packed) = &self.packed else {
-            return format!("sent nothing: the router has the program, {size}");
+            return format!("sent nothing: the router has the {what}, {size}");
         };
         let how = match packed.encoding {
             Encoding::Identity => "as it is",
             Encoding::Zstd => "compressed with zstd",
             Encoding::Lz4 => "compressed with LZ4",
-            Encoding::Delta => "as a delta against a program that was sent before",
+            Encoding::Delta => "as a delta against what was sent before",
         };
         format!("sent {} of {size}, {how}", bytes(packed.bytes.len()))
+    }
+}
+
+/// The blobs of a job, on their way in the order in which the agent needs them.
+pub struct Uploads<'a> {
+    all: Vec<Upload<'a>>,
+    /// Those that are needed, by their place in `all`.
+    needed: VecDeque<usize>,
+}
+
+impl<'a> Uploads<'a> {
+    /// Blobs that the agent may need.
+    pub fn new(all: Vec<Upload<'a>>) -> Self {
+        Self { all, needed: VecDeque::new() }
+    }
+
+    /// Does what the agent needs. False if it needs something else.
+    pub fn begin(&mut self, needs: &[Need]) -> bool {
+        self.needed.clear();
+        needs.iter().all(|need| {
+            let index = self.all.iter_mut().position(|upload| upload.begin(need));
+            self.needed.extend(index);
+            index.is_some()
+        })
+    }
+
+    /// The one that is to be sent next, or to be packed before that.
+    pub fn next(&mut self) -> Option<&mut Upload<'a>> {
+        while self.needed.front().is_some_and(|index| self.all[*index].is_sent()) {
+            self.needed.pop_front();
+        }
+        self.needed.front().map(|index| &mut self.all[*index])
+    }
+
+    /// The agent has all of them.
+    pub fn arrived(&mut self) {
+        self.all.iter_mut().for_each(Upload::arrived);
+    }
+
+    /// What was sent, for a person.
+    pub fn describe(&self) -> Vec<String> {
+        self.all.iter().map(Upload::describe).collect()
     }
 }
 

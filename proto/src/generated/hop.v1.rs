@@ -89,7 +89,7 @@ pub struct Store {
 /// side of the stream leaves, as one does whose connection breaks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
-    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 6, 11")]
+    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 6, 11, 9")]
     pub message: ::core::option::Option<run_request::Message>,
 }
 /// Nested message and enum types in `RunRequest`.
@@ -117,6 +117,9 @@ pub mod run_request {
         /// it, and keeps the output files until it is at the end of all.
         #[prost(message, tag = "11")]
         FileAck(super::FilePosition),
+        /// A job with `JobSpec.hold` may start. Said again, and of a job that runs, it says nothing.
+        #[prost(message, tag = "9")]
+        Start(super::Start),
     }
 }
 /// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then the output files, then
@@ -163,8 +166,25 @@ pub struct JobSpec {
     /// The agent sends at most this many bytes of each output beyond what was acknowledged. 1 to 1,048,576.
     #[prost(uint32, tag = "6")]
     pub output_window: u32,
-    /// What to bring back when the program has ended: paths below the directory in which it starts, at most 64 of at most
-    /// 1,024 bytes. Each is one or more names with a '/' between two, none of them "." or ".."; or "." alone, which is all
+    /// Files that the program finds when it starts, at most 4 trees. Capability "inputs".
+    #[prost(message, repeated, tag = "7")]
+    pub inputs: ::prost::alloc::vec::Vec<InputTree>,
+    /// Where the program starts, below the job's directory: a path by the rules of `output_files`, without '*' and '?', of a
+    /// directory that is in a tree. Empty: in the job's directory itself. Capability "inputs".
+    #[prost(bytes = "vec", tag = "9")]
+    pub working_directory: ::prost::alloc::vec::Vec<u8>,
+    /// Wherever these bytes, 1 to 64 of them, stand in an argument or in the value of a variable, the program gets the absolute
+    /// path of the job's directory. Empty: nowhere. Capability "inputs".
+    #[prost(bytes = "vec", tag = "18")]
+    pub directory_mark: ::prost::alloc::vec::Vec<u8>,
+    /// The program waits for `Start` when it and its input files are there, and leaves a third of the memory that is to spare to
+    /// the next one, which waits while it runs. Capability "hold".
+    #[prost(bool, tag = "19")]
+    pub hold: bool,
+    /// Standard error goes into the pipe of standard output, so that what is written first comes first. Capability "merge".
+    #[prost(bool, tag = "20")]
+    pub merge_outputs: bool,
+    /// What to bring back when the program has ended: paths below the job's directory, at most 64 of at most 1,024 bytes. Each is one or more names with a '/' between two, none of them "." or ".."; or "." alone, which is all
     /// that is there. In a name, '*' stands for any bytes and '?' for one. Of a directory, everything below it is brought.
     /// Capability "outputs".
     #[prost(bytes = "vec", repeated, tag = "8")]
@@ -223,6 +243,8 @@ pub struct Attach {
     #[prost(message, optional, tag = "4")]
     pub files: ::core::option::Option<FilePosition>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Start {}
 /// The controller wants nothing more of the job. One that has not ended yet ends now, as if its time to linger were over; of
 /// one that has, the agent keeps the outcome and the output until this is said or that time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -241,6 +263,24 @@ pub struct Blob {
     /// blob. Absent: it takes the digest at once.
     #[prost(fixed32, optional, tag = "3")]
     pub checksum: ::core::option::Option<u32>,
+}
+/// Files, as a cpio archive in the format "newc", without checksums (cpio(5)): directories before what is in them, then regular
+/// files, then symbolic links; nothing else, and no name twice. Names are paths by the rules of `JobSpec.output_files`. Of a
+/// mode, the agent takes the kind of file and whether its owner may execute it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InputTree {
+    #[prost(message, optional, tag = "1")]
+    pub archive: ::core::option::Option<Blob>,
+    /// The name of the directory below the job's directory that the files are unpacked into. A name of its own for each tree.
+    #[prost(bytes = "vec", tag = "2")]
+    pub directory: ::prost::alloc::vec::Vec<u8>,
+    /// Bytes of memory that the files take there: the length of each, up to the next multiple of 4,096, and 1,024 for each of
+    /// them, for each directory and each link. The agent decides by it whether they fit.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// As `JobSpec.bases`, for the archive.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvVar {

@@ -44,7 +44,7 @@ fn a_program_that_was_changed_is_sent_as_a_delta() {
     let router = VirtualRouter::start(STAGE);
     sent(&router, &fixture(STAGE, "both-outputs"));
     let said = sent(&router, &variant(&router, b"a line more"));
-    assert!(said.ends_with("as a delta against a program that was sent before"), "{said}");
+    assert!(said.ends_with("as a delta against what was sent before"), "{said}");
     let bytes: u64 = said.split(' ').next().unwrap().parse().unwrap();
     assert!(said.contains(" bytes of ") && bytes < 200, "{said}");
     // Of another name, too, and against the one that is there.

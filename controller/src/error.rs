@@ -32,10 +32,19 @@ pub enum Error {
     BrokenGo { version: String },
     #[error("{version} needs Linux {needs}, and {router} has {kernel}")]
     OldKernel { version: String, needs: &'static str, router: String, kernel: String },
+    #[error("-{flag}: {why}")]
+    CannotBuild { flag: &'static str, why: &'static str },
+    #[error(
+        "the program was not built: parts of it are in C, and there is no C compiler for the router: {packages}"
+    )]
+    NeedsC { packages: String },
     #[error("the program was not built: {why}")]
     NotBuilt { why: String },
     #[error("{package} is not a main package, so there is nothing to run")]
     NotMain { package: String },
+
+    #[error("what {version} builds does not run on {router}, which has {kernel}: a probe {how}")]
+    Probe { version: String, router: String, kernel: String, how: String, file: PathBuf },
 
     #[error("there is no router named {name}; enrolled: {known}")]
     UnknownRouter { name: String, known: String },
@@ -99,6 +108,9 @@ pub enum Error {
 
     #[error("{router} has no memory for the files of the test: they take {bytes} bytes there, and {available} are to spare; the largest: {}", named(.largest))]
     InputsTooLarge { router: String, bytes: u64, available: u64, largest: Vec<(PathBuf, u64)> },
+
+    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} MiB of memory", .memory >> 20)]
+    NoFuzzing { router: String, memory: u64 },
 
     #[error("{} cannot run on {router}: {why}", .program.display())]
     NotRunnable { program: PathBuf, router: String, why: NotRunnable },
@@ -165,7 +177,9 @@ impl Error {
             Self::NoGo(_) => "no_go",
             Self::BrokenGo { .. } => "broken_go",
             Self::OldKernel { .. } => "old_kernel",
-            Self::NotBuilt { .. } | Self::NotMain { .. } => "not_built",
+            Self::Probe { .. } => "broken_go",
+            Self::CannotBuild { .. } => "usage",
+            Self::NeedsC { .. } | Self::NotBuilt { .. } | Self::NotMain { .. } => "not_built",
             Self::UnknownRouter { .. } | Self::AmbiguousRouter { .. } => "unknown_router",
             Self::Unreachable { .. } => "unreachable",
             Self::AgentGone { .. } => "agent_gone",
@@ -201,6 +215,7 @@ impl Error {
             Self::NotYours { .. } => "not_yours",
             Self::Incomplete { .. } => "incomplete",
             Self::TooManyFiles { .. } | Self::InputsTooLarge { .. } => "too_many_files",
+            Self::NoFuzzing { .. } => "no_memory",
             Self::NotRunnable { .. } => "not_runnable",
             Self::NoAgents | Self::NoQemu { .. } | Self::VirtualRouter { .. } => "virtual_router",
             Self::Enrolment(error) => error.reason(),
@@ -241,7 +256,16 @@ impl Error {
                 "Go 1.26.0 to 1.26.4 must not be used for MIPS (golang.org/issue/77730, 81603): take 1.26.5 or later, \
                  or 1.25"
             }
+            Self::Probe { file, .. } => {
+                return Some(format!(
+                    "another Go may: GOTOOLCHAIN names one; this is remembered in {}",
+                    file.display()
+                ));
+            }
             Self::OldKernel { .. } => "Go 1.23 runs there: GOTOOLCHAIN=go1.23.12, if go.mod allows it",
+            Self::NeedsC { .. } => {
+                "--cc names one: --cc 'zig cc -target mips-linux-musleabi' (mipsel- for little endian; zig is in PyPI's ziglang)"
+            }
             Self::NotMain { .. } => "name a directory with `package main` in it",
             Self::UnknownRouter { .. } => {
                 "`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"
@@ -294,6 +318,9 @@ impl Error {
             Self::Incomplete { .. } => "`hop kill` ends it",
             Self::NoPlace { .. } => {
                 "they are still there: `hop attach --output .` puts them into this directory"
+            }
+            Self::NoFuzzing { .. } => {
+                "fuzz here or on a larger router; without -fuzz, the corpus is run as tests there, too"
             }
             Self::TooManyFiles { .. } | Self::InputsTooLarge { .. } => {
                 "what .gitignore names stays here, and so does a directory with a go.mod of its own"

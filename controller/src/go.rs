@@ -19,6 +19,20 @@ use crate::progress::Progress;
 const DEFAULTS: [(&str, &str); 2] = [("trimpath", "-trimpath"), (LDFLAGS, "-ldflags=-s -w")];
 const LDFLAGS: &str = "ldflags";
 
+/// What is behind the default `-ldflags` if the program has parts in C: no library of this machine is on the router.
+const STATIC: &str = " -linkmode=external -extldflags=-static";
+
+/// Flags that ask for what cannot be had on these routers, with the reason.
+const REFUSED: [(&str, &str); 7] = [
+    ("race", "the race detector does not exist for 32-bit MIPS (go.dev/doc/articles/race_detector)"),
+    ("msan", "the memory sanitizer does not exist for 32-bit MIPS"),
+    ("asan", "the address sanitizer does not exist for 32-bit MIPS"),
+    ("buildmode=plugin", "Go has no plugins for 32-bit MIPS, and a program for a router is one static file"),
+    ("buildmode=shared", "a program for a router is one static file"),
+    ("buildmode=c-shared", "a library is no program, and Go makes none for 32-bit MIPS"),
+    ("buildmode=c-archive", "a library is no program, and Go makes none for 32-bit MIPS"),
+];
+
 /// What to build.
 #[derive(Debug)]
 pub struct Build<'a> {
@@ -30,6 +44,8 @@ pub struct Build<'a> {
     pub goarch: &'a str,
     /// With what a debugger wants to know.
     pub symbols: bool,
+    /// The C compiler for the router, if the program may have parts in C.
+    pub cc: Option<&'a OsStr>,
 }
 
 /// GOARCH for a router's programs, if Go has it.
@@ -54,6 +70,9 @@ impl Build<'_> {
         if self.goarch.starts_with("mips") && is_broken(&version) {
             return Err(Error::BrokenGo { version });
         }
+        if self.goarch.starts_with("mips") {
+            self.check_flags()?;
+        }
         let mut go = self.go();
         go.arg("build");
         // Go takes the last flag of a kind and the command line after GOFLAGS, where the user's own may be.
@@ -62,7 +81,8 @@ impl Build<'_> {
             if is_wanted
                 && !goflags.split_whitespace().any(|flag| flag.trim_start_matches('-').starts_with(name))
             {
-                go.arg(default);
+                let with_c = self.cc.filter(|_| name == LDFLAGS).map_or("", |_| STATIC);
+                go.arg(format!("{default}{with_c}"));
             }
         }
         go.args(self.flags);
@@ -73,7 +93,13 @@ impl Build<'_> {
         progress.show("building");
         let status = run(&mut go, progress).await.map_err(cannot_run)?;
         match output {
-            _ if !status.success() => Err(Error::NotBuilt { why: format!("go build ended with {status}") }),
+            _ if !status.success() => {
+                let with_c = if self.cc.is_none() { self.packages_with_c().await } else { Vec::new() };
+                match with_c.is_empty() {
+                    true => Err(Error::NotBuilt { why: format!("go build ended with {status}") }),
+                    false => Err(Error::NeedsC { packages: with_c.join(", ") }),
+                }
+            }
             // A pattern that matches nothing is a warning to Go.
             Some(output) if !output.exists() => {
                 Err(Error::NotBuilt { why: "go build made no program".to_owned() })
@@ -84,7 +110,8 @@ impl Build<'_> {
 
     fn go(&self) -> Command {
         let mut go = Command::new("go");
-        go.env("CGO_ENABLED", "0")
+        go.env("CGO_ENABLED", if self.cc.is_some() { "1" } else { "0" })
+            .envs(self.cc.map(|cc| ("CC", cc)))
             .env("GOOS", "linux")
             .env("GOARCH", self.goarch)
             .env("GOMIPS", "softfloat")
@@ -92,12 +119,30 @@ impl Build<'_> {
         go
     }
 
-    /// The version that this directory selects: go.mod may name another toolchain than PATH.
-    ///
-    /// # Errors
-    /// There is no Go, or it fails.
-    pub async fn version(&self) -> Result<String, Error> {
-        Ok(self.asked().await?.0)
+    fn check_flags(&self) -> Result<(), Error> {
+        let mut words = self.flags.iter().map(|word| word.to_string_lossy());
+        while let Some(word) = words.next() {
+            let mut flag = word.trim_start_matches('-').to_owned();
+            if flag == "buildmode" {
+                flag = format!("{flag}={}", words.next().unwrap_or_default());
+            }
+            if let Some((flag, why)) =
+                REFUSED.iter().find(|(refused, _)| *refused == flag.trim_end_matches("=true"))
+            {
+                return Err(Error::CannotBuild { flag, why });
+            }
+        }
+        Ok(())
+    }
+
+    /// What of the program, outside the standard library, has parts in C: for the error of a build without a C compiler.
+    async fn packages_with_c(&self) -> Vec<String> {
+        const FORMAT: &str = "{{if and .CgoFiles (not .Standard)}}{{.ImportPath}}{{end}}";
+        let mut go = self.go();
+        go.env("CGO_ENABLED", "1").args(["list", "-deps", "-e", "-f", FORMAT, "--"]).args(self.packages);
+        let output = go.stderr(Stdio::null()).output().await;
+        let output = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        output.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     /// The version, and GOFLAGS.
@@ -140,6 +185,16 @@ fn is_broken(version: &str) -> bool {
         // 1.26 itself, and its release candidates.
         None => true,
     }
+}
+
+/// The version that this directory selects: go.mod may name another toolchain than PATH.
+///
+/// # Errors
+/// There is no Go, or it fails.
+pub async fn version(target: Target) -> Result<String, Error> {
+    let goarch = goarch(target).unwrap_or_default();
+    let build = Build { flags: &[], packages: &[], goarch, symbols: false, cc: None };
+    Ok(build.asked().await?.0)
 }
 
 /// Checks that what this version of Go builds runs on a router, whose kernel says that it is `kernel`.
@@ -236,6 +291,22 @@ mod tests {
     }
 
     #[test]
+    fn what_go_cannot_build_for_a_router_is_refused_with_the_reason() {
+        let check = |line: &str| {
+            let flags: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            Build { flags: &flags, packages: &[], goarch: "mips", symbols: false, cc: None }.check_flags()
+        };
+        for line in
+            ["-race", "--race", "-race=true", "-tags x -msan", "-buildmode=plugin", "-buildmode c-shared"]
+        {
+            assert!(matches!(check(line), Err(Error::CannotBuild { .. })), "{line}");
+        }
+        for line in ["", "-trimpath", "-race=false", "-buildmode=exe", "-buildmode pie"] {
+            assert!(check(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn a_kernel_that_is_too_old_is_refused_before_the_build() {
         let router = Target { class: 1, data: 2, machine: 8 };
         let check = |version: &str, kernel: &str| check(version, router, "desk", kernel);
@@ -253,7 +324,7 @@ mod tests {
     fn the_program_is_called_what_go_would_call_it() {
         let name = |package: &str| {
             let packages = [package.into()];
-            Build { flags: &[], packages: &packages, goarch: "mips", symbols: false }.name()
+            Build { flags: &[], packages: &packages, goarch: "mips", symbols: false, cc: None }.name()
         };
         assert_eq!(name("main.go"), "main");
         // Tests run in the directory of their crate.

@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use hop_proto::output_path;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::input_tree::{Files, InputTree};
@@ -42,6 +44,10 @@ const CORPUS: &str = "testdata/fuzz";
 
 /// The variable that says where a program built with -cover leaves what it counted.
 const GOCOVERDIR: &str = "GOCOVERDIR";
+
+/// Bytes of memory of a router on which Go's fuzzer works: a worker of it allocates 100 MiB (internal/fuzz,
+/// workerSharedMemSize), which Linux refuses where there is less at all (vm.overcommit_memory, proc(5)).
+const FUZZER_BYTES: u64 = 104 << 20;
 
 /// Variables of this machine that a program gets there: what steers Go's runtime, the language, and the time. Others are of
 /// this machine or private, and are passed on by name only (`--env`).
@@ -119,7 +125,8 @@ impl Call {
         let is_flag_of_test = |arg: &OsString| arg.as_bytes().starts_with(b"-test.");
         let is_test = self.is_of_go && self.args.iter().any(is_flag_of_test);
         let package = is_test.then(|| Package::of(&self.directory));
-        let mut paths = Paths::new(self);
+        let start = package.as_ref().map(|package| Path::new(MODULE).join(&package.below));
+        let mut paths = Paths::new(self, start.clone().unwrap_or_default());
         let mut translated = Translated { env: self.environment(), ..Translated::default() };
         let mut is_flag = is_test;
         for arg in &self.args {
@@ -130,25 +137,22 @@ impl Call {
             let there = paths.directory(Path::new(&directory))?;
             translated.env.push((GOCOVERDIR.into(), there));
         }
-        if let Some(package) = &package {
-            let below = Path::new(MODULE).join(&package.below);
+        paths.bring_all(&self.bring)?;
+        if let Some((package, start)) = package.as_ref().zip(start) {
             let mut files = package.files()?;
             // It may have no file that Git knows.
             files.add_directory(&package.below);
             let there = |path: &Path| Path::new(MARK).join(path).into_os_string();
-            translated.env.push(("PWD".into(), there(&below)));
+            translated.env.push(("PWD".into(), there(&start)));
             if package.is_of_go {
                 translated.env.push(("GOROOT".into(), there(Path::new(MODULE))));
             }
             let name = package.root.file_name().unwrap_or(OsStr::new(MODULE)).to_string_lossy();
             translated.inputs.push(files.pack(name.into_owned(), MODULE)?);
-            paths.bring_from(&below, &self.bring)?;
             if self.value("fuzz").is_some() {
-                paths.bring(&below, CORPUS.as_ref())?;
+                paths.bring(CORPUS.as_ref())?;
             }
-            translated.working_directory = below.into_os_string().into_vec();
-        } else {
-            paths.bring_from(Path::new(""), &self.bring)?;
+            translated.working_directory = start.into_os_string().into_vec();
         }
         let Paths { files, outputs, .. } = paths;
         if !files.is_empty() {
@@ -171,13 +175,39 @@ impl Call {
     }
 }
 
+/// Whether a router has the memory for what these arguments of a test ask for.
+///
+/// # Errors
+/// [`Error::NoFuzzing`].
+pub fn check(args: &[OsString], router: &str, memory: u64) -> Result<(), Error> {
+    let fuzzes = args.iter().any(|arg| arg.as_bytes().starts_with(b"-test.fuzz="));
+    if fuzzes && memory < FUZZER_BYTES {
+        Err(Error::NoFuzzing { router: router.to_owned(), memory })
+    } else {
+        Ok(())
+    }
+}
+
 fn current_directory() -> Result<PathBuf, Error> {
     std::env::current_dir().map_err(Error::io("find", Path::new("the working directory")))
+}
+
+/// Where a list of files is, for a test with -coverpkg, and what is in it.
+const META_FILES: &str = "metafiles.txt";
+
+#[derive(Deserialize, Serialize)]
+struct MetaFiles {
+    #[serde(rename = "ImportPaths")]
+    packages: Vec<String>,
+    #[serde(rename = "MetaFileFragments")]
+    fragments: Vec<String>,
 }
 
 /// Paths of this machine, and what they are on the router.
 struct Paths<'a> {
     call: &'a Call,
+    /// Where the program starts, below the job's directory.
+    start: PathBuf,
     /// What is there when the program starts.
     files: Files,
     outputs: Vec<Request>,
@@ -187,8 +217,8 @@ struct Paths<'a> {
 }
 
 impl<'a> Paths<'a> {
-    fn new(call: &'a Call) -> Self {
-        Self { call, files: Files::default(), outputs: Vec::new(), places: BTreeMap::new(), count: 0 }
+    fn new(call: &'a Call, start: PathBuf) -> Self {
+        Self { call, start, files: Files::default(), outputs: Vec::new(), places: BTreeMap::new(), count: 0 }
     }
 
     /// A flag with a path in it, as the router has it.
@@ -239,12 +269,32 @@ impl<'a> Paths<'a> {
             None => {
                 let place = self.place();
                 self.files.add_all(&place, &local)?;
+                self.add_meta_files(&place.join(META_FILES), &local.join(META_FILES))?;
                 self.ask(&Path::new(FLAGS).join(&place), local.clone());
                 self.places.insert(local, place.clone());
                 place
             }
         };
         Ok(Path::new(MARK).join(FLAGS).join(place).into_os_string())
+    }
+
+    /// With -coverpkg, the directory has a list of files elsewhere that say what there is to cover in the packages that this
+    /// test is not of (internal/coverage, MetaFileCollection). The list names them from where the test starts.
+    fn add_meta_files(&mut self, there: &Path, list: &Path) -> Result<(), Error> {
+        let Ok(text) = fs::read(list) else { return Ok(()) };
+        let malformed = |error| Error::Malformed { path: list.to_owned(), source: Box::new(error) };
+        let mut meta_files: MetaFiles = serde_json::from_slice(&text).map_err(malformed)?;
+        // From the package's directory up to that of the job.
+        let up: PathBuf = self.start.iter().map(|_| "..").collect();
+        // A package without code has none.
+        for fragment in meta_files.fragments.iter_mut().filter(|fragment| !fragment.is_empty()) {
+            let from = Path::new(fragment.as_str());
+            let to = self.place().join(from.file_name().unwrap_or_default());
+            self.files.add(&to, from)?;
+            *fragment = up.join(FLAGS).join(to).display().to_string();
+        }
+        self.files.add_content(there, serde_json::to_vec(&meta_files).map_err(malformed)?);
+        Ok(())
     }
 
     /// The directory to which the files of other flags are relative, which have places of their own.
@@ -258,12 +308,12 @@ impl<'a> Paths<'a> {
         self.outputs.push(Request { remote: there.as_os_str().as_bytes().to_vec(), local: Some(local) });
     }
 
-    fn bring_from(&mut self, below: &Path, patterns: &[OsString]) -> Result<(), Error> {
-        patterns.iter().try_for_each(|pattern| self.bring(below, pattern))
+    fn bring_all(&mut self, patterns: &[OsString]) -> Result<(), Error> {
+        patterns.iter().try_for_each(|pattern| self.bring(pattern))
     }
 
-    /// Asks for what a pattern names below the program's directory, which is `below` that of the job.
-    fn bring(&mut self, below: &Path, pattern: &OsStr) -> Result<(), Error> {
+    /// Asks for what a pattern names where the program starts.
+    fn bring(&mut self, pattern: &OsStr) -> Result<(), Error> {
         let elsewhere = || {
             let pattern = pattern.to_string_lossy();
             Error::Usage(format!("--bring {pattern}: it must be below the directory of the package"))
@@ -272,7 +322,12 @@ impl<'a> Paths<'a> {
         let path = Path::new(OsStr::from_bytes(&path));
         let plain: PathBuf =
             path.iter().take_while(|name| !output_path::is_pattern(name.as_bytes())).collect();
-        let there = if path == Path::new(".") { below.to_owned() } else { below.join(path) };
+        let is_all = path == Path::new(".");
+        let there = match self.start.as_os_str().is_empty() {
+            true => path.to_owned(),
+            false if is_all => self.start.clone(),
+            false => self.start.join(path),
+        };
         self.ask(&there, self.call.directory.join(plain));
         Ok(())
     }

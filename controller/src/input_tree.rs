@@ -37,6 +37,7 @@ const NAMED: usize = 5;
 enum Entry {
     Directory,
     File { from: PathBuf, size: u64, is_executable: bool },
+    Content(Vec<u8>),
     Link { target: Vec<u8> },
 }
 
@@ -72,6 +73,12 @@ impl Files {
         self.add_directory(path.parent().unwrap_or(path));
         self.entries.insert(path.to_owned(), entry);
         Ok(())
+    }
+
+    /// Adds a file with this content.
+    pub fn add_content(&mut self, path: &Path, content: Vec<u8>) {
+        self.add_directory(path.parent().unwrap_or(path));
+        self.entries.insert(path.to_owned(), Entry::Content(content));
     }
 
     /// Adds everything in the directory `from`, if there is one.
@@ -113,6 +120,7 @@ impl Files {
         // One for the directory around them.
         let whole = |entry: &Entry| match entry {
             Entry::File { size, .. } => size.next_multiple_of(INPUT_PAGE_BYTES),
+            Entry::Content(content) => (content.len() as u64).next_multiple_of(INPUT_PAGE_BYTES),
             Entry::Directory | Entry::Link { .. } => 0,
         };
         INPUT_ENTRY_BYTES * (1 + self.entries.len() as u64) + self.entries.values().map(whole).sum::<u64>()
@@ -151,6 +159,7 @@ impl Files {
                 }
                 match entry {
                     Entry::Directory => write(&mut archive, DIRECTORY, name, b""),
+                    Entry::Content(content) => write(&mut archive, FILE, name, content),
                     Entry::Link { target } => write(&mut archive, SYMBOLIC_LINK, name, target),
                     Entry::File { from, size, is_executable } => {
                         let content = fs::read(&*from).map_err(Error::io("read", from))?;

@@ -34,6 +34,7 @@ pub mod outcome;
 pub mod output;
 pub mod output_files;
 pub mod packing;
+pub mod probe;
 pub mod program;
 pub mod progress;
 pub mod segments;

@@ -79,9 +79,11 @@ impl Package {
     fn find(&self, found: &mut Found) -> Result<(), Stop> {
         let directory = self.root.join(&self.below);
         found.take(&directory, in_package)?;
-        for above in self.below.ancestors().map(|above| self.root.join(above).join(TESTDATA)) {
-            if above.is_dir() {
-                found.take(&above, in_module)?;
+        // Go's own name it; and there is much of it.
+        for above in self.below.ancestors().filter(|_| !self.is_of_go) {
+            let testdata = self.root.join(above).join(TESTDATA);
+            if testdata.is_dir() {
+                found.take(&testdata, in_module)?;
             }
         }
         let declaration = self.root.join("go.mod");
@@ -105,7 +107,8 @@ impl Package {
             }
             for path in paths(&fs::read(&path).unwrap_or_default()) {
                 let meant = match path.strip_prefix("/") {
-                    Ok(below) if self.is_of_go => self.root.join(below),
+                    // A file: "/lib" and "/bin" are the system's.
+                    Ok(below) if self.is_of_go && self.root.join(below).is_file() => self.root.join(below),
                     Ok(_) => continue,
                     Err(_) => directory.join(&path),
                 };
@@ -364,7 +367,8 @@ mod tests {
     fn the_standard_library_is_found_below_goroot() {
         let goroot = module(&["VERSION", "src/time/time.go", "lib/time/zoneinfo.zip"]);
         fs::write(goroot.path().join("src/go.mod"), "module std\n\ngo 1.26\n").unwrap();
-        fs::write(goroot.path().join("src/time/time.go"), "x := \"/lib/time/zoneinfo.zip\"").unwrap();
+        fs::write(goroot.path().join("src/time/time.go"), "x := \"/lib/time/zoneinfo.zip\" + \"/lib\"")
+            .unwrap();
         let package = Package::of(&goroot.path().join("src/time"));
         assert!(package.is_of_go);
         assert_eq!((&*package.root, &*package.below), (goroot.path(), Path::new("src/time")));

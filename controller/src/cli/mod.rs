@@ -230,6 +230,9 @@ pub struct GoOptions {
     /// Change to DIR before anything else
     #[arg(short = 'C', value_name = "DIR")]
     pub directory: Option<PathBuf>,
+    /// Build the parts in C (cgo) with this compiler for the router, into one static file: 'zig cc -target mips-linux-musleabi'
+    #[arg(long, value_name = "COMMAND")]
+    pub cc: Option<OsString>,
     /// A flag of `go build`, put here by [`go_flags`].
     #[arg(long = go_flags::MARK, hide = true, allow_hyphen_values = true)]
     pub flags: Vec<OsString>,

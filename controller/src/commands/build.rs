@@ -14,8 +14,13 @@ pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> 
         Some(arch) => arch.goarch().to_owned(),
         None => goarch_of_router(home, options.router.as_deref())?,
     };
-    let build =
-        Build { flags: &options.go.flags, packages: &options.packages, goarch: &goarch, symbols: false };
+    let build = Build {
+        flags: &options.go.flags,
+        packages: &options.packages,
+        goarch: &goarch,
+        symbols: false,
+        cc: options.go.cc.as_deref(),
+    };
     let progress = Progress::default();
     let built = build.run(options.output.as_deref(), &progress).await;
     progress.clear();

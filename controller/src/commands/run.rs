@@ -12,13 +12,14 @@ use crate::build_info::go_version;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
 use crate::error::Error;
 use crate::go::{self, Build};
-use crate::go_exec::Call;
+use crate::go_exec::{self, Call};
 use crate::home::Home;
 use crate::interrupt::Interrupts;
 use crate::link::{self, Link};
 use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
 use crate::output;
 use crate::output_files::Request;
+use crate::probe::Probe;
 use crate::program::{self, Program};
 use crate::progress::Progress;
 use crate::sent::Sent;
@@ -36,7 +37,7 @@ const GOTRACEBACK: &str = "GOTRACEBACK";
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
     options.go.change_directory()?;
     let (packages, args) = split(options.words);
-    let source = Source::Go { flags: options.go.flags, packages };
+    let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
     let order = Order { home, source, router: &options.router, options: &options.job, for_go: None };
     order.carry_out(args).await
 }
@@ -61,7 +62,7 @@ fn split(mut words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
 
 /// Where a program comes from.
 enum Source {
-    Go { flags: Vec<OsString>, packages: Vec<OsString> },
+    Go { flags: Vec<OsString>, packages: Vec<OsString>, cc: Option<OsString> },
     File(PathBuf),
 }
 
@@ -81,6 +82,8 @@ struct Ready {
     program: Program,
     /// If it is to take its turn.
     turn: Option<Turn>,
+    /// Whether what Go builds runs there at all, if that is not known, and what tells.
+    probe: Option<(Probe, Program)>,
 }
 
 impl Order<'_> {
@@ -106,10 +109,16 @@ impl Order<'_> {
         let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
         let progress = Progress::default();
         let sent = Sent::new(self.home);
-        let Ready { mut link, program, mut turn } = tokio::select! {
+        let Ready { mut link, program, mut turn, probe } = tokio::select! {
             ready = self.prepare(&mut job, &progress) => ready?,
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
+        if let Some((probe, program)) = probe {
+            let job = probe.job(job.nice);
+            let outcome = session::run(link, &program, &job, &sent, None, &mut interrupts, &progress).await?;
+            probe.answer(&outcome)?;
+            link = self.connect().await?.0;
+        }
         loop {
             let result =
                 session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
@@ -195,24 +204,31 @@ impl Order<'_> {
         let router = link.router();
         self.check_capabilities(job, &info, router)?;
         job.check_inputs(router, &info)?;
+        if self.for_go.is_some() {
+            go_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
+        }
         let incompatible = || Error::Incompatible { router: router.to_owned() };
         let target = program::target_of(&info).ok_or_else(incompatible)?;
+        let mut version = None;
         let program = match &self.source {
             Source::File(path) => {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
                 let program = Program::load(path, &name, router, target)?;
-                if let Some(version) = go_version(&program.whole) {
-                    go::check(&version, target, router, &info.kernel)?;
+                if let Some(built_by) = go_version(&program.whole) {
+                    go::check(&built_by, target, router, &info.kernel)?;
+                    version = self.for_go.map(|_| built_by);
                 }
                 // Profiles are read here, with the names that are here.
                 if self.for_go.is_some() { program.without_symbols() } else { program }
             }
-            Source::Go { flags, packages } => {
+            Source::Go { flags, packages, cc } => {
                 let goarch = go::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
-                let build = Build { flags, packages, goarch, symbols: job.core.is_some() };
-                go::check(&build.version().await?, target, router, &info.kernel)?;
+                let symbols = job.core.is_some();
+                let build = Build { flags, packages, goarch, symbols, cc: cc.as_deref() };
+                version = Some(go::version(target).await?);
+                go::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
                 let begun = Instant::now();
                 let program = build_program(&build, router, target, progress).await?;
                 if self.options.verbose {
@@ -221,13 +237,22 @@ impl Order<'_> {
                 if build.symbols { program.without_symbols() } else { program }
             }
         };
+        let probe = version.filter(|_| program::is_mips(target));
+        let probe = probe.map(|version| Probe::new(self.home, router, &info, target, &version));
+        let probe = match probe {
+            Some(probe) if !probe.is_answered()? => {
+                probe.program(target, progress).await?.map(|program| (probe, program))
+            }
+            _ => None,
+        };
         if let Some(turn) = &mut turn {
             job.share_memory(turn, &info);
-            if !turn.may_wait_there(job.room(&program), &info) {
+            // The probe must not be in the way of what runs.
+            if probe.is_some() || !turn.may_wait_there(job.room(&program), &info) {
                 turn.come().await?;
             }
         }
-        Ok(Ready { link, program, turn })
+        Ok(Ready { link, program, turn, probe })
     }
 
     /// Whether the agent can do what the job needs.

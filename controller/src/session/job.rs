@@ -58,6 +58,8 @@ pub struct Job {
     pub linger: Duration,
     /// It is left alone once it runs.
     pub detached: bool,
+    /// What is typed is for somebody else.
+    pub without_input: bool,
     /// What to bring back.
     pub outputs: Vec<Request>,
     /// Where its core goes, if it leaves one.

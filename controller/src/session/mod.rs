@@ -72,7 +72,7 @@ pub async fn run(
         verbose_since: job.verbose.then(Instant::now),
         asks: Ask::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
-        ..Session::new(link, id, Input::new(!job.detached), interrupts, progress)
+        ..Session::new(link, id, Input::new(!job.detached && !job.without_input), interrupts, progress)
     };
     session.see_through().await
 }

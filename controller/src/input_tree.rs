@@ -109,6 +109,11 @@ impl Files {
         self.entries.is_empty()
     }
 
+    /// True if there is something of this path.
+    pub fn has(&self, path: &Path) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// Where the files are, and the links.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         let files = self.entries.iter().filter(|(_, entry)| **entry != Entry::Directory);

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ignore::{DirEntry, WalkBuilder};
 
@@ -97,7 +98,7 @@ impl Package {
     }
 
     /// What the package's source names elsewhere in the module: `"../x"`, `filepath.Join("..", "x")`; and for Go itself, which
-    /// looks below GOROOT, `"/lib/x"`.
+    /// looks below GOROOT, `"/lib/x"` and `filepath.Join(root, "src", "x")`.
     fn named(&self, directory: &Path) -> Vec<PathBuf> {
         let mut named = Vec::new();
         for file in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -107,10 +108,12 @@ impl Package {
             }
             for path in paths(&fs::read(&path).unwrap_or_default()) {
                 let meant = match path.strip_prefix("/") {
+                    _ if path.starts_with("..") => directory.join(&path),
+                    _ if !self.is_of_go => continue,
                     // A file: "/lib" and "/bin" are the system's.
-                    Ok(below) if self.is_of_go && self.root.join(below).is_file() => self.root.join(below),
+                    Ok(below) if self.root.join(below).is_file() => self.root.join(below),
                     Ok(_) => continue,
-                    Err(_) => directory.join(&path),
+                    Err(_) => self.root.join(&path),
                 };
                 let Some(meant) = resolved(&meant) else { continue };
                 // What is around the package is the module itself, and would be all of it.
@@ -171,6 +174,8 @@ impl Found {
 
     /// Takes what is in a directory, and in those directories below it that belong to it; or a file.
     fn take(&mut self, path: &Path, belongs: fn(&DirEntry) -> bool) -> Result<(), Stop> {
+        let others = Arc::new(Mutex::new(Vec::new()));
+        let seen = others.clone();
         let walk = WalkBuilder::new(path)
             // A file whose name begins with a dot is a file.
             .hidden(false)
@@ -178,8 +183,17 @@ impl Found {
             .require_git(false)
             .filter_entry(move |entry| {
                 let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
-                let is_theirs = VERSION_CONTROL.iter().any(|name| entry.file_name() == *name);
-                entry.depth() == 0 || !is_directory || !is_theirs && belongs(entry)
+                if entry.depth() == 0 || !is_directory {
+                    return true;
+                }
+                if VERSION_CONTROL.iter().any(|name| entry.file_name() == *name) {
+                    return false;
+                }
+                let belongs = belongs(entry);
+                if !belongs {
+                    seen.lock().unwrap_or_else(PoisonError::into_inner).push(entry.path().to_owned());
+                }
+                belongs
             })
             .build();
         for entry in walk {
@@ -190,6 +204,10 @@ impl Found {
                 Some(kind) if kind.is_dir() => self.files.add_directory(self.below(entry.path())),
                 _ => {}
             }
+        }
+        // Whoever reads the directory finds their names, and nothing in them.
+        for other in others.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            self.files.add_directory(self.below(other));
         }
         Ok(())
     }
@@ -226,8 +244,7 @@ fn resolved(path: &Path) -> Option<PathBuf> {
     Some(resolved)
 }
 
-/// Strings in a Go file that may be paths to elsewhere: those that lead up, alone or as the beginning of a list of words, and
-/// absolute ones.
+/// Strings in a Go file that may be paths to elsewhere: those that lead up, absolute ones, and words in a list.
 fn paths(source: &[u8]) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     // The words of a list so far: `Join("..", "x")`.
@@ -238,17 +255,15 @@ fn paths(source: &[u8]) -> Vec<PathBuf> {
         rest = match first {
             b'"' | b'`' => {
                 let (word, after) = literal(*first, after);
-                let path = match list.take() {
-                    Some(list) if !word.starts_with(b"/") => list.join(OsStr::from_bytes(word)),
-                    _ => PathBuf::from(OsStr::from_bytes(word)),
+                let word = Path::new(OsStr::from_bytes(word));
+                let (path, is_list) = match list.take() {
+                    Some(list) if !word.is_absolute() => (list.join(word), true),
+                    _ => (word.to_owned(), false),
                 };
-                if path.starts_with("..") {
-                    list = Some(path.clone());
-                    in_list = true;
+                if is_list || path.starts_with("..") || path.is_absolute() {
+                    paths.push(path.clone());
                 }
-                if path.starts_with("..") || path.is_absolute() {
-                    paths.push(path);
-                }
+                (list, in_list) = (Some(path), true);
                 after
             }
             b'\'' => literal(b'\'', after).1,
@@ -361,17 +376,24 @@ mod tests {
         let found: Vec<_> = paths(source).iter().map(|path| path.display().to_string()).collect();
         let expected = ["../testdata/x", "..", "../..", "..", "../y", "../y/z.txt", "../raw", "/lib/time"];
         assert_eq!(found, expected);
+        let listed: Vec<_> = paths(br#"Join(root, "src", "unicode"); x("a"); y("b", c, "d")"#);
+        assert_eq!(listed, [Path::new("src/unicode")]);
     }
 
     #[test]
     fn the_standard_library_is_found_below_goroot() {
-        let goroot = module(&["VERSION", "src/time/time.go", "lib/time/zoneinfo.zip"]);
+        let goroot =
+            module(&["VERSION", "src/time/time.go", "src/x/x.go", "src/x/y/y.go", "lib/time/zoneinfo.zip"]);
         fs::write(goroot.path().join("src/go.mod"), "module std\n\ngo 1.26\n").unwrap();
-        fs::write(goroot.path().join("src/time/time.go"), "x := \"/lib/time/zoneinfo.zip\" + \"/lib\"")
-            .unwrap();
+        fs::write(
+            goroot.path().join("src/time/time.go"),
+            "x := []string{\"/lib/time/zoneinfo.zip\"} + \"/lib\" + join(\"src\", \"x\")",
+        )
+        .unwrap();
         let package = Package::of(&goroot.path().join("src/time"));
         assert!(package.is_of_go);
         assert_eq!((&*package.root, &*package.below), (goroot.path(), Path::new("src/time")));
-        assert_eq!(files(&goroot, "src/time"), ["lib/time/zoneinfo.zip", "src/time/time.go"]);
+        assert_eq!(files(&goroot, "src/time"), ["lib/time/zoneinfo.zip", "src/time/time.go", "src/x/x.go"]);
+        assert!(package.files().unwrap().has(Path::new("src/x/y")), "a name, and nothing in it");
     }
 }

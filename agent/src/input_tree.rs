@@ -15,7 +15,6 @@ use hop_proto::output_path;
 
 use crate::error::Error;
 use crate::reception::Announced;
-use crate::store::Blob;
 use crate::user::User;
 
 /// Bytes that are copied at a time, before others get their turn.
@@ -58,10 +57,9 @@ impl InputTree {
     ///
     /// # Errors
     /// [`Error::Protocol`] if the archive breaks a rule, [`Error::Io`] if a file cannot be written.
-    pub async fn unpack(&self, archive: &Blob, work: &Path, user: Option<&User>) -> Result<(), Error> {
+    pub async fn unpack(&self, archive: File, work: &Path, user: Option<&User>) -> Result<(), Error> {
         let root = work.join(OsStr::from_bytes(&self.directory));
-        let file = archive.open().map_err(Error::io("read", &root))?;
-        let mut unpacking = Unpacking { archive: file, user, room: self.size, has_links: false };
+        let mut unpacking = Unpacking { archive, user, room: self.size, has_links: false };
         unpacking.directory(&root)?;
         while unpacking.entry(&root).await? {}
         Ok(())
@@ -179,7 +177,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::store::Store;
 
     fn entry(name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
         let fields = [0, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
@@ -194,17 +191,13 @@ mod tests {
     /// Unpacks `entries`, for which there is so much room; gives the directory around everything.
     async fn unpacked(entries: &[Vec<u8>], size: u64) -> (tempfile::TempDir, Result<(), Error>) {
         let place = tempfile::tempdir().unwrap();
-        let [blobs, work] = ["blobs", "work"].map(|name| place.path().join(name));
-        for directory in [&blobs, &work] {
-            fs::create_dir(directory).unwrap();
-        }
+        let [blob, work] = ["blob", "work"].map(|name| place.path().join(name));
+        fs::create_dir(&work).unwrap();
         let archive = [&entries.concat()[..], &entry("TRAILER!!!", 0, b"")].concat();
-        let announced = Announced::of_test(&archive);
-        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        let mut upload = Store::new(blobs, None).upload(announced.digest, announced.size, owner).unwrap();
-        upload.write(0, &archive).unwrap();
-        let tree = InputTree { archive: announced, directory: b"src".to_vec(), size };
-        let result = tree.unpack(&upload.finish().unwrap(), &work, None).await;
+        fs::write(&blob, &archive).unwrap();
+        let archive = Announced::of_test(&archive);
+        let tree = InputTree { archive, directory: b"src".to_vec(), size };
+        let result = tree.unpack(File::open(blob).unwrap(), &work, None).await;
         (place, result)
     }
 

@@ -220,6 +220,7 @@ impl Job {
             directory.open_to(user, &executable)?;
         }
         for (tree, archive) in spec.inputs.iter().zip(&blobs[1..]) {
+            let archive = archive.open().map_err(Error::io("read", &directory.work()))?;
             tree.unpack(archive, &directory.work(), spec.user.as_ref()).await?;
         }
         drop((room, blobs.split_off(1)));

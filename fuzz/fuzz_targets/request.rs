@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use hop_proto::limits::{
-    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS,
-    MAX_OUTPUT_WINDOW_BYTES,
+    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MARK_BYTES, MAX_NAME_BYTES,
+    MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{RunRequest, run_request};
 use hopd::job::Spec;
@@ -36,7 +36,7 @@ fn check(spec: &Spec) {
         assert!(is_file_name(OsStr::new(id)) && id.len() <= MAX_JOB_ID_BYTES, "{id:?}");
     }
     assert!((1..=u64::from(MAX_OUTPUT_WINDOW_BYTES)).contains(&spec.output_window));
-    assert!(spec.size > 0);
+    assert!(spec.program.size > 0);
     assert!(spec.output_files.len() <= MAX_OUTPUT_REQUESTS);
     for path in &spec.output_files {
         let path = Path::new(OsStr::from_bytes(path));
@@ -45,6 +45,14 @@ fn check(spec: &Spec) {
             "{path:?}"
         );
     }
+    for (index, tree) in spec.inputs.iter().enumerate() {
+        assert!(is_file_name(OsStr::from_bytes(&tree.directory)), "{:?}", tree.directory);
+        assert!(spec.inputs[..index].iter().all(|other| other.directory != tree.directory));
+        assert!(tree.archive.size > 0 && tree.size <= u32::MAX.into());
+    }
+    let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    assert!(spec.working_directory.components().all(stays), "{:?}", spec.working_directory);
+    assert!(spec.directory_mark.len() <= MAX_MARK_BYTES);
     assert!(spec.grace.as_millis() <= MAX_GRACE_MS.into());
     assert!(spec.linger.is_none_or(|linger| linger.as_millis() <= MAX_LINGER_MS.into()));
     let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);

@@ -32,6 +32,8 @@ What a developer of Hop does.
   cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
   cargo xtask test faults
                         run only the fault matrix of docs/reliability.md, and print it
+  cargo xtask test suites
+                        run tests of Go's standard library and of modules of others on virtual routers
   cargo xtask test soak run only the soak suite of docs/reliability.md, and print what it measures
   cargo xtask bench     measure what Hop costs a router, beside raw TCP, ssh, and scp with ssh; further words name rows;
                         `--write` puts it into docs/benchmarks and README.md, `--check` compares what repeats well

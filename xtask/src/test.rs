@@ -5,8 +5,13 @@ use anyhow::Result;
 use crate::command::{self, cargo};
 use crate::{dist, packages, toolchain, virtual_routers};
 
-/// The suites that have a word of their own: each runs on whole virtual routers, a test binary a profile.
-const SUITES: [&str; 2] = ["faults", "soak"];
+/// The suites that have a word of their own: their test binaries, and what is behind `--`. All run on whole virtual routers.
+const SUITES: [(&str, &str, &[&str]); 3] = [
+    ("faults", "faults_*", &[]),
+    ("soak", "soak_*", &[]),
+    // Those too that need a Go module proxy.
+    ("suites", "suites", &["--", "--include-ignored"]),
+];
 
 /// Runs all tests; `words` go to `cargo test`. If the first of them is a suite, only its tests are run.
 pub fn run(words: &[String]) -> Result<()> {
@@ -20,11 +25,15 @@ pub fn run(words: &[String]) -> Result<()> {
 /// What `cargo test` is told beside what it always is.
 fn filter(words: &[String]) -> Vec<String> {
     match words.split_first() {
-        Some((suite, rest)) if SUITES.contains(&suite.as_str()) => {
-            let binaries = ["--package", "hop-tests", "--test", &format!("{suite}_*")].map(str::to_owned);
-            [&binaries, rest].concat()
-        }
-        _ => words.to_vec(),
+        Some((word, rest)) => match SUITES.iter().find(|(suite, ..)| suite == word) {
+            Some((_, binaries, last)) => {
+                let first = ["--package", "hop-tests", "--test", binaries].map(str::to_owned);
+                let last: Vec<_> = last.iter().map(|word| (*word).to_owned()).collect();
+                [&first, rest, &last].concat()
+            }
+            None => words.to_vec(),
+        },
+        None => Vec::new(),
     }
 }
 
@@ -45,6 +54,7 @@ mod tests {
         };
         assert_eq!(filtered("soak"), "--package hop-tests --test soak_*");
         assert_eq!(filtered("faults cable_cut"), "--package hop-tests --test faults_* cable_cut");
+        assert_eq!(filtered("suites"), "--package hop-tests --test suites -- --include-ignored");
         for other in ["", "exit_code", "-p hop-tests --test dir_505 soak"] {
             assert_eq!(filtered(other), other);
         }

@@ -1,0 +1,170 @@
+//! Tests that others wrote, run by plain `go test` on whole virtual routers with 64 MB, and their results here beside.
+//!
+//! What must stay true: a test has the result there that it has here, but for what docs/go-test.md explains.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use hop_tests::{Stage, VirtualRouter, root};
+use serde_json::Value;
+
+const BIG: Stage = Stage::Machine { profile: "dir-505", goarch: "mips" };
+const LITTLE: Stage = Stage::Machine { profile: "f7d7302", goarch: "mipsle" };
+
+/// Packages of the standard library.
+const STANDARD: [&str; 18] = [
+    "strings",
+    "strconv",
+    "bytes",
+    "bufio",
+    "encoding/json",
+    "encoding/binary",
+    "compress/gzip",
+    "crypto/sha256",
+    "net/http/httptest",
+    "os",
+    "os/exec",
+    "path/filepath",
+    "io",
+    "time",
+    "text/template",
+    "go/parser",
+    "testing/fstest",
+    "unicode/utf8",
+];
+
+/// Tests that hold more memory than such a router has; they are run on neither side.
+const TOO_LARGE: [&str; 3] = ["TestUnmarshalMaxDepth", "TestCVE202230631", "TestReadFileLimit"];
+
+/// Modules of others, with the files that their tests read.
+const MODULES: [&str; 3] = [
+    "github.com/BurntSushi/toml@v1.4.0",
+    "github.com/yuin/goldmark@v1.7.8",
+    "github.com/google/go-cmp@v0.6.0",
+];
+
+/// How a test ended.
+type Results = BTreeMap<(String, String), String>;
+
+/// Runs `go test` in `directory` with these words, on a router or here, and gives what became of each test.
+fn results(directory: &Path, words: &[&str], router: Option<(&VirtualRouter, Stage)>) -> Results {
+    let mut go = Command::new("go");
+    go.args(["test", "-json", "-short"]).args(words).current_dir(directory).env_remove("GOFLAGS");
+    if let Some((router, stage)) = router {
+        let names = router.path("go-exec");
+        assert_eq!(router.hop().args(["go-exec", "install"]).arg(&names).run().code, 0);
+        let path = std::env::var_os("PATH").unwrap();
+        let places = [names].into_iter().chain(std::env::split_paths(&path));
+        go.arg("-count=1").env("PATH", std::env::join_paths(places).unwrap());
+        go.env("HOP_HOME", router.path("home")).env("HOP_ROUTER", "router");
+        go.envs([
+            ("GOOS", "linux"),
+            ("GOARCH", stage.goarch()),
+            ("GOMIPS", "softfloat"),
+            ("CGO_ENABLED", "0"),
+        ]);
+    }
+    // Go itself ends what takes longer than ten minutes (-timeout).
+    let ran = go.stdin(Stdio::null()).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8_lossy(&ran.stderr));
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let mut results = Results::new();
+    let mut said = String::new();
+    for line in stdout.lines() {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        let action = text(&event, "Action");
+        said += &text(&event, "Output");
+        // A subtest may be named by what differs: an address, a path.
+        if matches!(&*action, "pass" | "fail" | "skip") && !text(&event, "Test").contains('/') {
+            results.insert((text(&event, "Package"), text(&event, "Test")), action);
+        }
+    }
+    assert!(results.len() > 10, "{said}{stderr}");
+    if results.values().any(|result| result == "fail") {
+        println!("{said}");
+    }
+    results
+}
+
+/// What differs, as the documentation writes it: `package.Test: here, there`.
+fn differences(here: &Results, there: &Results) -> Vec<String> {
+    let names: std::collections::BTreeSet<_> = here.keys().chain(there.keys()).collect();
+    let result = |results: &Results, name| results.get(name).map_or("-", String::as_str).to_owned();
+    names
+        .into_iter()
+        .map(|name| (name, result(here, name), result(there, name)))
+        .filter(|(_, here, there)| here != there)
+        .map(|((package, test), here, there)| format!("{package}.{test}: {here}, {there}"))
+        .collect()
+}
+
+/// Each difference is one that docs/go-test.md explains.
+fn assert_explained(differences: &[String]) {
+    let explained = fs::read_to_string(root().join("docs/go-test.md")).unwrap();
+    let unexplained: Vec<_> =
+        differences.iter().filter(|difference| !explained.contains(&format!("| `{difference}` |"))).collect();
+    assert!(unexplained.is_empty(), "not in docs/go-test.md: {unexplained:#?}");
+}
+
+fn standard_library(stage: Stage) {
+    let router = VirtualRouter::start(stage);
+    let skip = format!("-skip=^({})$", TOO_LARGE.join("|"));
+    let words: Vec<&str> = [&*skip].into_iter().chain(STANDARD).collect();
+    let here = results(root(), &words, None);
+    let there = results(root(), &words, Some((&router, stage)));
+    assert!(here.len() > 1000, "{}", here.len());
+    assert_explained(&differences(&here, &there));
+    router.assert_serves_on();
+}
+
+#[test]
+fn the_standard_librarys_tests_end_as_here_on_a_big_endian_router() {
+    standard_library(BIG);
+}
+
+#[test]
+fn the_standard_librarys_tests_end_as_here_on_a_little_endian_router() {
+    standard_library(LITTLE);
+}
+
+/// A copy of a module that may be written, from Go's cache; it is fetched if it is not there.
+fn module(name: &str, place: &Path) -> PathBuf {
+    let fetched =
+        Command::new("go").args(["mod", "download", "-json", name]).current_dir(place).output().unwrap();
+    let answer: Value = serde_json::from_slice(&fetched.stdout).unwrap();
+    let from = answer["Dir"].as_str().unwrap_or_else(|| panic!("{name}: {}", answer["Error"]));
+    let copy = place.join(name.replace('/', "_"));
+    let status = Command::new("cp").args(["-r", "--no-preserve=mode", from]).arg(&copy).status().unwrap();
+    assert!(status.success());
+    copy
+}
+
+fn modules(stage: Stage) {
+    let router = VirtualRouter::start(stage);
+    for name in MODULES {
+        let directory = module(name, &router.path(""));
+        let here = results(&directory, &["./..."], None);
+        let there = results(&directory, &["./..."], Some((&router, stage)));
+        assert!(here.values().any(|result| result == "pass"), "{here:?}");
+        assert_explained(&differences(&here, &there));
+    }
+    router.assert_serves_on();
+}
+
+// They are fetched from Go's module proxy, which a machine need not have: `cargo xtask test suites` runs them.
+
+#[test]
+#[ignore = "needs a Go module proxy"]
+fn tests_of_other_modules_end_as_here_on_a_big_endian_router() {
+    modules(BIG);
+}
+
+#[test]
+#[ignore = "needs a Go module proxy"]
+fn tests_of_other_modules_end_as_here_on_a_little_endian_router() {
+    modules(LITTLE);
+}

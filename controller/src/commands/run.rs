@@ -237,7 +237,9 @@ impl Order<'_> {
                 if build.symbols { program.without_symbols() } else { program }
             }
         };
-        let probe = version.filter(|_| program::is_mips(target));
+        // Under a launcher it is this machine's kernel, and a program's own programs do not run.
+        let is_router = program::is_mips(target) && info.launcher.is_empty();
+        let probe = version.filter(|_| is_router);
         let probe = probe.map(|version| Probe::new(self.home, router, &info, target, &version));
         let probe = match probe {
             Some(probe) if !probe.is_answered()? => {

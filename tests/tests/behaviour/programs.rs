@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use hop_tests::{Ran, Stage, VirtualRouter, build_go, fixture};
 
@@ -238,4 +240,39 @@ fn a_program_of_another_user_dies_with_its_agent() {
     router.signal_agent(rustix::process::Signal::KILL);
     running.wait().assert_fails(125, "the connection to router was lost");
     program.wait_until_gone();
+}
+
+/// A C compiler for the stage's programs, as a user would name it.
+fn c_compiler() -> String {
+    let cpu = match STAGE.goarch() {
+        "mips" => "mips",
+        "mipsle" => "mipsel",
+        _ => return "cc".to_owned(),
+    };
+    let target = format!("cc -target {cpu}-linux-musleabi");
+    if Command::new("zig").arg("version").output().is_ok() {
+        return format!("zig {target}");
+    }
+    // Where `cargo xtask build` puts the one from PyPI.
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache =
+        cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache")).join("hop");
+    let places = fs::read_dir(&cache).unwrap().flatten().map(|entry| entry.path().join("bin/python"));
+    let python = places.into_iter().find(|python| {
+        let zig = Command::new(python).args(["-m", "ziglang", "version"]).output();
+        zig.is_ok_and(|zig| zig.status.success())
+    });
+    format!("{} -m ziglang {target}", python.expect("zig is in the cache").display())
+}
+
+#[test]
+fn a_program_with_parts_in_c_wants_a_compiler_and_runs_with_it() {
+    let router = VirtualRouter::start(STAGE);
+    let package = "./tests/fixtures/with-c";
+    let ran = router.hop().args(["run", "-r", "router", package]).run();
+    assert_eq!(ran.code, 125);
+    assert!(ran.stderr().contains("there is no C compiler for the router: "), "{}", ran.stderr());
+    let ran = router.hop().args(["run", "-r", "router", "--cc", &c_compiler(), package]).run();
+    assert_eq!((ran.stdout(), ran.code), ("42\n", 0), "{}", ran.stderr());
+    router.assert_serves_on();
 }

@@ -125,7 +125,9 @@ impl Call {
         let is_flag_of_test = |arg: &OsString| arg.as_bytes().starts_with(b"-test.");
         let is_test = self.is_of_go && self.args.iter().any(is_flag_of_test);
         let package = is_test.then(|| Package::of(&self.directory));
-        let start = package.as_ref().map(|package| Path::new(MODULE).join(&package.below));
+        // By its names: joined to the top of the module, it would end with a slash.
+        let names = |package: &Package| [OsStr::new(MODULE)].into_iter().chain(&package.below).collect();
+        let start: Option<PathBuf> = package.as_ref().map(names);
         let mut paths = Paths::new(self, start.clone().unwrap_or_default());
         let mut translated = Translated { env: self.environment(), ..Translated::default() };
         let mut is_flag = is_test;
@@ -363,6 +365,8 @@ mod tests {
         assert_eq!(translated.inputs.len(), 1, "no flag names a file");
         assert!(translated.env.contains(&("PWD".into(), format!("{MARK}/module/pkg").into())));
         assert_eq!(translated.outputs, []);
+        let top = call(module.path(), &["-test.v=true"]).translate().unwrap();
+        assert_eq!(top.working_directory, b"module");
     }
 
     #[test]

@@ -21,6 +21,11 @@ impl Default for Progress {
 }
 
 impl Progress {
+    /// Shows nothing: what is on the terminal is somebody else's.
+    pub fn none() -> Self {
+        Self { bar: ProgressBar::hidden(), started: std::time::Instant::now() }
+    }
+
     /// Says what is being done, at once: what comes now may take long.
     pub fn show(&self, what: &'static str) {
         self.bar.set_style(

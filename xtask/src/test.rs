@@ -10,7 +10,7 @@ const SUITES: [(&str, &str, &[&str]); 3] = [
     ("faults", "faults_*", &[]),
     ("soak", "soak_*", &[]),
     // Those too that need a Go module proxy.
-    ("suites", "suites", &["--", "--include-ignored"]),
+    ("suites", "suites_*", &["--", "--include-ignored"]),
 ];
 
 /// Runs all tests; `words` go to `cargo test`. If the first of them is a suite, only its tests are run.
@@ -54,7 +54,7 @@ mod tests {
         };
         assert_eq!(filtered("soak"), "--package hop-tests --test soak_*");
         assert_eq!(filtered("faults cable_cut"), "--package hop-tests --test faults_* cable_cut");
-        assert_eq!(filtered("suites"), "--package hop-tests --test suites -- --include-ignored");
+        assert_eq!(filtered("suites"), "--package hop-tests --test suites_* -- --include-ignored");
         for other in ["", "exit_code", "-p hop-tests --test dir_505 soak"] {
             assert_eq!(filtered(other), other);
         }

@@ -107,7 +107,7 @@ impl Order<'_> {
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
         let mut job = self.job(args)?;
         let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
-        let progress = Progress::default();
+        let progress = if self.for_go.is_some() { Progress::none() } else { Progress::default() };
         let sent = Sent::new(self.home);
         let Ready { mut link, program, mut turn, probe } = tokio::select! {
             ready = self.prepare(&mut job, &progress) => ready?,

@@ -2,18 +2,15 @@
 //!
 //! What must stay true: a test has the result there that it has here, but for what docs/go-test.md explains.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use hop_tests::{Stage, VirtualRouter, root};
+use hop_tests::{VirtualRouter, root};
 use serde_json::Value;
 
-const BIG: Stage = Stage::Machine { profile: "dir-505", goarch: "mips" };
-const LITTLE: Stage = Stage::Machine { profile: "f7d7302", goarch: "mipsle" };
+use crate::STAGE;
 
 /// Packages of the standard library.
 const STANDARD: [&str; 18] = [
@@ -51,10 +48,10 @@ const MODULES: [&str; 3] = [
 type Results = BTreeMap<(String, String), String>;
 
 /// Runs `go test` in `directory` with these words, on a router or here, and gives what became of each test.
-fn results(directory: &Path, words: &[&str], router: Option<(&VirtualRouter, Stage)>) -> Results {
+fn results(directory: &Path, words: &[&str], router: Option<&VirtualRouter>) -> Results {
     let mut go = Command::new("go");
     go.args(["test", "-json", "-short"]).args(words).current_dir(directory).env_remove("GOFLAGS");
-    if let Some((router, stage)) = router {
+    if let Some(router) = router {
         let names = router.path("go-exec");
         assert_eq!(router.hop().args(["go-exec", "install"]).arg(&names).run().code, 0);
         let path = std::env::var_os("PATH").unwrap();
@@ -63,7 +60,7 @@ fn results(directory: &Path, words: &[&str], router: Option<(&VirtualRouter, Sta
         go.env("HOP_HOME", router.path("home")).env("HOP_ROUTER", "router");
         go.envs([
             ("GOOS", "linux"),
-            ("GOARCH", stage.goarch()),
+            ("GOARCH", STAGE.goarch()),
             ("GOMIPS", "softfloat"),
             ("CGO_ENABLED", "0"),
         ]);
@@ -110,25 +107,16 @@ fn assert_explained(differences: &[String]) {
     assert!(unexplained.is_empty(), "not in docs/go-test.md: {unexplained:#?}");
 }
 
-fn standard_library(stage: Stage) {
-    let router = VirtualRouter::start(stage);
+#[test]
+fn the_standard_librarys_tests_end_as_here() {
+    let router = VirtualRouter::start(STAGE);
     let skip = format!("-skip=^({})$", TOO_LARGE.join("|"));
     let words: Vec<&str> = [&*skip].into_iter().chain(STANDARD).collect();
     let here = results(root(), &words, None);
-    let there = results(root(), &words, Some((&router, stage)));
+    let there = results(root(), &words, Some(&router));
     assert!(here.len() > 1000, "{}", here.len());
     assert_explained(&differences(&here, &there));
     router.assert_serves_on();
-}
-
-#[test]
-fn the_standard_librarys_tests_end_as_here_on_a_big_endian_router() {
-    standard_library(BIG);
-}
-
-#[test]
-fn the_standard_librarys_tests_end_as_here_on_a_little_endian_router() {
-    standard_library(LITTLE);
 }
 
 /// A copy of a module that may be written, from Go's cache; it is fetched if it is not there.
@@ -143,28 +131,16 @@ fn module(name: &str, place: &Path) -> PathBuf {
     copy
 }
 
-fn modules(stage: Stage) {
-    let router = VirtualRouter::start(stage);
+#[test]
+#[ignore = "fetches them from a Go module proxy, which a machine need not have: cargo xtask test suites"]
+fn tests_of_other_modules_end_as_here() {
+    let router = VirtualRouter::start(STAGE);
     for name in MODULES {
         let directory = module(name, &router.path(""));
         let here = results(&directory, &["./..."], None);
-        let there = results(&directory, &["./..."], Some((&router, stage)));
+        let there = results(&directory, &["./..."], Some(&router));
         assert!(here.values().any(|result| result == "pass"), "{here:?}");
         assert_explained(&differences(&here, &there));
     }
     router.assert_serves_on();
-}
-
-// They are fetched from Go's module proxy, which a machine need not have: `cargo xtask test suites` runs them.
-
-#[test]
-#[ignore = "needs a Go module proxy"]
-fn tests_of_other_modules_end_as_here_on_a_big_endian_router() {
-    modules(BIG);
-}
-
-#[test]
-#[ignore = "needs a Go module proxy"]
-fn tests_of_other_modules_end_as_here_on_a_little_endian_router() {
-    modules(LITTLE);
 }

@@ -1,0 +1,7 @@
+//! Tests of others on a virtual D-Link DIR-505: OpenWrt, big endian, 64 MB.
+
+#![allow(clippy::unwrap_used)]
+
+mod suites;
+
+const STAGE: hop_tests::Stage = hop_tests::Stage::Machine { profile: "dir-505", goarch: "mips" };

@@ -1,0 +1,7 @@
+//! Tests of others on a virtual Belkin F7D7302: DD-WRT, little endian, 64 MB.
+
+#![allow(clippy::unwrap_used)]
+
+mod suites;
+
+const STAGE: hop_tests::Stage = hop_tests::Stage::Machine { profile: "f7d7302", goarch: "mipsle" };

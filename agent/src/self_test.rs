@@ -69,7 +69,7 @@ fn wide_integers() -> Check {
 }
 
 /// On MIPS these are our own (`c_library`): every alignment and length up to two rounds of their loops, overlaps, and nothing
-/// beside what is to be written.
+/// beside what is to be written; and a block that grows, of all kinds of sizes.
 fn memory() -> Check {
     const LONGEST: usize = 72;
     const SIZE: usize = LONGEST + 16;
@@ -99,7 +99,17 @@ fn memory() -> Check {
             }
         }
     }
-    Ok(())
+    let mut grown = Vec::new();
+    for length in [1, 8, 9, 56, 57, 5_000, 32_000, 33_000, 200_000, 400_000] {
+        grown.reserve_exact(length - grown.len());
+        while grown.len() < length {
+            grown.push(grown.len() as u8);
+        }
+    }
+    grown.truncate(40_000);
+    grown.shrink_to_fit();
+    let is_right = grown.iter().enumerate().all(|(i, byte)| *byte == i as u8);
+    expect("what has grown", is_right && grown.len() == 40_000, true)
 }
 
 fn atomics() -> Check {

@@ -5,6 +5,7 @@
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
 //! - [`server`]: listens, authenticates, bounds connections, ends in order.
+//! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go.
@@ -24,6 +25,7 @@
 mod c_library;
 pub mod cgroup;
 pub mod child;
+pub mod cipher;
 pub mod core_file;
 pub mod decoder;
 pub mod delta;

@@ -34,6 +34,12 @@ const STORED: u32 = 1 << 31;
 /// Bytes that are copied at once: most pieces are shorter, and what is too much is written over.
 const STEP: usize = 16;
 
+/// Bytes of the longest sequence that is unpacked by few comparisons: its token, a step of literals, and its distance.
+const SEQUENCE: usize = 1 + STEP + 2;
+
+/// Bytes that such a sequence may write: a step of literals, of which 14 count, and two steps of repetition behind them.
+const WRITTEN: usize = 14 + 2 * STEP;
+
 const MALFORMED: Error = Error::Protocol("no LZ4 frame of 64 KiB blocks without checksums");
 
 /// Unpacks one frame, which comes in pieces.
@@ -161,6 +167,15 @@ fn store(block: &[u8], buffer: &mut [u8], at: usize) -> Option<usize> {
 fn decode(block: &[u8], buffer: &mut [u8], at: usize, limit: usize) -> Option<usize> {
     let (mut from, mut to) = (0, at);
     loop {
+        // Nine of ten have no other length than that in the token, and the end of both buffers is far.
+        if let Some(sequence) = block.get(from..).and_then(<[u8]>::first_chunk)
+            && to + WRITTEN <= limit
+            && let Some((used, written)) = decode_short(sequence, buffer, to)
+        {
+            from += used;
+            to += written;
+            continue;
+        }
         let token = *block.get(from)?;
         from += 1;
         let literals = length(block, &mut from, token >> 4)?;
@@ -185,6 +200,36 @@ fn decode(block: &[u8], buffer: &mut [u8], at: usize, limit: usize) -> Option<us
         repeat(buffer, to, distance, count);
         to += count;
     }
+}
+
+/// Unpacks a sequence to `to`, if its lengths are in its token and it repeats nothing of itself. Gives how many bytes it took, and how
+/// many it gave.
+///
+/// Half of the sequences of a Go program have up to 4 literals, and a third none; six of ten repeat up to 8 bytes.
+#[inline(always)]
+fn decode_short(sequence: &[u8; SEQUENCE], buffer: &mut [u8], to: usize) -> Option<(usize, usize)> {
+    let token = sequence[0];
+    let (literals, count) = (usize::from(token >> 4), usize::from(token & 15) + 4);
+    let distance = usize::from(sequence[1 + literals]) | usize::from(sequence[2 + literals]) << 8;
+    if literals == 15 || count == 15 + 4 || distance < count {
+        return None;
+    }
+    let source = (to + literals).checked_sub(distance)?;
+    let written: &mut [u8; WRITTEN] = buffer.get_mut(to..)?.first_chunk_mut()?;
+    written[..4].copy_from_slice(&sequence[1..5]);
+    if literals > 4 {
+        written[4..STEP].copy_from_slice(&sequence[5..1 + STEP]);
+    }
+    let step: [u8; STEP] = *buffer.get(source..)?.first_chunk()?;
+    let written: &mut [u8; WRITTEN] = buffer.get_mut(to..)?.first_chunk_mut()?;
+    written[literals..literals + 8].copy_from_slice(&step[..8]);
+    if count > 8 {
+        written[literals + 8..literals + STEP].copy_from_slice(&step[8..]);
+        if count > STEP {
+            repeat(buffer, to + literals + STEP, distance, count - STEP);
+        }
+    }
+    Some((3 + literals, literals + count))
 }
 
 /// A length whose first four bits are in a token.
@@ -269,6 +314,48 @@ mod tests {
         let (unpacked, _) = unpack(&pieces).unwrap();
         assert_eq!(unpacked.len(), 10 * (BLOCK + 5));
         assert_eq!(unpacked.iter().filter(|byte| **byte != 7).count(), 10);
+    }
+
+    #[test]
+    fn sequences_of_every_kind_come_out_as_the_format_says() {
+        let mut state = 1_u32;
+        // A number below a limit, by a generator that needs no crate (Marsaglia's xorshift).
+        let mut random = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as usize % limit
+        };
+        for _ in 0..200 {
+            let (mut block, mut plain) = (Vec::new(), Vec::new());
+            while plain.len() < BLOCK - 1000 && block.len() < BLOCK - 1000 {
+                // Mostly such as are short, and all borders.
+                let mut length = || {
+                    let limit = [3, 16, 17, 300][random(4)];
+                    random(limit)
+                };
+                let (literals, count) = (length().max(plain.is_empty().into()), 4 + length());
+                let text: Vec<u8> = (0..literals).map(|_| random(256) as u8).collect();
+                plain.extend_from_slice(&text);
+                let limit = [1, 20, 300, BLOCK][random(4)];
+                let distance = 1 + random(limit.min(plain.len()));
+                for _ in 0..count {
+                    plain.push(plain[plain.len() - distance]);
+                }
+                let more = |length: usize| match length.checked_sub(15) {
+                    Some(rest) => [vec![255; rest / 255], vec![(rest % 255) as u8]].concat(),
+                    None => Vec::new(),
+                };
+                block.push((literals.min(15) << 4 | (count - 4).min(15)) as u8);
+                block.extend([more(literals), text].concat());
+                block.extend((distance as u16).to_le_bytes());
+                block.extend(more(count - 4));
+            }
+            block.extend(b"\x50.last");
+            plain.extend(b".last");
+            let (unpacked, _) = unpack(&[&HEADER, &framed(&block)]).unwrap();
+            assert!(unpacked == plain);
+        }
     }
 
     #[test]

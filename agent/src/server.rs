@@ -30,6 +30,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::cgroup::Cgroups;
 use crate::child;
+use crate::cipher;
 use crate::core_file;
 use crate::error;
 use crate::family::{self, Family};
@@ -138,7 +139,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
     let identity = identity(&options.key)?;
     let authorized = Arc::new(AuthorizedFile(options.authorized));
-    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(&identity, authorized.clone())?));
+    let config = tls::server_config(&identity, authorized.clone(), cipher::CIPHER_SUITE)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let shelf = options.shelf.map(Shelf::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);

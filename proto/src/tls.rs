@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring as provider;
+use rustls::crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256 as RINGS_SUITE;
 use rustls::crypto::{
     CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
     verify_tls13_signature_with_raw_key,
@@ -20,7 +21,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SigningKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    ServerConfig, SignatureScheme,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
 
 use crate::identity::{Fingerprint, Identity};
@@ -34,9 +35,13 @@ pub trait Authorized: Send + Sync + fmt::Debug {
     fn is_authorized(&self, fingerprint: &Fingerprint) -> bool;
 }
 
-/// The agent's side: proves `identity`, lets in who is `authorized`.
-pub fn server_config(identity: &Identity, authorized: Arc<dyn Authorized>) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider()))
+/// The agent's side: proves `identity`, lets in who is `authorized`, with a `suite` that is ChaCha20-Poly1305.
+pub fn server_config(
+    identity: &Identity,
+    authorized: Arc<dyn Authorized>,
+    suite: SupportedCipherSuite,
+) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider(suite)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(AuthorizedControllers(authorized)))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.certified())));
@@ -48,7 +53,8 @@ pub fn server_config(identity: &Identity, authorized: Arc<dyn Authorized>) -> Re
 
 /// The controller's side: proves `identity`, talks to the agent with the fingerprint `pinned` and to no other.
 pub fn client_config(identity: &Identity, pinned: Fingerprint) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(crypto_provider()))
+    let provider = crypto_provider(RINGS_SUITE);
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedAgent(pinned)))
@@ -64,9 +70,9 @@ pub fn server_name() -> ServerName<'static> {
 }
 
 /// One suite, one group, one signature. `ring::default_provider()` would link RSA and the NIST curves, about 100 kB.
-fn crypto_provider() -> CryptoProvider {
+fn crypto_provider(suite: SupportedCipherSuite) -> CryptoProvider {
     CryptoProvider {
-        cipher_suites: vec![provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256],
+        cipher_suites: vec![suite],
         kx_groups: vec![provider::kx_group::X25519],
         signature_verification_algorithms: SIGNATURES,
         secure_random: &SystemRandom,
@@ -258,7 +264,7 @@ mod tests {
     #[test]
     fn two_sides_that_know_each_other_agree_on_the_one_suite() {
         let (agent, controller) = (identity(), identity());
-        let server = server_config(&agent, Arc::new(Only(controller.fingerprint()))).unwrap();
+        let server = server_config(&agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&controller, agent.fingerprint()).unwrap();
         let (result, client) = connect(client, server);
         assert_eq!(result, Ok(()));
@@ -273,7 +279,8 @@ mod tests {
     #[test]
     fn an_agent_with_another_key_is_refused() {
         let controller = identity();
-        let server = server_config(&identity(), Arc::new(Only(controller.fingerprint()))).unwrap();
+        let server =
+            server_config(&identity(), Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&controller, identity().fingerprint()).unwrap();
         let expected = Err(CertificateError::ApplicationVerificationFailure.into());
         assert_eq!(connect(client, server).0, expected);
@@ -282,7 +289,7 @@ mod tests {
     #[test]
     fn a_controller_that_is_not_authorized_gets_the_alert_access_denied() {
         let agent = identity();
-        let server = server_config(&agent, Arc::new(Only(agent.fingerprint()))).unwrap();
+        let server = server_config(&agent, Arc::new(Only(agent.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&identity(), agent.fingerprint()).unwrap();
         assert_eq!(connect(client, server).0, Err(Error::AlertReceived(AlertDescription::AccessDenied)));
     }

@@ -16,7 +16,7 @@ fn negligible(unit: Unit) -> f64 {
         Unit::Cpu => 0.001,
         // The length of a name and of a number in a message.
         Unit::Bytes => 256.0,
-        Unit::Delay | Unit::Memory => 0.0,
+        Unit::Delay | Unit::Memory | Unit::Wall => 0.0,
     }
 }
 

@@ -20,11 +20,12 @@ pub struct Figure {
 const WAYS: [(Way, &str); 4] =
     [(Way::Raw, "raw TCP"), (Way::Ssh, "ssh"), (Way::Scp, "scp + ssh"), (Way::Hop, "hop")];
 
-const UNITS: [(Unit, &str); 4] = [
+const UNITS: [(Unit, &str); 5] = [
     (Unit::Cpu, "router CPU seconds"),
     (Unit::Bytes, "bytes on the wire"),
     (Unit::Delay, "milliseconds"),
     (Unit::Memory, "KiB"),
+    (Unit::Wall, "seconds on this machine's clock"),
 ];
 
 impl Way {
@@ -45,7 +46,7 @@ impl Unit {
         match self {
             Self::Cpu if value.abs() < 0.1 => format!("{value:.4}"),
             Self::Cpu => format!("{value:.3}"),
-            Self::Delay => format!("{value:.1}"),
+            Self::Delay | Self::Wall => format!("{value:.1}"),
             Self::Bytes => thousands(value),
             Self::Memory => format!("{value:.0}"),
         }

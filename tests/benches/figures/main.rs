@@ -8,6 +8,7 @@ mod check;
 mod counter;
 mod fan_out;
 mod figures;
+mod module;
 mod plot;
 mod profile;
 mod publish;

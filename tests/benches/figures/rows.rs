@@ -8,6 +8,7 @@ use std::time::Duration;
 use hop_tests::{Ran, Running};
 
 use crate::bed::{Bed, Cost, STAGE, succeeds};
+use crate::module;
 use crate::source::Source;
 
 /// How a program gets to a router and is run there, or what else is compared.
@@ -34,6 +35,8 @@ pub enum Unit {
     Delay,
     /// Memory in KiB.
     Memory,
+    /// Seconds of this machine's clock.
+    Wall,
 }
 
 /// One measurement: its figures.
@@ -91,7 +94,7 @@ const SAMPLER: &str = "echo started; most=0
     echo $most";
 
 /// All rows, in the order of the table.
-pub const ROWS: [Row; 13] = [
+pub const ROWS: [Row; 14] = [
     Row {
         name: "connect",
         what: "connect, ask, and leave",
@@ -196,9 +199,18 @@ pub const ROWS: [Row; 13] = [
         is_checked: false,
         measure: memory,
     },
+    Row {
+        name: "module",
+        what: "the tests of a module of 20 packages, by `go test`",
+        ways: &[Scp, Hop],
+        targets: &[],
+        is_checked: false,
+        measure: module::measure,
+    },
 ];
 
-fn of(cost: Cost) -> Sample {
+/// What something cost, as a sample.
+pub fn of(cost: Cost) -> Sample {
     vec![(Cpu, cost.cpu), (Bytes, cost.bytes as f64)]
 }
 

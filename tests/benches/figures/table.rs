@@ -8,7 +8,7 @@ const COLUMNS: [Way; 4] = [Way::Raw, Way::Ssh, Way::Scp, Way::Hop];
 
 /// All tables: one a unit.
 pub fn all(figures: &[Figure]) -> String {
-    let units = [Unit::Cpu, Unit::Bytes, Unit::Delay, Unit::Memory];
+    let units = [Unit::Cpu, Unit::Bytes, Unit::Delay, Unit::Memory, Unit::Wall];
     units.iter().filter_map(|unit| of(figures, *unit)).collect::<Vec<_>>().join("\n")
 }
 

@@ -41,7 +41,7 @@ const TOO_LARGE: [&str; 3] = ["TestUnmarshalMaxDepth", "TestCVE202230631", "Test
 const MODULES: [&str; 3] = [
     "github.com/BurntSushi/toml@v1.4.0",
     "github.com/yuin/goldmark@v1.7.8",
-    "github.com/google/go-cmp@v0.6.0",
+    "github.com/joho/godotenv@v1.5.1",
 ];
 
 /// How a test ended.

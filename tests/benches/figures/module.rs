@@ -1,0 +1,104 @@
+//! A Go module whose tests run on the router: by Hop, and by a wrapper of ssh and scp as people write one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::bed::Bed;
+use crate::rows::{Sample, Unit, Way, of};
+
+/// Packages in it, each with a test that reads a file of its own.
+const PACKAGES: usize = 20;
+
+/// What people write: it copies the test and its data, runs it, and takes both away again. SSH and SCP are put in.
+const WRAPPER: &str = "#!/bin/sh
+binary=$1 name=${1##*/}
+shift
+SCP -O -q -r \"$binary\" testdata root@127.0.0.1:/tmp/ &&
+    SSH root@127.0.0.1 \"cd /tmp && ./$name $*; code=\\$?; rm -rf $name testdata; exit \\$code\"
+";
+
+/// The module, in a directory of its own.
+struct Module(TempDir);
+
+impl Module {
+    fn new() -> Self {
+        let module = Self(TempDir::new().unwrap());
+        let write = |path: &str, text: &str| {
+            let path = module.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("go.mod", "module example.com/measured\n\ngo 1.25\n");
+        for number in 0..PACKAGES {
+            let package = format!("p{number:02}");
+            write(&format!("{package}/testdata/words"), &format!("word{number} ").repeat(100 + number));
+            write(
+                &format!("{package}/count.go"),
+                &format!(
+                    "package {package}\n\nimport \"strings\"\n\n\
+                     // Count counts words.\nfunc Count(text string) int {{ return len(strings.Fields(text)) }}\n"
+                ),
+            );
+            write(
+                &format!("{package}/count_test.go"),
+                &format!(
+                    "package {package}\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n\
+                     func TestCount(t *testing.T) {{\n\
+                     \ttext, err := os.ReadFile(\"testdata/words\")\n\
+                     \tif n := Count(string(text)); err != nil || n != {} {{\n\
+                     \t\tt.Errorf(\"%d, %v\", n, err)\n\t}}\n}}\n",
+                    100 + number
+                ),
+            );
+        }
+        module
+    }
+
+    /// Runs all tests by `exec`.
+    fn test(&self, exec: &str, bed: &Bed) {
+        let mut go = Command::new("go");
+        go.args(["test", "-count=1", "-exec", exec, "./..."]).current_dir(self.0.path()).stdin(Stdio::null());
+        go.envs([("CGO_ENABLED", "0"), ("GOOS", "linux"), ("GOARCH", "mips"), ("GOMIPS", "softfloat")]);
+        let ran = go.env("HOP_HOME", bed.home()).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), PACKAGES, "{said}");
+    }
+
+    fn wrapper(&self, bed: &Bed) -> PathBuf {
+        let place = self.0.path().join("wrapper");
+        let text = WRAPPER.replace("SCP", &bed.words("scp", "-P")).replace("SSH", &bed.words("ssh", "-p"));
+        fs::write(&place, text).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+        place
+    }
+}
+
+/// All tests of a module that the router has never seen.
+pub fn measure(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let one = |_| {
+        let module = Module::new();
+        // Built before.
+        module.test("true", bed);
+        let exec = match way {
+            Way::Hop => {
+                bed.fresh_agent();
+                format!("{} exec --go", bed.hop_file().display())
+            }
+            _ => module.wrapper(bed).display().to_string(),
+        };
+        let mut wall = 0.0;
+        let cost = bed.cost(|| {
+            let begun = Instant::now();
+            module.test(&exec, bed);
+            wall = begun.elapsed().as_secs_f64();
+        });
+        [of(cost), vec![(Unit::Wall, wall)]].concat()
+    };
+    (0..runs).map(one).collect()
+}

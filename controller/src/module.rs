@@ -363,6 +363,15 @@ mod tests {
     }
 
     #[test]
+    fn too_much_for_any_router_is_refused_and_the_largest_files_are_named() {
+        let module = module(&["go.mod", "a/a_test.go", "a/testdata/small", "a/testdata/huge"]);
+        let huge = fs::File::options().write(true).open(module.path().join("a/testdata/huge")).unwrap();
+        huge.set_len(MOST_BYTES + 1).unwrap();
+        let error = Package::of(&module.path().join("a")).files().unwrap_err();
+        assert!(error.to_string().contains("the largest: a/testdata/huge (67108 kB)"), "{error}");
+    }
+
+    #[test]
     fn paths_are_found_in_source() {
         let source = br#"
             // "../comment"

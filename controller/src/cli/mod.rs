@@ -628,6 +628,21 @@ mod tests {
     }
 
     #[test]
+    fn go_calls_hop_by_another_name() {
+        for name in ["/somewhere/go_linux_mips_exec", "go_linux_mipsle_exec"] {
+            let Command::Exec(exec) = parsed(&format!("{name}|/tmp/x.test|-test.v=true|--go")) else {
+                panic!()
+            };
+            assert!(exec.go && exec.bring.is_empty());
+            assert_eq!(exec.words, ["/tmp/x.test", "-test.v=true", "--go"]);
+        }
+        let Command::Exec(exec) = parsed("hop|exec|--go|-bring|*.golden|./x.test|--bring|x") else {
+            panic!()
+        };
+        assert_eq!((exec.bring, exec.words.len()), (vec!["*.golden".into()], 3));
+    }
+
+    #[test]
     fn jobs_are_named_by_words() {
         let Command::Attach(attach) = parsed("hop|attach|-r|desk|--status-file|f|12ab") else { panic!() };
         assert_eq!((attach.router.router.as_deref(), &*attach.job), (Some("desk"), "12ab"));
@@ -669,6 +684,9 @@ mod tests {
             "hop|run|--timeout|soon|.",
             "hop|exec|--tiemout|5s|./probe",
             "hop|exec|-race|./probe",
+            "hop|exec|--bring|x|./probe",
+            "hop|exec|--go|--detach|./probe",
+            "hop|go-exec",
             "hop|run|-rdesk|./probe",
             "hop|run|-exec|prog|./probe",
             "hop|build|-r|x|--arch|mips|.",

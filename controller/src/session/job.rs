@@ -218,7 +218,29 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use hop_proto::limits::MAX_JOB_ID_BYTES;
 
+    use std::path::Path;
+
     use super::*;
+    use crate::input_tree::Files;
+
+    #[test]
+    fn input_files_that_do_not_fit_are_refused_with_the_figures_and_the_largest_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, vec![7; 1 << 20]).unwrap();
+        let mut files = Files::default();
+        files.add(Path::new("testdata/file"), &file).unwrap();
+        let inputs = vec![files.pack("x".into(), "module").unwrap()];
+        let job = Job { inputs, ..Job::default() };
+        let info = |available| InfoReply {
+            memory: Some(v1::Memory { total: 64 << 20, available, reserve: 8 << 20 }),
+            ..InfoReply::default()
+        };
+        assert!(job.check_inputs("desk", &info(11 << 20)).is_ok());
+        // Packed and unpacked.
+        let error = job.check_inputs("desk", &info(9 << 20)).unwrap_err().to_string();
+        assert!(error.contains("and 1048576 are to spare; the largest: testdata/file (1048 kB)"), "{error}");
+    }
 
     #[test]
     fn an_id_is_what_the_protocol_allows_and_never_the_same() {

@@ -5,6 +5,7 @@
 mod connections;
 mod cores;
 mod endings;
+mod kept;
 mod limits;
 mod links;
 mod output_files;

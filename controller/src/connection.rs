@@ -37,7 +37,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that the agent may send ahead: both outputs' windows and the framing around them, so that what the agent may
 /// send by [`OutputAck`](hop_proto::v1::OutputAck) never waits for HTTP/2.
-const WINDOW: u32 = 2 * 1024 * 1024;
+pub(crate) const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// How long to wait for the reason why a connection broke, after a call on it failed.
 const AUTOPSY: Duration = Duration::from_secs(1);
@@ -53,8 +53,11 @@ pub struct Connection {
     own: Fingerprint,
     client: AgentClient<Channel>,
     connection: JoinHandle<hyper::Result<()>>,
-    refusal: Arc<OnceLock<rustls::Error>>,
+    refusal: Refusal,
 }
+
+/// What TLS said when it broke.
+type Refusal = Arc<OnceLock<rustls::Error>>;
 
 impl Connection {
     /// Connects and asks for [`InfoReply`], all within `timeout`.
@@ -66,70 +69,45 @@ impl Connection {
         identity: &Identity,
         timeout: Duration,
     ) -> Result<(Self, InfoReply), Error> {
-        let opening = async {
-            let mut connection = Self::connect(router, identity).await?;
-            let info = connection.info().await?;
-            Ok((connection, info))
-        };
-        match tokio::time::timeout(timeout, opening).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::NoAnswer {
-                router: router.name.clone(),
-                address: router.entry.address.clone(),
-                after: timeout,
-            }),
-        }
+        within(timeout, router, Self::open_at_leisure(router, identity)).await
     }
 
-    async fn connect(router: &Router, identity: &Identity) -> Result<Self, Error> {
-        let address = &router.entry.address;
-        let unreachable = |source| {
-            let (router, address, enrolment) =
-                (router.name.clone(), address.clone(), &router.entry.enrolment);
-            match enrolment {
-                Some(Enrolment { way: Way::UntilReboot, .. }) => Error::AgentGone { router, address, source },
-                _ => Error::Unreachable { router, address, source },
-            }
-        };
-        let pinned = router.entry.fingerprint;
-        let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
-        let config = tls::client_config(identity, pinned)
-            .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
-        let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
-            Ok(stream) => stream,
-            Err(error) if is_wrong_key(&error) => {
-                return Err(Error::WrongKey {
-                    router: router.name.clone(),
-                    address: address.clone(),
-                    pinned,
-                });
-            }
-            Err(error) => {
-                // ssh may have said why nothing came.
-                return Err(match last_words.get().await {
-                    Some(said) => unreachable(io::Error::other(said)),
-                    None if is_nobody(&error) => unreachable(error),
-                    None => Error::NotAnAgent { address: address.clone(), source: error.into() },
-                });
-            }
-        };
-        let refusal = Arc::<OnceLock<rustls::Error>>::default();
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+    /// The same, as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Connection::open`], but [`Error::NoAnswer`].
+    pub(crate) async fn open_at_leisure(
+        router: &Router,
+        identity: &Identity,
+    ) -> Result<(Self, InfoReply), Error> {
+        let (stream, refusal) = secure(router, identity).await?;
+        let mut connection = Self::over(router, identity, stream, refusal).await?;
+        let info = connection.info().await?;
+        Ok((connection, info))
+    }
+
+    /// Speaks to an agent whose router has proved its key: to this process, or to the one whose stream this is.
+    ///
+    /// # Errors
+    /// What is at the other end does not speak HTTP/2, or went away.
+    pub(crate) async fn over(
+        router: &Router,
+        identity: &Identity,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        refusal: Refusal,
+    ) -> Result<Self, Error> {
+        let address = router.entry.address.clone();
+        let (sender, connection) = http2()
             .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(Witness { stream, refusal: refusal.clone() }))
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
         let client = AgentClient::with_origin(Channel(sender), Uri::from_static("https://hop.invalid"))
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self {
             router: router.name.clone(),
-            address: address.clone(),
-            pinned,
+            address,
+            pinned: router.entry.fingerprint,
             own: identity.fingerprint(),
             client,
             connection: tokio::spawn(connection),
@@ -201,6 +179,68 @@ impl Connection {
     }
 }
 
+/// What a connection to an agent is, on this side.
+pub(crate) fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    builder
+}
+
+/// Does something that ends in time, or is [`Error::NoAnswer`].
+pub(crate) async fn within<T>(
+    time: Duration,
+    router: &Router,
+    opening: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(time, opening).await.unwrap_or_else(|_| {
+        Err(Error::NoAnswer {
+            router: router.name.clone(),
+            address: router.entry.address.clone(),
+            after: time,
+        })
+    })
+}
+
+/// Connects, and has the router prove its key.
+///
+/// # Errors
+/// Nobody answers, or not this router.
+pub(crate) async fn secure(router: &Router, identity: &Identity) -> Result<(Witness, Refusal), Error> {
+    let address = &router.entry.address;
+    let unreachable = |source| {
+        let (router, address, enrolment) = (router.name.clone(), address.clone(), &router.entry.enrolment);
+        match enrolment {
+            Some(Enrolment { way: Way::UntilReboot, .. }) => Error::AgentGone { router, address, source },
+            _ => Error::Unreachable { router, address, source },
+        }
+    };
+    let pinned = router.entry.fingerprint;
+    let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
+    let config = tls::client_config(identity, pinned)
+        .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
+    let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
+        Ok(stream) => stream,
+        Err(error) if is_wrong_key(&error) => {
+            return Err(Error::WrongKey { router: router.name.clone(), address: address.clone(), pinned });
+        }
+        Err(error) => {
+            // ssh may have said why nothing came.
+            return Err(match last_words.get().await {
+                Some(said) => unreachable(io::Error::other(said)),
+                None if is_nobody(&error) => unreachable(error),
+                None => Error::NotAnAgent { address: address.clone(), source: error.into() },
+            });
+        }
+    };
+    let refusal = Refusal::default();
+    Ok((Witness { stream, refusal: refusal.clone() }, refusal))
+}
+
 /// True if the connection was closed without a word: a forwarded port behind which nobody listens.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(
@@ -220,9 +260,9 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 
 /// A stream that remembers what TLS said when it broke. TLS 1.3 lets a client believe that it is in before the server has
 /// looked at its key (RFC 8446, section 4.4.2.4), so a refusal comes out of the first read; and h2 makes text of it.
-struct Witness {
+pub(crate) struct Witness {
     stream: TlsStream<Transport>,
-    refusal: Arc<OnceLock<rustls::Error>>,
+    refusal: Refusal,
 }
 
 impl AsyncRead for Witness {

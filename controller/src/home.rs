@@ -15,6 +15,7 @@ pub struct Home {
     config: PathBuf,
     state: PathBuf,
     cache: PathBuf,
+    runtime: PathBuf,
 }
 
 impl Home {
@@ -42,16 +43,28 @@ impl Home {
                     Error::Usage("neither HOP_HOME nor HOME is set, so there is no place for keys".into())
                 })
         };
+        let state = directory("XDG_STATE_HOME", ".local/state")?;
+        let runtime = match variable("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()) {
+            Some(runtime) => runtime.join("hop"),
+            // Not everybody who has a home has logged in.
+            None => state.join("run"),
+        };
         Ok(Self {
             config: directory("XDG_CONFIG_HOME", ".config")?,
-            state: directory("XDG_STATE_HOME", ".local/state")?,
+            state,
             cache: directory("XDG_CACHE_HOME", ".cache")?,
+            runtime,
         })
     }
 
     /// Everything below one directory, as `HOP_HOME` has it.
     pub fn at(directory: &Path) -> Self {
-        Self { config: directory.to_owned(), state: directory.to_owned(), cache: directory.join("cache") }
+        Self {
+            config: directory.to_owned(),
+            state: directory.to_owned(),
+            cache: directory.join("cache"),
+            runtime: directory.join("run"),
+        }
     }
 
     /// This controller's key.
@@ -76,6 +89,11 @@ impl Home {
     /// What can be had again, and only makes things faster.
     pub fn cache(&self) -> &Path {
         &self.cache
+    }
+
+    /// Where the sockets of keepers are.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
     }
 
     /// A directory for each virtual router.
@@ -114,6 +132,9 @@ mod tests {
             find(&[("HOME", "/u"), ("XDG_CONFIG_HOME", "/c"), ("XDG_STATE_HOME", "relative")]).unwrap();
         assert_eq!(home.routers(), Path::new("/c/hop/routers"));
         assert_eq!(home.virtual_router("v"), Path::new("/u/.local/state/hop/virtual/v"));
+        assert_eq!(home.runtime(), Path::new("/u/.local/state/hop/run"));
+        let home = find(&[("HOME", "/u"), ("XDG_RUNTIME_DIR", "/run/user/1")]).unwrap();
+        assert_eq!(home.runtime(), Path::new("/run/user/1/hop"));
         assert!(find(&[]).is_err());
     }
 }

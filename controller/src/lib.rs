@@ -6,6 +6,7 @@
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
 //! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
+//! - [`keeper`]: a connection that outlives the command which made it.
 //! - [`blob`], [`packing`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output_files`]: the files that a program leaves, on their way to here.
@@ -28,6 +29,7 @@ pub mod home;
 pub mod input_tree;
 pub mod interrupt;
 pub mod inventory;
+pub mod keeper;
 pub mod link;
 pub mod module;
 pub mod outcome;

@@ -12,6 +12,7 @@ use tokio::time::{self, Instant};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::inventory::Router;
+use crate::keeper::Keeping;
 use crate::packing::Decoders;
 
 /// The capability of an agent whose jobs can be come back to.
@@ -27,6 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 pub struct Link {
     router: Router,
     identity: Identity,
+    keeping: Keeping,
     patience: Duration,
     connection: Connection,
     agent: Agent,
@@ -55,13 +57,14 @@ impl Link {
     pub async fn open(
         router: Router,
         identity: Identity,
+        keeping: Keeping,
         patience: Duration,
     ) -> Result<(Self, InfoReply), Error> {
-        let (connection, info) = Connection::open(&router, &identity, patience).await?;
+        let (connection, info) = keeping.open(&router, &identity, patience).await?;
         let agent = Agent::from(&info);
         let can_attach = can(&info, ATTACH);
         let decoders = Decoders::of(&info);
-        Ok((Self { router, identity, patience, connection, agent, can_attach, decoders }, info))
+        Ok((Self { router, identity, keeping, patience, connection, agent, can_attach, decoders }, info))
     }
 
     /// Connects again to the same agent, until the time is over.
@@ -69,9 +72,10 @@ impl Link {
     /// # Errors
     /// Another agent answers, or the last attempt failed, or one in a way that no further one would mend.
     pub async fn restore(&mut self, comeback: &mut Comeback) -> Result<(), Error> {
-        let (router, identity, patience) = (&self.router, &self.identity, self.patience);
+        let (router, identity, keeping, patience) =
+            (&self.router, &self.identity, &self.keeping, self.patience);
         let (connection, info) =
-            comeback.retry(&router.name, async || Connection::open(router, identity, patience).await).await?;
+            comeback.retry(&router.name, async || keeping.open(router, identity, patience).await).await?;
         same_agent(&self.agent, &Agent::from(&info), &router.name)?;
         self.connection = connection;
         Ok(())

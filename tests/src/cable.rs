@@ -29,6 +29,8 @@ struct State {
     is_gone: bool,
     to_router: Traffic,
     from_router: Traffic,
+    /// How many there ever were.
+    count: usize,
     /// Both ends of every connection.
     connections: Vec<TcpStream>,
 }
@@ -74,6 +76,11 @@ impl Cable {
     pub fn carried(&self) -> (u64, u64) {
         let state = self.shared.state();
         (state.to_router.sent, state.from_router.sent)
+    }
+
+    /// How many connections there ever were through it.
+    pub fn connections(&self) -> usize {
+        self.shared.state().count
     }
 
     /// Cuts it.
@@ -161,7 +168,10 @@ impl Shared {
         near.set_nodelay(true).unwrap();
         far.set_nodelay(true).unwrap();
         let ends = [&near, &far].map(|end| end.try_clone().unwrap());
-        self.state().connections.extend(ends);
+        let mut state = self.state();
+        state.count += 1;
+        state.connections.extend(ends);
+        drop(state);
         let (shared, from_near, to_far) = (self.clone(), near.try_clone().unwrap(), far.try_clone().unwrap());
         thread::spawn(move || shared.carry(from_near, to_far, true));
         thread::spawn(move || self.carry(far, near, false));

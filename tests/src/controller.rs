@@ -29,7 +29,7 @@ impl Hop {
         let mut command = Command::new(hop);
         command.current_dir(root()).env("HOP_HOME", home);
         // What a developer may have set, and what changes what is printed.
-        for name in ["HOP_ROUTER", "GOFLAGS", "COLUMNS"] {
+        for name in ["HOP_ROUTER", "HOP_KEEP_CONNECTION", "GOFLAGS", "COLUMNS"] {
             command.env_remove(name);
         }
         Self { command, stdin: None }
@@ -63,8 +63,13 @@ impl Hop {
 
     /// The same, before it has a word.
     pub fn again(&self) -> Self {
-        let home = self.command.get_envs().find(|(name, _)| *name == "HOP_HOME").and_then(|(_, value)| value);
-        Self::at(home.unwrap().as_ref())
+        let value =
+            |wanted| self.command.get_envs().find(|(name, _)| *name == wanted).and_then(|(_, value)| value);
+        let hop = Self::at(value("HOP_HOME").unwrap().as_ref());
+        match value("HOP_KEEP_CONNECTION") {
+            Some(time) => hop.env("HOP_KEEP_CONNECTION", time),
+            None => hop,
+        }
     }
 
     /// Starts it in `directory`.

@@ -49,6 +49,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Stage {
     /// The agent built for this machine, with programs for it.
     Host,
+    /// The same, and each `hop` leaves its connection for those that come next.
+    Kept,
     /// The agent for a virtual router, on it.
     Machine {
         /// What is booted.
@@ -62,16 +64,21 @@ impl Stage {
     /// GOARCH of its programs.
     pub fn goarch(self) -> &'static str {
         match self {
-            Self::Host if cfg!(target_arch = "aarch64") => "arm64",
-            Self::Host => "amd64",
+            Self::Host | Self::Kept if cfg!(target_arch = "aarch64") => "arm64",
+            Self::Host | Self::Kept => "amd64",
             Self::Machine { goarch, .. } => goarch,
         }
+    }
+
+    /// True if the agent is a process of this machine.
+    pub fn is_here(self) -> bool {
+        matches!(self, Self::Host | Self::Kept)
     }
 
     /// Whether its kernel gives each job a cgroup; of this machine's nothing is known.
     pub fn has_cgroups(self) -> Option<bool> {
         match self {
-            Self::Host => None,
+            Self::Host | Self::Kept => None,
             // A profile that Hop knows by itself is in no home.
             Self::Machine { profile, .. } => {
                 Some(Profile::load(&Home::at(Path::new("/")), profile).unwrap().cgroups)

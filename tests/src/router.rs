@@ -76,7 +76,7 @@ impl VirtualRouter {
         let own = home.identity().unwrap().fingerprint();
         let authorized = if options.unauthorized { String::new() } else { format!("{own} test\n") };
         let router = match stage {
-            Stage::Host => Self::start_here(directory, options, &authorized),
+            Stage::Host | Stage::Kept => Self::start_here(stage, directory, options, &authorized),
             Stage::Machine { profile, .. } => {
                 Self::start_there(stage, directory, Seat::take(profile), options, &authorized)
             }
@@ -85,7 +85,7 @@ impl VirtualRouter {
         router
     }
 
-    fn start_here(directory: TempDir, options: &Options<'_>, authorized: &str) -> Self {
+    fn start_here(stage: Stage, directory: TempDir, options: &Options<'_>, authorized: &str) -> Self {
         let path = |name: &str| directory.path().join(name);
         fs::write(path("authorized"), authorized).unwrap();
         let mut words: Vec<OsString> = Vec::new();
@@ -99,7 +99,7 @@ impl VirtualRouter {
         let quota = options.quota.map(|quota| ["--quota".into(), quota.to_string().into()]);
         words.extend(quota.into_iter().flatten());
         let (agent, address, fingerprint) = launch_here(directory.path(), &words, "127.0.0.1:0");
-        Self { stage: Stage::Host, directory, ground: Ground::Here, agent, address, fingerprint }
+        Self { stage, directory, ground: Ground::Here, agent, address, fingerprint }
     }
 
     fn start_there(
@@ -210,7 +210,24 @@ impl VirtualRouter {
 
     /// `hop` with the home of this router, of which the router is the default.
     pub fn hop(&self) -> Hop {
-        Hop::at(&self.path("home"))
+        let hop = Hop::at(&self.path("home"));
+        if self.stage == Stage::Kept { hop.env("HOP_KEEP_CONNECTION", "10s") } else { hop }
+    }
+
+    /// The processes that hold connections for the home of this router: their numbers.
+    pub fn keepers(&self) -> Vec<u32> {
+        let home = format!("HOP_HOME={}", self.path("home").display());
+        // What ends while it is looked at is none.
+        let words = |number: u32, file: &str| -> Vec<String> {
+            let text = fs::read(format!("/proc/{number}/{file}")).unwrap_or_default();
+            text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+        };
+        let is_ours = |number: &u32| {
+            words(*number, "cmdline").get(1).is_some_and(|word| word == "keep-connection")
+                && words(*number, "environ").contains(&home)
+        };
+        let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| name_of(entry).parse().ok());
+        numbers.filter(is_ours).collect()
     }
 
     /// `hop exec` of a fixture on this router.
@@ -443,6 +460,12 @@ impl Drop for VirtualRouter {
         // As above.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
+        if self.path("home/run").exists() {
+            for keeper in self.keepers() {
+                // It ends by itself now, but not before the next test may look.
+                let _ = kill_process(pid(keeper), Signal::KILL);
+            }
+        }
     }
 }
 

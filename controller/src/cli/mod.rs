@@ -19,6 +19,7 @@ use hop_proto::signal;
 use crate::connection::DEFAULT_TIMEOUT;
 use crate::embedded::Arch;
 use crate::error::Error;
+use crate::keeper;
 use crate::outcome::ExitCode;
 
 /// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
@@ -43,8 +44,9 @@ const AFTER_HELP: &str = "\
 Exit codes of run, exec and attach: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout or --idle-timeout; \
 125: Hop failed, and standard error says why; 126: the program cannot be executed on that router.
 
-Environment: HOP_ROUTER is the router if -r is not given; HOP_HOME is where keys and the inventory are kept; \
-HOP_EXEC_FLAGS has options of `hop exec`, separated by spaces, for when Go calls it as go_linux_mips_exec.";
+Environment: HOP_ROUTER is the router if -r is not given; HOP_KEEP_CONNECTION is how long connections are \
+kept if --keep-connection is not given; HOP_HOME is where keys and the inventory are kept; HOP_EXEC_FLAGS has options of \
+`hop exec`, separated by spaces, for when Go calls it as go_linux_mips_exec.";
 
 /// What `hop` can do.
 #[derive(Debug, Subcommand)]
@@ -80,6 +82,21 @@ pub enum Command {
     /// Start, end and list virtual routers, which run on this machine under QEMU
     #[command(subcommand)]
     Virtual(Virtual),
+    /// Hold a connection for other commands; hop starts this itself.
+    #[command(hide = true)]
+    KeepConnection(KeepConnection),
+}
+
+/// `hop keep-connection`.
+#[derive(Args, Debug)]
+pub struct KeepConnection {
+    /// To which router
+    pub router: String,
+    /// How long without use
+    #[arg(value_parser = keeper::duration)]
+    pub lasting: Duration,
+    /// How long to try to connect
+    pub connect_timeout: humantime::Duration,
 }
 
 /// Which router, and how long to wait for it.
@@ -91,6 +108,10 @@ pub struct RouterOptions {
     /// Give up if the router has not answered in this time
     #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
     pub connect_timeout: humantime::Duration,
+    /// Leave the connection open for the commands that come next, until none has used it for this long: at most a day; 0 uses
+    /// none that was left, either (default: HOP_KEEP_CONNECTION, or leave none)
+    #[arg(long, value_name = "DURATION", value_parser = keeper::duration)]
+    pub keep_connection: Option<Duration>,
 }
 
 /// Which router, where only one that is enrolled already is of use.
@@ -102,6 +123,10 @@ pub struct EnrolledOptions {
     /// Give up if the router has not answered in this time
     #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
     pub connect_timeout: humantime::Duration,
+    /// Leave the connection open for the commands that come next, until none has used it for this long: at most a day; 0 uses
+    /// none that was left, either (default: HOP_KEEP_CONNECTION, or leave none)
+    #[arg(long, value_name = "DURATION", value_parser = keeper::duration)]
+    pub keep_connection: Option<Duration>,
 }
 
 /// As nice(1) without a number.
@@ -319,6 +344,9 @@ pub enum Router {
         /// Give up if the router has not answered in this time
         #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
         connect_timeout: humantime::Duration,
+        /// Leave the connection open for the commands that come next, as `hop info` does
+        #[arg(long, value_name = "DURATION", value_parser = keeper::duration)]
+        keep_connection: Option<Duration>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -346,6 +374,11 @@ pub enum Router {
         /// Only forget it here; the router is not asked
         #[arg(long, conflicts_with = "all")]
         forget: bool,
+    },
+    /// Close the connection to a router that --keep-connection has left; commands that use it may end first
+    Disconnect {
+        /// Which one
+        name: Option<String>,
     },
     /// Let another controller use a router
     Authorize {
@@ -643,6 +676,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_kept_for_a_day_at_most() {
+        let kept = |line: &str| match parsed(line) {
+            Command::Run(run) => run.router.keep_connection,
+            Command::Ps(ps) => ps.router.keep_connection,
+            Command::Router(Router::Info { keep_connection, .. }) => keep_connection,
+            command => panic!("{command:?}"),
+        };
+        assert_eq!(kept("hop|run|-keep-connection|10m|."), Some(Duration::from_secs(600)));
+        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(keeper::LONGEST));
+        assert_eq!(kept("hop|router|info|--keep-connection|0s"), Some(Duration::ZERO));
+        assert_eq!(kept("hop|run|.|--keep-connection|10m"), None);
+        let Command::KeepConnection(orders) = parsed("hop|keep-connection|desk|1m 30s|10s") else { panic!() };
+        assert_eq!((&*orders.router, orders.lasting.as_secs()), ("desk", 90));
+    }
+
+    #[test]
     fn jobs_are_named_by_words() {
         let Command::Attach(attach) = parsed("hop|attach|-r|desk|--status-file|f|12ab") else { panic!() };
         assert_eq!((attach.router.router.as_deref(), &*attach.job), (Some("desk"), "12ab"));
@@ -693,6 +742,7 @@ mod tests {
             "hop|virtual|up|--arch|mips|--profile|dir-505",
             "hop|virtual|up|--bare",
             "hop|run|--linger|25h|.",
+            "hop|run|--keep-connection|25h|.",
             "hop|attach",
             "hop|attach|12ab|34cd",
             "hop|kill",

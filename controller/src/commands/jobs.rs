@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::home::Home;
 use crate::interrupt::Interrupts;
 use crate::inventory::Router;
+use crate::keeper::Keeping;
 use crate::link::{self, ATTACH, Link};
 use crate::outcome::{ExitCode, Outcome, StatusFile};
 use crate::output_files::Request;
@@ -45,8 +46,8 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
     let outputs = Request::parse_all(&options.output)?;
     let finding = async {
-        let (router, identity, patience) = place(home, &options.router)?;
-        let (mut link, info) = Link::open(router, identity, patience).await?;
+        let (router, identity, keeping, patience) = place(home, &options.router)?;
+        let (mut link, info) = Link::open(router, identity, keeping, patience).await?;
         check_capability(&info, link.router())?;
         let jobs = jobs(link.connection()).await?;
         let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, link.router())?.clone();
@@ -107,14 +108,15 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
 }
 
 /// What it takes to connect to the router that is meant.
-fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Duration), Error> {
+fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Keeping, Duration), Error> {
     let router = enrolled_router(home, options.router.as_deref())?;
-    Ok((router, home.identity()?, options.connect_timeout.into()))
+    let keeping = Keeping::new(home, options.keep_connection)?;
+    Ok((router, home.identity()?, keeping, options.connect_timeout.into()))
 }
 
 async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, Error> {
-    let (router, identity, patience) = place(home, options)?;
-    let (connection, info) = Connection::open(&router, &identity, patience).await?;
+    let (router, identity, keeping, patience) = place(home, options)?;
+    let (connection, info) = keeping.open(&router, &identity, patience).await?;
     check_capability(&info, connection.router())?;
     Ok(connection)
 }

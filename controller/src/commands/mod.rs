@@ -14,11 +14,16 @@ use crate::embedded::Arch;
 use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::{Inventory, Router};
+use crate::keeper::{self, Keeping};
 use crate::outcome::{self, ExitCode, say};
 use crate::{cli, virtual_router};
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
+    // Before anything is open.
+    if let Command::KeepConnection(orders) = &command {
+        return keeper::run(orders).map_or_else(|error| outcome::report(&error), |()| ExitCode::Program(0));
+    }
     // One thread is enough for one job, and leaves the other core to Go.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -42,6 +47,7 @@ pub fn run(command: Command) -> ExitCode {
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
             Command::Key => print(&home.identity()?.fingerprint().to_string()).map(|()| ExitCode::Program(0)),
+            Command::KeepConnection(_) => unreachable!("it has its own runtime"),
             Command::Virtual(options) => virtual_routers::run(home, options).await,
         }
     });
@@ -93,7 +99,8 @@ async fn connect(
     options: &cli::RouterOptions,
 ) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
-    Connection::open(&router, &home.identity()?, options.patience()).await
+    let keeping = Keeping::new(home, options.keep_connection)?;
+    keeping.open(&router, &home.identity()?, options.patience()).await
 }
 
 /// Prints a result. A reader that has gone away (`hop info | head -1`) has seen what it wanted.

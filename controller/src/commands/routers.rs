@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::go::goarch;
 use crate::home::Home;
 use crate::inventory::{Entry, Inventory, Router};
+use crate::keeper::{self, End};
 use crate::outcome::{ExitCode, say};
 use crate::program::target_of;
 use crate::ssh::{self, Destination};
@@ -25,8 +26,9 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
     match options {
         cli::Router::Add(options) => add(home, *options).await,
         cli::Router::List { json } => list(home, json),
-        cli::Router::Info { name, connect_timeout, json } => {
-            let router = cli::RouterOptions { router: Some(named(name)?.name), connect_timeout };
+        cli::Router::Info { name, connect_timeout, keep_connection, json } => {
+            let router = Some(named(name)?.name);
+            let router = cli::RouterOptions { router, connect_timeout, keep_connection };
             info::info(home, cli::Info { router, json }).await
         }
         cli::Router::Check { name, json } => check(home, &named(name)?, json).await,
@@ -37,6 +39,7 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             Ok(DONE)
         }
         cli::Router::Remove { name, all, forget } => remove(home, &name, all, forget).await,
+        cli::Router::Disconnect { name } => disconnect(home, &named(name)?).await,
         cli::Router::Authorize { name, fingerprint, comment } => {
             let router = Inventory::new(home).get(&name)?;
             let comment = comment.unwrap_or_default().replace(['\n', '\r'], " ");
@@ -127,6 +130,8 @@ async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Err
 async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<ExitCode, Error> {
     let inventory = Inventory::new(home);
     let router = inventory.get(name)?;
+    // A keeper knows the router by its name, and would know nobody else's.
+    let _ = keeper::end(home, &router).await;
     if forget {
         inventory.remove(name)?;
         print(&format!("{name} forgotten; what is on it stays there"))?;
@@ -141,6 +146,21 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
             ))?;
         }
     }
+    Ok(DONE)
+}
+
+async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
+    let name = &router.name;
+    print(&match keeper::end(home, router).await? {
+        End::None => format!("no connection to {name} is kept"),
+        End::Ended => format!("the connection to {name} is closed"),
+        End::After(1) => {
+            format!("the connection to {name} is closed when the command that uses it has ended")
+        }
+        End::After(users) => {
+            format!("the connection to {name} is closed when the {users} commands that use it have ended")
+        }
+    })?;
     Ok(DONE)
 }
 

@@ -15,6 +15,7 @@ use crate::go::{self, Build};
 use crate::go_exec::{self, Call};
 use crate::home::Home;
 use crate::interrupt::Interrupts;
+use crate::keeper::Keeping;
 use crate::link::{self, Link};
 use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
 use crate::output;
@@ -188,7 +189,8 @@ impl Order<'_> {
 
     async fn connect(&self) -> Result<(Link, InfoReply), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
-        Link::open(router, self.home.identity()?, self.router.patience()).await
+        let keeping = Keeping::new(self.home, self.router.keep_connection)?;
+        Link::open(router, self.home.identity()?, keeping, self.router.patience()).await
     }
 
     /// Finds the router, and makes the program for it.

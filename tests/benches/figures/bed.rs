@@ -21,6 +21,9 @@ use crate::counter::{Blocks, Counter, INSTRUCTION};
 /// The router that is measured.
 pub const STAGE: Stage = Stage::Machine { profile: "dir-505", goarch: "mips" };
 
+/// How often a second the clock of its kernel ticks: CONFIG_HZ of tests/routers/kernel.config.
+const TICKS: f64 = 100.0;
+
 /// The port of the program that receives raw TCP there.
 const RECEIVER_PORT: u16 = 4671;
 
@@ -53,6 +56,8 @@ pub struct Bed {
     receiver: Option<(Running, Cable)>,
     /// What was executed while a cost was counted last, if somebody wants to know.
     pub executed: Option<RefCell<Blocks>>,
+    /// Whether `hop` keeps its connections.
+    pub keeps_connections: bool,
 }
 
 struct Agent {
@@ -73,8 +78,20 @@ impl Bed {
         shell.sh("chmod 755 /tmp/hopd");
         let agent_cable = Cable::to(&machine.machine().agent_address());
         let ssh_cable = Cable::to(&format!("127.0.0.1:{}", machine.machine().ssh_port()));
-        let (agent, receiver, executed) = (None, None, None);
-        Self { builds, directory, counter, machine, shell, agent, agent_cable, ssh_cable, receiver, executed }
+        let (agent, receiver, executed, keeps_connections) = (None, None, None, false);
+        Self {
+            builds,
+            directory,
+            counter,
+            machine,
+            shell,
+            agent,
+            agent_cable,
+            ssh_cable,
+            receiver,
+            executed,
+            keeps_connections,
+        }
     }
 
     /// A login that is always there.
@@ -132,7 +149,13 @@ impl Bed {
 
     /// `hop` with these words.
     pub fn hop(&self, words: &[&str]) -> Hop {
-        Hop::of(&self.builds.hop, &self.home()).args(words)
+        let hop = Hop::of(&self.builds.hop, &self.home()).args(words);
+        if self.keeps_connections { hop.env("HOP_KEEP_CONNECTION", "1h") } else { hop }
+    }
+
+    /// Closes the connection that was kept.
+    pub fn disconnect(&self) {
+        succeeds(self.hop(&["router", "disconnect"]).run());
     }
 
     /// The agent's process there.
@@ -213,14 +236,15 @@ impl Bed {
 
     /// The CPU seconds that the router needs for one second of its own while nothing happens. What looks is not in it.
     pub fn load_at_rest(&self, looking: std::time::Duration) -> f64 {
-        let uptime = || -> f64 {
-            let said = self.shell.sh("cat /proc/uptime");
-            said.split(' ').next().unwrap().parse().unwrap()
-        };
-        let (first, before) = (uptime(), self.counter.at_rest());
+        let tick = self.shell.sh("grep -w tick_handle_periodic /proc/kallsyms");
+        let tick = u64::from_str_radix(tick.split(' ').next().unwrap(), 16).unwrap();
+        let before = self.counter.at_rest();
         std::thread::sleep(looking);
         let executed = self.counter.blocks().since(&before);
-        let load = executed.instructions() as f64 * INSTRUCTION / (uptime() - first);
+        // Its clock is looked at from outside as well: to ask for it would be something that happens.
+        let seconds = executed.executions(tick) as f64 / TICKS;
+        assert!(seconds > 0.0, "the router's clock ticks");
+        let load = executed.instructions() as f64 * INSTRUCTION / seconds;
         self.keep(executed);
         load
     }

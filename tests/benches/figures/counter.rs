@@ -99,6 +99,12 @@ impl Blocks {
         self.0.iter().map(|((_, length), executions)| length * executions).sum()
     }
 
+    /// How often the kernel's function at this address was called.
+    pub fn executions(&self, address: u64) -> u64 {
+        let is_there = |block: &u64| block & 0xffff_ffff == address & 0xffff_ffff;
+        self.0.iter().filter(|((block, _), _)| is_there(block)).map(|(_, executions)| executions).sum()
+    }
+
     /// What came after `before`.
     pub fn since(&self, before: &Self) -> Self {
         let blocks = self.0.iter().map(|(block, count)| (*block, count - before.0.get(block).unwrap_or(&0)));

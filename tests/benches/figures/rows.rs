@@ -74,6 +74,9 @@ use Way::{Hop, Raw, Scp, Ssh};
 /// How long an idle router is looked at.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// The same where nothing but a question every few seconds is to be seen.
+const LONG_IDLE: Duration = Duration::from_secs(60);
+
 /// The bytes that make the server one of 8 MB.
 const BALLAST: usize = 1_600_000;
 
@@ -94,7 +97,7 @@ const SAMPLER: &str = "echo started; most=0
     echo $most";
 
 /// All rows, in the order of the table.
-pub const ROWS: [Row; 14] = [
+pub const ROWS: [Row; 17] = [
     Row {
         name: "connect",
         what: "connect, ask, and leave",
@@ -126,6 +129,22 @@ pub const ROWS: [Row; 14] = [
         targets: &[(Cpu, AtMost(0.05))],
         is_checked: true,
         measure: |bed, way, runs| edited(bed, way, runs, "hello", Source::change_a_string),
+    },
+    Row {
+        name: "again-kept",
+        what: "the same hello again, over a kept connection",
+        ways: &[Hop],
+        targets: &[(Cpu, AtMost(0.035))],
+        is_checked: true,
+        measure: |bed, way, runs| kept(bed, |bed| again(bed, way, runs)),
+    },
+    Row {
+        name: "edit-kept",
+        what: "the hello after one string was changed, over a kept connection",
+        ways: &[Hop],
+        targets: &[(Cpu, AtMost(0.05))],
+        is_checked: true,
+        measure: |bed, way, runs| kept(bed, |bed| edited(bed, way, runs, "hello", Source::change_a_string)),
     },
     Row {
         name: "server",
@@ -185,11 +204,19 @@ pub const ROWS: [Row; 14] = [
     },
     Row {
         name: "idle",
-        what: "an hour connected, with nothing to do",
+        what: "an hour with a program that is silent, connected",
+        ways: &[Hop],
+        targets: &[],
+        is_checked: false,
+        measure: idle,
+    },
+    Row {
+        name: "idle-kept",
+        what: "an hour of a kept connection, with nothing to do",
         ways: &[Hop],
         targets: &[(Cpu, AtMost(0.1)), (Memory, AtMost(512.0))],
         is_checked: false,
-        measure: idle,
+        measure: idle_kept,
     },
     Row {
         name: "memory",
@@ -221,6 +248,15 @@ fn connect(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
         _ => succeeds(bed.ssh("true").wait()),
     };
     (0..runs).map(|_| of(bed.cost(|| drop(act(bed))))).collect()
+}
+
+/// Measures with connections that are kept.
+fn kept(bed: &mut Bed, measure: impl FnOnce(&mut Bed) -> Vec<Sample>) -> Vec<Sample> {
+    bed.keeps_connections = true;
+    let samples = measure(bed);
+    bed.keeps_connections = false;
+    bed.disconnect();
+    samples
 }
 
 /// The router has nothing of it.
@@ -359,7 +395,6 @@ fn idle(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
     let path = bed.install("wait");
     let fixture = place(bed, way, "blocks", &["0"]).with_file_name("wait");
     hop_tests::fixture(STAGE, "wait");
-    let memory = |bed: &Bed| rss_anon(bed.shell().sh(&format!("cat /proc/{}/status", bed.agent())).as_str());
     let one = |_| {
         let mut alone = bed.shell().start(&format!("echo $$; exec {path}"));
         let pid = alone.line();
@@ -371,12 +406,32 @@ fn idle(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
         let mut connected = start(bed, way, &fixture, &[]);
         assert_eq!(connected.line(), "ready\n");
         let with = bed.load_at_rest(IDLE);
-        let memory = memory(bed);
+        let memory = agents_memory(bed);
         connected.signal(rustix::process::Signal::TERM);
         connected.wait();
         vec![(Cpu, (with - without) * 3600.0), (Memory, memory)]
     };
     (0..runs).map(one).collect()
+}
+
+/// What a connection that is kept adds to the load of a router on which an agent waits; the agent has run a program before.
+fn idle_kept(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    place(bed, way, "blocks", &["0"]);
+    let one = |_| {
+        let without = bed.load_at_rest(LONG_IDLE);
+        bed.keeps_connections = true;
+        succeeds(bed.hop(&["info"]).run());
+        let with = bed.load_at_rest(LONG_IDLE);
+        let memory = agents_memory(bed);
+        bed.keeps_connections = false;
+        bed.disconnect();
+        vec![(Cpu, (with - without) * 3600.0), (Memory, memory)]
+    };
+    (0..runs).map(one).collect()
+}
+
+fn agents_memory(bed: &Bed) -> f64 {
+    rss_anon(&bed.shell().sh(&format!("cat /proc/{}/status", bed.agent())))
 }
 
 fn memory(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {

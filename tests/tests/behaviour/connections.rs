@@ -54,16 +54,17 @@ fn something_else_that_answers_is_not_taken_for_an_agent() {
     let router = VirtualRouter::start(STAGE);
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
     router.enrol("http", &http.local_addr().unwrap().to_string(), router.fingerprint);
-    let server = std::thread::spawn(move || {
-        let (mut peer, _) = http.accept().unwrap();
-        let mut hello = [0; 64];
-        peer.read_exact(&mut hello).unwrap();
-        // The peer may have gone already.
-        let _ = peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    std::thread::spawn(move || {
+        for peer in http.incoming() {
+            let mut peer = peer.unwrap();
+            let mut hello = [0; 64];
+            peer.read_exact(&mut hello).unwrap();
+            // The peer may have gone already.
+            let _ = peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
     });
     let ran = router.hop().args(["info", "-r", "http"]).run();
     ran.assert_fails(125, "is not hopd");
-    server.join().unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod connections;
 mod cores;
 mod endings;
 mod go_test;
+mod kept;
 mod limits;
 mod links;
 mod output_files;

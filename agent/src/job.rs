@@ -238,8 +238,8 @@ impl Job {
         let core_limit = core.as_ref().map_or(0, |_| core_file::limit(memory));
         memory -= core_limit;
         if spec.hold {
-            // The next one is sent while this one runs.
-            memory = memory / 3 * 2;
+            // The next one is sent while this one runs; and Go takes more than its limit for a while.
+            memory /= 2;
         }
         let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
         let env = environment(&spec, &directory, home, memory);

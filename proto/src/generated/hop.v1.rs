@@ -177,7 +177,7 @@ pub struct JobSpec {
     /// path of the job's directory. Empty: nowhere. Capability "inputs".
     #[prost(bytes = "vec", tag = "18")]
     pub directory_mark: ::prost::alloc::vec::Vec<u8>,
-    /// The program waits for `Start` when it and its input files are there, and leaves a third of the memory that is to spare to
+    /// The program waits for `Start` when it and its input files are there, and leaves half of the memory that is to spare to
     /// the next one, which waits while it runs. Capability "hold".
     #[prost(bool, tag = "19")]
     pub hold: bool,

@@ -35,7 +35,8 @@ const STANDARD: [&str; 18] = [
 ];
 
 /// Tests that hold more memory than such a router has; they are run on neither side.
-const TOO_LARGE: [&str; 3] = ["TestUnmarshalMaxDepth", "TestCVE202230631", "TestReadFileLimit"];
+const TOO_LARGE: [&str; 4] =
+    ["TestUnmarshalMaxDepth", "TestCVE202230631", "TestReadFileLimit", "TestLargeCopyViaNetwork"];
 
 /// Modules of others, with the files that their tests read.
 const MODULES: [&str; 3] = [

@@ -1,8 +1,8 @@
 //! ChaCha20-Poly1305 (RFC 8439), by which the agent's TLS seals and opens every byte.
 //!
-//! A router's CPU has no instructions for any cipher, and this is what it does most. ring's portable code takes 39 instructions a
-//! byte on MIPS32r2, the chacha20 and poly1305 crates 33, this 23: ChaCha20 with its state in registers, and Poly1305 with
-//! its sums in the multiplier (`cipher.s`). What must stay true: it gives what ring gives; nothing that is
+//! A router's CPU has no instructions for any cipher, and this is what it does most. ring's portable code takes 39
+//! instructions a byte on MIPS32r2, the crates chacha20 and poly1305 33, this 23: ChaCha20 with its state in registers, and
+//! Poly1305 with its sums in the multiplier (`cipher.s`). What must stay true: it gives what ring gives; nothing that is
 //! secret decides a branch or an address; what is not authentic is not decrypted.
 
 use std::hint::black_box;

@@ -202,8 +202,8 @@ fn decode(block: &[u8], buffer: &mut [u8], at: usize, limit: usize) -> Option<us
     }
 }
 
-/// Unpacks a sequence to `to`, if its lengths are in its token and it repeats nothing of itself. Gives how many bytes it took, and how
-/// many it gave.
+/// Unpacks a sequence to `to`, if its lengths are in its token and it repeats nothing of itself. Gives how many bytes it
+/// took, and how many it gave.
 ///
 /// Half of the sequences of a Go program have up to 4 literals, and a third none; six of ten repeat up to 8 bytes.
 #[inline(always)]

@@ -47,8 +47,8 @@ const AGENT_FLAGS: [&str; 8] = [
     "-Clink-arg=-Wl,-z,norelro",
 ];
 
-/// MIPS has one place for a sum of products. LLVM's own order of instructions has many sums under way at once, so that each is moved there
-/// and back for each product: with theirs in the order of the source, X25519 and Ed25519 take less than half of the instructions.
+/// MIPS has one place for a sum of products. LLVM's own order of instructions has many sums under way at once, so that each
+/// is moved there and back for each product: in the order of the source, X25519 and Ed25519 take less than half.
 const SCHEDULE: &str = "-Cllvm-args=-pre-RA-sched=source";
 
 /// What a C compiler is told for the agent, for the same reasons. ring is compiled for speed (Cargo.toml), and its C would be too, which is 9 kB

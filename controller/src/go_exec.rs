@@ -136,7 +136,8 @@ impl Call {
             translated.args.push(if is_flag { paths.flag(arg)? } else { arg.clone() });
         }
         if let Some(directory) = (self.variable)(GOCOVERDIR).filter(|directory| !directory.is_empty()) {
-            let there = paths.directory(Path::new(&directory))?;
+            // What others have left there is nothing to this program.
+            let there = paths.directory(Path::new(&directory), false)?;
             translated.env.push((GOCOVERDIR.into(), there));
         }
         paths.bring_all(&self.bring)?;
@@ -235,7 +236,7 @@ impl<'a> Paths<'a> {
         let there = if FILES.contains(&&*name) {
             self.file(value)
         } else if DIRECTORIES.contains(&&*name) {
-            self.directory(value)?
+            self.directory(value, true)?
         } else if name == OUTPUT_DIRECTORY {
             self.output_directory(value)
         } else {
@@ -263,15 +264,17 @@ impl<'a> Paths<'a> {
         Path::new(MARK).join(there).into_os_string()
     }
 
-    /// A directory that is there as it is here, and comes back.
-    fn directory(&mut self, value: &Path) -> Result<OsString, Error> {
+    /// A directory that comes back, and is there as it is here, or empty.
+    fn directory(&mut self, value: &Path, with_content: bool) -> Result<OsString, Error> {
         let local = self.call.directory.join(value);
         let place = match self.places.get(&local) {
             Some(place) => place.clone(),
             None => {
                 let place = self.place();
-                self.files.add_all(&place, &local)?;
-                self.add_meta_files(&place.join(META_FILES), &local.join(META_FILES))?;
+                if with_content {
+                    self.files.add_all(&place, &local)?;
+                    self.add_meta_files(&place.join(META_FILES), &local.join(META_FILES))?;
+                }
                 self.ask(&Path::new(FLAGS).join(&place), local.clone());
                 self.places.insert(local, place.clone());
                 place

@@ -70,6 +70,8 @@ struct Watched {
     directory: PathBuf,
     /// Bytes that it holds elsewhere.
     elsewhere: u64,
+    /// Nothing of it runs yet.
+    waits: bool,
     shortage: watch::Sender<Option<Shortage>>,
 }
 
@@ -90,20 +92,25 @@ impl Guard {
 
     /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
     pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
-        self.add(pid, directory, 0)
+        self.add(pid, directory, 0, false)
+    }
+
+    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is ended before any that runs.
+    pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> Ward {
+        self.add(NO_PROCESS, directory, 0, true)
     }
 
     /// Watches over what a job has left: what is in `directory`, and so many bytes elsewhere.
     pub fn watch_files(self: &Arc<Self>, directory: PathBuf, elsewhere: u64) -> Ward {
-        self.add(NO_PROCESS, directory, elsewhere)
+        self.add(NO_PROCESS, directory, elsewhere, false)
     }
 
-    fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64) -> Ward {
+    fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64, waits: bool) -> Ward {
         let (sender, shortage) = watch::channel(None);
         let mut post = self.post();
         post.count = post.count.wrapping_add(1);
         let (number, started) = (post.count, Instant::now());
-        post.watched.push(Watched { number, pid, started, directory, elsewhere, shortage: sender });
+        post.watched.push(Watched { number, pid, started, directory, elsewhere, waits, shortage: sender });
         if !std::mem::replace(&mut post.is_manned, true) {
             tokio::spawn(self.clone().stand());
         }
@@ -131,7 +138,8 @@ impl Guard {
         post.is_manned
     }
 
-    /// Ends the job that holds most, the newest of those that hold the same, and waits until it is gone.
+    /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
+    /// until it is gone.
     pub(crate) async fn end_largest(&self, available: u64) {
         let (pid, gone) = {
             let post = self.post();
@@ -139,7 +147,9 @@ impl Guard {
             let resident = family::resident(&roots).into_iter();
             let held = post.watched.iter().zip(resident);
             let held = held.map(|(job, sum)| (sum + tree::size(&job.directory) + job.elsewhere, job));
-            let Some((held, job)) = held.max_by_key(|(held, job)| (*held, job.started)) else { return };
+            let Some((held, job)) = held.max_by_key(|(held, job)| (job.waits, *held, job.started)) else {
+                return;
+            };
             // Ended already, and not gone yet: what it has is on its way back.
             if job.shortage.borrow().is_none() {
                 job.shortage.send_replace(Some(Shortage { available, held }));
@@ -261,6 +271,21 @@ mod tests {
         assert_eq!(Arc::strong_count(&guard), 3);
         drop(ward);
         assert!(!guard.is_needed());
+    }
+
+    #[tokio::test]
+    async fn a_job_that_waits_is_ended_before_one_that_runs() {
+        let guard = guard();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("large"), vec![1; 300_000]).unwrap();
+        let runs = guard.watch(i32::MAX, directory.path().to_owned());
+        let mut waits = guard.watch_waiting("/nonexistent".into());
+        let ending = async {
+            waits.must_end().await;
+            drop(waits);
+        };
+        tokio::join!(guard.end_largest(1234), ending);
+        assert!(runs.shortage.borrow().is_none());
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::child::{Child, Start};
 use crate::core_file::{self, Expected};
 use crate::error::Error;
+use crate::guard::Shortage;
 use crate::handover::Left;
 use crate::input_tree::InputTree;
 use crate::job_directory::JobDirectory;
@@ -225,7 +226,7 @@ impl Job {
         }
         drop((room, blobs.split_off(1)));
         if spec.hold {
-            told_to_start(&link, &mut inbox, &jobs).await?;
+            told_to_start(directory.path(), &link, &mut inbox, &jobs).await?;
         }
         let mut memory = jobs.store.spare_memory()?;
         let owner = spec.user.as_ref().map(|user| user.uid);
@@ -379,15 +380,19 @@ async fn receive_one(
     Ok(())
 }
 
-/// Waits until the controller wants the program to start.
-async fn told_to_start(link: &Link, inbox: &mut Inbox, jobs: &Jobs) -> Result<(), Error> {
+/// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
+async fn told_to_start(directory: &Path, link: &Link, inbox: &mut Inbox, jobs: &Jobs) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
+    let mut ward = jobs.guard.watch_waiting(directory.to_owned());
     loop {
         let heard = tokio::select! {
             biased;
             heard = inbox.recv() => heard.ok_or(Error::Gone)?,
             () = link.abandoned() => return Err(Error::Gone),
             () = is_set(&mut stopping) => return Err(Error::Stopping),
+            Shortage { available, held } = ward.must_end() => {
+                return Err(Error::NoMemory { needed: held, available });
+            }
         };
         match heard {
             Heard::Start => return Ok(()),

@@ -120,20 +120,22 @@ impl Order<'_> {
             probe.answer(&outcome)?;
             link = self.connect().await?.0;
         }
-        loop {
-            let result =
-                session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
-            link = match (&result, &mut turn) {
-                (Err(error), Some(turn)) if error.is_for_want_of_room() && !turn.has_come() => {
-                    tokio::select! {
-                        // What takes the room now has ended then.
-                        again = async { turn.come().await?; self.connect().await } => again?.0,
-                        signal = interrupts.next() => return Err(Error::Interrupted { signal }),
-                    }
-                }
-                _ => return result,
-            };
-        }
+        let result =
+            session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
+        let Some(turn) = turn.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_for_want_of_room))
+        else {
+            return result;
+        };
+        // What takes the room has ended when the turn has come.
+        let again = async {
+            turn.come().await?;
+            self.connect().await
+        };
+        let (link, _) = tokio::select! {
+            again = again => again?,
+            signal = interrupts.next() => return Err(Error::Interrupted { signal }),
+        };
+        session::run(link, &program, &job, &sent, Some(turn), &mut interrupts, &progress).await
     }
 
     /// The job, as far as it is known here.

@@ -59,10 +59,12 @@ impl Module {
         module
     }
 
-    /// Runs all tests by `exec`.
-    fn test(&self, exec: &str, bed: &Bed) {
+    /// Runs all tests by `exec`, so many at a time.
+    fn test(&self, exec: &str, at_a_time: &str, bed: &Bed) {
         let mut go = Command::new("go");
-        go.args(["test", "-count=1", "-exec", exec, "./..."]).current_dir(self.0.path()).stdin(Stdio::null());
+        go.args(["test", "-count=1", "-p", at_a_time, "-exec", exec, "./..."])
+            .current_dir(self.0.path())
+            .stdin(Stdio::null());
         go.envs([("CGO_ENABLED", "0"), ("GOOS", "linux"), ("GOARCH", "mips"), ("GOMIPS", "softfloat")]);
         let ran = go.env("HOP_HOME", bed.home()).output().unwrap();
         let said = String::from_utf8_lossy(&ran.stdout);
@@ -84,18 +86,19 @@ pub fn measure(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
     let one = |_| {
         let module = Module::new();
         // Built before.
-        module.test("true", bed);
-        let exec = match way {
+        module.test("true", "2", bed);
+        let (exec, at_a_time) = match way {
             Way::Hop => {
                 bed.fresh_agent();
-                format!("{} exec --go", bed.hop_file().display())
+                (format!("{} exec --go", bed.hop_file().display()), "2")
             }
-            _ => module.wrapper(bed).display().to_string(),
+            // Two at a time would be in each other's way there.
+            _ => (module.wrapper(bed).display().to_string(), "1"),
         };
         let mut wall = 0.0;
         let cost = bed.cost(|| {
             let begun = Instant::now();
-            module.test(&exec, bed);
+            module.test(&exec, at_a_time, bed);
             wall = begun.elapsed().as_secs_f64();
         });
         [of(cost), vec![(Unit::Wall, wall)]].concat()

@@ -333,10 +333,11 @@ impl Machine {
     pub fn reboot(&self) -> Result<(), Error> {
         let from = self.console_length()?;
         let mut command = self.ssh()?;
-        // A guest that reboots does not close its connections, so this ssh is ended here.
-        command.args(["-o", "BatchMode=yes", "echo rebooting; reboot"]);
+        // A guest that reboots does not close its connections, so this ssh is ended here. It waits until its word is heard,
+        // which the reboot would overtake on a machine that has much else to do.
+        command.args(["-o", "BatchMode=yes", "echo rebooting; read heard; reboot"]);
         let mut ssh = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -346,6 +347,7 @@ impl Machine {
             None => Ok(String::new()),
         };
         let heard = heard.is_ok_and(|line| line == "rebooting\n");
+        drop(ssh.stdin.take());
         let back = if heard {
             self.wait(from, || match ssh.try_wait() {
                 // 255 is ssh's own: the connection was lost, as it should be.

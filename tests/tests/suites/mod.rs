@@ -100,12 +100,26 @@ fn differences(here: &Results, there: &Results) -> Vec<String> {
         .collect()
 }
 
-/// Each difference is one that docs/go-test.md explains.
-fn assert_explained(differences: &[String]) {
+/// Those differences that docs/go-test.md does not explain.
+fn unexplained(here: &Results, there: &Results) -> Vec<String> {
     let explained = fs::read_to_string(root().join("docs/go-test.md")).unwrap();
-    let unexplained: Vec<_> =
-        differences.iter().filter(|difference| !explained.contains(&format!("| `{difference}` |"))).collect();
-    assert!(unexplained.is_empty(), "not in docs/go-test.md: {unexplained:#?}");
+    let mut differences = differences(here, there);
+    differences.retain(|difference| !explained.contains(&format!("| `{difference}` |")));
+    differences
+}
+
+/// Each difference between the results there and here is explained. Tests of others may count on a clock, and these machines
+/// are busy: what differs once is looked at again, and what differs twice differs.
+fn assert_ends_as_here(directory: &Path, words: &[&str], router: &VirtualRouter) -> Results {
+    let here = results(directory, words, None);
+    let mut differ = unexplained(&here, &results(directory, words, Some(router)));
+    if !differ.is_empty() {
+        println!("once more, because of {differ:#?}");
+        let again = unexplained(&here, &results(directory, words, Some(router)));
+        differ.retain(|difference| again.contains(difference));
+    }
+    assert!(differ.is_empty(), "not in docs/go-test.md: {differ:#?}");
+    here
 }
 
 #[test]
@@ -113,10 +127,8 @@ fn the_standard_librarys_tests_end_as_here() {
     let router = VirtualRouter::start(STAGE);
     let skip = format!("-skip=^({})$", TOO_LARGE.join("|"));
     let words: Vec<&str> = [&*skip].into_iter().chain(STANDARD).collect();
-    let here = results(root(), &words, None);
-    let there = results(root(), &words, Some(&router));
+    let here = assert_ends_as_here(root(), &words, &router);
     assert!(here.len() > 1000, "{}", here.len());
-    assert_explained(&differences(&here, &there));
     router.assert_serves_on();
 }
 
@@ -138,10 +150,8 @@ fn tests_of_other_modules_end_as_here() {
     let router = VirtualRouter::start(STAGE);
     for name in MODULES {
         let directory = module(name, &router.path(""));
-        let here = results(&directory, &["./..."], None);
-        let there = results(&directory, &["./..."], Some(&router));
+        let here = assert_ends_as_here(&directory, &["./..."], &router);
         assert!(here.values().any(|result| result == "pass"), "{here:?}");
-        assert_explained(&differences(&here, &there));
     }
     router.assert_serves_on();
 }

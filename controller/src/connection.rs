@@ -19,10 +19,9 @@ use http::Uri;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{AlertDescription, CertificateError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
@@ -30,6 +29,7 @@ use tower_service::Service;
 use crate::enrolment::{Enrolment, Way};
 use crate::error::Error;
 use crate::inventory::Router;
+use crate::observed::Observed;
 use crate::transport::Transport;
 
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
@@ -210,7 +210,10 @@ pub(crate) async fn within<T>(
 ///
 /// # Errors
 /// Nobody answers, or not this router.
-pub(crate) async fn secure(router: &Router, identity: &Identity) -> Result<(Witness, Refusal), Error> {
+pub(crate) async fn secure(
+    router: &Router,
+    identity: &Identity,
+) -> Result<(impl AsyncRead + AsyncWrite + Unpin + Send + 'static + use<>, Refusal), Error> {
     let address = &router.entry.address;
     let unreachable = |source| {
         let (router, address, enrolment) = (router.name.clone(), address.clone(), &router.entry.enrolment);
@@ -237,8 +240,17 @@ pub(crate) async fn secure(router: &Router, identity: &Identity) -> Result<(Witn
             });
         }
     };
+    // TLS 1.3 lets a client believe that it is in before the server has looked at its key (RFC 8446, section 4.4.2.4), so a
+    // refusal comes out of the first read; and h2 makes text of it.
     let refusal = Refusal::default();
-    Ok((Witness { stream, refusal: refusal.clone() }, refusal))
+    let told = refusal.clone();
+    let remember = move |read: &io::Result<()>| {
+        if let Some(refusal) = read.as_ref().err().and_then(tls_error) {
+            // The first one is the reason; what follows is its consequence.
+            let _ = told.set(refusal.clone());
+        }
+    };
+    Ok((Observed::new(stream, remember), refusal))
 }
 
 /// True if the connection was closed without a word: a forwarded port behind which nobody listens.
@@ -256,48 +268,6 @@ fn is_wrong_key(error: &io::Error) -> bool {
 
 fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
-}
-
-/// A stream that remembers what TLS said when it broke. TLS 1.3 lets a client believe that it is in before the server has
-/// looked at its key (RFC 8446, section 4.4.2.4), so a refusal comes out of the first read; and h2 makes text of it.
-pub(crate) struct Witness {
-    stream: TlsStream<Transport>,
-    refusal: Refusal,
-}
-
-impl AsyncRead for Witness {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(Err(error)) = &read
-            && let Some(refusal) = tls_error(error)
-        {
-            // The first one is the reason; what follows is its consequence.
-            let _ = self.refusal.set(refusal.clone());
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Witness {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 /// hyper's connection as the generated client wants it.

@@ -5,7 +5,7 @@
 //! - [`cli`]: the command line. [`commands`]: what each command does.
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
 //! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
-//! - [`connection`], [`transport`], [`link`]: to the agent, and to it again. [`session`]: one job there.
+//! - [`connection`], [`transport`], [`observed`], [`link`]: to the agent, and to it again. [`session`]: one job there.
 //! - [`keeper`]: a connection that outlives the command which made it.
 //! - [`blob`], [`packing`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
@@ -32,6 +32,7 @@ pub mod inventory;
 pub mod keeper;
 pub mod link;
 pub mod module;
+pub mod observed;
 pub mod outcome;
 pub mod output;
 pub mod output_files;

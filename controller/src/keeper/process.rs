@@ -11,10 +11,9 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
@@ -26,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::process::setsid;
 use rustix::stdio::{dup2_stdin, dup2_stdout};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -38,6 +37,7 @@ use crate::connection::{self, WINDOW};
 use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::Inventory;
+use crate::observed::Observed;
 
 use super::place::{Place, is_ours};
 use super::{END_PATH, USERS};
@@ -162,7 +162,8 @@ async fn serve(
     lasting: Duration,
 ) -> hyper::Result<()> {
     let heard = Heard::default();
-    let stream = Listening { stream, heard: heard.clone() };
+    let hears = heard.clone();
+    let stream = Observed::new(stream, move |_: &io::Result<()>| hears.now());
     let handshake = connection::http2()
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(UNSENT)
@@ -281,49 +282,13 @@ impl Heard {
     }
 }
 
-/// A stream that notes when something comes.
-struct Listening<S> {
-    stream: S,
-    heard: Heard,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            self.heard.now();
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::convert::Infallible;
     use std::net::Shutdown;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     use bytes::Bytes;
     use http::StatusCode;

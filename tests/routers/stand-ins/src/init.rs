@@ -11,6 +11,7 @@ use rustix::system::{RebootCommand, reboot, sethostname};
 use crate::boot;
 use crate::console::{complain, fail, say};
 use crate::firmware;
+use crate::interrupts;
 use crate::mounts;
 use crate::profile::{Flavour, Profile};
 use crate::system_calls;
@@ -41,6 +42,7 @@ fn enter_root(text: &str) -> ExitCode {
     complain("hostname", sethostname(profile.hostname.as_bytes()));
     say(&format!("{} as {}", profile.model, profile.hostname));
     mounts::of_the_kernel(&profile);
+    complain("interrupts of PCI", interrupts::of_pci_are_levels());
     mounts::serial_links(&profile.serial);
     firmware::write(&profile);
     // The same program is in the root; in RAM once is enough.

@@ -9,6 +9,7 @@ mod dd_wrt;
 mod disk;
 mod firmware;
 mod init;
+mod interrupts;
 mod json;
 mod log;
 mod modbus;

@@ -68,3 +68,20 @@ fn measures_many(words: &[String]) -> bool {
     }
     rows.is_empty() || rows.contains(&"fan-out")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_measures_one_program_to_many_needs_a_server_of_ssh() {
+        let measures =
+            |words: &str| measures_many(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        for words in ["", "--write", "--runs 1 --hop target/hop", "first fan-out"] {
+            assert!(measures(words), "{words}");
+        }
+        for words in ["--check", "profile first", "first again", "--runs 1 first"] {
+            assert!(!measures(words), "{words}");
+        }
+    }
+}

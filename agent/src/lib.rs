@@ -4,7 +4,7 @@
 //!
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
-//! - [`server`]: listens, authenticates, bounds connections, ends in order.
+//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`calls`]: when a silent one is asked.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
@@ -23,6 +23,7 @@
 
 #[cfg(target_arch = "mips")]
 mod c_library;
+pub mod calls;
 pub mod cgroup;
 pub mod child;
 pub mod cipher;

@@ -17,7 +17,7 @@ use hop_proto::identity::{self, Fingerprint, Identity};
 use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use hop_proto::tls::{self, Authorized};
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustls::CertificateError;
@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::calls::Calls;
 use crate::cgroup::Cgroups;
 use crate::child;
 use crate::cipher;
@@ -266,8 +267,9 @@ impl Doors {
         let service = service::new(self.jobs.clone(), peer, admission);
         let [stream_window, connection_window] =
             if has_seat { [STREAM_WINDOW, CONNECTION_WINDOW] } else { [REFUSED_WINDOW; 2] };
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
+        let calls = Calls::default();
+        let connection = http2::Builder::new(calls.clone())
+            .timer(calls)
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window)

@@ -297,7 +297,7 @@ impl Error {
             }
             Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
             Self::Refused { reason: Reason::TooManyConnections, .. } => {
-                "wait until one of them has gone; a connection that broke is noticed within 10 s"
+                "wait until one of them has gone; a connection that broke is noticed within 40 s"
             }
             Self::Refused { reason: Reason::NotExecutable, .. } => {
                 "start hopd with --dir on another file system"

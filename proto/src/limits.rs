@@ -67,7 +67,12 @@ pub const INPUT_PAGE_BYTES: u64 = 4096;
 pub const MAX_MARK_BYTES: usize = 64;
 
 /// How long a connection may be silent before either side asks the other, and how long the answer may take: a dead link is
-/// noticed within 10 s on both sides. A router whose CPU a program has to itself still answers within seconds.
+/// noticed within 10 s on both sides, while a call is under way. A router whose CPU a program has to itself still answers
+/// within seconds.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// See [`KEEPALIVE_INTERVAL`].
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much longer an agent takes for either while no call is under way. Such a connection is asked after 20 s, and if it is
+/// dead, its place is free after 40.
+pub const KEEPALIVE_LEISURE: Duration = Duration::from_secs(15);

@@ -10,6 +10,9 @@ use crate::{dist, packages, paths, toolchain, virtual_routers};
 pub fn run(words: &[String]) -> Result<()> {
     toolchain::check_go()?;
     packages::qemu_user()?;
+    if measures_many(words) {
+        packages::ssh_server()?;
+    }
     dist::build()?;
     virtual_routers::build()?;
     // QEMU calls it a billion times.
@@ -50,4 +53,35 @@ pub fn run(words: &[String]) -> Result<()> {
         }
     }
     command::run(bench.current_dir(paths::root()))
+}
+
+/// Whether one program goes to many: that needs a server of ssh here, which is not installed for nothing.
+fn measures_many(words: &[String]) -> bool {
+    let (mut words, mut rows) = (words.iter().map(String::as_str), Vec::new());
+    while let Some(word) = words.next() {
+        match word {
+            "profile" | "--check" => return false,
+            "--runs" | "--hop" | "--agent" => _ = words.next(),
+            "--write" => {}
+            row => rows.push(row),
+        }
+    }
+    rows.is_empty() || rows.contains(&"fan-out")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_measures_one_program_to_many_needs_a_server_of_ssh() {
+        let measures =
+            |words: &str| measures_many(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        for words in ["", "--write", "--runs 1 --hop target/hop", "first fan-out"] {
+            assert!(measures(words), "{words}");
+        }
+        for words in ["--check", "profile first", "first again", "--runs 1 first"] {
+            assert!(!measures(words), "{words}");
+        }
+    }
 }

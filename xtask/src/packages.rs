@@ -72,6 +72,14 @@ pub fn qemu_system() -> Result<()> {
     require(&needs, "virtual routers with a kernel of their own run under QEMU, and are enrolled over ssh")
 }
 
+/// A server of ssh, which is not started by being installed, and what tells it of another home than the user's.
+pub fn ssh_server() -> Result<()> {
+    let wrapper = format!("/usr/lib/{}-linux-gnu/libnss_wrapper.so", std::env::consts::ARCH);
+    let needs =
+        [("/usr/sbin/dropbear", "dropbear-bin"), (&*wrapper, "libnss-wrapper"), ("ssh", "openssh-client")];
+    require(&needs, "one program to many is compared with ssh, whose servers run as long as that takes")
+}
+
 /// The zig to link with: the one in PATH if it is the right version, else one from PyPI in the user's cache.
 pub fn zig() -> Result<Vec<PathBuf>> {
     if let Some(zig) = which("zig")

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -60,9 +60,10 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const COMMAND_WINDOW: u32 = 256 * 1024;
 const UNSENT: usize = 64 * 1024;
 
-/// How long an agent may say nothing at all. It asks after us when it has heard nothing for [`KEEPALIVE_INTERVAL`], so
-/// that we need not ask while no call needs an answer in time; one that is late once is not dead.
-const SILENCE: Duration = KEEPALIVE_INTERVAL.saturating_mul(2).saturating_add(KEEPALIVE_TIMEOUT);
+/// How long an agent may say nothing at all. It asks after us when it has heard nothing for [`KEEPALIVE_INTERVAL`] and
+/// [`KEEPALIVE_LEISURE`], so that we need not ask while no call needs an answer in time; one that is late is not dead.
+const SILENCE: Duration =
+    KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_LEISURE).saturating_add(KEEPALIVE_TIMEOUT.saturating_mul(2));
 
 /// How long commands may take to hear that the connection broke.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -298,11 +299,11 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_says_nothing_for_fifteen_seconds_is_given_up() {
+    async fn an_agent_that_says_nothing_for_thirty_seconds_is_given_up() {
         let (heard, start) = (Heard::default(), Instant::now());
         let talking = async {
             for _ in 0..3 {
-                time::sleep(KEEPALIVE_INTERVAL).await;
+                time::sleep(KEEPALIVE_INTERVAL + KEEPALIVE_LEISURE).await;
                 heard.now();
             }
             std::future::pending().await
@@ -311,7 +312,7 @@ mod tests {
             () = heard.nothing() => {}
             () = talking => {}
         }
-        assert_eq!(start.elapsed().as_secs(), 15 + 15);
+        assert_eq!(start.elapsed().as_secs(), 60 + 30);
     }
 
     /// What an agent of the tests sees of a call.

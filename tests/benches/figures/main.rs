@@ -16,6 +16,7 @@ mod publish;
 mod record;
 mod rows;
 mod source;
+mod ssh_servers;
 mod table;
 
 use std::panic::{self, AssertUnwindSafe};

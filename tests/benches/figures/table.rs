@@ -33,15 +33,18 @@ fn line(figures: &[Figure], row: &Row, unit: Unit) -> Option<Vec<String>> {
     cells.extend(COLUMNS.map(|way| at(way).map(|value| unit.show(value)).unwrap_or_default()));
     let hop = at(Way::Hop);
     let today = at(Way::Scp).or(at(Way::Ssh));
-    let part = hop.zip(today).map(|(hop, today)| {
-        if hop <= today { format!("1/{:.1}", today / hop) } else { format!("{:.1} times", hop / today) }
-    });
+    let part = hop.zip(today).map(|(hop, today)| part(hop, today));
     cells.push(part.unwrap_or_default());
     let target = row.targets.iter().find(|(of, _)| *of == unit).map(|(_, target)| *target);
     cells.push(target.map(|target| target.show(unit)).unwrap_or_default());
     let met = target.zip(hop).and_then(|(target, hop)| target.is_met(hop, at));
     cells.push(met.map(|met| if met { "yes" } else { "no" }.to_owned()).unwrap_or_default());
     Some(cells)
+}
+
+/// Hop's part of what something takes today.
+pub fn part(hop: f64, today: f64) -> String {
+    if hop <= today { format!("1/{:.1}", today / hop) } else { format!("{:.1} times", hop / today) }
 }
 
 impl Target {
@@ -62,7 +65,7 @@ impl Target {
 }
 
 /// A Markdown table whose columns are as wide as what is in them.
-fn align(rows: &[Vec<String>]) -> String {
+pub fn align(rows: &[Vec<String>]) -> String {
     let widths: Vec<_> =
         (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max()).collect();
     let mut text = String::new();

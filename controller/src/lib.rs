@@ -7,7 +7,7 @@
 //! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`observed`], [`link`]: to the agent, and to it again. [`session`]: one job there.
 //! - [`keeper`]: a connection that outlives the command which made it.
-//! - [`blob`], [`packing`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
+//! - [`blob`], [`packing`], [`packed`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output_files`]: the files that a program leaves, on their way to here.
 //! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
@@ -36,6 +36,7 @@ pub mod observed;
 pub mod outcome;
 pub mod output;
 pub mod output_files;
+pub mod packed;
 pub mod packing;
 pub mod probe;
 pub mod program;

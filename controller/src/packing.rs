@@ -12,7 +12,7 @@ use hop_proto::v1::{Encoding, InfoReply};
 
 use crate::delta;
 use crate::link::can;
-use crate::sent::Digest;
+use crate::sent::{Digest, hexadecimal};
 
 /// Bytes a second of a link about which nothing is known: a cable to the router on the desk.
 const LIKELY_RATE: u64 = 5_000_000;
@@ -77,6 +77,17 @@ pub struct Packed {
     pub base: Option<Digest>,
     /// The bytes.
     pub bytes: Bytes,
+}
+
+/// All that decides what [`pack`] makes, as the name of a file.
+pub fn name(program: &Digest, decoders: Decoders, base: Option<&Digest>, rate: Option<u64>) -> String {
+    let rate = rate.unwrap_or(LIKELY_RATE);
+    let link = if rate < SLOW_RATE { format!("zstd{}", level(rate)) } else { "lz4".to_owned() };
+    let Decoders { checksum: _, zstd, lz4, delta } = decoders;
+    let able = [(zstd, 'z'), (lz4, 'l'), (delta, 'd')];
+    let able: String = able.iter().filter(|(able, _)| *able).map(|(_, letter)| letter).collect();
+    let base = base.filter(|_| delta).map(|digest| format!("-{}", hexadecimal(digest))).unwrap_or_default();
+    format!("{}{base}-{link}-{able}", hexadecimal(program))
 }
 
 /// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.
@@ -172,6 +183,27 @@ mod tests {
             packed.bytes.len()
         });
         assert!(lengths[1..].iter().all(|length| *length < lengths[0]), "{lengths:?}");
+    }
+
+    #[test]
+    fn what_is_packed_in_another_way_has_another_name() {
+        let only = |zstd, lz4, delta| Decoders { zstd, lz4, delta, ..ALL };
+        let names = [
+            name(&[1; 32], ALL, None, None),
+            name(&[2; 32], ALL, None, None),
+            name(&[1; 32], ALL, Some(&[3; 32]), None),
+            name(&[1; 32], ALL, Some(&[4; 32]), None),
+            name(&[1; 32], ALL, None, Some(900_000)),
+            name(&[1; 32], ALL, None, Some(200_000)),
+            name(&[1; 32], ALL, None, Some(50_000)),
+            name(&[1; 32], only(true, false, false), None, None),
+            name(&[1; 32], only(false, true, false), None, None),
+            name(&[1; 32], only(false, false, true), None, None),
+        ];
+        let different: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(different.len(), names.len(), "{names:?}");
+        assert_eq!(names[0], name(&[1; 32], ALL, None, Some(SLOW_RATE)), "as fast as it matters");
+        assert!(names.iter().all(|name| name.len() < 200));
     }
 
     #[test]

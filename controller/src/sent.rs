@@ -14,6 +14,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::blob::{Blob, Kind};
 use crate::home::{Home, make_private};
+use crate::packed::PackedBlobs;
 
 /// Bytes of all blobs of a kind together.
 const MOST_BYTES: u64 = 512 << 20;
@@ -25,7 +26,7 @@ const MOST_BUILDS: usize = 4;
 pub type Digest = [u8; 32];
 
 /// The blobs and the rates.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sent {
     cache: PathBuf,
 }
@@ -50,6 +51,11 @@ impl Sent {
             Kind::Program => "programs",
             Kind::Files => "files",
         })
+    }
+
+    /// What was packed to be sent.
+    pub fn packed(&self) -> PackedBlobs {
+        PackedBlobs::in_directory(self.cache.join("packed"))
     }
 
     fn rate_file(&self, router: &str) -> PathBuf {
@@ -136,7 +142,7 @@ impl Sent {
 }
 
 /// Writes a file that is whole or not there, and the directories above it.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
     make_private(parent).map_err(io::Error::other)?;
     let mut file = tempfile::NamedTempFile::new_in(parent)?;
@@ -144,7 +150,8 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-fn hexadecimal(digest: &Digest) -> String {
+/// A digest as the name of a file.
+pub(crate) fn hexadecimal(digest: &Digest) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

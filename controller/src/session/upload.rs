@@ -15,6 +15,9 @@ use crate::sent::{Digest, Sent};
 /// Bytes from which on the time that they take tells how fast the link is.
 const TELLING_BYTES: usize = 64 * 1024;
 
+/// What is shorter is packed sooner than what it is packed as is found.
+const LONG_BYTES: usize = 256 * 1024;
+
 /// A blob on its way.
 pub struct Upload<'a> {
     blob: &'a Blob,
@@ -23,7 +26,7 @@ pub struct Upload<'a> {
     decoders: Decoders,
     /// What it may be a delta against, by the agent.
     base: Option<Digest>,
-    packing: Option<JoinHandle<Packed>>,
+    packing: Option<JoinHandle<Option<Packed>>>,
     packed: Option<Packed>,
     /// Bytes of what it is packed as that the agent has or will have.
     offset: usize,
@@ -61,13 +64,13 @@ impl<'a> Upload<'a> {
         }
         if self.packed.is_none() && self.packing.is_none() {
             self.base = base;
-            let (content, decoders) = (self.blob.content.clone(), self.decoders);
-            let base = base.and_then(|digest| {
-                Some(Base { digest, content: self.sent.content(self.blob.kind, &digest)? })
-            });
-            let rate = self.sent.rate(&self.router);
-            self.packing =
-                Some(tokio::task::spawn_blocking(move || packing::pack(&content, decoders, base, rate)));
+            self.packing = Some(tokio::spawn(pack(
+                self.blob.clone(),
+                self.sent.clone(),
+                self.decoders,
+                base,
+                self.sent.rate(&self.router),
+            )));
         }
         true
     }
@@ -78,7 +81,7 @@ impl<'a> Upload<'a> {
             // It does not panic; if it did, the blob goes as it is.
             let plain =
                 || Packed { encoding: Encoding::Identity, base: None, bytes: self.blob.content.clone() };
-            self.packed = Some(packing.await.unwrap_or_else(|_| plain()));
+            self.packed = Some(packing.await.ok().flatten().unwrap_or_else(plain));
             self.packing = None;
         }
     }
@@ -140,6 +143,27 @@ impl<'a> Upload<'a> {
             Encoding::Delta => "as a delta against what was sent before",
         };
         format!("sent {} of {size}, {how}", bytes(packed.bytes.len()))
+    }
+}
+
+/// Packs a blob, unless that was done before. `None` if that panics.
+async fn pack(
+    blob: Blob,
+    sent: Sent,
+    decoders: Decoders,
+    base: Option<Digest>,
+    rate: Option<u64>,
+) -> Option<Packed> {
+    let kept = sent.packed();
+    let name = packing::name(&blob.digest, decoders, base.as_ref(), rate);
+    let is_long = blob.content.len() >= LONG_BYTES;
+    let pack = move || {
+        let base = base.and_then(|digest| Some(Base { digest, content: sent.content(blob.kind, &digest)? }));
+        packing::pack(&blob.content, decoders, base, rate)
+    };
+    match is_long {
+        true => kept.find_or(&name, base, pack).await,
+        false => tokio::task::spawn_blocking(pack).await.ok(),
     }
 }
 

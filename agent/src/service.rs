@@ -36,6 +36,7 @@ use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::output_files::{Info, Piece, Position, Problem};
+use crate::packer::Packer;
 use crate::reception::{Announced, Chunk, Need};
 use crate::store::Digest;
 use crate::tape::OutputStream;
@@ -47,9 +48,9 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 12] = [
+const CAPABILITIES: [&str; 13] = [
     "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta",
+    "delta", "pack",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
@@ -92,16 +93,17 @@ impl Agent for Service {
         let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
             return Err(Error::Protocol("a run begins with its specification").into());
         };
+        let packs = spec.pack_outputs;
         let spec = read_spec(spec)?;
         // The controller has not heard that it was accepted, and asks once more.
         if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            return Ok(carry(link.connect([None, None], None)?, messages));
+            return Ok(carry(link.connect([None, None], None)?, messages, packs));
         }
         let job = self.jobs.admit(spec, self.controller)?;
         tracing::info!(job = job.link().job(), "job admitted");
         let connection = job.link().connect([None, None], None)?;
         tokio::spawn(job.run());
-        Ok(carry(connection, messages))
+        Ok(carry(connection, messages, packs))
     }
 
     type AttachStream = Replies;
@@ -119,7 +121,7 @@ impl Agent for Service {
         let files = attach.files.map(read_position);
         let connection = link.connect([attach.stdout_offset, attach.stderr_offset], files)?;
         tracing::info!(job = attach.job_id, "controller attached");
-        Ok(carry(connection, messages))
+        Ok(carry(connection, messages, attach.pack_outputs))
     }
 
     async fn jobs(&self, _: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
@@ -136,7 +138,7 @@ impl Agent for Service {
         let mut had = [0; 2];
         // Piece by piece, as the connection takes them: at once it would be both windows in memory once more.
         let pieces = std::iter::from_fn(move || link.next_piece(&mut had));
-        let written = pieces.map(|(stream, offset, data)| Ok(write_output(stream, offset, data)));
+        let written = pieces.map(|(stream, offset, data)| Ok(write_output(stream, offset, data, &mut None)));
         Ok(Response::new(Box::pin(tokio_stream::iter(written))))
     }
 
@@ -195,14 +197,15 @@ async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_re
     Ok(messages.message().await.map_err(transport_error)?.and_then(|first| first.message))
 }
 
-/// Lets a connection carry what both sides say.
-fn carry(connection: Connection, messages: Streaming<v1::RunRequest>) -> Response<Replies> {
+/// Lets a connection carry what both sides say; output packed, if its controller unpacks it.
+fn carry(connection: Connection, messages: Streaming<v1::RunRequest>, packs: bool) -> Response<Replies> {
     let messages = messages.map(|message| match message {
         Ok(message) => read_message(message),
         Err(status) => Err(transport_error(status)),
     });
     let replies = ReceiverStream::new(connection.carry(messages));
-    Response::new(Box::pin(replies.map(write_reply)))
+    let mut packer = packs.then(Packer::default);
+    Response::new(Box::pin(replies.map(move |reply| write_reply(reply, &mut packer))))
 }
 
 /// What tonic says of a message that did not arrive.
@@ -383,7 +386,7 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
     Ok(Chunk { offset: chunk.offset, encoding, data: chunk.data })
 }
 
-fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
+fn write_reply(reply: ToController, packer: &mut Option<Packer>) -> Result<v1::RunReply, Status> {
     let message = match reply {
         ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr] } => {
             let need = |need: Need| v1::Need {
@@ -404,12 +407,12 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
             terminal: has_terminal,
         }),
         ToController::Output { stream, offset, data } => {
-            run_reply::Message::Output(write_output(stream, offset, data))
+            run_reply::Message::Output(write_output(stream, offset, data, packer))
         }
         ToController::StdinAck { offset, closed } => {
             run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
         }
-        ToController::File(piece) => run_reply::Message::OutputFile(write_piece(piece)),
+        ToController::File(piece) => run_reply::Message::OutputFile(write_piece(piece, packer)),
         ToController::Last(last) => match &*last {
             Ok(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
             Err(error) => return Err(error.into()),
@@ -419,15 +422,25 @@ fn write_reply(reply: ToController) -> Result<v1::RunReply, Status> {
     Ok(v1::RunReply { message: Some(message) })
 }
 
-fn write_output(stream: OutputStream, offset: u64, data: Bytes) -> v1::Output {
+/// What goes on the wire for `data`, and what `unpacked_size` says of it.
+fn pack(data: Bytes, packer: &mut Option<Packer>) -> (Bytes, u32) {
+    match packer.as_mut().and_then(|packer| packer.pack(&data)) {
+        // At most OUTPUT_CHUNK_BYTES.
+        Some(packed) => (packed, data.len() as u32),
+        None => (data, 0),
+    }
+}
+
+fn write_output(stream: OutputStream, offset: u64, data: Bytes, packer: &mut Option<Packer>) -> v1::Output {
     let stream = match stream {
         OutputStream::Stdout => v1::Stream::Stdout,
         OutputStream::Stderr => v1::Stream::Stderr,
     };
-    v1::Output { stream: stream.into(), offset, data }
+    let (data, unpacked_size) = pack(data, packer);
+    v1::Output { stream: stream.into(), offset, data, unpacked_size }
 }
 
-fn write_piece(piece: Piece) -> v1::OutputFile {
+fn write_piece(piece: Piece, packer: &mut Option<Packer>) -> v1::OutputFile {
     let Piece { at: Position { file, offset }, data, info, problem } = piece;
     let info = info.map(|info| {
         let Info { path, request, size, is_executable, is_core, files } = info;
@@ -443,7 +456,8 @@ fn write_piece(piece: Piece) -> v1::OutputFile {
         Some(Problem::Changed) => v1::FileProblem::Changed,
         Some(Problem::NotOwn) => v1::FileProblem::NotOwn,
     };
-    v1::OutputFile { file, offset, data, info, problem: problem.into() }
+    let (data, unpacked_size) = pack(data, packer);
+    v1::OutputFile { file, offset, data, info, problem: problem.into(), unpacked_size }
 }
 
 fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {

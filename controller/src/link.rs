@@ -18,6 +18,9 @@ use crate::packing::Decoders;
 /// The capability of an agent whose jobs can be come back to.
 pub const ATTACH: &str = "attach";
 
+/// The capability of an agent that packs output for who asks for it.
+const PACK: &str = "pack";
+
 /// Time before the first attempt to connect again, which doubles after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -33,6 +36,7 @@ pub struct Link {
     connection: Connection,
     agent: Agent,
     can_attach: bool,
+    can_pack: bool,
     decoders: Decoders,
 }
 
@@ -63,8 +67,12 @@ impl Link {
         let (connection, info) = keeping.open(&router, &identity, patience).await?;
         let agent = Agent::from(&info);
         let can_attach = can(&info, ATTACH);
+        let can_pack = can(&info, PACK);
         let decoders = Decoders::of(&info);
-        Ok((Self { router, identity, keeping, patience, connection, agent, can_attach, decoders }, info))
+        Ok((
+            Self { router, identity, keeping, patience, connection, agent, can_attach, can_pack, decoders },
+            info,
+        ))
     }
 
     /// Connects again to the same agent, until the time is over.
@@ -94,6 +102,11 @@ impl Link {
     /// Whether the agent's jobs outlive a connection.
     pub fn can_attach(&self) -> bool {
         self.can_attach
+    }
+
+    /// Whether the agent packs output for who asks for it.
+    pub fn can_pack(&self) -> bool {
+        self.can_pack
     }
 
     /// What a program may be sent as.

@@ -223,7 +223,7 @@ mod tests {
     const LINE: &[u8] = b"line\n";
 
     fn output(stream: Stream, offset: u64, data: &'static [u8]) -> Output {
-        Output { stream: stream.into(), offset, data: Bytes::from_static(data) }
+        Output { stream: stream.into(), offset, data: Bytes::from_static(data), unpacked_size: 0 }
     }
 
     fn ack(stream: Stream, offset: u64, closed: bool) -> OutputAck {
@@ -254,7 +254,7 @@ mod tests {
     async fn an_acknowledgement_is_due_after_a_quarter_of_the_window() {
         let mut outputs = Outputs::open(tokio::io::sink(), tokio::io::sink());
         let big = Bytes::from(vec![b'x'; ACKNOWLEDGE_EVERY as usize - 1]);
-        let piece = Output { stream: Stream::Stdout.into(), offset: 0, data: big };
+        let piece = Output { stream: Stream::Stdout.into(), offset: 0, data: big, unpacked_size: 0 };
         outputs.take(piece).unwrap();
         settled(&mut outputs, [ACKNOWLEDGE_EVERY - 1, 0]).await;
         assert!(!outputs.ack_is_due());

@@ -1,4 +1,5 @@
-//! What a program is sent as: a delta against one that the router has, compressed, or as it is.
+//! What a program is sent as: a delta against one that the router has, compressed, or as it is. And how packed output comes
+//! out again.
 //!
 //! What is chosen follows from how fast the link was last time. On a fast one the router's CPU is what all wait for, and LZ4
 //! costs it least; on a slow one every byte counts, and zstd makes the fewest, at a level that the time on the wire pays for.
@@ -8,6 +9,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hop_proto::v1::{Encoding, InfoReply};
 
 use crate::delta;
@@ -157,6 +159,25 @@ fn lz4(content: &[u8]) -> io::Result<Vec<u8>> {
     finished.map(|()| bytes)
 }
 
+/// Output as the program wrote it, of which `data` came: packed, if `unpacked_size` is not 0.
+///
+/// # Errors
+/// It is not what it says to be. No more memory was taken than for a chunk.
+pub fn unpack(data: Bytes, unpacked_size: u32) -> Result<Bytes, &'static str> {
+    let size = unpacked_size as usize;
+    if size == 0 {
+        return Ok(data);
+    }
+    if size > OUTPUT_CHUNK_BYTES {
+        return Err("a packed piece of output is longer than a chunk");
+    }
+    let unpacked = lz4::block::decompress(&data, i32::try_from(size).ok());
+    match unpacked {
+        Ok(unpacked) if unpacked.len() == size => Ok(unpacked.into()),
+        _ => Err("a packed piece of output is not what it says to be"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -224,6 +245,26 @@ mod tests {
         assert_eq!((packed.encoding, packed.base), (Encoding::Delta, Some([7; 32])));
         assert!(packed.bytes.len() < 100, "{}", packed.bytes.len());
         assert_eq!(pack(&program(), ALL, base(b"nothing of it"), Some(100)).encoding, Encoding::Zstd);
+    }
+
+    #[test]
+    fn packed_output_is_what_it_says_to_be_or_is_refused() {
+        let plain = vec![7; OUTPUT_CHUNK_BYTES + 1];
+        let packed =
+            |length: usize| Bytes::from(lz4::block::compress(&plain[..length], None, false).unwrap());
+        assert_eq!(unpack(Bytes::from_static(b"as it is"), 0).unwrap(), "as it is");
+        assert_eq!(unpack(packed(1000), 1000).unwrap(), plain[..1000]);
+        assert_eq!(
+            unpack(packed(OUTPUT_CHUNK_BYTES), OUTPUT_CHUNK_BYTES as u32).unwrap().len(),
+            OUTPUT_CHUNK_BYTES
+        );
+        for (length, size) in [(1000, 999), (1000, 1001), (OUTPUT_CHUNK_BYTES + 1, OUTPUT_CHUNK_BYTES + 1)] {
+            assert!(unpack(packed(length), size as u32).is_err(), "{length} as {size}");
+        }
+        assert!(unpack(packed(1000), u32::MAX).is_err());
+        for broken in [&b""[..], b"\xff", b"\x10a\x02\x00\x00", b"\x50abc"] {
+            assert!(unpack(Bytes::from_static(broken), 100).is_err(), "{broken:?}");
+        }
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::time::{Duration, Instant};
 
-use hop::delta;
+use bytes::Bytes;
+use hop::{delta, packing};
+use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hopd::decoder::{Decoder, Encoding};
 use hopd::delta::Patcher;
 use hopd::error::Error;
+use hopd::packer::Packer;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -25,6 +28,10 @@ enum Input<'a> {
     Delta(u8, &'a [u8], &'a [u8]),
     /// Two programs.
     Programs(u8, &'a [u8], &'a [u8]),
+    /// Output that an agent packs, so many times over, and the controller unpacks.
+    Output(u8, &'a [u8]),
+    /// Output as nobody packs it.
+    Packed(u16, &'a [u8]),
 }
 
 fuzz_target!(|input: Input<'_>| match input {
@@ -35,6 +42,19 @@ fuzz_target!(|input: Input<'_>| match input {
         let deadline = Instant::now() + Duration::from_secs(60);
         let delta = delta::between(base, program, deadline).expect("there is time");
         assert!(patch(piece, base, &delta).expect("it fits its base") == program);
+    }
+    Input::Output(times, output) => {
+        let mut output = output.repeat(usize::from(times) + 1);
+        output.truncate(OUTPUT_CHUNK_BYTES);
+        if let Some(packed) = Packer::default().pack(&output) {
+            let unpacked = packing::unpack(packed, output.len() as u32).expect("it is honest");
+            assert!(unpacked == output);
+        }
+    }
+    Input::Packed(size, data) => {
+        if let Ok(unpacked) = packing::unpack(Bytes::copy_from_slice(data), size.into()) {
+            assert!(size == 0 || unpacked.len() == usize::from(size));
+        }
     }
 });
 

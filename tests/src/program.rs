@@ -37,6 +37,15 @@ pub fn length_on_the_wire(program: &Path) -> u64 {
     packing::pack(&content, decoders, None, None).bytes.len() as u64
 }
 
+/// What the fixture `leave` writes into a file of this length: nothing that packing makes smaller.
+pub fn left(bytes: usize) -> Vec<u8> {
+    let mixed = |number: u32| {
+        let mixed = number.wrapping_mul(2_654_435_761);
+        ((mixed ^ mixed >> 15).wrapping_mul(2_246_822_519) >> 24) as u8
+    };
+    (0..bytes as u32).map(mixed).collect()
+}
+
 /// Builds a package with plain `go build`.
 pub fn build_go(package: &str, goarch: &str, env: &[(&str, &str)], output: &Path) {
     // Built aside and renamed: another test may be running the same program.

@@ -120,6 +120,7 @@ impl Job {
         sent: &Sent,
         decoders: Decoders,
         hold: bool,
+        pack_outputs: bool,
     ) -> JobSpec {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let describe = |blob: &Blob| v1::Blob {
@@ -140,6 +141,7 @@ impl Job {
             directory_mark: self.directory_mark.into(),
             merge_outputs: self.merges_outputs,
             hold,
+            pack_outputs,
             args: self.args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             env: self
                 .env

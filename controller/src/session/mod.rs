@@ -11,6 +11,7 @@ mod upload;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hop_proto::limits::MAX_MESSAGE_BYTES;
 use hop_proto::v1::{
     self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, Start, WindowSize, run_reply,
@@ -24,6 +25,7 @@ use crate::link::{Comeback, Link};
 use crate::outcome::{Outcome, say};
 use crate::output::Outputs;
 use crate::output_files::{CorePlace, Failure, OutputFiles, Request};
+use crate::packing;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::sent::Sent;
@@ -54,7 +56,7 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let id = job::new_id()?;
     let decoders = link.decoders();
-    let spec = job.specification(id.clone(), program, sent, decoders, turn.is_some());
+    let spec = job.specification(id.clone(), program, sent, decoders, turn.is_some(), link.can_pack());
     let blobs = std::iter::once(&program.blob).chain(job.inputs.iter().map(|tree| &tree.archive));
     let uploads = blobs.map(|blob| Upload::new(blob, sent, link.router(), decoders)).collect();
     let bytes = RunRequest { message: Some(run_request::Message::Spec(spec.clone())) }.encoded_len();
@@ -244,6 +246,7 @@ impl<'a> Session<'a> {
                     stdout_offset: stdout,
                     stderr_offset: stderr,
                     files: self.files.position(),
+                    pack_outputs: self.link.can_pack(),
                 })
             }
         };
@@ -330,16 +333,18 @@ impl<'a> Session<'a> {
                 }
                 self.input.open(started.stdin_window);
             }
-            (_, run_reply::Message::Output(output)) => {
+            (_, run_reply::Message::Output(mut output)) => {
+                output.data = self.unpacked(output.data, output.unpacked_size)?;
                 self.outputs.take(output).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::OutputFile(piece)) => {
+            (_, run_reply::Message::OutputFile(mut piece)) => {
                 if !self.files.are_wanted() {
                     // Whoever asked for them may come for them.
                     self.goes_with_hop = false;
                     let router = self.link.router().to_owned();
                     return Err(Error::NoPlace { job: self.job.clone(), router });
                 }
+                piece.data = self.unpacked(piece.data, piece.unpacked_size)?;
                 self.files.take(piece).map_err(|failure| match failure {
                     Failure::Agent(what) => self.broken(what),
                     Failure::Here(error) => error,
@@ -592,6 +597,11 @@ impl<'a> Session<'a> {
             Some(_) => files.give_up(),
         };
         Ok(Outcome { files, ..outcome })
+    }
+
+    /// What `data` is when it is unpacked, if it is packed.
+    fn unpacked(&self, data: Bytes, unpacked_size: u32) -> Result<Bytes, Error> {
+        packing::unpack(data, unpacked_size).map_err(|what| self.broken(what))
     }
 
     fn broken(&self, what: &'static str) -> Error {

@@ -219,6 +219,9 @@ pub struct JobSpec {
     /// 16. It can send the program as a delta against one of them. Capability "delta".
     #[prost(bytes = "vec", repeated, tag = "17")]
     pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The controller unpacks `Output.data` and `OutputFile.data`, so they may come packed on this stream. Capability "pack".
+    #[prost(bool, tag = "21")]
+    pub pack_outputs: bool,
 }
 /// In characters, each at most 65,535.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -242,6 +245,9 @@ pub struct Attach {
     /// The same of the output files. Absent: from the beginning of the first file that is not acknowledged whole.
     #[prost(message, optional, tag = "4")]
     pub files: ::core::option::Option<FilePosition>,
+    /// As `JobSpec.pack_outputs`, for this stream: another controller may have asked for the job.
+    #[prost(bool, tag = "5")]
+    pub pack_outputs: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {}
@@ -377,11 +383,16 @@ pub struct StdinAck {
 pub struct Output {
     #[prost(enumeration = "Stream", tag = "1")]
     pub stream: i32,
+    /// Of its first byte, unpacked.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// At most 16,384 bytes.
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
+    /// If not 0, `data` is packed: one block (LZ4 Block Format Description) that unpacks to so many bytes, at most 16,384. Only
+    /// where it was asked for.
+    #[prost(uint32, tag = "4")]
+    pub unpacked_size: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutputAck {
@@ -421,6 +432,9 @@ pub struct OutputFile {
     /// Nothing more of this file comes, and what came of it is not the file.
     #[prost(enumeration = "FileProblem", tag = "5")]
     pub problem: i32,
+    /// As `Output.unpacked_size`.
+    #[prost(uint32, tag = "6")]
+    pub unpacked_size: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FileInfo {

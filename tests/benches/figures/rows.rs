@@ -81,7 +81,7 @@ const LONG_IDLE: Duration = Duration::from_secs(60);
 const BALLAST: usize = 1_600_000;
 
 /// The output of 10 MiB: blocks of 64 KiB.
-const BLOCKS: &str = "160";
+const BLOCKS: usize = 160;
 
 /// For a profile, programs are linked to where neither agent nor C programs have code.
 const ELSEWHERE: &str = "-ldflags=-s -w -T 0x10001000";
@@ -97,7 +97,7 @@ const SAMPLER: &str = "echo started; most=0
     echo $most";
 
 /// All rows, in the order of the table.
-pub const ROWS: [Row; 17] = [
+pub const ROWS: [Row; 18] = [
     Row {
         name: "connect",
         what: "connect, ask, and leave",
@@ -180,11 +180,19 @@ pub const ROWS: [Row; 17] = [
     },
     Row {
         name: "output",
-        what: "10 MiB of output of a program that is there",
+        what: "10 MiB of log lines of a program that is there",
         ways: &[Ssh, Hop],
         targets: &[(Cpu, PartOf(Ssh, 1.0 / 3.0))],
         is_checked: false,
-        measure: output,
+        measure: |bed, way, runs| output(bed, way, runs, "log-lines"),
+    },
+    Row {
+        name: "output-random",
+        what: "10 MiB of random bytes of a program that is there",
+        ways: &[Ssh, Hop],
+        targets: &[],
+        is_checked: false,
+        measure: |bed, way, runs| output(bed, way, runs, "noise"),
     },
     Row {
         name: "lines",
@@ -346,12 +354,13 @@ fn place(bed: &mut Bed, way: Way, name: &str, words: &[&str]) -> std::path::Path
     }
 }
 
-fn output(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
-    let fixture = place(bed, way, "blocks", &["0"]);
+fn output(bed: &mut Bed, way: Way, runs: usize, fixture: &str) -> Vec<Sample> {
+    let fixture = place(bed, way, fixture, &["0"]);
+    let blocks = BLOCKS.to_string();
     let one = |_| {
         let mut length = 0;
-        let cost = bed.cost(|| length = succeeds(start(bed, way, &fixture, &[BLOCKS]).wait()).stdout.len());
-        assert_eq!(length, 160 << 16, "all of it comes");
+        let cost = bed.cost(|| length = succeeds(start(bed, way, &fixture, &[&blocks]).wait()).stdout.len());
+        assert_eq!(length, BLOCKS << 16, "all of it comes");
         of(cost)
     };
     (0..runs).map(one).collect()

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use hop_tests::{Hop, VirtualRouter, fixture};
+use hop_tests::{Hop, VirtualRouter, fixture, left};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -17,11 +17,6 @@ const LONG: usize = 1_500_000;
 
 /// Bytes from the router after which a part of it is here.
 const SOME_OF_LONG: u64 = 700_000;
-
-/// What the fixture writes into a file of this length.
-fn content(size: usize) -> Vec<u8> {
-    (0..size).map(|i| (i % 251) as u8).collect()
-}
 
 /// A new directory for what comes.
 fn place(router: &VirtualRouter) -> PathBuf {
@@ -83,8 +78,8 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte() {
         (b"results/odd\n\xff name", 5),
     ];
     assert_eq!(files(&place), named(&expected));
-    assert!(fs::read(place.join("long")).unwrap() == content(LONG));
-    assert!(fs::read(place.join("results/deep/er/tool")).unwrap() == content(70_000));
+    assert!(fs::read(place.join("long")).unwrap() == left(LONG));
+    assert!(fs::read(place.join("results/deep/er/tool")).unwrap() == left(70_000));
     let mode = |name: &str| place.join(name).metadata().unwrap().permissions().mode();
     assert_eq!((mode("results/deep/er/tool") & 0o100, mode("long") & 0o100), (0o100, 0));
     let hole = fs::read(place.join("results/hole")).unwrap();
@@ -225,7 +220,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line() {
     let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
     assert!((2..4).any(|count| ran.stderr() == broke.repeat(count)), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"long", LONG as u64)]));
-    assert!(fs::read(place.join("long")).unwrap() == content(LONG));
+    assert!(fs::read(place.join("long")).unwrap() == left(LONG));
     router.wait_until_forgotten();
     router.assert_serves_on();
 }

@@ -2,10 +2,11 @@
 
 use hop::connection::Connection;
 use hop::error::Error;
+use hop::packing;
 use hop_proto::v1::outcome::Ending;
 use hop_proto::v1::{
-    Blob, BlobChunk, Encoding, JobSpec, OutputAck, Reason, RunReply, RunRequest, Signal, Stdin, Stream,
-    run_reply, run_request,
+    Attach, Blob, BlobChunk, Encoding, JobSpec, Output, OutputAck, Reason, Release, RunReply, RunRequest,
+    Signal, Stdin, Stream, run_reply, run_request,
 };
 use hop_tests::{PATIENCE, VirtualRouter};
 use tokio::sync::mpsc;
@@ -29,6 +30,18 @@ impl Raw {
         let (requests, outgoing) = mpsc::channel(16);
         requests.send(RunRequest { message: Some(first) }).await.unwrap();
         match connection.client().run(ReceiverStream::new(outgoing)).await {
+            Ok(replies) => Ok(Self { connection, requests, replies: replies.into_inner() }),
+            Err(status) => Err(connection.explain(status).await),
+        }
+    }
+
+    /// Attaches to a job with `first`.
+    async fn attach(router: &VirtualRouter, first: run_request::Message) -> Result<Self, Error> {
+        let identity = router.home().identity().unwrap();
+        let (mut connection, _) = Connection::open(&router.entry(), &identity, PATIENCE).await?;
+        let (requests, outgoing) = mpsc::channel(16);
+        requests.send(RunRequest { message: Some(first) }).await.unwrap();
+        match connection.client().attach(ReceiverStream::new(outgoing)).await {
             Ok(replies) => Ok(Self { connection, requests, replies: replies.into_inner() }),
             Err(status) => Err(connection.explain(status).await),
         }
@@ -167,6 +180,67 @@ fn content_that_the_kernel_does_not_execute_is_an_outcome() {
             assert!(refused.reason.contains("Exec format error"), "{}", refused.reason)
         }
         other => panic!("{other:?}"),
+    }
+    router.assert_serves_on();
+}
+
+/// The pieces of output that a script gives which writes a lot of text, as they come for who says this first; and all of it.
+fn pieces_of_output(router: &VirtualRouter, first: run_request::Message, attaches: bool) -> Vec<Output> {
+    block_on(async {
+        let mut raw = match attaches {
+            true => Raw::attach(router, first).await.unwrap(),
+            false => Raw::start(router, first).await.unwrap(),
+        };
+        if raw.is_asked_for_the_program().await {
+            raw.send(chunk(0, TALKATIVE)).await;
+        }
+        let mut pieces = Vec::new();
+        loop {
+            match raw.next().await.unwrap() {
+                Some(run_reply::Message::Output(piece)) => pieces.push(piece),
+                Some(run_reply::Message::Outcome(_)) => {
+                    if attaches {
+                        raw.send(run_request::Message::Release(Release {})).await;
+                    }
+                    return pieces;
+                }
+                _ => {}
+            }
+        }
+    })
+}
+
+/// Writes 36,000 bytes, a line at a time.
+const TALKATIVE: &[u8] = b"#!/bin/sh\nline='all is well, and nothing to be seen'\nfor a in 1 2 3 4 5 6 7 8 9 0; do\nfor b in 1 2 3 4 5 6 7 8 9 0; do\nfor c in 1 2 3 4 5 6 7 8 9 0; do\necho $line\ndone; done; done\n";
+
+#[test]
+fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else() {
+    let router = VirtualRouter::start(STAGE);
+    for (runs_packed, attaches_packed) in [(false, true), (true, false)] {
+        let id = if runs_packed { "packed" } else { "plain" };
+        let first = JobSpec {
+            job_id: id.into(),
+            linger_ms: 60_000,
+            output_window: 1 << 20,
+            pack_outputs: runs_packed,
+            ..spec(sha256(TALKATIVE), TALKATIVE.len() as u64)
+        };
+        let ran = pieces_of_output(&router, run_request::Message::Spec(first), false);
+        // Another controller, of another age, has all of it once more.
+        let attach = Attach { job_id: id.into(), pack_outputs: attaches_packed, ..Attach::default() };
+        let attached = pieces_of_output(&router, run_request::Message::Attach(attach), true);
+        for (pieces, packs) in [(ran, runs_packed), (attached, attaches_packed)] {
+            let is_packed = |piece: &&Output| piece.unpacked_size > 0;
+            // A piece of a few lines goes as it is; of the second time, all is there at once.
+            assert!(packs || !pieces.iter().any(|piece| is_packed(&piece)));
+            assert!(!packs || runs_packed || pieces.iter().any(|piece| is_packed(&piece)));
+            let mut all = Vec::new();
+            for piece in pieces {
+                assert_eq!(piece.offset, all.len() as u64, "offsets count what is unpacked");
+                all.extend_from_slice(&packing::unpack(piece.data, piece.unpacked_size).unwrap());
+            }
+            assert!(all == b"all is well, and nothing to be seen\n".repeat(1000));
+        }
     }
     router.assert_serves_on();
 }

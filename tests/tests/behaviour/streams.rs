@@ -1,9 +1,10 @@
 //! The program's three streams: every byte once, in order, when it is written, and no faster than it is read.
 
 use std::io::Write;
+use std::process::Command;
 
 use crate::STAGE;
-use hop_tests::VirtualRouter;
+use hop_tests::{Stage, VirtualRouter};
 
 /// Bytes that look random, and hold everything that a terminal or a shell would change.
 fn noise(length: usize) -> Vec<u8> {
@@ -36,6 +37,18 @@ fn a_flood_on_both_outputs_loses_nothing() {
         for (i, line) in content.lines().enumerate() {
             assert_eq!(line, format!("{name} {i}"));
         }
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn packed_output_arrives_exact_and_what_does_not_become_smaller_too() {
+    let router = VirtualRouter::start(STAGE);
+    for name in ["log-lines", "noise"] {
+        let local = Command::new(hop_tests::fixture(Stage::Host, name)).arg("40").output().unwrap();
+        let ran = router.exec(name).arg("40").run();
+        assert_eq!((ran.code, ran.stdout.len()), (0, 40 << 16));
+        assert!(ran.stdout == local.stdout, "{name}");
     }
     router.assert_serves_on();
 }

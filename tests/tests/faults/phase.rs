@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use hop_tests::{Cable, Hop, Running, VirtualRouter, fixture, length_on_the_wire};
+use hop_tests::{Cable, Hop, Running, VirtualRouter, fixture, left, length_on_the_wire};
 
 /// Numbers that the program prints before and after the moment.
 const BEFORE: u32 = 20;
@@ -132,10 +132,9 @@ impl Phase {
         if self != Self::Fetch {
             return true;
         }
-        let content: Vec<u8> = (0..FILE).map(|i| (i % 251) as u8).collect();
         match std::fs::read(place(router)) {
             Ok(file) => {
-                assert!(file == content, "it is what the program left");
+                assert!(file == left(FILE), "it is what the program left");
                 true
             }
             Err(_) => false,

@@ -23,6 +23,7 @@ pub mod elf;
 pub mod embedded;
 pub mod enrolment;
 pub mod error;
+pub mod file_lock;
 pub mod go;
 pub mod go_exec;
 pub mod home;

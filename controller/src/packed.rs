@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hop_proto::v1::Encoding;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
+use crate::file_lock::{self, LOOK_INTERVAL};
 use crate::home::make_private;
 use crate::packing::Packed;
 use crate::sent::{Digest, write};
@@ -24,9 +24,6 @@ const MOST_BYTES: u64 = 128 << 20;
 
 /// How long to wait for another `hop` that packs the same: packing takes up to a second or two.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// Between two looks whether it is done: flock(2) can be waited for, but then only a signal ends the wait.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What is locked while something is packed: one of so many files, by what it is called.
 const LOCKS: usize = 16;
@@ -69,8 +66,11 @@ impl PackedBlobs {
         let kept = self.clone();
         let packing = tokio::task::spawn_blocking(move || {
             let packed = pack();
-            // What goes wrong with a cache is nobody's concern.
-            let _ = kept.keep(&path, &packed);
+            // Without a delta to a base there may have been no time to find one, on a busy machine. Next time there is.
+            if base.is_none() || packed.encoding == Encoding::Delta {
+                // What goes wrong with a cache is nobody's concern.
+                let _ = kept.keep(&path, &packed);
+            }
             drop(lock);
             packed
         });
@@ -81,14 +81,13 @@ impl PackedBlobs {
     async fn lock(&self, name: &str) -> io::Result<File> {
         let number = usize::from(digest(&SHA256, name.as_bytes()).as_ref()[0]) % LOCKS;
         make_private(&self.directory).map_err(io::Error::other)?;
-        let file =
-            File::options().create(true).append(true).open(self.directory.join(format!("lock-{number}")))?;
+        let path = self.directory.join(format!("lock-{number}"));
         let deadline = Instant::now() + self.patience;
         loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(LOOK_INTERVAL).await,
-                Err(error) => return Err(error.into()),
+            match file_lock::take(&path)? {
+                Some(lock) => return Ok(lock),
+                None if Instant::now() < deadline => sleep(LOOK_INTERVAL).await,
+                None => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
     }
@@ -199,6 +198,15 @@ mod tests {
         blobs.find_or("delta", Some([7; 32]), || first).await.unwrap();
         let found = blobs.find_or("delta", Some([7; 32]), || packed("packed anew")).await.unwrap();
         assert_eq!((found.encoding, found.base, found.bytes), (delta.encoding, delta.base, delta.bytes));
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_made_a_delta_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = blobs(directory.path());
+        blobs.find_or("delta", Some([7; 32]), || packed("whole")).await.unwrap();
+        let found = blobs.find_or("delta", Some([7; 32]), || packed("packed anew")).await.unwrap();
+        assert_eq!(found.bytes, "packed anew");
     }
 
     #[tokio::test]

@@ -6,12 +6,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hop_proto::v1::InfoReply;
-use rustix::fs::{FlockOperation, flock};
 
 use crate::error::Error;
+use crate::file_lock::{self, LOOK_INTERVAL};
 use crate::home::{Home, make_private};
 
 /// Bytes of a router's memory for each program that runs: what a test of the standard library and its input files take, with
@@ -20,9 +19,6 @@ const BYTES_A_PLACE: u64 = 64 << 20;
 
 /// The part of a router's memory that what waits there may take: one of this many.
 const WAITING_PART: u64 = 6;
-
-/// Between two looks whether a lock is free: flock(2) can be waited for, but not together with anything else.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A place in the queue of a router.
 #[derive(Debug)]
@@ -92,14 +88,8 @@ impl Turn {
     }
 }
 
-/// Takes the lock that a file stands for, unless somebody has it.
 fn try_lock(path: &Path) -> Result<Option<File>, Error> {
-    let file = File::options().create(true).append(true).open(path).map_err(Error::io("open", path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(Error::io("lock", path)(error.into())),
-    }
+    file_lock::take(path).map_err(Error::io("lock", path))
 }
 
 #[cfg(test)]

@@ -23,25 +23,16 @@ struct Raw {
 }
 
 impl Raw {
-    /// Starts a run with `first`.
+    /// Starts a run with `first`, or attaches to one.
     async fn start(router: &VirtualRouter, first: run_request::Message) -> Result<Self, Error> {
         let identity = router.home().identity().unwrap();
         let (mut connection, _) = Connection::open(&router.entry(), &identity, PATIENCE).await?;
         let (requests, outgoing) = mpsc::channel(16);
+        let attaches = matches!(first, run_request::Message::Attach(_));
         requests.send(RunRequest { message: Some(first) }).await.unwrap();
-        match connection.client().run(ReceiverStream::new(outgoing)).await {
-            Ok(replies) => Ok(Self { connection, requests, replies: replies.into_inner() }),
-            Err(status) => Err(connection.explain(status).await),
-        }
-    }
-
-    /// Attaches to a job with `first`.
-    async fn attach(router: &VirtualRouter, first: run_request::Message) -> Result<Self, Error> {
-        let identity = router.home().identity().unwrap();
-        let (mut connection, _) = Connection::open(&router.entry(), &identity, PATIENCE).await?;
-        let (requests, outgoing) = mpsc::channel(16);
-        requests.send(RunRequest { message: Some(first) }).await.unwrap();
-        match connection.client().attach(ReceiverStream::new(outgoing)).await {
+        let (client, outgoing) = (connection.client(), ReceiverStream::new(outgoing));
+        let started = if attaches { client.attach(outgoing).await } else { client.run(outgoing).await };
+        match started {
             Ok(replies) => Ok(Self { connection, requests, replies: replies.into_inner() }),
             Err(status) => Err(connection.explain(status).await),
         }
@@ -185,12 +176,10 @@ fn content_that_the_kernel_does_not_execute_is_an_outcome() {
 }
 
 /// The pieces of output that a script gives which writes a lot of text, as they come for who says this first; and all of it.
-fn pieces_of_output(router: &VirtualRouter, first: run_request::Message, attaches: bool) -> Vec<Output> {
+fn pieces_of_output(router: &VirtualRouter, first: run_request::Message) -> Vec<Output> {
     block_on(async {
-        let mut raw = match attaches {
-            true => Raw::attach(router, first).await.unwrap(),
-            false => Raw::start(router, first).await.unwrap(),
-        };
+        let attaches = matches!(first, run_request::Message::Attach(_));
+        let mut raw = Raw::start(router, first).await.unwrap();
         if raw.is_asked_for_the_program().await {
             raw.send(chunk(0, TALKATIVE)).await;
         }
@@ -210,8 +199,8 @@ fn pieces_of_output(router: &VirtualRouter, first: run_request::Message, attache
     })
 }
 
-/// Writes 36,000 bytes, a line at a time.
-const TALKATIVE: &[u8] = b"#!/bin/sh\nline='all is well, and nothing to be seen'\nfor a in 1 2 3 4 5 6 7 8 9 0; do\nfor b in 1 2 3 4 5 6 7 8 9 0; do\nfor c in 1 2 3 4 5 6 7 8 9 0; do\necho $line\ndone; done; done\n";
+/// Writes 36,864 bytes, in pieces that are long enough to be packed.
+const TALKATIVE: &[u8] = b"#!/bin/sh\nline='all is well, and nothing to be seen\n'\nfor double in 1 2 3 4 5 6; do line=$line$line; done\nfor a in 1 2 3 4; do\nfor b in 1 2 3 4; do\nprintf %s \"$line\"\ndone; done\n";
 
 #[test]
 fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else() {
@@ -225,21 +214,19 @@ fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else() {
             pack_outputs: runs_packed,
             ..spec(sha256(TALKATIVE), TALKATIVE.len() as u64)
         };
-        let ran = pieces_of_output(&router, run_request::Message::Spec(first), false);
+        let ran = pieces_of_output(&router, run_request::Message::Spec(first));
         // Another controller, of another age, has all of it once more.
         let attach = Attach { job_id: id.into(), pack_outputs: attaches_packed, ..Attach::default() };
-        let attached = pieces_of_output(&router, run_request::Message::Attach(attach), true);
+        let attached = pieces_of_output(&router, run_request::Message::Attach(attach));
         for (pieces, packs) in [(ran, runs_packed), (attached, attaches_packed)] {
-            let is_packed = |piece: &&Output| piece.unpacked_size > 0;
-            // A piece of a few lines goes as it is; of the second time, all is there at once.
-            assert!(packs || !pieces.iter().any(|piece| is_packed(&piece)));
-            assert!(!packs || runs_packed || pieces.iter().any(|piece| is_packed(&piece)));
+            let is_packed = |piece: &Output| piece.unpacked_size > 0;
+            assert_eq!(pieces.iter().any(is_packed), packs);
             let mut all = Vec::new();
             for piece in pieces {
                 assert_eq!(piece.offset, all.len() as u64, "offsets count what is unpacked");
                 all.extend_from_slice(&packing::unpack(piece.data, piece.unpacked_size).unwrap());
             }
-            assert!(all == b"all is well, and nothing to be seen\n".repeat(1000));
+            assert!(all == b"all is well, and nothing to be seen\n".repeat(1024));
         }
     }
     router.assert_serves_on();

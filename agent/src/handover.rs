@@ -140,10 +140,8 @@ mod tests {
         let ground = tempfile::tempdir().unwrap();
         let Story { link, job, mut handover, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
         let (say, messages) = tokio::sync::mpsc::channel(1);
-        let replies = link
-            .connect([None, None], None)
-            .unwrap()
-            .carry(tokio_stream::wrappers::ReceiverStream::new(messages));
+        let replies = link.connect([None, None], None).unwrap();
+        replies.hear(tokio_stream::wrappers::ReceiverStream::new(messages));
         assert!(tokio::time::timeout(10 * LINGER, &mut handover).await.is_err(), "it is there");
         drop((say, replies));
         assert!(tokio::time::timeout(LINGER / 2, &mut handover).await.is_err());

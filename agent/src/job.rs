@@ -459,7 +459,8 @@ mod tests {
         let (say, messages) = mpsc::channel(1);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
         let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-        let mut replies = job.link().connect([None, None], None).unwrap().carry(messages);
+        let mut replies = job.link().connect([None, None], None).unwrap();
+        replies.hear(messages);
         let run = tokio::spawn(job.run());
         let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is accepted first");

@@ -21,6 +21,7 @@
 // Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
 
+pub mod board;
 #[cfg(target_arch = "mips")]
 mod c_library;
 pub mod calls;

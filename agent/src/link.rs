@@ -5,16 +5,19 @@
 //! was away. What must stay true: a job has one connection at a time, the newest; nothing is lost between two of them; and
 //! a job whose controller stays away for longer than its linger time is abandoned.
 
+use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use rustix::process::Signal;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 
+use crate::board::Board;
 use crate::error::Error;
 use crate::input;
 use crate::outcome::Outcome;
@@ -24,9 +27,6 @@ use crate::reception::{Chunk, Need};
 use crate::tape::{OutputStream, Tape};
 use crate::terminal::Size;
 use crate::time::at;
-
-/// Messages on their way to a controller, of at most one output chunk each.
-const OUTBOX_MESSAGES: usize = 8;
 
 /// Messages on their way to the job. One that is not heard holds the connection back, by HTTP/2's own means.
 const INBOX_MESSAGES: usize = 1;
@@ -66,9 +66,9 @@ pub enum FromController {
     Release,
 }
 
-/// What a job says to its controller.
+/// What a job says to its controller; `D` is what is made of output for it.
 #[derive(Debug)]
-pub enum ToController {
+pub enum ToController<D> {
     /// There is room.
     Accepted {
         /// The job's name.
@@ -92,7 +92,7 @@ pub enum ToController {
         /// Where it belongs.
         offset: u64,
         /// What it is.
-        data: Bytes,
+        data: D,
     },
     /// How far the program read.
     StdinAck {
@@ -130,7 +130,7 @@ pub enum Heard {
 /// Where it reaches the job.
 pub struct Inbox {
     messages: mpsc::Receiver<Message>,
-    state: watch::Receiver<State>,
+    state: Arc<Board<State>>,
 }
 
 /// What is on its way to the job, and by which connection it came; by [`NO_CONNECTION`] what came by none.
@@ -150,7 +150,7 @@ impl Inbox {
     pub async fn recv(&mut self) -> Option<Heard> {
         loop {
             let Message { connection, heard } = self.messages.recv().await?;
-            let is_late = connection != self.state.borrow().connection;
+            let is_late = connection != self.state.look(|state| state.connection);
             if !(is_late && matches!(heard, Heard::Chunk(_))) {
                 return Some(heard);
             }
@@ -188,10 +188,10 @@ pub struct Tenure {
 pub struct Link {
     job: String,
     tenure: Tenure,
-    state: watch::Sender<State>,
+    state: Arc<Board<State>>,
     presence: watch::Sender<Presence>,
     stdin: input::Queue,
-    outputs: [watch::Sender<Control>; 2],
+    outputs: [Board<Control>; 2],
     inbox: mpsc::Sender<Message>,
 }
 
@@ -202,6 +202,8 @@ struct State {
     needs: Vec<Need>,
     /// Whose turn it is: the number of the newest connection.
     connection: u64,
+    /// The last one whose controller has left.
+    left: u64,
     has_started: bool,
     tape: Tape,
     /// How much of its input the program has taken.
@@ -231,6 +233,7 @@ impl Link {
             stage: Stage::Admitted,
             needs: Vec::new(),
             connection: NO_CONNECTION,
+            left: NO_CONNECTION,
             has_started: false,
             tape: Tape::default(),
             stdin: 0,
@@ -240,8 +243,8 @@ impl Link {
             last: None,
         };
         let presence = Presence { left: None, is_released: false };
-        let state = watch::Sender::new(state);
-        let heard = Inbox { messages, state: state.subscribe() };
+        let state = Arc::new(Board::new(state));
+        let heard = Inbox { messages, state: state.clone() };
         let link = Self {
             job,
             tenure,
@@ -266,7 +269,7 @@ impl Link {
 
     /// How far the job is.
     pub fn stage(&self) -> Stage {
-        self.state.borrow().stage
+        self.state.look(|state| state.stage)
     }
 
     /// True if a controller is connected.
@@ -276,21 +279,19 @@ impl Link {
 
     /// Bytes of output that nobody has acknowledged.
     pub fn unread(&self) -> u64 {
-        self.state.borrow().tape.len()
+        self.state.look(|state| state.tape.len())
     }
 
     /// The next piece of output that is kept, for whoever has what is before `had`; it counts as had then.
     pub fn next_piece(&self, had: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
-        let piece = self.state.borrow().tape.next(*had)?;
-        had[piece.0 as usize] = piece.1 + piece.2.len() as u64;
-        Some(piece)
+        self.state.look(|state| next_piece(&state.tape, had, Bytes::copy_from_slice))
     }
 
     // ---------------------------------------------------------------------------------------------- the job's side
 
     /// Says how far the job is.
     pub fn set_stage(&self, stage: Stage) {
-        self.state.send_modify(|state| {
+        self.state.change(|state| {
             state.stage = stage;
             state.has_started |= stage == Stage::Running;
         });
@@ -298,20 +299,31 @@ impl Link {
 
     /// Says what is still to be received.
     pub fn need(&self, needs: &[Need]) {
-        self.state.send_modify(|state| {
+        self.state.change(|state| {
             state.stage = Stage::Receiving;
             needs.clone_into(&mut state.needs);
         });
     }
 
-    /// Takes what was read from an output.
-    pub fn write(&self, stream: OutputStream, data: &[u8]) {
-        self.state.send_modify(|state| state.tape.append(stream, data));
+    /// Takes what `read` reads from an output and puts behind the rest; 0 bytes are its end.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn poll_read(
+        &self,
+        stream: OutputStream,
+        read: impl FnOnce(&mut BytesMut) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let read = ready!(self.state.look(|state| state.tape.append(stream, read)))?;
+        if read > 0 {
+            self.state.wake();
+        }
+        Poll::Ready(Ok(read))
     }
 
     /// Says how much of its input the program has taken, and whether it takes no more.
     pub fn take_stdin(&self, offset: u64, closed: bool) {
-        self.state.send_modify(|state| {
+        self.state.change(|state| {
             state.stdin = offset;
             state.stdin_closed |= closed;
         });
@@ -323,13 +335,13 @@ impl Link {
     }
 
     /// How an output is steered.
-    pub fn output(&self, stream: OutputStream) -> &watch::Sender<Control> {
+    pub fn output(&self, stream: OutputStream) -> &Board<Control> {
         &self.outputs[stream as usize]
     }
 
     /// Offers the files that the program has left. Nothing may be written after this.
     pub fn offer(&self, offer: Offer) {
-        self.state.send_modify(|state| {
+        self.state.change(|state| {
             state.stage = Stage::Ended;
             state.offer = Some(offer);
         });
@@ -337,24 +349,22 @@ impl Link {
 
     /// Waits until the controller has all of them. Cancel safe.
     pub async fn fetched(&self) {
-        let has_all = |state: &State| state.offer.as_ref().is_none_or(|offer| state.stored >= offer.end());
-        // This link holds the other end.
-        let _ = self.state.subscribe().wait_for(has_all).await;
+        self.state.until(|state| state.offer.as_ref().is_none_or(|offer| state.stored >= offer.end())).await;
     }
 
     /// They cannot be had any more.
     pub fn withdraw(&self) {
-        self.state.send_modify(|state| state.offer = None);
+        self.state.change(|state| state.offer = None);
     }
 
     /// Waits until it is known how it all ended.
     pub async fn over(&self) {
-        let _ = self.state.subscribe().wait_for(|state| state.last.is_some()).await;
+        self.state.until(|state| state.last.is_some()).await;
     }
 
     /// Says how it all ended. Nothing may be written after this.
     pub fn end(&self, last: Result<Outcome, Error>) {
-        self.state.send_modify(|state| {
+        self.state.change(|state| {
             state.stage = Stage::Ended;
             state.last = Some(Arc::new(last));
         });
@@ -410,39 +420,36 @@ impl Link {
         had: [Option<u64>; 2],
         files: Option<Position>,
     ) -> Result<Connection, Error> {
-        let state = self.state.borrow();
-        let mut outputs = [0; 2];
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            let (start, end) = (state.tape.start(stream), state.tape.end(stream));
-            let offset = had[stream as usize].unwrap_or(start);
-            if !(start..=end).contains(&offset) {
-                return Err(Error::Protocol("output from an offset at which there is none"));
+        let told = self.state.look(|state| {
+            let mut outputs = [0; 2];
+            for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+                let (start, end) = (state.tape.start(stream), state.tape.end(stream));
+                let offset = had[stream as usize].unwrap_or(start);
+                if !(start..=end).contains(&offset) {
+                    return Err(Error::Protocol("output from an offset at which there is none"));
+                }
+                outputs[stream as usize] = offset;
             }
-            outputs[stream as usize] = offset;
-        }
-        let files = files.unwrap_or(Position { offset: 0, ..state.stored });
-        drop(state);
-        let mut number = 0;
-        self.state.send_modify(|state| {
             state.connection += 1;
-            number = state.connection;
-        });
+            let files = Cursor::new(files.unwrap_or(Position { offset: 0, ..state.stored }));
+            Ok(Told::of(state.connection, outputs, files))
+        })?;
+        // The one before it is to tell that.
+        self.state.wake();
         self.presence.send_modify(|presence| presence.left = None);
-        let changes = self.state.subscribe();
-        let files = Cursor::new(files);
-        Ok(Connection { link: self.clone(), number, changes, outputs, files, told: Told::default() })
+        Ok(Connection { link: self.clone(), told })
     }
 
     /// The connection with this number is gone.
     fn disconnect(&self, number: u64) {
-        if self.state.borrow().connection == number {
+        if self.state.look(|state| state.connection) == number {
             self.presence.send_modify(|presence| _ = presence.left.get_or_insert_with(Instant::now));
         }
     }
 
     /// Takes a message of a connection to where it belongs.
     async fn hear(&self, connection: u64, message: FromController) -> Result<(), Error> {
-        let can_hear_more = self.state.borrow().has_started || self.stage() == Stage::Ended;
+        let can_hear_more = self.state.look(|state| state.has_started || state.stage == Stage::Ended);
         match message {
             FromController::Stdin { .. } | FromController::Acknowledge { .. } | FromController::Stored(_)
                 if !can_hear_more =>
@@ -458,9 +465,11 @@ impl Link {
             FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
             FromController::Start => self.tell_job(connection, Heard::Start).await,
             FromController::Stored(position) => {
-                // There may be none any more.
-                let end = self.state.borrow().offer.as_ref().map(Offer::end).unwrap_or_default();
-                self.state.send_modify(|state| state.stored = state.stored.max(position.min(end)));
+                self.state.change(|state| {
+                    // There may be none any more.
+                    let end = state.offer.as_ref().map(Offer::end).unwrap_or_default();
+                    state.stored = state.stored.max(position.min(end));
+                });
             }
             FromController::Release => self.release(),
         }
@@ -468,14 +477,12 @@ impl Link {
     }
 
     fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
-        let mut written = 0;
-        self.state.send_if_modified(|state| {
+        // There is less to tell, so nobody need look.
+        let written = self.state.look(|state| {
             state.tape.acknowledge(stream, offset);
-            written = state.tape.end(stream);
-            // There is less to tell, so nobody need look.
-            false
+            state.tape.end(stream)
         });
-        self.output(stream).send_modify(|control| {
+        self.output(stream).change(|control| {
             // What is written later is not acknowledged by this, or nothing would bound the tape.
             control.acknowledged = control.acknowledged.max(offset.min(written));
             control.closed |= closed;
@@ -488,43 +495,36 @@ impl Link {
     }
 }
 
-/// One connection of a controller to its job.
+/// One connection of a controller to its job. When it is dropped, the controller is gone, unless it has heard everything.
 pub struct Connection {
     link: Arc<Link>,
-    number: u64,
-    changes: watch::Receiver<State>,
-    /// Where the outputs go on.
-    outputs: [u64; 2],
-    files: Cursor,
     told: Told,
 }
 
-/// What the controller has heard by this connection.
-#[derive(Default)]
+/// What the controller has heard by a connection.
 struct Told {
+    /// The number of that one.
+    connection: u64,
     accepted: bool,
     started: bool,
     /// How much of its input the program has taken, and whether it takes no more.
     stdin: (u64, bool),
+    /// Where the outputs go on.
+    outputs: [u64; 2],
+    files: Cursor,
+    /// Everything: nothing follows.
     last: bool,
 }
 
 impl Connection {
-    /// Carries `messages` to the job, and what the job says to the receiver that this gives, until there is nothing more to
-    /// say or the connection is gone.
-    pub fn carry(
-        self,
-        messages: impl Stream<Item = Result<FromController, Error>> + Unpin + Send + 'static,
-    ) -> mpsc::Receiver<ToController> {
-        let (outbox, replies) = mpsc::channel(OUTBOX_MESSAGES);
-        let (link, number) = (self.link.clone(), self.number);
-        let (leave, left) = oneshot::channel();
+    /// Carries `messages` to the job, until the connection is gone.
+    pub fn hear(&self, messages: impl Stream<Item = Result<FromController, Error>> + Unpin + Send + 'static) {
+        let (link, number) = (self.link.clone(), self.told.connection);
         tokio::spawn(async move {
             match hear_out(&link, number, messages).await {
                 Parting::Left => {
                     link.disconnect(number);
-                    // Fails if there is nothing more to tell.
-                    let _ = leave.send(());
+                    link.state.change(|state| state.left = number);
                 }
                 // It is still to be told that.
                 Parting::TakenOver => {}
@@ -535,78 +535,75 @@ impl Connection {
                 }
             }
         });
-        tokio::spawn(self.tell(outbox, left));
-        replies
     }
 
-    async fn tell(mut self, outbox: mpsc::Sender<ToController>, left: oneshot::Receiver<()>) {
-        let left = async {
-            if left.await.is_err() {
-                // It did not leave: it is to hear who has the job now, or what it did wrong.
-                std::future::pending::<()>().await;
+    /// The next thing that the controller has not heard, with what `take` makes of it if it is output; nothing when there is
+    /// nothing more to say, or nobody to say it to.
+    pub fn poll_next<D>(
+        &mut self,
+        context: &mut Context<'_>,
+        take: impl FnOnce(&[u8]) -> D,
+    ) -> Poll<Option<ToController<D>>> {
+        let Self { link, told } = self;
+        link.state.poll(context, |state| {
+            if told.last || state.left == told.connection {
+                return Poll::Ready(None);
             }
-        };
-        tokio::pin!(left);
-        loop {
-            let message = tokio::select! {
-                message = self.next() => message,
-                () = outbox.closed() => return self.link.disconnect(self.number),
-                () = &mut left => return,
-            };
-            let is_last = matches!(message, ToController::Last(_) | ToController::TakenOver);
-            if outbox.send(message).await.is_err() {
-                return self.link.disconnect(self.number);
-            }
-            if is_last {
-                return;
-            }
+            told.next(link, state, take).map_or(Poll::Pending, |message| Poll::Ready(Some(message)))
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.told.last {
+            self.link.disconnect(self.told.connection);
         }
     }
+}
 
-    /// The next thing that the controller has not heard. Cancel safe.
-    async fn next(&mut self) -> ToController {
-        loop {
-            let message = self.unheard();
-            if let Some(message) = message {
-                return message;
-            }
-            // The link holds the other end.
-            let _ = self.changes.changed().await;
-        }
+impl Told {
+    /// Nothing yet, by a connection that goes on there.
+    fn of(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
+        Self { connection, accepted: false, started: false, stdin: (0, false), outputs, files, last: false }
     }
 
-    fn unheard(&mut self) -> Option<ToController> {
-        let state = self.changes.borrow_and_update();
-        if state.connection != self.number {
+    fn next<D>(
+        &mut self,
+        link: &Link,
+        state: &State,
+        take: impl FnOnce(&[u8]) -> D,
+    ) -> Option<ToController<D>> {
+        if state.connection != self.connection {
+            self.last = true;
             return Some(ToController::TakenOver);
         }
-        if !self.told.accepted && state.stage != Stage::Admitted {
+        if !self.accepted && state.stage != Stage::Admitted {
             // An error says by itself that there was nothing to accept, unless there is more to say before it.
             let has_failed = state.last.as_ref().is_some_and(|last| last.is_err());
-            self.told.accepted = true;
+            self.accepted = true;
             if !has_failed || state.has_started {
                 let needs = match state.stage {
                     Stage::Receiving => state.needs.clone(),
                     _ => Vec::new(),
                 };
-                let (job, stdin) = (self.link.job.clone(), self.link.stdin.received());
+                let (job, stdin) = (link.job.clone(), link.stdin.received());
                 return Some(ToController::Accepted { job, needs, stdin, outputs: self.outputs });
             }
         }
         // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
         // the program runs: it would send its own.
-        let has_ended = self.number > 1 && self.link.stdin.has_ended();
+        let has_ended = self.connection > 1 && link.stdin.has_ended();
         let stdin = (state.stdin, state.stdin_closed || has_ended);
-        if state.has_started && self.told.stdin != stdin {
-            self.told.stdin = stdin;
+        if state.has_started && self.stdin != stdin {
+            self.stdin = stdin;
             return Some(ToController::StdinAck { offset: stdin.0, closed: stdin.1 });
         }
-        if !self.told.started && state.has_started {
-            self.told.started = true;
-            return Some(ToController::Started { has_terminal: self.link.tenure.has_terminal });
+        if !self.started && state.has_started {
+            self.started = true;
+            return Some(ToController::Started { has_terminal: link.tenure.has_terminal });
         }
-        if let Some((stream, offset, data)) = state.tape.next(self.outputs) {
-            self.outputs[stream as usize] = offset + data.len() as u64;
+        if let Some((stream, offset, data)) = next_piece(&state.tape, &mut self.outputs, take) {
             return Some(ToController::Output { stream, offset, data });
         }
         match &state.offer {
@@ -618,10 +615,21 @@ impl Connection {
             // Nothing of a job is held when its end is told.
             None => self.files.close(),
         }
-        let last = state.last.clone().filter(|_| !self.told.last)?;
-        self.told.last = true;
+        let last = state.last.clone()?;
+        self.last = true;
         Some(ToController::Last(last))
     }
+}
+
+/// The next piece for whoever has what is before `had` of each output, and what `take` makes of it; it counts as had then.
+fn next_piece<D>(
+    tape: &Tape,
+    had: &mut [u64; 2],
+    take: impl FnOnce(&[u8]) -> D,
+) -> Option<(OutputStream, u64, D)> {
+    let (stream, offset, data) = tape.next(*had)?;
+    had[stream as usize] = offset + data.len() as u64;
+    Some((stream, offset, take(data)))
 }
 
 /// Why a connection is not heard any more.
@@ -642,7 +650,7 @@ async fn hear_out(
 ) -> Parting {
     loop {
         let message = messages.next().await;
-        if link.state.borrow().connection != number {
+        if link.state.look(|state| state.connection) != number {
             return Parting::TakenOver;
         }
         let heard = match message {
@@ -655,6 +663,22 @@ async fn hear_out(
             Err(Error::Gone) => return Parting::Left,
             Err(fault) => return Parting::Fault(fault),
         }
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// Takes what was read from an output.
+    pub fn write(&self, stream: OutputStream, data: &[u8]) {
+        self.state.change(|state| state.tape.append(stream, |bytes| bytes.extend_from_slice(data)));
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// The next thing that the controller has not heard.
+    pub async fn recv(&mut self) -> Option<ToController<Bytes>> {
+        std::future::poll_fn(|context| self.poll_next(context, Bytes::copy_from_slice)).await
     }
 }
 
@@ -680,9 +704,14 @@ mod tests {
         Link::new("7".into(), Tenure { owner, linger: Some(LINGER), has_terminal: false })
     }
 
-    fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, mpsc::Receiver<ToController>) {
+    fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, Connection) {
+        carry(link.connect(had, None).unwrap())
+    }
+
+    fn carry(connection: Connection) -> (Say, Connection) {
         let (say, messages) = mpsc::channel(8);
-        (say, link.connect(had, None).unwrap().carry(ReceiverStream::new(messages)))
+        connection.hear(ReceiverStream::new(messages));
+        (say, connection)
     }
 
     fn chunk(offset: u64, data: &'static [u8]) -> Chunk {
@@ -703,7 +732,7 @@ mod tests {
         })
     }
 
-    async fn output(replies: &mut mpsc::Receiver<ToController>) -> (OutputStream, u64, Bytes) {
+    async fn output(replies: &mut Connection) -> (OutputStream, u64, Bytes) {
         loop {
             match replies.recv().await.unwrap() {
                 ToController::Output { stream, offset, data } => return (stream, offset, data),
@@ -802,9 +831,10 @@ mod tests {
         let (link, _heard) = link();
         link.write(Stdout, b"hello");
         link.acknowledge(Stdout, u64::MAX, false);
-        assert_eq!((link.output(Stdout).borrow().acknowledged, link.unread()), (5, 0));
+        let acknowledged = || link.output(Stdout).look(|control| control.acknowledged);
+        assert_eq!((acknowledged(), link.unread()), (5, 0));
         link.write(Stdout, b"more");
-        assert_eq!((link.output(Stdout).borrow().acknowledged, link.unread()), (5, 4));
+        assert_eq!((acknowledged(), link.unread()), (5, 4));
     }
 
     #[tokio::test]
@@ -844,13 +874,12 @@ mod tests {
         };
         assert_eq!((at, data.len(), info.size), (Position::default(), 30, 50));
         settle().await;
-        assert!(replies.try_recv().is_err(), "no more than the window is on its way");
+        let more = tokio::time::timeout(Duration::ZERO, replies.recv()).await;
+        assert!(more.is_err(), "no more than the window is on its way");
         drop((say, replies));
         settle().await;
-        let (say, messages) = mpsc::channel(8);
         let had = Position { file: 0, offset: 30 };
-        let connection = link.connect([Some(4), Some(0)], Some(had)).unwrap();
-        let mut replies = connection.carry(ReceiverStream::new(messages));
+        let (say, mut replies) = carry(link.connect([Some(4), Some(0)], Some(had)).unwrap());
         say.send(Ok(FromController::Stored(had))).await.unwrap();
         let rest = loop {
             match replies.recv().await.unwrap() {

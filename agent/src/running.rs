@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -35,9 +35,7 @@ pub struct Running {
     cgroup: Option<Cgroup>,
     started: Instant,
     timeout_at: Option<Instant>,
-    idle_timeout: Option<Duration>,
-    /// When it wrote last.
-    wrote: watch::Sender<Instant>,
+    silence: Option<Arc<Silence>>,
     grace: Duration,
     window: u64,
     family: Arc<Family>,
@@ -68,8 +66,7 @@ impl Running {
             cgroup,
             started,
             timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
-            idle_timeout: spec.idle_timeout,
-            wrote: watch::Sender::new(started),
+            silence: spec.idle_timeout.map(|limit| Arc::new(Silence { limit, since: Mutex::new(started) })),
             family: jobs.family.clone(),
             ward,
             grace: spec.grace,
@@ -103,7 +100,7 @@ impl Running {
         let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
         let orphans = self.family.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            self.link.output(stream).send_modify(|control| {
+            self.link.output(stream).change(|control| {
                 control.ended = Some(ended);
                 // What is left is at most what its pipe holds. To wait for a controller with it would keep the program's
                 // place and files for as long as that one is away.
@@ -134,8 +131,7 @@ impl Running {
     /// Returns when the program has ended, whoever ended it.
     async fn until_ended(&mut self, inbox: &mut Inbox) {
         let mut is_stopping = false;
-        let mut wrote = self.wrote.subscribe();
-        let link = self.link.clone();
+        let (link, silence) = (self.link.clone(), self.silence.clone());
         loop {
             let is_ending = self.ending.is_some();
             let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
@@ -149,7 +145,7 @@ impl Running {
                     self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
                 }
                 () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
-                () = silence(&mut wrote, self.idle_timeout), if !is_ending => {
+                () = lasts_too_long(silence.as_deref()), if !is_ending => {
                     self.end(Cause::IdleTimeout, self.grace);
                 }
                 // At once: there is nothing left for a grace.
@@ -199,11 +195,9 @@ impl Running {
     }
 
     fn pump(&self, pipe: OwnedFd, stream: OutputStream) -> Pump {
-        let (link, wrote) = (self.link.clone(), self.wrote.clone());
-        tokio::spawn(output::pump(pipe, self.window, link.output(stream).subscribe(), move |data| {
-            wrote.send_replace(Instant::now());
-            link.write(stream, data);
-        }))
+        let silence = self.silence.clone();
+        let written = move || silence.iter().for_each(|silence| silence.is_broken());
+        tokio::spawn(output::pump(pipe, stream, self.window, self.link.clone(), written))
     }
 
     fn feed(&self, pipe: OwnedFd) -> tokio::task::JoinHandle<io::Result<()>> {
@@ -236,15 +230,32 @@ pub async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
 
-/// Waits until nothing was written for so long, or for ever.
-async fn silence(wrote: &mut watch::Receiver<Instant>, limit: Option<Duration>) {
-    let Some(limit) = limit else { return std::future::pending().await };
+/// How long a program may write nothing.
+struct Silence {
+    limit: Duration,
+    /// When it wrote last.
+    since: Mutex<Instant>,
+}
+
+impl Silence {
+    fn is_broken(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// When it will have lasted too long, if that moment can be told.
+    fn until(&self) -> Option<Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).checked_add(self.limit)
+    }
+}
+
+/// Waits until a silence has lasted too long, or for ever.
+async fn lasts_too_long(silence: Option<&Silence>) {
+    let Some(silence) = silence else { return std::future::pending().await };
     loop {
-        let until = wrote.borrow_and_update().checked_add(limit);
-        tokio::select! {
-            () = at(until) => return,
-            // The job holds the other end.
-            _ = wrote.changed() => {}
+        let until = silence.until();
+        at(until).await;
+        if silence.until() == until {
+            return;
         }
     }
 }

@@ -286,6 +286,7 @@ impl Doors {
         drop(handshake);
         let mut closing = self.closing.subscribe();
         tokio::select! {
+            biased;
             ended = &mut connection => return Ok(ended?),
             _ = closing.wait_for(|closing| *closing) => {}
         }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,6 @@ use hop_proto::limits::{
 use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
 use hop_proto::{failure, output_path, v1::outcome::Ending as WireEnding};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -138,7 +138,9 @@ impl Agent for Service {
         let mut had = [0; 2];
         // Piece by piece, as the connection takes them: at once it would be both windows in memory once more.
         let pieces = std::iter::from_fn(move || link.next_piece(&mut had));
-        let written = pieces.map(|(stream, offset, data)| Ok(write_output(stream, offset, data, &mut None)));
+        let written = pieces.map(|(stream, offset, data)| {
+            Ok(write_output(stream, offset, Packed { data, unpacked_size: 0 }))
+        });
         Ok(Response::new(Box::pin(tokio_stream::iter(written))))
     }
 
@@ -199,13 +201,28 @@ async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_re
 
 /// Lets a connection carry what both sides say; output packed, if its controller unpacks it.
 fn carry(connection: Connection, messages: Streaming<v1::RunRequest>, packs: bool) -> Response<Replies> {
-    let messages = messages.map(|message| match message {
+    connection.hear(messages.map(|message| match message {
         Ok(message) => read_message(message),
         Err(status) => Err(transport_error(status)),
-    });
-    let replies = ReceiverStream::new(connection.carry(messages));
-    let mut packer = packs.then(Packer::default);
-    Response::new(Box::pin(replies.map(move |reply| write_reply(reply, &mut packer))))
+    }));
+    Response::new(Box::pin(Telling { connection, packer: packs.then(Packer::default) }))
+}
+
+/// What a connection tells, as messages.
+struct Telling {
+    connection: Connection,
+    packer: Option<Packer>,
+}
+
+impl Stream for Telling {
+    type Item = Result<v1::RunReply, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { connection, packer } = self.get_mut();
+        let take = |data: &[u8]| Packed::of(data, packer, || Bytes::copy_from_slice(data));
+        let reply = ready!(connection.poll_next(context, take));
+        Poll::Ready(reply.map(|reply| write_reply(reply, packer)))
+    }
 }
 
 /// What tonic says of a message that did not arrive.
@@ -386,7 +403,7 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
     Ok(Chunk { offset: chunk.offset, encoding, data: chunk.data })
 }
 
-fn write_reply(reply: ToController, packer: &mut Option<Packer>) -> Result<v1::RunReply, Status> {
+fn write_reply(reply: ToController<Packed>, packer: &mut Option<Packer>) -> Result<v1::RunReply, Status> {
     let message = match reply {
         ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr] } => {
             let need = |need: Need| v1::Need {
@@ -407,7 +424,7 @@ fn write_reply(reply: ToController, packer: &mut Option<Packer>) -> Result<v1::R
             terminal: has_terminal,
         }),
         ToController::Output { stream, offset, data } => {
-            run_reply::Message::Output(write_output(stream, offset, data, packer))
+            run_reply::Message::Output(write_output(stream, offset, data))
         }
         ToController::StdinAck { offset, closed } => {
             run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
@@ -422,21 +439,29 @@ fn write_reply(reply: ToController, packer: &mut Option<Packer>) -> Result<v1::R
     Ok(v1::RunReply { message: Some(message) })
 }
 
-/// What goes on the wire for `data`, and what `unpacked_size` says of it.
-fn pack(data: Bytes, packer: &mut Option<Packer>) -> (Bytes, u32) {
-    match packer.as_mut().and_then(|packer| packer.pack(&data)) {
-        // At most OUTPUT_CHUNK_BYTES.
-        Some(packed) => (packed, data.len() as u32),
-        None => (data, 0),
+/// What goes on the wire.
+struct Packed {
+    data: Bytes,
+    /// What `unpacked_size` says of it: 0 if it goes as it is.
+    unpacked_size: u32,
+}
+
+impl Packed {
+    /// For `data`, of which `whole` is all.
+    fn of(data: &[u8], packer: &mut Option<Packer>, whole: impl FnOnce() -> Bytes) -> Self {
+        match packer.as_mut().and_then(|packer| packer.pack(data)) {
+            // At most OUTPUT_CHUNK_BYTES.
+            Some(packed) => Self { data: packed, unpacked_size: data.len() as u32 },
+            None => Self { data: whole(), unpacked_size: 0 },
+        }
     }
 }
 
-fn write_output(stream: OutputStream, offset: u64, data: Bytes, packer: &mut Option<Packer>) -> v1::Output {
+fn write_output(stream: OutputStream, offset: u64, Packed { data, unpacked_size }: Packed) -> v1::Output {
     let stream = match stream {
         OutputStream::Stdout => v1::Stream::Stdout,
         OutputStream::Stderr => v1::Stream::Stderr,
     };
-    let (data, unpacked_size) = pack(data, packer);
     v1::Output { stream: stream.into(), offset, data, unpacked_size }
 }
 
@@ -456,7 +481,7 @@ fn write_piece(piece: Piece, packer: &mut Option<Packer>) -> v1::OutputFile {
         Some(Problem::Changed) => v1::FileProblem::Changed,
         Some(Problem::NotOwn) => v1::FileProblem::NotOwn,
     };
-    let (data, unpacked_size) = pack(data, packer);
+    let Packed { data, unpacked_size } = Packed::of(&data, packer, || data.clone());
     v1::OutputFile { file, offset, data, info, problem: problem.into(), unpacked_size }
 }
 

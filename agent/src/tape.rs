@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 
 /// One of the two outputs.
@@ -50,11 +50,20 @@ impl Kept {
 }
 
 impl Tape {
-    /// Adds what was read from an output.
-    pub fn append(&mut self, stream: OutputStream, data: &[u8]) {
+    /// Adds what `read` reads from an output and puts behind the rest.
+    pub fn append<R>(&mut self, stream: OutputStream, read: impl FnOnce(&mut BytesMut) -> R) -> R {
         let kept = &mut self.kept[stream as usize];
-        kept.bytes.extend_from_slice(data);
-        let end = kept.end();
+        let before = kept.bytes.len();
+        let result = read(&mut kept.bytes);
+        if kept.bytes.len() > before {
+            self.note(stream);
+        }
+        result
+    }
+
+    /// Remembers that this output was written last.
+    fn note(&mut self, stream: OutputStream) {
+        let end = self.end(stream);
         let full = self.runs.len() >= MAX_RUNS;
         let mut latest = self.runs.iter_mut().rev().take(if full { MAX_RUNS } else { 1 });
         match latest.find(|run| run.stream == stream) {
@@ -96,13 +105,13 @@ impl Tape {
 
     /// The next piece for whoever has what is before `had` of each output: of which one, its offset, and at most
     /// [`OUTPUT_CHUNK_BYTES`] of it.
-    pub fn next(&self, had: [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
+    pub fn next(&self, had: [u64; 2]) -> Option<(OutputStream, u64, &[u8])> {
         let run = self.runs.iter().find(|run| run.end > had[run.stream as usize])?;
         let kept = &self.kept[run.stream as usize];
         let offset = had[run.stream as usize].max(kept.start);
         let from = (offset - kept.start) as usize;
         let until = ((run.end - kept.start) as usize).min(from + OUTPUT_CHUNK_BYTES);
-        Some((run.stream, offset, Bytes::copy_from_slice(&kept.bytes[from..until])))
+        Some((run.stream, offset, &kept.bytes[from..until]))
     }
 }
 
@@ -111,6 +120,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::OutputStream::{Stderr, Stdout};
     use super::*;
+
+    fn write(tape: &mut Tape, stream: OutputStream, data: &[u8]) {
+        tape.append(stream, |bytes| bytes.extend_from_slice(data));
+    }
 
     /// All that is left for whoever had this much, as one reads it.
     fn rest(tape: &Tape, mut had: [u64; 2]) -> Vec<(OutputStream, u64, Vec<u8>)> {
@@ -126,7 +139,7 @@ mod tests {
     fn the_order_of_both_outputs_is_kept_also_for_who_comes_back() {
         let mut tape = Tape::default();
         for (stream, data) in [(Stderr, "a"), (Stdout, "b"), (Stdout, "c"), (Stderr, "d")] {
-            tape.append(stream, data.as_bytes());
+            write(&mut tape, stream, data.as_bytes());
         }
         let all = vec![(Stderr, 0, b"a".to_vec()), (Stdout, 0, b"bc".to_vec()), (Stderr, 1, b"d".to_vec())];
         assert_eq!(rest(&tape, [0, 0]), all);
@@ -137,8 +150,8 @@ mod tests {
     #[test]
     fn what_is_acknowledged_is_gone_and_nothing_else_is() {
         let mut tape = Tape::default();
-        tape.append(Stdout, b"hello");
-        tape.append(Stderr, b"oops");
+        write(&mut tape, Stdout, b"hello");
+        write(&mut tape, Stderr, b"oops");
         tape.acknowledge(Stdout, 3);
         tape.acknowledge(Stdout, 1);
         assert_eq!((tape.start(Stdout), tape.end(Stdout), tape.len()), (3, 5, 6));
@@ -147,14 +160,14 @@ mod tests {
         tape.acknowledge(Stdout, 1000);
         tape.acknowledge(Stderr, 4);
         assert!(tape.is_empty());
-        tape.append(Stdout, b"!");
+        write(&mut tape, Stdout, b"!");
         assert_eq!(rest(&tape, [5, 4]), [(Stdout, 5, b"!".to_vec())]);
     }
 
     #[test]
     fn a_piece_is_never_longer_than_a_chunk() {
         let mut tape = Tape::default();
-        tape.append(Stdout, &vec![7; OUTPUT_CHUNK_BYTES + 1]);
+        write(&mut tape, Stdout, &vec![7; OUTPUT_CHUNK_BYTES + 1]);
         let lengths: Vec<_> = rest(&tape, [0, 0]).iter().map(|(_, _, data)| data.len()).collect();
         assert_eq!(lengths, [OUTPUT_CHUNK_BYTES, 1]);
     }
@@ -163,8 +176,8 @@ mod tests {
     fn small_pieces_cost_their_bytes_and_a_bounded_rest() {
         let mut tape = Tape::default();
         for _ in 0..10_000 {
-            tape.append(Stdout, b"o");
-            tape.append(Stderr, b"e");
+            write(&mut tape, Stdout, b"o");
+            write(&mut tape, Stderr, b"e");
         }
         assert_eq!(tape.runs.len(), MAX_RUNS);
         let pieces = rest(&tape, [0, 0]);

@@ -1,0 +1,96 @@
+//! A value that tasks look at, and that wakes those which wait when it changes.
+//!
+//! What tokio's `watch` is, for what happens with each line of output: a task that waits leaves a waker here and not a place
+//! in one of eight lists, so it costs little to look again. What must stay true: whoever found nothing is woken by the next
+//! change.
+
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The value, for any number of tasks.
+#[derive(Default)]
+pub struct Board<T>(Mutex<Content<T>>);
+
+#[derive(Default)]
+struct Content<T> {
+    value: T,
+    /// Of tasks that have looked since the last change, once each.
+    waiting: Vec<Waker>,
+}
+
+impl<T> Board<T> {
+    /// A board that says this.
+    pub fn new(value: T) -> Self {
+        Self(Mutex::new(Content { value, waiting: Vec::new() }))
+    }
+
+    /// Looks at it, or changes what nobody waits for. It is locked meanwhile.
+    pub fn look<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+        look(&mut self.content().value)
+    }
+
+    /// Changes it, and wakes those which wait.
+    pub fn change(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.content().value);
+        self.wake();
+    }
+
+    /// Wakes those which wait.
+    pub fn wake(&self) {
+        // This puts them into the runtime's queue, where they run later.
+        self.content().waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// What is found there, or else the task is woken when it changes.
+    pub fn poll<R>(&self, context: &mut Context<'_>, look: impl FnOnce(&mut T) -> Poll<R>) -> Poll<R> {
+        let mut content = self.content();
+        let found = look(&mut content.value);
+        let waker = context.waker();
+        if found.is_pending() && !content.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            content.waiting.push(waker.clone());
+        }
+        found
+    }
+
+    /// Waits until it is so. Cancel safe.
+    pub async fn until(&self, is_so: impl Fn(&T) -> bool) {
+        let look = |value: &mut T| if is_so(value) { Poll::Ready(()) } else { Poll::Pending };
+        poll_fn(|context| self.poll(context, look)).await;
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_that_wait_are_woken_and_leave_one_waker_however_often_they_look() {
+        let board = Arc::new(Board::new(0));
+        let tasks = [1, 2].map(|number| {
+            let board = board.clone();
+            tokio::spawn(async move { board.until(|value| *value >= number).await })
+        });
+        tokio::task::yield_now().await;
+        for look in 0..3 {
+            assert_eq!(board.content().waiting.len(), 2, "{look}");
+            board.wake();
+            tokio::task::yield_now().await;
+        }
+        board.look(|value| *value = 1);
+        tokio::task::yield_now().await;
+        assert!(tasks.iter().all(|task| !task.is_finished()), "nobody was told");
+        board.change(|value| *value += 1);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(board.content().waiting.len(), 0);
+    }
+}

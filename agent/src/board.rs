@@ -1,8 +1,9 @@
 //! A value that tasks look at, and that wakes those which wait when it changes.
 //!
 //! What tokio's `watch` is, for what happens with each line of output: a task that waits leaves a waker here and not a place
-//! in one of eight lists, so it costs little to look again. What must stay true: whoever found nothing is woken by the next
-//! change.
+//! in one of eight lists, so it costs little to look again. That waker stays until the next change, and with it what is left of
+//! a task that has ended; so this is for what changes again and again, or goes with those which wait. What must stay true:
+//! whoever found nothing is woken by the next change.
 
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -8,7 +8,8 @@
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
-//! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`packer`]: output on its way.
+//! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`board`]: what wakes those which wait
+//!   for either. [`packer`]: output on its way.
 //! - [`input_tree`]: the files that a program finds. [`output_files`], [`core_file`], [`handover`]: those that it leaves.
 //! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`reception`], [`decoder`], [`delta`], [`lz4`]: a program that arrives, whatever it is sent as.

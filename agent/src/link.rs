@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use rustix::process::Signal;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 
@@ -189,7 +189,7 @@ pub struct Link {
     job: String,
     tenure: Tenure,
     state: Arc<Board<State>>,
-    presence: watch::Sender<Presence>,
+    presence: Board<Presence>,
     stdin: input::Queue,
     outputs: [Board<Control>; 2],
     inbox: mpsc::Sender<Message>,
@@ -217,7 +217,7 @@ struct State {
 }
 
 /// Whether a controller is there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Presence {
     /// Since when there is none.
     left: Option<Instant>,
@@ -249,7 +249,7 @@ impl Link {
             job,
             tenure,
             state,
-            presence: watch::Sender::new(presence),
+            presence: Board::new(presence),
             stdin: input::Queue::default(),
             outputs: Default::default(),
             inbox,
@@ -274,7 +274,7 @@ impl Link {
 
     /// True if a controller is connected.
     pub fn is_attached(&self) -> bool {
-        self.presence.borrow().left.is_none()
+        self.presence.look(|presence| presence.left.is_none())
     }
 
     /// Bytes of output that nobody has acknowledged.
@@ -372,23 +372,21 @@ impl Link {
 
     /// Waits until no controller will come for the job, or what is left of it, any more. Cancel safe.
     pub async fn abandoned(&self) {
-        let mut changes = self.presence.subscribe();
         loop {
-            let presence = *changes.borrow_and_update();
+            let presence = self.presence.look(|presence| *presence);
             if presence.is_released {
                 return;
             }
             tokio::select! {
                 () = at(self.gone_for_good(presence)) => return,
-                // This link holds the other end.
-                _ = changes.changed() => {}
+                () = self.presence.until(|now| *now != presence) => {}
             }
         }
     }
 
     /// True if no controller will come for the job any more.
     pub fn is_abandoned(&self) -> bool {
-        let presence = *self.presence.borrow();
+        let presence = self.presence.look(|presence| *presence);
         presence.is_released || self.gone_for_good(presence).is_some_and(|then| then <= Instant::now())
     }
 
@@ -401,7 +399,7 @@ impl Link {
 
     /// Nobody wants the job any more, as if its controller had been away for too long.
     pub fn release(&self) {
-        self.presence.send_modify(|presence| presence.is_released = true);
+        self.presence.change(|presence| presence.is_released = true);
     }
 
     /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
@@ -436,14 +434,14 @@ impl Link {
         })?;
         // The one before it is to tell that.
         self.state.wake();
-        self.presence.send_modify(|presence| presence.left = None);
+        self.presence.change(|presence| presence.left = None);
         Ok(Connection { link: self.clone(), told })
     }
 
     /// The connection with this number is gone.
     fn disconnect(&self, number: u64) {
         if self.state.look(|state| state.connection) == number {
-            self.presence.send_modify(|presence| _ = presence.left.get_or_insert_with(Instant::now));
+            self.presence.change(|presence| _ = presence.left.get_or_insert_with(Instant::now));
         }
     }
 

@@ -5,7 +5,7 @@
 //! text, of which a third is left, pays. What must stay true: every block unpacks to what was packed, by any decoder; what does
 //! not become smaller by an eighth goes as it is, and costs next to nothing in the long run.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 
 /// Shorter pieces go as they are: what they would save is less than what it costs to clear the table.
@@ -41,9 +41,10 @@ const PATIENCE: usize = 2;
 /// Packs what one connection sends.
 #[derive(Debug, Default)]
 pub struct Packer {
-    /// Room for the table and for a block; none until it is needed.
+    /// Room for the table; none until it is needed.
     table: Vec<u16>,
-    block: Vec<u8>,
+    /// Room for a block. The one before is in it, which has been written into a message by then.
+    room: Bytes,
     /// Pieces that are left alone after the next one that does not become smaller.
     pause: u32,
     /// And that are still to be left alone.
@@ -62,14 +63,17 @@ impl Packer {
         }
         if self.table.is_empty() {
             self.table = vec![0; TABLE];
-            self.block = vec![0; OUTPUT_CHUNK_BYTES];
         }
         let most = data.len() - data.len() / 8;
         let table = self.table.first_chunk_mut()?;
-        match encode(data, table, &mut self.block[..most]) {
+        let room = std::mem::take(&mut self.room).try_into_mut();
+        let mut room = room.unwrap_or_else(|_| BytesMut::zeroed(OUTPUT_CHUNK_BYTES));
+        let length = encode(data, table, &mut room[..most]);
+        self.room = room.freeze();
+        match length {
             Some(length) => {
                 self.pause = 0;
-                Some(Bytes::copy_from_slice(&self.block[..length]))
+                Some(self.room.slice(..length))
             }
             None => {
                 self.pause = (2 * self.pause).clamp(1, LONGEST_PAUSE);
@@ -361,5 +365,16 @@ mod tests {
         assert!(packer.pack(&text).is_some());
         assert_eq!(packer.pack(&noise), None);
         assert!(packer.pack(&text).is_none() && packer.pack(&text).is_some(), "a short pause again");
+    }
+
+    #[test]
+    fn a_block_stays_as_it_is_while_the_next_is_packed_and_its_room_is_used_again() {
+        let texts = [b"one line and ", b"and one more "].map(|words| words.repeat(1000));
+        let mut packer = Packer::default();
+        let blocks = [&texts[0], &texts[1]].map(|text| packer.pack(text).unwrap());
+        assert!(unpack(&blocks[0]) == texts[0] && unpack(&blocks[1]) == texts[1]);
+        let place = blocks[1].as_ptr();
+        drop(blocks);
+        assert_eq!(packer.pack(&texts[0]).unwrap().as_ptr(), place);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
@@ -205,21 +205,32 @@ fn carry(connection: Connection, messages: Streaming<v1::RunRequest>, packs: boo
         Ok(message) => read_message(message),
         Err(status) => Err(transport_error(status)),
     }));
-    Response::new(Box::pin(Telling { connection, packer: packs.then(Packer::default) }))
+    Response::new(Box::pin(Telling {
+        connection,
+        packer: packs.then(Packer::default),
+        plain: BytesMut::new(),
+    }))
 }
 
 /// What a connection tells, as messages.
 struct Telling {
     connection: Connection,
     packer: Option<Packer>,
+    /// Room for what goes as it is: one that was written into a message is used again.
+    plain: BytesMut,
 }
 
 impl Stream for Telling {
     type Item = Result<v1::RunReply, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { connection, packer } = self.get_mut();
-        let take = |data: &[u8]| Packed::of(data, packer, || Bytes::copy_from_slice(data));
+        let Self { connection, packer, plain } = self.get_mut();
+        let take = |data: &[u8]| {
+            Packed::of(data, packer, || {
+                plain.extend_from_slice(data);
+                plain.split().freeze()
+            })
+        };
         let reply = ready!(connection.poll_next(context, take));
         Poll::Ready(reply.map(|reply| write_reply(reply, packer)))
     }

@@ -343,6 +343,7 @@ impl Link {
     pub fn offer(&self, offer: Offer) {
         self.state.change(|state| {
             state.stage = Stage::Ended;
+            state.tape.close();
             state.offer = Some(offer);
         });
     }
@@ -366,6 +367,7 @@ impl Link {
     pub fn end(&self, last: Result<Outcome, Error>) {
         self.state.change(|state| {
             state.stage = Stage::Ended;
+            state.tape.close();
             state.last = Some(Arc::new(last));
         });
     }

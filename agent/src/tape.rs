@@ -72,6 +72,13 @@ impl Tape {
         }
     }
 
+    /// Lets go of the room for what is written next: nothing is.
+    pub fn close(&mut self) {
+        for kept in &mut self.kept {
+            kept.bytes = BytesMut::from(&kept.bytes[..]);
+        }
+    }
+
     /// Lets go of everything before `offset`.
     pub fn acknowledge(&mut self, stream: OutputStream, offset: u64) {
         let kept = &mut self.kept[stream as usize];
@@ -170,6 +177,17 @@ mod tests {
         write(&mut tape, Stdout, &vec![7; OUTPUT_CHUNK_BYTES + 1]);
         let lengths: Vec<_> = rest(&tape, [0, 0]).iter().map(|(_, _, data)| data.len()).collect();
         assert_eq!(lengths, [OUTPUT_CHUNK_BYTES, 1]);
+    }
+
+    #[test]
+    fn a_tape_that_is_closed_keeps_its_bytes_and_no_room_for_more() {
+        let mut tape = Tape::default();
+        tape.append(Stdout, |bytes| bytes.reserve(OUTPUT_CHUNK_BYTES));
+        write(&mut tape, Stdout, b"hello");
+        tape.acknowledge(Stdout, 2);
+        tape.close();
+        assert_eq!(rest(&tape, [0, 0]), [(Stdout, 2, b"llo".to_vec())]);
+        assert!(tape.kept[0].bytes.capacity() < 100);
     }
 
     #[test]

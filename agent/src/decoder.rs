@@ -1,6 +1,6 @@
 //! What a blob is sent as, and how it comes out of that.
 //!
-//! What must stay true: what comes in is decoded as it comes, in memory whose size does not depend on it; and what is
+//! What must stay true: what comes in is decoded as it comes, in memory that has a bound; and what is
 //! malformed is an error, never a wait for more.
 
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub enum Encoding {
     Lz4,
     /// Instructions for [`Patcher`], in one zstd frame.
     Delta,
+    /// The same, behind what has moved.
+    RelocatedDelta,
 }
 
 /// Decodes one blob.
@@ -40,7 +42,7 @@ pub enum Decoder {
     /// Unpacks.
     Lz4(Unpacker),
     /// Inflates, and follows what comes out.
-    Delta(Inflater, Patcher),
+    Delta(Inflater, Box<Patcher>),
 }
 
 /// Takes what is decoded.
@@ -56,10 +58,12 @@ impl Decoder {
             Encoding::Identity => Self::Identity,
             Encoding::Zstd => Self::Zstd(Inflater::new()?),
             Encoding::Lz4 => Self::Lz4(Unpacker::default()),
-            Encoding::Delta => {
+            Encoding::Delta | Encoding::RelocatedDelta => {
                 let base = base.ok_or(Error::Protocol("a delta against nothing"))?;
                 let file = base.open().map_err(Error::io("open", "the base of a delta".as_ref()))?;
-                Self::Delta(Inflater::new()?, Patcher::new(file, base.size()))
+                let relocates = encoding == Encoding::RelocatedDelta;
+                let patcher = Patcher::new(file, base.size(), relocates);
+                Self::Delta(Inflater::new()?, Box::new(patcher))
             }
         })
     }

@@ -1,18 +1,29 @@
 //! Makes a blob out of another one and what has changed: the encoding that `docs/protocol.md` calls a delta.
 //!
-//! What must stay true: what the instructions say to copy is inside the base; the memory is one buffer, whatever they say.
+//! What must stay true: what the instructions say to copy is inside the base; the memory has a bound, whatever they say: a buffer,
+//! and what has moved.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use hop_proto::relocation::{CONTENT_BITS, Content, LONGEST, Relocation};
+
 use crate::decoder::Sink;
 use crate::error::Error;
+use crate::relocation::Head;
 
 /// Bytes that are read from the base at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-const MALFORMED: Error = Error::Protocol("a delta that does not fit its base");
+/// Room for what is read of a copy: what is not whole at its end waits for what follows, and something must be.
+const LEAST_ROOM: usize = 2 * LONGEST;
+
+/// How addresses in a program are written.
+const BIG_ENDIAN: bool = cfg!(target_endian = "big");
+
+/// What is said of all that is not a delta.
+pub const MALFORMED: Error = Error::Protocol("a delta that does not fit its base");
 
 /// Follows instructions that come in pieces.
 pub struct Patcher {
@@ -26,6 +37,10 @@ pub struct Patcher {
     open: u64,
     /// Bytes that follow the copy.
     extra: u64,
+    /// What the copy holds; what has moved; and what is being said of that.
+    content: Content,
+    relocation: Option<Relocation>,
+    head: Head,
     /// Has what is read, `filled` bytes, of which `done` are as they shall be.
     buffer: Vec<u8>,
     filled: usize,
@@ -37,6 +52,8 @@ pub struct Patcher {
 /// What comes next.
 #[derive(Clone, Copy)]
 enum Step {
+    /// What has moved.
+    Head,
     /// The length of a copy, that of what follows it, and how far from the end of the last copy this one begins.
     Copy,
     Extra,
@@ -77,9 +94,14 @@ impl Number {
     }
 }
 
+/// A number whose lowest bit is its sign.
+pub fn signed(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
 impl Patcher {
-    /// Begins with the first instruction.
-    pub fn new(base: File, base_bytes: u64) -> Self {
+    /// Begins with the first instruction; with what has moved, if that is told.
+    pub fn new(base: File, base_bytes: u64, relocates: bool) -> Self {
         Self {
             base,
             base_bytes,
@@ -87,10 +109,13 @@ impl Patcher {
             unread: 0,
             open: 0,
             extra: 0,
+            content: Content::Bytes,
+            relocation: None,
+            head: Head::default(),
             buffer: vec![0; BUFFER_BYTES],
             filled: 0,
             done: 0,
-            step: Step::Copy,
+            step: if relocates { Step::Head } else { Step::Copy },
             number: Number::default(),
         }
     }
@@ -155,8 +180,20 @@ impl Patcher {
 
     fn obey(&mut self, step: Step, number: u64, sink: &mut Sink<'_>) -> Result<(), Error> {
         match step {
+            Step::Head => {
+                if let Some(relocation) = self.head.hear(number)? {
+                    self.relocation = Some(relocation);
+                    self.step = Step::Copy;
+                }
+            }
             Step::Copy => {
-                (self.open, self.unread) = (number, number);
+                let mut length = number;
+                if self.relocation.is_some() {
+                    let content = number as usize % (1 << CONTENT_BITS);
+                    self.content = *Content::ALL.get(content).ok_or(MALFORMED)?;
+                    length >>= CONTENT_BITS;
+                }
+                (self.open, self.unread) = (length, length);
                 self.step = Step::Extra;
             }
             Step::Extra => {
@@ -164,8 +201,7 @@ impl Patcher {
                 self.step = Step::Seek;
             }
             Step::Seek => {
-                // The lowest bit is the sign.
-                let distance = (number >> 1) as i64 ^ -((number & 1) as i64);
+                let distance = signed(number);
                 let at = self.at.checked_add_signed(distance).ok_or(MALFORMED)?;
                 let end = at.checked_add(self.open).filter(|end| *end <= self.base_bytes);
                 end.ok_or(MALFORMED)?;
@@ -203,11 +239,22 @@ impl Patcher {
         if self.done < self.filled {
             return Ok(());
         }
-        self.make_room(sink)?;
+        self.make_room_of(LEAST_ROOM, sink)?;
         let room = BUFFER_BYTES - self.filled;
-        let count = usize::try_from(self.unread).unwrap_or(room).min(room);
-        let read = self.base.read_exact_at(&mut self.buffer[self.filled..][..count], self.at);
+        let mut count = usize::try_from(self.unread).unwrap_or(room).min(room);
+        let piece = &mut self.buffer[self.filled..][..count];
+        let read = self.base.read_exact_at(piece, self.at);
         read.map_err(Error::io("read", Path::new("the base of a delta")))?;
+        if let Some(relocation) = &self.relocation {
+            // Words are counted from the beginning of the base.
+            let odd = (self.at.wrapping_neg() % 4) as usize;
+            if let Some(words) = piece.get_mut(odd..) {
+                let followed = odd + relocation.follow::<BIG_ENDIAN>(self.content, words);
+                if (count as u64) < self.unread {
+                    count = followed;
+                }
+            }
+        }
         self.filled += count;
         self.at += count as u64;
         self.unread -= count as u64;
@@ -233,12 +280,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io::Write;
 
+    use hop_proto::relocation::{Move, Moves};
+
     use super::*;
 
     fn patch(base: &[u8], pieces: &[&[u8]]) -> Result<Vec<u8>, Error> {
+        patch_with(base, pieces, false)
+    }
+
+    fn patch_with(base: &[u8], pieces: &[&[u8]], relocates: bool) -> Result<Vec<u8>, Error> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(base).unwrap();
-        let mut patcher = Patcher::new(file, base.len() as u64);
+        let mut patcher = Patcher::new(file, base.len() as u64, relocates);
         let mut all = Vec::new();
         for piece in pieces {
             patcher.patch(piece, &mut |data| {
@@ -274,6 +327,47 @@ mod tests {
         let mut expected = base.clone();
         expected[3 * BUFFER_BYTES - 2] += 1;
         assert_eq!(patch(&base, &[&delta]).unwrap(), expected);
+    }
+
+    /// Numbers as a delta has them.
+    fn numbers(numbers: &[u64]) -> Vec<u8> {
+        let mut written = Vec::new();
+        for mut number in numbers.iter().copied() {
+            while number >= 0x80 {
+                written.push(number as u8 | 0x80);
+                number >>= 7;
+            }
+            written.push(number as u8);
+        }
+        written
+    }
+
+    #[test]
+    fn addresses_of_a_copy_are_followed_wherever_it_is_read() {
+        // lui and addiu for 0x300100, and its address; and once more, so that each falls on the end of some buffer.
+        let words = (0..BUFFER_BYTES as u32).map(|index| match index % 7 {
+            0 | 4 => 0x3c01_0030,
+            1 | 5 => 0x2424_0100,
+            _ => 0x30_0000 + index % 0x100,
+        });
+        let base: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+        // What was at 0x300000 and 256 addresses behind it is 0x8010 further; nothing is counted from a place.
+        let moves = [1, 0x30_0000, 0x101, 2 * 0x8010];
+        let moved = Move { from: 0x30_0000, length: 0x101, by: 0x8010 };
+        let relocation = Relocation { moves: Moves::new(vec![moved]).unwrap(), ..Relocation::default() };
+        for (number, content) in Content::ALL.into_iter().enumerate() {
+            for from in 0..4 {
+                let length = base.len() - from - 6;
+                let mut expected = base[from..from + length].to_vec();
+                relocation.follow::<BIG_ENDIAN>(content, &mut expected[(4 - from) % 4..]);
+                assert!(number == 0 || expected != base[from..from + length], "{content:?}");
+                let copy = [(length << 3 | number) as u64, 0, 2 * from as u64, length as u64];
+                let delta = numbers(&[&moves[..], &[0; 12], &copy].concat());
+                assert!(patch_with(&base, &[&delta], true).unwrap() == expected, "{content:?} from {from}");
+                let bytes: Vec<&[u8]> = delta.chunks(1).collect();
+                assert!(patch_with(&base, &bytes, true).unwrap() == expected, "{content:?} from {from}");
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //!   for either. [`packer`]: output on its way.
 //! - [`input_tree`]: the files that a program finds. [`output_files`], [`core_file`], [`handover`]: those that it leaves.
 //! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
-//! - [`reception`], [`decoder`], [`delta`], [`lz4`]: a program that arrives, whatever it is sent as.
+//! - [`reception`], [`decoder`], [`delta`], [`relocation`], [`lz4`]: a program that arrives, whatever it is sent as.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
 //! - `c_library`: what takes the place of the C library's, on a router.
@@ -54,6 +54,7 @@ pub mod packer;
 pub mod pid_file;
 pub mod print;
 pub mod reception;
+pub mod relocation;
 pub mod running;
 pub mod self_test;
 pub mod server;

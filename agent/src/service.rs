@@ -48,9 +48,9 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 13] = [
+const CAPABILITIES: [&str; 14] = [
     "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta", "pack",
+    "delta", "relocate", "pack",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
@@ -406,6 +406,7 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
         Ok(v1::Encoding::Zstd) => Encoding::Zstd,
         Ok(v1::Encoding::Lz4) => Encoding::Lz4,
         Ok(v1::Encoding::Delta) => Encoding::Delta,
+        Ok(v1::Encoding::RelocatedDelta) => Encoding::RelocatedDelta,
         Err(_) => return Err(Error::Protocol("an encoding that this agent does not know")),
     };
     if chunk.data.len() > MAX_BLOB_CHUNK_BYTES {

@@ -67,7 +67,7 @@ impl PackedBlobs {
         let packing = tokio::task::spawn_blocking(move || {
             let packed = pack();
             // Without a delta to a base there may have been no time to find one, on a busy machine. Next time there is.
-            if base.is_none() || packed.encoding == Encoding::Delta {
+            if base.is_none() || packed.is_delta() {
                 // What goes wrong with a cache is nobody's concern.
                 let _ = kept.keep(&path, &packed);
             }
@@ -136,7 +136,8 @@ fn read(path: &Path, base: Option<Digest>) -> Option<Packed> {
     }
     // The one that is used last goes last.
     let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
-    Some(Packed { encoding, base: base.filter(|_| encoding == Encoding::Delta), bytes })
+    let packed = Packed { encoding, base, bytes };
+    Some(if packed.is_delta() { packed } else { Packed { base: None, ..packed } })
 }
 
 #[cfg(test)]
@@ -193,11 +194,13 @@ mod tests {
     async fn what_is_kept_comes_back_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
-        let delta = Packed { encoding: Encoding::Delta, base: Some([7; 32]), bytes: "delta".into() };
-        let first = delta.clone();
-        blobs.find_or("delta", Some([7; 32]), || first).await.unwrap();
-        let found = blobs.find_or("delta", Some([7; 32]), || packed("packed anew")).await.unwrap();
-        assert_eq!((found.encoding, found.base, found.bytes), (delta.encoding, delta.base, delta.bytes));
+        for (name, encoding) in [("delta", Encoding::Delta), ("relocated", Encoding::RelocatedDelta)] {
+            let delta = Packed { encoding, base: Some([7; 32]), bytes: "delta".into() };
+            let first = delta.clone();
+            blobs.find_or(name, Some([7; 32]), || first).await.unwrap();
+            let found = blobs.find_or(name, Some([7; 32]), || packed("packed anew")).await.unwrap();
+            assert_eq!((found.encoding, found.base, found.bytes), (encoding, delta.base, delta.bytes));
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 //!
 //! What is chosen follows from how fast the link was last time. On a fast one the router's CPU is what all wait for, and LZ4
 //! costs it least; on a slow one every byte counts, and zstd makes the fewest, at a level that the time on the wire pays for.
-//! A delta is sent where it is smaller, and is not looked for longer than the program would take as a whole.
+//! A delta is sent where it is smaller, and is not looked for longer than the program would take as a whole; one in which
+//! addresses are followed, if there is time, where that spares more than it costs.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -38,6 +39,13 @@ const STRONGEST: i32 = 19;
 /// Fewer bytes of instructions are compressed at the strongest level whatever the link: it takes a tenth of a second.
 const SHORT: usize = 256 * 1024;
 
+/// Bytes of instructions, before they are compressed, that must be spared on a fast link for addresses to be followed: a router's CPU
+/// looks at each word that is copied.
+const LEAST_SPARED: usize = 16 * 1024;
+
+/// Changes with what is made of the same, lest an older one be sent from the cache.
+const PACKING: u32 = 2;
+
 /// What an agent can decode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoders {
@@ -46,13 +54,20 @@ pub struct Decoders {
     zstd: bool,
     lz4: bool,
     delta: bool,
+    relocate: bool,
 }
 
 impl Decoders {
     /// As the agent says.
     pub fn of(info: &InfoReply) -> Self {
         let can = |capability| can(info, capability);
-        Self { checksum: can("checksum"), zstd: can("zstd"), lz4: can("lz4"), delta: can("delta") }
+        Self {
+            checksum: can("checksum"),
+            zstd: can("zstd"),
+            lz4: can("lz4"),
+            delta: can("delta"),
+            relocate: can("relocate"),
+        }
     }
 
     /// Whether it is worth while to offer bases.
@@ -81,21 +96,29 @@ pub struct Packed {
     pub bytes: Bytes,
 }
 
+impl Packed {
+    /// Whether it wants a base.
+    pub fn is_delta(&self) -> bool {
+        matches!(self.encoding, Encoding::Delta | Encoding::RelocatedDelta)
+    }
+}
+
 /// All that decides what [`pack`] makes, as the name of a file.
 pub fn name(program: &Digest, decoders: Decoders, base: Option<&Digest>, rate: Option<u64>) -> String {
     let rate = rate.unwrap_or(LIKELY_RATE);
     let link = if rate < SLOW_RATE { format!("zstd{}", level(rate)) } else { "lz4".to_owned() };
-    let Decoders { checksum: _, zstd, lz4, delta } = decoders;
-    let able = [(zstd, 'z'), (lz4, 'l'), (delta, 'd')];
+    let Decoders { checksum: _, zstd, lz4, delta, relocate } = decoders;
+    let able = [(zstd, 'z'), (lz4, 'l'), (delta, 'd'), (relocate, 'r')];
     let able: String = able.iter().filter(|(able, _)| *able).map(|(_, letter)| letter).collect();
     let base = base.filter(|_| delta).map(|digest| format!("-{}", hexadecimal(digest))).unwrap_or_default();
-    format!("{}{base}-{link}-{able}", hexadecimal(program))
+    format!("{}{base}-{link}-{able}-{PACKING}", hexadecimal(program))
 }
 
 /// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.
 pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
     let rate = rate.unwrap_or(LIKELY_RATE);
-    let delta = base.filter(|_| decoders.delta).and_then(|base| as_delta(program, base, rate));
+    let delta =
+        base.filter(|_| decoders.delta).and_then(|base| as_delta(program, base, decoders.relocate, rate));
     // A whole program is smaller only if there is not much in common.
     match delta {
         Some(delta) if delta.bytes.len() < program.len() / 8 => delta,
@@ -108,14 +131,33 @@ pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Optio
     }
 }
 
-fn as_delta(program: &Bytes, base: Base, rate: u64) -> Option<Packed> {
+fn as_delta(program: &Bytes, base: Base, can_relocate: bool, rate: u64) -> Option<Packed> {
     // However fast the link, no router's CPU takes it in faster.
     let rate_there = rate.min(LIKELY_RATE) as f64;
     let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate_there);
-    let instructions = delta::between(&base.content, program, Instant::now() + whole)?;
-    let level = if instructions.len() < SHORT { STRONGEST } else { level(rate) };
-    let bytes = zstd(&instructions, level).ok()?;
-    Some(Packed { encoding: Encoding::Delta, base: Some(base.digest), bytes: bytes.into() })
+    let deadline = Instant::now() + whole;
+    let copies = delta::find(&base.content, program, deadline)?;
+    let packed = |encoding, instructions: Vec<u8>| {
+        let level = if instructions.len() < SHORT { STRONGEST } else { level(rate) };
+        let bytes = zstd(&instructions, level).ok()?.into();
+        Some(Packed { encoding, base: Some(base.digest), bytes })
+    };
+    let plain = delta::write(&base.content, program, &copies);
+    let relocated = match can_relocate {
+        true => delta::write_relocated(&base.content, program, &copies, deadline),
+        false => None,
+    };
+    match relocated {
+        // On a slow link the bytes on the wire decide.
+        Some(relocated) if rate < SLOW_RATE => {
+            let both = [packed(Encoding::Delta, plain), packed(Encoding::RelocatedDelta, relocated)];
+            both.into_iter().flatten().min_by_key(|packed| packed.bytes.len())
+        }
+        Some(relocated) if relocated.len() + LEAST_SPARED < plain.len() => {
+            packed(Encoding::RelocatedDelta, relocated)
+        }
+        _ => packed(Encoding::Delta, plain),
+    }
 }
 
 fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Packed {
@@ -183,7 +225,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const ALL: Decoders = Decoders { checksum: true, zstd: true, lz4: true, delta: true };
+    const ALL: Decoders = Decoders { checksum: true, zstd: true, lz4: true, delta: true, relocate: true };
 
     /// Something like a program: words that come again, and some that do not.
     fn program() -> Bytes {
@@ -208,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_in_another_way_has_another_name() {
-        let only = |zstd, lz4, delta| Decoders { zstd, lz4, delta, ..ALL };
+        let only = |zstd, lz4, delta| Decoders { zstd, lz4, delta, relocate: false, ..ALL };
         let names = [
             name(&[1; 32], ALL, None, None),
             name(&[2; 32], ALL, None, None),
@@ -220,6 +262,7 @@ mod tests {
             name(&[1; 32], only(true, false, false), None, None),
             name(&[1; 32], only(false, true, false), None, None),
             name(&[1; 32], only(false, false, true), None, None),
+            name(&[1; 32], only(true, true, true), None, None),
         ];
         let different: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len(), "{names:?}");
@@ -245,6 +288,29 @@ mod tests {
         assert_eq!((packed.encoding, packed.base), (Encoding::Delta, Some([7; 32])));
         assert!(packed.bytes.len() < 100, "{}", packed.bytes.len());
         assert_eq!(pack(&program(), ALL, base(b"nothing of it"), Some(100)).encoding, Encoding::Zstd);
+    }
+
+    #[test]
+    fn addresses_are_followed_where_that_spares_enough() {
+        let [base, program] = delta::builds();
+        let program = Bytes::from(program);
+        // So slow that there is time.
+        let packed = |can_relocate, rate| {
+            let base = Base { digest: [7; 32], content: base.clone() };
+            as_delta(&program, base, can_relocate, rate).unwrap()
+        };
+        let (plain, relocated) = (packed(false, 100), packed(true, 100));
+        assert_eq!((plain.encoding, relocated.encoding), (Encoding::Delta, Encoding::RelocatedDelta));
+        assert_eq!(relocated.base, Some([7; 32]));
+        assert!(
+            relocated.bytes.len() < plain.bytes.len() / 2,
+            "{} and {}",
+            relocated.bytes.len(),
+            plain.bytes.len()
+        );
+        // Little is spared.
+        let near = as_delta(&program, Base { digest: [7; 32], content: base.clone() }, true, SLOW_RATE);
+        assert!(near.is_none_or(|near| near.encoding == Encoding::Delta));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
 use hopd::decoder::Encoding;
 use hopd::error::Error;
-use hopd::link::{FromController, Heard, Inbox, Link, Stage, Tenure, ToController};
+use hopd::link::{self, FromController, Heard, Inbox, Link, Stage, Tenure, ToController};
 use hopd::outcome::Outcome;
 use hopd::reception::{Chunk, Need};
 use hopd::tape::OutputStream::{self, Stderr, Stdout};
@@ -115,7 +115,7 @@ struct Connection {
     /// Whether the controller may still say something.
     say: Option<mpsc::Sender<Result<FromController, Error>>>,
     /// Whether it still listens.
-    replies: Option<mpsc::Receiver<ToController>>,
+    replies: Option<link::Connection>,
     /// Offsets with which it came.
     had: [Option<u64>; 2],
     is_accepted: bool,
@@ -246,11 +246,11 @@ impl World {
         assert!(self.lies || is_kept, "what an honest controller does not have is kept");
         let Ok(connected) = connected else { return };
         let (say, messages) = mpsc::channel(4);
-        let replies = connected.carry(ReceiverStream::new(messages));
+        connected.hear(ReceiverStream::new(messages));
         self.had = had;
         self.connections.push(Connection {
             say: Some(say),
-            replies: Some(replies),
+            replies: Some(connected),
             had,
             is_accepted: false,
             has_started: false,
@@ -313,10 +313,11 @@ impl World {
         let is_newest = index + 1 == self.connections.len();
         let Some(connection) = self.connections.get_mut(index) else { return };
         let Some(replies) = &mut connection.replies else { return };
-        let reply = match replies.try_recv() {
-            Ok(reply) => reply,
-            Err(mpsc::error::TryRecvError::Empty) => return,
-            Err(mpsc::error::TryRecvError::Disconnected) => {
+        let mut context = Context::from_waker(Waker::noop());
+        let reply = match replies.poll_next(&mut context, Bytes::copy_from_slice) {
+            Poll::Ready(Some(reply)) => reply,
+            Poll::Pending => return,
+            Poll::Ready(None) => {
                 let has_left = connection.say.is_none();
                 assert!(connection.is_over || has_left, "it ends with the last message and not before");
                 return;
@@ -356,7 +357,7 @@ impl World {
             }
             ToController::Output { stream, offset, data: piece } => {
                 assert!(connection.has_started && (1..=OUTPUT_CHUNK_BYTES).contains(&piece.len()));
-                let acknowledged = self.link.output(stream).borrow().acknowledged;
+                let acknowledged = self.link.output(stream).look(|control| control.acknowledged);
                 let next = &mut connection.outputs[stream as usize];
                 // Only what the controller itself said to have is left out.
                 assert!(offset == *next || (*next..=acknowledged).contains(&offset) && self.lies);
@@ -370,7 +371,7 @@ impl World {
                 assert_eq!(Some(last.is_ok()), self.ended);
                 assert!(connection.is_accepted || last.is_err());
                 for stream in STREAMS {
-                    let acknowledged = self.link.output(stream).borrow().acknowledged;
+                    let acknowledged = self.link.output(stream).look(|control| control.acknowledged);
                     let has = connection.outputs[stream as usize].max(acknowledged);
                     assert!(has == self.written[stream as usize], "the end comes after the last byte");
                 }
@@ -441,14 +442,18 @@ impl World {
     }
 
     fn write(&mut self, stream: OutputStream, bytes: u64) {
-        let control = *self.link.output(stream).borrow();
+        let control = self.link.output(stream).look(|control| *control);
         if self.link.stage() != Stage::Running || control.closed {
             return;
         }
         let written = &mut self.written[stream as usize];
         let credit = WINDOW.saturating_sub(*written - control.acknowledged.min(*written));
         let count = bytes.min(credit);
-        self.link.write(stream, &data(stream as u64, *written, count));
+        let read = self.link.poll_read(stream, |tape| {
+            tape.extend_from_slice(&data(stream as u64, *written, count));
+            Poll::Ready(Ok(count as usize))
+        });
+        assert!(read.is_ready());
         *written += count;
     }
 
@@ -473,7 +478,7 @@ impl World {
     // --------------------------------------------------------------------------------------------------- the rules
 
     fn acknowledged(&self, stream: OutputStream) -> u64 {
-        self.link.output(stream).borrow().acknowledged
+        self.link.output(stream).look(|control| control.acknowledged)
     }
 
     /// What holds at every moment.

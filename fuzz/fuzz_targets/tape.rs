@@ -71,7 +71,7 @@ fn append(tape: &mut Tape, model: &mut Model, stream: OutputStream, bytes: usize
     let written = &mut model.written[stream as usize];
     // 251 is a prime: no chunk and no buffer begins like another.
     let data: Vec<u8> = (written.len()..written.len() + bytes).map(|offset| (offset % 251) as u8).collect();
-    tape.append(stream, &data);
+    tape.append(stream, |bytes| bytes.extend_from_slice(&data));
     written.extend(data);
 }
 
@@ -97,7 +97,7 @@ fn read(tape: &Tape, model: &Model, back: [u16; 2]) {
         assert_eq!(offset, had[index], "without a gap");
         assert!((1..=OUTPUT_CHUNK_BYTES).contains(&data.len()));
         let from = offset as usize;
-        assert_eq!(data, model.written[index][from..from + data.len()]);
+        assert_eq!(data, &model.written[index][from..from + data.len()]);
         had[index] += data.len() as u64;
     }
     assert_eq!(had, [0, 1].map(|index: usize| model.written[index].len() as u64), "to the end");

@@ -6,12 +6,17 @@
 //! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
 //! - [`signal`]: the names under which signals travel.
 //! - [`limits`]: numbers that both sides must know.
+//! - [`relocation`]: addresses in a program of which parts have moved.
 //! - [`output_path`]: by what output files are asked for.
+
+// Not stable in Rust; the compiler of the agents is told to take it, as its library is built by it.
+#![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
 
 pub mod failure;
 pub mod identity;
 pub mod limits;
 pub mod output_path;
+pub mod relocation;
 pub mod signal;
 pub mod tls;
 

@@ -141,6 +141,7 @@ impl<'a> Upload<'a> {
             Encoding::Zstd => "compressed with zstd",
             Encoding::Lz4 => "compressed with LZ4",
             Encoding::Delta => "as a delta against what was sent before",
+            Encoding::RelocatedDelta => "as a relocated delta against what was sent before",
         };
         format!("sent {} of {size}, {how}", bytes(packed.bytes.len()))
     }

@@ -650,6 +650,8 @@ pub enum Encoding {
     Lz4 = 2,
     /// What to do with `Need.base` to get the blob, in zstd as above. Capability "delta".
     Delta = 3,
+    /// The same, where addresses in what is copied follow what they name; what has moved comes first. Capability "relocate".
+    RelocatedDelta = 4,
 }
 impl Encoding {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -662,6 +664,7 @@ impl Encoding {
             Self::Zstd => "ENCODING_ZSTD",
             Self::Lz4 => "ENCODING_LZ4",
             Self::Delta => "ENCODING_DELTA",
+            Self::RelocatedDelta => "ENCODING_RELOCATED_DELTA",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -671,6 +674,7 @@ impl Encoding {
             "ENCODING_ZSTD" => Some(Self::Zstd),
             "ENCODING_LZ4" => Some(Self::Lz4),
             "ENCODING_DELTA" => Some(Self::Delta),
+            "ENCODING_RELOCATED_DELTA" => Some(Self::RelocatedDelta),
             _ => None,
         }
     }

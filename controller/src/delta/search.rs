@@ -1,10 +1,10 @@
-//! What has changed from one program to another: the encoding that `docs/protocol.md` calls a delta, before it is compressed.
+//! What one program has in common with another.
 //!
 //! After the way of bsdiff (Colin Percival, "Naive differences of executable code", 2003): what moved is found by what is
 //! the same in it, and what differs in between, addresses most of all, is written as differences. Instead of a sorted index of
 //! all suffixes, every fourth position is hashed, because instructions are four bytes: that takes 0.06 s for 6 MB where the
-//! other takes seconds, and finds nearly as much. What must stay true: the base and the delta make the program, whatever
-//! the two are; and it takes no longer than it is allowed to.
+//! other takes seconds, and finds nearly as much. What must stay true: the copies, and what is new behind each,
+//! are the program from its beginning to its end, whatever the two are; and it takes no longer than it is allowed to.
 
 use std::time::Instant;
 
@@ -24,64 +24,22 @@ const GAIN: usize = 8;
 const LOOK_INTERVAL: usize = 1 << 14;
 
 /// Bytes of the base, some of which differ in the program, and then bytes that are new.
-#[derive(Debug)]
-struct Instruction {
+#[derive(Clone, Copy, Debug)]
+pub struct Copy {
     /// Where in the base.
-    from: usize,
+    pub from: usize,
     /// Where in the program.
-    to: usize,
-    copied: usize,
-    new: usize,
+    pub to: usize,
+    /// Bytes of the base.
+    pub copied: usize,
+    /// Bytes that are new.
+    pub new: usize,
 }
 
-/// The instructions that make `program` out of `base`; `None` if they were not found by `deadline`.
-pub fn between(base: &[u8], program: &[u8], deadline: Instant) -> Option<Vec<u8>> {
-    let instructions = find(base, program, deadline)?;
-    let mut written = Vec::new();
-    let mut at = 0;
-    for Instruction { from, to, copied, new } in instructions {
-        write_number(&mut written, copied as u64);
-        write_number(&mut written, new as u64);
-        let distance = from as i64 - at as i64;
-        // The lowest bit is the sign.
-        write_number(&mut written, ((distance << 1) ^ (distance >> 63)) as u64);
-        write_differences(&mut written, &base[from..from + copied], &program[to..to + copied]);
-        written.extend_from_slice(&program[to + copied..to + copied + new]);
-        at = from + copied;
-    }
-    Some(written)
-}
-
-/// Runs of bytes that are the same, and of differences, in turn.
-fn write_differences(written: &mut Vec<u8>, old: &[u8], new: &[u8]) {
-    let mut rest = (old, new);
-    while !rest.0.is_empty() {
-        let same = common(rest.0, rest.1);
-        write_number(written, same as u64);
-        rest = (&rest.0[same..], &rest.1[same..]);
-        if rest.0.is_empty() {
-            return;
-        }
-        let pairs = || rest.0.iter().zip(rest.1);
-        let different = pairs().take_while(|(old, new)| old != new).count();
-        write_number(written, different as u64);
-        written.extend(pairs().take(different).map(|(old, new)| new.wrapping_sub(*old)));
-        rest = (&rest.0[different..], &rest.1[different..]);
-    }
-}
-
-/// In base 128, the lowest digits first; every byte but the last has its highest bit set.
-fn write_number(written: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        written.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    written.push(number as u8);
-}
-
-fn find(base: &[u8], program: &[u8], deadline: Instant) -> Option<Vec<Instruction>> {
+/// The copies that make `program` out of `base`, in its order; `None` if they were not found by `deadline`.
+pub fn find(base: &[u8], program: &[u8], deadline: Instant) -> Option<Vec<Copy>> {
     let index = Index::new(base);
-    let mut instructions = Vec::new();
+    let mut copies = Vec::new();
     // Where the last copy began, in both, and how far it has moved.
     let (mut last_to, mut last_from, mut shift) = (0, 0, 0_isize);
     let (mut to, mut length, mut from) = (0, 0, 0);
@@ -132,11 +90,11 @@ fn find(base: &[u8], program: &[u8], deadline: Instant) -> Option<Vec<Instructio
             backward -= kept;
         }
         let new = to - backward - (last_to + forward);
-        instructions.push(Instruction { from: last_from, to: last_to, copied: forward, new });
+        copies.push(Copy { from: last_from, to: last_to, copied: forward, new });
         (last_to, last_from) = (to - backward, from - backward);
         shift = from as isize - to as isize;
     }
-    Some(instructions)
+    Some(copies)
 }
 
 /// Whether a byte of the program is the one of the base that has moved as far.
@@ -170,7 +128,7 @@ fn divide(program: &[u8], one: &[u8], other: &[u8]) -> usize {
 }
 
 /// How many bytes two slices begin with that are the same.
-fn common(one: &[u8], other: &[u8]) -> usize {
+pub fn common(one: &[u8], other: &[u8]) -> usize {
     const WORD: usize = 8;
     let words = one.chunks_exact(WORD).zip(other.chunks_exact(WORD));
     let same = WORD * words.take_while(|(one, other)| one == other).count();
@@ -231,103 +189,5 @@ impl<'a> Index<'a> {
             position = self.before[position as usize];
         }
         best
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
-    use super::*;
-
-    /// Reads what [`between`] writes, as docs/protocol.md tells it.
-    fn apply(base: &[u8], mut delta: &[u8]) -> Vec<u8> {
-        fn number(delta: &mut &[u8]) -> u64 {
-            let end = delta.iter().position(|byte| byte & 0x80 == 0).unwrap();
-            let (digits, rest) = delta.split_at(end + 1);
-            *delta = rest;
-            digits.iter().rev().fold(0, |number, digit| number << 7 | u64::from(digit & 0x7f))
-        }
-        let mut program = Vec::new();
-        let mut at = 0_i64;
-        while !delta.is_empty() {
-            let [copied, new, seek] = [(); 3].map(|()| number(&mut delta));
-            at += (seek >> 1) as i64 ^ -((seek & 1) as i64);
-            let from = usize::try_from(at).unwrap();
-            let start = program.len();
-            program.extend_from_slice(&base[from..from + copied as usize]);
-            let mut open = copied;
-            let mut next = start;
-            while open > 0 {
-                let same = number(&mut delta);
-                open -= same;
-                next += same as usize;
-                if open > 0 {
-                    let different = number(&mut delta);
-                    open -= different;
-                    for difference in &delta[..different as usize] {
-                        program[next] = program[next].wrapping_add(*difference);
-                        next += 1;
-                    }
-                    delta = &delta[different as usize..];
-                }
-            }
-            program.extend_from_slice(&delta[..new as usize]);
-            delta = &delta[new as usize..];
-            at += copied as i64;
-        }
-        program
-    }
-
-    fn later() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
-
-    /// Bytes without a pattern, the same each time.
-    fn noise(count: usize, mut seed: u32) -> Vec<u8> {
-        let mut next = || {
-            seed ^= seed << 13;
-            seed ^= seed >> 17;
-            seed ^= seed << 5;
-            seed as u8
-        };
-        (0..count).map(|_| next()).collect()
-    }
-
-    #[test]
-    fn a_program_that_was_changed_here_and_there_takes_little() {
-        let base = noise(100_000, 1);
-        let mut program = base.clone();
-        // An address that has changed every 400 bytes, something put in, something taken out, something moved.
-        for at in (0..program.len()).step_by(400) {
-            program[at] = program[at].wrapping_add(24);
-        }
-        program.splice(50_000..50_000, noise(100, 2));
-        program.drain(70_000..70_050);
-        let moved: Vec<u8> = program.drain(10_000..20_000).collect();
-        program.splice(60_000..60_000, moved);
-        let delta = between(&base, &program, later()).unwrap();
-        assert_eq!(apply(&base, &delta), program);
-        assert!(delta.len() < 1500, "{}", delta.len());
-    }
-
-    #[test]
-    fn any_base_and_any_program_will_do() {
-        let some = noise(1000, 3);
-        let other = noise(1000, 4);
-        let same = vec![7; 5000];
-        let few: &[u8] = &some[..3];
-        for base in [&some[..], &other, &same, few, &[]] {
-            for program in [&some[..], &other, &same, few, &some[13..], &[]] {
-                let delta = between(base, program, later()).unwrap();
-                assert_eq!(apply(base, &delta), program, "{} to {}", base.len(), program.len());
-            }
-        }
-    }
-
-    #[test]
-    fn what_takes_too_long_is_given_up() {
-        assert!(between(&noise(100_000, 1), &noise(100_000, 2), Instant::now()).is_none());
     }
 }

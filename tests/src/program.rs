@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use crate::Stage;
 
+/// Has Go link a program to where neither agent nor C programs have code.
+pub const ELSEWHERE: &str = "-ldflags=-s -w -T 0x10001000";
+
 /// The top of the checkout.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -26,6 +29,14 @@ pub fn dist(name: &str) -> PathBuf {
 pub fn fixture(stage: Stage, name: &str) -> PathBuf {
     let output = root().join("target/fixtures").join(stage.goarch()).join(name);
     build_go(&format!("./tests/fixtures/{name}"), stage.goarch(), &[("GOMIPS", "softfloat")], &output);
+    output
+}
+
+/// The same, linked to where neither agent nor C programs have code on a router, so that a profile tells them apart.
+pub fn fixture_elsewhere(stage: Stage, name: &str) -> PathBuf {
+    let output = root().join("target/fixtures/elsewhere").join(stage.goarch()).join(name);
+    let env = [("GOMIPS", "softfloat")];
+    build(&format!("./tests/fixtures/{name}"), ELSEWHERE, stage.goarch(), &env, &output);
     output
 }
 
@@ -48,13 +59,17 @@ pub fn left(bytes: usize) -> Vec<u8> {
 
 /// Builds a package with plain `go build`.
 pub fn build_go(package: &str, goarch: &str, env: &[(&str, &str)], output: &Path) {
+    build(package, "-ldflags=-s -w", goarch, env, output);
+}
+
+fn build(package: &str, flags: &str, goarch: &str, env: &[(&str, &str)], output: &Path) {
     // Built aside and renamed: another test may be running the same program.
     let directory = output.parent().unwrap();
     fs::create_dir_all(directory).unwrap();
     let built = TempDir::new_in(directory).unwrap();
     let program = built.path().join("program");
     let status = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+        .args(["build", "-trimpath", flags, "-o"])
         .arg(&program)
         .arg(package)
         .current_dir(root())

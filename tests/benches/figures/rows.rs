@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use hop_tests::{Ran, Running};
+use hop_tests::{ELSEWHERE, Ran, Running};
 
 use crate::bed::{Bed, Cost, STAGE, succeeds};
 use crate::module;
@@ -82,9 +82,6 @@ const BALLAST: usize = 1_600_000;
 
 /// The output of 10 MiB: blocks of 64 KiB.
 const BLOCKS: usize = 160;
-
-/// For a profile, programs are linked to where neither agent nor C programs have code.
-const ELSEWHERE: &str = "-ldflags=-s -w -T 0x10001000";
 
 /// Prints the highest RssAnon that the agent had until a file appeared. The shell alone does it, which forks nothing: it
 /// looks some hundred times a second.
@@ -345,7 +342,10 @@ fn start(bed: &Bed, way: Way, fixture: &Path, words: &[&str]) -> Running {
 /// Puts a fixture on the router, in the way in which the next run expects it.
 fn place(bed: &mut Bed, way: Way, name: &str, words: &[&str]) -> std::path::PathBuf {
     if way == Hop {
-        let fixture = hop_tests::fixture(STAGE, name);
+        let fixture = match bed.executed {
+            Some(_) => hop_tests::fixture_elsewhere(STAGE, name),
+            None => hop_tests::fixture(STAGE, name),
+        };
         bed.fresh_agent();
         succeeds(start(bed, way, &fixture, words).wait());
         fixture

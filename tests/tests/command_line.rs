@@ -539,6 +539,7 @@ fn every_check_that_the_specification_names_is_a_test() {
     let sources: String = [
         "agent/src",
         "controller/src",
+        "controller/src/delta",
         "controller/src/keeper",
         "proto/src",
         "tests/tests",

@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use hop_proto::relocation::{ORIGINS, Origin};
-use object::Endianness;
 use object::elf::{EM_MIPS, FileHeader32, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endian, Endianness};
 
 /// What Go's table of functions begins with since Go 1.20 (internal/abi/symtab.go), and then, as bytes: nothing twice, the
 /// size of an instruction, and that of an address.
@@ -158,10 +158,7 @@ impl<'a> Image<'a> {
 
     fn word(&self, at: usize) -> Option<u32> {
         let bytes = self.file.get(at..)?.first_chunk()?;
-        Some(match self.endianness {
-            Endianness::Big => u32::from_be_bytes(*bytes),
-            Endianness::Little => u32::from_le_bytes(*bytes),
-        })
+        Some(self.endianness.read_u32(*bytes))
     }
 
     fn address(&self, at: usize) -> Option<u32> {

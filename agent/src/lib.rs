@@ -4,7 +4,8 @@
 //!
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
-//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`calls`]: when a silent one is asked.
+//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`http2`]: what their calls say, and hear.
+//!   [`keepalive`]: when a silent one is asked.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
@@ -25,7 +26,6 @@
 pub mod board;
 #[cfg(target_arch = "mips")]
 mod c_library;
-pub mod calls;
 pub mod cgroup;
 pub mod child;
 pub mod cipher;
@@ -36,11 +36,13 @@ pub mod error;
 pub mod family;
 pub mod guard;
 pub mod handover;
+pub mod http2;
 pub mod input;
 pub mod input_tree;
 pub mod job;
 pub mod job_directory;
 pub mod jobs;
+pub mod keepalive;
 pub mod link;
 pub mod log;
 pub mod lz4;

@@ -1,9 +1,7 @@
 //! Listens, authenticates, serves, and ends in order.
 //!
-//! Slim on purpose: hyper's HTTP/2 server under the generated service. tonic's own transport brings a router, HTTP/1 and
-//! a second set of limits, 300 kB that no router needs. What must stay true: a peer that is not authorized, or
-//! for which there is no place, costs at most one of [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`],
-//! [`PARTING_LIMIT`] and [`PENALTY`].
+//! What must stay true: a peer that is not authorized, or for which there is no place, costs at most one of
+//! [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`], [`PARTING_LIMIT`] and [`PENALTY`].
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -14,27 +12,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hop_proto::identity::{self, Fingerprint, Identity};
-use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use hop_proto::tls::{self, Authorized};
-use hyper::server::conn::http2;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustls::CertificateError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::calls::Calls;
+use crate::board::Board;
 use crate::cgroup::Cgroups;
 use crate::child;
 use crate::cipher;
 use crate::core_file;
 use crate::error;
 use crate::family::{self, Family};
+use crate::http2::{self, Windows};
 use crate::job;
 use crate::jobs::Jobs;
 use crate::memory;
@@ -68,18 +63,17 @@ const PARTING_LIMIT: Duration = Duration::from_secs(2);
 const PENALTY: Duration = Duration::from_secs(1);
 
 /// What a controller that finds no place may send ahead: its first question, which is answered by why there is no place.
-const REFUSED_WINDOW: u32 = 16 * 1024;
+const REFUSED_WINDOWS: Windows = Windows { stream: 16 * 1024, connection: 16 * 1024 };
 
 /// How long an agent that stops waits until its last words are sent.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Calls at a time on one connection: as many as there can be jobs, and some `Info` beside them.
-const MAX_STREAMS: u32 = 16;
+const MAX_CALLS: u32 = 16;
 
 /// Bytes that a controller may send ahead on one call, and on all calls of a connection. 128 KiB keep a link with 20 ms
 /// of delay busy at 6 MB/s, faster than such a CPU takes them.
-const STREAM_WINDOW: u32 = 128 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
+const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 
 /// What keeps the agent from serving.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +155,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         acceptor,
         authorized,
         jobs,
-        closing: watch::Sender::new(false),
+        closing: Arc::default(),
         seats: Seats::default(),
     });
     tokio::select! {
@@ -205,7 +199,7 @@ struct Doors {
     authorized: Arc<AuthorizedFile>,
     jobs: Arc<Jobs>,
     /// True when connections shall end as soon as what is under way is sent.
-    closing: watch::Sender<bool>,
+    closing: Arc<Board<bool>>,
     seats: Seats,
 }
 
@@ -265,33 +259,15 @@ impl Doors {
             false => Err(error::Error::NotAuthorized),
         });
         let service = service::new(self.jobs.clone(), peer, admission);
-        let [stream_window, connection_window] =
-            if has_seat { [STREAM_WINDOW, CONNECTION_WINDOW] } else { [REFUSED_WINDOW; 2] };
-        let calls = Calls::default();
-        let connection = http2::Builder::new(calls.clone())
-            .timer(calls)
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(stream_window)
-            .initial_connection_window_size(connection_window)
-            .max_send_buf_size(stream_window as usize)
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
-        tokio::pin!(connection);
+        let windows = if has_seat { WINDOWS } else { REFUSED_WINDOWS };
+        let served = http2::serve(connection, service, windows, MAX_CALLS, self.closing.clone());
         let Some(_seat) = seat else {
             // It goes when it has heard why; if it does not, it is closed.
-            let _ = tokio::time::timeout(PARTING_LIMIT, connection).await;
+            let _ = tokio::time::timeout(PARTING_LIMIT, served).await;
             return Err(no_seat().into());
         };
         drop(handshake);
-        let mut closing = self.closing.subscribe();
-        tokio::select! {
-            biased;
-            ended = &mut connection => return Ok(ended?),
-            _ = closing.wait_for(|closing| *closing) => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        Ok(connection.await?)
+        Ok(served.await?)
     }
 
     async fn authenticate(&self, connection: TcpStream) -> Result<TlsStream<TcpStream>, ConnectionError> {
@@ -309,7 +285,7 @@ impl Doors {
 
     /// Ends all connections when what is under way on them is sent, or after [`FAREWELL_LIMIT`].
     async fn close(&self) {
-        self.closing.send_replace(true);
+        self.closing.change(|closing| *closing = true);
         let all = self.seats.connections.acquire_many(MAX_CONNECTIONS);
         // A peer that does not read in time does not get the rest.
         let _ = tokio::time::timeout(FAREWELL_LIMIT, all).await;

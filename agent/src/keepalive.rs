@@ -1,100 +1,94 @@
-//! The calls that are under way on a connection, and when its peer is asked whether it is still there.
+//! When the peer of a connection is asked whether it is still there, and when it is given up.
 //!
 //! What must stay true: while a call is under way, a dead link is noticed as early as [`KEEPALIVE_INTERVAL`] and
 //! [`KEEPALIVE_TIMEOUT`] say. While none is, there is only a place to be freed, and both are [`KEEPALIVE_LEISURE`] longer:
-//! each question costs the router 0.2 ms of its CPU, and an idle connection would ask 720 times an hour.
-//!
-//! hyper asks, and knows one interval. But it leaves the sleeping to a timer, and the running of a call to an executor: this
-//! is both.
-//!
-//! [`KEEPALIVE_INTERVAL`]: hop_proto::limits::KEEPALIVE_INTERVAL
-//! [`KEEPALIVE_TIMEOUT`]: hop_proto::limits::KEEPALIVE_TIMEOUT
+//! each question costs the router 0.2 ms of its CPU, and an idle connection would ask 720 times an hour. Whatever arrives is
+//! a sign of life, so a slow link on which the answer comes behind much else is not given up.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hop_proto::limits::KEEPALIVE_LEISURE;
-use hyper::rt::{Executor, Sleep, Timer};
-use tokio::time;
+use h2::{Ping, PingPong};
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT};
+use tokio::time::{Instant, sleep_until};
 
-/// Those of one connection. Each that is under way has a weak reference.
-#[derive(Clone, Default)]
-pub struct Calls(Arc<()>);
+use crate::board::Board;
 
-impl Calls {
-    fn are_under_way(&self) -> bool {
-        Arc::weak_count(&self.0) > 0
-    }
+/// What is known of a peer's life, on the connection's side.
+pub struct Signs(Board<State>);
+
+struct State {
+    /// When something arrived last.
+    heard: Instant,
+    /// Calls that are under way.
+    calls: u32,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
-    /// Runs a call: its future ends when the answer is written, or the controller has gone.
-    fn execute(&self, call: F) {
-        let under_way = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
-            call.await;
-            drop(under_way);
-        });
-    }
-}
-
-/// It is hyper's for nothing but the questions.
-impl Timer for Calls {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        self.sleep_until(self.now() + duration)
+impl Signs {
+    /// Those of a connection that begins.
+    pub fn new() -> Self {
+        Self(Board::new(State { heard: Instant::now(), calls: 0 }))
     }
 
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        let deadline = deadline.into();
-        Box::pin(Wait { calls: self.clone(), deadline, sleep: Box::pin(time::sleep_until(deadline)) })
+    /// Something has arrived.
+    pub fn heard(&self) {
+        // Who waits for silence wakes by itself, and finds that it has to wait longer.
+        self.0.look(|state| state.heard = Instant::now());
     }
 
-    fn now(&self) -> Instant {
-        time::Instant::now().into_std()
+    /// A call is under way as long as what this gives lives.
+    pub fn call(self: &Arc<Self>) -> UnderWay {
+        self.0.change(|state| state.calls += 1);
+        UnderWay(self.clone())
     }
-}
 
-/// A sleep that is longer while no call is under way. hyper polls it after each call that comes; when the last one goes, it
-/// finds out when it would be over.
-struct Wait {
-    calls: Calls,
-    deadline: time::Instant,
-    sleep: Pin<Box<time::Sleep>>,
-}
-
-impl Sleep for Wait {}
-
-impl Future for Wait {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let leisure = if self.calls.are_under_way() { Duration::ZERO } else { KEEPALIVE_LEISURE };
-        let until = self.deadline + leisure;
-        if self.sleep.deadline() != until {
-            self.sleep.as_mut().reset(until);
+    /// Waits until nothing has arrived for `limit` since `begin`, or longer if no call is under way. Cancel safe.
+    async fn silent(&self, begin: Instant, limit: Duration) {
+        loop {
+            let (heard, calls) = self.0.look(|state| (state.heard, state.calls));
+            let leisure = if calls > 0 { Duration::ZERO } else { KEEPALIVE_LEISURE };
+            let until = heard.max(begin) + limit + leisure;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.0.until(|state| state.calls != calls) => {}
+            }
         }
-        self.sleep.as_mut().poll(context)
+    }
+}
+
+/// A call.
+pub struct UnderWay(Arc<Signs>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.change(|state| state.calls -= 1);
+    }
+}
+
+/// Asks a silent peer, again and again, until it does not answer. An end of the connection does not end this.
+pub async fn lost(mut pings: PingPong, signs: &Signs) {
+    loop {
+        signs.silent(Instant::now(), KEEPALIVE_INTERVAL).await;
+        tokio::select! {
+            answer = pings.ping(Ping::opaque()) => if answer.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = signs.silent(Instant::now(), KEEPALIVE_TIMEOUT) => return,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::convert::Infallible;
-
-    use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-    use hyper::body::Incoming;
-    use hyper::server::conn::http2;
-    use hyper::service::service_fn;
-    use hyper::{Request, Response};
-    use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-    use tonic::body::Body;
 
     use super::*;
+    use crate::http2::serve;
+    use crate::http2::tests::{Answer, WINDOWS};
 
     /// What a controller says first, its settings included.
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -103,32 +97,25 @@ mod tests {
     /// Its end: CANCEL.
     const RESET: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
 
+    /// What does no harm: an empty SETTINGS.
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
     /// A controller that says what a test wants it to say, and nothing else.
     struct Controller {
         stream: DuplexStream,
-        since: time::Instant,
+        since: Instant,
     }
 
     impl Controller {
         async fn connect() -> Self {
             let (ours, mut stream) = tokio::io::duplex(64 * 1024);
-            let calls = Calls::default();
-            let service = service_fn(async |_: Request<Incoming>| {
-                std::future::pending::<Result<Response<Body>, Infallible>>().await
-            });
-            tokio::spawn(
-                http2::Builder::new(calls.clone())
-                    .timer(calls)
-                    .keep_alive_interval(KEEPALIVE_INTERVAL)
-                    .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-                    .serve_connection(TokioIo::new(ours), service),
-            );
+            tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, Arc::default()));
             stream.write_all(PREFACE).await.unwrap();
-            Self { stream, since: time::Instant::now() }
+            Self { stream, since: Instant::now() }
         }
 
         async fn says(&mut self, second: u64, what: &[u8]) {
-            time::sleep_until(self.since + Duration::from_secs(second)).await;
+            sleep_until(self.since + Duration::from_secs(second)).await;
             self.stream.write_all(what).await.unwrap();
         }
 
@@ -185,7 +172,20 @@ mod tests {
         let mut controller = Controller::connect().await;
         assert_eq!(controller.question().await.0, 20);
         controller.says(22, CALL).await;
-        assert_eq!(controller.end().await, 25);
+        assert_eq!(controller.end().await, 27, "five seconds after its last sign of life");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_answer_comes_behind_much_else_is_not_given_up() {
+        let mut controller = Controller::connect().await;
+        controller.says(0, CALL).await;
+        let (asked, answer) = controller.question().await;
+        assert_eq!(asked, 5);
+        for second in [9, 13, 17] {
+            controller.says(second, SETTINGS).await;
+        }
+        controller.says(21, &answer).await;
+        assert_eq!(controller.question().await.0, 26);
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,6 +193,6 @@ mod tests {
         let mut controller = Controller::connect().await;
         controller.says(1, CALL).await;
         controller.says(3, RESET).await;
-        assert_eq!(controller.question().await.0, 21);
+        assert_eq!(controller.question().await.0, 23);
     }
 }

@@ -1,0 +1,383 @@
+//! HTTP/2 between a connection and the generated service: h2, and what passes a call's bytes on.
+//!
+//! What must stay true: no more of a response is made than the peer and [`Windows::stream`] bytes of memory have room for; a request
+//! is acknowledged as it is read; and a connection whose peer is gone ends, and its calls with it.
+//!
+//! A server that serves everybody, such as hyper's, also has dates, upgrades and bodies without an end, and polls a call a second
+//! time for whatever it says: 30 kB of the agent, and a fortieth of what a line of output costs it. A call that has begun to answer
+//! does not look for the peer's reset while it has nothing to say: [`crate::link`] hears of it where the requests end.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{RecvStream, SendStream};
+use http_body::{Body, Frame};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio_util::io::InspectReader;
+use tonic::codegen::http::{Request, Response};
+use tonic::codegen::Service;
+
+use crate::board::Board;
+use crate::keepalive::{Signs, lost};
+
+/// Time for a peer's first words. A controller says them with its first call.
+const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes that a peer may send ahead.
+#[derive(Clone, Copy)]
+pub struct Windows {
+    /// On one call, whose response takes no more memory than this either.
+    pub stream: u32,
+    /// On all calls of a connection.
+    pub connection: u32,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection broke, or its peer broke a rule of HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    /// There is no sign of life.
+    #[error("the peer does not answer")]
+    Silent,
+}
+
+/// Serves the calls of a connection until its peer closes it; once `closing` is true, until what is under way is sent. At most `calls`
+/// at a time.
+///
+/// # Errors
+/// It ended in another way.
+pub async fn serve<T, S>(
+    io: T,
+    service: S,
+    windows: Windows,
+    calls: u32,
+    closing: Arc<Board<bool>>,
+) -> Result<(), Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    let signs = Arc::new(Signs::new());
+    let listening = signs.clone();
+    let io = InspectReader::new(io, move |arrived: &[u8]| {
+        if !arrived.is_empty() {
+            listening.heard();
+        }
+    });
+    let handshake = Builder::new()
+        .max_concurrent_streams(calls)
+        .initial_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
+        .max_send_buffer_size(windows.stream as usize)
+        .handshake(io);
+    let handshake = tokio::time::timeout(PREFACE_LIMIT, handshake);
+    let mut connection = handshake.await.map_err(|_| Error::Silent)??;
+    // It is given to the first who asks for it.
+    let pings = connection.ping_pong().ok_or(Error::Silent)?;
+    let mut serving = Task(tokio::spawn(accept(connection, service, signs.clone(), closing)));
+    // It is a task of its own because it runs with each line of output, and the question whether the peer is there need not.
+    tokio::select! {
+        biased;
+        ended = &mut serving.0 => Ok(ended.unwrap_or(Ok(()))?),
+        () = lost(pings, &signs) => Err(Error::Silent),
+    }
+}
+
+/// Takes calls, and carries what they say, until the connection ends.
+async fn accept<T, S>(
+    mut connection: Connection<T, Bytes>,
+    mut service: S,
+    signs: Arc<Signs>,
+    closing: Arc<Board<bool>>,
+) -> Result<(), h2::Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let mut is_closing = false;
+    loop {
+        let next = poll_fn(|context| {
+            let look = |closing: &mut bool| if *closing { Poll::Ready(()) } else { Poll::Pending };
+            if !is_closing && closing.poll(context, look).is_ready() {
+                is_closing = true;
+                connection.graceful_shutdown();
+            }
+            connection.poll_accept(context)
+        });
+        let Some(call) = next.await else { return Ok(()) };
+        let (request, reply) = call?;
+        let response = service.call(request.map(Incoming));
+        let under_way = signs.call();
+        tokio::spawn(async move {
+            // Who does not want it any more hears no more of it.
+            let _ = answer(response, reply).await;
+            drop(under_way);
+        });
+    }
+}
+
+/// What a peer says in a call.
+pub struct Incoming(RecvStream);
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        // What would come behind the data, a gRPC client does not send.
+        let Some(data) = ready!(self.0.poll_data(context)?) else { return Poll::Ready(None) };
+        // It may send as much again.
+        self.0.flow_control().release_capacity(data.len())?;
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+/// Says what a response says, as the peer has room for it.
+async fn answer<R>(response: R, mut reply: SendResponse<Bytes>) -> Result<(), h2::Error>
+where
+    R: Future<Output = Result<Response<tonic::body::Body>, Infallible>>,
+{
+    let mut response = pin!(response);
+    let response = poll_fn(|context| match response.as_mut().poll(context) {
+        Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+        Poll::Pending => reply.poll_reset(context).map(|reason| Err(reason?.into())),
+    });
+    let response: Result<_, h2::Error> = response.await;
+    let (head, mut body) = response?.into_parts();
+    let is_all = body.is_end_stream();
+    let mut stream = reply.send_response(Response::from_parts(head, ()), is_all)?;
+    if is_all {
+        return Ok(());
+    }
+    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        match frame.into_data() {
+            Ok(data) => {
+                room(&mut stream).await?;
+                stream.send_data(data, false)?;
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    // They need no room.
+                    stream.reserve_capacity(0);
+                    return stream.send_trailers(trailers);
+                }
+            }
+        }
+    }
+    stream.send_data(Bytes::new(), true)
+}
+
+/// Waits until what was sent is on its way, and the peer has room for more.
+///
+/// # Errors
+/// It does not want more.
+async fn room(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+    // Not for all that there is: a call that holds room in the connection's window may keep it from one that needs it.
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        match poll_fn(|context| stream.poll_capacity(context)).await {
+            Some(capacity) => _ = capacity?,
+            None => return Err(h2::Reason::CANCEL.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A task that ends with whoever waits for it.
+struct Task(JoinHandle<Result<(), h2::Error>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    #![allow(clippy::unwrap_used, missing_docs)]
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use h2::client::{SendRequest, handshake};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    pub const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
+
+    /// What of a response is made at a time.
+    const PIECE: usize = 10_000;
+
+    /// What a service does with each call.
+    #[derive(Clone)]
+    pub enum Answer {
+        Never,
+        /// It says as much as there is room for, and counts how often it was asked for more, and how often it was given up.
+        Endlessly(Arc<[AtomicUsize; 2]>),
+        /// It tells how much it has read, and says nothing until that is all.
+        Reading(mpsc::Sender<usize>),
+    }
+
+    impl Service<Request<Incoming>> for Answer {
+        type Response = Response<tonic::body::Body>;
+        type Error = Infallible;
+        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+            let answer = self.clone();
+            Box::pin(async move {
+                match answer {
+                    Self::Never => std::future::pending().await,
+                    Self::Endlessly(counts) => Ok(Response::new(tonic::body::Body::new(Endless(counts)))),
+                    Self::Reading(lengths) => {
+                        let mut body = request.into_body();
+                        while let Some(frame) =
+                            poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+                        {
+                            lengths.send(frame.unwrap().into_data().unwrap().len()).await.unwrap();
+                        }
+                        Ok(Response::new(tonic::body::Body::empty()))
+                    }
+                }
+            })
+        }
+    }
+
+    struct Endless(Arc<[AtomicUsize; 2]>);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = tonic::Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+            self.0[0].fetch_add(1, Relaxed);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; PIECE])))))
+        }
+    }
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            self.0[1].fetch_add(1, Relaxed);
+        }
+    }
+
+    type Serving = JoinHandle<Result<(), Error>>;
+
+    async fn connect(
+        answer: Answer,
+        closing: &Arc<Board<bool>>,
+    ) -> (SendRequest<Bytes>, tokio::task::AbortHandle, Serving) {
+        let (ours, theirs) = duplex(1 << 20);
+        let serving = tokio::spawn(serve(ours, answer, WINDOWS, 16, closing.clone()));
+        let (client, connection) = handshake(theirs).await.unwrap();
+        let connection = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        (client.ready().await.unwrap(), connection, serving)
+    }
+
+    fn request() -> Request<()> {
+        Request::post("https://router/").body(()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_of_a_response_is_made_than_its_peer_has_room_for() {
+        let counts = Arc::<[AtomicUsize; 2]>::default();
+        let (mut client, _connection, _serving) =
+            connect(Answer::Endlessly(counts.clone()), &Arc::default()).await;
+        let (response, _) = client.send_request(request(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let mut made = Vec::new();
+        // RFC 9113, section 6.9.2: 65,535 bytes, until a peer says otherwise.
+        for room in [65_535, 40_000] {
+            let mut read = 0;
+            while read < room {
+                read += poll_fn(|context| body.poll_data(context)).await.unwrap().unwrap().len();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            made.push(counts[0].load(Relaxed));
+            body.flow_control().release_capacity(40_000).unwrap();
+        }
+        assert_eq!(made, [8, 12], "what has room, and one piece that waits");
+        assert_eq!(counts[1].load(Relaxed), 0);
+        drop(body);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(counts[1].load(Relaxed), 1, "nobody wants it any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_may_send_as_much_again_as_was_read() {
+        let (lengths, mut read) = mpsc::channel(1);
+        let (mut client, _connection, _serving) = connect(Answer::Reading(lengths), &Arc::default()).await;
+        let (response, mut stream) = client.send_request(request(), false).unwrap();
+        stream.send_data(vec![7; 1_000_000].into(), true).unwrap();
+        let mut all = 0;
+        while all < 1_000_000 {
+            all += read.recv().await.unwrap();
+        }
+        assert!(response.await.unwrap().into_body().is_end_stream());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_end_with_their_connection() {
+        let counts = Arc::<[AtomicUsize; 2]>::default();
+        let (mut client, connection, serving) =
+            connect(Answer::Endlessly(counts.clone()), &Arc::default()).await;
+        let (response, _) = client.send_request(request(), true).unwrap();
+        let _body = response.await.unwrap();
+        connection.abort();
+        serving.await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(counts[1].load(Relaxed), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_closes_sends_what_is_under_way_and_takes_no_more_calls() {
+        let closing = Arc::default();
+        let (lengths, mut read) = mpsc::channel(100);
+        let (mut client, _connection, serving) = connect(Answer::Reading(lengths), &closing).await;
+        let (response, mut stream) = client.send_request(request(), false).unwrap();
+        stream.send_data("one".into(), false).unwrap();
+        assert_eq!(read.recv().await, Some(3));
+        closing.change(|closing| *closing = true);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!serving.is_finished());
+        poll_fn(|context| client.poll_ready(context)).await.unwrap_err();
+        stream.send_data("more".into(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_at_all_is_given_up() {
+        let begin = Instant::now();
+        let (ours, _theirs): (DuplexStream, DuplexStream) = duplex(1000);
+        let served = serve(ours, Answer::Never, WINDOWS, 16, Arc::default()).await;
+        assert!(matches!(served, Err(Error::Silent)));
+        assert_eq!(begin.elapsed(), PREFACE_LIMIT);
+    }
+}

@@ -21,8 +21,8 @@ use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_util::io::InspectReader;
-use tonic::codegen::http::{Request, Response};
 use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
 
 use crate::board::Board;
 use crate::keepalive::{Signs, lost};
@@ -64,10 +64,12 @@ pub async fn serve<T, S>(
 ) -> Result<(), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
+        + Send
+        + 'static,
     S::Future: Send,
 {
-    let signs = Arc::new(Signs::new());
+    let signs = Arc::<Signs>::default();
     let listening = signs.clone();
     let io = InspectReader::new(io, move |arrived: &[u8]| {
         if !arrived.is_empty() {

@@ -24,12 +24,14 @@ struct State {
     calls: u32,
 }
 
-impl Signs {
+impl Default for Signs {
     /// Those of a connection that begins.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self(Board::new(State { heard: Instant::now(), calls: 0 }))
     }
+}
 
+impl Signs {
     /// Something has arrived.
     pub fn heard(&self) {
         // Who waits for silence wakes by itself, and finds that it has to wait longer.

@@ -151,13 +151,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     let [terminate, interrupt, hangup] = &mut ends;
     announce(&listener, identity.fingerprint())?;
 
-    let doors = Arc::new(Doors {
-        acceptor,
-        authorized,
-        jobs,
-        closing: Arc::default(),
-        seats: Seats::default(),
-    });
+    let doors =
+        Arc::new(Doors { acceptor, authorized, jobs, closing: Arc::default(), seats: Seats::default() });
     tokio::select! {
         () = doors.accept(listener) => {}
         () = received(terminate) => {}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ring::digest;
 use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use ring::signature::{ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
@@ -101,10 +101,16 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
-/// DER of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410, section 4): the same 12 bytes before every key.
+/// What is before every key in the DER of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410, section 4).
+const BEFORE_KEY: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 fn subject_public_key_info(public_key: &[u8]) -> Vec<u8> {
-    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    [&PREFIX, public_key].concat()
+    [&BEFORE_KEY, public_key].concat()
+}
+
+/// The Ed25519 key in a SubjectPublicKeyInfo in DER, if there is one.
+pub(crate) fn public_key(spki: &[u8]) -> Option<&[u8; ED25519_PUBLIC_KEY_LEN]> {
+    spki.strip_prefix(&BEFORE_KEY)?.try_into().ok()
 }
 
 /// SHA-256 of a SubjectPublicKeyInfo: what is pinned, compared and shown. Written `SHA256:` and 64 hexadecimal digits.

@@ -7,24 +7,23 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ring::error::Unspecified;
+use ring::signature::{ED25519, UnparsedPublicKey};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring as provider;
 use rustls::crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256 as RINGS_SUITE;
-use rustls::crypto::{
-    CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
-    verify_tls13_signature_with_raw_key,
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SigningKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    ServerConfig, SignatureScheme, SupportedCipherSuite,
+    PeerMisbehaved, ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
 
-use crate::identity::{Fingerprint, Identity};
+use crate::identity::{Fingerprint, Identity, public_key};
 
 /// The application protocol of the connection (RFC 7301): HTTP/2, as gRPC demands.
 const ALPN: &[u8] = b"h2";
@@ -74,16 +73,15 @@ fn crypto_provider(suite: SupportedCipherSuite) -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![suite],
         kx_groups: vec![provider::kx_group::X25519],
-        signature_verification_algorithms: SIGNATURES,
+        // Certificates would be verified by them.
+        signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
         secure_random: &SystemRandom,
         key_provider: &NoKeyFiles,
     }
 }
 
-static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
-    all: &[webpki::ring::ED25519],
-    mapping: &[(SignatureScheme::ED25519, &[webpki::ring::ED25519])],
-};
+/// What the other side signs with.
+const SIGNATURE: SignatureScheme = SignatureScheme::ED25519;
 
 #[derive(Debug)]
 struct SystemRandom;
@@ -122,8 +120,14 @@ fn check_signature(
     presented: &CertificateDer<'_>,
     signature: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
-    let key = SubjectPublicKeyInfoDer::from(presented.as_ref());
-    verify_tls13_signature_with_raw_key(message, &key, signature, &SIGNATURES)
+    let key = public_key(presented).ok_or(CertificateError::BadEncoding)?;
+    if signature.scheme != SIGNATURE {
+        return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+    }
+    match UnparsedPublicKey::new(&ED25519, key).verify(message, signature.signature()) {
+        Ok(()) => Ok(HandshakeSignatureValid::assertion()),
+        Err(Unspecified) => Err(CertificateError::BadSignature.into()),
+    }
 }
 
 /// TLS 1.2 is compiled out; the traits still ask.
@@ -165,7 +169,7 @@ impl ServerCertVerifier for PinnedAgent {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SIGNATURES.supported_schemes()
+        vec![SIGNATURE]
     }
 
     fn requires_raw_public_keys(&self) -> bool {
@@ -210,7 +214,7 @@ impl ClientCertVerifier for AuthorizedControllers {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        SIGNATURES.supported_schemes()
+        vec![SIGNATURE]
     }
 
     fn requires_raw_public_keys(&self) -> bool {
@@ -221,6 +225,7 @@ impl ClientCertVerifier for AuthorizedControllers {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use rustls::sign::CertifiedKey;
     use rustls::{AlertDescription, ClientConnection, ServerConnection};
 
     use super::*;
@@ -284,6 +289,25 @@ mod tests {
         let client = client_config(&controller, identity().fingerprint()).unwrap();
         let expected = Err(CertificateError::ApplicationVerificationFailure.into());
         assert_eq!(connect(client, server).0, expected);
+    }
+
+    #[test]
+    fn a_side_that_has_not_the_key_that_it_shows_is_refused() {
+        let (agent, controller, thief) = (identity(), identity(), identity());
+        let server = server_config(&agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
+        let stolen = CertifiedKey::new(controller.certified().cert.clone(), thief.certified().key.clone());
+        let mut client = client_config(&controller, agent.fingerprint()).unwrap();
+        client.client_auth_cert_resolver = Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(stolen)));
+        assert_eq!(connect(client, server).0, Err(Error::AlertReceived(AlertDescription::DecryptError)));
+    }
+
+    #[test]
+    fn what_is_not_an_ed25519_key_signs_nothing() {
+        let spki = identity().certified().cert[0].to_vec();
+        assert!(public_key(&spki).is_some());
+        let broken =
+            [&spki[1..], &spki[..43], &[&spki[..], &[0]].concat(), &[&[0; 12][..], &spki[12..]].concat()];
+        assert!(broken.iter().all(|spki| public_key(spki).is_none()));
     }
 
     #[test]

@@ -118,10 +118,9 @@ impl<'a> Upload<'a> {
     /// The agent has the whole blob.
     pub fn arrived(&mut self) {
         if let Some((begun, packed)) = self.begun.take().zip(self.packed.as_ref())
-            && packed.bytes.len() >= TELLING_BYTES
+            && let Some(rate) = rate(packed, begun.elapsed(), self.sent.rate(&self.router))
         {
-            let seconds = begun.elapsed().max(Duration::from_millis(1)).as_secs_f64();
-            self.sent.set_rate(&self.router, (packed.bytes.len() as f64 / seconds) as u64);
+            self.sent.set_rate(&self.router, rate);
         }
         self.sent.keep(self.blob);
     }
@@ -145,6 +144,16 @@ impl<'a> Upload<'a> {
         };
         format!("sent {} of {size}, {how}", bytes(packed.bytes.len()))
     }
+}
+
+/// Bytes a second of a link over which this went in this time, if it tells; `known` is what was known of it.
+fn rate(packed: &Packed, time: Duration, known: Option<u64>) -> Option<u64> {
+    if packed.bytes.len() < TELLING_BYTES {
+        return None;
+    }
+    let rate = (packed.bytes.len() as f64 / time.max(Duration::from_millis(1)).as_secs_f64()) as u64;
+    // A delta keeps the router's CPU busy for longer than the link: that is at least so fast.
+    (!packed.is_delta() || known.is_some_and(|known| known < rate)).then_some(rate)
 }
 
 /// Packs a blob, unless that was done before. `None` if that panics.
@@ -216,5 +225,27 @@ fn bytes(count: usize) -> String {
         0..10_000 => format!("{count} bytes"),
         10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
         _ => format!("{:.2} MB", count as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_delta_does_not_make_a_link_look_slow() {
+        let sent = |encoding, bytes: usize, seconds, known| {
+            let packed = Packed { encoding, base: None, bytes: vec![0; bytes].into() };
+            rate(&packed, Duration::from_secs(seconds), known)
+        };
+        let known = Some(500_000);
+        for encoding in [Encoding::Delta, Encoding::RelocatedDelta] {
+            assert_eq!(sent(encoding, 1_000_000, 10, None), None);
+            assert_eq!(sent(encoding, 1_000_000, 10, known), None);
+            assert_eq!(sent(encoding, 1_000_000, 1, known), Some(1_000_000), "at least as fast");
+        }
+        assert_eq!(sent(Encoding::Lz4, 1_000_000, 10, known), Some(100_000));
+        assert_eq!(sent(Encoding::Zstd, 1000, 10, known), None, "too little to tell");
     }
 }

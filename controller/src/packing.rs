@@ -3,8 +3,8 @@
 //!
 //! What is chosen follows from how fast the link was last time. On a fast one the router's CPU is what all wait for, and LZ4
 //! costs it least; on a slow one every byte counts, and zstd makes the fewest, at a level that the time on the wire pays for.
-//! A delta is sent where it is smaller, and is not looked for longer than the program would take as a whole; one in which
-//! addresses are followed, if there is time, where that spares more than it costs.
+//! A delta is sent where the router has the program sooner by it, and is not looked for longer than the program would take as a
+//! whole; one in which addresses are followed, if there is time, where that spares more than it costs.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -23,9 +23,23 @@ const LIKELY_RATE: u64 = 5_000_000;
 /// Below so many bytes a second a link is slower than a router's CPU inflates.
 const SLOW_RATE: u64 = 1_000_000;
 
+/// Links are told apart by these rates, lest what is packed for one not do for another that is nearly the same. However fast a
+/// link, no router's CPU takes a program in faster than at the first.
+const RATES: [u64; 6] = [LIKELY_RATE, 2_000_000, SLOW_RATE, 300_000, 60_000, 20_000];
+
 /// What LZ4 makes of a Go program takes a second for so many bytes; and it is two fifths of the program.
 const LZ4_LEVEL: u32 = 9;
 const WHOLE_PART: f64 = 0.4;
+
+/// Instructions a second of a likely router, and how many a byte takes there: one on the wire, with its ciphers and TCP; one that comes
+/// out of LZ4, or of zstd; one of a delta's instructions, unpacked and followed; one of a program where addresses are looked at.
+/// Measured by `cargo xtask bench profile`, on a MIPS 24Kc; a delta's are between 45, where much is new, and 100.
+const CPU_RATE: f64 = 500e6;
+const WIRE_COST: f64 = 50.0;
+const LZ4_COST: f64 = 7.0;
+const ZSTD_COST: f64 = 28.0;
+const DELTA_COST: f64 = 60.0;
+const ADDRESS_COST: f64 = 2.5;
 
 /// zstd's window, as a power of two: an agent holds it in memory, and takes no larger one.
 const WINDOW_LOG: u32 = 19;
@@ -44,7 +58,7 @@ const SHORT: usize = 256 * 1024;
 const LEAST_SPARED: usize = 16 * 1024;
 
 /// Changes with what is made of the same, lest an older one be sent from the cache.
-const PACKING: u32 = 2;
+const PACKING: u32 = 3;
 
 /// What an agent can decode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,44 +117,69 @@ impl Packed {
     }
 }
 
+/// Something that a program may be sent as.
+struct Candidate {
+    packed: Packed,
+    /// What it costs the router's CPU, in instructions, to make the program of it.
+    cost: f64,
+}
+
+impl Candidate {
+    /// How long it takes until a router has the program: the link and the CPU work at the same time.
+    fn seconds(&self, rate: u64) -> f64 {
+        seconds(self.packed.bytes.len() as f64, self.cost, rate)
+    }
+}
+
+fn seconds(bytes: f64, cost: f64, rate: u64) -> f64 {
+    (bytes / rate as f64).max((bytes * WIRE_COST + cost) / CPU_RATE)
+}
+
 /// All that decides what [`pack`] makes, as the name of a file.
 pub fn name(program: &Digest, decoders: Decoders, base: Option<&Digest>, rate: Option<u64>) -> String {
-    let rate = rate.unwrap_or(LIKELY_RATE);
-    let link = if rate < SLOW_RATE { format!("zstd{}", level(rate)) } else { "lz4".to_owned() };
     let Decoders { checksum: _, zstd, lz4, delta, relocate } = decoders;
     let able = [(zstd, 'z'), (lz4, 'l'), (delta, 'd'), (relocate, 'r')];
     let able: String = able.iter().filter(|(able, _)| *able).map(|(_, letter)| letter).collect();
     let base = base.filter(|_| delta).map(|digest| format!("-{}", hexadecimal(digest))).unwrap_or_default();
-    format!("{}{base}-{link}-{able}-{PACKING}", hexadecimal(program))
+    format!("{}{base}-{}-{able}-{PACKING}", hexadecimal(program), likely(rate))
+}
+
+/// The rate of a link that was so fast last time.
+fn likely(rate: Option<u64>) -> u64 {
+    let [fastest, .., slowest] = RATES;
+    let Some(rate) = rate else { return fastest };
+    RATES.into_iter().find(|likely| *likely <= rate).unwrap_or(slowest)
 }
 
 /// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.
 pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
-    let rate = rate.unwrap_or(LIKELY_RATE);
+    let rate = likely(rate);
     let delta =
         base.filter(|_| decoders.delta).and_then(|base| as_delta(program, base, decoders.relocate, rate));
-    // A whole program is smaller only if there is not much in common.
-    match delta {
-        Some(delta) if delta.bytes.len() < program.len() / 8 => delta,
-        delta => {
+    let length = program.len() as f64;
+    let whole = seconds(length * WHOLE_PART, length * LZ4_COST, rate);
+    let best = match delta {
+        // There is no need to pack the whole.
+        Some(delta) if delta.seconds(rate) < whole / 2.0 => delta,
+        Some(delta) => {
             let whole = as_whole(program, decoders, rate);
-            delta.into_iter().chain([whole]).min_by_key(|packed| packed.bytes.len()).unwrap_or_else(|| {
-                Packed { encoding: Encoding::Identity, base: None, bytes: program.clone() }
-            })
+            if delta.seconds(rate) < whole.seconds(rate) { delta } else { whole }
         }
-    }
+        None => as_whole(program, decoders, rate),
+    };
+    best.packed
 }
 
-fn as_delta(program: &Bytes, base: Base, can_relocate: bool, rate: u64) -> Option<Packed> {
-    // However fast the link, no router's CPU takes it in faster.
-    let rate_there = rate.min(LIKELY_RATE) as f64;
-    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate_there);
+fn as_delta(program: &Bytes, base: Base, can_relocate: bool, rate: u64) -> Option<Candidate> {
+    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate as f64);
     let deadline = Instant::now() + whole;
     let copies = delta::find(&base.content, program, deadline)?;
-    let packed = |encoding, instructions: Vec<u8>| {
+    let candidate = |encoding, instructions: Vec<u8>| {
         let level = if instructions.len() < SHORT { STRONGEST } else { level(rate) };
         let bytes = zstd(&instructions, level).ok()?.into();
-        Some(Packed { encoding, base: Some(base.digest), bytes })
+        let looked_at = if encoding == Encoding::RelocatedDelta { program.len() as f64 } else { 0.0 };
+        let cost = instructions.len() as f64 * DELTA_COST + looked_at * ADDRESS_COST;
+        Some(Candidate { packed: Packed { encoding, base: Some(base.digest), bytes }, cost })
     };
     let plain = delta::write(&base.content, program, &copies);
     let relocated = match can_relocate {
@@ -150,30 +189,34 @@ fn as_delta(program: &Bytes, base: Base, can_relocate: bool, rate: u64) -> Optio
     match relocated {
         // On a slow link the bytes on the wire decide.
         Some(relocated) if rate < SLOW_RATE => {
-            let both = [packed(Encoding::Delta, plain), packed(Encoding::RelocatedDelta, relocated)];
-            both.into_iter().flatten().min_by_key(|packed| packed.bytes.len())
+            let both = [candidate(Encoding::Delta, plain), candidate(Encoding::RelocatedDelta, relocated)];
+            both.into_iter().flatten().min_by_key(|candidate| candidate.packed.bytes.len())
         }
         Some(relocated) if relocated.len() + LEAST_SPARED < plain.len() => {
-            packed(Encoding::RelocatedDelta, relocated)
+            candidate(Encoding::RelocatedDelta, relocated)
         }
-        _ => packed(Encoding::Delta, plain),
+        _ => candidate(Encoding::Delta, plain),
     }
 }
 
-fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Packed {
+fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Candidate {
     let packed = if decoders.lz4 && (rate >= SLOW_RATE || !decoders.zstd) {
-        lz4(program).map(|bytes| (Encoding::Lz4, bytes))
+        lz4(program).map(|bytes| (Encoding::Lz4, bytes, LZ4_COST))
     } else if decoders.zstd {
-        zstd(program, level(rate)).map(|bytes| (Encoding::Zstd, bytes))
+        zstd(program, level(rate)).map(|bytes| (Encoding::Zstd, bytes, ZSTD_COST))
     } else {
         Err(io::ErrorKind::Unsupported.into())
     };
     match packed {
-        Ok((encoding, bytes)) if bytes.len() < program.len() => {
-            Packed { encoding, base: None, bytes: bytes.into() }
-        }
+        Ok((encoding, bytes, cost)) if bytes.len() < program.len() => Candidate {
+            packed: Packed { encoding, base: None, bytes: bytes.into() },
+            cost: cost * program.len() as f64,
+        },
         // What cannot be compressed goes as it is.
-        _ => Packed { encoding: Encoding::Identity, base: None, bytes: program.clone() },
+        _ => Candidate {
+            packed: Packed { encoding: Encoding::Identity, base: None, bytes: program.clone() },
+            cost: 0.0,
+        },
     }
 }
 
@@ -266,7 +309,8 @@ mod tests {
         ];
         let different: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len(), "{names:?}");
-        assert_eq!(names[0], name(&[1; 32], ALL, None, Some(SLOW_RATE)), "as fast as it matters");
+        assert_eq!(names[0], name(&[1; 32], ALL, None, Some(70_000_000)), "as fast as it matters");
+        assert_eq!(name(&[1; 32], ALL, None, Some(1_900_000)), name(&[1; 32], ALL, None, Some(SLOW_RATE)));
         assert!(names.iter().all(|name| name.len() < 200));
     }
 
@@ -291,13 +335,24 @@ mod tests {
     }
 
     #[test]
+    fn a_delta_is_sent_where_the_router_has_the_program_sooner_by_it() {
+        // Half of it is new, and that is noise: LZ4 finds nothing in it, nor does zstd.
+        let digest = |index: u32| ring::digest::digest(&ring::digest::SHA256, &index.to_be_bytes());
+        let noise: Vec<u8> = (0..6000).flat_map(|index| digest(index).as_ref().to_vec()).collect();
+        let program = Bytes::from([&program()[..], &noise].concat());
+        let pack = |rate| pack(&program, ALL, base(&self::program()), rate).encoding;
+        assert_eq!(pack(None), Encoding::Lz4, "which costs the router's CPU less");
+        assert_eq!(pack(Some(SLOW_RATE / 2)), Encoding::Delta, "which is shorter");
+    }
+
+    #[test]
     fn addresses_are_followed_where_that_spares_enough() {
         let [base, program] = delta::builds();
         let program = Bytes::from(program);
         // So slow that there is time.
         let packed = |can_relocate, rate| {
             let base = Base { digest: [7; 32], content: base.clone() };
-            as_delta(&program, base, can_relocate, rate).unwrap()
+            as_delta(&program, base, can_relocate, rate).unwrap().packed
         };
         let (plain, relocated) = (packed(false, 100), packed(true, 100));
         assert_eq!((plain.encoding, relocated.encoding), (Encoding::Delta, Encoding::RelocatedDelta));
@@ -310,7 +365,7 @@ mod tests {
         );
         // Little is spared.
         let near = as_delta(&program, Base { digest: [7; 32], content: base.clone() }, true, SLOW_RATE);
-        assert!(near.is_none_or(|near| near.encoding == Encoding::Delta));
+        assert!(near.is_none_or(|near| near.packed.encoding == Encoding::Delta));
     }
 
     #[test]

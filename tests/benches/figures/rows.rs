@@ -94,7 +94,7 @@ const SAMPLER: &str = "echo started; most=0
     echo $most";
 
 /// All rows, in the order of the table.
-pub const ROWS: [Row; 18] = [
+pub const ROWS: [Row; 19] = [
     Row {
         name: "connect",
         what: "connect, ask, and leave",
@@ -150,6 +150,14 @@ pub const ROWS: [Row; 18] = [
         targets: &[(Cpu, PartOf(Scp, 0.1))],
         is_checked: false,
         measure: |bed, way, runs| first(bed, way, runs, "server"),
+    },
+    Row {
+        name: "server-other",
+        what: "the same, on a router that has the hello",
+        ways: &[Hop],
+        targets: &[],
+        is_checked: false,
+        measure: other,
     },
     Row {
         name: "server-string",
@@ -270,6 +278,17 @@ fn first(bed: &mut Bed, way: Way, runs: usize, name: &'static str) -> Vec<Sample
     let one = |_| {
         prepare(bed, way);
         arrive(bed, way, &source)
+    };
+    (0..runs).map(one).collect()
+}
+
+/// The router has another program of the same Go.
+fn other(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+    let (hello, server) = (Source::of("hello"), Source::of("server"));
+    let one = |_| {
+        prepare(bed, way);
+        arrive(bed, way, &hello);
+        arrive(bed, way, &server)
     };
     (0..runs).map(one).collect()
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 between a connection and the generated service: h2, and what passes a call's bytes on.
+//! HTTP/2 between a connection and what answers its calls: h2, and what passes a call's bytes on.
 //!
 //! What must stay true: no more of a response is made than the peer and [`Windows::stream`] bytes of memory have room for; a request
 //! is acknowledged as it is read; and a connection whose peer is gone ends, and its calls with it.
@@ -7,22 +7,19 @@
 //! time for whatever it says: 30 kB of the agent, and a fortieth of what a line of output costs it. A call that has begun to answer
 //! does not look for the peer's reset while it has nothing to say: [`crate::link`] hears of it where the requests end.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{RecvStream, SendStream};
-use http_body::{Body, Frame};
+use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_util::io::InspectReader;
-use tonic::codegen::Service;
-use tonic::codegen::http::{Request, Response};
 
 use crate::board::Board;
 use crate::keepalive::{Signs, lost};
@@ -50,6 +47,29 @@ pub enum Error {
     Silent,
 }
 
+/// What answers calls.
+pub trait Service: Clone + Send + 'static {
+    /// What comes behind the head of a response.
+    type Body: Body;
+
+    /// The response to a call; if its head is all, without a body.
+    fn call(self, request: Request<Incoming>) -> impl Future<Output = Response<Option<Self::Body>>> + Send;
+}
+
+/// What comes behind the head of a response, made as the peer has room for it.
+pub trait Body: Send {
+    /// The next piece. Nothing is asked for after the end.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Piece>;
+}
+
+/// A piece of a response.
+pub enum Piece {
+    /// What it is.
+    Data(Bytes),
+    /// What is said behind all data.
+    End(HeaderMap),
+}
+
 /// Serves the calls of a connection until its peer closes it; once `closing` is true, until what is under way is sent. At most `calls`
 /// at a time.
 ///
@@ -64,10 +84,7 @@ pub async fn serve<T, S>(
 ) -> Result<(), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
-        + Send
-        + 'static,
-    S::Future: Send,
+    S: Service,
 {
     let signs = Arc::<Signs>::default();
     let listening = signs.clone();
@@ -98,14 +115,13 @@ where
 /// Takes calls, and carries what they say, until the connection ends.
 async fn accept<T, S>(
     mut connection: Connection<T, Bytes>,
-    mut service: S,
+    service: S,
     signs: Arc<Signs>,
     closing: Arc<Board<bool>>,
 ) -> Result<(), h2::Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>,
-    S::Future: Send + 'static,
+    S: Service,
 {
     let mut is_closing = false;
     loop {
@@ -119,7 +135,7 @@ where
         });
         let Some(call) = next.await else { return Ok(()) };
         let (request, reply) = call?;
-        let response = service.call(request.map(Incoming));
+        let response = service.clone().call(request.map(Incoming));
         let under_way = signs.call();
         tokio::spawn(async move {
             // Who does not want it any more hears no more of it.
@@ -132,59 +148,45 @@ where
 /// What a peer says in a call.
 pub struct Incoming(RecvStream);
 
-impl Body for Incoming {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        // What would come behind the data, a gRPC client does not send.
-        let Some(data) = ready!(self.0.poll_data(context)?) else { return Poll::Ready(None) };
-        // It may send as much again.
-        self.0.flow_control().release_capacity(data.len())?;
-        Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+impl Incoming {
+    /// The next of it; `None` at its end. What would come behind the data, a gRPC client does not send.
+    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        self.0.poll_data(context).map_ok(|data| {
+            // It may send as much again. It was received, so it can be released.
+            let _ = self.0.flow_control().release_capacity(data.len());
+            data
+        })
     }
 }
 
 /// Says what a response says, as the peer has room for it.
-async fn answer<R>(response: R, mut reply: SendResponse<Bytes>) -> Result<(), h2::Error>
+async fn answer<R, B>(response: R, mut reply: SendResponse<Bytes>) -> Result<(), h2::Error>
 where
-    R: Future<Output = Result<Response<tonic::body::Body>, Infallible>>,
+    R: Future<Output = Response<Option<B>>>,
+    B: Body,
 {
     let mut response = pin!(response);
     let response = poll_fn(|context| match response.as_mut().poll(context) {
-        Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+        Poll::Ready(response) => Poll::Ready(Ok(response)),
         Poll::Pending => reply.poll_reset(context).map(|reason| Err(reason?.into())),
     });
     let response: Result<_, h2::Error> = response.await;
-    let (head, mut body) = response?.into_parts();
-    let is_all = body.is_end_stream();
-    let mut stream = reply.send_response(Response::from_parts(head, ()), is_all)?;
-    if is_all {
-        return Ok(());
-    }
-    while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        match frame.into_data() {
-            Ok(data) => {
+    let (head, body) = response?.into_parts();
+    let mut stream = reply.send_response(Response::from_parts(head, ()), body.is_none())?;
+    let Some(mut body) = body else { return Ok(()) };
+    loop {
+        match poll_fn(|context| body.poll_next(context)).await {
+            Piece::Data(data) => {
                 room(&mut stream).await?;
                 stream.send_data(data, false)?;
             }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    // They need no room.
-                    stream.reserve_capacity(0);
-                    return stream.send_trailers(trailers);
-                }
+            Piece::End(trailers) => {
+                // They need no room.
+                stream.reserve_capacity(0);
+                return stream.send_trailers(trailers);
             }
         }
     }
-    stream.send_data(Bytes::new(), true)
 }
 
 /// Waits until what was sent is on its way, and the peer has room for more.
@@ -239,47 +241,30 @@ pub mod tests {
         Reading(mpsc::Sender<usize>),
     }
 
-    impl Service<Request<Incoming>> for Answer {
-        type Response = Response<tonic::body::Body>;
-        type Error = Infallible;
-        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    impl Service for Answer {
+        type Body = Endless;
 
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-            let answer = self.clone();
-            Box::pin(async move {
-                match answer {
-                    Self::Never => std::future::pending().await,
-                    Self::Endlessly(counts) => Ok(Response::new(tonic::body::Body::new(Endless(counts)))),
-                    Self::Reading(lengths) => {
-                        let mut body = request.into_body();
-                        while let Some(frame) =
-                            poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-                        {
-                            lengths.send(frame.unwrap().into_data().unwrap().len()).await.unwrap();
-                        }
-                        Ok(Response::new(tonic::body::Body::empty()))
+        async fn call(self, request: Request<Incoming>) -> Response<Option<Endless>> {
+            match self {
+                Self::Never => std::future::pending().await,
+                Self::Endlessly(counts) => Response::new(Some(Endless(counts))),
+                Self::Reading(lengths) => {
+                    let mut body = request.into_body();
+                    while let Some(data) = poll_fn(|context| body.poll_data(context)).await {
+                        lengths.send(data.unwrap().len()).await.unwrap();
                     }
+                    Response::new(None)
                 }
-            })
+            }
         }
     }
 
-    struct Endless(Arc<[AtomicUsize; 2]>);
+    pub struct Endless(Arc<[AtomicUsize; 2]>);
 
     impl Body for Endless {
-        type Data = Bytes;
-        type Error = tonic::Status;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Piece> {
             self.0[0].fetch_add(1, Relaxed);
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; PIECE])))))
+            Poll::Ready(Piece::Data(Bytes::from_static(&[7; PIECE])))
         }
     }
 

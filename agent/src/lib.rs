@@ -4,7 +4,7 @@
 //!
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
-//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`http2`]: what their calls say, and hear.
+//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`http2`], [`grpc`]: what their calls say, and hear.
 //!   [`keepalive`]: when a silent one is asked.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
@@ -34,6 +34,7 @@ pub mod decoder;
 pub mod delta;
 pub mod error;
 pub mod family;
+pub mod grpc;
 pub mod guard;
 pub mod handover;
 pub mod http2;

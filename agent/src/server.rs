@@ -35,7 +35,7 @@ use crate::jobs::Jobs;
 use crate::memory;
 use crate::options::Options;
 use crate::pid_file::{self, PidFile};
-use crate::service;
+use crate::service::Service;
 use crate::shelf::Shelf;
 use crate::store::Store;
 use crate::tree;
@@ -253,7 +253,7 @@ impl Doors {
             true => Ok(()),
             false => Err(error::Error::NotAuthorized),
         });
-        let service = service::new(self.jobs.clone(), peer, admission);
+        let service = Service::new(self.jobs.clone(), peer, admission);
         let windows = if has_seat { WINDOWS } else { REFUSED_WINDOWS };
         let served = http2::serve(connection, service, windows, MAX_CALLS, self.closing.clone());
         let Some(_seat) = seat else {

@@ -6,7 +6,6 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,23 +14,24 @@ use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
-    MAX_MARK_BYTES, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
-    STDIN_WINDOW_BYTES,
+    MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
 };
-use hop_proto::v1::agent_server::{Agent, AgentServer};
 use hop_proto::v1::{self, Reason, run_reply, run_request};
-use hop_proto::{failure, output_path, v1::outcome::Ending as WireEnding};
-use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Request, Response, Status, Streaming};
+use hop_proto::{output_path, v1::outcome::Ending as WireEnding};
+use http::{Request, Response};
+use prost::Message;
+use tokio_stream::StreamExt;
 
 use crate::child::Ending;
 use crate::decoder::Encoding;
 use crate::error::Error;
+use crate::grpc::{self, Answer, Code, Messages, Replies, Requests, Status};
 use crate::guard::{self, Shortage};
+use crate::http2::{self, Incoming};
 use crate::input_tree::InputTree;
 use crate::job::{Spec, signal};
 use crate::jobs::{Jobs, Listed, MAX_JOBS};
-use crate::link::{Connection, FromController, Stage, ToController};
+use crate::link::{Connection, FromController, Link, Stage, ToController};
 use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
@@ -56,104 +56,97 @@ const CAPABILITIES: [&str; 14] = [
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
 const WITHOUT_LAUNCHER: &str = "core";
 
-/// The agent's service over `jobs`, for one connection of `controller`. `admission` is asked at every call: a key that was
-/// taken off the list since its controller connected starts nothing more.
-pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, admission: Admission) -> AgentServer<Service> {
-    AgentServer::new(Service { jobs, controller, admission }).max_decoding_message_size(MAX_MESSAGE_BYTES)
-}
-
-/// The question whether the controller at the other end of a connection may use it, and if not, why.
-pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
-
-/// The calls of `agent.proto`.
+/// The calls of `agent.proto`, for one connection.
+#[derive(Clone)]
 pub struct Service {
     jobs: Arc<Jobs>,
     controller: Fingerprint,
     admission: Admission,
 }
 
-/// What the agent says during a job.
-type Replies = Pin<Box<dyn Stream<Item = Result<v1::RunReply, Status>> + Send>>;
+/// The question whether the controller at the other end of a connection may use it, and if not, why.
+pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
-#[tonic::async_trait]
-impl Agent for Service {
-    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
-        (self.admission)()?;
-        Ok(Response::new(self.describe()?))
+impl http2::Service for Service {
+    type Body = Answer;
+
+    async fn call(self, request: Request<Incoming>) -> Response<Option<Answer>> {
+        let (head, incoming) = request.into_parts();
+        grpc::response(self.answer(head.uri.path(), incoming).await)
+    }
+}
+
+impl Service {
+    /// The agent's service over `jobs`, for a connection of `controller`. `admission` is asked at every call: a key that was taken
+    /// off the list since its controller connected starts nothing more.
+    pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, admission: Admission) -> Self {
+        Self { jobs, controller, admission }
     }
 
-    type RunStream = Replies;
-
-    async fn run(
-        &self,
-        request: Request<Streaming<v1::RunRequest>>,
-    ) -> Result<Response<Self::RunStream>, Status> {
+    async fn answer(&self, method: &str, incoming: Incoming) -> Result<Answer, Status> {
         (self.admission)()?;
-        let mut messages = request.into_inner();
-        let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
-            return Err(Error::Protocol("a run begins with its specification").into());
+        Ok(match method {
+            "/hop.v1.Agent/Info" => {
+                let v1::InfoRequest {} = Requests::new(incoming).only().await?;
+                Answer::one(&self.describe()?)
+            }
+            "/hop.v1.Agent/Run" => self.run(Requests::new(incoming)).await?,
+            "/hop.v1.Agent/Attach" => self.attach(Requests::new(incoming)).await?,
+            "/hop.v1.Agent/Jobs" => {
+                let v1::JobsRequest {} = Requests::new(incoming).only().await?;
+                let jobs = self.jobs.list().into_iter();
+                let jobs = jobs.map(|listed| write_listed(listed, self.controller)).collect();
+                Answer::one(&v1::JobsReply { jobs })
+            }
+            "/hop.v1.Agent/Logs" => {
+                let v1::LogsRequest { job_id } = Requests::new(incoming).only().await?;
+                Answer::many(Kept { link: self.jobs.find(&job_id, self.controller)?, had: [0; 2] })
+            }
+            "/hop.v1.Agent/Kill" => {
+                let v1::KillRequest { job_id, signal: name } = Requests::new(incoming).only().await?;
+                let signal = signal(&name)?;
+                self.jobs.find(&job_id, self.controller)?.signal(signal).await;
+                Answer::one(&v1::KillReply {})
+            }
+            // A controller of another age asks for what this agent does not have.
+            _ => {
+                return Err(Status {
+                    code: Code::Unimplemented,
+                    message: String::new(),
+                    details: Vec::new(),
+                });
+            }
+        })
+    }
+
+    async fn run(&self, mut requests: Requests<v1::RunRequest>) -> Result<Answer, Error> {
+        let Some(run_request::Message::Spec(spec)) = first(&mut requests).await? else {
+            return Err(Error::Protocol("a run begins with its specification"));
         };
         let packs = spec.pack_outputs;
         let spec = read_spec(spec)?;
         // The controller has not heard that it was accepted, and asks once more.
         if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            return Ok(carry(link.connect([None, None], None)?, messages, packs));
+            return Ok(carry(link.connect([None, None], None)?, requests, packs));
         }
         let job = self.jobs.admit(spec, self.controller)?;
         tracing::info!(job = job.link().job(), "job admitted");
         let connection = job.link().connect([None, None], None)?;
         tokio::spawn(job.run());
-        Ok(carry(connection, messages, packs))
+        Ok(carry(connection, requests, packs))
     }
 
-    type AttachStream = Replies;
-
-    async fn attach(
-        &self,
-        request: Request<Streaming<v1::RunRequest>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
-        (self.admission)()?;
-        let mut messages = request.into_inner();
-        let Some(run_request::Message::Attach(attach)) = first(&mut messages).await? else {
-            return Err(Error::Protocol("to attach begins with saying to which job").into());
+    async fn attach(&self, mut requests: Requests<v1::RunRequest>) -> Result<Answer, Error> {
+        let Some(run_request::Message::Attach(attach)) = first(&mut requests).await? else {
+            return Err(Error::Protocol("to attach begins with saying to which job"));
         };
         let link = self.jobs.find(&attach.job_id, self.controller)?;
         let files = attach.files.map(read_position);
         let connection = link.connect([attach.stdout_offset, attach.stderr_offset], files)?;
         tracing::info!(job = attach.job_id, "controller attached");
-        Ok(carry(connection, messages, attach.pack_outputs))
+        Ok(carry(connection, requests, attach.pack_outputs))
     }
 
-    async fn jobs(&self, _: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
-        (self.admission)()?;
-        let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
-        Ok(Response::new(v1::JobsReply { jobs }))
-    }
-
-    type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::Output, Status>> + Send>>;
-
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        (self.admission)()?;
-        let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
-        let mut had = [0; 2];
-        // Piece by piece, as the connection takes them: at once it would be both windows in memory once more.
-        let pieces = std::iter::from_fn(move || link.next_piece(&mut had));
-        let written = pieces.map(|(stream, offset, data)| {
-            Ok(write_output(stream, offset, Packed { data, unpacked_size: 0 }))
-        });
-        Ok(Response::new(Box::pin(tokio_stream::iter(written))))
-    }
-
-    async fn kill(&self, request: Request<v1::KillRequest>) -> Result<Response<v1::KillReply>, Status> {
-        (self.admission)()?;
-        let v1::KillRequest { job_id, signal: name } = request.into_inner();
-        let signal = signal(&name)?;
-        self.jobs.find(&job_id, self.controller)?.signal(signal).await;
-        Ok(Response::new(v1::KillReply {}))
-    }
-}
-
-impl Service {
     fn describe(&self) -> Result<v1::InfoReply, Error> {
         let machine = Machine::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
@@ -195,21 +188,14 @@ impl Service {
     }
 }
 
-async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
-    Ok(messages.message().await.map_err(transport_error)?.and_then(|first| first.message))
+async fn first(requests: &mut Requests<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
+    Ok(requests.next().await.transpose()?.and_then(|first| first.message))
 }
 
 /// Lets a connection carry what both sides say; output packed, if its controller unpacks it.
-fn carry(connection: Connection, messages: Streaming<v1::RunRequest>, packs: bool) -> Response<Replies> {
-    connection.hear(messages.map(|message| match message {
-        Ok(message) => read_message(message),
-        Err(status) => Err(transport_error(status)),
-    }));
-    Response::new(Box::pin(Telling {
-        connection,
-        packer: packs.then(Packer::default),
-        plain: BytesMut::new(),
-    }))
+fn carry(connection: Connection, requests: Requests<v1::RunRequest>, packs: bool) -> Answer {
+    connection.hear(requests.map(|request| read_message(request?)));
+    Answer::many(Telling { connection, packer: packs.then(Packer::default), plain: BytesMut::new() })
 }
 
 /// What a connection tells, as messages.
@@ -220,11 +206,13 @@ struct Telling {
     plain: BytesMut,
 }
 
-impl Stream for Telling {
-    type Item = Result<v1::RunReply, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { connection, packer, plain } = self.get_mut();
+impl Replies for Telling {
+    fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        messages: &mut Messages,
+    ) -> Poll<Option<Result<(), Status>>> {
+        let Self { connection, packer, plain } = self;
         let take = |data: &[u8]| {
             Packed::of(data, packer, || {
                 plain.extend_from_slice(data);
@@ -232,16 +220,31 @@ impl Stream for Telling {
             })
         };
         let reply = ready!(connection.poll_next(context, take));
-        Poll::Ready(reply.map(|reply| write_reply(reply, packer)))
+        Poll::Ready(reply.map(|reply| {
+            messages.write(&write_reply(reply, packer)?);
+            Ok(())
+        }))
     }
 }
 
-/// What tonic says of a message that did not arrive.
-fn transport_error(status: Status) -> Error {
-    match status.code() {
-        Code::OutOfRange => Error::Protocol("a message is larger than 2 MiB"),
-        Code::Internal => Error::Protocol("a message that cannot be decoded"),
-        _ => Error::Gone,
+/// The output of a job that is kept, piece by piece as the connection takes them: at once it would be both windows in memory
+/// once more.
+struct Kept {
+    link: Arc<Link>,
+    /// How much of each output was said.
+    had: [u64; 2],
+}
+
+impl Replies for Kept {
+    fn poll_write(
+        &mut self,
+        _: &mut Context<'_>,
+        messages: &mut Messages,
+    ) -> Poll<Option<Result<(), Status>>> {
+        Poll::Ready(self.link.next_piece(&mut self.had).map(|(stream, offset, data)| {
+            messages.write(&write_output(stream, offset, Packed { data, unpacked_size: 0 }));
+            Ok(())
+        }))
     }
 }
 
@@ -605,7 +608,8 @@ impl From<&Error> for Status {
             Error::Stopping => (Code::Unavailable, Reason::Stopping, 0, 0),
             Error::Gone => (Code::Cancelled, Reason::Unspecified, 0, 0),
         };
-        failure::status(code, error.to_string(), v1::Failure { reason: reason.into(), needed, available })
+        let failure = v1::Failure { reason: reason.into(), needed, available };
+        Self { code, message: error.to_string(), details: failure.encode_to_vec() }
     }
 }
 
@@ -679,7 +683,7 @@ mod tests {
     #[test]
     fn figures_of_a_refusal_travel_as_numbers() {
         let status = Status::from(Error::NoMemory { needed: 9_000_000_000, available: 5 });
-        let failure = failure::of(&status).unwrap();
+        let failure = v1::Failure::decode(&status.details[..]).unwrap();
         assert_eq!(
             (failure.reason(), failure.needed, failure.available),
             (Reason::NoMemory, 9_000_000_000, 5)

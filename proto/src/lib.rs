@@ -12,6 +12,7 @@
 // Not stable in Rust; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
 
+#[cfg(feature = "client")]
 pub mod failure;
 pub mod identity;
 pub mod limits;
@@ -20,7 +21,7 @@ pub mod relocation;
 pub mod signal;
 pub mod tls;
 
-/// Messages and services, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
+/// Messages and the controller's half of the service, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {
     include!("generated/hop.v1.rs");

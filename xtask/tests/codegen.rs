@@ -28,9 +28,9 @@ fn generate(proto: &Path) -> String {
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()
         .out_dir(out.path())
-        // Both sides bring their own connection.
+        // Both sides bring their own connection, and the agent answers calls with code of its own.
         .build_transport(false)
-        .server_mod_attribute("hop.v1", "#[cfg(feature = \"server\")]")
+        .build_server(false)
         .client_mod_attribute("hop.v1", "#[cfg(feature = \"client\")]")
         // Chunks are handed on without a copy.
         .bytes(".hop.v1.BlobChunk.data")

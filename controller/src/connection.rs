@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use hop_proto::identity::{Fingerprint, Identity};
 use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES};
+use hop_proto::tls;
 use hop_proto::v1::agent_client::AgentClient;
 use hop_proto::v1::{InfoReply, InfoRequest};
-use hop_proto::{failure, tls};
 use http::Uri;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +28,7 @@ use tower_service::Service;
 
 use crate::enrolment::{Enrolment, Way};
 use crate::error::Error;
+use crate::failure;
 use crate::inventory::Router;
 use crate::observed::Observed;
 use crate::transport::Transport;

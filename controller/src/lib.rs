@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the command line. [`commands`]: what each command does.
 //! - [`outcome`]: how a job ended, as exit code and as status file. [`error`]: everything that can go wrong, with its hint.
+//!   [`failure`]: what of it the agent says.
 //! - [`go`], [`program`], [`elf`], [`segments`]: from a package to a file that can run on the router.
 //! - [`connection`], [`transport`], [`observed`], [`link`]: to the agent, and to it again. [`session`]: one job there.
 //! - [`keeper`]: a connection that outlives the command which made it.
@@ -23,6 +24,7 @@ pub mod elf;
 pub mod embedded;
 pub mod enrolment;
 pub mod error;
+pub mod failure;
 pub mod file_lock;
 pub mod go;
 pub mod go_exec;

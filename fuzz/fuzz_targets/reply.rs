@@ -3,8 +3,9 @@
 
 use std::fmt::Debug;
 
+use hop::failure;
+use hop_proto::signal;
 use hop_proto::v1::{InfoReply, JobsReply, Outcome, RunReply, run_reply};
-use hop_proto::{failure, signal};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tonic::{Code, Status};
@@ -21,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
     survives::<JobsReply>(bytes);
     let status = |details: &[u8]| Status::with_details(Code::Internal, "", details.to_vec().into());
     if let Some(failure) = failure::of(&status(bytes)) {
-        let again = failure::status(Code::Internal, "", failure);
+        let again = status(&failure.encode_to_vec());
         // A failure of which nothing is known has no details.
         assert_eq!(failure::of(&again).unwrap_or_default(), failure);
     }

@@ -1,7 +1,6 @@
 //! What both sides of Hop must agree on.
 //!
-//! - [`v1`]: the messages and the service of `hop/v1/agent.proto`.
-//! - [`failure`]: Hop's own failures inside a gRPC status.
+//! - [`v1`]: the messages of `hop/v1/agent.proto`, and how a controller calls its service.
 //! - [`identity`]: the Ed25519 key of a side and the fingerprint that the other side pins.
 //! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
 //! - [`signal`]: the names under which signals travel.
@@ -12,8 +11,6 @@
 // Not stable in Rust; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
 
-#[cfg(feature = "client")]
-pub mod failure;
 pub mod identity;
 pub mod limits;
 pub mod output_path;

@@ -1,14 +1,8 @@
-//! Hop's own failures inside a gRPC status: a [`Failure`] travels in the details, so that nobody parses text.
+//! The agent's own failures inside a gRPC status: a [`Failure`] travels in the details, so that nobody parses text.
 
+use hop_proto::v1::Failure;
 use prost::Message;
-use tonic::{Code, Status};
-
-use crate::v1::Failure;
-
-/// A status for `failure`; `message` is for people.
-pub fn status(code: Code, message: impl Into<String>, failure: Failure) -> Status {
-    Status::with_details(code, message, failure.encode_to_vec().into())
-}
+use tonic::Status;
 
 /// The failure in `status`, if the agent's own code made it. `None` for what the transport reports.
 pub fn of(status: &Status) -> Option<Failure> {
@@ -20,13 +14,16 @@ pub fn of(status: &Status) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
+    use hop_proto::v1::Reason;
+    use tonic::Code;
+
     use super::*;
-    use crate::v1::Reason;
 
     #[test]
     fn a_failure_comes_back_out_of_its_status() {
         let failure = Failure { reason: Reason::NoSpace.into(), needed: 7_000_000_000, available: 3 };
-        assert_eq!(of(&status(Code::ResourceExhausted, "no room", failure)), Some(failure));
+        let details = failure.encode_to_vec().into();
+        assert_eq!(of(&Status::with_details(Code::ResourceExhausted, "no room", details)), Some(failure));
     }
 
     #[test]

@@ -33,15 +33,18 @@ const MIPS_FLAGS: [&str; 3] =
 
 /// What rustc is told for the agent besides, for its size, of which it is a third: a panic is a trap, without a message, so
 /// nothing that would say where and why is in the agent; `{:?}` writes nothing, so the agent shows no value by it; code
-/// that is not position-independent calls a function in two instructions instead of five; and a call that is a function's last
-/// deed is a jump, which LLVM leaves off for MIPS because of code that is dynamically linked.
-const AGENT_FLAGS: [&str; 8] = [
+/// that is not position-independent calls a function in two instructions instead of five; a call that is a function's last
+/// deed is a jump, which LLVM leaves off for MIPS because of code that is dynamically linked; and a branch takes the first
+/// instruction of where it goes along, if that does no harm, in place of one that does nothing, of which there were 18 kB. LLVM
+/// leaves that off as well; on MIPS I what it loads would come too late (llvm-project#185427), and MIPS32r2 waits for it.
+const AGENT_FLAGS: [&str; 9] = [
     "-Zunstable-options",
     "-Cpanic=immediate-abort",
     "-Zlocation-detail=none",
     "-Zfmt-debug=none",
     "-Crelocation-model=static",
     "-Cllvm-args=-mips-tail-calls=1",
+    "-Cllvm-args=-disable-mips-df-succbb-search=0",
     SCHEDULE,
     // There is no dynamic linker that could make it read-only later.
     "-Clink-arg=-Wl,-z,norelro",
@@ -55,7 +58,7 @@ const SCHEDULE: &str = "-Cllvm-args=-pre-RA-sched=source";
 /// more and not faster. zstd has one decoder of each kind, and no words for its errors (lib/README.md of zstd, "Modular
 /// build").
 const AGENT_C_FLAGS: &str = "-Oz -fno-pic -fno-asynchronous-unwind-tables -fno-unwind-tables \
-    -mllvm -mips-tail-calls=1 -mllvm -pre-RA-sched=source \
+    -mllvm -mips-tail-calls=1 -mllvm -disable-mips-df-succbb-search=0 -mllvm -pre-RA-sched=source \
     -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DZSTD_NO_INLINE -DZSTD_STRIP_ERROR_STRINGS";
 
 /// What no agent needs, in the linker's words: `.pdr` tells debuggers of the stack of each function, and is 160 kB that

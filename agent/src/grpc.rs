@@ -39,15 +39,14 @@ const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
 
 /// What a peer says in a call, message by message. Nothing is asked for after an error.
 pub struct Requests<M> {
-    incoming: Incoming,
-    arrived: Arrived,
+    said: Said,
     message: PhantomData<fn() -> M>,
 }
 
 impl<M: Message + Default> Requests<M> {
     /// What it says in there.
     pub fn new(incoming: Incoming) -> Self {
-        Self { incoming, arrived: Arrived::default(), message: PhantomData }
+        Self { said: Said { incoming, arrived: Arrived::default() }, message: PhantomData }
     }
 
     /// The one message of a call that has one.
@@ -66,14 +65,30 @@ impl<M: Message + Default> Stream for Requests<M> {
     type Item = Result<M, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(match ready!(self.said.poll_message(context)?) {
+            Some(length) => Some(self.said.arrived.decode(length)),
+            None => None,
+        })
+    }
+}
+
+/// What a peer says in a call, of whatever kind it is.
+struct Said {
+    incoming: Incoming,
+    arrived: Arrived,
+}
+
+impl Said {
+    /// The length of the next message, when all of it has arrived; nothing after the last.
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<usize>, Error>> {
         loop {
-            if let Some(message) = self.arrived.message()? {
-                return Poll::Ready(Some(Ok(message)));
+            if let Some(length) = self.arrived.behead()? {
+                return Poll::Ready(Ok(Some(length)));
             }
             match ready!(self.incoming.poll_data(context)) {
                 Some(Ok(data)) => self.arrived.push(&data),
-                Some(Err(_)) => return Poll::Ready(Some(Err(Error::Gone))),
-                None => return Poll::Ready(self.arrived.end().err().map(Err)),
+                Some(Err(_)) => return Poll::Ready(Err(Error::Gone)),
+                None => return Poll::Ready(self.arrived.end().map(|()| None)),
             }
         }
     }
@@ -99,9 +114,12 @@ impl Arrived {
     /// # Errors
     /// It is too long, or cannot be decoded.
     pub fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Error> {
-        let Some(length) = self.behead()? else { return Ok(None) };
-        let message = M::decode((&mut self.0).take(length));
-        message.map(Some).map_err(|_| UNDECODABLE)
+        self.behead()?.map(|length| self.decode(length)).transpose()
+    }
+
+    /// A message that is `length` bytes long.
+    fn decode<M: Message + Default>(&mut self, length: usize) -> Result<M, Error> {
+        M::decode((&mut self.0).take(length)).map_err(|_| UNDECODABLE)
     }
 
     /// Takes the head off the next message, if all of it has arrived, and gives its length.
@@ -367,9 +385,9 @@ mod tests {
     }
 
     /// Says each of them when it is asked; then, how the call went, or nothing yet.
-    struct Said(VecDeque<KillRequest>, Option<Result<(), Code>>);
+    struct Sayings(VecDeque<KillRequest>, Option<Result<(), Code>>);
 
-    impl Replies for Said {
+    impl Replies for Sayings {
         fn poll_write(
             &mut self,
             _: &mut Context<'_>,
@@ -395,7 +413,7 @@ mod tests {
     #[test]
     fn what_is_ready_goes_out_together_and_no_more_than_fits() {
         let messages = [kill("a"), kill("b"), kill(&"c".repeat(BATCH_BYTES)), kill("d")];
-        let mut answer = Answer::many(Said(messages.clone().into(), None));
+        let mut answer = Answer::many(Sayings(messages.clone().into(), None));
         for batch in [&messages[..3], &messages[3..]] {
             assert!(matches!(next(&mut answer), Poll::Ready(Piece::Data(data)) if data == framed(batch)));
         }
@@ -406,7 +424,7 @@ mod tests {
     fn how_a_call_went_comes_behind_its_last_message() {
         let messages = [kill("a")];
         for end in [Ok(()), Err(Code::Aborted)] {
-            let mut answer = Answer::many(Said(messages.clone().into(), Some(end)));
+            let mut answer = Answer::many(Sayings(messages.clone().into(), Some(end)));
             assert!(matches!(next(&mut answer), Poll::Ready(Piece::Data(data)) if data == framed(&messages)));
             let Poll::Ready(Piece::End(trailers)) = next(&mut answer) else { panic!("no end") };
             let said = |name| trailers.get(name).map(|value| value.to_str().unwrap());

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::family;
 use crate::memory::{self, Memory, RESERVE};
 use crate::store::Store;
+use crate::task;
 use crate::tree;
 
 /// When less than this is available, a job is ended. A kernel since 5.0 gives up with more than 5 MiB free: it raises its
@@ -112,7 +113,7 @@ impl Guard {
         let (number, started) = (post.count, Instant::now());
         post.watched.push(Watched { number, pid, started, directory, elsewhere, waits, shortage: sender });
         if !std::mem::replace(&mut post.is_manned, true) {
-            tokio::spawn(self.clone().stand());
+            task::spawn(self.clone().stand());
         }
         drop(post);
         Ward { guard: self.clone(), number, shortage, killed_by_kernel: killed_by_kernel() }

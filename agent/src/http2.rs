@@ -23,6 +23,7 @@ use tokio_util::io::InspectReader;
 
 use crate::board::Board;
 use crate::keepalive::{Signs, lost};
+use crate::task;
 
 /// Time for a peer's first words. A controller says them with its first call.
 const PREFACE_LIMIT: Duration = Duration::from_secs(10);
@@ -137,7 +138,7 @@ where
         let (request, reply) = call?;
         let response = service.clone().call(request.map(Incoming));
         let under_way = signs.call();
-        tokio::spawn(async move {
+        task::spawn(async move {
             // Who does not want it any more hears no more of it.
             let _ = answer(response, reply).await;
             drop(under_way);

@@ -66,6 +66,7 @@ pub mod shelf;
 pub mod store;
 pub mod supervisor;
 pub mod tape;
+pub mod task;
 pub mod terminal;
 pub mod time;
 pub mod tree;

@@ -25,6 +25,7 @@ use crate::output::Control;
 use crate::output_files::{Cursor, Offer, Piece, Position};
 use crate::reception::{Chunk, Need};
 use crate::tape::{OutputStream, Tape};
+use crate::task;
 use crate::terminal::Size;
 use crate::time::at;
 
@@ -520,7 +521,7 @@ impl Connection {
     /// Carries `messages` to the job, until the connection is gone.
     pub fn hear(&self, messages: impl Stream<Item = Result<FromController, Error>> + Unpin + Send + 'static) {
         let (link, number) = (self.link.clone(), self.told.connection);
-        tokio::spawn(async move {
+        task::spawn(async move {
             match hear_out(&link, number, messages).await {
                 Parting::Left => {
                     link.disconnect(number);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cgroup::Cgroup;
@@ -22,6 +23,7 @@ use crate::link::{Heard, Inbox, Link, Stage};
 use crate::outcome::{Cause, Ran};
 use crate::output::{self, Summary};
 use crate::tape::OutputStream;
+use crate::task;
 use crate::terminal::{END_OF_INPUT, Terminal};
 use crate::time::at;
 
@@ -200,18 +202,21 @@ impl Running {
         tokio::spawn(output::pump(pipe, stream, self.window, self.link.clone(), written))
     }
 
-    fn feed(&self, pipe: OwnedFd) -> tokio::task::JoinHandle<io::Result<()>> {
+    fn feed(&self, pipe: OwnedFd) -> JoinHandle<()> {
         let link = self.link.clone();
         let queue = link.stdin().clone();
         // A pipe ends when it is closed, a terminal does not.
         let end = if self.terminal.is_some() { END_OF_INPUT } else { b"" };
         let acknowledge = move |offset, closed| link.take_stdin(offset, closed);
-        tokio::spawn(input::feed(pipe, queue, end, acknowledge))
+        task::spawn(async move {
+            // Without what cannot be written the program goes on.
+            let _ = input::feed(pipe, queue, end, acknowledge).await;
+        })
     }
 }
 
 /// A task that carries one output.
-type Pump = tokio::task::JoinHandle<io::Result<Summary>>;
+type Pump = JoinHandle<io::Result<Summary>>;
 
 /// What a pump came to. One that failed has lost its pipe: what was still in it is reported as abandoned.
 async fn summary(pump: Pump) -> Summary {

@@ -38,6 +38,7 @@ use crate::pid_file::{self, PidFile};
 use crate::service::Service;
 use crate::shelf::Shelf;
 use crate::store::Store;
+use crate::task;
 use crate::tree;
 
 /// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
@@ -220,7 +221,7 @@ impl Doors {
             match listener.accept().await {
                 Ok((connection, peer)) => {
                     let doors = self.clone();
-                    tokio::spawn(async move {
+                    task::spawn(async move {
                         if let Err(error) = doors.serve(connection, handshake).await {
                             tracing::warn!(%peer, %error, "connection ended");
                         }

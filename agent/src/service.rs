@@ -40,6 +40,7 @@ use crate::packer::Packer;
 use crate::reception::{Announced, Chunk, Need};
 use crate::store::Digest;
 use crate::tape::OutputStream;
+use crate::task;
 use crate::terminal::Size;
 use crate::user::User;
 
@@ -132,7 +133,7 @@ impl Service {
         let job = self.jobs.admit(spec, self.controller)?;
         tracing::info!(job = job.link().job(), "job admitted");
         let connection = job.link().connect([None, None], None)?;
-        tokio::spawn(job.run());
+        task::spawn(job.run());
         Ok(carry(connection, requests, packs))
     }
 

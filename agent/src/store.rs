@@ -27,6 +27,7 @@ use xxhash_rust::xxh32::Xxh32;
 
 use crate::error::Error;
 use crate::memory::{Memory, RESERVE};
+use crate::task;
 
 /// SHA-256 of a blob's content.
 pub type Digest = [u8; 32];
@@ -266,7 +267,7 @@ impl Store {
         self.bound_unused();
         let mut ledger = self.ledger();
         if !ledger.blobs.is_empty() && !std::mem::replace(&mut ledger.is_watched, true) {
-            tokio::spawn(self.clone().watch());
+            task::spawn(self.clone().watch());
         }
     }
 

@@ -6,13 +6,15 @@
 //! sooner it looks again.
 
 use std::fs;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::board::Board;
 use crate::family;
 use crate::memory::{self, Memory, RESERVE};
 use crate::store::Store;
@@ -73,14 +75,23 @@ struct Watched {
     elsewhere: u64,
     /// Nothing of it runs yet.
     waits: bool,
-    shortage: watch::Sender<Option<Shortage>>,
+    fate: Arc<Board<Fate>>,
+}
+
+/// What a job and its guard know of each other.
+#[derive(Default)]
+struct Fate {
+    /// Why the job must end.
+    shortage: Option<Shortage>,
+    /// It has ended.
+    is_gone: bool,
 }
 
 /// A job that is watched over, until this is dropped.
 pub struct Ward {
     guard: Arc<Guard>,
     number: u32,
-    shortage: watch::Receiver<Option<Shortage>>,
+    fate: Arc<Board<Fate>>,
     /// How many processes the kernel had killed for want of memory when the job began.
     killed_by_kernel: Option<u64>,
 }
@@ -107,16 +118,16 @@ impl Guard {
     }
 
     fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64, waits: bool) -> Ward {
-        let (sender, shortage) = watch::channel(None);
+        let fate = Arc::<Board<Fate>>::default();
         let mut post = self.post();
         post.count = post.count.wrapping_add(1);
         let (number, started) = (post.count, Instant::now());
-        post.watched.push(Watched { number, pid, started, directory, elsewhere, waits, shortage: sender });
+        post.watched.push(Watched { number, pid, started, directory, elsewhere, waits, fate: fate.clone() });
         if !std::mem::replace(&mut post.is_manned, true) {
             task::spawn(self.clone().stand());
         }
         drop(post);
-        Ward { guard: self.clone(), number, shortage, killed_by_kernel: killed_by_kernel() }
+        Ward { guard: self.clone(), number, fate, killed_by_kernel: killed_by_kernel() }
     }
 
     async fn stand(self: Arc<Self>) {
@@ -142,7 +153,7 @@ impl Guard {
     /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
     /// until it is gone.
     pub(crate) async fn end_largest(&self, available: u64) {
-        let (pid, gone) = {
+        let (pid, fate) = {
             let post = self.post();
             let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
             let resident = family::resident(&roots).into_iter();
@@ -152,12 +163,10 @@ impl Guard {
                 return;
             };
             // Ended already, and not gone yet: what it has is on its way back.
-            if job.shortage.borrow().is_none() {
-                job.shortage.send_replace(Some(Shortage { available, held }));
-            }
-            (job.pid, job.shortage.clone())
+            job.fate.change(|fate| _ = fate.shortage.get_or_insert(Shortage { available, held }));
+            (job.pid, job.fate.clone())
         };
-        if timeout(GOING_LIMIT, gone.closed()).await.is_err() {
+        if timeout(GOING_LIMIT, fate.until(|fate| fate.is_gone)).await.is_err() {
             tracing::warn!(pid, "a job that was ended for its memory is still there");
         }
     }
@@ -168,18 +177,10 @@ impl Guard {
 }
 
 impl Ward {
-    /// Waits until the job must be ended.
-    pub async fn must_end(&mut self) -> Shortage {
-        loop {
-            let shortage = *self.shortage.borrow_and_update();
-            if let Some(shortage) = shortage {
-                return shortage;
-            }
-            // The guard has the other end as long as this ward lives.
-            if self.shortage.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+    /// Waits until the job must be ended. Cancel safe.
+    pub async fn must_end(&self) -> Shortage {
+        let look = |fate: &mut Fate| fate.shortage.map_or(Poll::Pending, Poll::Ready);
+        poll_fn(|context| self.fate.poll(context, look)).await
     }
 
     /// True if the kernel has killed a process for want of memory since the job began, which it does when memory goes
@@ -196,6 +197,7 @@ impl Ward {
 impl Drop for Ward {
     fn drop(&mut self) {
         self.guard.post().watched.retain(|job| job.number != self.number);
+        self.fate.change(|fate| fate.is_gone = true);
     }
 }
 
@@ -286,7 +288,7 @@ mod tests {
             drop(waits);
         };
         tokio::join!(guard.end_largest(1234), ending);
-        assert!(runs.shortage.borrow().is_none());
+        assert!(runs.fate.look(|fate| fate.shortage.is_none()));
     }
 
     #[tokio::test]
@@ -306,6 +308,6 @@ mod tests {
         let (_, shortage) = tokio::join!(guard.end_largest(1234), ending);
         assert_eq!(shortage.available, 1234);
         assert!(shortage.held >= 300_000);
-        assert!(small.shortage.borrow().is_none());
+        assert!(small.fate.look(|fate| fate.shortage.is_none()));
     }
 }

@@ -52,7 +52,7 @@ impl Left {
         }
         // Nobody comes for a detached job in a stated time, so it must not keep others out.
         let _place = link.tenure().linger.map(|_| place);
-        let mut ward = jobs.guard.watch_files(directory.path().to_owned(), elsewhere);
+        let ward = jobs.guard.watch_files(directory.path().to_owned(), elsewhere);
         let mut stopping = jobs.stopping();
         link.offer(offer);
         jobs.bound_ended();

@@ -383,7 +383,7 @@ async fn receive_one(
 /// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
 async fn told_to_start(directory: &Path, link: &Link, inbox: &mut Inbox, jobs: &Jobs) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
-    let mut ward = jobs.guard.watch_waiting(directory.to_owned());
+    let ward = jobs.guard.watch_waiting(directory.to_owned());
     loop {
         let heard = tokio::select! {
             biased;

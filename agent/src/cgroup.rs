@@ -23,6 +23,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::family;
+use crate::tree;
 
 /// Where cgroups of version 2 are: as procd and systemd mount them, and beside those of version 1. A job's is directly
 /// below: only the root of the tree may have processes, and controllers for those below it.
@@ -87,7 +88,7 @@ impl Cgroups {
     /// Ends what is left in the cgroups of an agent that was killed. Gives how many processes that were.
     pub fn end_former(&self) -> u32 {
         let mut ended = 0;
-        for entry in fs::read_dir(self.mount).into_iter().flatten().flatten() {
+        for entry in tree::entries(Path::new(self.mount)) {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(&self.prefix)) {
                 let cgroup = Cgroup { path: entry.path() };
                 ended += cgroup.stop().len() as u32;

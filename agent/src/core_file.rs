@@ -19,6 +19,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::error::Error;
 use crate::output_files::{Problem, again, enter};
+use crate::tree;
 
 /// The file in a job's directory that says where its core may be.
 const MARK: &str = "core";
@@ -185,7 +186,7 @@ impl Drop for Expected {
 
 /// Removes the cores of the jobs of an agent that was killed, whose directories are in `jobs`.
 pub fn remove_former(jobs: &Path) {
-    for job in fs::read_dir(jobs).into_iter().flatten().flatten() {
+    for job in tree::entries(jobs) {
         let Ok(mark) = fs::read(job.path().join(MARK)) else { continue };
         let mut lines = mark.split(|byte| *byte == b'\n');
         let [Some(directory), Some(own), Some(all), Some(pid)] = [(); 4].map(|()| lines.next()) else {
@@ -239,7 +240,7 @@ fn group(core: &File) -> Option<u32> {
 /// The regular files in a directory whose names a pattern stands for.
 fn matching(directory: &Path, names: &[u8]) -> Vec<(Vec<u8>, fs::Metadata)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+    for entry in tree::entries(directory) {
         if let Ok(metadata) = entry.metadata()
             && metadata.is_file()
             && stands_for(names, entry.file_name().as_bytes())

@@ -9,6 +9,7 @@
 //! when its parent is this one or stands still, because then its number cannot have become somebody else's.
 
 use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use rustix::process::{
 use tokio::time::Instant;
 
 use crate::cgroup::{Cgroup, Cgroups};
+use crate::tree;
 
 /// How long what was killed may take to go: hundreds of processes take seconds of such a CPU. Longer takes only what the kernel
 /// itself waits for: a dead disk, a driver.
@@ -274,7 +276,7 @@ fn has_children() -> bool {
 
 /// All processes that there are, as /proc shows them (proc(5)); those that end meanwhile are left out.
 fn processes() -> impl Iterator<Item = Process> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = tree::entries(Path::new("/proc"));
     entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?))
 }
 

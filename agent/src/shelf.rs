@@ -354,7 +354,7 @@ impl Shelf {
         let failed = |error| Error::io("look at", &self.directory)(error);
         let mut room = self.room().map_err(failed)?;
         let mut evictable = self.evictable().map_err(failed)?;
-        evictable.sort_by_key(|kept| kept.modified);
+        evictable.sort_unstable_by_key(|kept| kept.modified);
         let mut evicted = evictable.iter();
         let all = room + evictable.iter().map(|kept| kept.room).sum::<i64>();
         let needed = i64::try_from(size).unwrap_or(i64::MAX);

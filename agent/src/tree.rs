@@ -27,13 +27,29 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What is in a directory, as far as that can be read.
+pub fn entries(directory: &Path) -> Entries {
+    Entries(fs::read_dir(directory).ok())
+}
+
+/// What [`entries`] gives.
+pub struct Entries(Option<fs::ReadDir>);
+
+impl Iterator for Entries {
+    type Item = fs::DirEntry;
+
+    fn next(&mut self) -> Option<fs::DirEntry> {
+        self.0.as_mut()?.find_map(Result::ok)
+    }
+}
+
 /// Bytes that the files in a tree are long. What cannot be read counts nothing, and so does what is on another file system.
 pub fn size(path: &Path) -> u64 {
     let Ok(device) = fs::symlink_metadata(path).map(|metadata| metadata.dev()) else { return 0 };
     let mut directories = vec![path.to_owned()];
     let mut bytes = 0;
     while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+        for entry in entries(&directory) {
             match entry.metadata() {
                 Ok(metadata) if metadata.dev() != device => {}
                 Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),

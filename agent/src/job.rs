@@ -292,7 +292,7 @@ impl Job {
 
 fn is_program(path: &Path) -> Result<bool, Error> {
     let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    let read = File::open(path).and_then(|file| (&file).take(64).read_to_end(&mut start));
     read.map_err(Error::io("read", path))?;
     Ok(machine::can_execute(&start))
 }

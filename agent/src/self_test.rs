@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,8 +18,10 @@ use ring::hkdf;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use ring::{agreement, digest};
+use tokio::time::timeout;
 
 use crate::cipher::{Authenticator, Key, TAG_BYTES};
+use crate::task;
 
 type Check = Result<(), String>;
 
@@ -190,13 +193,11 @@ fn sleeping_threads() -> Check {
 
 /// epoll, eventfd and pipes for signals: a 2.6.24 kernel lacks them.
 fn event_loop() -> Check {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let tick = Duration::from_millis(10);
-    match runtime.block_on(async { tokio::time::timeout(tick, std::future::pending::<()>()).await }) {
-        Err(_) => Ok(()),
-        Ok(()) => Err("the clock does not tick".to_owned()),
-    }
+    const TICK: Duration = Duration::from_millis(10);
+    let mut ticks = false;
+    let ran = task::run(pin!(async { ticks = timeout(TICK, std::future::pending::<()>()).await.is_err() }));
+    ran.map_err(|error| error.to_string())?;
+    if ticks { Ok(()) } else { Err("the clock does not tick".to_owned()) }
 }
 
 /// A router that has just booted may have none to give, and then nobody can connect. On a kernel before 3.17 they come

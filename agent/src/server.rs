@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,7 +113,9 @@ pub enum Error {
 /// # Errors
 /// The agent could not start. Once it serves, nothing makes it stop but a signal.
 pub fn run(options: Options) -> Result<(), Error> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(options))
+    let mut served = Ok(());
+    task::run(pin!(async { served = serve(options).await }))?;
+    served
 }
 
 /// The agent's key. It is made if there is none, and so is the directory around it, for nobody else to look into.

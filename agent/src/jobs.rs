@@ -134,8 +134,10 @@ impl Jobs {
         if spec.core {
             Pattern::read()?;
         }
-        let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
-        let parts = announced.map(|announced| self.provide(announced, owner)).collect::<Result<_, _>>()?;
+        let mut parts = vec![self.provide(&spec.program, owner)?];
+        for tree in &spec.inputs {
+            parts.push(self.provide(&tree.archive, owner)?);
+        }
         let room = self.store.promise(spec.inputs.iter().map(|tree| tree.size).sum())?;
         let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
         let (link, heard) = Link::new(id, tenure);

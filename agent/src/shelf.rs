@@ -394,8 +394,11 @@ impl Shelf {
             let room = i64::try_from(metadata.blocks() * 512).ok()?;
             Some(Kept { path, digest, modified, room })
         };
-        let all = fs::read_dir(&self.directory)?.filter_map(|entry| entry.ok().and_then(kept));
-        Ok(all.filter(|kept| !in_use.contains(&kept.digest)).collect())
+        let mut evictable = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            evictable.extend(entry.ok().and_then(kept).filter(|kept| !in_use.contains(&kept.digest)));
+        }
+        Ok(evictable)
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {

@@ -282,7 +282,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("large"), vec![1; 300_000]).unwrap();
         let runs = guard.watch(i32::MAX, directory.path().to_owned());
-        let mut waits = guard.watch_waiting("/nonexistent".into());
+        let waits = guard.watch_waiting("/nonexistent".into());
         let ending = async {
             waits.must_end().await;
             drop(waits);
@@ -299,7 +299,6 @@ mod tests {
         // No such processes, so what they hold is what is in their directories.
         let [small, large] =
             [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
-        let mut large = large;
         let ending = async {
             let shortage = large.must_end().await;
             drop(large);

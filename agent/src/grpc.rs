@@ -4,7 +4,7 @@
 //! are ready at the same time go out together, [`BATCH_BYTES`] at most and one more message.
 //!
 //! A library that serves everybody has compression, metadata and deadlines, which nobody asks an agent for, and makes its code anew
-//! for each kind of message: 40 kB of the agent.
+//! for each kind of message: 56 kB of the agent.
 
 use std::fmt::Write;
 use std::marker::PhantomData;
@@ -272,8 +272,10 @@ pub enum Code {
 fn trailers(end: &Result<(), Status>) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let mut add = |name, text: String| {
-        // It is, all of it: printable ASCII.
-        if let Ok(value) = HeaderValue::try_from(text) {
+        // All of it is printable ASCII.
+        if let Ok(value) = HeaderValue::try_from(text)
+            && !value.is_empty()
+        {
             trailers.insert(name, value);
         }
     };

@@ -66,6 +66,14 @@ impl<T> Board<T> {
 }
 
 #[cfg(test)]
+impl<T> Board<T> {
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.content().waiting.len()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
@@ -81,7 +89,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         for look in 0..3 {
-            assert_eq!(board.content().waiting.len(), 2, "{look}");
+            assert_eq!(board.waiting(), 2, "{look}");
             board.wake();
             tokio::task::yield_now().await;
         }
@@ -92,6 +100,6 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(board.content().waiting.len(), 0);
+        assert_eq!(board.waiting(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 between a connection and what answers its calls: h2, and what passes a call's bytes on.
 //!
-//! What must stay true: no more of a response is made than the peer and [`Windows::stream`] bytes of memory have room for; a request
+//! What must stay true: no more of a response is made than the peer has room for, and [`MAX_UNSENT_BYTES`]; a request
 //! is acknowledged as it is read; and a connection whose peer is gone ends, and its calls with it.
 //!
 //! A server that serves everybody, such as hyper's, also has dates, upgrades and bodies without an end, and polls a call a second
@@ -28,10 +28,21 @@ use crate::task;
 /// Time for a peer's first words. A controller says them with its first call.
 const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Bytes of the headers of a call, as HTTP/2 counts them: a gRPC client has some 300. Repeated from a table they take a hundred
+/// times as much memory as on the wire.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// Bytes of a response that wait to be sent: what is made next waits until they are, and the kernel has room of its own.
+const MAX_UNSENT_BYTES: usize = 32 * 1024;
+
+/// What pieces of requests that nobody has read yet may fall short of 256 bytes, all together, before their peer is told to
+/// calm down: two thousand keys that were typed while the link stood still.
+const SHORT_PIECES_BYTES: usize = 512 * 1024;
+
 /// Bytes that a peer may send ahead.
 #[derive(Clone, Copy)]
 pub struct Windows {
-    /// On one call, whose response takes no more memory than this either.
+    /// On one call.
     pub stream: u32,
     /// On all calls of a connection.
     pub connection: u32,
@@ -98,17 +109,20 @@ where
         .max_concurrent_streams(calls)
         .initial_window_size(windows.stream)
         .initial_connection_window_size(windows.connection)
-        .max_send_buffer_size(windows.stream as usize)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buffer_size(MAX_UNSENT_BYTES)
+        .data_frame_budget(SHORT_PIECES_BYTES)
         .handshake(io);
     let handshake = tokio::time::timeout(PREFACE_LIMIT, handshake);
     let mut connection = handshake.await.map_err(|_| Error::Silent)??;
     // It is given to the first who asks for it.
     let pings = connection.ping_pong().ok_or(Error::Silent)?;
-    let mut serving = Task(tokio::spawn(accept(connection, service, signs.clone(), closing)));
+    let serving = tokio::spawn(accept(connection, service, signs.clone(), closing.clone()));
+    let mut serving = Serving { task: serving, closing };
     // It is a task of its own because it runs with each line of output, and the question whether the peer is there need not.
     tokio::select! {
         biased;
-        ended = &mut serving.0 => Ok(ended.unwrap_or(Ok(()))?),
+        ended = &mut serving.task => Ok(ended.unwrap_or(Ok(()))?),
         () = lost(pings, &signs) => Err(Error::Silent),
     }
 }
@@ -182,8 +196,6 @@ where
                 stream.send_data(data, false)?;
             }
             Piece::End(trailers) => {
-                // They need no room.
-                stream.reserve_capacity(0);
                 return stream.send_trailers(trailers);
             }
         }
@@ -206,12 +218,17 @@ async fn room(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
     Ok(())
 }
 
-/// A task that ends with whoever waits for it.
-struct Task(JoinHandle<Result<(), h2::Error>>);
+/// The task of a connection, which ends with whoever waits for it.
+struct Serving {
+    task: JoinHandle<Result<(), h2::Error>>,
+    closing: Arc<Board<bool>>,
+}
 
-impl Drop for Task {
+impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        // It has left a waker there, and with it would stay what is left of the task.
+        self.closing.wake();
     }
 }
 
@@ -221,7 +238,7 @@ pub mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use h2::client::{SendRequest, handshake};
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 
@@ -358,6 +375,96 @@ pub mod tests {
         stream.send_data("more".into(), true).unwrap();
         assert_eq!(response.await.unwrap().status(), 200);
         serving.await.unwrap().unwrap();
+    }
+
+    /// What a controller says first, its settings included.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    /// The headers of a call: POST, /, https.
+    const CALL: &[u8] = b"\x83\x84\x87";
+
+    /// A frame (RFC 9113, section 4.1).
+    fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+        let length = (content.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_told_what_it_may_send() {
+        let (ours, mut theirs) = duplex(1 << 20);
+        let _serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, Arc::default()));
+        theirs.write_all(PREFACE).await.unwrap();
+        let setting = |number: u16, value: u32| [&number.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        // How many calls, the window of one, the headers; and what the connection's window has beyond 65,535 bytes.
+        let settings = [setting(3, 16), setting(4, WINDOWS.stream), setting(6, MAX_HEADER_BYTES)].concat();
+        let window = (WINDOWS.connection - 65_535).to_be_bytes();
+        for expected in [frame(4, 0, 0, &settings), frame(4, 1, 0, b""), frame(8, 0, 0, &window)] {
+            let mut said = vec![0; expected.len()];
+            theirs.read_exact(&mut said).await.unwrap();
+            assert_eq!(said, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_that_take_much_memory_end_the_connection() {
+        let (ours, mut theirs) = duplex(1 << 20);
+        let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, Arc::default()));
+        theirs.write_all(PREFACE).await.unwrap();
+        // A header without a value is put into the table, and named again and again.
+        let mut block = [CALL, b"\x40\x01a\0"].concat();
+        block.resize(16 * 1024, 0xbe);
+        theirs.write_all(&frame(1, 0, 1, &block)).await.unwrap();
+        let block = [0xbe; 16 * 1024];
+        for end in (0..30).map(|index| if index == 29 { 4 } else { 0 }) {
+            // It may be closed already.
+            let _ = theirs.write_all(&frame(9, end, 1, &block)).await;
+        }
+        serving.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_short_pieces_at_once_are_read() {
+        let (lengths, mut read) = mpsc::channel(1);
+        let (ours, mut theirs) = duplex(1 << 20);
+        let _serving = tokio::spawn(serve(ours, Answer::Reading(lengths), WINDOWS, 16, Arc::default()));
+        theirs.write_all(PREFACE).await.unwrap();
+        let pieces = (0..1500).flat_map(|_| frame(0, 0, 1, b"0123456789"));
+        let call: Vec<u8> = frame(1, 4, 1, CALL).into_iter().chain(pieces).collect();
+        theirs.write_all(&call).await.unwrap();
+        for index in 0..1500 {
+            assert_eq!(read.recv().await, Some(10), "{index}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_a_little_waits_to_be_sent() {
+        let counts = Arc::<[AtomicUsize; 2]>::default();
+        // Nobody reads it.
+        let (ours, mut theirs) = duplex(1000);
+        let _serving =
+            tokio::spawn(serve(ours, Answer::Endlessly(counts.clone()), WINDOWS, 16, Arc::default()));
+        theirs.write_all(PREFACE).await.unwrap();
+        // There is all the room that there can be.
+        let window = frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        let room = frame(8, 0, 0, &(0x7fff_ffff_u32 - 65_535).to_be_bytes());
+        theirs.write_all(&[window, room, frame(1, 5, 1, CALL)].concat()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let made = counts[0].load(Relaxed);
+        assert!((2..=MAX_UNSENT_BYTES / PIECE + 3).contains(&made), "{made}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_ended_leaves_nothing_with_those_that_go_on() {
+        let closing = Arc::<Board<bool>>::default();
+        for _ in 0..10 {
+            let (ours, mut theirs) = duplex(4096);
+            let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, closing.clone()));
+            theirs.write_all(PREFACE).await.unwrap();
+            tokio::task::yield_now().await;
+            drop(theirs);
+            // Whether it is an error is not what is asked.
+            let _ = serving.await.unwrap();
+        }
+        assert_eq!(closing.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]

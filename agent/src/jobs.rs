@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hop_proto::identity::Fingerprint;
+use hop_proto::limits::MAX_JOB_ID_BYTES;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -170,7 +171,8 @@ impl Jobs {
     pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Link>, Error> {
         let entries = self.entries();
         let link = entries.iter().map(|entry| &entry.link).find(|link| link.job() == id);
-        let link = link.ok_or_else(|| Error::NoSuchJob(id.to_owned()))?;
+        // Whatever is asked for, no more of it is said than an id can have.
+        let link = link.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
         if link.tenure().owner != controller {
             return Err(Error::NotYours(id.to_owned()));
         }

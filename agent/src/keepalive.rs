@@ -3,7 +3,8 @@
 //! What must stay true: while a call is under way, a dead link is noticed as early as [`KEEPALIVE_INTERVAL`] and
 //! [`KEEPALIVE_TIMEOUT`] say. While none is, there is only a place to be freed, and both are [`KEEPALIVE_LEISURE`] longer:
 //! each question costs the router 0.2 ms of its CPU, and an idle connection would ask 720 times an hour. Whatever arrives is
-//! a sign of life, so a slow link on which the answer comes behind much else is not given up.
+//! a sign of life, so a slow link on which the answer comes behind much else is not given up; but nothing arrives while a question
+//! cannot be sent.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -407,7 +407,7 @@ impl Link {
 
     /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
     pub async fn signal(&self, signal: Signal) {
-        self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
+        let _ = self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
     }
 
     /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
@@ -461,10 +461,10 @@ impl Link {
             FromController::Acknowledge { stream, offset, closed } => {
                 self.acknowledge(stream, offset, closed);
             }
-            FromController::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
-            FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
-            FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
-            FromController::Start => self.tell_job(connection, Heard::Start).await,
+            FromController::Chunk(chunk) => _ = self.tell_job(connection, Heard::Chunk(chunk)).await,
+            FromController::Signal(signal) => _ = self.tell_job(connection, Heard::Signal(signal)).await,
+            FromController::Resize(size) => _ = self.tell_job(connection, Heard::Resize(size)).await,
+            FromController::Start => _ = self.tell_job(connection, Heard::Start).await,
             FromController::Stored(position) => {
                 self.state.change(|state| {
                     // There may be none any more.
@@ -490,9 +490,9 @@ impl Link {
         });
     }
 
-    async fn tell_job(&self, connection: u64, heard: Heard) {
-        // Fails if the job has ended: then there is nothing more to say.
-        let _ = self.inbox.send(Message { connection, heard }).await;
+    /// False if the job has ended: then there is nothing more to say to it.
+    async fn tell_job(&self, connection: u64, heard: Heard) -> bool {
+        self.inbox.send(Message { connection, heard }).await.is_ok()
     }
 }
 
@@ -530,9 +530,13 @@ impl Connection {
                 // It is still to be told that.
                 Parting::TakenOver => {}
                 Parting::Fault(fault) => {
-                    link.tell_job(number, Heard::Fault(fault)).await;
+                    let is_told = link.tell_job(number, Heard::Fault(fault)).await;
                     // It hears what it did wrong, and then nothing more of it counts.
                     link.disconnect(number);
+                    if !is_told {
+                        // There is no job any more that would say so, and what it has left is nothing to wait for.
+                        link.state.change(|state| state.left = number);
+                    }
                 }
             }
         });
@@ -923,6 +927,21 @@ mod tests {
         say.send(Ok(FromController::Release)).await.unwrap();
         link.abandoned().await;
         assert!(link.is_abandoned());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rule_that_is_broken_when_the_job_has_ended_ends_the_connection() {
+        let work = tempfile::tempdir().unwrap();
+        std::fs::write(work.path().join("x"), [7; 100]).unwrap();
+        let (link, inbox) = link();
+        link.set_stage(Stage::Running);
+        drop(inbox);
+        link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
+        let (say, mut connection) = attach(&link, [None, None]);
+        say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
+        // It is told of the file as far as it may be without an answer, and then that there is nothing more.
+        let all = async { while connection.recv().await.is_some() {} };
+        tokio::time::timeout(LINGER, all).await.unwrap();
     }
 
     #[tokio::test]

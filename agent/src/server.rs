@@ -43,7 +43,8 @@ use crate::task;
 use crate::tree;
 
 /// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
-/// and the buffers of TLS, and what its messages are decoded from: one of at most 2 MiB a call.
+/// and the buffers of TLS; and for each of its calls, what its messages are decoded from, one of at most 2 MiB, and some 100 kB of
+/// answers that its controller does not take.
 const MAX_CONNECTIONS: u32 = 16;
 
 /// Peers that are not authorized yet at a time, apart from those that are: strangers take nothing from a controller that

@@ -287,6 +287,9 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if spec.directory_mark.len() > MAX_MARK_BYTES {
         return Err(Error::Protocol("the mark of the job's directory is longer than 64 bytes"));
     }
+    if spec.user.len() > MAX_NAME_BYTES {
+        return Err(Error::Protocol("the name of a user is longer than 64 bytes"));
+    }
     let args = spec.args.into_iter().map(read_os_string).collect::<Result<_, _>>()?;
     Ok(Spec {
         id: (!spec.job_id.is_empty()).then_some(spec.job_id),
@@ -637,7 +640,8 @@ mod tests {
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
         assert!(read_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 25] = [
+        let broken: [fn(&mut v1::JobSpec); 26] = [
+            |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
             |spec| spec.working_directory = b"/etc".to_vec(),

@@ -23,9 +23,10 @@ const LIKELY_RATE: u64 = 5_000_000;
 /// Below so many bytes a second a link is slower than a router's CPU inflates.
 const SLOW_RATE: u64 = 1_000_000;
 
-/// Links are told apart by these rates, lest what is packed for one not do for another that is nearly the same. However fast a
-/// link, no router's CPU takes a program in faster than at the first.
-const RATES: [u64; 6] = [LIKELY_RATE, 2_000_000, SLOW_RATE, 300_000, 60_000, 20_000];
+/// Links are told apart by the least that they carried, lest what is packed for one not do for another that is nearly the same; and
+/// count as one that carries so much. What was measured has the router's CPU in it, and it is no faster than the first.
+const RATES: [(u64, u64); 5] =
+    [(2_500_000, LIKELY_RATE), (SLOW_RATE, 1_600_000), (300_000, 550_000), (60_000, 130_000), (0, 30_000)];
 
 /// What LZ4 makes of a Go program takes a second for so many bytes; and it is two fifths of the program.
 const LZ4_LEVEL: u32 = 9;
@@ -146,9 +147,8 @@ pub fn name(program: &Digest, decoders: Decoders, base: Option<&Digest>, rate: O
 
 /// The rate of a link that was so fast last time.
 fn likely(rate: Option<u64>) -> u64 {
-    let [fastest, .., slowest] = RATES;
-    let Some(rate) = rate else { return fastest };
-    RATES.into_iter().find(|likely| *likely <= rate).unwrap_or(slowest)
+    let rate = rate.unwrap_or(LIKELY_RATE);
+    RATES.iter().find(|(least, _)| *least <= rate).map_or(LIKELY_RATE, |(_, likely)| *likely)
 }
 
 /// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.

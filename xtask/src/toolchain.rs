@@ -32,7 +32,7 @@ const MIPS_FLAGS: [&str; 3] =
     ["-Ctarget-feature=+crt-static", "-Clink-self-contained=no", "-Cforce-unwind-tables=no"];
 
 /// What rustc is told for the agent besides, for its size, of which it is a third.
-const AGENT_FLAGS: [&str; 13] = [
+const AGENT_FLAGS: [&str; 14] = [
     "-Zunstable-options",
     // A panic is a trap, without a message, so nothing that would say where and why is in the agent.
     "-Cpanic=immediate-abort",
@@ -54,6 +54,7 @@ const AGENT_FLAGS: [&str; 13] = [
     "-Cllvm-args=-disable-machine-cse",
     "-Cllvm-args=-disable-block-placement",
     "-Cllvm-args=-min-jump-table-entries=12",
+    "-Cllvm-args=-split-spill-mode=size",
     SCHEDULE,
     // There is no dynamic linker that could make it read-only later.
     "-Clink-arg=-Wl,-z,norelro",

@@ -1,6 +1,6 @@
 //! HTTP/2 between a connection and what answers its calls: h2, and what passes a call's bytes on.
 //!
-//! What must stay true: no more of a response is made than the peer has room for, and [`MAX_UNSENT_BYTES`]; a request
+//! What must stay true: no more of a response is made than its peer and [`MAX_UNSENT_BYTES`] have room for; a request
 //! is acknowledged as it is read; and a connection whose peer is gone ends, and its calls with it.
 //!
 //! A server that serves everybody, such as hyper's, also has dates, upgrades and bodies without an end, and polls a call a second

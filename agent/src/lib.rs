@@ -15,7 +15,7 @@
 //! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`reception`], [`decoder`], [`delta`], [`relocation`], [`lz4`]: a program that arrives, whatever it is sent as.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
-//! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come.
+//! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come; [`task`]: the runtime.
 //! - `c_library`: what takes the place of the C library's, on a router.
 //!
 //! What must stay true is in `docs/architecture.md`.

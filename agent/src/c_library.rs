@@ -25,7 +25,7 @@ extern "C" fn pthread_setname_np(thread: libc::pthread_t, name: *const c_char) -
 }
 
 /// zig's allocator, but for realloc(3), which copies with a memcpy of zig's own: seven times what ours takes, and the buffers of
-/// messages grow.
+/// messages grow; and for calloc(3), which sets each byte by itself.
 struct Allocator;
 
 #[global_allocator]
@@ -37,16 +37,11 @@ const LARGE: usize = 32 * 1024;
 /// Bytes that it puts in front of each block.
 const HEADER_BYTES: usize = 8;
 
-// SAFETY: the system's, or what `GlobalAlloc::realloc` does by itself.
+// SAFETY: the system's, or what `GlobalAlloc` does by itself.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the same as the caller's.
         unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the same as the caller's.
-        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

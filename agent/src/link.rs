@@ -534,8 +534,12 @@ impl Connection {
                     // It hears what it did wrong, and then nothing more of it counts.
                     link.disconnect(number);
                     if !is_told {
-                        // There is no job any more that would say so, and what it has left is nothing to wait for.
-                        link.state.change(|state| state.left = number);
+                        // The job has ended. How it ended is said all the same, if that is known; what it has left is not waited for.
+                        link.state.change(|state| {
+                            if state.last.is_none() {
+                                state.left = number;
+                            }
+                        });
                     }
                 }
             }
@@ -930,7 +934,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rule_that_is_broken_when_the_job_has_ended_ends_the_connection() {
+    async fn how_a_job_ended_is_said_though_a_rule_was_broken_after_it() {
+        let (link, inbox) = link();
+        link.set_stage(Stage::Running);
+        let (say, mut connection) = attach(&link, [None, None]);
+        drop(inbox);
+        link.end(Ok(exited()));
+        say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
+        settle().await;
+        while !matches!(connection.recv().await.unwrap(), ToController::Last(_)) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rule_that_is_broken_while_files_wait_ends_the_connection() {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("x"), [7; 100]).unwrap();
         let (link, inbox) = link();

@@ -4,7 +4,7 @@
 //! is acknowledged as it is read; and a connection whose peer is gone ends, and its calls with it.
 //!
 //! A server that serves everybody, such as hyper's, also has dates, upgrades and bodies without an end, and polls a call a second
-//! time for whatever it says: 30 kB of the agent, and a fortieth of what a line of output costs it. A call that has begun to answer
+//! time for whatever it says: 35 kB of the agent, and a fortieth of what a line of output costs it. A call that has begun to answer
 //! does not look for the peer's reset while it has nothing to say: [`crate::link`] hears of it where the requests end.
 
 use std::future::poll_fn;
@@ -195,9 +195,7 @@ where
                 room(&mut stream).await?;
                 stream.send_data(data, false)?;
             }
-            Piece::End(trailers) => {
-                return stream.send_trailers(trailers);
-            }
+            Piece::End(trailers) => return stream.send_trailers(trailers),
         }
     }
 }
@@ -378,7 +376,7 @@ pub mod tests {
     }
 
     /// What a controller says first, its settings included.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     /// The headers of a call: POST, /, https.
     const CALL: &[u8] = b"\x83\x84\x87";
 

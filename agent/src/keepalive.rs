@@ -91,10 +91,8 @@ mod tests {
 
     use super::*;
     use crate::http2::serve;
-    use crate::http2::tests::{Answer, WINDOWS};
+    use crate::http2::tests::{Answer, PREFACE, WINDOWS};
 
-    /// What a controller says first, its settings included.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     /// A call, whose request does not end, nor does its answer: POST, /, https.
     const CALL: &[u8] = b"\0\0\x03\x01\x04\0\0\0\x01\x83\x84\x87";
     /// Its end: CANCEL.

@@ -205,6 +205,8 @@ struct State {
     connection: u64,
     /// The last one whose controller has left.
     left: u64,
+    /// The last one whose controller has broken a rule, and is not heard any more.
+    unheard: u64,
     has_started: bool,
     tape: Tape,
     /// How much of its input the program has taken.
@@ -235,6 +237,7 @@ impl Link {
             needs: Vec::new(),
             connection: NO_CONNECTION,
             left: NO_CONNECTION,
+            unheard: NO_CONNECTION,
             has_started: false,
             tape: Tape::default(),
             stdin: 0,
@@ -407,7 +410,7 @@ impl Link {
 
     /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
     pub async fn signal(&self, signal: Signal) {
-        let _ = self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
+        self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
     }
 
     /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
@@ -461,10 +464,10 @@ impl Link {
             FromController::Acknowledge { stream, offset, closed } => {
                 self.acknowledge(stream, offset, closed);
             }
-            FromController::Chunk(chunk) => _ = self.tell_job(connection, Heard::Chunk(chunk)).await,
-            FromController::Signal(signal) => _ = self.tell_job(connection, Heard::Signal(signal)).await,
-            FromController::Resize(size) => _ = self.tell_job(connection, Heard::Resize(size)).await,
-            FromController::Start => _ = self.tell_job(connection, Heard::Start).await,
+            FromController::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
+            FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
+            FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
+            FromController::Start => self.tell_job(connection, Heard::Start).await,
             FromController::Stored(position) => {
                 self.state.change(|state| {
                     // There may be none any more.
@@ -490,9 +493,9 @@ impl Link {
         });
     }
 
-    /// False if the job has ended: then there is nothing more to say to it.
-    async fn tell_job(&self, connection: u64, heard: Heard) -> bool {
-        self.inbox.send(Message { connection, heard }).await.is_ok()
+    async fn tell_job(&self, connection: u64, heard: Heard) {
+        // Fails if the job has ended: then there is nothing more to say.
+        let _ = self.inbox.send(Message { connection, heard }).await;
     }
 }
 
@@ -530,17 +533,10 @@ impl Connection {
                 // It is still to be told that.
                 Parting::TakenOver => {}
                 Parting::Fault(fault) => {
-                    let is_told = link.tell_job(number, Heard::Fault(fault)).await;
+                    link.tell_job(number, Heard::Fault(fault)).await;
                     // It hears what it did wrong, and then nothing more of it counts.
                     link.disconnect(number);
-                    if !is_told {
-                        // The job has ended. How it ended is said all the same, if that is known; what it has left is not waited for.
-                        link.state.change(|state| {
-                            if state.last.is_none() {
-                                state.left = number;
-                            }
-                        });
-                    }
+                    link.state.change(|state| state.unheard = number);
                 }
             }
         });
@@ -558,7 +554,12 @@ impl Connection {
             if told.last || state.left == told.connection {
                 return Poll::Ready(None);
             }
-            told.next(link, state, take).map_or(Poll::Pending, |message| Poll::Ready(Some(message)))
+            match told.next(link, state, take) {
+                // The job had ended before it heard of that, and what it has left goes on only as it is acknowledged.
+                None if state.unheard == told.connection && state.offer.is_some() => Poll::Ready(None),
+                None => Poll::Pending,
+                message => Poll::Ready(message),
+            }
         })
     }
 }
@@ -949,15 +950,20 @@ mod tests {
     async fn a_rule_that_is_broken_while_files_wait_ends_the_connection() {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("x"), [7; 100]).unwrap();
-        let (link, inbox) = link();
-        link.set_stage(Stage::Running);
-        drop(inbox);
-        link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
-        let (say, mut connection) = attach(&link, [None, None]);
-        say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
-        // It is told of the file as far as it may be without an answer, and then that there is nothing more.
-        let all = async { while connection.recv().await.is_some() {} };
-        tokio::time::timeout(LINGER, all).await.unwrap();
+        for has_ended in [true, false] {
+            let (link, inbox) = link();
+            link.set_stage(Stage::Running);
+            let (say, mut connection) = attach(&link, [None, None]);
+            let inbox = if has_ended { None } else { Some(inbox) };
+            say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
+            settle().await;
+            // A job that ends at the same moment does not hear it either.
+            drop(inbox);
+            link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
+            // It is told of the file as far as it may be without an answer, and then that there is nothing more.
+            let all = async { while connection.recv().await.is_some() {} };
+            tokio::time::timeout(LINGER, all).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -154,8 +154,22 @@ fn likely(rate: Option<u64>) -> u64 {
 /// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.
 pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
     let rate = likely(rate);
-    let delta =
-        base.filter(|_| decoders.delta).and_then(|base| as_delta(program, base, decoders.relocate, rate));
+    // A delta that takes longer to find than the whole program takes to arrive is no use.
+    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate as f64);
+    smallest_time(program, decoders, base, rate, Instant::now() + whole)
+}
+
+/// The encoding by which a router has the program soonest, over a link of `rate` bytes a second. A delta is looked for until
+/// `deadline`.
+fn smallest_time(
+    program: &Bytes,
+    decoders: Decoders,
+    base: Option<Base>,
+    rate: u64,
+    deadline: Instant,
+) -> Packed {
+    let base = base.filter(|_| decoders.delta);
+    let delta = base.and_then(|base| as_delta(program, base, decoders.relocate, rate, deadline));
     let length = program.len() as f64;
     let whole = seconds(length * WHOLE_PART, length * LZ4_COST, rate);
     let best = match delta {
@@ -170,9 +184,13 @@ pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Optio
     best.packed
 }
 
-fn as_delta(program: &Bytes, base: Base, can_relocate: bool, rate: u64) -> Option<Candidate> {
-    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate as f64);
-    let deadline = Instant::now() + whole;
+fn as_delta(
+    program: &Bytes,
+    base: Base,
+    can_relocate: bool,
+    rate: u64,
+    deadline: Instant,
+) -> Option<Candidate> {
     let copies = delta::find(&base.content, program, deadline)?;
     let candidate = |encoding, instructions: Vec<u8>| {
         let level = if instructions.len() < SHORT { STRONGEST } else { level(rate) };
@@ -280,6 +298,15 @@ mod tests {
         Some(Base { digest: [7; 32], content: content.to_vec() })
     }
 
+    /// So late that the speed of this machine decides nothing.
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
+        smallest_time(program, decoders, base, likely(rate), far())
+    }
+
     #[test]
     fn a_slow_link_gets_the_fewest_bytes_and_a_fast_one_what_is_unpacked_fastest() {
         let lengths = [None, Some(900_000), Some(200_000), Some(50_000)].map(|rate| {
@@ -336,11 +363,12 @@ mod tests {
 
     #[test]
     fn a_delta_is_sent_where_the_router_has_the_program_sooner_by_it() {
-        // Half of it is new, and that is noise: LZ4 finds nothing in it, nor does zstd.
+        // Half of it compresses to little. The other half is new, and noise: LZ4 finds nothing in it, nor does zstd.
+        let known: Vec<u8> = (0..50_000u32).flat_map(|index| (index / 64).to_be_bytes()).collect();
         let digest = |index: u32| ring::digest::digest(&ring::digest::SHA256, &index.to_be_bytes());
         let noise: Vec<u8> = (0..6000).flat_map(|index| digest(index).as_ref().to_vec()).collect();
-        let program = Bytes::from([&program()[..], &noise].concat());
-        let pack = |rate| pack(&program, ALL, base(&self::program()), rate).encoding;
+        let program = Bytes::from([&known[..], &noise].concat());
+        let pack = |rate| pack(&program, ALL, base(&known), rate).encoding;
         assert_eq!(pack(None), Encoding::Lz4, "which costs the router's CPU less");
         assert_eq!(pack(Some(SLOW_RATE / 2)), Encoding::Delta, "which is shorter");
     }
@@ -349,10 +377,9 @@ mod tests {
     fn addresses_are_followed_where_that_spares_enough() {
         let [base, program] = delta::builds();
         let program = Bytes::from(program);
-        // So slow that there is time.
         let packed = |can_relocate, rate| {
             let base = Base { digest: [7; 32], content: base.clone() };
-            as_delta(&program, base, can_relocate, rate).unwrap().packed
+            as_delta(&program, base, can_relocate, rate, far()).unwrap().packed
         };
         let (plain, relocated) = (packed(false, 100), packed(true, 100));
         assert_eq!((plain.encoding, relocated.encoding), (Encoding::Delta, Encoding::RelocatedDelta));
@@ -364,7 +391,8 @@ mod tests {
             plain.bytes.len()
         );
         // Little is spared.
-        let near = as_delta(&program, Base { digest: [7; 32], content: base.clone() }, true, SLOW_RATE);
+        let near =
+            as_delta(&program, Base { digest: [7; 32], content: base.clone() }, true, SLOW_RATE, far());
         assert!(near.is_none_or(|near| near.packed.encoding == Encoding::Delta));
     }
 

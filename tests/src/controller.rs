@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::process::{Lines, collect, pid, wait};
+use crate::process::{Lines, collect, pid, wait, with_default_signals};
 use crate::{PATIENCE, Terminal, dist, root};
 
 /// One call of `hop`, as it is put together.
@@ -131,8 +131,8 @@ pub struct Running {
 impl Running {
     /// Starts a command, with pipes on all three streams.
     pub fn start(command: &mut Command) -> Self {
-        let mut process =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = with_default_signals(command).spawn().unwrap();
         let stdin = process.stdin.take();
         let stdout = process.stdout.take().map(Lines::of);
         let stderr = collect(process.stderr.take().unwrap());

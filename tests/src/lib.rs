@@ -35,7 +35,7 @@ pub use cable::Cable;
 pub use controller::{Hop, Ran, Running};
 pub use footprint::Footprint;
 pub use machine::Machine;
-pub use process::{Process, wait_until};
+pub use process::{Process, wait_until, with_default_signals};
 pub use program::{ELSEWHERE, build_go, dist, fixture, fixture_elsewhere, left, length_on_the_wire, root};
 pub use router::{Options, VirtualRouter, Watched};
 pub use shell::Shell;

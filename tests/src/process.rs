@@ -1,7 +1,8 @@
 //! Processes and their outputs, none of which is waited for longer than [`PATIENCE`].
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -65,6 +66,22 @@ impl Lines {
         let is_ready = !self.0.buffer().is_empty() || poll(&mut ready, Some(&limit)).unwrap() > 0;
         assert!(is_ready, "output comes within {PATIENCE:?}");
     }
+}
+
+/// Starts a command with the signals of a terminal as they are by default. A shell without job control starts what is in its
+/// background with SIGINT and SIGQUIT ignored (POSIX, *Shell Command Language*, 2.11), and a process hands that on to its children.
+pub fn with_default_signals(command: &mut Command) -> &mut Command {
+    let reset = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: signal(2) is async-signal-safe, and the default disposition refers to no code.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls, and allocates no memory.
+    unsafe { command.pre_exec(reset) }
 }
 
 pub(crate) fn pid(id: u32) -> Pid {

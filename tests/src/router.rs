@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::machine::Seat;
-use crate::process::{Lines, pid, wait, wait_until};
+use crate::process::{Lines, pid, wait, wait_until, with_default_signals};
 use crate::program::{dist, fixture};
 use crate::shell::word;
 use crate::{Cable, Footprint, Hop, Process, Shell, Stage};
@@ -502,7 +502,8 @@ fn launch_here(directory: &Path, words: &[OsString], listen: &str) -> (Child, St
         command.arg(flag).arg(path(name));
     }
     let log = fs::File::create(path("log")).unwrap();
-    let mut agent = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    let mut agent = with_default_signals(&mut command).spawn().unwrap();
     let line = Lines::of(agent.stdout.take().unwrap()).next();
     let (address, fingerprint) =
         ready(&line).unwrap_or_else(|| panic!("it said {:?}", fs::read_to_string(path("log"))));

@@ -12,7 +12,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::PATIENCE;
-use crate::process::wait;
+use crate::process::{wait, with_default_signals};
 
 /// A terminal in which a command runs.
 pub struct Terminal {
@@ -41,7 +41,7 @@ impl Terminal {
         };
         // SAFETY: between fork and exec the closure makes system calls and touches no memory.
         unsafe { command.pre_exec(lead) };
-        let process = command.spawn().unwrap();
+        let process = with_default_signals(command).spawn().unwrap();
         Self { screen: File::from(ours), theirs, process, seen: String::new() }
     }
 

@@ -26,6 +26,16 @@ pub enum Error {
         /// Bytes that may be given, the reserve taken off.
         available: u64,
     },
+    /// Messages that are on their way take all memory that there is for them.
+    #[error(
+        "a message of {needed} bytes has no room, {available} bytes are left for messages on their way; try again"
+    )]
+    NoReceiveMemory {
+        /// Bytes of the message.
+        needed: u64,
+        /// Bytes that this connection could have.
+        available: u64,
+    },
     /// All places for jobs are taken.
     #[error("{limit} jobs run already, and that is the limit")]
     TooManyJobs {
@@ -36,6 +46,16 @@ pub enum Error {
     #[error("{limit} controllers are connected already, and that is the limit")]
     TooManyConnections {
         /// How many may be connected at once.
+        limit: u32,
+    },
+    /// The connections that are left are for other controllers.
+    #[error("this controller has {held} connections, and the last {reserved} of {limit} are for others")]
+    TooManyConnectionsOfKey {
+        /// How many it has.
+        held: u32,
+        /// How many are kept for others.
+        reserved: u32,
+        /// How many there can be at once.
         limit: u32,
     },
     /// Nothing can be executed in the agent's directory.

@@ -1,6 +1,6 @@
 //! gRPC in a call of HTTP/2: messages in, messages out, and at the end how it went (`doc/PROTOCOL-HTTP2.md` of gRPC).
 //!
-//! What must stay true: no message is longer than [`MAX_MESSAGE_BYTES`], and no room is made for one that says so; and messages that
+//! What must stay true: no message is longer than its [`MessageMeter`] allows, and no room is made for one that says so; and messages that
 //! are ready at the same time go out together, [`BATCH_BYTES`] at most and one more message.
 //!
 //! A library that serves everybody has compression, metadata and deadlines, which nobody asks an agent for, and makes its code anew
@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, BytesMut};
-use hop_proto::limits::MAX_MESSAGE_BYTES;
+use hop_proto::limits::MAX_SPEC_BYTES;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
@@ -20,6 +20,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::error::Error;
 use crate::http2::{Body, Incoming, Piece};
+use crate::receive_budget::MessageMeter;
 
 /// What is before each message: whether it is compressed, which it never is, and its length.
 const HEAD_BYTES: usize = 5;
@@ -30,6 +31,9 @@ const BATCH_BYTES: usize = 32 * 1024;
 /// Bytes of a buffer at first: most messages fit in.
 const BUFFER_BYTES: usize = 8 * 1024;
 
+/// Bytes of a message beyond which its buffer is not used again.
+const BUFFER_LIMIT_BYTES: usize = 64 * 1024;
+
 const CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -37,16 +41,21 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
 
+/// Looks at a message that has not been decoded.
+pub type Check = fn(&[u8]) -> Result<(), Error>;
+
 /// What a peer says in a call, message by message. Nothing is asked for after an error.
 pub struct Requests<M> {
     said: Said,
+    check: Check,
     message: PhantomData<fn() -> M>,
 }
 
 impl<M: Message + Default> Requests<M> {
-    /// What it says in there.
-    pub fn new(incoming: Incoming) -> Self {
-        Self { said: Said { incoming, arrived: Arrived::default() }, message: PhantomData }
+    /// What it says in there, measured by `meter`, and looked at by `check` before it is decoded.
+    pub fn new(incoming: Incoming, meter: MessageMeter, check: Check) -> Self {
+        let said = Said { incoming, meter, arrived: Arrived::default() };
+        Self { said, check, message: PhantomData }
     }
 
     /// The one message of a call that has one.
@@ -66,7 +75,9 @@ impl<M: Message + Default> Stream for Requests<M> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.said.poll_message(context)?) {
-            Some(length) => Some(self.said.arrived.decode(length)),
+            Some(length) => Some(
+                (self.check)(&self.said.arrived.0[..length]).and_then(|()| self.said.arrived.decode(length)),
+            ),
             None => None,
         })
     }
@@ -75,6 +86,7 @@ impl<M: Message + Default> Stream for Requests<M> {
 /// What a peer says in a call, of whatever kind it is.
 struct Said {
     incoming: Incoming,
+    meter: MessageMeter,
     arrived: Arrived,
 }
 
@@ -86,7 +98,10 @@ impl Said {
                 return Poll::Ready(Ok(Some(length)));
             }
             match ready!(self.incoming.poll_data(context)) {
-                Some(Ok(data)) => self.arrived.push(&data),
+                Some(Ok(data)) => {
+                    self.meter.arrived(&data)?;
+                    self.arrived.push(&data);
+                }
                 Some(Err(_)) => return Poll::Ready(Err(Error::Gone)),
                 None => return Poll::Ready(self.arrived.end().map(|()| None)),
             }
@@ -119,7 +134,12 @@ impl Arrived {
 
     /// A message that is `length` bytes long.
     fn decode<M: Message + Default>(&mut self, length: usize) -> Result<M, Error> {
-        M::decode((&mut self.0).take(length)).map_err(|_| UNDECODABLE)
+        let message = M::decode((&mut self.0).take(length)).map_err(|_| UNDECODABLE);
+        if length > BUFFER_LIMIT_BYTES {
+            // Room for the first message, the specification of a job, is not kept for as long as the job runs.
+            self.0 = BytesMut::from(&self.0[..]);
+        }
+        message
     }
 
     /// Takes the head off the next message, if all of it has arrived, and gives its length.
@@ -129,7 +149,7 @@ impl Arrived {
             return Err(UNDECODABLE);
         }
         let length = u32::from_be_bytes(*length) as usize;
-        if length > MAX_MESSAGE_BYTES {
+        if length > MAX_SPEC_BYTES {
             return Err(Error::Protocol("a message is larger than 2 MiB"));
         }
         let whole = HEAD_BYTES + length;
@@ -356,7 +376,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused_as_early_as_that_is_known() {
-        let too_long = (MAX_MESSAGE_BYTES as u32 + 1).to_be_bytes();
+        let too_long = (MAX_SPEC_BYTES as u32 + 1).to_be_bytes();
         let cases: [(&[u8], &str); 3] = [
             (&[&[0][..], &too_long].concat(), "a message is larger than 2 MiB"),
             (&[1, 0, 0, 0, 1], "a message that cannot be decoded"),

@@ -22,6 +22,7 @@ use crate::guard::Shortage;
 use crate::handover::Left;
 use crate::input_tree::InputTree;
 use crate::job_directory::JobDirectory;
+use crate::job_log::{Controller, JobLog};
 use crate::jobs::Jobs;
 use crate::link::{Heard, Inbox, Link, Stage};
 use crate::machine;
@@ -181,19 +182,17 @@ impl Job {
         &self.link
     }
 
-    /// Sees the job through, and keeps what its controller has not heard until that one lets go of it.
-    pub async fn run(self) {
+    /// Sees the job of `controller` through, and keeps what its controller has not heard until that one lets go of it.
+    pub async fn run(self, controller: Controller) {
         let (jobs, link) = (self.jobs.clone(), self.link.clone());
+        let log = JobLog::new(controller, &self.spec);
         let last = self.run_to_outcome().await;
         jobs.store.settle();
         if last.is_err() {
             // Of a job that failed nobody counts what it left.
             jobs.family.end_orphans(None, None).await;
         }
-        match &last {
-            Ok(outcome) => tracing::info!(job = link.job(), %outcome, "job ended"),
-            Err(error) => tracing::warn!(job = link.job(), %error, "job failed"),
-        }
+        log.ended(link.job(), &last);
         link.end(last);
         jobs.bound_ended();
         link.abandoned().await;
@@ -461,7 +460,7 @@ mod tests {
         let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
         let mut replies = job.link().connect([None, None], None).unwrap();
         replies.hear(messages);
-        let run = tokio::spawn(job.run());
+        let run = tokio::spawn(job.run(Controller::of_test()));
         let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is accepted first");
         };

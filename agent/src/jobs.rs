@@ -251,6 +251,7 @@ fn random_id() -> Result<String, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::job_log::Controller;
 
     #[tokio::test]
     async fn only_the_latest_that_have_ended_are_kept() {
@@ -273,7 +274,7 @@ mod tests {
             let spec = Spec { id, linger: None, ..Spec::of_test(SCRIPT) };
             let job = jobs.admit(spec, owner).unwrap();
             let link = job.link().clone();
-            tokio::spawn(job.run());
+            tokio::spawn(job.run(Controller::of_test()));
             while link.stage() != Stage::Ended {
                 tokio::task::yield_now().await;
             }

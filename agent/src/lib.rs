@@ -4,11 +4,12 @@
 //!
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
-//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`http2`], [`grpc`]: what their calls say, and hear.
+//! - [`server`]: starts the agent, and ends it in order. [`acceptor`]: TLS, and who may come in. [`connection_limits`]: how many.
+//!   [`refusal_log`]: who may not. [`http2`], [`grpc`]: what calls say, and hear. [`receive_budget`], [`spec_bounds`]: and how much at a time.
 //!   [`keepalive`]: when a silent one is asked.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
-//! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
+//! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`], [`job_log`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`board`]: what wakes those which wait
 //!   for either. [`packer`]: output on its way.
 //! - [`input_tree`]: the files that a program finds. [`output_files`], [`core_file`], [`handover`]: those that it leaves.
@@ -23,12 +24,14 @@
 // Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
 
+pub mod acceptor;
 pub mod board;
 #[cfg(target_arch = "mips")]
 mod c_library;
 pub mod cgroup;
 pub mod child;
 pub mod cipher;
+pub mod connection_limits;
 pub mod core_file;
 pub mod decoder;
 pub mod delta;
@@ -42,6 +45,7 @@ pub mod input;
 pub mod input_tree;
 pub mod job;
 pub mod job_directory;
+pub mod job_log;
 pub mod jobs;
 pub mod keepalive;
 pub mod link;
@@ -56,13 +60,16 @@ pub mod output_files;
 pub mod packer;
 pub mod pid_file;
 pub mod print;
+pub mod receive_budget;
 pub mod reception;
+pub mod refusal_log;
 pub mod relocation;
 pub mod running;
 pub mod self_test;
 pub mod server;
 pub mod service;
 pub mod shelf;
+pub mod spec_bounds;
 pub mod store;
 pub mod supervisor;
 pub mod tape;

@@ -197,6 +197,17 @@ impl LogFile {
     }
 }
 
+/// What is logged on this thread as long as the second of them lives, line by line.
+#[cfg(test)]
+pub fn lines_of_test() -> (std::sync::Arc<std::sync::Mutex<Vec<String>>>, tracing::subscriber::DefaultGuard) {
+    let lines = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let kept = lines.clone();
+    let write = move |line: &str| {
+        kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
+    };
+    (lines, tracing::subscriber::set_default(Log { write, start: Instant::now() }))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -224,18 +235,12 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_is_in_it() {
-        use std::sync::{Arc, Mutex};
-
-        let kept = Arc::new(Mutex::new(Vec::new()));
-        let keep = kept.clone();
-        let write = move |line: &str| keep.lock().unwrap().push(line.to_owned());
-        let log = Log { write, start: Instant::now() };
-        tracing::subscriber::with_default(log, || {
-            let program = "a\nb";
-            tracing::info!(job = "x1", pid = 7_u32, %program, "job started");
-            tracing::warn!(error = %io::Error::from_raw_os_error(2), "cannot tidy {}", 3);
-        });
-        let lines = kept.lock().unwrap();
+        let (lines, logging) = lines_of_test();
+        let program = "a\nb";
+        tracing::info!(job = "x1", pid = 7_u32, %program, "job started");
+        tracing::warn!(error = %io::Error::from_raw_os_error(2), "cannot tidy {}", 3);
+        drop(logging);
+        let lines = lines.lock().unwrap();
         let expected = [
             "s  INFO job started job=x1 pid=7 program=a?b\n",
             "s  WARN cannot tidy 3 error=No such file or directory (os error 2)\n",

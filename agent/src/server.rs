@@ -1,7 +1,7 @@
-//! Listens, authenticates, serves, and ends in order.
+//! Starts the agent, and ends it in order: its directory, its key, its jobs, and its [`Acceptor`].
 //!
-//! What must stay true: a peer that is not authorized, or for which there is no place, costs at most one of
-//! [`MAX_HANDSHAKES`] places, for at most [`HANDSHAKE_LIMIT`], [`PARTING_LIMIT`] and [`PENALTY`].
+//! **Invariants:** one agent a directory, and the directory its own; whatever way an agent ended, the next one removes what
+//! that one left.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -10,73 +10,32 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hop_proto::identity::{self, Fingerprint, Identity};
 use hop_proto::tls::{self, Authorized};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustls::CertificateError;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use crate::board::Board;
+use crate::acceptor::Acceptor;
 use crate::cgroup::Cgroups;
 use crate::child;
 use crate::cipher;
 use crate::core_file;
-use crate::error;
 use crate::family::{self, Family};
-use crate::http2::{self, Windows};
 use crate::job;
 use crate::jobs::Jobs;
 use crate::memory;
 use crate::options::Options;
 use crate::pid_file::{self, PidFile};
-use crate::service::Service;
 use crate::shelf::Shelf;
 use crate::store::Store;
 use crate::task;
 use crate::tree;
 
-/// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
-/// and the buffers of TLS; and for each of its calls, what its messages are decoded from, one of at most 2 MiB, and some 100 kB of
-/// answers that its controller does not take.
-const MAX_CONNECTIONS: u32 = 16;
-
-/// Peers that are not authorized yet at a time, apart from those that are: strangers take nothing from a controller that
-/// is in. One costs 40 kB, the buffers of TLS.
-const MAX_HANDSHAKES: usize = 8;
-
-/// Time for TLS. A 400 MHz MIPS needs 0.02 s of its own for it; the rest is for the link.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
 /// The agent's own nice value: it must come to its turn also when a program has started a thousand processes, because who else
 /// would end them? It uses the CPU when a program is sent or writes, and hardly at all otherwise.
 const NICE: i32 = -10;
-
-/// How much of a refused peer is still read, and for how long it or a controller that finds no place is spoken to.
-const PARTING_BYTES: usize = 64 * 1024;
-const PARTING_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a refused peer's place stays taken after it: eight strangers a second cost such a CPU a sixth of its time at most.
-const PENALTY: Duration = Duration::from_secs(1);
-
-/// What a controller that finds no place may send ahead: its first question, which is answered by why there is no place.
-const REFUSED_WINDOWS: Windows = Windows { stream: 16 * 1024, connection: 16 * 1024 };
-
-/// How long an agent that stops waits until its last words are sent.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
-
-/// Calls at a time on one connection: as many as there can be jobs, and some `Info` beside them.
-const MAX_CALLS: u32 = 16;
-
-/// Bytes that a controller may send ahead on one call, and on all calls of a connection. 128 KiB keep a link with 20 ms
-/// of delay busy at 6 MB/s, faster than such a CPU takes them.
-const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 
 /// What keeps the agent from serving.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +99,6 @@ async fn serve(options: Options) -> Result<(), Error> {
     let identity = identity(&options.key)?;
     let authorized = Arc::new(AuthorizedFile(options.authorized));
     let config = tls::server_config(&identity, authorized.clone(), cipher::CIPHER_SUITE)?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let shelf = options.shelf.map(Shelf::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
@@ -156,17 +114,16 @@ async fn serve(options: Options) -> Result<(), Error> {
     let [terminate, interrupt, hangup] = &mut ends;
     announce(&listener, identity.fingerprint())?;
 
-    let doors =
-        Arc::new(Doors { acceptor, authorized, jobs, closing: Arc::default(), seats: Seats::default() });
+    let acceptor = Arc::new(Acceptor::new(config, authorized, jobs.clone()));
     tokio::select! {
-        () = doors.accept(listener) => {}
+        () = acceptor.accept(listener) => {}
         () = received(terminate) => {}
         () = received(interrupt) => {}
         () = received(hangup) => {}
     }
     tracing::info!("stopping");
-    doors.jobs.stop().await;
-    doors.close().await;
+    jobs.stop().await;
+    acceptor.close().await;
     // It may be in there.
     drop(pid_file);
     directory.remove()
@@ -189,148 +146,6 @@ fn announce(listener: &TcpListener, fingerprint: Fingerprint) -> Result<(), Erro
         .and_then(|()| stdout.flush());
     tracing::info!(%address, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
     Ok(())
-}
-
-type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Where peers come in, and what they get to.
-struct Doors {
-    acceptor: TlsAcceptor,
-    authorized: Arc<AuthorizedFile>,
-    jobs: Arc<Jobs>,
-    /// True when connections shall end as soon as what is under way is sent.
-    closing: Arc<Board<bool>>,
-    seats: Seats,
-}
-
-struct Seats {
-    handshakes: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
-}
-
-impl Default for Seats {
-    fn default() -> Self {
-        Self {
-            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
-        }
-    }
-}
-
-impl Doors {
-    async fn accept(self: &Arc<Self>, listener: TcpListener) {
-        loop {
-            // Further peers wait in the kernel's backlog, where they cost the agent nothing.
-            let Ok(handshake) = self.seats.handshakes.clone().acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((connection, peer)) => {
-                    let doors = self.clone();
-                    task::spawn(async move {
-                        if let Err(error) = doors.serve(connection, handshake).await {
-                            tracing::warn!(%peer, %error, "connection ended");
-                        }
-                    });
-                }
-                // Out of file descriptors or memory: some connection must end first.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    async fn serve(
-        self: Arc<Self>,
-        connection: TcpStream,
-        handshake: OwnedSemaphorePermit,
-    ) -> Result<(), ConnectionError> {
-        // Output of a program is small and wanted now.
-        connection.set_nodelay(true)?;
-        let connection = self.authenticate(connection).await?;
-        let peer = connection.get_ref().1.peer_certificates().and_then(|keys| keys.first());
-        let peer = Fingerprint::of(peer.ok_or("the controller has no key")?);
-        let seat = self.seats.connections.clone().try_acquire_owned().ok();
-        let (has_seat, authorized) = (seat.is_some(), self.authorized.clone());
-        let no_seat = || error::Error::TooManyConnections { limit: MAX_CONNECTIONS };
-        let admission = Arc::new(move || match authorized.is_authorized(&peer) {
-            _ if !has_seat => Err(no_seat()),
-            true => Ok(()),
-            false => Err(error::Error::NotAuthorized),
-        });
-        let service = Service::new(self.jobs.clone(), peer, admission);
-        let windows = if has_seat { WINDOWS } else { REFUSED_WINDOWS };
-        let served = http2::serve(connection, service, windows, MAX_CALLS, self.closing.clone());
-        let Some(_seat) = seat else {
-            // It goes when it has heard why; if it does not, it is closed.
-            let _ = tokio::time::timeout(PARTING_LIMIT, served).await;
-            return Err(no_seat().into());
-        };
-        drop(handshake);
-        Ok(served.await?)
-    }
-
-    async fn authenticate(&self, connection: TcpStream) -> Result<TlsStream<TcpStream>, ConnectionError> {
-        let handshake = self.acceptor.accept(connection).into_fallible();
-        match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err((error, connection))) => {
-                part(connection).await;
-                tokio::time::sleep(PENALTY).await;
-                Err(why_refused(&error).map_or_else(|| error.into(), Into::into))
-            }
-            Err(_) => Err("the TLS handshake took too long".into()),
-        }
-    }
-
-    /// Ends all connections when what is under way on them is sent, or after [`FAREWELL_LIMIT`].
-    async fn close(&self) {
-        self.closing.change(|closing| *closing = true);
-        let all = self.seats.connections.acquire_many(MAX_CONNECTIONS);
-        // A peer that does not read in time does not get the rest.
-        let _ = tokio::time::timeout(FAREWELL_LIMIT, all).await;
-    }
-}
-
-/// Why there is no TLS with a peer, where the library would say it by `{:?}`, which writes nothing on a router.
-fn why_refused(error: &io::Error) -> Option<String> {
-    let why = match error.get_ref()?.downcast_ref()? {
-        rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
-            "the peer's key is not authorized"
-        }
-        rustls::Error::InvalidCertificate(_) => "the peer does not have the key that it shows",
-        rustls::Error::NoCertificatesPresented => "the peer shows no key",
-        rustls::Error::PeerIncompatible(_) => {
-            "the peer does not speak TLS 1.3 with X25519, ChaCha20-Poly1305 and raw public keys of Ed25519"
-        }
-        rustls::Error::AlertReceived(alert) => {
-            return Some(format!("the peer ends the handshake with alert {}", u8::from(*alert)));
-        }
-        rustls::Error::InvalidMessage(_)
-        | rustls::Error::InappropriateMessage { .. }
-        | rustls::Error::InappropriateHandshakeMessage { .. }
-        | rustls::Error::PeerMisbehaved(_) => "what the peer says is not TLS",
-        _ => return None,
-    };
-    Some(why.to_owned())
-}
-
-/// Lets a refused peer read why. To close a socket that has unread data resets it, and a reset overtakes the alert
-/// (RFC 1122, section 4.2.2.13); so what the peer had already sent is read first, within bounds.
-async fn part(mut connection: TcpStream) {
-    let parting = async {
-        connection.shutdown().await?;
-        let (mut sent, mut left) = ([0; 1024], PARTING_BYTES);
-        while left > 0 {
-            match connection.read(&mut sent).await? {
-                0 => break,
-                count => left = left.saturating_sub(count),
-            }
-        }
-        io::Result::Ok(())
-    };
-    // Whatever goes wrong here, the peer is refused all the same.
-    let _ = tokio::time::timeout(PARTING_LIMIT, parting).await;
 }
 
 /// The agent's directory, which no other agent uses at the same time.
@@ -406,7 +221,7 @@ impl Directory {
 /// The controllers that may come in: a file with a fingerprint a line, read at each handshake and call, so that an edit counts
 /// at once. No file means nobody.
 #[derive(Debug)]
-struct AuthorizedFile(PathBuf);
+pub struct AuthorizedFile(PathBuf);
 
 impl Authorized for AuthorizedFile {
     fn is_authorized(&self, fingerprint: &Fingerprint) -> bool {
@@ -417,6 +232,17 @@ impl Authorized for AuthorizedFile {
                 false
             }
         }
+    }
+}
+
+impl AuthorizedFile {
+    /// What the list calls a key, for the log; nothing if it is not there or has no name.
+    pub fn name(&self, fingerprint: &Fingerprint) -> Option<String> {
+        let text = fs::read_to_string(&self.0).ok()?;
+        let is_key =
+            |line: &&str| line.split_whitespace().next().is_some_and(|word| word.parse() == Ok(*fingerprint));
+        let line = text.lines().find(is_key)?;
+        line.trim().split_once(char::is_whitespace).map(|(_, name)| name.trim().to_owned())
     }
 }
 

@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
-    MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, STDIN_WINDOW_BYTES,
+    MAX_MARK_BYTES, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
+    MAX_SPEC_BYTES, STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::{self, Reason, run_reply, run_request};
 use hop_proto::{output_path, v1::outcome::Ending as WireEnding};
@@ -25,11 +26,12 @@ use tokio_stream::StreamExt;
 use crate::child::Ending;
 use crate::decoder::Encoding;
 use crate::error::Error;
-use crate::grpc::{self, Answer, Code, Messages, Replies, Requests, Status};
+use crate::grpc::{self, Answer, Check, Code, Messages, Replies, Requests, Status};
 use crate::guard::{self, Shortage};
 use crate::http2::{self, Incoming};
 use crate::input_tree::InputTree;
 use crate::job::{Spec, signal};
+use crate::job_log::Controller;
 use crate::jobs::{Jobs, Listed, MAX_JOBS};
 use crate::link::{Connection, FromController, Link, Stage, ToController};
 use crate::machine::{Machine, TARGET};
@@ -37,7 +39,9 @@ use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
 use crate::output_files::{Info, Piece, Position, Problem};
 use crate::packer::Packer;
+use crate::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::reception::{Announced, Chunk, Need};
+use crate::spec_bounds;
 use crate::store::Digest;
 use crate::tape::OutputStream;
 use crate::task;
@@ -62,7 +66,10 @@ const WITHOUT_LAUNCHER: &str = "core";
 pub struct Service {
     jobs: Arc<Jobs>,
     controller: Fingerprint,
+    /// The same, for the log.
+    client: Controller,
     admission: Admission,
+    budget: Arc<ConnectionBudget>,
 }
 
 /// The question whether the controller at the other end of a connection may use it, and if not, why.
@@ -78,33 +85,52 @@ impl http2::Service for Service {
 }
 
 impl Service {
-    /// The agent's service over `jobs`, for a connection of `controller`. `admission` is asked at every call: a key that was taken
-    /// off the list since its controller connected starts nothing more.
-    pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, admission: Admission) -> Self {
-        Self { jobs, controller, admission }
+    /// The agent's service over `jobs`, for a connection of `client`, whose messages take their memory from `budget`. `admission` is
+    /// asked at every call: a key that was taken off the list since its controller connected starts nothing more.
+    pub fn new(
+        jobs: Arc<Jobs>,
+        client: Controller,
+        admission: Admission,
+        budget: Arc<ConnectionBudget>,
+    ) -> Self {
+        Self { jobs, controller: client.key, client, admission, budget }
+    }
+
+    /// The messages of a call, of which the first may have `first` bytes.
+    fn requests<M: Message + Default>(&self, incoming: Incoming, first: usize, check: Check) -> Requests<M> {
+        Requests::new(incoming, MessageMeter::new(self.budget.clone(), first), check)
+    }
+
+    /// The message of a call that has one.
+    async fn only<M: Message + Default>(&self, incoming: Incoming) -> Result<M, Error> {
+        self.requests(incoming, MAX_MESSAGE_BYTES, |_| Ok(())).only().await
     }
 
     async fn answer(&self, method: &str, incoming: Incoming) -> Result<Answer, Status> {
         (self.admission)()?;
         Ok(match method {
             "/hop.v1.Agent/Info" => {
-                let v1::InfoRequest {} = Requests::new(incoming).only().await?;
+                let v1::InfoRequest {} = self.only(incoming).await?;
                 Answer::one(&self.describe()?)
             }
-            "/hop.v1.Agent/Run" => self.run(Requests::new(incoming)).await?,
-            "/hop.v1.Agent/Attach" => self.attach(Requests::new(incoming)).await?,
+            "/hop.v1.Agent/Run" => {
+                self.run(self.requests(incoming, MAX_SPEC_BYTES, spec_bounds::check)).await?
+            }
+            "/hop.v1.Agent/Attach" => {
+                self.attach(self.requests(incoming, MAX_MESSAGE_BYTES, spec_bounds::check)).await?
+            }
             "/hop.v1.Agent/Jobs" => {
-                let v1::JobsRequest {} = Requests::new(incoming).only().await?;
+                let v1::JobsRequest {} = self.only(incoming).await?;
                 let jobs = self.jobs.list().into_iter();
                 let jobs = jobs.map(|listed| write_listed(listed, self.controller)).collect();
                 Answer::one(&v1::JobsReply { jobs })
             }
             "/hop.v1.Agent/Logs" => {
-                let v1::LogsRequest { job_id } = Requests::new(incoming).only().await?;
+                let v1::LogsRequest { job_id } = self.only(incoming).await?;
                 Answer::many(Kept { link: self.jobs.find(&job_id, self.controller)?, had: [0; 2] })
             }
             "/hop.v1.Agent/Kill" => {
-                let v1::KillRequest { job_id, signal: name } = Requests::new(incoming).only().await?;
+                let v1::KillRequest { job_id, signal: name } = self.only(incoming).await?;
                 let signal = signal(&name)?;
                 self.jobs.find(&job_id, self.controller)?.signal(signal).await;
                 Answer::one(&v1::KillReply {})
@@ -131,9 +157,8 @@ impl Service {
             return Ok(carry(link.connect([None, None], None)?, requests, packs));
         }
         let job = self.jobs.admit(spec, self.controller)?;
-        tracing::info!(job = job.link().job(), "job admitted");
         let connection = job.link().connect([None, None], None)?;
-        task::spawn(job.run());
+        task::spawn(job.run(self.client.clone()));
         Ok(carry(connection, requests, packs))
     }
 
@@ -417,7 +442,7 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
         Err(_) => return Err(Error::Protocol("an encoding that this agent does not know")),
     };
     if chunk.data.len() > MAX_BLOB_CHUNK_BYTES {
-        return Err(Error::Protocol("a blob chunk is larger than 1 MiB"));
+        return Err(Error::Protocol("a blob chunk is larger than 60 KiB"));
     }
     Ok(Chunk { offset: chunk.offset, encoding, data: chunk.data })
 }
@@ -592,12 +617,21 @@ impl From<&Error> for Status {
             Error::NoMemory { needed, available } => {
                 (Code::ResourceExhausted, Reason::NoMemory, *needed, *available)
             }
+            Error::NoReceiveMemory { needed, available } => {
+                (Code::ResourceExhausted, Reason::NoMemory, *needed, *available)
+            }
             Error::TooManyJobs { limit } => {
                 (Code::ResourceExhausted, Reason::TooManyJobs, u64::from(*limit) + 1, (*limit).into())
             }
             Error::TooManyConnections { limit } => {
                 (Code::ResourceExhausted, Reason::TooManyConnections, u64::from(*limit) + 1, (*limit).into())
             }
+            Error::TooManyConnectionsOfKey { held, reserved, limit } => (
+                Code::ResourceExhausted,
+                Reason::TooManyConnections,
+                u64::from(*held) + 1,
+                u64::from(limit - reserved),
+            ),
             Error::NotExecutable(_) => (Code::FailedPrecondition, Reason::NotExecutable, 0, 0),
             Error::DigestMismatch => (Code::DataLoss, Reason::DigestMismatch, 0, 0),
             Error::Protocol(_) => (Code::InvalidArgument, Reason::Protocol, 0, 0),

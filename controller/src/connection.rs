@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hop_proto::identity::{Fingerprint, Identity};
-use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES};
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_REPLY_BYTES};
 use hop_proto::tls;
 use hop_proto::v1::agent_client::AgentClient;
 use hop_proto::v1::{InfoReply, InfoRequest};
@@ -104,7 +104,7 @@ impl Connection {
             .await
             .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
         let client = AgentClient::with_origin(Channel(sender), Uri::from_static("https://hop.invalid"))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+            .max_decoding_message_size(MAX_REPLY_BYTES);
         Ok(Self {
             router: router.name.clone(),
             address,

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use hop_proto::limits::MAX_MESSAGE_BYTES;
+use hop_proto::limits::MAX_SPEC_BYTES;
 use hop_proto::v1::RunRequest;
 use hopd::error::Error;
 use hopd::grpc::Arrived;
@@ -43,7 +43,7 @@ fn model(mut said: &[u8]) -> Heard {
             break (!said.is_empty()).then_some("a message that cannot be decoded");
         };
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        if *compressed == 0 && length > MAX_MESSAGE_BYTES {
+        if *compressed == 0 && length > MAX_SPEC_BYTES {
             break Some("a message is larger than 2 MiB");
         }
         let message =

@@ -5,12 +5,20 @@ use std::time::Duration;
 /// Port on which an agent listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 4670;
 
-/// Bytes of the largest message, either way. A [`JobSpec`](crate::v1::JobSpec) is the only one that comes near: it
-/// holds arguments and environment, for which Linux itself has room for 2 MiB (a quarter of the stack limit, execve(2)).
-pub const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of the first message of a `Run`, the [`JobSpec`](crate::v1::JobSpec): it holds arguments and environment, for which
+/// Linux itself has room for 2 MiB (a quarter of the stack limit, execve(2)).
+pub const MAX_SPEC_BYTES: usize = 2 * 1024 * 1024;
 
-/// Bytes of the largest [`BlobChunk`](crate::v1::BlobChunk) that an agent takes.
-pub const MAX_BLOB_CHUNK_BYTES: usize = 1024 * 1024;
+/// Bytes of every other message that a controller sends. An agent has room for 4 MiB of messages on their way, of all
+/// controllers together.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Bytes of the largest answer that a controller takes. An [`OutputFile`](crate::v1::OutputFile) and an
+/// [`Output`](crate::v1::Output) are far from it; a list of jobs has no bound of its own.
+pub const MAX_REPLY_BYTES: usize = 2 * 1024 * 1024;
+
+/// Bytes of the largest [`BlobChunk`](crate::v1::BlobChunk) that an agent takes: with what is around it, it is a message.
+pub const MAX_BLOB_CHUNK_BYTES: usize = 60 * 1024;
 
 /// Blobs against which a program can be offered as a delta.
 pub const MAX_BASES: usize = 16;

@@ -1,8 +1,6 @@
 //! What a process holds of its router: memory, open files, child processes.
 
-use crate::Shell;
-
-/// What a process on a router holds at one moment.
+/// What a process holds at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Memory that is nobody else's, in kB: RssAnon of proc_pid_status(5). What it maps of its own file is not in it.
@@ -16,13 +14,13 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// That of the process with this number.
-    pub(crate) fn of(shell: &Shell, pid: &str) -> Self {
-        let status = shell.sh(&format!("cat /proc/{pid}/status"));
+    /// That of the process with this number, where `sh` runs a script and gives what it prints.
+    pub(crate) fn of(sh: impl Fn(&str) -> String, pid: &str) -> Self {
+        let status = sh(&format!("cat /proc/{pid}/status"));
         let kilobytes = |name: &str| field(&status, name).split(' ').next().unwrap().parse().unwrap();
-        let descriptors = shell.sh(&format!("ls /proc/{pid}/fd")).lines().count();
+        let descriptors = sh(&format!("ls /proc/{pid}/fd")).lines().count();
         // One that ends while it is looked at has no status any more.
-        let all = shell.sh("cat /proc/[0-9]*/status 2>/dev/null; true");
+        let all = sh("cat /proc/[0-9]*/status 2>/dev/null; true");
         let children =
             all.lines().filter(|line| line.strip_prefix("PPid:").map(str::trim) == Some(pid)).count();
         Self { memory: kilobytes("RssAnon"), peak: kilobytes("VmHWM"), descriptors, children }

@@ -370,8 +370,14 @@ impl VirtualRouter {
     /// What the agent holds now.
     pub fn footprint(&self) -> Footprint {
         match &self.ground {
-            Ground::Here => panic!("it is measured on a router"),
-            Ground::There { shell, pid, .. } => Footprint::of(shell, pid),
+            Ground::Here => {
+                let sh = |script: &str| {
+                    let ran = Command::new("sh").args(["-c", script]).output().unwrap();
+                    String::from_utf8(ran.stdout).unwrap()
+                };
+                Footprint::of(sh, &self.agent.id().to_string())
+            }
+            Ground::There { shell, pid, .. } => Footprint::of(|script| shell.sh(script), pid),
         }
     }
 
@@ -432,7 +438,8 @@ impl VirtualRouter {
         (status.code(), self.log())
     }
 
-    fn log(&self) -> String {
+    /// What the agent has logged.
+    pub fn log(&self) -> String {
         let path = self.path_there("log");
         match &self.ground {
             Ground::Here => fs::read_to_string(path).unwrap_or_default(),

@@ -12,7 +12,7 @@ mod upload;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hop_proto::limits::MAX_MESSAGE_BYTES;
+use hop_proto::limits::MAX_SPEC_BYTES;
 use hop_proto::v1::{
     self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, Start, WindowSize, run_reply,
     run_request,
@@ -60,7 +60,7 @@ pub async fn run(
     let blobs = std::iter::once(&program.blob).chain(job.inputs.iter().map(|tree| &tree.archive));
     let uploads = blobs.map(|blob| Upload::new(blob, sent, link.router(), decoders)).collect();
     let bytes = RunRequest { message: Some(run_request::Message::Spec(spec.clone())) }.encoded_len();
-    if bytes > MAX_MESSAGE_BYTES {
+    if bytes > MAX_SPEC_BYTES {
         return Err(Error::TooManyArguments { bytes });
     }
     let core = job.core.clone().map(|core| CorePlace { core, program: program.whole.clone() });

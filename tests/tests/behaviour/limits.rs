@@ -3,7 +3,8 @@
 use std::thread;
 
 use hop::connection::Connection;
-use hop_tests::{Options, PATIENCE, VirtualRouter, fixture, wait_until};
+use hop::home::Home;
+use hop_tests::{Hop, Options, PATIENCE, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 
 use crate::STAGE;
@@ -86,26 +87,39 @@ fn one_job_more_than_there_are_places_is_refused() {
 }
 
 #[test]
-fn one_connection_more_than_there_are_places_is_refused() {
-    const PLACES: usize = 16;
+fn one_key_leaves_connections_to_others() {
+    /// Of 16, of which 4 are for keys that have fewer than 2.
+    const MOST_OF_A_KEY: usize = 12;
     let router = VirtualRouter::start(STAGE);
-    let program = fixture(STAGE, "both-outputs");
+    let other = Home::at(&router.path("other"));
+    router.enrol_for(&other);
     let identity = router.home().identity().unwrap();
+    let keys = [identity.fingerprint(), other.identity().unwrap().fingerprint()];
+    router.write_authorized(&format!("{}\n{}\n", keys[0], keys[1]));
+    let program = fixture(STAGE, "both-outputs");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let ran = thread::scope(|scope| {
+    let [refused, served] = thread::scope(|scope| {
         runtime.block_on(async {
             let mut connected = Vec::new();
-            for _ in 0..PLACES {
+            for _ in 0..MOST_OF_A_KEY {
                 connected.push(Connection::open(&router.entry(), &identity, PATIENCE).await.unwrap());
             }
             let (tell, told) = tokio::sync::oneshot::channel();
             // In a thread, so that the others go on answering when the agent asks whether they are there.
-            scope.spawn(|| tell.send(router.hop().arg("exec").arg(&program).run()).unwrap());
+            scope.spawn(|| {
+                let of_the_key = router.hop().arg("exec").arg(&program).run();
+                let of_the_other = Hop::at(&router.path("other")).arg("exec").arg(&program).run();
+                tell.send([of_the_key, of_the_other]).unwrap();
+            });
             told.await.unwrap()
         })
     });
-    ran.assert_fails(125, "router refused: 16 controllers are connected already, and that is the limit");
-    assert!(ran.stderr().contains("hint: wait until one of them has gone"), "{}", ran.stderr());
+    refused.assert_fails(
+        125,
+        "router refused: this controller has 12 connections, and the last 4 of 16 are for others",
+    );
+    assert!(refused.stderr().contains("hint: wait until one of them has gone"), "{}", refused.stderr());
+    assert_eq!((served.stdout(), served.code), ("out\n", 7), "{}", served.stderr());
     drop(runtime);
     wait_until("there is a place again", || router.hop().arg("info").run().code == 0);
     router.assert_serves_on();

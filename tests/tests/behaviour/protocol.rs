@@ -3,6 +3,7 @@
 use hop::connection::Connection;
 use hop::error::Error;
 use hop::packing;
+use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::outcome::Ending;
 use hop_proto::v1::{
     Attach, Blob, BlobChunk, Encoding, JobSpec, Output, OutputAck, Reason, Release, RunReply, RunRequest,
@@ -240,13 +241,14 @@ fn a_message_over_the_limit_is_refused() {
         match Raw::start(&router, run_request::Message::Spec(large)).await {
             Err(error) => assert_eq!(
                 refused(error),
-                (Reason::Protocol, "protocol: a message is larger than 2 MiB".into())
+                (Reason::Protocol, "protocol: the first message of a run is larger than 2 MiB".into())
             ),
             Ok(_) => panic!("3 MiB in one message"),
         }
         let raw = Raw::start(&router, run_request::Message::Spec(spec(vec![7; 32], 4 << 20))).await.unwrap();
-        raw.send(chunk(0, &vec![0; 3 << 20])).await;
-        assert_eq!(raw.refusal().await.0, Reason::Protocol);
+        raw.send(chunk(0, &vec![0; MAX_MESSAGE_BYTES])).await;
+        let (reason, why) = raw.refusal().await;
+        assert_eq!((reason, &*why), (Reason::Protocol, "protocol: a message is larger than 64 KiB"));
     });
     router.wait_until_idle();
     router.assert_serves_on();
@@ -309,8 +311,9 @@ fn each_broken_rule_after_the_start_ends_the_program() {
             let mut raw = Raw::start(&router, first).await.unwrap();
             // The agent may have it from the time before.
             if raw.is_asked_for_the_program().await {
-                raw.send(chunk(0, &program[..1 << 20])).await;
-                raw.send(chunk(1 << 20, &program[1 << 20..])).await;
+                for (index, piece) in program.chunks(BLOB_CHUNK_BYTES).enumerate() {
+                    raw.send(chunk((index * BLOB_CHUNK_BYTES) as u64, piece)).await;
+                }
             }
             while !matches!(raw.next().await.unwrap(), Some(run_reply::Message::Output(_))) {}
             raw.send(message.clone()).await;

@@ -1,0 +1,12 @@
+//! Who means harm: strangers and controllers against an agent.
+//!
+//! What must stay true of each attack: another controller goes on as if nothing were, and the agent stays small.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod floods;
+mod messages;
+mod replay;
+mod strangers;
+mod target;

@@ -40,13 +40,22 @@ const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
 /// What a peer says in a call, message by message. Nothing is asked for after an error.
 pub struct Requests<M> {
     said: Said,
+    check: Check,
     message: PhantomData<fn() -> M>,
 }
+
+/// What looks at a message before it is decoded.
+type Check = fn(&[u8]) -> Result<(), Error>;
 
 impl<M: Message + Default> Requests<M> {
     /// What it says in there.
     pub fn new(incoming: Incoming) -> Self {
-        Self { said: Said { incoming, arrived: Arrived::default() }, message: PhantomData }
+        Self::checked(incoming, |_| Ok(()))
+    }
+
+    /// What it says in there, of which each message passes `check` before it is decoded.
+    pub fn checked(incoming: Incoming, check: Check) -> Self {
+        Self { said: Said { incoming, arrived: Arrived::default() }, check, message: PhantomData }
     }
 
     /// The one message of a call that has one.
@@ -66,7 +75,10 @@ impl<M: Message + Default> Stream for Requests<M> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.said.poll_message(context)?) {
-            Some(length) => Some(self.said.arrived.decode(length)),
+            Some(length) => {
+                (self.check)(&self.said.arrived.0[..length])?;
+                Some(self.said.arrived.decode(length))
+            }
             None => None,
         })
     }

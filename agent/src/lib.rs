@@ -23,7 +23,9 @@
 // Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
 
+pub mod arguments;
 pub mod board;
+pub mod bounds;
 #[cfg(target_arch = "mips")]
 mod c_library;
 pub mod cgroup;
@@ -58,6 +60,7 @@ pub mod pid_file;
 pub mod print;
 pub mod reception;
 pub mod relocation;
+pub mod resources;
 pub mod running;
 pub mod self_test;
 pub mod server;

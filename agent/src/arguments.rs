@@ -19,14 +19,14 @@ const MOST_BYTES: usize = 6 * 1024 * 1024;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooLong {
     /// One is too long.
-    #[error("an argument or variable has {bytes} bytes, and Linux takes {} at most", MAX_ARGUMENT_BYTES - 1)]
+    #[error("argument list too long: an argument or variable has {bytes} bytes, and Linux takes {} at most", MAX_ARGUMENT_BYTES - 1)]
     One {
         /// Its length, the job's directory in it.
         bytes: usize,
     },
     /// All together are.
     #[error(
-        "the arguments and the environment have more than {limit} bytes, which is what Linux takes at most"
+        "argument list too long: with the environment it has more than {limit} bytes, which is what Linux takes at most"
     )]
     All {
         /// What Linux takes.

@@ -362,6 +362,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_program_has_a_part_of_the_descriptors() {
+        let (mut child, pipes) = start("ulimit -Sn; ulimit -Hn");
+        child.ended().await;
+        let mut said = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();
+        let said: Vec<Option<u64>> = said.lines().map(|line| line.parse().ok()).collect();
+        let Rlimit { current, maximum } = descriptors();
+        assert_eq!(said, [current, maximum]);
+        let most: u64 = std::fs::read_to_string("/proc/sys/fs/file-max").unwrap().trim().parse().unwrap();
+        assert!(maximum.unwrap() <= (most / DESCRIPTORS_PART).max(LEAST_DESCRIPTORS));
+        assert!(current <= getrlimit(Resource::Nofile).current);
+    }
+
+    #[tokio::test]
     async fn what_a_program_used_is_told() {
         let (mut child, _pipes) = start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
         child.ended().await;

@@ -22,8 +22,8 @@ const MOST_INODES: u64 = 1024;
 const MOST_THREADS: u64 = 256;
 
 /// How fast they can go, in a millisecond: a 500 MIPS CPU makes 25 files, and starts three threads.
-const FILES_RATE: u64 = 50;
-const THREADS_RATE: u64 = 8;
+const FILES_RATE: u64 = 30;
+const THREADS_RATE: u64 = 3;
 
 /// Inodes that a job takes beside its input files: its directory, three names in that, its program and four archives on
 /// their way.
@@ -148,7 +148,7 @@ mod tests {
         let router = level(7_400, 7_000);
         assert_eq!((router.limit, router.reserve(), router.missing()), (925, 1_233, 0));
         assert_eq!((router.spare(0), router.spare(5_000), router.spare(6_000)), (5_767, 767, 0));
-        assert_eq!(router.lasts(), Duration::from_millis(121));
+        assert_eq!(router.lasts(), Duration::from_millis(202));
         assert_eq!((level(7_400, 900).missing(), level(7_400, 900).lasts()), (25, Duration::ZERO));
         assert_eq!(level(1 << 20, 1 << 20).limit, MOST_INODES);
     }

@@ -604,7 +604,7 @@ mod tests {
         let _ =
             Command::new("chattr").args(["+i".as_ref(), tree.join("closed/inner/file").as_os_str()]).output();
         for closed in ["closed/inner", "closed"] {
-            fs::set_permissions(tree.join(closed), Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(tree.join(closed), Permissions::from_mode(0o000)).unwrap();
         }
         remove(&tree).unwrap();
         assert!(!tree.exists());

@@ -1,8 +1,8 @@
 //! What the kernel tells of itself, and of the router's processes, whose names programs choose.
 #![no_main]
 
-use hopd::memory::{Memory, RESERVE};
 use hopd::family;
+use hopd::memory::{Memory, RESERVE};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -38,6 +38,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// the job. The kernel can have as many as fill an eighth of its memory with their stacks: 900 on 64 MB.
 const SHARE_OF_THREADS: u32 = 2;
 
+/// How deep a program may nest cgroups of its own in that of its job: each is an open file while they are removed.
+const MAX_DEPTH: u32 = 32;
+
 /// The processes of a cgroup, one a line.
 const PROCESSES: &str = "cgroup.procs";
 
@@ -78,6 +81,7 @@ impl Cgroups {
         let path = self.path(job);
         create(&path).ok()?;
         let cgroup = Cgroup { path };
+        set(&cgroup.path, "cgroup.max.depth", MAX_DEPTH.to_string().as_bytes());
         let threads = fs::read_to_string("/proc/sys/kernel/threads-max").unwrap_or_default();
         if let Ok(threads) = threads.trim().parse::<u32>() {
             set(&cgroup.path, "pids.max", (threads / SHARE_OF_THREADS).to_string().as_bytes());

@@ -16,7 +16,7 @@ use std::time::Duration;
 use hop_proto::signal;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, kill_process_group,
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getppid, getrlimit, kill_process_group,
     set_parent_process_death_signal, setpriority_process, setrlimit, waitid,
 };
 use tokio::signal::unix::{self, SignalKind};
@@ -25,6 +25,13 @@ use crate::cgroup::Cgroup;
 use crate::family::{self, Family, Member};
 use crate::terminal::{Size, Terminal, take_control};
 use crate::user::User;
+
+/// The part of the descriptors that the kernel can have which one process of a program may have: one of this many. A router
+/// of 64 MB can have some 6,000 (file-max, proc_sys_fs(5)).
+const DESCRIPTORS_PART: u64 = 4;
+
+/// A program may have as many in any case.
+const LEAST_DESCRIPTORS: u64 = 256;
 
 /// What to start.
 pub struct Start<'a> {
@@ -144,6 +151,7 @@ impl Child {
         // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
         let agent = rustix::process::getpid();
         let (nice, user, core) = (start.nice, start.user.cloned(), Some(start.core));
+        let descriptors = descriptors();
         let has_terminal = terminal.is_some();
         let entrance = start.cgroup.and_then(|cgroup| cgroup.entrance().ok());
         let die_with_agent = move || {
@@ -155,6 +163,7 @@ impl Child {
             set_nice(nice.into());
             // Nobody takes away what a program leaves in /tmp that was not asked for a core.
             setrlimit(Resource::Core, Rlimit { current: core, maximum: core })?;
+            setrlimit(Resource::Nofile, descriptors)?;
             if let Some(entrance) = &entrance {
                 // One that is not let in runs as without.
                 let _ = rustix::io::write(entrance, b"0");
@@ -228,6 +237,16 @@ impl Drop for Child {
             let _ = wait4(self.pid);
         }
     }
+}
+
+/// How many descriptors a program may have. Go takes all that it may (`syscall.adjustFileLimit`).
+fn descriptors() -> Rlimit {
+    let most = std::fs::read_to_string("/proc/sys/fs/file-max").ok();
+    let most = most.and_then(|most| most.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
+    let part = (most / DESCRIPTORS_PART).max(LEAST_DESCRIPTORS);
+    let own = getrlimit(Resource::Nofile);
+    let limit = |own: Option<u64>| Some(own.map_or(part, |own| own.min(part)));
+    Rlimit { current: limit(own.current), maximum: limit(own.maximum) }
 }
 
 /// When the kernel itself must kill for want of memory, a program goes before anything of the router (proc(5),
@@ -340,6 +359,20 @@ mod tests {
         let mut said = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();
         assert_eq!(said, "A=1\nB=2\n");
+    }
+
+    #[tokio::test]
+    async fn a_program_has_a_part_of_the_descriptors() {
+        let (mut child, pipes) = start("ulimit -Sn; ulimit -Hn");
+        child.ended().await;
+        let mut said = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();
+        let said: Vec<Option<u64>> = said.lines().map(|line| line.parse().ok()).collect();
+        let Rlimit { current, maximum } = descriptors();
+        assert_eq!(said, [current, maximum]);
+        let most: u64 = std::fs::read_to_string("/proc/sys/fs/file-max").unwrap().trim().parse().unwrap();
+        assert!(maximum.unwrap() <= (most / DESCRIPTORS_PART).max(LEAST_DESCRIPTORS));
+        assert!(current <= getrlimit(Resource::Nofile).current);
     }
 
     #[tokio::test]

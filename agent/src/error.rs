@@ -36,6 +36,16 @@ pub enum Error {
         /// Bytes that this connection could have.
         available: u64,
     },
+    /// The file system cannot have so many files more.
+    #[error("the job needs {needed} inodes and {} has {available} to spare", .directory.display())]
+    NoInodes {
+        /// Inodes asked for.
+        needed: u64,
+        /// Inodes that may be given, the reserve taken off.
+        available: u64,
+        /// The store's directory.
+        directory: PathBuf,
+    },
     /// All places for jobs are taken.
     #[error("{limit} jobs run already, and that is the limit")]
     TooManyJobs {
@@ -98,6 +108,17 @@ pub enum Error {
     /// The job belongs to another controller.
     #[error("job {0} is another controller's")]
     NotYours(String),
+    /// The router needed the memory of its output.
+    #[error(
+        "the job has ended ({ending}), and the last {bytes} bytes of its output were given up before they were fetched: the \
+         router needed their memory"
+    )]
+    OutputLost {
+        /// How many bytes.
+        bytes: u64,
+        /// How the job ended.
+        ending: String,
+    },
     /// The job has a newer connection.
     #[error("another connection has the job now")]
     TakenOver,

@@ -69,6 +69,8 @@ pub struct Process {
     pub is_zombie: bool,
     /// Resident memory, in pages.
     pub resident: u64,
+    /// Threads; of a zombie as well, whose number is still taken.
+    pub threads: u64,
 }
 
 impl Family {
@@ -212,20 +214,30 @@ pub fn become_subreaper() {
 
 /// Bytes of memory that each of these processes and all below it have resident.
 pub fn resident(roots: &[i32]) -> Vec<u64> {
+    let page = rustix::param::page_size() as u64;
+    sums(roots, |process| process.resident * page)
+}
+
+/// How many threads each of these processes and all below it have.
+pub fn threads(roots: &[i32]) -> Vec<u64> {
+    sums(roots, |process| process.threads)
+}
+
+/// What each of these processes and all below it have together of something.
+fn sums(roots: &[i32], of: impl Fn(&Process) -> u64) -> Vec<u64> {
     let mut all: Vec<Process> = Vec::new();
     for process in processes() {
         // At the end: the kernel lists them by their numbers. To sort takes 2 kB of code.
         let index = all.partition_point(|known| known.pid < process.pid);
         all.insert(index, process);
     }
-    let page = rustix::param::page_size() as u64;
     let mut sums = vec![0; roots.len()];
     for process in &all {
         let mut ancestor = process.pid;
         // A tree that changes while it is read could be a circle.
         for _ in 0..all.len() {
             if let Some(index) = roots.iter().position(|root| *root == ancestor) {
-                sums[index] += process.resident * page;
+                sums[index] += of(process);
                 break;
             }
             match all.binary_search_by_key(&ancestor, |process| process.pid) {
@@ -293,9 +305,10 @@ pub fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let is_zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Fields 6 to 23 are of no interest; 24 is the resident set.
-    let resident = fields.nth(18)?.parse().ok()?;
-    Some(Process { pid, parent, group, is_zombie, resident })
+    // Field 20 says how many threads there are, and 24 is the resident set.
+    let threads = fields.nth(14)?.parse::<u64>().ok()?.max(1);
+    let resident = fields.nth(3)?.parse().ok()?;
+    Some(Process { pid, parent, group, is_zombie, resident, threads })
 }
 
 #[cfg(test)]
@@ -305,8 +318,8 @@ mod tests {
 
     #[test]
     fn a_process_may_have_any_name() {
-        let stat = b"42 (a) R 1 (b)) S 7 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 1 0 12345 2265088 321 4294967295 0";
-        let expected = Process { pid: 42, parent: 7, group: 42, is_zombie: false, resident: 321 };
+        let stat = b"42 (a) R 1 (b)) S 7 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 9 0 12345 2265088 321 4294967295 0";
+        let expected = Process { pid: 42, parent: 7, group: 42, is_zombie: false, resident: 321, threads: 9 };
         assert_eq!(parse(42, stat), Some(expected));
         assert_eq!(parse(42, b"42 (x"), None);
     }
@@ -318,5 +331,6 @@ mod tests {
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
         assert_eq!((found.parent, found.is_zombie), (parent, false));
         assert!(resident(&[ours])[0] > 100_000);
+        assert!(threads(&[ours])[0] >= 2, "that of the test, and that of the harness");
     }
 }

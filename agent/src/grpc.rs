@@ -75,9 +75,10 @@ impl<M: Message + Default> Stream for Requests<M> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.said.poll_message(context)?) {
-            Some(length) => Some(
-                (self.check)(&self.said.arrived.0[..length]).and_then(|()| self.said.arrived.decode(length)),
-            ),
+            Some(length) => {
+                (self.check)(&self.said.arrived.0[..length])?;
+                Some(self.said.arrived.decode(length))
+            }
             None => None,
         })
     }

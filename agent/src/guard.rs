@@ -1,13 +1,14 @@
-//! The guard over the router's memory: ends a job before the kernel ends something that the router needs.
+//! The guard over the router's memory, and over what else runs short ([`crate::resources`]): ends a job before the kernel ends
+//! or refuses something that the router needs.
 //!
 //! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
-//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses go before a job is
-//! ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses, and then the output of
+//! jobs that have ended, go before a job is ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
 //! sooner it looks again.
 
 use std::fs;
 use std::future::poll_fn;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::board::Board;
 use crate::family;
 use crate::memory::{self, Memory, RESERVE};
+use crate::resources::{self, Exhausted, Level, Resource};
 use crate::store::Store;
 use crate::task;
 use crate::tree;
@@ -51,9 +53,20 @@ pub struct Shortage {
     pub held: u64,
 }
 
+/// Why a job must end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds most of the memory.
+    Memory(Shortage),
+    /// It holds most of something else.
+    Exhausted(Exhausted),
+}
+
 /// Watches over the jobs of one agent.
 pub struct Guard {
     store: Arc<Store>,
+    /// Where the file system is mounted that jobs work on.
+    mount: Arc<Path>,
     post: Mutex<Post>,
 }
 
@@ -73,6 +86,8 @@ struct Watched {
     directory: PathBuf,
     /// Bytes that it holds elsewhere.
     elsewhere: u64,
+    /// Inodes that were left when it began, if the file system has a limit.
+    inodes_before: u64,
     /// Nothing of it runs yet.
     waits: bool,
     fate: Arc<Board<Fate>>,
@@ -82,7 +97,7 @@ struct Watched {
 #[derive(Default)]
 struct Fate {
     /// Why the job must end.
-    shortage: Option<Shortage>,
+    verdict: Option<Verdict>,
     /// It has ended.
     is_gone: bool,
 }
@@ -99,7 +114,8 @@ pub struct Ward {
 impl Guard {
     /// Watches over nothing yet, and may let go what nobody uses of `store`.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { store, post: Mutex::default() })
+        let mount = resources::mount_point(store.directory()).into();
+        Arc::new(Self { store, mount, post: Mutex::default() })
     }
 
     /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
@@ -119,10 +135,20 @@ impl Guard {
 
     fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64, waits: bool) -> Ward {
         let fate = Arc::<Board<Fate>>::default();
+        let inodes_before = self.inodes().map_or(0, |inodes| inodes.available);
         let mut post = self.post();
         post.count = post.count.wrapping_add(1);
         let (number, started) = (post.count, Instant::now());
-        post.watched.push(Watched { number, pid, started, directory, elsewhere, waits, fate: fate.clone() });
+        post.watched.push(Watched {
+            number,
+            pid,
+            started,
+            directory,
+            elsewhere,
+            inodes_before,
+            waits,
+            fate: fate.clone(),
+        });
         if !std::mem::replace(&mut post.is_manned, true) {
             task::spawn(self.clone().stand());
         }
@@ -137,11 +163,62 @@ impl Guard {
                 // Without /proc there is nothing to guard by, and the next look may find it.
                 _ => Memory::read().map_or(u64::MAX, |memory| memory.available),
             };
-            if available < LIMIT && self.store.evict_unused() == 0 {
+            if available < LIMIT && self.store.evict_unused() == 0 && self.store.reclaim() == 0 {
                 self.end_largest(available).await;
             }
-            sleep(interval(available)).await;
+            let lasts = self.look_beside_memory().await;
+            sleep(interval(available).min(lasts)).await;
         }
+    }
+
+    /// Looks at what a job can use up beside memory; gives how soon that is to be looked at again.
+    async fn look_beside_memory(&self) -> Duration {
+        let levels = [
+            (Resource::Inodes(self.mount.clone()), self.inodes()),
+            (Resource::Threads, resources::threads()),
+        ];
+        let mut lasts = INTERVAL[1];
+        for (resource, level) in levels {
+            let Some(level) = level else { continue };
+            if level.missing() > 0 {
+                self.end_for(resource, level).await;
+            }
+            lasts = lasts.min(level.lasts());
+        }
+        lasts.max(INTERVAL[0])
+    }
+
+    fn inodes(&self) -> Option<Level> {
+        // A file system that does not answer is none that could be guarded.
+        resources::inodes(self.store.directory()).ok().flatten()
+    }
+
+    /// Ends the job that holds most of what runs short, the newest of those that hold the same, if that is of any use; and waits
+    /// until it is gone.
+    pub(crate) async fn end_for(&self, resource: Resource, level: Level) {
+        let chosen = {
+            let post = self.post();
+            let held: Vec<u64> = match &resource {
+                Resource::Inodes(_) => post.watched.iter().map(|job| tree::names(&job.directory)).collect(),
+                Resource::Threads => {
+                    family::threads(&post.watched.iter().map(|job| job.pid).collect::<Vec<_>>())
+                }
+            };
+            let missing = level.missing();
+            // One that is root makes files elsewhere, too: while it ran, so many have gone.
+            let may_have = |job: &Watched| match &resource {
+                Resource::Inodes(_) => job.inodes_before.saturating_sub(level.available),
+                Resource::Threads => 0,
+            };
+            let jobs = post.watched.iter().zip(held);
+            let to_blame = jobs.filter(|(job, held)| missing <= (*held).max(may_have(job)));
+            to_blame
+                .max_by_key(|(job, held)| (*held, job.started))
+                .map(|(job, held)| (job.pid, job.fate.clone(), held))
+        };
+        let Some((pid, fate, held)) = chosen else { return };
+        let Level { available, limit, .. } = level;
+        end(pid, &fate, Verdict::Exhausted(Exhausted { resource, available, limit, held })).await;
     }
 
     fn is_needed(&self) -> bool {
@@ -153,22 +230,18 @@ impl Guard {
     /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
     /// until it is gone.
     pub(crate) async fn end_largest(&self, available: u64) {
-        let (pid, fate) = {
+        let (pid, fate, held) = {
             let post = self.post();
             let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
             let resident = family::resident(&roots).into_iter();
             let held = post.watched.iter().zip(resident);
-            let held = held.map(|(job, sum)| (sum + tree::size(&job.directory) + job.elsewhere, job));
+            let held = held.map(|(job, sum)| (sum + tree::usage(&job.directory).bytes + job.elsewhere, job));
             let Some((held, job)) = held.max_by_key(|(held, job)| (job.waits, *held, job.started)) else {
                 return;
             };
-            // Ended already, and not gone yet: what it has is on its way back.
-            job.fate.change(|fate| _ = fate.shortage.get_or_insert(Shortage { available, held }));
-            (job.pid, job.fate.clone())
+            (job.pid, job.fate.clone(), held)
         };
-        if timeout(GOING_LIMIT, fate.until(|fate| fate.is_gone)).await.is_err() {
-            tracing::warn!(pid, "a job that was ended for its memory is still there");
-        }
+        end(pid, &fate, Verdict::Memory(Shortage { available, held })).await;
     }
 
     fn post(&self) -> MutexGuard<'_, Post> {
@@ -178,8 +251,8 @@ impl Guard {
 
 impl Ward {
     /// Waits until the job must be ended. Cancel safe.
-    pub async fn must_end(&self) -> Shortage {
-        let look = |fate: &mut Fate| fate.shortage.map_or(Poll::Pending, Poll::Ready);
+    pub async fn must_end(&self) -> Verdict {
+        let look = |fate: &mut Fate| fate.verdict.clone().map_or(Poll::Pending, Poll::Ready);
         poll_fn(|context| self.fate.poll(context, look)).await
     }
 
@@ -198,6 +271,15 @@ impl Drop for Ward {
     fn drop(&mut self) {
         self.guard.post().watched.retain(|job| job.number != self.number);
         self.fate.change(|fate| fate.is_gone = true);
+    }
+}
+
+/// Ends a job and waits until it is gone.
+async fn end(pid: i32, fate: &Board<Fate>, verdict: Verdict) {
+    // Ended already, and not gone yet: what it has is on its way back.
+    fate.change(|fate| _ = fate.verdict.get_or_insert(verdict));
+    if timeout(GOING_LIMIT, fate.until(|fate| fate.is_gone)).await.is_err() {
+        tracing::warn!(pid, "a job that was ended for what it held is still there");
     }
 }
 
@@ -288,7 +370,7 @@ mod tests {
             drop(waits);
         };
         tokio::join!(guard.end_largest(1234), ending);
-        assert!(runs.fate.look(|fate| fate.shortage.is_none()));
+        assert!(runs.fate.look(|fate| fate.verdict.is_none()));
     }
 
     #[tokio::test]
@@ -300,13 +382,37 @@ mod tests {
         let [small, large] =
             [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
         let ending = async {
-            let shortage = large.must_end().await;
+            let verdict = large.must_end().await;
             drop(large);
-            shortage
+            verdict
         };
-        let (_, shortage) = tokio::join!(guard.end_largest(1234), ending);
-        assert_eq!(shortage.available, 1234);
-        assert!(shortage.held >= 300_000);
-        assert!(small.fate.look(|fate| fate.shortage.is_none()));
+        let (_, verdict) = tokio::join!(guard.end_largest(1234), ending);
+        let Verdict::Memory(Shortage { available: 1234, held }) = verdict else { panic!("{verdict:?}") };
+        assert!(held >= 300_000);
+        assert!(small.fate.look(|fate| fate.verdict.is_none()));
+    }
+
+    #[tokio::test]
+    async fn who_holds_most_inodes_is_ended() {
+        let guard = guard();
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [few, many] =
+            [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
+        for number in 0..60 {
+            fs::write(directories[1].path().join(number.to_string()), "").unwrap();
+        }
+        let resource = Resource::Inodes(Path::new("/tmp").into());
+        // Whoever holds fewer than are missing is not to blame.
+        guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await;
+        assert!(many.fate.look(|fate| fate.verdict.is_none()));
+        let ending = async {
+            let verdict = many.must_end().await;
+            drop(many);
+            verdict
+        };
+        let (_, verdict) =
+            tokio::join!(guard.end_for(resource.clone(), Level::of_test(1000, 65, 125)), ending);
+        assert_eq!(verdict, Verdict::Exhausted(Exhausted { resource, available: 65, limit: 125, held: 60 }));
+        assert!(few.fate.look(|fate| fate.verdict.is_none()));
     }
 }

@@ -37,7 +37,10 @@ impl Left {
         jobs: &Jobs,
     ) -> Option<Cause> {
         let Self { directory, place } = self;
-        if matches!(cause, Cause::Memory(_) | Cause::AgentStopped | Cause::ControllerGone) {
+        if matches!(
+            cause,
+            Cause::Memory(_) | Cause::Exhausted(_) | Cause::AgentStopped | Cause::ControllerGone
+        ) {
             return Some(cause);
         }
         directory.remove_program();
@@ -52,7 +55,7 @@ impl Left {
         }
         // Nobody comes for a detached job in a stated time, so it must not keep others out.
         let _place = link.tenure().linger.map(|_| place);
-        let ward = jobs.guard.watch_files(directory.path().to_owned(), elsewhere);
+        let ward = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + link.unread());
         let mut stopping = jobs.stopping();
         link.offer(offer);
         jobs.bound_ended();
@@ -61,7 +64,7 @@ impl Left {
             biased;
             () = link.fetched() => None,
             () = link.abandoned() => Some(Cause::ControllerGone),
-            shortage = ward.must_end() => Some(Cause::Memory(shortage)),
+            verdict = ward.must_end() => Some(verdict.into()),
             () = is_set(&mut stopping) => Some(Cause::AgentStopped),
         };
         link.withdraw();
@@ -131,7 +134,8 @@ mod tests {
         let Some(Cause::Memory(Shortage { available: 1234, held })) = handover.await.unwrap() else {
             panic!("it is said why")
         };
-        assert!((3000..4000).contains(&held), "{held}");
+        // With a kilobyte for the directory and the file.
+        assert!((5000..6000).contains(&held), "{held}");
         assert!(!job.exists());
     }
 
@@ -158,7 +162,7 @@ mod tests {
         assert!(!job.exists());
         let ground = tempfile::tempdir().unwrap();
         let shortage = Cause::Memory(Shortage { available: 1, held: 2 });
-        let Story { job, handover, .. } = story(ground.path(), None, shortage).await;
+        let Story { job, handover, .. } = story(ground.path(), None, shortage.clone()).await;
         assert_eq!(handover.await.unwrap(), Some(shortage));
         assert!(!job.exists());
     }

@@ -50,16 +50,26 @@ pub struct InputTree {
     pub directory: Vec<u8>,
     /// Bytes of memory that they take when they are unpacked.
     pub size: u64,
+    /// How many they are, with the directory around them; 0 if that was not announced.
+    pub entries: u32,
 }
 
 impl InputTree {
-    /// Unpacks the archive into a new directory in `work`. If the program runs as another user, the files are that one's.
+    /// Unpacks the archive into a new directory in `work`. If the program runs as another user, the files are that one's. If it
+    /// was not announced how many they are, they may be `most`.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the archive breaks a rule, [`Error::Io`] if a file cannot be written.
-    pub async fn unpack(&self, archive: File, work: &Path, user: Option<&User>) -> Result<(), Error> {
+    pub async fn unpack(
+        &self,
+        archive: File,
+        work: &Path,
+        user: Option<&User>,
+        most: u64,
+    ) -> Result<(), Error> {
         let root = work.join(OsStr::from_bytes(&self.directory));
-        let mut unpacking = Unpacking { archive, user, room: self.size, has_links: false };
+        let entries = if self.entries == 0 { most } else { self.entries.into() };
+        let mut unpacking = Unpacking { archive, user, room: self.size, entries, has_links: false };
         unpacking.directory(&root)?;
         while unpacking.entry(&root).await? {}
         Ok(())
@@ -72,6 +82,8 @@ struct Unpacking<'a> {
     user: Option<&'a User>,
     /// Bytes of memory that what follows may take.
     room: u64,
+    /// How many may follow.
+    entries: u64,
     /// Symbolic links were made: nothing else may follow, which could be written through one.
     has_links: bool,
 }
@@ -122,7 +134,9 @@ impl Unpacking<'_> {
     /// Counts an entry with so many bytes of content.
     fn takes(&mut self, content: u64) -> Result<(), Error> {
         let taken = INPUT_ENTRY_BYTES + content.next_multiple_of(INPUT_PAGE_BYTES);
-        self.room = self.room.checked_sub(taken).ok_or(Error::Protocol("more input files than announced"))?;
+        const TOO_MANY: Error = Error::Protocol("more input files than announced");
+        self.room = self.room.checked_sub(taken).ok_or(TOO_MANY)?;
+        self.entries = self.entries.checked_sub(1).ok_or(TOO_MANY)?;
         Ok(())
     }
 
@@ -190,14 +204,24 @@ mod tests {
 
     /// Unpacks `entries`, for which there is so much room; gives the directory around everything.
     async fn unpacked(entries: &[Vec<u8>], size: u64) -> (tempfile::TempDir, Result<(), Error>) {
+        unpacked_announced(entries, size, 0, u64::MAX).await
+    }
+
+    /// Unpacks `entries` of which so many were announced; without that, they may be `most`.
+    async fn unpacked_announced(
+        entries: &[Vec<u8>],
+        size: u64,
+        announced: u32,
+        most: u64,
+    ) -> (tempfile::TempDir, Result<(), Error>) {
         let place = tempfile::tempdir().unwrap();
         let [blob, work] = ["blob", "work"].map(|name| place.path().join(name));
         fs::create_dir(&work).unwrap();
         let archive = [&entries.concat()[..], &entry("TRAILER!!!", 0, b"")].concat();
         fs::write(&blob, &archive).unwrap();
         let archive = Announced::of_test(&archive);
-        let tree = InputTree { archive, directory: b"src".to_vec(), size };
-        let result = tree.unpack(File::open(blob).unwrap(), &work, None).await;
+        let tree = InputTree { archive, directory: b"src".to_vec(), size, entries: announced };
+        let result = tree.unpack(File::open(blob).unwrap(), &work, None, most).await;
         (place, result)
     }
 
@@ -221,6 +245,11 @@ mod tests {
         assert_eq!((mode("run"), mode("a/long")), (0o755, 0o644));
         let (_, result) = unpacked(&entries, size - 1).await;
         assert!(matches!(result, Err(Error::Protocol("more input files than announced"))));
+        for (announced, most, is_enough) in [(6, 0, true), (5, u64::MAX, false), (0, 6, true), (0, 5, false)]
+        {
+            let (_, result) = unpacked_announced(&entries, size, announced, most).await;
+            assert_eq!(result.is_ok(), is_enough, "{announced} and {most}");
+        }
     }
 
     #[tokio::test]

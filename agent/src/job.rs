@@ -4,10 +4,9 @@
 //! must stay true: all of that is gone before the controller hears the outcome, and it goes on every other path too,
 //! because each thing is owned by a value that gives it back when dropped.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +14,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::arguments::{Arguments, TooLong};
 use crate::child::{Child, Start};
 use crate::core_file::{self, Expected};
 use crate::error::Error;
-use crate::guard::Shortage;
+use crate::guard::{Shortage, Verdict};
 use crate::handover::Left;
 use crate::input_tree::InputTree;
 use crate::job_directory::JobDirectory;
@@ -28,6 +28,7 @@ use crate::link::{Heard, Inbox, Link, Stage};
 use crate::machine;
 use crate::outcome::Outcome;
 use crate::reception::{Announced, Need, Reception};
+use crate::resources::Exhausted;
 use crate::running::{Running, is_set};
 use crate::shelf::Shelf;
 use crate::store::{Blob, Digest, Promise, Upload};
@@ -89,28 +90,6 @@ pub struct Spec {
     pub output_files: Vec<Vec<u8>>,
     /// Bring back its core, too, if it leaves one.
     pub core: bool,
-}
-
-impl Spec {
-    /// Puts the job's directory where its mark is.
-    fn locate(&self, text: &OsStr, directory: &JobDirectory) -> OsString {
-        let (mark, mut rest) = (&self.directory_mark[..], text.as_bytes());
-        if mark.is_empty() {
-            return text.to_owned();
-        }
-        let work = directory.work();
-        let mut located = Vec::with_capacity(rest.len());
-        while let Some(byte) = rest.first() {
-            if let Some(after) = rest.strip_prefix(mark) {
-                located.extend_from_slice(work.as_os_str().as_bytes());
-                rest = after;
-            } else {
-                located.push(*byte);
-                rest = &rest[1..];
-            }
-        }
-        OsString::from_vec(located)
-    }
 }
 
 #[cfg(test)]
@@ -221,7 +200,8 @@ impl Job {
         }
         for (tree, archive) in spec.inputs.iter().zip(&blobs[1..]) {
             let archive = archive.open().map_err(Error::io("read", &directory.work()))?;
-            tree.unpack(archive, &directory.work(), spec.user.as_ref()).await?;
+            let most = jobs.store.spare_inodes()?;
+            tree.unpack(archive, &directory.work(), spec.user.as_ref(), most).await?;
         }
         drop((room, blobs.split_off(1)));
         if spec.hold {
@@ -242,8 +222,14 @@ impl Job {
             memory /= 2;
         }
         let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
-        let env = environment(&spec, &directory, home, memory);
-        let args: Vec<_> = spec.args.iter().map(|arg| spec.locate(arg, &directory)).collect();
+        let work = directory.work();
+        let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
+        let args = spec.args.iter().map(|arg| arguments.argument(arg)).collect::<Result<Vec<_>, _>>();
+        let env = environment(&spec, &directory, home, memory, &mut arguments);
+        let (args, env) = match args.and_then(|args| Ok((args, env?))) {
+            Ok(both) => both,
+            Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
+        };
         let cgroups = jobs.family.cgroups.as_ref();
         let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
         let start = Start {
@@ -283,7 +269,7 @@ impl Job {
         let left = Left { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
         if !spec.output_files.is_empty() || core.is_some() {
-            ran.files_lost = left.hand_over(&spec, ran.cause, core, &link, &jobs).await;
+            ran.files_lost = left.hand_over(&spec, ran.cause.clone(), core, &link, &jobs).await;
         }
         Ok(Outcome::Ran(ran))
     }
@@ -389,8 +375,14 @@ async fn told_to_start(directory: &Path, link: &Link, inbox: &mut Inbox, jobs: &
             heard = inbox.recv() => heard.ok_or(Error::Gone)?,
             () = link.abandoned() => return Err(Error::Gone),
             () = is_set(&mut stopping) => return Err(Error::Stopping),
-            Shortage { available, held } = ward.must_end() => {
-                return Err(Error::NoMemory { needed: held, available });
+            verdict = ward.must_end() => {
+                let directory = jobs.store.directory().to_owned();
+                return Err(match verdict {
+                    Verdict::Memory(Shortage { available, held }) => Error::NoMemory { needed: held, available },
+                    Verdict::Exhausted(Exhausted { available, held, .. }) => {
+                        Error::NoInodes { needed: held, available, directory }
+                    }
+                });
             }
         };
         match heard {
@@ -414,9 +406,10 @@ fn environment(
     directory: &JobDirectory,
     home: Option<&str>,
     memory: u64,
-) -> Vec<(OsString, OsString)> {
+    arguments: &mut Arguments<'_>,
+) -> Result<Vec<(OsString, OsString)>, TooLong> {
     let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
-    let mut env = vec![
+    let mut env: Vec<(OsString, OsString)> = vec![
         ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
         ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
         ("TMPDIR".into(), directory.work().into()),
@@ -424,8 +417,13 @@ fn environment(
         ("GOMAXPROCS".into(), machine::processors().to_string().into()),
         (JOB_DIRECTORY.into(), directory.path().into()),
     ];
-    env.extend(spec.env.iter().map(|(name, value)| (name.clone(), spec.locate(value, directory))));
-    env
+    for (name, value) in &env {
+        arguments.count_variable(name, value)?;
+    }
+    for (name, value) in &spec.env {
+        env.push(arguments.variable(name, value)?);
+    }
+    Ok(env)
 }
 
 /// The signal with this name.
@@ -519,16 +517,21 @@ mod tests {
 
     #[test]
     fn the_users_environment_wins_over_the_agents() {
-        let given = [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@work@/a:@work@")];
+        let given =
+            [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@the-work-of-it@/a:@the-work-of-it@")];
         let env = given.map(|(name, value)| (name.into(), value.into())).into();
-        let spec = Spec { env, directory_mark: b"@work@".to_vec(), ..Spec::of_test(b"") };
+        let spec = Spec { env, directory_mark: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
         let parent = tempfile::tempdir().unwrap();
         let directory = JobDirectory::create(parent.path(), "job").unwrap();
-        let env = environment(&spec, &directory, Some("/home"), 9_000_000);
+        let work = directory.work();
+        let environment = |spec: &Spec, home, memory| {
+            let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
+            environment(spec, &directory, home, memory, &mut arguments).unwrap()
+        };
+        let env = environment(&spec, Some("/home"), 9_000_000);
         let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
         assert_eq!(get("TMPDIR"), Some(Some("/mine")));
         assert_eq!(get("A"), Some(Some("2")));
-        let work = directory.work();
         let located = format!("x={}/a:{}", work.display(), work.display());
         assert_eq!(get("B"), Some(Some(&*located)));
         assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
@@ -537,7 +540,7 @@ mod tests {
         let processors = stat.lines().filter(is_processor).count().to_string();
         assert_eq!(get("GOMAXPROCS"), Some(Some(&*processors)));
         assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
-        let starved = environment(&Spec::of_test(b""), &directory, None, 0);
+        let starved = environment(&Spec::of_test(b""), None, 0);
         assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
         assert!(get("PATH").is_some() && get("LD_PRELOAD").is_none());
     }

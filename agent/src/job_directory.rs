@@ -1,7 +1,7 @@
 //! The directory of one job: its program, and the place where that works.
 //!
-//! What must stay true: it is gone with everything in it when its owner is dropped; and nobody but root looks into it, or
-//! the user that the program runs as.
+//! What must stay true: it is gone with everything in it when its owner is dropped, or, if that cannot be, its name is free
+//! again; and nobody but root looks into it, or the user that the program runs as.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
@@ -78,7 +78,11 @@ impl JobDirectory {
 
 impl Drop for JobDirectory {
     fn drop(&mut self) {
-        if let Err(error) = tree::remove(&self.path) {
+        // What kept the rest of another job may be gone by now.
+        if let Some(jobs) = self.path.parent() {
+            tree::retry(jobs);
+        }
+        if let Err(error) = tree::clear(&self.path) {
             tracing::error!(path = %self.path.display(), %error, "cannot remove a job's directory");
         }
     }

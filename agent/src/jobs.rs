@@ -20,8 +20,9 @@ use crate::job::{Job, Part, Spec};
 use crate::link::{Link, Stage, Tenure};
 use crate::machine;
 use crate::reception::Announced;
+use crate::resources::JOB_INODES;
 use crate::shelf::{GivenUp, Shelf};
-use crate::store::Store;
+use crate::store::{Reclaim, Store};
 
 /// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
 /// bounds what a mistake costs on a larger one.
@@ -45,9 +46,35 @@ pub struct Jobs {
     /// Words in front of every program.
     pub launcher: Vec<OsString>,
     places: Arc<Semaphore>,
-    entries: Mutex<VecDeque<Entry>>,
+    entries: Arc<Entries>,
     instance: u64,
     stopping: watch::Sender<bool>,
+}
+
+/// The jobs that there are.
+#[derive(Default)]
+struct Entries(Mutex<VecDeque<Entry>>);
+
+impl Entries {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        // Nothing panics while it holds the entries; in the agent a panic aborts anyway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The output of jobs that have ended and that somebody may still come for.
+impl Reclaim for Entries {
+    fn bytes(&self) -> u64 {
+        self.lock().iter().map(|entry| entry.link.spare_output()).sum()
+    }
+
+    fn give_up_oldest(&self) -> u64 {
+        let links: Vec<_> = self.lock().iter().map(|entry| entry.link.clone()).collect();
+        // Whoever is there is reading it.
+        let (attached, left): (Vec<_>, Vec<_>) = links.iter().partition(|link| link.is_attached());
+        let mut given_up = left.into_iter().chain(attached).map(|link| link.give_up_output());
+        given_up.find(|bytes| *bytes > 0).unwrap_or(0)
+    }
 }
 
 /// A job that there is, its program or at least its outcome. The oldest is first.
@@ -87,6 +114,8 @@ impl Jobs {
         launcher: Vec<OsString>,
     ) -> Self {
         let guard = Guard::new(store.clone());
+        let entries = Arc::<Entries>::default();
+        store.reclaim_from(entries.clone());
         Self {
             store,
             shelf,
@@ -95,7 +124,7 @@ impl Jobs {
             directory,
             launcher,
             places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
-            entries: Mutex::default(),
+            entries,
             instance: machine::uptime_ms(),
             stopping: watch::Sender::new(false),
         }
@@ -139,7 +168,9 @@ impl Jobs {
         for tree in &spec.inputs {
             parts.push(self.provide(&tree.archive, owner)?);
         }
-        let room = self.store.promise(spec.inputs.iter().map(|tree| tree.size).sum())?;
+        let entries = spec.inputs.iter().map(|tree| u64::from(tree.entries)).sum::<u64>();
+        let bytes = spec.inputs.iter().map(|tree| tree.size).sum();
+        let room = self.store.promise(bytes, entries + JOB_INODES)?;
         let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
         let (link, heard) = Link::new(id, tenure);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
@@ -235,8 +266,7 @@ impl Jobs {
     }
 
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        // Nothing panics while it holds the entries; in the agent a panic aborts anyway.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 
@@ -252,6 +282,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::job_log::Controller;
+    use crate::link::ToController;
 
     #[tokio::test]
     async fn only_the_latest_that_have_ended_are_kept() {
@@ -287,5 +318,53 @@ mod tests {
         assert_eq!(ids(), latest);
         assert_eq!(jobs.running(), 0);
         assert!(matches!(jobs.find("job0", owner), Err(Error::NoSuchJob(_))));
+    }
+
+    #[tokio::test]
+    async fn output_of_ended_jobs_goes_before_anything_is_refused() {
+        const SCRIPT: &[u8] = b"#!/bin/sh\nprintf 'seven!!'\n";
+        let dir = tempfile::tempdir().unwrap();
+        let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
+        for directory in [&ram, &work] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let store = Store::new(ram, None);
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        let mut upload =
+            store.upload(Spec::of_test(SCRIPT).program.digest, SCRIPT.len() as u64, owner).unwrap();
+        upload.write(0, SCRIPT).unwrap();
+        let _kept = upload.finish().unwrap();
+        let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
+        let mut links = Vec::new();
+        for _ in 0..2 {
+            let job = jobs.admit(Spec { linger: None, ..Spec::of_test(SCRIPT) }, owner).unwrap();
+            links.push(job.link().clone());
+            tokio::spawn(job.run(Controller::of_test()));
+            links.last().unwrap().over().await;
+        }
+        assert_eq!(jobs.entries.bytes(), 14);
+        // More than any machine has: nothing goes, because it would be in vain.
+        assert!(matches!(
+            jobs.store.promise(1 << 50, 0),
+            Err(Error::NoMemory { .. } | Error::NoSpace { .. })
+        ));
+        assert_eq!(jobs.entries.bytes(), 14);
+        assert_eq!((jobs.entries.give_up_oldest(), links[0].unread(), links[1].unread()), (7, 0, 7));
+        assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
+        // Whoever comes for it is told, wherever he stands.
+        for had in [None, Some(0), Some(7)] {
+            let mut connection = links[0].connect([had, None], None).unwrap();
+            let last = loop {
+                match connection.recv().await.unwrap() {
+                    ToController::Last(last) => break last,
+                    ToController::Output { .. } => panic!("there is none"),
+                    _ => {}
+                }
+            };
+            let Err(error @ Error::OutputLost { bytes: 7, .. }) = &*last else { panic!("{last:?}") };
+            assert!(error.to_string().contains("exited with 0"), "{error}");
+        }
+        assert!(matches!(links[0].has_its_output(), Err(Error::OutputLost { .. })));
+        jobs.stop().await;
     }
 }

@@ -5,7 +5,7 @@
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
 //! - [`server`]: starts the agent, and ends it in order. [`acceptor`]: TLS, and who may come in. [`connection_limits`]: how many.
-//!   [`refusal_log`]: who may not. [`http2`], [`grpc`]: what calls say, and hear. [`receive_budget`], [`spec_bounds`]: and how much at a time.
+//!   [`refusal_log`]: who may not. [`http2`], [`grpc`]: what calls say, and hear. [`receive_budget`], [`bounds`]: and how much at a time.
 //!   [`keepalive`]: when a silent one is asked.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
@@ -25,7 +25,9 @@
 #![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
 
 pub mod acceptor;
+pub mod arguments;
 pub mod board;
+pub mod bounds;
 #[cfg(target_arch = "mips")]
 mod c_library;
 pub mod cgroup;
@@ -64,12 +66,12 @@ pub mod receive_budget;
 pub mod reception;
 pub mod refusal_log;
 pub mod relocation;
+pub mod resources;
 pub mod running;
 pub mod self_test;
 pub mod server;
 pub mod service;
 pub mod shelf;
-pub mod spec_bounds;
 pub mod store;
 pub mod supervisor;
 pub mod tape;

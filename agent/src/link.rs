@@ -219,6 +219,18 @@ struct State {
     last: Option<Last>,
 }
 
+impl State {
+    /// What is said of output that was given up.
+    fn lost_output(&self) -> Option<Error> {
+        match self.last.as_deref()? {
+            Err(Error::OutputLost { bytes, ending }) => {
+                Some(Error::OutputLost { bytes: *bytes, ending: ending.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Whether a controller is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Presence {
@@ -367,6 +379,43 @@ impl Link {
         self.state.until(|state| state.last.is_some()).await;
     }
 
+    /// Gives up the output of a job that has ended, which the router needs the memory of; whoever comes for it is told so.
+    /// Gives how many bytes that were.
+    pub fn give_up_output(&self) -> u64 {
+        let given_up = self.state.look(|state| {
+            let bytes = state.tape.len();
+            let Some(ending) = state.last.as_deref().map(|last| match last {
+                Ok(outcome) => outcome.to_string(),
+                Err(error) => error.to_string(),
+            }) else {
+                return 0;
+            };
+            if bytes > 0 {
+                state.tape.give_up();
+                state.last = Some(Arc::new(Err(Error::OutputLost { bytes, ending })));
+            }
+            bytes
+        });
+        if given_up > 0 {
+            tracing::warn!(job = self.job, bytes = given_up, "gave up the output of a job that has ended");
+            self.state.wake();
+        }
+        given_up
+    }
+
+    /// Bytes of output that can be given up.
+    pub fn spare_output(&self) -> u64 {
+        self.state.look(|state| if state.last.is_some() { state.tape.len() } else { 0 })
+    }
+
+    /// Whether the output of the job is what it wrote.
+    ///
+    /// # Errors
+    /// [`Error::OutputLost`].
+    pub fn has_its_output(&self) -> Result<(), Error> {
+        self.state.look(|state| state.lost_output().map_or(Ok(()), Err))
+    }
+
     /// Says how it all ended. Nothing may be written after this.
     pub fn end(&self, last: Result<Outcome, Error>) {
         self.state.change(|state| {
@@ -429,7 +478,9 @@ impl Link {
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 let (start, end) = (state.tape.start(stream), state.tape.end(stream));
                 let offset = had[stream as usize].unwrap_or(start);
-                if !(start..=end).contains(&offset) {
+                // It is told that there is none any more.
+                let is_lost = state.lost_output().is_some();
+                if !is_lost && !(start..=end).contains(&offset) {
                     return Err(Error::Protocol("output from an offset at which there is none"));
                 }
                 outputs[stream as usize] = offset;

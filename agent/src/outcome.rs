@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::child::{Ending, Usage};
 use crate::family::Orphans;
-use crate::guard::Shortage;
+use crate::guard::{Shortage, Verdict};
 use crate::output::Summary;
+use crate::resources::{Exhausted, Resource};
 
 /// How a job ended.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub struct Ran {
 }
 
 /// Who ended a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// It did, or a signal that somebody sent.
     Program,
@@ -49,10 +50,21 @@ pub enum Cause {
     IdleTimeout,
     /// It held most of the memory when that ran out.
     Memory(Shortage),
+    /// It held most of something else that ran out.
+    Exhausted(Exhausted),
     /// The agent is stopping.
     AgentStopped,
     /// Its controller was away for too long, or did not want it any more.
     ControllerGone,
+}
+
+impl From<Verdict> for Cause {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Memory(shortage) => Self::Memory(shortage),
+            Verdict::Exhausted(exhausted) => Self::Exhausted(exhausted),
+        }
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -66,11 +78,13 @@ impl fmt::Display for Outcome {
             Ending::Exited(code) => write!(f, "exited with {code}")?,
             Ending::Signaled { name, .. } => write!(f, "ended by SIG{name}")?,
         }
-        f.write_str(match ran.cause {
+        f.write_str(match &ran.cause {
             Cause::Program => "",
             Cause::Timeout => ", its time was over",
             Cause::IdleTimeout => ", it was silent for too long",
             Cause::Memory(_) => ", the memory ran out",
+            Cause::Exhausted(Exhausted { resource: Resource::Inodes(_), .. }) => ", the inodes ran out",
+            Cause::Exhausted(Exhausted { resource: Resource::Threads, .. }) => ", the threads ran out",
             Cause::AgentStopped => ", the agent is stopping",
             Cause::ControllerGone => ", no controller came for it",
         })?;

@@ -13,7 +13,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, OUTPUT_CHUNK_BYTES};
+use hop_proto::limits::{
+    MAX_OUTPUT_DEPTH, MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_PATH_BYTES, OUTPUT_CHUNK_BYTES,
+};
 use hop_proto::output_path;
 use rustix::fs::{Mode, OFlags, SeekFrom, openat, seek};
 use rustix::io::Errno;
@@ -26,9 +28,6 @@ const MAX_PATH_BYTES: usize = 64 * 1024;
 /// Names that are looked at for one job. Each costs a 500 MIPS CPU 0.05 ms, in which the agent does nothing else.
 const MAX_NAMES: usize = 4096;
 
-/// Directories one in the other: each is an open file while what is in it is looked at.
-const MAX_DEPTH: usize = 32;
-
 /// Why a file is not brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
@@ -38,7 +37,7 @@ pub enum Problem {
     NotAFile,
     /// It is longer than what may still be brought.
     TooLarge,
-    /// There is too much to look at.
+    /// There is too much to look at, or it is too deep.
     TooMany,
     /// The kernel does not let it be read.
     Unreadable,
@@ -341,9 +340,6 @@ impl Search {
         request: u32,
         depth: usize,
     ) -> Result<bool, Full> {
-        if depth > MAX_DEPTH {
-            return Err(Full);
-        }
         let (first, rest) = match asked.split_first() {
             Some((first, rest)) if !output_path::is_pattern(first) => {
                 return self.look_at(directory, first, path, rest, request, depth);
@@ -411,6 +407,12 @@ impl Search {
         let Ok(metadata) = file.metadata() else {
             return self.add(path, request, Err(Problem::Unreadable));
         };
+        // Each directory on the way is an open file while what is in it is looked at.
+        let is_too_deep =
+            metadata.is_dir() && depth == MAX_OUTPUT_DEPTH || path.len() > MAX_OUTPUT_PATH_BYTES;
+        if is_too_deep {
+            return self.add(path, request, Err(Problem::TooMany));
+        }
         let is_foreign = metadata.dev() != self.device;
         if metadata.is_dir() && !is_foreign {
             return self.look_in(file, path, rest, request, depth + 1);
@@ -635,11 +637,26 @@ mod tests {
         let found_many = found(&offer(work.path(), &["many", "b"]));
         assert_eq!(found_many.len(), MAX_FILES + 1);
         assert_eq!(found_many[MAX_FILES], ("many".into(), Some(Problem::TooMany)));
-        let mut deep = work.path().join("deep");
-        for _ in 0..MAX_DEPTH + 1 {
-            deep.push("d");
+    }
+
+    #[test]
+    fn what_is_too_deep_is_named_and_the_rest_comes() {
+        let work = tempfile::tempdir().unwrap();
+        let path = |name: &str, depth| vec![name; depth].join("/");
+        let (deep, long) = (path("d", MAX_OUTPUT_DEPTH), path(&"n".repeat(250), 4));
+        for directory in [&deep, &long] {
+            fs::create_dir_all(work.path().join(directory)).unwrap();
+            fs::write(work.path().join(directory).join("file"), "x").unwrap();
         }
-        fs::create_dir_all(&deep).unwrap();
-        assert_eq!(found(&offer(work.path(), &["deep"])), [("deep".into(), Some(Problem::TooMany))]);
+        fs::create_dir(work.path().join(&deep).join("d")).unwrap();
+        let long_file = format!("{long}/{}", "f".repeat(21));
+        fs::write(work.path().join(&long_file), "x").unwrap();
+        let expected = [
+            (format!("{deep}/d"), Some(Problem::TooMany)),
+            (format!("{deep}/file"), None),
+            (long_file, Some(Problem::TooMany)),
+            (format!("{long}/file"), None),
+        ];
+        assert_eq!(found(&offer(work.path(), &["."])), expected);
     }
 }

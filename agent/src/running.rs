@@ -117,7 +117,8 @@ impl Running {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let cause = self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| *cause);
+        let cause =
+            self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| cause.clone());
         Ok(Ran { ending, cause, usage, wall, stdout, stderr, orphans, files_lost: None })
     }
 
@@ -151,9 +152,7 @@ impl Running {
                     self.end(Cause::IdleTimeout, self.grace);
                 }
                 // At once: there is nothing left for a grace.
-                shortage = self.ward.must_end(), if !is_ending => {
-                    self.end(Cause::Memory(shortage), Duration::ZERO);
-                }
+                verdict = self.ward.must_end(), if !is_ending => self.end(verdict.into(), Duration::ZERO),
                 () = at(kill_at) => {
                     self.child.signal(Signal::KILL);
                     self.ending = self.ending.take().map(|(cause, _)| (cause, None));

@@ -103,6 +103,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let shelf = options.shelf.map(Shelf::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
     directory.end_former_jobs(cgroups.as_ref());
+    tree::retry(&directory.path);
     core_file::remove_former(&directory.path.join("jobs"));
     let family = Family::adopt(cgroups);
     memory::be_spared();
@@ -188,22 +189,25 @@ impl Directory {
         }
     }
 
-    /// A directory in this one, empty.
+    /// A directory in this one, empty. What cannot be removed of an agent before this one keeps nobody from starting.
     fn subdirectory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let failed = |error: io::Error| Error::Directory(path.clone(), error);
-        tree::remove(&path).map_err(failed)?;
+        tree::clear(&path).map_err(failed)?;
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(path)
     }
 
-    /// Removes what the agent made. The directory itself stays if others put something into it, or if it is a mount
-    /// point.
+    /// Removes what the agent made. The directory itself stays if others put something into it, if something in it cannot be
+    /// removed, or if it is a mount point.
     fn remove(self) -> Result<(), Error> {
         for name in ["blobs", "jobs"] {
             let path = self.path.join(name);
-            tree::remove(&path).map_err(|error| Error::Directory(path, error))?;
+            if let Err(error) = tree::remove(&path) {
+                tracing::error!(path = %path.display(), %error, "cannot remove all of a directory");
+            }
         }
+        tree::retry(&self.path);
         match fs::remove_dir(&self.path) {
             Err(error)
                 if !matches!(

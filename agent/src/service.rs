@@ -15,7 +15,7 @@ use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
     MAX_MARK_BYTES, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
-    MAX_SPEC_BYTES, STDIN_WINDOW_BYTES,
+    MAX_SPEC_BYTES, MIN_MARK_BYTES, STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::{self, Reason, run_reply, run_request};
 use hop_proto::{output_path, v1::outcome::Ending as WireEnding};
@@ -23,6 +23,7 @@ use http::{Request, Response};
 use prost::Message;
 use tokio_stream::StreamExt;
 
+use crate::bounds::check_run_request;
 use crate::child::Ending;
 use crate::decoder::Encoding;
 use crate::error::Error;
@@ -41,7 +42,7 @@ use crate::output_files::{Info, Piece, Position, Problem};
 use crate::packer::Packer;
 use crate::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::reception::{Announced, Chunk, Need};
-use crate::spec_bounds;
+use crate::resources::{self, Exhausted, Resource};
 use crate::store::Digest;
 use crate::tape::OutputStream;
 use crate::task;
@@ -53,9 +54,9 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 14] = [
+const CAPABILITIES: [&str; 15] = [
     "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta", "relocate", "pack",
+    "delta", "relocate", "pack", "inodes",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
@@ -114,10 +115,10 @@ impl Service {
                 Answer::one(&self.describe()?)
             }
             "/hop.v1.Agent/Run" => {
-                self.run(self.requests(incoming, MAX_SPEC_BYTES, spec_bounds::check)).await?
+                self.run(self.requests(incoming, MAX_SPEC_BYTES, check_run_request)).await?
             }
             "/hop.v1.Agent/Attach" => {
-                self.attach(self.requests(incoming, MAX_MESSAGE_BYTES, spec_bounds::check)).await?
+                self.attach(self.requests(incoming, MAX_MESSAGE_BYTES, check_run_request)).await?
             }
             "/hop.v1.Agent/Jobs" => {
                 let v1::JobsRequest {} = self.only(incoming).await?;
@@ -127,7 +128,9 @@ impl Service {
             }
             "/hop.v1.Agent/Logs" => {
                 let v1::LogsRequest { job_id } = self.only(incoming).await?;
-                Answer::many(Kept { link: self.jobs.find(&job_id, self.controller)?, had: [0; 2] })
+                let link = self.jobs.find(&job_id, self.controller)?;
+                link.has_its_output()?;
+                Answer::many(Kept { link, had: [0; 2] })
             }
             "/hop.v1.Agent/Kill" => {
                 let v1::KillRequest { job_id, signal: name } = self.only(incoming).await?;
@@ -199,6 +202,11 @@ impl Service {
                 free: store.free()?,
                 executable: store.is_executable()?,
                 kept: store.unused(),
+                inodes: resources::inodes(store.directory())?.map(|level| v1::Inodes {
+                    total: level.total,
+                    available: level.available,
+                    reserve: level.reserve(),
+                }),
             }),
             launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
@@ -309,8 +317,9 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if !spec.working_directory.is_empty() && !output_path::is_valid(&spec.working_directory) {
         return Err(Error::Protocol("the program is to start outside the job's directory"));
     }
-    if spec.directory_mark.len() > MAX_MARK_BYTES {
-        return Err(Error::Protocol("the mark of the job's directory is longer than 64 bytes"));
+    let mark = spec.directory_mark.len();
+    if mark > 0 && !(MIN_MARK_BYTES..=MAX_MARK_BYTES).contains(&mark) {
+        return Err(Error::Protocol("the mark of the job's directory is not 16 to 64 bytes long"));
     }
     if spec.user.len() > MAX_NAME_BYTES {
         return Err(Error::Protocol("the name of a user is longer than 64 bytes"));
@@ -362,7 +371,7 @@ fn read_inputs(trees: Vec<v1::InputTree>) -> Result<Vec<InputTree>, Error> {
         return Err(Error::Protocol("more than 4 trees of input files"));
     }
     let mut inputs: Vec<InputTree> = Vec::new();
-    for v1::InputTree { archive, directory, size, bases } in trees {
+    for v1::InputTree { archive, directory, size, bases, entries } in trees {
         let is_name = output_path::names(&directory).len() == 1 && output_path::is_valid(&directory);
         if !is_name || inputs.iter().any(|other| other.directory == directory) {
             return Err(Error::Protocol("input files without a directory of their own"));
@@ -371,7 +380,7 @@ fn read_inputs(trees: Vec<v1::InputTree>) -> Result<Vec<InputTree>, Error> {
         if size > u32::MAX.into() {
             return Err(Error::Protocol("input files of more than 4 GiB"));
         }
-        inputs.push(InputTree { archive: read_announced(archive, &bases)?, directory, size });
+        inputs.push(InputTree { archive: read_announced(archive, &bases)?, directory, size, entries });
     }
     Ok(inputs)
 }
@@ -568,6 +577,10 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         }
         _ => None,
     };
+    let exhausted = match &ran.cause {
+        Cause::Exhausted(exhausted) => Some(write_exhausted(exhausted)),
+        _ => None,
+    };
     v1::Outcome {
         ending: Some(match &ran.ending {
             Ending::Exited(code) => WireEnding::ExitCode(*code),
@@ -575,7 +588,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
                 WireEnding::Signaled(v1::Signaled { name: name.clone(), core_dumped: *core_dumped })
             }
         }),
-        cause: write_cause(ran.cause).into(),
+        cause: write_cause(&ran.cause).into(),
         usage: Some(v1::Usage {
             wall_ms: milliseconds(ran.wall),
             user_ms: milliseconds(ran.usage.user),
@@ -587,17 +600,28 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         output_abandoned: ran.stdout.abandoned || ran.stderr.abandoned,
         orphans: ran.orphans.ended,
         shortage,
-        files_lost: ran.files_lost.map_or(v1::Cause::Unspecified, write_cause).into(),
+        files_lost: ran.files_lost.as_ref().map_or(v1::Cause::Unspecified, write_cause).into(),
+        exhausted,
     }
 }
 
-fn write_cause(cause: Cause) -> v1::Cause {
+fn write_exhausted(exhausted: &Exhausted) -> v1::Exhausted {
+    let Exhausted { resource, available, limit, held } = exhausted;
+    let (resource, place) = match resource {
+        Resource::Inodes(place) => (v1::Resource::Inodes, place.display().to_string()),
+        Resource::Threads => (v1::Resource::Threads, String::new()),
+    };
+    v1::Exhausted { resource: resource.into(), available: *available, limit: *limit, held: *held, place }
+}
+
+fn write_cause(cause: &Cause) -> v1::Cause {
     match cause {
         Cause::Program => v1::Cause::Program,
         Cause::ControllerGone => v1::Cause::Abandoned,
         Cause::Timeout => v1::Cause::Timeout,
         Cause::IdleTimeout => v1::Cause::IdleTimeout,
         Cause::Memory(_) => v1::Cause::Memory,
+        Cause::Exhausted(_) => v1::Cause::Exhausted,
         Cause::AgentStopped => v1::Cause::AgentStopped,
     }
 }
@@ -619,6 +643,9 @@ impl From<&Error> for Status {
             }
             Error::NoReceiveMemory { needed, available } => {
                 (Code::ResourceExhausted, Reason::NoMemory, *needed, *available)
+            }
+            Error::NoInodes { needed, available, .. } => {
+                (Code::ResourceExhausted, Reason::NoInodes, *needed, *available)
             }
             Error::TooManyJobs { limit } => {
                 (Code::ResourceExhausted, Reason::TooManyJobs, u64::from(*limit) + 1, (*limit).into())
@@ -642,6 +669,7 @@ impl From<&Error> for Status {
             Error::NoCore(_) => (Code::FailedPrecondition, Reason::NoCore, 0, 0),
             Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),
             Error::NotYours(_) => (Code::PermissionDenied, Reason::NotYours, 0, 0),
+            Error::OutputLost { .. } => (Code::DataLoss, Reason::OutputLost, 0, 0),
             Error::TakenOver => (Code::Aborted, Reason::TakenOver, 0, 0),
             Error::Stopping => (Code::Unavailable, Reason::Stopping, 0, 0),
             Error::Gone => (Code::Cancelled, Reason::Unspecified, 0, 0),
@@ -667,20 +695,21 @@ mod tests {
 
     fn tree() -> v1::InputTree {
         let archive = Some(v1::Blob { sha256: vec![8; 32], size: 1, checksum: None });
-        v1::InputTree { archive, directory: b"src".to_vec(), size: 1, bases: Vec::new() }
+        v1::InputTree { archive, directory: b"src".to_vec(), size: 1, ..v1::InputTree::default() }
     }
 
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
         assert!(read_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 26] = [
+        let broken: [fn(&mut v1::JobSpec); 27] = [
             |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
             |spec| spec.working_directory = b"/etc".to_vec(),
             |spec| spec.working_directory = b"src/..".to_vec(),
             |spec| spec.directory_mark = vec![b'x'; MAX_MARK_BYTES + 1],
+            |spec| spec.directory_mark = vec![b'x'; MIN_MARK_BYTES - 1],
             |spec| spec.inputs = vec![v1::InputTree { directory: b"a/b".to_vec(), ..tree() }],
             |spec| spec.inputs = vec![tree(), tree()],
             |spec| spec.inputs = vec![v1::InputTree { archive: None, ..tree() }],

@@ -16,7 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hop_proto::identity::Fingerprint;
@@ -27,6 +27,7 @@ use xxhash_rust::xxh32::Xxh32;
 
 use crate::error::Error;
 use crate::memory::{Memory, RESERVE};
+use crate::resources;
 use crate::task;
 
 /// SHA-256 of a blob's content.
@@ -52,6 +53,17 @@ pub struct Store {
     directory: PathBuf,
     quota: Option<u64>,
     ledger: Mutex<Ledger>,
+    /// What else can go when memory runs short.
+    others: OnceLock<Arc<dyn Reclaim>>,
+}
+
+/// Memory that can be had for the asking, though somebody may miss what is in it.
+pub trait Reclaim: Send + Sync {
+    /// Bytes of it.
+    fn bytes(&self) -> u64;
+
+    /// Gives up the oldest part; gives how many bytes it was, 0 if there is none.
+    fn give_up_oldest(&self) -> u64;
 }
 
 /// What is kept and what is promised.
@@ -62,6 +74,8 @@ struct Ledger {
     kept: u64,
     /// Of these, bytes that have not arrived yet.
     promised: u64,
+    /// Inodes that are promised to jobs whose files are not all there yet.
+    promised_inodes: u64,
     uploads: u64,
     /// Somebody looks from time to time whether what nobody uses must go.
     is_watched: bool,
@@ -104,7 +118,27 @@ impl Ledger {
 impl Store {
     /// Keeps blobs in `directory`, which must be there and empty.
     pub fn new(directory: PathBuf, quota: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { directory, quota, ledger: Mutex::default() })
+        Arc::new(Self { directory, quota, ledger: Mutex::default(), others: OnceLock::new() })
+    }
+
+    /// Lets `others` go when blobs that nobody uses do not do.
+    pub fn reclaim_from(&self, others: Arc<dyn Reclaim>) {
+        // There is one agent in a process, which says so once.
+        let _ = self.others.set(others);
+    }
+
+    /// Bytes of memory that can be had beside that of blobs.
+    fn reclaimable(&self) -> u64 {
+        self.others.get().map_or(0, |others| others.bytes())
+    }
+
+    /// Lets go of all that can be had beside blobs; gives how many bytes that was.
+    pub fn reclaim(&self) -> u64 {
+        let mut bytes = 0;
+        while let Some(given_up @ 1..) = self.others.get().map(|others| others.give_up_oldest()) {
+            bytes += given_up;
+        }
+        bytes
     }
 
     /// Where the blobs are.
@@ -120,7 +154,7 @@ impl Store {
         let unused = self.unused();
         Ok(match self.room()? {
             // Nothing but the memory sets a limit.
-            u64::MAX => read_memory()?.spare(self.ledger().promised) + unused,
+            u64::MAX => read_memory()?.spare(self.ledger().promised) + unused + self.reclaimable(),
             room => room + unused,
         })
     }
@@ -212,27 +246,55 @@ impl Store {
         })
     }
 
-    /// Promises room for what is no blob, as long as the promise is kept. What nobody uses goes for it, if that will do.
+    /// Promises room and inodes for what is no blob, as long as the promise is kept. What nobody uses goes for it, if that
+    /// will do.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures.
-    pub fn promise(self: &Arc<Self>, size: u64) -> Result<Promise, Error> {
+    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoInodes`] with the figures.
+    pub fn promise(self: &Arc<Self>, size: u64, inodes: u64) -> Result<Promise, Error> {
         self.make_room(size)?;
-        self.ledger().promised += size;
-        Ok(Promise { store: self.clone(), size })
+        self.make_inodes(inodes)?;
+        let mut ledger = self.ledger();
+        ledger.promised += size;
+        ledger.promised_inodes += inodes;
+        drop(ledger);
+        Ok(Promise { store: self.clone(), size, inodes })
     }
 
-    /// Lets go of what nobody uses until there is room for so many bytes.
+    /// Inodes that a job may have, those of blobs that nobody uses not counted.
+    ///
+    /// # Errors
+    /// The file system does not answer.
+    pub fn spare_inodes(&self) -> Result<u64, Error> {
+        let promised = self.ledger().promised_inodes;
+        Ok(resources::inodes(&self.directory)?.map_or(u64::MAX, |inodes| inodes.spare(promised)))
+    }
+
+    /// Lets go of what nobody uses until the file system can have so many files more.
+    fn make_inodes(&self, needed: u64) -> Result<(), Error> {
+        loop {
+            let available = self.spare_inodes()?;
+            if needed <= available {
+                return Ok(());
+            }
+            let unused = self.ledger().unused().count() as u64;
+            if needed > available + unused || !self.evict_oldest() {
+                return Err(Error::NoInodes { needed, available, directory: self.directory.clone() });
+            }
+        }
+    }
+
+    /// Lets go of what nobody uses until there is room for so many bytes; then of what jobs that have ended keep in memory.
     fn make_room(&self, size: u64) -> Result<(), Error> {
         while let Some(refusal) = self.refusal(size)? {
             let unused = self.unused();
-            let is_in_vain = match refusal {
-                Error::NoSpace { available, .. } | Error::NoMemory { available, .. } => {
-                    size > available + unused
-                }
-                _ => true,
+            let (most, is_for_memory) = match refusal {
+                Error::NoSpace { available, .. } => (available + unused, false),
+                Error::NoMemory { available, .. } => (available + unused + self.reclaimable(), true),
+                _ => (0, false),
             };
-            if is_in_vain || !self.evict_oldest() {
+            let give_up_oldest = || self.others.get().is_some_and(|others| others.give_up_oldest() > 0);
+            if size > most || !(self.evict_oldest() || is_for_memory && give_up_oldest()) {
                 return Err(refusal);
             }
         }
@@ -324,11 +386,14 @@ impl Store {
 pub struct Promise {
     store: Arc<Store>,
     size: u64,
+    inodes: u64,
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.store.ledger().promised -= self.size;
+        let mut ledger = self.store.ledger();
+        ledger.promised -= self.size;
+        ledger.promised_inodes -= self.inodes;
     }
 }
 

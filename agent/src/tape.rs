@@ -79,6 +79,14 @@ impl Tape {
         }
     }
 
+    /// Lets go of everything that is kept.
+    pub fn give_up(&mut self) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            self.acknowledge(stream, self.end(stream));
+        }
+        self.close();
+    }
+
     /// Lets go of everything before `offset`.
     pub fn acknowledge(&mut self, stream: OutputStream, offset: u64) {
         let kept = &mut self.kept[stream as usize];

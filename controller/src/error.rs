@@ -195,6 +195,8 @@ impl Error {
                 Reason::TooManyConnections => "too_many_connections",
                 Reason::NoSuchUser => "no_such_user",
                 Reason::NoCore => "no_core",
+                Reason::NoInodes => "no_inodes",
+                Reason::OutputLost => "output_lost",
                 Reason::NotExecutable => "noexec",
                 Reason::DigestMismatch => "digest_mismatch",
                 Reason::Protocol => "protocol",
@@ -244,7 +246,13 @@ impl Error {
 
     /// True if there would be room on the router without what runs there now.
     pub fn is_for_want_of_room(&self) -> bool {
-        matches!(self, Self::Refused { reason: Reason::NoSpace | Reason::NoMemory | Reason::TooManyJobs, .. })
+        matches!(
+            self,
+            Self::Refused {
+                reason: Reason::NoSpace | Reason::NoMemory | Reason::NoInodes | Reason::TooManyJobs,
+                ..
+            }
+        )
     }
 
     /// What to do about it, if there is something.
@@ -294,6 +302,9 @@ impl Error {
             }
             Self::Refused { reason: Reason::NoMemory, .. } => {
                 "end something on the router, or make the program smaller"
+            }
+            Self::Refused { reason: Reason::NoInodes, .. } => {
+                "remove files on the router, of which there are too many in that file system, or end what makes them"
             }
             Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
             Self::Refused { reason: Reason::TooManyConnections, .. } => {

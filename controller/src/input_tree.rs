@@ -178,7 +178,9 @@ impl Files {
         }
         write(&mut archive, 0, TRAILER.as_bytes(), b"");
         let (size, largest, directory) = (self.size(), self.largest(), directory.to_owned());
-        Ok(InputTree { archive: Blob::new(Kind::Files, name, archive), directory, size, largest })
+        // With the directory around them. Nobody has memory for 4 billion.
+        let entries = u32::try_from(1 + self.entries.len()).unwrap_or(u32::MAX);
+        Ok(InputTree { archive: Blob::new(Kind::Files, name, archive), directory, size, entries, largest })
     }
 }
 
@@ -206,6 +208,8 @@ pub struct InputTree {
     pub directory: String,
     /// Bytes of memory that they take on the router, beside the archive.
     pub size: u64,
+    /// How many they are, with directories and links.
+    pub entries: u32,
     /// The largest of them, with their sizes in bytes.
     pub largest: Vec<(PathBuf, u64)>,
 }
@@ -219,7 +223,7 @@ impl InputTree {
     /// In the words of the protocol.
     pub fn describe(&self, blob: v1::Blob, bases: Vec<Vec<u8>>) -> v1::InputTree {
         let directory = self.directory.clone().into_bytes();
-        v1::InputTree { archive: Some(blob), directory, size: self.size, bases }
+        v1::InputTree { archive: Some(blob), directory, size: self.size, bases, entries: self.entries }
     }
 }
 
@@ -250,7 +254,7 @@ mod tests {
             files.pack("x".into(), "src").unwrap()
         });
         assert_eq!(one.archive.content, two.archive.content);
-        assert_eq!(one.size, 7 * INPUT_ENTRY_BYTES + 2 * INPUT_PAGE_BYTES);
+        assert_eq!((one.size, one.entries), (7 * INPUT_ENTRY_BYTES + 2 * INPUT_PAGE_BYTES, 7));
     }
 
     #[test]

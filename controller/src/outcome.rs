@@ -64,6 +64,8 @@ pub struct Outcome {
 pub enum FilesLost {
     /// The router needed their memory.
     Memory,
+    /// The router needed their inodes.
+    Inodes,
     /// hopd was stopped.
     AgentStopped,
     /// They were not fetched in time.
@@ -101,6 +103,8 @@ pub enum Ending {
         /// Bytes that it held; 0 if the router's kernel was first to end it.
         held: u64,
     },
+    /// The router was about to run out of something else, and it held most of it.
+    Exhausted(Exhausted),
     /// hopd was stopped, and ended it.
     AgentStopped,
     /// Its connection broke, and no `hop` came back to it within `--linger`.
@@ -112,6 +116,34 @@ pub enum Ending {
     },
     /// Nothing, as far as this `hop` knows: it was left when it ran.
     Detached,
+}
+
+/// What a router was about to run out of, and how much of it there was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exhausted {
+    /// What it is.
+    pub resource: Resource,
+    /// How many were left.
+    pub available: u64,
+    /// Below how many a program is ended.
+    pub limit: u64,
+    /// How many the program held.
+    pub held: u64,
+    /// Of inodes: where the file system is mounted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub place: String,
+}
+
+/// What else than memory a program can use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Inodes, one for each file.
+    Inodes,
+    /// Threads, of which each process has at least one.
+    Threads,
+    /// What this `hop` does not know.
+    Other,
 }
 
 /// What a program used.
@@ -153,7 +185,7 @@ impl Outcome {
             Ending::Signaled { name, .. } => signal_code(name),
             Ending::TimedOut | Ending::Idle => ExitCode::TimedOut,
             // As docker says it, and as it is: KILL ended it.
-            Ending::OutOfMemory { .. } => signal_code("KILL"),
+            Ending::OutOfMemory { .. } | Ending::Exhausted(_) => signal_code("KILL"),
             Ending::AgentStopped | Ending::Abandoned => ExitCode::HopFailed,
             Ending::NotExecuted { .. } => ExitCode::NotExecutable,
             Ending::Detached => ExitCode::Program(0),
@@ -193,6 +225,16 @@ impl Outcome {
                 mebibytes(*limit),
                 mebibytes(*held)
             ),
+            Ending::Exhausted(Exhausted { resource, available, limit, held, place }) => {
+                let what = match resource {
+                    Resource::Inodes => format!("used up the inodes of {}", place.escape_debug()),
+                    Resource::Threads => "used up the router's threads".to_owned(),
+                    Resource::Other => "used up something of the router".to_owned(),
+                };
+                say!(
+                    "hop: the program {what} and was killed: {available} were left, {limit} are the limit, and it held {held}"
+                );
+            }
             Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
             Ending::Abandoned => say!("error: no hop came back to the program in time, and it was ended"),
             Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
@@ -247,6 +289,7 @@ impl Outcome {
         };
         let why = match why {
             FilesLost::Memory => "the router was running out of memory, and they held most of it",
+            FilesLost::Inodes => "the router was running out of inodes, and they held most of them",
             FilesLost::AgentStopped => "hopd was stopped on the router",
             FilesLost::Abandoned => "they were kept no longer",
         };
@@ -321,6 +364,8 @@ struct Status<'a> {
     orphans: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exhausted: Option<&'a Exhausted>,
     #[serde(skip_serializing_if = "<[Fetched]>::is_empty")]
     output_files: &'a [Fetched],
 }
@@ -346,6 +391,7 @@ impl<'a> Status<'a> {
             usage: None,
             orphans: None,
             memory: None,
+            exhausted: None,
             output_files: &[],
         }
     }
@@ -367,6 +413,7 @@ impl<'a> Status<'a> {
             Ending::Signaled { .. } => "signaled",
             Ending::TimedOut | Ending::Idle => "timed_out",
             Ending::OutOfMemory { .. } => "out_of_memory",
+            Ending::Exhausted(_) => "exhausted",
             Ending::AgentStopped | Ending::Abandoned => "failed",
             Ending::NotExecuted { .. } => "not_executed",
             Ending::Detached => "detached",
@@ -385,6 +432,7 @@ impl<'a> Status<'a> {
             Ending::OutOfMemory { available, limit, held } => {
                 status.memory = Some(Memory { available: *available, limit: *limit, held: *held });
             }
+            Ending::Exhausted(exhausted) => status.exhausted = Some(exhausted),
             Ending::AgentStopped => status.reason = Some("agent_stopping"),
             Ending::Abandoned => status.reason = Some("abandoned"),
             Ending::NotExecuted { why } => {

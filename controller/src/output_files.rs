@@ -12,7 +12,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_REQUESTS, OUTPUT_WINDOW_BYTES};
+use hop_proto::limits::{
+    MAX_OUTPUT_DEPTH, MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_PATH_BYTES, MAX_OUTPUT_REQUESTS, OUTPUT_WINDOW_BYTES,
+};
 use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, FileProblem, OutputFile};
 use serde::{Serialize, Serializer};
@@ -114,6 +116,8 @@ pub enum Problem {
     TooLarge,
     /// There were too many.
     TooMany,
+    /// It was too many directories deep, or its path too long.
+    TooDeep,
     /// The agent may not read it.
     Unreadable,
     /// It was not as it had been.
@@ -126,12 +130,16 @@ pub enum Problem {
 
 impl Problem {
     /// `None` for no problem; one that this `hop` does not know is the most general one.
-    fn of(problem: FileProblem) -> Option<Self> {
+    fn of(problem: FileProblem, info: Option<&FileInfo>) -> Option<Self> {
+        let is_too_deep = info.is_some_and(|FileInfo { path, .. }| {
+            output_path::names(path).len() > MAX_OUTPUT_DEPTH || path.len() > MAX_OUTPUT_PATH_BYTES
+        });
         Some(match problem {
             FileProblem::Unspecified => return None,
             FileProblem::NotThere => Self::NotThere,
             FileProblem::NotAFile => Self::NotAFile,
             FileProblem::TooLarge => Self::TooLarge,
+            FileProblem::TooMany if is_too_deep => Self::TooDeep,
             FileProblem::TooMany => Self::TooMany,
             FileProblem::Unreadable => Self::Unreadable,
             FileProblem::Changed => Self::Changed,
@@ -149,6 +157,10 @@ impl fmt::Display for Problem {
                 write!(f, "with it, the files would be longer than {} MiB", MAX_OUTPUT_FILES_BYTES >> 20)
             }
             Self::TooMany => f.write_str("there are too many files"),
+            Self::TooDeep => write!(
+                f,
+                "it is more than {MAX_OUTPUT_DEPTH} directories deep, or its path is longer than {MAX_OUTPUT_PATH_BYTES} bytes"
+            ),
             Self::Unreadable => f.write_str("the router cannot read it"),
             Self::Changed => f.write_str("it changed after the program had ended"),
             Self::NotOwn => f.write_str("it does not belong to the program's user"),
@@ -258,7 +270,7 @@ impl OutputFiles {
     /// # Errors
     /// What is wrong with it, or a file cannot be written.
     pub fn take(&mut self, piece: OutputFile) -> Result<(), Failure> {
-        let problem = Problem::of(piece.problem());
+        let problem = Problem::of(piece.problem(), piece.info.as_ref());
         let OutputFile { file, offset, data, info, .. } = piece;
         let next = *self.next.get_or_insert(FilePosition { file, offset: 0 });
         // What is left out is a hole.

@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use hop_proto::limits::{
-    MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_JOB_ID_BYTES, MAX_LINGER_MS, MAX_MARK_BYTES, MAX_NAME_BYTES,
-    MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
+    MAX_ARGUMENTS, MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES,
+    MAX_LINGER_MS, MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{RunRequest, run_request};
+use hopd::bounds::check_run_request;
 use hopd::job::Spec;
 use hopd::link::FromController;
 use hopd::reception::Chunk;
@@ -18,7 +19,13 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
 fuzz_target!(|bytes: &[u8]| {
+    let are_lists_short = check_run_request(bytes).is_ok();
     let Ok(request) = RunRequest::decode(bytes) else { return };
+    if let (true, Some(run_request::Message::Spec(spec))) = (are_lists_short, &request.message) {
+        assert!(spec.args.len() + spec.env.len() <= MAX_ARGUMENTS && spec.bases.len() <= MAX_BASES);
+        assert!(spec.inputs.len() <= MAX_INPUT_TREES && spec.output_files.len() <= MAX_OUTPUT_REQUESTS);
+        assert!(spec.inputs.iter().all(|tree| tree.bases.len() <= MAX_BASES));
+    }
     if let Some(run_request::Message::Spec(spec)) = &request.message
         && let Ok(spec) = read_spec(spec.clone())
     {

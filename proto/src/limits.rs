@@ -58,6 +58,9 @@ pub const MAX_OUTPUT_REQUESTS: usize = 64;
 /// Bytes in the path by which output files are asked for: a quarter of what Linux takes (PATH_MAX).
 pub const MAX_OUTPUT_PATH_BYTES: usize = 1024;
 
+/// Directories one in the other from which output files are brought.
+pub const MAX_OUTPUT_DEPTH: usize = 32;
+
 /// Bytes of all output files of a job: what is in half the RAM of a router with 512 MiB, where its tmpfs ends. A file with
 /// holes may say to be longer than all RAM.
 pub const MAX_OUTPUT_FILES_BYTES: u64 = 256 * 1024 * 1024;
@@ -71,8 +74,13 @@ pub const INPUT_ENTRY_BYTES: u64 = 1024;
 /// What the memory of a file's content is a multiple of: a page.
 pub const INPUT_PAGE_BYTES: u64 = 4096;
 
-/// Bytes in [`JobSpec::directory_mark`](crate::v1::JobSpec).
+/// Bytes in [`JobSpec::directory_mark`](crate::v1::JobSpec). A shorter one would make more of what it stands in than it was.
+pub const MIN_MARK_BYTES: usize = 16;
+/// See [`MIN_MARK_BYTES`].
 pub const MAX_MARK_BYTES: usize = 64;
+
+/// Arguments and variables of a program together: one that is empty takes 60 bytes of an agent all the same.
+pub const MAX_ARGUMENTS: usize = 16_384;
 
 /// How long a connection may be silent before either side asks the other, and how long the answer may take: a dead link is
 /// noticed within 10 s on both sides, while a call is under way. A router whose CPU a program has to itself still answers

@@ -335,6 +335,14 @@ impl VirtualRouter {
         left
     }
 
+    /// The agent's directory on this machine, as others than the agent see it, which may have mounted something there.
+    pub fn ram_seen(&self) -> PathBuf {
+        match &self.ground {
+            Ground::Here => format!("/proc/{}/root{}", self.agent.id(), self.ram().display()).into(),
+            Ground::There { .. } => panic!("it is not on this machine"),
+        }
+    }
+
     /// The agent's blobs with their sizes in bytes, those that are on their way included.
     pub fn blobs(&self) -> Vec<(String, u64)> {
         let ram = self.ram();

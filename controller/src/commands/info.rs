@@ -37,6 +37,12 @@ struct Facts {
     store_free: u64,
     store_kept: u64,
     store_executable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_inodes_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_inodes_available: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_inodes_reserve: Option<u64>,
     launcher: Vec<String>,
     jobs: u32,
     max_jobs: u32,
@@ -78,6 +84,9 @@ impl Facts {
             store_free: store.free,
             store_kept: store.kept,
             store_executable: store.executable,
+            store_inodes_total: store.inodes.map(|inodes| inodes.total),
+            store_inodes_available: store.inodes.map(|inodes| inodes.available),
+            store_inodes_reserve: store.inodes.map(|inodes| inodes.reserve),
             launcher: info.launcher.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
             jobs: info.jobs,
             max_jobs: info.max_jobs,
@@ -136,6 +145,14 @@ impl Facts {
                 },
             ),
         ];
+        if let (Some(total), Some(available), Some(reserve)) =
+            (self.store_inodes_total, self.store_inodes_available, self.store_inodes_reserve)
+        {
+            let line = format!("{available} available of {total}, {reserve} of them kept free");
+            // Below the store, whose file system has them.
+            let place = lines.iter().position(|(name, _)| *name == "jobs").unwrap_or(lines.len());
+            lines.insert(place, ("inodes", line));
+        }
         if !self.launcher.is_empty() {
             lines.push(("launcher", self.launcher.join(" ")));
         }

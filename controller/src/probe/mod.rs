@@ -98,6 +98,7 @@ impl Probe {
             Ending::NotExecuted { why } => format!("cannot be executed: {why}"),
             // The router's doing, or ours: another day it is another.
             Ending::OutOfMemory { .. }
+            | Ending::Exhausted(_)
             | Ending::Idle
             | Ending::AgentStopped
             | Ending::Abandoned

@@ -14,7 +14,7 @@ use crate::blob::Blob;
 use crate::error::Error;
 use crate::go_exec::{self, Translated};
 use crate::input_tree::InputTree;
-use crate::outcome::{Ending, FilesLost, Outcome, Usage};
+use crate::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
 use crate::output_files::Request;
 use crate::packing::Decoders;
 use crate::program::Program;
@@ -185,6 +185,7 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
     let files_lost = match outcome.files_lost() {
         Cause::Unspecified => None,
         Cause::Memory => Some(FilesLost::Memory),
+        Cause::Exhausted => Some(FilesLost::Inodes),
         Cause::AgentStopped => Some(FilesLost::AgentStopped),
         _ => Some(FilesLost::Abandoned),
     };
@@ -196,6 +197,7 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
             let Shortage { available, limit, held } = outcome.shortage.unwrap_or_default();
             Ending::OutOfMemory { available, limit, held }
         }
+        (_, Cause::Exhausted) => Ending::Exhausted(read_exhausted(outcome.exhausted.unwrap_or_default())),
         (_, Cause::AgentStopped) => Ending::AgentStopped,
         (_, Cause::Abandoned) => Ending::Abandoned,
         (v1::outcome::Ending::ExitCode(code), _) => Ending::Exited(u8::try_from(code).ok()?),
@@ -213,6 +215,16 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
     });
     let (orphans, output_abandoned) = (outcome.orphans, outcome.output_abandoned);
     Some(Outcome { job, ending, usage, orphans, output_abandoned, files: Vec::new(), files_lost })
+}
+
+fn read_exhausted(exhausted: v1::Exhausted) -> Exhausted {
+    let resource = match exhausted.resource() {
+        v1::Resource::Inodes => Resource::Inodes,
+        v1::Resource::Threads => Resource::Threads,
+        v1::Resource::Unspecified => Resource::Other,
+    };
+    let v1::Exhausted { available, limit, held, place, .. } = exhausted;
+    Exhausted { resource, available, limit, held, place }
 }
 
 #[cfg(test)]

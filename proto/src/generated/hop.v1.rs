@@ -84,6 +84,20 @@ pub struct Store {
     /// Bytes of blobs that no job uses. They count as free: they go when their room is needed.
     #[prost(uint64, tag = "4")]
     pub kept: u64,
+    /// Absent where the file system sets no limit to the number of files. Capability "inodes".
+    #[prost(message, optional, tag = "5")]
+    pub inodes: ::core::option::Option<Inodes>,
+}
+/// How many files the file system can have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Inodes {
+    #[prost(uint64, tag = "1")]
+    pub total: u64,
+    #[prost(uint64, tag = "2")]
+    pub available: u64,
+    /// What is never given to a job that is to begin.
+    #[prost(uint64, tag = "3")]
+    pub reserve: u64,
 }
 /// From the controller. The first message is `spec` or `attach`, and it is the only one of these. A controller that ends its
 /// side of the stream leaves, as one does whose connection breaks.
@@ -173,7 +187,7 @@ pub struct JobSpec {
     /// directory that is in a tree. Empty: in the job's directory itself. Capability "inputs".
     #[prost(bytes = "vec", tag = "9")]
     pub working_directory: ::prost::alloc::vec::Vec<u8>,
-    /// Wherever these bytes, 1 to 64 of them, stand in an argument or in the value of a variable, the program gets the absolute
+    /// Wherever these bytes, 16 to 64 of them, stand in an argument or in the value of a variable, the program gets the absolute
     /// path of the job's directory. Empty: nowhere. Capability "inputs".
     #[prost(bytes = "vec", tag = "18")]
     pub directory_mark: ::prost::alloc::vec::Vec<u8>,
@@ -287,6 +301,10 @@ pub struct InputTree {
     /// As `JobSpec.bases`, for the archive.
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// How many entries the archive has, and one for the directory. The agent decides by it whether the file system can have so
+    /// many, and unpacks no more. 0 of a controller that does not count them.
+    #[prost(uint32, tag = "5")]
+    pub entries: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvVar {
@@ -486,9 +504,12 @@ pub struct Outcome {
     #[prost(message, optional, tag = "10")]
     pub shortage: ::core::option::Option<Shortage>,
     /// Output files were asked for and were given up before they were fetched, for this cause: CAUSE_MEMORY, because the
-    /// router needed the memory that they took; CAUSE_AGENT_STOPPED.
+    /// router needed the memory that they took; CAUSE_EXHAUSTED, because it needed their inodes; CAUSE_AGENT_STOPPED.
     #[prost(enumeration = "Cause", tag = "11")]
     pub files_lost: i32,
+    /// With CAUSE_EXHAUSTED: what, and the figures.
+    #[prost(message, optional, tag = "12")]
+    pub exhausted: ::core::option::Option<Exhausted>,
     #[prost(oneof = "outcome::Ending", tags = "1, 2, 3")]
     pub ending: ::core::option::Option<outcome::Ending>,
 }
@@ -506,6 +527,24 @@ pub mod outcome {
         #[prost(message, tag = "3")]
         NotExecuted(super::NotExecuted),
     }
+}
+/// Something that the router's own daemons need as well.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Exhausted {
+    #[prost(enumeration = "Resource", tag = "1")]
+    pub resource: i32,
+    /// How many were left when the job was ended.
+    #[prost(uint64, tag = "2")]
+    pub available: u64,
+    /// Below how many a job is ended.
+    #[prost(uint64, tag = "3")]
+    pub limit: u64,
+    /// How many the job held.
+    #[prost(uint64, tag = "4")]
+    pub held: u64,
+    /// Of inodes: where the file system is mounted, for people.
+    #[prost(string, tag = "5")]
+    pub place: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Shortage {
@@ -596,7 +635,7 @@ pub struct KillReply {}
 pub struct Failure {
     #[prost(enumeration = "Reason", tag = "1")]
     pub reason: i32,
-    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_TOO_MANY_JOBS, REASON_TOO_MANY_CONNECTIONS: what was asked and what there is.
+    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_NO_INODES, REASON_TOO_MANY_JOBS, REASON_TOO_MANY_CONNECTIONS: what was asked and what there is.
     #[prost(uint64, tag = "2")]
     pub needed: u64,
     #[prost(uint64, tag = "3")]
@@ -718,7 +757,8 @@ pub enum FileProblem {
     NotAFile = 2,
     /// With it, the output files of the job would be longer than 256 MiB.
     TooLarge = 3,
-    /// There are more than 1,024 files, or 64 KiB of paths, or 4,096 names to look at, or 32 directories one in the other.
+    /// There are more than 1,024 files, or 64 KiB of paths, or 4,096 names to look at. Of a path with more than 32 names, or
+    /// longer than 1,024 bytes: this directory or file is too deep, and the others come.
     TooMany = 4,
     /// The kernel does not let it be read.
     Unreadable = 5,
@@ -761,6 +801,37 @@ impl FileProblem {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum Resource {
+    Unspecified = 0,
+    /// Inodes of the file system that jobs work on.
+    Inodes = 1,
+    /// Threads, of which each process has at least one.
+    Threads = 2,
+}
+impl Resource {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RESOURCE_UNSPECIFIED",
+            Self::Inodes => "RESOURCE_INODES",
+            Self::Threads => "RESOURCE_THREADS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RESOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "RESOURCE_INODES" => Some(Self::Inodes),
+            "RESOURCE_THREADS" => Some(Self::Threads),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum Cause {
     Unspecified = 0,
     /// The program ended by itself or by a signal that Hop only passed on.
@@ -775,6 +846,8 @@ pub enum Cause {
     Memory = 5,
     /// No controller was there for longer than `JobSpec.linger_ms`.
     Abandoned = 6,
+    /// The router was about to run out of something else than memory, and this job held most of it.
+    Exhausted = 7,
 }
 impl Cause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -790,6 +863,7 @@ impl Cause {
             Self::IdleTimeout => "CAUSE_IDLE_TIMEOUT",
             Self::Memory => "CAUSE_MEMORY",
             Self::Abandoned => "CAUSE_ABANDONED",
+            Self::Exhausted => "CAUSE_EXHAUSTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -802,6 +876,7 @@ impl Cause {
             "CAUSE_IDLE_TIMEOUT" => Some(Self::IdleTimeout),
             "CAUSE_MEMORY" => Some(Self::Memory),
             "CAUSE_ABANDONED" => Some(Self::Abandoned),
+            "CAUSE_EXHAUSTED" => Some(Self::Exhausted),
             _ => None,
         }
     }
@@ -876,6 +951,10 @@ pub enum Reason {
     NoSuchUser = 15,
     /// The router's kernel writes no core file that the agent could find.
     NoCore = 16,
+    /// The file system cannot have so many files more, the reserve already taken off `available`.
+    NoInodes = 17,
+    /// The job has ended, and the router needed the memory of its output before somebody came for it.
+    OutputLost = 18,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -901,6 +980,8 @@ impl Reason {
             Self::TooManyConnections => "REASON_TOO_MANY_CONNECTIONS",
             Self::NoSuchUser => "REASON_NO_SUCH_USER",
             Self::NoCore => "REASON_NO_CORE",
+            Self::NoInodes => "REASON_NO_INODES",
+            Self::OutputLost => "REASON_OUTPUT_LOST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -923,6 +1004,8 @@ impl Reason {
             "REASON_TOO_MANY_CONNECTIONS" => Some(Self::TooManyConnections),
             "REASON_NO_SUCH_USER" => Some(Self::NoSuchUser),
             "REASON_NO_CORE" => Some(Self::NoCore),
+            "REASON_NO_INODES" => Some(Self::NoInodes),
+            "REASON_OUTPUT_LOST" => Some(Self::OutputLost),
             _ => None,
         }
     }

@@ -6,8 +6,8 @@ use hop::packing;
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::outcome::Ending;
 use hop_proto::v1::{
-    Attach, Blob, BlobChunk, Encoding, JobSpec, Output, OutputAck, Reason, Release, RunReply, RunRequest,
-    Signal, Stdin, Stream, run_reply, run_request,
+    Attach, Blob, BlobChunk, Encoding, InputTree, JobSpec, Output, OutputAck, Reason, Release, RunReply,
+    RunRequest, Signal, Stdin, Stream, run_reply, run_request,
 };
 use hop_tests::{PATIENCE, VirtualRouter};
 use tokio::sync::mpsc;
@@ -151,14 +151,42 @@ fn ending_of(router: &VirtualRouter, content: &[u8], spec: JobSpec) -> Ending {
 fn an_argument_that_the_kernel_does_not_take_is_an_outcome() {
     let router = VirtualRouter::start(STAGE);
     let content = b"#!/bin/true\n";
-    // MAX_ARG_STRLEN is 128 KiB (execve(2)). No shell could give it to hop, but a program that calls hop's library can.
-    let args = vec![vec![b'x'; 200_000]];
-    let spec = JobSpec { args, ..spec(sha256(content), content.len() as u64) };
-    match ending_of(&router, content, spec) {
-        Ending::NotExecuted(refused) => {
-            assert!(refused.reason.contains("rgument list too long"), "{}", refused.reason)
+    // MAX_ARG_STRLEN is 128 KiB (execve(2)). No shell could give it to hop, but a program that calls hop's library can. A mark
+    // becomes the path of the job's directory.
+    const MARK: &[u8] = b"@a-mark-of-jobs@";
+    let long = vec![vec![b'x'; 200_000]];
+    let grows = vec![MARK.repeat(100_000 / MARK.len())];
+    let many = vec![MARK.repeat(1_000); 120];
+    for (args, what) in [(long, "200000 bytes"), (grows, "an argument"), (many, "with the environment")] {
+        let directory_mark = MARK.to_vec();
+        let spec = JobSpec { args, directory_mark, ..spec(sha256(content), content.len() as u64) };
+        match ending_of(&router, content, spec) {
+            Ending::NotExecuted(refused) => {
+                let reason = refused.reason;
+                assert!(reason.contains("argument list too long") && reason.contains(what), "{reason}");
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
+    }
+    router.assert_serves_on();
+}
+
+#[test]
+fn lists_that_decoding_makes_large_are_refused() {
+    let router = VirtualRouter::start(STAGE);
+    let full = || spec(vec![7; 32], 9);
+    for (spec, rule) in [
+        (JobSpec { inputs: vec![InputTree::default(); 900_000], ..full() }, "more than 4 trees"),
+        (JobSpec { args: vec![Vec::new(); 900_000], ..full() }, "more than 16,384 arguments"),
+        (JobSpec { directory_mark: b"a".to_vec(), ..full() }, "the mark of the job's directory"),
+    ] {
+        let (reason, message) = block_on(async {
+            match Raw::start(&router, run_request::Message::Spec(spec)).await {
+                Err(error) => refused(error),
+                Ok(raw) => raw.refusal().await,
+            }
+        });
+        assert!(reason == Reason::Protocol && message.contains(rule), "{message}");
     }
     router.assert_serves_on();
 }

@@ -1,12 +1,13 @@
-//! Who means harm: strangers and controllers against an agent.
+//! Who means harm: strangers and controllers against an agent, and programs against their router.
 //!
-//! What must stay true of each attack: another controller goes on as if nothing were, and the agent stays small.
+//! **Invariant** of each attack: another controller goes on as if nothing were, and the agent stays small.
 
 #![allow(clippy::unwrap_used)]
 
 mod client;
 mod floods;
 mod messages;
+mod programs;
 mod replay;
 mod strangers;
 mod target;

@@ -440,7 +440,7 @@ mod tests {
         overlayfs:/overlay 2944 200 2744 7% /\ntmpfs 29004 4 29000 0% /tmp\n@tools\nprocd\nopkg\nsha256sum\n@guard\n@agent\n";
 
     /// What DD-WRT says, shortened: no MemAvailable, /tmp without a size.
-    const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
+    const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108-d10 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
         @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\n@mounts\n\
         rootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
         /dev/sda1 61000 14 58000 0% /tmp/mnt/sda1\n@tools\nnvram\nmd5sum\n@guard\n@agent\n/tmp/hop/hopd hopd 0.1.0\n";

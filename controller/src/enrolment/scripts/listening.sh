@@ -10,6 +10,8 @@ listening() {
 		found=$(agent_ports)
 		for one in $found; do
 			[ "$one" = "$wanted" ] && exit 0
+		done
+		for one in $found; do
 			echo "it listens on port $((0x$one)) and not on $port" >&2
 			exit 1
 		done

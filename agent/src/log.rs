@@ -1,7 +1,11 @@
-//! The agent's log: one line an event, on standard error, where procd and the shell expect it, or in a file.
+//! The agent's log: one line an event, on standard error, in a file, or in the router's system log.
 //!
-//! A router without a supervisor has nobody who reads standard error, and its /tmp may be a ramfs without limit. What must
-//! stay true: the file and the one before it take at most twice [`LIMIT`], and a log that cannot be written stops nobody.
+//! A router without a supervisor has nobody who reads standard error, and its /tmp may be a ramfs without limit: that one
+//! has a file. procd reads standard error, but logs every line of it as an error and loses those that were written just
+//! before the end: below procd it is the system log.
+//!
+//! **Invariants:** the file and the one before it take at most twice [`LIMIT`]; a log that cannot be written stops nobody,
+//! and nothing here waits for whoever reads the log.
 //!
 //! Time is seconds since the agent started: a router's clock says 1970 until it has seen a network.
 
@@ -11,9 +15,11 @@ use std::fmt::{self, Write as _};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -22,28 +28,147 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 /// Bytes of a log file: some 300 events, the last days of an agent that works and the last hour of one that does not.
 pub const LIMIT: usize = 32 * 1024;
 
-/// Sends events to `file`, or to standard error, from now on.
-///
-/// Standard error becomes the file too, for the last words of [`fatal`]. An agent for a router has none when it panics: that
-/// is a trap (xtask/src/toolchain.rs), and its supervisor says by which signal it ended.
-pub fn start(file: Option<PathBuf>) {
-    let log = file.map(LogFile::new);
-    if let Some(log) = &log {
-        // Standard error stays what it is if the file cannot be had, and events go there.
-        let _ = log.become_stderr(0);
-    }
-    let write = move |line: &str| {
-        let mut length = line.len();
-        if let Some(log) = &log {
-            length = length.min(LIMIT);
-            // As above.
-            let _ = log.become_stderr(length);
+/// Where the system log takes its lines (syslog(3)).
+const SYSTEM_LOG: &str = "/dev/log";
+
+/// Bytes of a line in the system log: logd cuts longer ones at 1,024 (ubox, log/syslog.h).
+const SYSTEM_LINE: usize = 1000;
+
+/// The facility `daemon` and the severities that are used, as syslog(3) numbers them.
+const DAEMON: u8 = 3 << 3;
+const SEVERITY_ERROR: u8 = 3;
+const SEVERITY_WARNING: u8 = 4;
+const SEVERITY_INFO: u8 = 6;
+
+/// Where the log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// To standard error.
+    #[default]
+    StandardError,
+    /// To this file.
+    File(PathBuf),
+    /// To the router's system log, each line with its severity.
+    System,
+}
+
+impl Destination {
+    /// Writes a line from a process that has no events, the supervisor.
+    pub fn note(&self, text: &str) {
+        let written = match self {
+            Self::StandardError => false,
+            Self::File(path) => LogFile::new(path.clone()).append(format!("{text}\n").as_bytes()).is_ok(),
+            Self::System => SystemLog::new(SYSTEM_LOG.into()).send(SEVERITY_WARNING, text).is_ok(),
+        };
+        if !written {
+            // Nobody may be reading, and that is no reason to end.
+            let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
         }
-        // A log that cannot be written (a full /tmp, a closed pipe) stops nobody.
-        let _ = io::stderr().write_all(&line.as_bytes()[..length]);
-    };
+    }
+}
+
+/// The system log, for the last words of [`fatal`], if events go there.
+static SYSTEM: OnceLock<SystemLog> = OnceLock::new();
+
+/// Sends events to `destination` from now on.
+///
+/// If that is a file, standard error becomes it too, for the last words of [`fatal`]. An agent for a router has none when
+/// it panics: that is a trap (xtask/src/toolchain.rs), and its supervisor says by which signal it ended.
+pub fn start(destination: Destination) {
+    match destination {
+        Destination::StandardError => subscribe(|time, level, text| {
+            // A log that cannot be written (a closed pipe) stops nobody.
+            let _ = io::stderr().write_all(line(time, level, text).as_bytes());
+        }),
+        Destination::File(path) => {
+            let log = LogFile::new(path);
+            // Standard error stays what it is if the file cannot be had, and events go there.
+            let _ = log.become_stderr(0);
+            subscribe(move |time, level, text| {
+                let line = line(time, level, text);
+                let length = line.len().min(LIMIT);
+                // As above; and a log that cannot be written (a full /tmp) stops nobody.
+                let _ = log.become_stderr(length);
+                let _ = io::stderr().write_all(&line.as_bytes()[..length]);
+            });
+        }
+        Destination::System => {
+            // Set once, by the first call.
+            let _ = SYSTEM.set(SystemLog::new(SYSTEM_LOG.into()));
+            subscribe(|_, level, text| to_system(severity(level), text));
+        }
+    }
+}
+
+fn subscribe(write: impl Fn(Duration, Level, &str) + Send + Sync + 'static) {
     // Fails if there is a log already.
     let _ = tracing::subscriber::set_global_default(Log { write, start: Instant::now() });
+}
+
+fn severity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => SEVERITY_ERROR,
+        Level::WARN => SEVERITY_WARNING,
+        _ => SEVERITY_INFO,
+    }
+}
+
+/// Sends a line to the system log, or to standard error if there is no system log.
+fn to_system(severity: u8, text: &str) {
+    let sent = SYSTEM.get().is_some_and(|log| match log.send(severity, text) {
+        Ok(()) => true,
+        // logd has not kept up with its queue. To wait for it would stop the agent, so the line is lost.
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    });
+    if !sent {
+        // Nobody may be reading, and that is no reason to end.
+        let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    }
+}
+
+/// Writes datagrams as syslog(3) does, which itself waits if nobody reads them.
+struct SystemLog {
+    /// `None` if there are no sockets to be had.
+    socket: Option<UnixDatagram>,
+    path: PathBuf,
+}
+
+impl SystemLog {
+    fn new(path: PathBuf) -> Self {
+        let socket = UnixDatagram::unbound().ok().filter(|socket| socket.set_nonblocking(true).is_ok());
+        Self { socket, path }
+    }
+
+    fn send(&self, severity: u8, text: &str) -> io::Result<()> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let mut line = format!("<{}>{}hopd[{}]: {text}", DAEMON | severity, timestamp(), std::process::id());
+        line.truncate(line.floor_char_boundary(SYSTEM_LINE));
+        match socket.send(line.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            // It was not connected yet, or logd was started anew.
+            Err(_) => {
+                socket.connect(&self.path)?;
+                socket.send(line.as_bytes()).map(|_| ())
+            }
+        }
+    }
+}
+
+/// `Jan  1 00:00:12 `, in UTC as musl's syslog(3) writes it. logd takes it off by its length.
+fn timestamp() -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let seconds = seconds as libc::time_t;
+    // SAFETY: a `tm` may be all zeros; the pointers are to live values of the types that gmtime_r(3) names.
+    let time = unsafe {
+        let mut time: libc::tm = std::mem::zeroed();
+        libc::gmtime_r(&raw const seconds, &raw mut time);
+        time
+    };
+    let month = usize::try_from(time.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&MONTHS[0]);
+    format!("{month} {:2} {:02}:{:02}:{:02} ", time.tm_mday, time.tm_hour, time.tm_min, time.tm_sec)
 }
 
 /// Makes lines of events. A subscriber of our own is 20 lines; tracing-subscriber's is 30 kB.
@@ -52,7 +177,7 @@ struct Log<Write> {
     start: Instant,
 }
 
-impl<Write: Fn(&str) + Send + Sync + 'static> Subscriber for Log<Write> {
+impl<Write: Fn(Duration, Level, &str) + Send + Sync + 'static> Subscriber for Log<Write> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= Level::INFO
     }
@@ -62,7 +187,7 @@ impl<Write: Fn(&str) + Send + Sync + 'static> Subscriber for Log<Write> {
     }
 
     fn event(&self, event: &Event<'_>) {
-        (self.write)(&line(self.start.elapsed(), event));
+        (self.write)(self.start.elapsed(), *event.metadata().level(), &text(event));
     }
 
     // Nobody opens a span of a level that is logged.
@@ -75,19 +200,17 @@ impl<Write: Fn(&str) + Send + Sync + 'static> Subscriber for Log<Write> {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// An event as one line: the time, the level, what happened, and `name=value` for what it happened to.
-fn line(time: Duration, event: &Event<'_>) -> String {
-    let mut line = Line(format!(
-        "{:4}.{:06}s {:>5}",
-        time.as_secs(),
-        time.subsec_micros(),
-        event.metadata().level().as_str()
-    ));
+/// An event as a line with the time and the level.
+fn line(time: Duration, level: Level, text: &str) -> String {
+    format!("{:4}.{:06}s {:>5} {text}\n", time.as_secs(), time.subsec_micros(), level.as_str())
+}
+
+/// An event as text: what happened, and `name=value` for what it happened to.
+fn text(event: &Event<'_>) -> String {
+    let mut line = Line(String::new());
     event.record(&mut line);
     // A program's name may hold anything but a slash, and shall not begin a line of its own.
-    let mut line = line.0.replace(|c: char| c.is_ascii_control(), "?");
-    line.push('\n');
-    line
+    line.0.trim_start().replace(|c: char| c.is_ascii_control(), "?")
 }
 
 struct Line(String);
@@ -135,16 +258,16 @@ impl Visit for Line {
     fn record_bytes(&mut self, _: &Field, _: &[u8]) {}
 }
 
-/// Says why the agent cannot go on: the error, then its causes, a line each.
+/// Says in one line why the agent cannot go on: the error, and its causes. `hop` looks for that line.
 pub fn fatal(error: &dyn Error) -> ExitCode {
-    // Not eprintln!, which panics when nobody reads it.
-    let mut stderr = io::stderr();
-    let _ = writeln!(stderr, "error: {error}");
+    let mut text = format!("error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        let _ = writeln!(stderr, "caused by: {error}");
+        // Writing to a string does not fail.
+        let _ = write!(text, ": {error}");
         cause = error.source();
     }
+    to_system(SEVERITY_ERROR, &text);
     ExitCode::FAILURE
 }
 
@@ -202,8 +325,8 @@ impl LogFile {
 pub fn lines_of_test() -> (std::sync::Arc<std::sync::Mutex<Vec<String>>>, tracing::subscriber::DefaultGuard) {
     let lines = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
     let kept = lines.clone();
-    let write = move |line: &str| {
-        kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
+    let write = move |time, level, text: &str| {
+        kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line(time, level, text));
     };
     (lines, tracing::subscriber::set_default(Log { write, start: Instant::now() }))
 }
@@ -251,6 +374,52 @@ mod tests {
             assert_eq!(event, expected);
         }
         assert_eq!(lines.len(), expected.len());
+    }
+
+    /// The datagrams that wait at a socket.
+    fn received(socket: &UnixDatagram) -> Vec<String> {
+        socket.set_nonblocking(true).unwrap();
+        let mut datagram = [0; 2048];
+        let mut read = || {
+            let length = socket.recv(&mut datagram).ok()?;
+            Some(String::from_utf8_lossy(&datagram[..length]).into_owned())
+        };
+        std::iter::from_fn(&mut read).collect()
+    }
+
+    #[test]
+    fn system_log_lines_have_severity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = SystemLog::new(path.clone());
+        assert!(log.send(SEVERITY_INFO, "nobody reads yet").is_err());
+        let logd = UnixDatagram::bind(&path).unwrap();
+        log.send(severity(Level::INFO), "job started job=x1").unwrap();
+        log.send(severity(Level::ERROR), &"x".repeat(5000)).unwrap();
+        let lines = received(&logd);
+        assert_eq!(lines.len(), 2);
+        let (priority, rest) = lines[0].split_at(4);
+        // What logd takes off: 16 bytes, of which the last is a space.
+        let (time, rest) = rest.split_at(16);
+        assert_eq!((priority, &time[15..], time.matches(':').count()), ("<30>", " ", 2));
+        assert_eq!(rest, format!("hopd[{}]: job started job=x1", std::process::id()));
+        assert!(lines[1].starts_with("<27>") && lines[1].len() == SYSTEM_LINE);
+    }
+
+    #[test]
+    fn full_system_log_blocks_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = SystemLog::new(path.clone());
+        let logd = UnixDatagram::bind(&path).unwrap();
+        // The kernel's queue has a length of its own (net.unix.max_dgram_qlen).
+        let full = std::iter::repeat_with(|| log.send(SEVERITY_INFO, "line")).find_map(Result::err).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(logd);
+        fs::remove_file(&path).unwrap();
+        let logd = UnixDatagram::bind(&path).unwrap();
+        log.send(SEVERITY_INFO, "logd was started anew").unwrap();
+        assert_eq!(received(&logd).len(), 1);
     }
 
     #[test]

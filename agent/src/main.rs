@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::SelfTest { directory } => self_test::run(&directory),
         Command::Fingerprint { key } => print::fingerprint(&key),
         Command::Digest => print::digest(),
+        Command::OptionsAreGood => ExitCode::SUCCESS,
         Command::Supervise(supervision) => supervisor::run(&supervision),
         Command::Serve(options) => {
             log::start(options.log.clone());

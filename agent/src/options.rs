@@ -1,12 +1,16 @@
 //! The agent's command line.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use hop_proto::limits::DEFAULT_PORT;
 use lexopt::prelude::*;
+
+use crate::log::Destination;
 
 const HELP: &str = "\
 hopd: runs programs on this router for an authorized hop, in RAM
@@ -24,11 +28,13 @@ Options:
                        medium by more than 7/8
   --launcher COMMAND   put COMMAND in front of every program; words are split at spaces
   --log FILE           log to FILE instead of standard error: at most 32 KiB, and as much in FILE.old
+  --syslog             log to the system log instead of standard error, each line with its severity
   --pid-file FILE      write the process number to FILE, and remove FILE in the end. One hopd a FILE: a second one
                        refuses to start
   --supervise          start the agent as a child, and again whenever it fails; SIGTERM ends both
   --fingerprint        print the fingerprint of the key, which is made if there is none, then exit
   --digest             print the SHA-256 of this executable, for routers without sha256sum, then exit
+  --check-options      read the other options, say what is wrong with them, then exit
   --self-test          check what a bad toolchain or kernel breaks, then exit
   --version            print the version
   --help               print this
@@ -54,6 +60,8 @@ pub enum Command {
     },
     /// Print the SHA-256 of this executable and exit.
     Digest,
+    /// All options could be read, and nobody asked for more.
+    OptionsAreGood,
     /// Keep an agent running until told to stop.
     Supervise(Supervision),
     /// Serve until told to stop.
@@ -67,8 +75,8 @@ pub struct Supervision {
     pub program: OsString,
     /// The agent's options: all but the supervisor's own.
     pub args: Vec<OsString>,
-    /// Log file; the agent has it too.
-    pub log: Option<PathBuf>,
+    /// Where to log; the agent logs there too.
+    pub log: Destination,
     /// Where the number of the supervisor is to be found.
     pub pid_file: Option<PathBuf>,
 }
@@ -90,8 +98,8 @@ pub struct Options {
     pub shelf: Option<PathBuf>,
     /// Words in front of every program.
     pub launcher: Vec<OsString>,
-    /// Log file. `None`: standard error.
-    pub log: Option<PathBuf>,
+    /// Where to log.
+    pub log: Destination,
     /// Where the number of the agent is to be found.
     pub pid_file: Option<PathBuf>,
 }
@@ -112,10 +120,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         quota: None,
         shelf: None,
         launcher: Vec::new(),
-        log: None,
+        log: Destination::StandardError,
         pid_file: None,
     };
-    let (mut self_test, mut fingerprint, mut supervise) = (false, false, false);
+    let (mut self_test, mut fingerprint, mut supervise, mut check) = (false, false, false, false);
     // What the agent gets of them if it is supervised.
     let mut passed_on = Vec::new();
     let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
@@ -124,18 +132,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         let Some(argument) = parser.next()? else { break };
         let is_the_agents = !matches!(argument, Long("supervise" | "pid-file"));
         match argument {
-            Long("listen") => options.listen = parser.value()?.parse()?,
+            Long("listen") => options.listen = value(&mut parser, "listen")?,
             Long("dir") => options.directory = parser.value()?.into(),
             Long("key") => options.key = parser.value()?.into(),
             Long("authorized") => options.authorized = parser.value()?.into(),
-            Long("quota") => options.quota = Some(parser.value()?.parse()?),
+            Long("quota") => options.quota = Some(value(&mut parser, "quota")?),
             Long("store") => options.shelf = Some(parser.value()?.into()),
             Long("launcher") => options.launcher = words(&parser.value()?),
-            Long("log") => options.log = Some(parser.value()?.into()),
+            Long("log") => options.log = Destination::File(parser.value()?.into()),
+            Long("syslog") => options.log = Destination::System,
             Long("pid-file") => options.pid_file = Some(parser.value()?.into()),
             Long("supervise") => supervise = true,
             Long("fingerprint") => fingerprint = true,
             Long("digest") => return Ok(Command::Digest),
+            Long("check-options") => check = true,
             Long("self-test") => self_test = true,
             Long("version") => {
                 return Ok(Command::Print(concat!("hopd ", env!("CARGO_PKG_VERSION")).to_owned()));
@@ -148,7 +158,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             passed_on.extend(arguments.iter().skip(arguments.len() - rest).take(used).cloned());
         }
     }
-    Ok(if self_test {
+    Ok(if check {
+        Command::OptionsAreGood
+    } else if self_test {
         Command::SelfTest { directory: options.directory }
     } else if fingerprint {
         Command::Fingerprint { key: options.key }
@@ -158,6 +170,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
     } else {
         Command::Serve(options)
     })
+}
+
+/// The value of an option. What cannot be read is told with the option, because whoever reads that has often not typed it:
+/// it comes from a router's settings.
+fn value<T: FromStr<Err: Display>>(parser: &mut lexopt::Parser, option: &str) -> Result<T, lexopt::Error> {
+    let text = parser.value()?.string()?;
+    text.parse().map_err(|error| format!("--{option} {text}: {error}").into())
 }
 
 fn words(command: &OsString) -> Vec<OsString> {
@@ -215,8 +234,19 @@ mod tests {
         };
         assert_eq!(supervision.program, "./hopd");
         assert_eq!(supervision.args, ["--dir", "--supervise", "--log=/l", "--quota", "5", "--store", "/s"]);
-        assert_eq!(supervision.log.as_deref(), Some("/l".as_ref()));
+        assert_eq!(supervision.log, Destination::File("/l".into()));
         assert_eq!(supervision.pid_file.as_deref(), Some("/q".as_ref()));
+    }
+
+    #[test]
+    fn wrong_value_is_told_with_its_option() {
+        for check in ["", "|--check-options"] {
+            let line = format!("hopd|--listen|nowhere{check}");
+            let error = parse(line.split('|').map(OsString::from)).unwrap_err().to_string();
+            assert_eq!(error, "--listen nowhere: invalid socket address syntax");
+        }
+        let good = parse("hopd|--check-options|--listen|[::]:1".split('|').map(OsString::from)).unwrap();
+        assert!(matches!(good, Command::OptionsAreGood));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! It is one blocking wait and no runtime: a supervisor that waits must cost a 64 MB router next to nothing.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal, setsid};
 
 use crate::family::Family;
-use crate::log::{self, LogFile};
+use crate::log;
 use crate::options::Supervision;
 use crate::pid_file::PidFile;
 
@@ -37,14 +37,6 @@ pub fn run(supervision: &Supervision) -> ExitCode {
         Ok(pid_file) => pid_file,
         Err(error) => return log::fatal(&error),
     };
-    let log = log.clone().map(LogFile::new);
-    let say = |event: String| {
-        let written = log.as_ref().is_some_and(|log| log.append(event.as_bytes()).is_ok());
-        if !written {
-            // Nobody may be reading, and that is no reason to end.
-            let _ = io::stderr().write_all(event.as_bytes());
-        }
-    };
     let family = Family::adopt(None);
     let mut wait = FIRST_WAIT;
     loop {
@@ -67,7 +59,7 @@ pub fn run(supervision: &Supervision) -> ExitCode {
         if started.elapsed() >= HEALTHY {
             wait = FIRST_WAIT;
         }
-        say(format!("supervisor: the agent ended ({end}); starting it again in {} s\n", wait.as_secs()));
+        log.note(&format!("supervisor: the agent ended ({end}); starting it again in {} s", wait.as_secs()));
         if signals.arrives_within(wait) {
             return ExitCode::SUCCESS;
         }

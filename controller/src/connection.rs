@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 use tonic::body::Body;
@@ -207,6 +208,51 @@ pub(crate) async fn within<T>(
     })
 }
 
+/// How long an installed agent may take that is started again: procd waits 5 s, a supervisor 1 s, and then it must listen.
+const RESTART_LIMIT: Duration = Duration::from_secs(8);
+
+/// Between two attempts meanwhile.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// Does it again, for [`RESTART_LIMIT`] and no longer than `patience`, while nobody listens on a router whose firmware starts
+/// an agent that has ended. `waiting` is called once if that is so.
+///
+/// # Errors
+/// The last attempt's.
+pub(crate) async fn outlasting_restart<T>(
+    router: &Router,
+    patience: Duration,
+    waiting: impl FnOnce(),
+    mut attempt: impl AsyncFnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let deadline = Instant::now() + patience.min(RESTART_LIMIT);
+    let mut waiting = Some(waiting);
+    loop {
+        match attempt().await {
+            Err(error) if may_be_restarting(router, &error) && Instant::now() + RESTART_PAUSE < deadline => {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
+                }
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// True if the router answered that nobody listens, and an agent is installed there. Over ssh each attempt would be a login,
+/// and perhaps a question to the user.
+fn may_be_restarting(router: &Router, error: &Error) -> bool {
+    let is_installed = router
+        .entry
+        .enrolment
+        .as_ref()
+        .is_some_and(|enrolment| enrolment.way == Way::Install && !enrolment.via_ssh);
+    let is_refused =
+        |source: &io::Error| source.kind() == io::ErrorKind::ConnectionRefused || is_nobody(source);
+    is_installed && matches!(error, Error::Unreachable { source, .. } if is_refused(source))
+}
+
 /// Connects, and has the router prove its key.
 ///
 /// # Errors
@@ -286,5 +332,61 @@ impl Service<http::Request<Body>> for Channel {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(self.0.send_request(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::inventory::Entry;
+    use crate::ssh::Destination;
+
+    fn router(way: Way, via_ssh: bool) -> Router {
+        let ssh = Destination { host: "root@desk".into(), port: None, identity: None, options: Vec::new() };
+        let enrolment = Enrolment { way, port: 4670, via_ssh, at: None, store: None, ssh };
+        let fingerprint = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
+        let (address, goarch) = ("desk:4670".into(), "mips".into());
+        let entry = Entry { address, fingerprint, goarch, enrolment: Some(enrolment), process: None };
+        Router { name: "desk".into(), entry }
+    }
+
+    fn unreachable(kind: io::ErrorKind) -> Error {
+        Error::Unreachable { router: "desk".into(), address: "desk:4670".into(), source: kind.into() }
+    }
+
+    /// Seconds until the agent was given up, attempts, and how often it was said that it is waited for.
+    async fn tried(router: &Router, patience: u64, kind: io::ErrorKind) -> (u64, u32, u32) {
+        let (start, mut attempts, mut said) = (Instant::now(), 0, 0);
+        let attempt = async || {
+            attempts += 1;
+            Err::<(), _>(unreachable(kind))
+        };
+        let patience = Duration::from_secs(patience);
+        outlasting_restart(router, patience, || said += 1, attempt).await.unwrap_err();
+        (start.elapsed().as_secs(), attempts, said)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn installed_agent_may_be_restarting() {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable};
+        let installed = router(Way::Install, false);
+        assert_eq!(tried(&installed, 10, ConnectionRefused).await, (7, 16, 1));
+        assert_eq!(tried(&installed, 2, ConnectionRefused).await, (1, 4, 1));
+        assert_eq!(tried(&installed, 10, HostUnreachable).await, (0, 1, 0));
+        assert_eq!(tried(&router(Way::UntilReboot, false), 10, ConnectionRefused).await, (0, 1, 0));
+        assert_eq!(tried(&router(Way::Install, true), 10, ConnectionRefused).await, (0, 1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn restarted_agent_is_reached() {
+        let mut listens = [false, false, true].into_iter();
+        let attempt = async || match listens.next() {
+            Some(true) => Ok(()),
+            _ => Err(unreachable(io::ErrorKind::ConnectionRefused)),
+        };
+        let router = router(Way::Install, false);
+        outlasting_restart(&router, Duration::from_secs(10), || {}, attempt).await.unwrap();
+        assert_eq!(listens.len(), 0);
     }
 }

@@ -279,7 +279,11 @@ impl Error {
                 "`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"
             }
             Self::AmbiguousRouter { .. } => "name one with -r, or in HOP_ROUTER",
-            Self::Unreachable { .. } => "is the router on, is hopd running there, is the port right?",
+            Self::Unreachable { router, .. } => {
+                return Some(format!(
+                    "is the router on, is hopd running there, is the port right? `hop router check {router}` looks"
+                ));
+            }
             Self::AgentGone { router, .. } => {
                 return Some(format!("if it was rebooted, `hop router add {router}` brings the agent back"));
             }

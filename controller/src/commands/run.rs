@@ -191,7 +191,7 @@ impl Order<'_> {
 
     async fn connect(&self) -> Result<(Link, InfoReply), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
-        let keeping = Keeping::new(self.home, self.router.keep_connection)?;
+        let keeping = Keeping::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
         Link::open(router, self.home.identity()?, keeping, self.router.patience()).await
     }
 

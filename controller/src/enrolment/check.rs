@@ -6,12 +6,14 @@ use hop_proto::identity::Identity;
 use serde::Serialize;
 
 use super::layout::{Layout, Way};
-use super::shell::Shell;
+use super::shell::{STATE, Shell, Variables};
 use super::survey::Survey;
 use super::{Error, look};
 use crate::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::embedded::Arch;
 use crate::inventory::Router;
+
+const RUNNING: &str = include_str!("scripts/running.sh");
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +39,10 @@ impl Finding {
     }
 }
 
+/// Two that what comes after them depends on: the agent's file is there, and the agent runs.
+const AGENT: &str = "agent";
+const RUNS: &str = "runs";
+
 /// Looks at a router by its login and by its agent. What cannot be looked at because something before it is wrong is
 /// left out.
 pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
@@ -51,7 +57,10 @@ pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
         },
         None => vec![Finding::good("login", "none: it was not enrolled over ssh")],
     };
-    findings.push(by_agent(router, identity).await);
+    // Where there is no agent that runs, nobody would answer.
+    if !findings.iter().any(|finding| !finding.is_good && matches!(finding.what, AGENT | RUNS)) {
+        findings.push(by_agent(router, identity).await);
+    }
     findings
 }
 
@@ -78,18 +87,32 @@ async fn by_login(shell: &Shell, host: &str, way: Way, name: &str) -> Vec<Findin
             Way::UntilReboot => "gone, as after a reboot: it was enrolled until then",
             Way::Install => "gone",
         };
-        findings.push(Finding::bad("agent", said, format!("`hop router add {name}` brings it back")));
+        findings.push(Finding::bad(AGENT, said, format!("`hop router add {name}` brings it back")));
         return findings;
     };
+    findings.push(runs(shell, &Layout::of_existing(&agent.path), name).await);
     let version = env!("CARGO_PKG_VERSION");
     let said = format!("hopd {} at {}", agent.version, agent.path.display());
     findings.push(if agent.version == version {
-        Finding::good("agent", said)
+        Finding::good(AGENT, said)
     } else {
-        Finding::bad("agent", said, format!("`hop router upgrade {name}` makes it {version}"))
+        Finding::bad("version", said, format!("`hop router upgrade {name}` makes it {version}"))
     });
     findings.push(self_test(shell, &agent.path).await);
     findings
+}
+
+/// Whether an agent runs there; if not, what it said last, which is mostly why.
+async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
+    let variables = Variables::default().set("starter", layout.starter.name());
+    match shell.script("asking whether the agent runs", &variables, &[STATE, RUNNING]).await {
+        Ok(said) => Finding::good(RUNS, format!("it listens on {}", String::from_utf8_lossy(&said).trim())),
+        Err(Error::Step { source, .. }) => {
+            let hint = format!("`hop router add {name}` starts it");
+            Finding::bad(RUNS, format!("the agent does not run; its last words: {source}"), hint)
+        }
+        Err(error) => failed(RUNS, &error),
+    }
 }
 
 fn flash(survey: &Survey, host: &str, way: Way, arch: Option<Arch>) -> Finding {

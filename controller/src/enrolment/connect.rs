@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hop_proto::identity::{Fingerprint, Identity};
 
-use super::shell::{Shell, Variables};
+use super::shell::{STATE, Shell, Variables};
 use super::{Enrolment, Error, Way, Wish};
 use crate::connection::Connection;
 use crate::error::Error as HopError;
@@ -17,8 +17,8 @@ const LISTENING: &str = include_str!("scripts/listening.sh");
 /// packets never does.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// How long an agent may take until it answers without being asked after: making a key and listening take 0.3 s.
-const PROMPT: Duration = Duration::from_secs(3);
+/// How long an agent may take to answer before the router is asked what it does: making a key and listening take 0.3 s.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,13 +26,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Connects to the agent with this key; tells what the inventory shall keep of it.
 ///
 /// An address that was not named but derived from ssh's may lead elsewhere: behind a jump host or a forwarded port there
-/// is no direct way. Then the connection rides in ssh, and that is said.
+/// is no direct way. Then the connection rides in ssh, and that is said. `variables` are those of the scripts.
 ///
 /// # Errors
-/// [`Error::NotListening`], or why the connection did not come about.
+/// [`Error::NotListening`] with the agent's last words, or why the connection did not come about.
+#[allow(clippy::too_many_arguments, reason = "all of them are of the one agent that is reached")]
 pub async fn reach(
     name: &str,
     wish: &Wish,
+    variables: &Variables,
     way: Way,
     fingerprint: Fingerprint,
     goarch: &str,
@@ -49,7 +51,7 @@ pub async fn reach(
     };
     let in_ssh = router(true, format!("127.0.0.1:{}", wish.port));
     if wish.via_ssh {
-        wait_until_it_listens(wish, shell).await?;
+        wait_until_it_listens(wish, variables, shell).await?;
         return Connection::open(&in_ssh, identity, 2 * ATTEMPT).await.map(|_| in_ssh);
     }
     let address = match &wish.at {
@@ -64,7 +66,7 @@ pub async fn reach(
         }
         tokio::time::sleep(PAUSE).await;
     }
-    wait_until_it_listens(wish, shell).await?;
+    wait_until_it_listens(wish, variables, shell).await?;
     let Err(failure) = Connection::open(&direct, identity, ATTEMPT).await else { return Ok(direct) };
     if wish.at.is_some() {
         return Err(failure);
@@ -79,9 +81,9 @@ pub async fn reach(
     Ok(in_ssh)
 }
 
-async fn wait_until_it_listens(wish: &Wish, shell: &Shell) -> Result<(), Error> {
-    let variables = Variables::default().set("port", wish.port.to_string());
-    match shell.script("waiting for the agent", &variables, &[LISTENING]).await {
+async fn wait_until_it_listens(wish: &Wish, variables: &Variables, shell: &Shell) -> Result<(), Error> {
+    let variables = variables.clone().set("port", wish.port.to_string());
+    match shell.script("waiting for the agent", &variables, &[STATE, LISTENING]).await {
         Err(Error::Step { host, source, .. }) => Err(Error::NotListening { host, source }),
         other => other.map(|_| ()),
     }

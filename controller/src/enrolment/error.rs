@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::survey::Unsuitable;
+use super::survey::{Flavour, Unsuitable};
 use crate::ssh::{self, Said};
 
 /// A failure of enrolment. Whatever it is, what was put on the router is gone again unless the text says otherwise.
@@ -106,10 +106,11 @@ impl Error {
                 Unsuitable::NoRoom { .. } | Unsuitable::NoMemory { .. } => {
                     "free some memory: end a service or a package's daemon, or reboot it"
                 }
-                Unsuitable::NotMips(_)
-                | Unsuitable::NoO32
-                | Unsuitable::OldKernel(_)
-                | Unsuitable::NotInRam(_) => return None,
+                Unsuitable::OldKernel { flavour: Flavour::DdWrt, .. } => {
+                    "install a K3.X build of DD-WRT for this model: those with K2.6 in their name run no agent and no Go"
+                }
+                Unsuitable::OldKernel { .. } => "install a newer firmware",
+                Unsuitable::NotMips(_) | Unsuitable::NoO32 | Unsuitable::NotInRam(_) => return None,
             },
             Self::NoFlash { .. } => "--until-reboot keeps everything in RAM",
             Self::NothingPersistent { .. } => {
@@ -136,7 +137,12 @@ impl Error {
             Self::SelfTest { .. } => {
                 "this kernel breaks what programs need; please report it with the router's model and firmware"
             }
-            Self::NotListening { .. } => "is the port taken? --port chooses another",
+            // As musl and glibc say it, and listening.sh.
+            Self::NotListening { source, .. } if source.0.contains("in use") => "--port chooses another one",
+            Self::NotListening { source, .. } if source.0.starts_with("it listens on port") => {
+                "--port says on which port it listens"
+            }
+            Self::NotListening { .. } => return None,
             Self::NoLogin { .. } => "`hop router add NAME [user@]host` enrols it over ssh",
             Self::NoAgent { .. } => "`hop router add NAME` brings it back",
             Self::NotUndone { .. } => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::survey::{Flavour, Mount, Survey};
+use super::survey::{Flavour, Mount, PROCD_SERVICE, Survey};
 
 /// How long an agent stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,18 @@ pub enum Starter {
     Nvram,
 }
 
+impl Starter {
+    /// What the scripts call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Procd { .. } => "procd",
+            Self::BootHook(_) => "boot-hook",
+            Self::Nvram => "nvram",
+        }
+    }
+}
+
 /// Where everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -52,6 +64,10 @@ pub const DD_WRT_HOMES: &str = "/jffs/hop /opt/hop /tmp/mnt/*/hop";
 /// Bytes of flash beside the agent: key, settings, scripts, and what the file system itself needs for them.
 const FLASH_TO_SPARE: u64 = 64 * 1024;
 
+/// How long a boot hook waits for its disk, in seconds. DD-WRT checks a file system before it mounts it, and fsck(8) takes
+/// minutes on a large one that was not unmounted.
+const MAX_DISK_DELAY: u32 = 900;
+
 impl Layout {
     /// In RAM, the same everywhere.
     pub fn until_reboot() -> Self {
@@ -68,7 +84,10 @@ impl Layout {
     /// # Errors
     /// [`Error::NoFlash`], [`Error::NothingPersistent`], [`Error::NoOverlay`], [`Error::UnknownInit`].
     pub fn install(survey: &Survey, host: &str, size: u64) -> Result<Self, Error> {
+        let unknown_init = || Error::UnknownInit { host: host.to_owned(), init: survey.init.clone() };
         let (layout, mount) = match survey.flavour {
+            // A RutOS can be built with OpenRC in the place of procd.
+            Flavour::OpenWrt | Flavour::RutOs if !survey.has(PROCD_SERVICE) => return Err(unknown_init()),
             Flavour::OpenWrt => (Self::procd(""), survey.mount_of(Path::new("/overlay"))),
             Flavour::RutOs => (Self::procd("/usr/local"), survey.mount_of(Path::new("/usr/local"))),
             Flavour::DdWrt => {
@@ -76,9 +95,7 @@ impl Layout {
                     dd_wrt_home(survey).ok_or_else(|| Error::NothingPersistent { host: host.to_owned() })?;
                 (Self::dd_wrt(&mount.place.join("hop")), Some(mount))
             }
-            Flavour::Other => {
-                return Err(Error::UnknownInit { host: host.to_owned(), init: survey.init.clone() });
-            }
+            Flavour::Other => return Err(unknown_init()),
         };
         let Some(mount) = mount else { return Ok(layout) };
         let Some(backing) = survey.backing(mount) else {
@@ -122,12 +139,12 @@ impl Layout {
         Self { way: Way::Install, starter, program: home.join("hopd"), state: home.to_owned() }
     }
 
-    /// What the boot hook of DD-WRT does. It waits for a disk that is found late (seconds), and it must not be waited for:
-    /// the boot goes on when a hook ends.
+    /// What the boot hook of DD-WRT does. It waits for a disk that is mounted late, and it must not be waited for: the boot
+    /// goes on when a hook ends.
     pub fn hook_script(&self) -> String {
         let start = self.state.join("start");
         format!(
-            "(i=0; while [ $i -lt 90 ]; do [ -f {0} ] && exec sh {0}; i=$((i+1)); sleep 1; done) </dev/null >/dev/null 2>&1 &",
+            "(i=0; while [ $i -lt {MAX_DISK_DELAY} ]; do [ -f {0} ] && exec sh {0}; i=$((i+2)); sleep 2; done) </dev/null >/dev/null 2>&1 &",
             start.display()
         )
     }
@@ -136,9 +153,7 @@ impl Layout {
 /// The best place on a DD-WRT: JFFS, else the partition for packages, else the first disk. It holds the agent's key, which
 /// must be private, and which is made by a hard link; a stick as it is bought, with FAT or NTFS, has neither.
 fn dd_wrt_home(survey: &Survey) -> Option<&Mount> {
-    let suitable = |mount: &&Mount| {
-        mount.has("rw") && !mount.is_in_ram() && !mount.is_without_owners() && mount.kind != "squashfs"
-    };
+    let suitable = |mount: &&Mount| mount.has("rw") && mount.has_owners();
     let at =
         |place: &str| survey.mounts.iter().filter(suitable).find(|mount| mount.place == Path::new(place));
     let disk = || survey.mounts.iter().filter(suitable).find(|mount| mount.place.starts_with("/tmp/mnt"));
@@ -148,11 +163,16 @@ fn dd_wrt_home(survey: &Survey) -> Option<&Mount> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
     use super::*;
 
     /// A router that says of itself no more than what decides where an agent goes.
     fn survey(system: &str, mounts: &str) -> Survey {
-        let text = format!("@system\n{system}\n@openwrt\nDISTRIB_ID='OpenWrt'\n@mounts\n{mounts}\n@elf\n");
+        let text = format!(
+            "@system\n{system}\n@openwrt\nDISTRIB_ID='OpenWrt'\n@mounts\n{mounts}\n@tools\nubus\nprocd-service\n@elf\n"
+        );
         Survey::parse(text.as_bytes())
     }
 
@@ -163,13 +183,56 @@ mod tests {
     #[test]
     fn a_disk_without_owners_is_no_place_for_a_key() {
         let ramfs = "ramfs /tmp ramfs rw 0 0\n";
-        for kind in ["vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "fuse.ntfs-3g"] {
+        for kind in [
+            "vfat",
+            "msdos",
+            "exfat",
+            "ntfs",
+            "ntfs3",
+            "antfs",
+            "fuseblk",
+            "fuse.ntfs-3g",
+            "hfs",
+            "hfsplus",
+            "udf",
+            "iso9660",
+            "cifs",
+            "squashfs",
+            "one-that-is-not-known",
+        ] {
             let stick = format!("{ramfs}/dev/sda1 /tmp/mnt/sda1 {kind} rw 0 0\n");
             let refused = installed(&survey("DD-WRT", &stick)).unwrap_err();
             assert!(matches!(refused, Error::NothingPersistent { .. }), "{kind}: {refused}");
             let second = format!("{stick}/dev/sdb1 /tmp/mnt/sdb1 ext4 rw 0 0");
             assert_eq!(installed(&survey("DD-WRT", &second)).unwrap(), Path::new("/tmp/mnt/sdb1/hop/hopd"));
         }
+    }
+
+    #[test]
+    fn boot_hook_waits_for_slow_fsck() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("mnt/hop");
+        // In place of seconds that pass: the disk is mounted in the tenth minute.
+        let sleep = format!(
+            "#!/bin/sh\necho >>{0}/waited\n[ $(wc -l <{0}/waited) -lt 300 ] || {{ mkdir -p {1}; echo 'echo started >$0.done' >{1}/start; }}\n",
+            dir.path().display(),
+            state.display()
+        );
+        std::fs::write(dir.path().join("sleep"), sleep).unwrap();
+        std::fs::set_permissions(dir.path().join("sleep"), PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let script = format!("{} wait", Layout::dd_wrt(&state).hook_script());
+        let ran = Command::new("sh").args(["-c", &script]).env("PATH", path).status().unwrap();
+        assert!(ran.success());
+        assert_eq!(std::fs::read_to_string(state.join("start.done")).unwrap(), "started\n");
+    }
+
+    #[test]
+    fn init_without_procd_services_is_refused() {
+        let mut openrc = survey("GNU/Linux", "/dev/mmcblk0p2 / ext4 rw 0 0");
+        openrc.tools.retain(|tool| tool != PROCD_SERVICE);
+        let refused = installed(&openrc).unwrap_err();
+        assert!(matches!(refused, Error::UnknownInit { .. }), "{refused}");
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Adding<'_> {
         let said = self.shell.script("putting the agent in place", &variables, &[PLACE]).await?;
         let fingerprint = read_fingerprint(&said)?;
         self.shell.script("starting the agent", &variables, &[START]).await?;
-        self.reach(layout.way, fingerprint, arch).await
+        self.reach(&variables, layout.way, fingerprint, arch).await
     }
 
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
@@ -222,7 +222,7 @@ impl Adding<'_> {
             let fingerprint =
                 read_fingerprint(&self.shell.command("asking for its key", &command, b"").await?)?;
             self.shell.script("starting the agent", &variables, &[START]).await?;
-            let router = self.reach(layout.way, fingerprint, arch).await?;
+            let router = self.reach(&variables, layout.way, fingerprint, arch).await?;
             self.check_same_store().await?;
             self.remember(router).map(|(router, _)| router)
         };
@@ -257,6 +257,7 @@ impl Adding<'_> {
         let store = wish.store.as_deref().unwrap_or_default();
         let variables = Variables::default()
             .set("stage", stage)
+            .set("starter", layout.starter.name())
             .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
             .set("program", layout.program.to_string_lossy())
             .set("state", layout.state.to_string_lossy())
@@ -264,25 +265,31 @@ impl Adding<'_> {
             .set("store", store)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.starter {
-            Starter::None => variables.set("starter", "none"),
+            Starter::None => variables,
             Starter::Procd { keep } => variables
-                .set("starter", "procd")
                 .set("keep", keep.to_string_lossy())
                 .set("init_script", INIT_SCRIPT)
                 .set("config", configuration(&listen, store)),
             Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, store)
-                .set("starter", "boot-hook")
                 .set("hook", hook.to_string_lossy())
                 .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => dd_wrt_variables(variables, &listen, store)
-                .set("starter", "nvram")
-                .set("hook_script", layout.hook_script()),
+            Starter::Nvram => {
+                dd_wrt_variables(variables, &listen, store).set("hook_script", layout.hook_script())
+            }
         }
     }
 
     /// Connects, and so makes sure of both keys.
-    async fn reach(&self, way: Way, fingerprint: Fingerprint, arch: Arch) -> Result<Router, HopError> {
-        connect::reach(self.name, self.wish, way, fingerprint, arch.goarch(), self.identity, self.shell).await
+    async fn reach(
+        &self,
+        variables: &Variables,
+        way: Way,
+        fingerprint: Fingerprint,
+        arch: Arch,
+    ) -> Result<Router, HopError> {
+        let goarch = arch.goarch();
+        connect::reach(self.name, self.wish, variables, way, fingerprint, goarch, self.identity, self.shell)
+            .await
     }
 
     /// Writes the inventory, and gives what was there under the name before.
@@ -418,7 +425,67 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Output, Stdio};
+
     use super::*;
+
+    /// Runs a script with programs of these names in front of the others.
+    fn run_with(programs: &[(&str, &str)], script: &str) -> Output {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in programs {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{content}\n")).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let mut sh = Command::new("sh");
+        sh.arg("-s").env("PATH", path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut sh = sh.spawn().unwrap();
+        sh.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        sh.wait_with_output().unwrap()
+    }
+
+    #[test]
+    fn overfull_nvram_takes_no_hook() {
+        let script = START.replace("start </dev/null", "hook_script=x; hook_into_nvram </dev/null");
+        let left = |bytes: &str| {
+            // As DD-WRT's: it always succeeds, and what it has left is on standard error.
+            let nvram = format!(
+                "case $1 in show) echo 'size: 33000 bytes ({bytes} left)' >&2 ;; set) echo \"$2\" >\"$0.set\" ;;\n\
+                 get) sed 's/^rc_startup=//' \"$0.set\" 2>/dev/null ;; esac; true"
+            );
+            let ran = run_with(&[("nvram", &nvram)], &script);
+            (ran.status.success(), String::from_utf8(ran.stderr).unwrap())
+        };
+        assert_eq!(left("-232"), (false, "nvram has only -232 bytes left\n".to_owned()));
+        assert_eq!(left("2000"), (false, "nvram has only 2000 bytes left\n".to_owned()));
+        assert_eq!(left("30000"), (true, String::new()));
+    }
+
+    #[test]
+    fn last_words_are_those_of_last_process() {
+        let logread = "cat <<'END'
+Thu Jan  1 00:00:12 1970 daemon.err hopd[41]: error: cannot listen on 0.0.0.0:4670: Address in use
+Thu Jan  1 00:00:17 1970 daemon.info hopd[52]: listening address=0.0.0.0:4670
+Thu Jan  1 00:00:18 1970 daemon.err hopd[52]: error: cannot use the directory /tmp/hop: Read-only file system
+Thu Jan  1 00:00:18 1970 daemon.info hopd[52]: stopping
+Thu Jan  1 00:00:19 1970 daemon.info procd: hopd::instance1 ended
+END";
+        let words = |log: &str| {
+            let script = format!("starter=procd\n{}\nlast_words", shell::STATE);
+            String::from_utf8(run_with(&[("logread", log)], &script).stdout).unwrap()
+        };
+        assert_eq!(words(logread), "cannot use the directory /tmp/hop: Read-only file system\n");
+        assert_eq!(words(&logread.replace("error: cannot use", "cannot use")), "stopping\n");
+        assert_eq!(
+            words(&logread.replace("hopd[52]: stopping", "hopd: error: no /usr/sbin/hopd")),
+            "no /usr/sbin/hopd\n"
+        );
+        assert_eq!(words("true"), "it said nothing\n");
+    }
 
     #[test]
     fn a_store_whose_medium_is_missing_is_refused() {

@@ -13,6 +13,8 @@ use crate::ssh::{Destination, Login, Said, quoted};
 
 /// Functions that end an agent, for the scripts that need them.
 pub const STOP: &str = include_str!("scripts/stop.sh");
+/// Functions that tell what an agent does, for the scripts that need them.
+pub const STATE: &str = include_str!("scripts/state.sh");
 /// Removes all of Hop.
 pub const REMOVE: &str = include_str!("scripts/remove.sh");
 const GUARD: &str = include_str!("scripts/guard.sh");

@@ -8,6 +8,9 @@ use crate::embedded::Arch;
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");
 
+/// What [`Survey::has`] if services are procd's: it says so on the bus.
+pub const PROCD_SERVICE: &str = "procd-service";
+
 /// Bytes of memory that a router must have to spare beside the agent's own file: what the agent takes when it serves,
 /// and the reserve that it never gives away (8 MiB).
 const MEMORY_TO_SPARE: u64 = 10 << 20;
@@ -64,11 +67,24 @@ impl Mount {
         matches!(self.kind.as_str(), "tmpfs" | "ramfs" | "rootfs")
     }
 
-    /// True if every file there is everybody's who can reach it: without owners and modes a key is not private.
-    pub fn is_without_owners(&self) -> bool {
-        matches!(self.kind.as_str(), "vfat" | "msdos" | "exfat" | "fuseblk")
-            || self.kind.starts_with("ntfs")
-            || self.kind.starts_with("fuse.")
+    /// True if files there have owners, modes and hard links for certain: without them a key is not private. What is not
+    /// known has none, because there are more that are read by a name of their own (antfs, ntfs3, hfs, udf, cifs) than that
+    /// are written as Unix does.
+    pub fn has_owners(&self) -> bool {
+        matches!(
+            self.kind.as_str(),
+            "ext2"
+                | "ext3"
+                | "ext4"
+                | "jffs2"
+                | "ubifs"
+                | "yaffs2"
+                | "f2fs"
+                | "xfs"
+                | "btrfs"
+                | "reiserfs"
+                | "jfs"
+        )
     }
 
     /// True if it is on bare flash, which is small and wears out.
@@ -131,8 +147,8 @@ pub enum Unsuitable {
     NotMips(String),
     #[error("its kernel runs 64-bit programs and none for 32-bit MIPS (o32)")]
     NoO32,
-    #[error("its kernel is Linux {0}, and 3.2 is the oldest that runs an agent")]
-    OldKernel(String),
+    #[error("its kernel is Linux {kernel}, and 3.2 is the oldest that runs an agent")]
+    OldKernel { kernel: String, flavour: Flavour },
     #[error("/tmp is mounted noexec, so no program can run from it")]
     NoExec,
     #[error("/tmp is on {0} and not in RAM: programs would wear out the flash")]
@@ -234,7 +250,7 @@ impl Survey {
         if let [major, minor, ..] = version[..]
             && (major, minor) < OLDEST_KERNEL
         {
-            return Err(Unsuitable::OldKernel(self.kernel.clone()));
+            return Err(Unsuitable::OldKernel { kernel: self.kernel.clone(), flavour: self.flavour });
         }
         let needed = size(arch);
         if let Some(tmp) = self.mount_of(Path::new("/tmp")) {
@@ -424,7 +440,7 @@ mod tests {
         overlayfs:/overlay 2944 200 2744 7% /\ntmpfs 29004 4 29000 0% /tmp\n@tools\nprocd\nopkg\nsha256sum\n@guard\n@agent\n";
 
     /// What DD-WRT says, shortened: no MemAvailable, /tmp without a size.
-    const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
+    const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108-d10 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
         @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\n@mounts\n\
         rootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
         /dev/sda1 61000 14 58000 0% /tmp/mnt/sda1\n@tools\nnvram\nmd5sum\n@guard\n@agent\n/tmp/hop/hopd hopd 0.1.0\n";
@@ -489,7 +505,7 @@ mod tests {
         assert_eq!(refused(OPENWRT, b""), Some(Unsuitable::NotMips("mips".into())));
         assert_eq!(
             refused(&changed("5.15.167", "2.6.24"), &mips),
-            Some(Unsuitable::OldKernel("2.6.24".into()))
+            Some(Unsuitable::OldKernel { kernel: "2.6.24".into(), flavour: Flavour::OpenWrt })
         );
         assert_eq!(refused(&changed("nosuid,nodev", "nosuid,noexec"), &mips), Some(Unsuitable::NoExec));
         assert_eq!(

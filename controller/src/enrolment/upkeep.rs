@@ -170,7 +170,8 @@ impl Adding<'_> {
         let variables = self.variables(stage, layout);
         self.shell.script("replacing the agent", &variables, &[STOP, UPGRADE, START]).await?;
         let (arch, key) = (router.entry.goarch.as_str(), router.entry.fingerprint);
-        super::connect::reach(self.name, self.wish, layout.way, key, arch, self.identity, self.shell).await?;
+        let (wish, way) = (self.wish, layout.way);
+        super::connect::reach(self.name, wish, &variables, way, key, arch, self.identity, self.shell).await?;
         Ok(())
     }
 

@@ -64,6 +64,7 @@ const USERS: &str = "hop-users";
 pub struct Keeping {
     directory: PathBuf,
     wish: Wish,
+    verbose: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,13 @@ impl Keeping {
             Some(Duration::ZERO) => Wish::Refrain,
             Some(lasting) => Wish::Leave(lasting),
         };
-        Ok(Self { directory: home.runtime().to_owned(), wish })
+        Ok(Self { directory: home.runtime().to_owned(), wish, verbose: false })
+    }
+
+    /// The same, and says what it waits for if `verbose`.
+    #[must_use]
+    pub fn verbose(self, verbose: bool) -> Self {
+        Self { verbose, ..self }
     }
 
     /// As [`Connection::open`], by way of a keeper if that is wanted and possible.
@@ -108,7 +115,18 @@ impl Keeping {
         let opening = async {
             match self.by_keeper(router, identity, patience).await {
                 Some(kept) => Ok(kept),
-                None => Connection::open_at_leisure(router, identity).await,
+                None => {
+                    let waiting = || {
+                        if self.verbose {
+                            say!(
+                                "hop: {}: nobody listens there now; waiting in case its agent is being started again",
+                                router.name
+                            );
+                        }
+                    };
+                    let attempt = async || Connection::open_at_leisure(router, identity).await;
+                    connection::outlasting_restart(router, patience, waiting, attempt).await
+                }
             }
         };
         connection::within(patience, router, opening).await

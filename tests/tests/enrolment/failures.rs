@@ -126,10 +126,17 @@ fn a_flash_that_fills_up_meanwhile() {
 fn a_port_that_is_taken() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
-    // dropbear's. Something listens there, so only its key tells that it is not the agent.
-    let ran = owner.adding(&["--install", "--via-ssh", "--port", "22"]).run();
-    ran.assert_fails_after_progress(125, "what answers at 127.0.0.1:22 is not hopd");
-    owner.assert_nothing_left(&before);
+    // dropbear's. Something listens there, and it is not taken for the agent, which says why it does not.
+    for way in ["--install", "--until-reboot"] {
+        let ran = owner.adding(&[way, "--via-ssh", "--port", "22"]).run();
+        ran.assert_fails_after_progress(125, "the agent was started on root@127.0.0.1 and does not listen");
+        for said in
+            ["caused by: cannot listen on 127.0.0.1:22: Address in use", "hint: --port chooses another one"]
+        {
+            assert!(ran.stderr().contains(said), "{said}: {}", ran.stderr());
+        }
+        owner.assert_nothing_left(&before);
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! Enrolment over ssh, on whole virtual routers: the two ways, on all five profiles; and every step that can fail.
+//! Enrolment over ssh, on whole virtual routers: the two ways, on all five profiles; every step that can
+//! fail; and what the firmware does afterwards.
 
 #![allow(clippy::unwrap_used)]
 
 mod failures;
+mod firmware;
 mod owner;
 mod sharing;
 mod ways;

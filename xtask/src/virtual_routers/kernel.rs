@@ -17,7 +17,7 @@ const PACKAGE: &str = "linux-source-6.1";
 const TARBALL: &str = "/usr/src/linux-source-6.1.tar.xz";
 
 /// What programs ask of a kernel by its name is answered as this one would: DD-WRT's.
-const OLD: &str = "3.10.108";
+const OLD: &str = "3.10.108-d10";
 
 /// The file that says what version of the source the kernels beside it are built from.
 const VERSION: &str = "version";

@@ -1,16 +1,22 @@
-# Waits until somebody listens on $port, 30 s at most; if nobody does, says the agent's last words.
+# Waits until the agent listens on $port, 30 s at most. If it does not, says why on standard error, as soon as that is known;
+# after state.sh.
 #
-# In: port.
+# In: port; what state.sh wants.
 
 listening() {
-	address="[0-9A-F]*:$(printf '%04X' "$port") 00000000:0000 0A"
+	wanted=$(printf '%04X' "$port")
 	waited=0
-	while ! grep -q "^ *[0-9]*: $address" /proc/net/tcp; do
-		if [ $waited -ge 30 ]; then
-			{
-				logread 2>/dev/null | grep hopd | tail -n 1
-				tail -n 1 /tmp/hop/log
-			} 2>/dev/null >&2
+	while :; do
+		found=$(agent_ports)
+		for one in $found; do
+			[ "$one" = "$wanted" ] && exit 0
+		done
+		for one in $found; do
+			echo "it listens on port $((0x$one)) and not on $port" >&2
+			exit 1
+		done
+		if [ $waited -ge 30 ] || is_down; then
+			last_words >&2
 			exit 1
 		fi
 		sleep 1

@@ -54,6 +54,13 @@ place() {
 		mkdir -p "${keep%/*}" || fail "cannot make ${keep%/*}"
 		echo "$init_script" >/etc/init.d/hopd && chmod 755 /etc/init.d/hopd || fail "cannot write /etc/init.d/hopd: no space left?"
 		echo "$config" >/etc/config/hopd || fail "cannot write /etc/config/hopd: no space left?"
+		# What somebody has set and not committed counts as soon as there is the file that it changes.
+		rm -f /tmp/.uci/hopd /var/run/uci/hopd
+		# reload_config knows only files that were there when it ran last. A digest that is not ours makes it look.
+		checked=/var/run/config.md5
+		if [ -f $checked ] && ! grep -q '/hopd$' $checked; then
+			echo "00000000000000000000000000000000  /var/run/config.check/hopd" >>$checked
+		fi
 		# What survives a firmware upgrade.
 		for file in "$keep" "$program" /etc/init.d/hopd /etc/rc.d/S95hopd /etc/rc.d/K05hopd /etc/config/hopd /etc/hopd/; do
 			echo "$file"

@@ -24,6 +24,9 @@ remove() {
 	[ -x /etc/init.d/hopd ] && /etc/init.d/hopd disable
 	end_agent
 	rm -f /etc/init.d/hopd /etc/rc.d/S95hopd /etc/rc.d/K05hopd /etc/config/hopd
+	# What was set and not committed; procd's lock of the init script; and what reload_config compares.
+	rm -f /tmp/.uci/hopd /var/run/uci/hopd /var/lock/procd_hopd.lock
+	sed -i '/\/hopd$/d' /var/run/config.md5
 	for prefix in '' /usr/local; do
 		rm -f "$prefix/usr/sbin/hopd" "$prefix/lib/upgrade/keep.d/hopd"
 	done

@@ -19,7 +19,8 @@ $hook_script
 $end"
 	[ "$(nvram get rc_startup)" = "$wanted" ] && return
 	# `nvram` always says that it succeeded; what it has left tells more, and so does reading again.
-	left=$(nvram show 2>&1 >/dev/null | sed -n 's/.*(\([0-9]*\) left).*/\1/p')
+	# It is negative if there is more in RAM than the flash holds.
+	left=$(nvram show 2>&1 >/dev/null | sed -n 's/.*(\(-*[0-9]*\) left).*/\1/p')
 	[ "${left:-9999}" -gt 2048 ] || fail "nvram has only $left bytes left"
 	nvram set "rc_startup=$wanted"
 	[ "$(nvram get rc_startup)" = "$wanted" ] || fail "nvram does not take the boot hook"
@@ -47,8 +48,10 @@ start() {
 		;;
 	none)
 		[ -n "$store" ] && set -- --store "$store"
+		# What is in the log from now on is of this start.
+		[ ! -f /tmp/hop/log ] || mv /tmp/hop/log /tmp/hop/log.old
 		"$program" --supervise --listen "$listen" --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
-			--key "$state/key" --authorized "$state/authorized" "$@" </dev/null >/dev/null 2>&1 &
+			--key "$state/key" --authorized "$state/authorized" "$@" </dev/null >/dev/null 2>>/tmp/hop/log &
 		;;
 	esac
 }

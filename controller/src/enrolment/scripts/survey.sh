@@ -23,6 +23,7 @@ section tools
 for tool in procd ubus uci opkg apk nvram mnf_info sha256sum md5sum; do
 	command -v $tool >/dev/null 2>&1 && echo $tool
 done
+ubus list service >/dev/null 2>&1 && echo procd-service
 section guard
 for file in /tmp/hop-*/guard; do
 	[ -f "$file" ] && pid=$(cat "$file" 2>/dev/null) && [ -n "$pid" ] && [ -e "/proc/$pid" ] && echo "$file"

@@ -64,7 +64,6 @@ struct Stream {
 /// Everything that PID 1 knows.
 struct Router {
     profile: Profile,
-    path: &'static str,
     scripts: Scripts,
     supervisor: Supervisor,
     ring: Ring,
@@ -76,6 +75,8 @@ struct Router {
     /// When to look for dropbear, and when to give up.
     listens: Option<(Instant, Instant)>,
     disk_at: Option<Instant>,
+    /// The boot scripts have run.
+    booted: bool,
     end: Option<End>,
     upgrade: bool,
 }
@@ -86,7 +87,6 @@ pub fn run(profile: Profile) -> ExitCode {
     let signals = complain("signals", spawn::watch_signals());
     network(&profile);
     let mut router = Router {
-        path: if dd_wrt { dd_wrt::PATH } else { spawn::PATH },
         scripts: Scripts::default(),
         supervisor: Supervisor::default(),
         ring: Ring::default(),
@@ -97,6 +97,7 @@ pub fn run(profile: Profile) -> ExitCode {
         streams: Vec::new(),
         listens: None,
         disk_at: None,
+        booted: false,
         end: None,
         upgrade: false,
         profile,
@@ -244,16 +245,31 @@ impl Router {
             let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
             if let Some(end) = End::of_signal(number) {
                 self.go_down(end);
+            } else if number == libc::SIGHUP as u32 && self.end.is_none() {
+                self.run_hooks_again();
             }
         }
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal));
             let pid = pid.as_raw_nonzero().get() as u32;
+            // What a service wrote just before its end is often lost: procd closes the pipe before it has read it.
+            self.streams.retain(|stream| !stream.output.tag.ends_with(&format!("[{pid}]")));
             self.supervisor.ended(pid, code.unwrap_or(0), Instant::now());
             if self.scripts.running == Some(pid) {
                 self.scripts.running = None;
                 self.next_script();
             }
+        }
+    }
+
+    /// DD-WRT's init starts its hooks anew when it is told that settings have changed; procd does nothing.
+    fn run_hooks_again(&mut self) {
+        if self.profile.flavour != Flavour::DdWrt {
+            return;
+        }
+        self.scripts.queue.extend(dd_wrt::hooks());
+        if self.scripts.running.is_none() {
+            self.next_script();
         }
     }
 
@@ -263,7 +279,11 @@ impl Router {
         while let Some(script) = self.scripts.queue.pop_front() {
             let name = script.first().map_or("", String::as_str);
             // DD-WRT's hooks fail in silence. What OpenWrt's say goes to the console.
-            if let Some(child) = complain(name, spawn::command(&script, self.path).spawn()) {
+            let mut command = match self.profile.flavour {
+                Flavour::DdWrt => dd_wrt::command(&script),
+                Flavour::OpenWrt | Flavour::RutOs => spawn::command(&script, spawn::PATH),
+            };
+            if let Some(child) = complain(name, command.spawn()) {
                 self.scripts.running = Some(child.id());
                 self.scripts.term_at = self.scripts.bounded.then(|| Instant::now() + SHUTDOWN.0);
                 return;
@@ -272,6 +292,10 @@ impl Router {
         if let Some(end) = self.end {
             power::finish(end, if self.upgrade { upgrade::wipe } else { || {} });
         }
+        if self.booted {
+            return;
+        }
+        self.booted = true;
         let now = Instant::now();
         self.listens = Some((now, now + LISTENS_LIMIT));
         self.disk_at = self.profile.disk.as_ref().map(|disk| now + disk.delay);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::console::{complain, say};
 use crate::mounts;
@@ -15,7 +16,11 @@ use crate::spawn;
 pub const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin:/jffs/sbin:/jffs/bin:/jffs/usr/sbin:/jffs/usr/bin:\
     /mmc/sbin:/mmc/bin:/mmc/usr/sbin:/mmc/usr/bin:/opt/bin:/opt/sbin:/opt/usr/bin:/opt/usr/sbin";
 
-/// Where files whose names end in `.startup` are run at boot, in this order.
+/// Where PID 1 lets all that it starts look for libraries.
+const LIBRARY_PATH: &str =
+    "/lib:/usr/lib:/jffs/lib:/jffs/usr/lib:/jffs/usr/local/lib:/mmc/lib:/mmc/usr/lib:/opt/lib:/opt/usr/lib";
+
+/// Where files whose names end in `.startup` are run at boot, in this order; and K?? at shutdown.
 const STARTUP: [&str; 7] = [
     "/etc/config",
     "/jffs/etc/config",
@@ -49,21 +54,33 @@ pub fn prepare() -> VecDeque<Script> {
     if variables.get("sshd_enable") != "0" {
         start_sshd(&mut variables);
     }
+    hooks()
+}
+
+/// What runs at boot, and again when init gets SIGHUP, as after settings were applied in the web interface.
+pub fn hooks() -> VecDeque<Script> {
     let mut hooks: VecDeque<Script> = STARTUP
         .iter()
         .flat_map(|place| executables(Path::new(place), |name| name.ends_with(".startup")))
         .map(|path| vec![path])
         .collect();
-    hooks.extend(nvram_script(&variables, "rc_startup"));
-    hooks.extend(service_scripts('S', "start"));
+    hooks.extend(nvram_script(&nvram::read(), "rc_startup"));
+    hooks.extend(service_scripts('S', &["/opt/etc/init.d"]));
     hooks
 }
 
 /// What runs when the router goes down.
 pub fn shutdown() -> VecDeque<Script> {
-    let mut hooks: VecDeque<Script> = service_scripts('K', "stop").into();
+    let mut hooks: VecDeque<Script> = service_scripts('K', &STARTUP).into();
     hooks.extend(nvram_script(&nvram::read(), "rc_shutdown"));
     hooks
+}
+
+/// A command for a child of PID 1.
+pub fn command(words: &[String]) -> Command {
+    let mut command = spawn::command(words, PATH);
+    command.env("LD_LIBRARY_PATH", LIBRARY_PATH);
+    command
 }
 
 fn make_private(place: &str) {
@@ -132,14 +149,14 @@ fn start_sshd(variables: &mut Variables) {
     }
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     // It goes into the background by itself.
-    complain("dropbear", spawn::command(&words, PATH).status());
+    complain("dropbear", command(&words).status());
 }
 
 /// Kept in nvram as hexadecimal digits: a key has zero bytes, a variable has none.
 fn make_host_key(variables: &mut Variables) {
     say("the ssh host key is made");
     let words = ["dropbearkey", "-t", "rsa", "-s", "2048", "-f", HOST_KEY].map(str::to_owned);
-    let made = spawn::command(&words, PATH).stdout(std::process::Stdio::null()).status();
+    let made = command(&words).stdout(std::process::Stdio::null()).status();
     if complain("dropbearkey", made).is_some()
         && let Some(key) = complain(HOST_KEY, fs::read(HOST_KEY))
     {
@@ -169,13 +186,13 @@ fn nvram_script(variables: &Variables, name: &str) -> Option<Script> {
     Some(vec![path])
 }
 
-/// Scripts of /opt such as S95hopd.
-fn service_scripts(letter: char, verb: &str) -> Vec<Script> {
+/// Scripts such as S95hopd. They get no argument: they are not told whether to start or to stop.
+fn service_scripts(letter: char, places: &[&str]) -> Vec<Script> {
     let named = |name: &str| {
         name.starts_with(letter) && name.len() > 3 && name.bytes().skip(1).take(2).all(|c| c.is_ascii_digit())
     };
-    let paths = executables(Path::new("/opt/etc/init.d"), named);
-    paths.into_iter().map(|path| vec![path, verb.to_owned()]).collect()
+    let paths = places.iter().flat_map(|place| executables(Path::new(place), named));
+    paths.map(|path| vec![path]).collect()
 }
 
 /// The executable files of a directory whose names are wanted, in alphabetic order.

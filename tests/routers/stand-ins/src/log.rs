@@ -44,10 +44,11 @@ impl Ring {
         line
     }
 
-    /// Adds a datagram of /dev/log: `<PRIORITY>Mon dd hh:mm:ss TAG: TEXT`.
+    /// Adds a datagram of /dev/log: `<PRIORITY>Mon dd hh:mm:ss TAG: TEXT`. As logd, it takes off 16 bytes that end in a
+    /// space, whatever they are.
     pub fn add_datagram(&mut self, datagram: &str) -> String {
         let (priority, text) = split_priority(datagram.trim_end_matches(['\n', '\0']));
-        self.add(priority, text.get(16..).filter(|_| text.as_bytes().get(9) == Some(&b':')).unwrap_or(text))
+        self.add(priority, text.get(16..).filter(|_| text.as_bytes()[15] == b' ').unwrap_or(text))
     }
 
     /// Everything.

@@ -181,7 +181,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
                     &variables.0.iter().map(|(name, value)| format!("{name}={value}\n")).collect::<String>(),
                 );
                 let size = variables.size();
-                let _ = writeln!(io::stderr(), "size: {size} bytes ({} left)", SPACE.saturating_sub(size));
+                let _ =
+                    writeln!(io::stderr(), "size: {size} bytes ({} left)", SPACE as isize - size as isize);
             }
             None => {}
         }

@@ -35,7 +35,7 @@ pub fn prepare(command: &mut Command, limits: Vec<(Resource, Rlimit)>, nice: i32
 }
 
 /// Signals that PID 1 reads from a descriptor and so keeps blocked.
-const WATCHED: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
+const WATCHED: [libc::c_int; 5] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGHUP];
 
 /// A descriptor from which the signals for PID 1 are read.
 pub fn watch_signals() -> io::Result<std::os::fd::OwnedFd> {

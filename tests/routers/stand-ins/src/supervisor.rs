@@ -39,6 +39,8 @@ pub struct Supervisor {
     outputs: Vec<Output>,
     /// What happened, for the log.
     events: Vec<String>,
+    /// Scripts of triggers that were pulled, and when they are to run.
+    pulled: Vec<(Instant, Vec<String>)>,
     /// Nothing is started again: the router goes down.
     closing: bool,
 }
@@ -85,9 +87,32 @@ impl Supervisor {
                 let number = message.get("signal").and_then(Json::number).unwrap_or(i64::from(libc::SIGHUP));
                 self.signal(name.ok_or(Status::InvalidArgument)?, number).map(|()| None)
             }
-            // Triggers are kept and shown, but nothing pulls them: no configuration changes behind a test's back.
-            "event" | "state" | "update_start" | "update_complete" => Ok(None),
+            "event" => {
+                self.pull_triggers(message, now);
+                Ok(None)
+            }
+            "state" | "update_start" | "update_complete" => Ok(None),
             _ => Err(Status::MethodNotFound),
+        }
+    }
+
+    /// An event such as `config.change`, with its data: each trigger for it runs its script after its delay. One that was
+    /// pulled already waits anew.
+    fn pull_triggers(&mut self, message: &Json, now: Instant) {
+        let kind = message.get("type").and_then(Json::text).unwrap_or_default();
+        let data = message.get("data").unwrap_or(&Json::Null);
+        let triggers = self.services.iter().filter_map(|service| service.triggers.as_ref());
+        for trigger in triggers.flat_map(Json::items) {
+            let [event, action, rest @ ..] = trigger.items() else { continue };
+            let matches = event.text().is_some_and(|event| match event.strip_suffix(".*") {
+                Some(prefix) => kind.starts_with(prefix),
+                None => kind == event,
+            });
+            if let Some(script) = script(action, data).filter(|_| matches) {
+                let delay = rest.first().and_then(Json::number).unwrap_or(1000).max(0);
+                self.pulled.retain(|(_, pulled)| *pulled != script);
+                self.pulled.push((now + Duration::from_millis(delay as u64), script));
+            }
         }
     }
 
@@ -166,6 +191,11 @@ impl Supervisor {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Instant) {
+        for (_, script) in self.pulled.extract_if(.., |(at, _)| *at <= now && !self.closing) {
+            if let Err(error) = spawn::command(&script, spawn::PATH).spawn() {
+                self.events.push(format!("{}: {error}", script.join(" ")));
+            }
+        }
         let due = |time: &Option<Instant>| time.is_some_and(|time| time <= now);
         for service in &mut self.services {
             for instance in &mut service.instances {
@@ -203,6 +233,7 @@ impl Supervisor {
         instances
             .flat_map(|instance| [instance.kill_at, instance.start_at.filter(|_| !self.closing)])
             .flatten()
+            .chain(self.pulled.iter().map(|(at, _)| *at).filter(|_| !self.closing))
             .min()
     }
 
@@ -407,6 +438,20 @@ impl Instance {
     }
 }
 
+/// The script of a trigger's action, `["if", ["eq", NAME, VALUE], ["run_script", SCRIPT, VERB]]`, if its condition holds.
+fn script(action: &Json, data: &Json) -> Option<Vec<String>> {
+    let (verb, rest) = action.items().split_first()?;
+    match (verb.text()?, rest) {
+        ("if", [condition, then, ..]) => {
+            let [relation, name, value] = condition.items() else { return None };
+            let holds = relation.text() == Some("eq") && data.get(name.text()?) == Some(value);
+            holds.then(|| script(then, data)).flatten()
+        }
+        ("run_script", words) => words.iter().map(|word| word.text().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
 fn files(config: &Json) -> u64 {
     let mut hasher = DefaultHasher::new();
     for path in config.get("file").map_or(&[][..], Json::items).iter().filter_map(Json::text) {
@@ -505,6 +550,29 @@ mod tests {
         supervisor.call("set", &message(SLEEP), now).expect("set");
         assert!(pid(&supervisor) > 0);
         spawn::signal(pid(&supervisor), libc::SIGKILL);
+    }
+
+    #[test]
+    fn config_change_runs_its_trigger() {
+        let (mut supervisor, now) = (Supervisor::default(), Instant::now());
+        let triggers =
+            r#"[["config.change",["if",["eq","package","x"],["run_script","true","reload"]],1000]]"#;
+        let message = format!(r#"{{"name":"x","instances":{{}},"triggers":{triggers}}}"#);
+        supervisor.call("set", &Json::parse(&message).expect("JSON"), now).expect("set");
+        let event = |package: &str| {
+            let text = format!(r#"{{"type":"config.change","data":{{"package":"{package}"}}}}"#);
+            Json::parse(&text).expect("JSON")
+        };
+        supervisor.call("event", &event("network"), now).expect("event");
+        assert_eq!(supervisor.next(), None);
+        for _ in 0..2 {
+            supervisor.call("event", &event("x"), now).expect("event");
+        }
+        let due = supervisor.next().expect("it waits a second");
+        assert_eq!((due - now, supervisor.pulled.len()), (Duration::from_secs(1), 1));
+        assert_eq!(supervisor.pulled[0].1, ["true", "reload"]);
+        supervisor.tick(due);
+        assert_eq!(supervisor.next(), None);
     }
 
     #[test]

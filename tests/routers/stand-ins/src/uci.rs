@@ -1,9 +1,10 @@
-//! `uci`: packages of sections of options in /etc/config. Changes are staged in /tmp/.uci until `uci commit`.
+//! `uci`: packages of sections of options in /etc/config. Changes wait in /tmp/.uci until `uci commit`.
 //!
-//! The staged file is the whole package as it would become; the original keeps a list of changes.
+//! As in the original, a file there is a list of changes (a delta), which counts as soon as its package is read: it has no
+//! effect while there is no file for it in /etc/config, and outlives one that is removed and made again.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use crate::console::print;
 
 const CONFIG: &str = "/etc/config";
-const STAGED: &str = "/tmp/.uci";
+const DELTAS: &str = "/tmp/.uci";
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Value {
@@ -189,28 +190,126 @@ enum Failure {
 
 type Done = Result<(), Failure>;
 
+/// One change of a package, a line in the delta directory.
+#[derive(Clone, Debug)]
+struct Delta<'a> {
+    /// `+` makes a section without a name, `-` deletes, `|` adds to a list, `~` takes from it; nothing sets.
+    verb: Option<char>,
+    section: &'a str,
+    option: Option<&'a str>,
+    value: Option<String>,
+}
+
+impl<'a> Delta<'a> {
+    fn of_command(
+        verb: &str,
+        section: &'a str,
+        option: Option<&'a str>,
+        value: Option<&str>,
+    ) -> Option<Self> {
+        let verb = match verb {
+            "set" => None,
+            "delete" => Some('-'),
+            "add_list" => Some('|'),
+            "del_list" => Some('~'),
+            _ => return None,
+        };
+        Some(Self { verb, section, option, value: value.map(str::to_owned) })
+    }
+
+    fn parse(line: &'a str) -> Option<Self> {
+        let verb = line.chars().next().filter(|first| "+-|~".contains(*first));
+        let rest = line.trim_start_matches(['+', '-', '|', '~']);
+        let (path, value) = rest.split_once('=').map_or((rest, None), |(path, value)| (path, Some(value)));
+        let (_, section, option) = split(path);
+        let value = match value {
+            Some(value) => Some(words(value)?.concat()),
+            None => None,
+        };
+        Some(Self { verb, section: section?, option, value })
+    }
+
+    fn line(&self, package: &str, section: &str) -> String {
+        let mut line = self.verb.map(String::from).unwrap_or_default();
+        let _ = write!(line, "{package}.{section}");
+        if let Some(option) = self.option {
+            let _ = write!(line, ".{option}");
+        }
+        if let Some(value) = &self.value {
+            let _ = write!(line, "={}", quoted(value));
+        }
+        line.push('\n');
+        line
+    }
+
+    /// Changes the package, and gives the name of the section.
+    fn apply(&self, package: &mut Package) -> Result<String, Failure> {
+        let index = package.find(self.section);
+        let value = self.value.clone().ok_or(Failure::Invalid);
+        match (self.verb, self.option, index) {
+            (Some('+'), None, None) => {
+                package.add(&value?, None);
+                package.sections.last_mut().ok_or(Failure::Invalid)?.name = self.section.to_owned();
+            }
+            (None, None, None) if !self.section.starts_with('@') => {
+                package.add(&value?, Some(self.section.to_owned()));
+            }
+            (None, None, Some(index)) => package.sections[index].kind = value?,
+            (None, Some(option), Some(index)) => package.sections[index].set(option, Value::One(value?)),
+            (Some('|'), Some(option), Some(index)) => package.sections[index].push(option, value?),
+            (Some('~'), Some(option), Some(index)) => {
+                let section = &mut package.sections[index];
+                if let Some((_, Value::List(items))) = section.options.iter_mut().find(|(n, _)| n == option) {
+                    items.retain(|item| Some(item) != self.value.as_ref());
+                }
+            }
+            (Some('-'), None, Some(index)) => return Ok(package.sections.remove(index).name),
+            (Some('-'), Some(option), Some(index)) => {
+                let options = &mut package.sections[index].options;
+                let before = options.len();
+                options.retain(|(name, _)| name != option);
+                if options.len() == before {
+                    return Err(Failure::NotFound);
+                }
+            }
+            (_, _, None) => return Err(Failure::NotFound),
+            _ => return Err(Failure::Invalid),
+        }
+        let index = index.unwrap_or(package.sections.len() - 1);
+        Ok(package.sections[index].name.clone())
+    }
+}
+
 /// Where the files are.
 struct Store {
     config: String,
-    staged: String,
+    deltas: String,
     names: bool,
 }
 
 impl Store {
+    /// The package as it would be if it were committed now.
     fn load(&self, package: &str) -> Result<Package, Failure> {
         if package.is_empty() || package.contains('/') {
             return Err(Failure::Invalid);
         }
-        let text = fs::read_to_string(format!("{}/{package}", self.staged))
-            .or_else(|_| fs::read_to_string(format!("{}/{package}", self.config)))
-            .map_err(|_| Failure::NotFound)?;
-        Package::parse(&text).ok_or(Failure::Parse)
+        let text = fs::read_to_string(format!("{}/{package}", self.config)).map_err(|_| Failure::NotFound)?;
+        let mut package_as_committed = Package::parse(&text).ok_or(Failure::Parse)?;
+        for delta in self.delta(package).lines().filter_map(Delta::parse) {
+            // One for what is not there any more changes nothing.
+            let _ = delta.apply(&mut package_as_committed);
+        }
+        Ok(package_as_committed)
     }
 
-    fn stage(&self, name: &str, package: &Package) -> Done {
-        let written = fs::create_dir_all(&self.staged)
-            .and_then(|()| fs::write(format!("{}/{name}", self.staged), package.text(false)));
-        written.map_err(|_| Failure::Io)
+    fn delta(&self, package: &str) -> String {
+        fs::read_to_string(format!("{}/{package}", self.deltas)).unwrap_or_default()
+    }
+
+    fn note(&self, package: &str, line: &str) -> Done {
+        let file = || OpenOptions::new().append(true).create(true).open(format!("{}/{package}", self.deltas));
+        let noted = fs::create_dir_all(&self.deltas).and_then(|()| file()?.write_all(line.as_bytes()));
+        noted.map_err(|_| Failure::Io)
     }
 
     fn packages(&self, directory: &str) -> Vec<String> {
@@ -222,21 +321,33 @@ impl Store {
     }
 
     fn commit(&self, name: &str) -> Done {
-        let staged = format!("{}/{name}", self.staged);
-        let Ok(text) = fs::read(&staged) else { return Ok(()) };
+        let text = self.load(name)?.text(false);
+        if self.delta(name).is_empty() {
+            return Ok(());
+        }
         let (path, new) = (format!("{}/{name}", self.config), format!("{}/.{name}.uci", self.config));
         let write = || -> io::Result<()> {
             let mut file = fs::File::create(&new)?;
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
-            file.write_all(&text)?;
+            file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::remove_file(&staged)
+            fs::rename(&new, &path)
         };
         write().map_err(|_| {
             let _ = fs::remove_file(&new);
             Failure::Io
-        })
+        })?;
+        self.revert(name)
+    }
+
+    /// Empties the delta, whose file stays.
+    fn revert(&self, name: &str) -> Done {
+        self.load(name)?;
+        let path = format!("{}/{name}", self.deltas);
+        match OpenOptions::new().write(true).truncate(true).open(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::Io),
+            _ => Ok(()),
+        }
     }
 
     fn run(&self, words: &[String]) -> Done {
@@ -250,17 +361,19 @@ impl Store {
                 Ok(())
             }
             ("commit" | "revert", None) => {
-                for name in self.packages(&self.staged) {
-                    self.run(&[verb.to_owned(), name])?;
+                for name in self.packages(&self.deltas) {
+                    // What has no file of its own any more can neither be committed nor reverted.
+                    let _ = self.run(&[verb.to_owned(), name]);
                 }
                 Ok(())
             }
-            ("changes", _) => Ok(()),
-            ("commit", Some(name)) => self.commit(name),
-            ("revert", Some(name)) => {
-                let _ = fs::remove_file(format!("{}/{name}", self.staged));
+            ("changes", name) => {
+                let names = name.map_or_else(|| self.packages(&self.deltas), |name| vec![name.to_owned()]);
+                names.iter().for_each(|name| print(&self.delta(name)));
                 Ok(())
             }
+            ("commit", Some(name)) => self.commit(name),
+            ("revert", Some(name)) => self.revert(name),
             ("export", Some(name)) => {
                 print(&format!("package {name}\n{}", self.load(name)?.text(self.names)));
                 Ok(())
@@ -268,9 +381,12 @@ impl Store {
             ("show" | "get", Some(path)) => self.show(verb, path),
             ("add", Some(name)) => {
                 let mut package = self.load(name)?;
-                package.add(words.get(2).ok_or(Failure::Invalid)?, None);
-                self.stage(name, &package)?;
-                print(&format!("{}\n", package.sections.last().map_or("", |section| section.name.as_str())));
+                let kind = words.get(2).ok_or(Failure::Invalid)?;
+                package.add(kind, None);
+                let section = package.sections.last().map_or("", |section| section.name.as_str());
+                let delta = Delta { verb: Some('+'), section, option: None, value: Some(kind.clone()) };
+                self.note(name, &delta.line(name, section))?;
+                print(&format!("{section}\n"));
                 Ok(())
             }
             ("set" | "add_list" | "del_list" | "delete", Some(_)) => {
@@ -312,43 +428,9 @@ impl Store {
         let (path, value) = argument.split_once('=').map_or((argument, None), |(path, v)| (path, Some(v)));
         let (name, section, option) = split(path);
         let section = section.ok_or(Failure::Invalid)?;
-        let mut package = self.load(name)?;
-        let index = package.find(section);
-        match (verb, option, index) {
-            ("set", None, None) if !section.starts_with('@') => {
-                package.add(value.ok_or(Failure::Invalid)?, Some(section.to_owned()));
-            }
-            ("set", None, Some(index)) => {
-                package.sections[index].kind = value.ok_or(Failure::Invalid)?.to_owned();
-            }
-            ("set", Some(option), Some(index)) => {
-                let value = value.ok_or(Failure::Invalid)?.to_owned();
-                package.sections[index].set(option, Value::One(value));
-            }
-            ("add_list", Some(option), Some(index)) => {
-                package.sections[index].push(option, value.ok_or(Failure::Invalid)?.to_owned());
-            }
-            ("del_list", Some(option), Some(index)) => {
-                let section = &mut package.sections[index];
-                if let Some((_, Value::List(items))) = section.options.iter_mut().find(|(n, _)| n == option) {
-                    items.retain(|item| Some(item.as_str()) != value);
-                }
-            }
-            ("delete", None, Some(index)) => {
-                package.sections.remove(index);
-            }
-            ("delete", Some(option), Some(index)) => {
-                let options = &mut package.sections[index].options;
-                let before = options.len();
-                options.retain(|(name, _)| name != option);
-                if options.len() == before {
-                    return Err(Failure::NotFound);
-                }
-            }
-            (_, _, None) => return Err(Failure::NotFound),
-            _ => return Err(Failure::Invalid),
-        }
-        self.stage(name, &package)
+        let delta = Delta::of_command(verb, section, option, value).ok_or(Failure::Invalid)?;
+        let section = delta.apply(&mut self.load(name)?)?;
+        self.note(name, &delta.line(name, &section))
     }
 }
 
@@ -360,7 +442,7 @@ fn split(path: &str) -> (&str, Option<&str>, Option<&str>) {
 
 /// `uci [-q] [-n] [-c DIRECTORY] [-P DIRECTORY] VERB ...`, or `uci batch` with such lines on its input.
 pub fn main(arguments: &[String]) -> ExitCode {
-    let mut store = Store { config: CONFIG.to_owned(), staged: STAGED.to_owned(), names: false };
+    let mut store = Store { config: CONFIG.to_owned(), deltas: DELTAS.to_owned(), names: false };
     let mut quiet = false;
     let mut rest = arguments;
     while let Some((option, after)) = rest.split_first().filter(|(word, _)| word.starts_with('-')) {
@@ -373,7 +455,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
                 rest = rest.get(1..).unwrap_or_default();
                 match option.as_str() {
                     "-c" => store.config = value,
-                    "-P" | "-t" => store.staged = value,
+                    "-P" | "-t" => store.deltas = value,
                     _ => {}
                 }
             }
@@ -439,24 +521,46 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_staged_until_they_are_committed() {
+    fn changes_wait_in_the_delta_directory() {
         let place = std::env::temp_dir().join(format!("stand-ins-uci-{}", std::process::id()));
-        let (config, staged) = (place.join("config"), place.join("staged"));
+        let (config, deltas) = (place.join("config"), place.join("deltas"));
         fs::create_dir_all(&config).expect("a directory");
         fs::write(config.join("hopd"), TEXT).expect("a file");
         let store = Store {
             config: config.display().to_string(),
-            staged: staged.display().to_string(),
+            deltas: deltas.display().to_string(),
             names: false,
         };
         let run = |words: &str| store.run(&words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
         assert_eq!(run("set hopd.main.port=1"), Ok(()));
         assert_eq!(run("set hopd.other=hopd"), Ok(()));
+        assert_eq!(run("add_list hopd.@peer[0].key=it's"), Ok(()));
+        assert_eq!(run("add hopd peer"), Ok(()));
+        assert_eq!(run("delete hopd.main.name"), Ok(()));
         assert_eq!(run("set hopd.none.port=1"), Err(Failure::NotFound));
-        assert_eq!(fs::read_to_string(config.join("hopd")).ok().as_deref(), Some(TEXT));
+        assert_eq!(read(config.join("hopd")), TEXT);
+        let lines = read(deltas.join("hopd"));
+        assert!(lines.starts_with("hopd.main.port='1'\nhopd.other='hopd'\n|hopd.cfg02"), "{lines}");
+
+        // The file goes and comes again, and its changes are still there.
+        fs::remove_file(config.join("hopd")).expect("a file");
+        for words in ["set hopd.main.port=2", "revert hopd", "commit hopd", "show hopd"] {
+            assert_eq!(run(words), Err(Failure::NotFound), "{words}");
+        }
+        fs::write(config.join("hopd"), TEXT).expect("a file");
+        let changed = store.load("hopd").expect("a package");
+        assert_eq!(changed.sections.iter().filter(|section| section.kind == "peer").count(), 3);
         assert_eq!(run("commit hopd"), Ok(()));
-        let text = fs::read_to_string(config.join("hopd")).unwrap_or_default();
+        assert_eq!(
+            Package::parse(&read(config.join("hopd"))).map(|it| it.text(false)),
+            Some(changed.text(false))
+        );
+        assert!(changed.text(false).contains("list key 'it'\\''s'"), "{}", changed.text(false));
+        assert_eq!(read(deltas.join("hopd")), "");
+        assert_eq!(run("set hopd.main.port=3"), Ok(()));
+        assert_eq!(run("revert hopd"), Ok(()));
+        assert_eq!(store.load("hopd").map(|it| it.text(false)), Ok(changed.text(false)));
         fs::remove_dir_all(&place).expect("it is ours");
-        assert!(text.contains("option port '1'") && text.contains("config hopd 'other'"), "{text}");
     }
 }

@@ -60,6 +60,7 @@ procd_close_service() {
 _procd_register() {
 	local method=set
 	[ -n "$2" ] && method=add
+	procd_lock
 	procd_open_service "$(service_name)" "/etc/init.d/$(service_name)"
 	"$@"
 	procd_close_service $method

@@ -4,5 +4,6 @@
 
 mod failures;
 mod owner;
+mod planted;
 mod sharing;
 mod ways;

@@ -344,7 +344,7 @@ mod tests {
 
     fn router(way: Way, via_ssh: bool) -> Router {
         let ssh = Destination { host: "root@desk".into(), port: None, identity: None, options: Vec::new() };
-        let enrolment = Enrolment { way, port: 4670, via_ssh, at: None, store: None, ssh };
+        let enrolment = Enrolment { way, program: None, port: 4670, via_ssh, at: None, store: None, ssh };
         let fingerprint = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
         let (address, goarch) = ("desk:4670".into(), "mips".into());
         let entry = Entry { address, fingerprint, goarch, enrolment: Some(enrolment), process: None };

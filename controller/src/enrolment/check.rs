@@ -1,14 +1,12 @@
 //! `hop router check`: everything that enrolment looked at, looked at again, with what to do about what is wrong.
 
-use std::path::Path;
-
 use hop_proto::identity::Identity;
 use serde::Serialize;
 
 use super::layout::{Layout, Way};
 use super::shell::{STATE, Shell, Variables};
-use super::survey::Survey;
-use super::{Error, look};
+use super::survey::{Agent, Survey};
+use super::{Enrolment, Error, look};
 use crate::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::embedded::Arch;
 use crate::inventory::Router;
@@ -46,10 +44,12 @@ const RUNS: &str = "runs";
 /// Looks at a router by its login and by its agent. What cannot be looked at because something before it is wrong is
 /// left out.
 pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
+    // What the agent says of itself counts only over a connection on which it has proved its key.
+    let (connection, version) = by_agent(router, identity).await;
     let mut findings = match &router.entry.enrolment {
         Some(enrolment) => match Shell::new(&enrolment.ssh) {
             Ok(shell) => {
-                let findings = by_login(&shell, &enrolment.ssh.host, enrolment.way, &router.name).await;
+                let findings = by_login(&shell, enrolment, &router.name, version.as_deref()).await;
                 shell.end().await;
                 findings
             }
@@ -59,12 +59,13 @@ pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
     };
     // Where there is no agent that runs, nobody would answer.
     if !findings.iter().any(|finding| !finding.is_good && matches!(finding.what, AGENT | RUNS)) {
-        findings.push(by_agent(router, identity).await);
+        findings.push(connection);
     }
     findings
 }
 
-async fn by_login(shell: &Shell, host: &str, way: Way, name: &str) -> Vec<Finding> {
+async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Option<&str>) -> Vec<Finding> {
+    let (host, way) = (&enrolment.ssh.host, enrolment.way);
     let survey = match look(shell).await {
         Ok(survey) => survey,
         Err(error) => return vec![failed("login", &error)],
@@ -81,24 +82,28 @@ async fn by_login(shell: &Shell, host: &str, way: Way, name: &str) -> Vec<Findin
         Ok(arch) => Finding::good("suits", format!("yes: hopd for {}", arch.machine())),
         Err(why) => Finding::bad("suits", why.to_string(), None),
     });
-    findings.push(flash(&survey, host, way, arch.ok()));
+    findings.push(flash(&survey, host, way, arch.as_ref().ok().copied()));
+    if let Err(error) = survey.check_foreign(host) {
+        findings.push(failed(AGENT, &error));
+        return findings;
+    }
     let Some(agent) = survey.agents.first() else {
-        let said = match way {
-            Way::UntilReboot => "gone, as after a reboot: it was enrolled until then",
-            Way::Install => "gone",
-        };
-        findings.push(Finding::bad(AGENT, said, format!("`hop router add {name}` brings it back")));
+        findings.push(match Layout::check_presence(&survey, host, enrolment.program.as_deref()) {
+            Err(why) if way == Way::Install => failed(AGENT, &why),
+            _ => {
+                let said = match way {
+                    Way::UntilReboot => "gone, as after a reboot: it was enrolled until then",
+                    Way::Install => "gone",
+                };
+                Finding::bad(AGENT, said, format!("`hop router add {name}` brings it back"))
+            }
+        });
         return findings;
     };
-    findings.push(runs(shell, &Layout::of_existing(&agent.path), name).await);
-    let version = env!("CARGO_PKG_VERSION");
-    let said = format!("hopd {} at {}", agent.version, agent.path.display());
-    findings.push(if agent.version == version {
-        Finding::good(AGENT, said)
-    } else {
-        Finding::bad("version", said, format!("`hop router upgrade {name}` makes it {version}"))
-    });
-    findings.push(self_test(shell, &agent.path).await);
+    let layout = Layout::of_existing(&agent.path);
+    findings.push(runs(shell, &layout, name).await);
+    findings.push(installed(agent, arch.ok(), name, version));
+    findings.push(self_test(shell, &layout).await);
     findings
 }
 
@@ -112,6 +117,24 @@ async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
             Finding::bad(RUNS, format!("the agent does not run; its last words: {source}"), hint)
         }
         Err(error) => failed(RUNS, &error),
+    }
+}
+
+/// Whether the agent that is there is that of this `hop`: by its digest, or by what it says when it serves.
+fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str>) -> Finding {
+    let own = env!("CARGO_PKG_VERSION");
+    let ours = arch.and_then(|arch| arch.agent().ok()).map(|ours| super::sha256(&ours));
+    let is_ours = agent.digest.is_some() && agent.digest == ours;
+    let version = version.or(is_ours.then_some(own));
+    let said = match version {
+        Some(version) => format!("hopd {version} at {}", agent.path.display()),
+        None => format!("{} bytes at {}, which does not say its version", agent.size, agent.path.display()),
+    };
+    match version {
+        Some(version) if version != own => {
+            Finding::bad("version", said, format!("`hop router upgrade {name}` makes it {own}"))
+        }
+        _ => Finding::good(AGENT, said),
     }
 }
 
@@ -130,10 +153,13 @@ fn flash(survey: &Survey, host: &str, way: Way, arch: Option<Arch>) -> Finding {
     }
 }
 
-async fn self_test(shell: &Shell, agent: &Path) -> Finding {
-    // Beside the agent's own directory, which it has to itself.
-    let command = format!("{} --self-test --dir /tmp/hop-self-test 2>&1", agent.display());
-    match shell.attempt(&command).await {
+async fn self_test(shell: &Shell, layout: &Layout) -> Finding {
+    // In a directory that nobody can have made before, and not in the agent's own, which it has to itself.
+    let variables = Variables::default()
+        .set("program", layout.program.to_string_lossy())
+        .set("state", layout.state.to_string_lossy())
+        .set("stage", format!("/tmp/hop-{}", super::random_name()));
+    match shell.ask("self-test", &variables).await {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let summary = text.lines().last().unwrap_or("it said nothing").to_owned();
@@ -149,19 +175,20 @@ async fn self_test(shell: &Shell, agent: &Path) -> Finding {
     }
 }
 
-async fn by_agent(router: &Router, identity: &Identity) -> Finding {
+/// Whether the agent answers, and its version if it does.
+async fn by_agent(router: &Router, identity: &Identity) -> (Finding, Option<String>) {
     match Connection::open(router, identity, DEFAULT_TIMEOUT).await {
-        Ok((connection, info)) => Finding::good(
-            "connection",
-            format!(
+        Ok((connection, info)) => {
+            let said = format!(
                 "to {}, key {}, {} of {} jobs",
                 connection.address(),
                 connection.fingerprint(),
                 info.jobs,
                 info.max_jobs
-            ),
-        ),
-        Err(error) => Finding::bad("connection", error.to_string(), error.hint()),
+            );
+            (Finding::good("connection", said), Some(info.agent_version))
+        }
+        Err(error) => (Finding::bad("connection", error.to_string(), error.hint()), None),
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use hop_proto::identity::{Fingerprint, Identity};
 
+use super::layout::{Layout, Way};
 use super::shell::{STATE, Shell, Variables};
-use super::{Enrolment, Error, Way, Wish};
+use super::{Enrolment, Error, Wish};
 use crate::connection::Connection;
 use crate::error::Error as HopError;
 use crate::inventory::{Entry, Router};
@@ -23,7 +24,15 @@ const PROMPT: Duration = Duration::from_secs(1);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Connects to the agent with this key; tells what the inventory shall keep of it.
+/// An agent that was reached.
+pub struct Reached {
+    /// What the inventory shall keep of it.
+    pub router: Router,
+    /// Its version, as it says itself.
+    pub version: String,
+}
+
+/// Connects to the agent with this key.
 ///
 /// An address that was not named but derived from ssh's may lead elsewhere: behind a jump host or a forwarded port there
 /// is no direct way. Then the connection rides in ssh, and that is said. `variables` are those of the scripts.
@@ -35,24 +44,30 @@ pub async fn reach(
     name: &str,
     wish: &Wish,
     variables: &Variables,
-    way: Way,
+    layout: &Layout,
     fingerprint: Fingerprint,
     goarch: &str,
     identity: &Identity,
     shell: &Shell,
-) -> Result<Router, HopError> {
+) -> Result<Reached, HopError> {
     let router = |via_ssh: bool, address: String| {
         let Wish { ssh, port, at, store, .. } = wish.clone();
-        let enrolment = Some(Enrolment { way, port, via_ssh, at, store, ssh });
+        let way = layout.way;
+        let program = (way == Way::Install).then(|| layout.program.clone());
+        let enrolment = Some(Enrolment { way, program, port, via_ssh, at, store, ssh });
         Router {
             name: name.to_owned(),
             entry: Entry { address, fingerprint, goarch: goarch.to_owned(), enrolment, process: None },
         }
     };
+    let open = async |router: &Router, patience: Duration| {
+        let (_, info) = Connection::open(router, identity, patience).await?;
+        Ok(Reached { router: router.clone(), version: info.agent_version })
+    };
     let in_ssh = router(true, format!("127.0.0.1:{}", wish.port));
     if wish.via_ssh {
         wait_until_it_listens(wish, variables, shell).await?;
-        return Connection::open(&in_ssh, identity, 2 * ATTEMPT).await.map(|_| in_ssh);
+        return open(&in_ssh, 2 * ATTEMPT).await;
     }
     let address = match &wish.at {
         Some(address) => address.clone(),
@@ -61,24 +76,22 @@ pub async fn reach(
     let direct = router(false, address);
     let since = Instant::now();
     while since.elapsed() < PROMPT {
-        if Connection::open(&direct, identity, ATTEMPT).await.is_ok() {
-            return Ok(direct);
+        if let Ok(reached) = open(&direct, ATTEMPT).await {
+            return Ok(reached);
         }
         tokio::time::sleep(PAUSE).await;
     }
     wait_until_it_listens(wish, variables, shell).await?;
-    let Err(failure) = Connection::open(&direct, identity, ATTEMPT).await else { return Ok(direct) };
-    if wish.at.is_some() {
-        return Err(failure);
-    }
-    if Connection::open(&in_ssh, identity, 2 * ATTEMPT).await.is_err() {
-        return Err(failure);
-    }
+    let failure = match open(&direct, ATTEMPT).await {
+        Err(failure) if wish.at.is_none() => failure,
+        reached => return reached,
+    };
+    let Ok(reached) = open(&in_ssh, 2 * ATTEMPT).await else { return Err(failure) };
     say!(
         "hop: {name}: {} does not lead to its agent, so connections ride in ssh; --at names an address that does",
         direct.entry.address
     );
-    Ok(in_ssh)
+    Ok(reached)
 }
 
 async fn wait_until_it_listens(wish: &Wish, variables: &Variables, shell: &Shell) -> Result<(), Error> {

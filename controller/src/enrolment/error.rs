@@ -26,6 +26,16 @@ pub enum Error {
         "nothing on {host} survives a reboot: its flash is not mounted, and what is written to / is in RAM"
     )]
     NoOverlay { host: String },
+    #[error("nothing on {host} that survives a reboot can be written to: {} is mounted read-only", .place.display())]
+    ReadOnly { host: String, place: PathBuf },
+    #[error("nothing is mounted at {} on {host}", .place.display())]
+    NotMounted { host: String, place: PathBuf },
+    #[error("others than root can write to {} on {host}, and what is started at boot would be there", .place.display())]
+    OpenToOthers { host: String, place: PathBuf },
+    #[error("the agent is installed on {host}, and cannot be removed while what it is on is away: {why}")]
+    Away { host: String, why: Box<Error> },
+    #[error("{} on {host} is not root's alone: whoever made it could become root there by Hop, so it was not touched", .path.display())]
+    Foreign { host: String, path: PathBuf },
     #[error(
         "{host} has an init system that Hop does not know ({init}), so an agent cannot be started at boot"
     )]
@@ -60,13 +70,8 @@ pub enum Error {
         cause: Box<crate::error::Error>,
         host: String,
     },
-    #[error("{cause}; and the old agent could not be put back on {host}")]
-    NotRestored {
-        cause: Box<crate::error::Error>,
-        host: String,
-        #[source]
-        why: Box<Error>,
-    },
+    #[error("{cause}; and the old agent is not known to be back on {host}")]
+    NotRestored { cause: Box<crate::error::Error>, host: String, source: Said },
     #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
     UnderWay { host: String },
     #[error("cannot make a place for the ssh login")]
@@ -79,7 +84,14 @@ impl Error {
         match self {
             Self::Ssh(_) | Self::NoPlace(_) => "ssh",
             Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
-            Self::NoFlash { .. } | Self::NothingPersistent { .. } | Self::NoOverlay { .. } => "no_flash",
+            Self::NoFlash { .. }
+            | Self::NothingPersistent { .. }
+            | Self::NoOverlay { .. }
+            | Self::ReadOnly { .. }
+            | Self::NotMounted { .. }
+            | Self::OpenToOthers { .. }
+            | Self::Away { .. } => "no_flash",
+            Self::Foreign { .. } => "untrusted_path",
             Self::StoreInRam { .. } | Self::StoreInFlash { .. } => "usage",
             Self::OtherWay { .. } | Self::OtherStore { .. } | Self::UnderWay { .. } => "enrolled_already",
             Self::Damaged { .. } => "damaged",
@@ -119,6 +131,25 @@ impl Error {
             Self::NoOverlay { .. } => {
                 "has it just been flashed, or is it in failsafe mode? Reboot it; or --until-reboot, which keeps everything in RAM"
             }
+            Self::ReadOnly { .. } => {
+                "is it in failsafe mode, or did a fault of its flash make it read-only (`dmesg` says)? Reboot it; or --until-reboot, which keeps everything in RAM"
+            }
+            Self::NotMounted { .. } => "plug the disk in, and wait until it is mounted",
+            Self::OpenToOthers { place, .. } => {
+                return Some(format!(
+                    "on the router: chown 0:0 {0}; chmod go-w {0}; or --until-reboot, which keeps everything in RAM",
+                    place.display()
+                ));
+            }
+            Self::Away { .. } => {
+                "reboot it, or plug its disk in, and try again; if the agent is gone for good, `hop router remove --forget NAME`"
+            }
+            Self::Foreign { path, .. } => {
+                return Some(format!(
+                    "on the router: `ls -ldn {0}` says whose it is; `rm -r {0}`, if you do not want it",
+                    path.display()
+                ));
+            }
             Self::UnknownInit { .. } => "--until-reboot needs none",
             Self::StoreInRam { .. } | Self::StoreInFlash { .. } => {
                 "is the medium there? A stick is mounted some seconds after the boot"
@@ -149,7 +180,7 @@ impl Error {
                 "it removes that by itself within a minute; if it reboots before that, `hop router add` and then `hop router remove` take it off"
             }
             Self::NotRestored { .. } => {
-                "`hop router check` says what is there now; `hop router upgrade`, or `add` if it is gone, tries again"
+                "if the connection broke, the router puts it back by itself within two minutes; `hop router check` says what is there then, and `hop router upgrade`, or `add` if it is gone, tries again"
             }
             Self::Step { .. } => return None,
         };

@@ -58,9 +58,6 @@ pub struct Layout {
     pub state: PathBuf,
 }
 
-/// Where DD-WRT's installation may be: JFFS, a partition for packages, or any disk.
-pub const DD_WRT_HOMES: &str = "/jffs/hop /opt/hop /tmp/mnt/*/hop";
-
 /// Bytes of flash beside the agent: key, settings, scripts, and what the file system itself needs for them.
 const FLASH_TO_SPARE: u64 = 64 * 1024;
 
@@ -82,7 +79,8 @@ impl Layout {
     /// On what survives a reboot, for an agent of `size` bytes.
     ///
     /// # Errors
-    /// [`Error::NoFlash`], [`Error::NothingPersistent`], [`Error::NoOverlay`], [`Error::UnknownInit`].
+    /// [`Error::NoFlash`], [`Error::NothingPersistent`], [`Error::OpenToOthers`], [`Error::NoOverlay`],
+    /// [`Error::ReadOnly`], [`Error::UnknownInit`].
     pub fn install(survey: &Survey, host: &str, size: u64) -> Result<Self, Error> {
         let unknown_init = || Error::UnknownInit { host: host.to_owned(), init: survey.init.clone() };
         let (layout, mount) = match survey.flavour {
@@ -91,8 +89,7 @@ impl Layout {
             Flavour::OpenWrt => (Self::procd(""), survey.mount_of(Path::new("/overlay"))),
             Flavour::RutOs => (Self::procd("/usr/local"), survey.mount_of(Path::new("/usr/local"))),
             Flavour::DdWrt => {
-                let mount =
-                    dd_wrt_home(survey).ok_or_else(|| Error::NothingPersistent { host: host.to_owned() })?;
+                let mount = dd_wrt_home(survey, host)?;
                 (Self::dd_wrt(&mount.place.join("hop")), Some(mount))
             }
             Flavour::Other => return Err(unknown_init()),
@@ -101,6 +98,11 @@ impl Layout {
         let Some(backing) = survey.backing(mount) else {
             return Err(Error::NoOverlay { host: host.to_owned() });
         };
+        // A flash with errors becomes read-only below an overlay that does not know; in failsafe mode there is only squashfs.
+        let above = survey.mount_of(&layout.program).unwrap_or(mount);
+        if let Some(read_only) = [above, mount, backing].into_iter().find(|mount| !mount.has("rw")) {
+            return Err(Error::ReadOnly { host: host.to_owned(), place: read_only.place.clone() });
+        }
         let Mount { place, size: Some((_, free)), .. } = mount else { return Ok(layout) };
         // jffs2 and ubifs compress: an agent takes a bit less than half of its size there.
         let needed =
@@ -109,6 +111,34 @@ impl Layout {
             return Err(Error::NoFlash { host: host.to_owned(), place: place.clone(), needed, free: *free });
         }
         Ok(layout)
+    }
+
+    /// Why an agent that was installed cannot be seen at the moment, nor be removed, though it may run again after the next
+    /// boot. `program` is where it was put, as far as that is known.
+    ///
+    /// # Errors
+    /// What survives a reboot is not mounted, or is read-only.
+    pub fn check_presence(survey: &Survey, host: &str, program: Option<&Path>) -> Result<(), Error> {
+        if survey.flavour != Flavour::DdWrt {
+            return match Self::install(survey, host, 0) {
+                Err(why @ (Error::NoOverlay { .. } | Error::ReadOnly { .. })) => Err(why),
+                _ => Ok(()),
+            };
+        }
+        let homes = survey.homes.iter().map(PathBuf::as_path).chain(program.and_then(Path::parent));
+        for home in homes {
+            let place = home.parent().unwrap_or(home);
+            match survey.mount_of(place) {
+                Some(mount) if mount.place == Path::new("/") || mount.is_in_ram() => {
+                    return Err(Error::NotMounted { host: host.to_owned(), place: place.to_owned() });
+                }
+                Some(mount) if !mount.has("rw") => {
+                    return Err(Error::ReadOnly { host: host.to_owned(), place: mount.place.clone() });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// That of an agent whose executable was found at `program`.
@@ -139,25 +169,43 @@ impl Layout {
         Self { way: Way::Install, starter, program: home.join("hopd"), state: home.to_owned() }
     }
 
-    /// What the boot hook of DD-WRT does. It waits for a disk that is mounted late, and it must not be waited for: the boot
-    /// goes on when a hook ends.
+    /// What the boot hook of DD-WRT does. It waits for a disk that is mounted late, and it must not be waited for:
+    /// the boot goes on when a hook ends. What it starts must be root's alone, for hooks are run again while others are at
+    /// work: on a DD-WRT anybody may rename what is in /tmp unless that is sticky.
     pub fn hook_script(&self) -> String {
         let start = self.state.join("start");
+        let is_everybodys = |part: &&Path| [Path::new("/"), Path::new("/tmp")].contains(part);
+        let parts = start.ancestors().filter(|part| !is_everybodys(part));
+        let parts: Vec<String> = parts.map(|part| part.display().to_string()).collect();
         format!(
-            "(i=0; while [ $i -lt {MAX_DISK_DELAY} ]; do [ -f {0} ] && exec sh {0}; i=$((i+2)); sleep 2; done) </dev/null >/dev/null 2>&1 &",
-            start.display()
+            "(chmod +t /tmp; i=0; while [ $i -lt {MAX_DISK_DELAY} ]; do [ -f {start} ] && {{ ls -ldn {parts} | \
+             grep -qv '^[d-]....-..-.[^ ]*  *[0-9]*  *0 ' || exec sh {start}; \
+             logger -t hopd \"{start} is not root's alone\"; exit; }}; i=$((i+2)); sleep 2; done) \
+             </dev/null >/dev/null 2>&1 &",
+            start = start.display(),
+            parts = parts.join(" ")
         )
     }
 }
 
 /// The best place on a DD-WRT: JFFS, else the partition for packages, else the first disk. It holds the agent's key, which
-/// must be private, and which is made by a hard link; a stick as it is bought, with FAT or NTFS, has neither.
-fn dd_wrt_home(survey: &Survey) -> Option<&Mount> {
+/// must be private, and which is made by a hard link; a stick as it is bought, with FAT or NTFS, has neither. And what boots
+/// as root is in it, which nobody else may write.
+fn dd_wrt_home<'a>(survey: &'a Survey, host: &str) -> Result<&'a Mount, Error> {
     let suitable = |mount: &&Mount| mount.has("rw") && mount.has_owners();
-    let at =
-        |place: &str| survey.mounts.iter().filter(suitable).find(|mount| mount.place == Path::new(place));
-    let disk = || survey.mounts.iter().filter(suitable).find(|mount| mount.place.starts_with("/tmp/mnt"));
-    at("/jffs").or_else(|| at("/opt")).or_else(disk)
+    let is_open = |mount: &Mount| survey.open.contains(&mount.place);
+    let is_disk = |mount: &&Mount| mount.place.starts_with("/tmp/mnt");
+    let all = || survey.mounts.iter().filter(suitable);
+    let at = |place: &str| all().filter(|mount| mount.place == Path::new(place)).collect();
+    let ranked: [Vec<&Mount>; 3] = [at("/jffs"), at("/opt"), all().filter(is_disk).collect()];
+    let ranked = || ranked.iter().flatten().copied();
+    if let Some(home) = ranked().find(|mount| !is_open(mount)) {
+        return Ok(home);
+    }
+    Err(match ranked().next() {
+        Some(open) => Error::OpenToOthers { host: host.to_owned(), place: open.place.clone() },
+        None => Error::NothingPersistent { host: host.to_owned() },
+    })
 }
 
 #[cfg(test)]
@@ -251,5 +299,63 @@ mod tests {
         for mounts in [&flash, "/dev/mmcblk0p2 / ext4 rw 0 0"] {
             assert_eq!(installed(&survey("GNU/Linux", mounts)).unwrap(), Path::new("/usr/sbin/hopd"));
         }
+    }
+
+    #[test]
+    fn read_only_flash_is_no_flash() {
+        let failsafe = "/dev/root / squashfs ro,relatime 0 0\ntmpfs /tmp tmpfs rw 0 0";
+        let jffs2 = "/dev/mtdblock1 /overlay jffs2 ro 0 0\noverlayfs:/overlay / overlay rw,upperdir=/overlay/upper 0 0";
+        let overlay = "/dev/mtdblock1 /overlay jffs2 rw 0 0\noverlayfs:/overlay / overlay ro,lowerdir=/ 0 0";
+        for (mounts, place) in [(failsafe, "/"), (jffs2, "/overlay"), (overlay, "/")] {
+            let survey = survey("GNU/Linux", mounts);
+            let refused = installed(&survey).unwrap_err();
+            assert!(
+                matches!(&refused, Error::ReadOnly { place: found, .. } if found == Path::new(place)),
+                "{refused}"
+            );
+            assert!(Layout::check_presence(&survey, "desk", None).is_err(), "{mounts}");
+        }
+        let mounted = survey("GNU/Linux", &overlay.replace("ro,", "rw,"));
+        assert!(Layout::check_presence(&mounted, "desk", None).is_ok());
+    }
+
+    #[test]
+    fn installation_whose_disk_is_away() {
+        let root = "/dev/root / squashfs ro 0 0\nramfs /tmp ramfs rw 0 0\n";
+        let disk = format!("{root}/dev/sda1 /tmp/mnt/sda1 ext4 rw 0 0\n");
+        let opt = format!("{root}/dev/sda1 /opt ext4 rw 0 0\n");
+        let away = |mounts: &str, program: Option<&str>| {
+            Layout::check_presence(&survey("DD-WRT", mounts), "desk", program.map(Path::new)).is_err()
+        };
+        let hooked = format!("{root}@homes\n/tmp/mnt/sda1/hop");
+        assert!(away(&hooked, None), "a boot hook names it");
+        assert!(!away(&format!("{disk}@homes\n/tmp/mnt/sda1/hop"), None));
+        assert!(away(root, Some("/opt/hop/hopd")) && !away(&opt, Some("/opt/hop/hopd")));
+        assert!(away(&disk, Some("/tmp/mnt/sdb1/hop/hopd")) && !away(&disk, Some("/tmp/mnt/sda1/hop/hopd")));
+        assert!(away(
+            &disk.replace("rw 0 0\n/dev", "rw 0 0\n/dev").replace("ext4 rw", "ext4 ro"),
+            Some("/tmp/mnt/sda1/hop/hopd")
+        ));
+        assert!(!away(root, None), "nothing is known to be anywhere");
+    }
+
+    #[test]
+    fn disk_that_others_write_to_is_no_place() {
+        let mounts = "/dev/sda1 /tmp/mnt/sda1 ext4 rw 0 0\n";
+        let open = |mounts: &str| survey("DD-WRT", &format!("{mounts}@open\n/tmp/mnt/sda1"));
+        let refused = installed(&open(mounts)).unwrap_err();
+        assert!(matches!(refused, Error::OpenToOthers { .. }), "{refused}");
+        let second = format!("{mounts}/dev/sdb1 /tmp/mnt/sdb1 ext4 rw 0 0\n");
+        assert_eq!(installed(&open(&second)).unwrap(), Path::new("/tmp/mnt/sdb1/hop/hopd"));
+    }
+
+    #[test]
+    fn boot_hook_looks_before_it_runs() {
+        let hook = Layout::dd_wrt(Path::new("/tmp/mnt/sda1/hop")).hook_script();
+        assert!(
+            hook.contains("ls -ldn /tmp/mnt/sda1/hop/start /tmp/mnt/sda1/hop /tmp/mnt/sda1 /tmp/mnt | grep"),
+            "{hook}"
+        );
+        assert!(hook.contains(" || exec sh /tmp/mnt/sda1/hop/start; ") && hook.len() < 600, "{hook}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The story is [`add`]: look, decide, send the agent, try it there, put it in place, start it, connect, and only then
 //! remember it. What must stay true: a failure at any step, a link that is cut and a controller that is killed included,
-//! leaves nothing on the router and nothing in the inventory; and the keys come over the login, never over the wire.
+//! leaves nothing on the router and nothing in the inventory; the keys come over the login, never over the wire; and nothing is
+//! run, read or written as root that another user of the router, or whoever made a stick, can have put there.
 
 mod check;
 mod connect;
@@ -12,7 +13,7 @@ mod shell;
 pub mod survey;
 mod upkeep;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hop_proto::identity::{Fingerprint, Identity};
 use serde::{Deserialize, Serialize};
@@ -22,8 +23,9 @@ pub use error::Error;
 pub use layout::Way;
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
-use self::layout::{DD_WRT_HOMES, Layout, Starter};
-use self::shell::{Shell, Variables};
+use self::connect::Reached;
+use self::layout::{Layout, Starter};
+use self::shell::{REMOVE, STOP, Shell, Variables};
 use self::survey::{Agent, Survey, Unsuitable};
 use crate::embedded::Arch;
 use crate::error::Error as HopError;
@@ -49,6 +51,9 @@ const SIGNALLED: i32 = 128;
 pub struct Enrolment {
     /// How long the agent stays.
     pub way: Way,
+    /// Where an installed one is, as far as that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<PathBuf>,
     /// The port on which it listens.
     pub port: u16,
     /// True if the connection rides in an ssh channel.
@@ -82,7 +87,7 @@ pub struct Wish {
 }
 
 impl From<Enrolment> for Wish {
-    fn from(Enrolment { way, port, via_ssh, at, store, ssh }: Enrolment) -> Self {
+    fn from(Enrolment { way, port, via_ssh, at, store, ssh, .. }: Enrolment) -> Self {
         Self { ssh, way: Some(way), port, via_ssh, at, store }
     }
 }
@@ -121,6 +126,7 @@ impl Adding<'_> {
         if survey.is_guarded {
             return Err(Error::UnderWay { host: host.clone() }.into());
         }
+        survey.check_foreign(host)?;
         match survey.agents.first() {
             Some(agent) => self.join(agent, arch).await,
             None => self.place(&survey, arch).await,
@@ -134,11 +140,13 @@ impl Adding<'_> {
         let layout = self.choose(survey, agent.len() as u64)?;
         // The name is made here: a router need not have mktemp.
         let stage = format!("/tmp/hop-{}", random_name());
+        let is_home = matches!(layout.starter, Starter::BootHook(_) | Starter::Nvram);
+        let home = if is_home { layout.state.to_string_lossy() } else { "".into() };
         let guarded = Variables::default()
-            .set("homes", DD_WRT_HOMES)
+            .set("home", home)
             .set("new_store", self.wish.store.as_deref().unwrap_or_default());
         let mut interrupts = listen()?;
-        let guard = self.shell.guard(guarded, &stage).await?;
+        let guard = self.shell.guard(guarded, &stage, &[STOP, REMOVE]).await?;
         let placed = tokio::select! {
             placed = self.place_in(&stage, &layout, arch, &agent, survey) => placed,
             signal = interrupts.next() => Err(HopError::Interrupted { signal }),
@@ -154,10 +162,12 @@ impl Adding<'_> {
             }
             Err(cause) => cause,
         };
-        if guard.undo().await {
-            return Err(cause);
+        match guard.undo().await {
+            Ok(()) => Err(cause),
+            Err(_) => {
+                Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
+            }
         }
-        Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
     }
 
     fn check_store(&self, survey: &Survey) -> Result<(), Error> {
@@ -190,10 +200,11 @@ impl Adding<'_> {
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
         let variables = self.variables(stage, layout);
-        let said = self.shell.script("putting the agent in place", &variables, &[PLACE]).await?;
+        let placing = self.with_files(variables.clone(), layout);
+        let said = self.shell.script("putting the agent in place", &placing, &[PLACE]).await?;
         let fingerprint = read_fingerprint(&said)?;
         self.shell.script("starting the agent", &variables, &[START]).await?;
-        self.reach(&variables, layout.way, fingerprint, arch).await
+        self.reach(&variables, layout, fingerprint, arch).await.map(|reached| reached.router)
     }
 
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
@@ -203,27 +214,25 @@ impl Adding<'_> {
             let host = self.wish.ssh.host.clone();
             return Err(Error::OtherWay { host, path: agent.path.clone() }.into());
         }
-        say!("hop: {}: hopd {} is there, at {}", self.name, agent.version, agent.path.display());
-        if agent.version != env!("CARGO_PKG_VERSION") {
-            say!("hop: {}: `hop router upgrade` would make it {}", self.name, env!("CARGO_PKG_VERSION"));
-        }
+        say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
         let own = self.identity.fingerprint();
         let variables = self.variables("/tmp/hop", &layout).set("fingerprint", own.to_string());
-        let known = format!("grep -q '^{own}' {}/authorized", layout.state.display());
-        let is_known = self.shell.attempt(&known).await?.status.success();
+        let is_known = self.shell.ask("is-known", &variables).await?.status.success();
         let mut interrupts = listen()?;
         let joining = async {
             self.shell.script("adding this controller", &variables, &[AUTHORIZE]).await?;
-            let command = format!(
-                "echo fingerprint $({} --fingerprint --key {}/key)",
-                layout.program.display(),
-                layout.state.display()
-            );
-            let fingerprint =
-                read_fingerprint(&self.shell.command("asking for its key", &command, b"").await?)?;
+            let said = self.shell.ask("fingerprint", &variables).await?;
+            let fingerprint = read_fingerprint(&self.shell.succeeded("asking for its key", said)?)?;
             self.shell.script("starting the agent", &variables, &[START]).await?;
-            let router = self.reach(&variables, layout.way, fingerprint, arch).await?;
-            self.check_same_store().await?;
+            let Reached { router, version } = self.reach(&variables, &layout, fingerprint, arch).await?;
+            self.check_same_store(&variables).await?;
+            if version != env!("CARGO_PKG_VERSION") {
+                let own = env!("CARGO_PKG_VERSION");
+                say!(
+                    "hop: {}: it is hopd {version}, and `hop router upgrade` would make it {own}",
+                    self.name
+                );
+            }
             self.remember(router).map(|(router, _)| router)
         };
         let joined = tokio::select! {
@@ -239,42 +248,53 @@ impl Adding<'_> {
     }
 
     /// An agent that others use as well is not started anew with another store.
-    async fn check_same_store(&self) -> Result<(), Error> {
+    async fn check_same_store(&self, variables: &Variables) -> Result<(), Error> {
         let Some(store) = &self.wish.store else { return Ok(()) };
-        let command =
-            format!("tr '\\0' '\\n' </proc/$(cat /tmp/hop/pid)/cmdline | grep -qxF {}", quoted(store));
-        if self.shell.attempt(&command).await?.status.success() {
+        let said = self.shell.ask("store", variables).await?.stdout;
+        if String::from_utf8_lossy(&said).trim_end_matches('\n') == store {
             return Ok(());
         }
         Err(Error::OtherStore { host: self.wish.ssh.host.clone(), store: store.clone() })
     }
 
+    /// Where the agent listens.
+    fn listen(&self) -> String {
+        let address = if self.wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
+        format!("{address}:{}", self.wish.port)
+    }
+
     /// The variables of the scripts.
     fn variables(&self, stage: &str, layout: &Layout) -> Variables {
-        let wish = self.wish;
-        let address = if wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
-        let listen = format!("{address}:{}", wish.port);
-        let store = wish.store.as_deref().unwrap_or_default();
         let variables = Variables::default()
             .set("stage", stage)
             .set("starter", layout.starter.name())
             .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
             .set("program", layout.program.to_string_lossy())
             .set("state", layout.state.to_string_lossy())
-            .set("listen", &listen)
-            .set("store", store)
+            .set("listen", self.listen())
+            .set("store", self.wish.store.as_deref().unwrap_or_default())
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.starter {
             Starter::None => variables,
-            Starter::Procd { keep } => variables
-                .set("keep", keep.to_string_lossy())
-                .set("init_script", INIT_SCRIPT)
-                .set("config", configuration(&listen, store)),
-            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, store)
+            Starter::Procd { keep } => variables.set("keep", keep.to_string_lossy()),
+            Starter::BootHook(hook) => variables
                 .set("hook", hook.to_string_lossy())
                 .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => {
-                dd_wrt_variables(variables, &listen, store).set("hook_script", layout.hook_script())
+            Starter::Nvram => variables.set("hook_script", layout.hook_script()),
+        }
+    }
+
+    /// The same, with the files that only an agent needs which is put in place.
+    fn with_files(&self, variables: Variables, layout: &Layout) -> Variables {
+        let (listen, store) = (self.listen(), self.wish.store.as_deref().unwrap_or_default());
+        match &layout.starter {
+            Starter::None => variables,
+            Starter::Procd { .. } => {
+                variables.set("init_script", INIT_SCRIPT).set("config", configuration(&listen, store))
+            }
+            Starter::BootHook(_) | Starter::Nvram => {
+                let settings = format!("listen={}\nstore={}", quoted(&listen), quoted(store));
+                variables.set("start_script", START_SCRIPT).set("settings", settings)
             }
         }
     }
@@ -283,13 +303,13 @@ impl Adding<'_> {
     async fn reach(
         &self,
         variables: &Variables,
-        way: Way,
+        layout: &Layout,
         fingerprint: Fingerprint,
         arch: Arch,
-    ) -> Result<Router, HopError> {
+    ) -> Result<Reached, HopError> {
         let goarch = arch.goarch();
-        connect::reach(self.name, self.wish, variables, way, fingerprint, goarch, self.identity, self.shell)
-            .await
+        let (wish, shell) = (self.wish, self.shell);
+        connect::reach(self.name, wish, variables, layout, fingerprint, goarch, self.identity, shell).await
     }
 
     /// Writes the inventory, and gives what was there under the name before.
@@ -346,8 +366,8 @@ async fn send(shell: &Shell, stage: &str, agent: &[u8]) -> Result<(), Error> {
     if found == expected { Ok(()) } else { Err(Error::Damaged { expected, found }) }
 }
 
-/// The digest of an agent's executable on the router, as hexadecimal digits. Where there is no sha256sum the agent counts
-/// what it is made of.
+/// The digest of an agent that was sent to a directory of root's own, as hexadecimal digits. Where there is no sha256sum the
+/// agent counts what it is made of.
 async fn digest_of(shell: &Shell, path: &str) -> Result<String, Error> {
     let said = shell.attempt(&format!("sha256sum {path} 2>/dev/null || {path} --digest")).await?;
     let text = String::from_utf8_lossy(&said.stdout);
@@ -397,11 +417,6 @@ fn configuration(listen: &str, store: &str) -> String {
         text.push_str(&format!("\n\toption store '{store}'"));
     }
     text
-}
-
-fn dd_wrt_variables(variables: Variables, listen: &str, store: &str) -> Variables {
-    let settings = format!("listen={}\nstore={}", quoted(listen), quoted(store));
-    variables.set("start_script", START_SCRIPT).set("settings", settings)
 }
 
 /// Who this controller is, for the people who read the router's list: `user@host`.

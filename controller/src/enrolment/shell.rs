@@ -5,12 +5,14 @@ use std::process::Output;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin};
+use tokio::process::{Child, ChildStderr, ChildStdin};
 use tokio::task::JoinHandle;
 
 use super::Error;
 use crate::ssh::{Destination, Login, Said, quoted};
 
+/// What is root's alone, and what is not: functions that come before every script.
+const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
 /// Functions that end an agent, for the scripts that need them.
 pub const STOP: &str = include_str!("scripts/stop.sh");
 /// Functions that tell what an agent does, for the scripts that need them.
@@ -18,16 +20,19 @@ pub const STATE: &str = include_str!("scripts/state.sh");
 /// Removes all of Hop.
 pub const REMOVE: &str = include_str!("scripts/remove.sh");
 const GUARD: &str = include_str!("scripts/guard.sh");
+const ASK: &str = include_str!("scripts/ask.sh");
 
 /// How often the guard on the router hears from us, and how long it does without: half a dozen signs of life may be lost.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 const GUARD_PATIENCE: u32 = 60;
 
-/// How long to wait for the guard's own work, which ends an agent (10 s at most) and removes files from flash.
-const UNDO_LIMIT: Duration = Duration::from_secs(45);
+/// How long to wait for the guard's own work: it waits for an upgrade that is under way (40 s at most), ends an agent (15 s),
+/// and writes to flash.
+const UNDO_LIMIT: Duration = Duration::from_secs(90);
 
-/// Bytes that are read of what the guard says when it stands: `ready`, or the shell's complaint.
+/// Bytes that are read of what the guard says when it stands, and of its complaint in the end.
 const GUARD_SAYS: u64 = 256;
+const GUARD_COMPLAINS: u64 = 4096;
 
 /// Variables of a script, as the shell reads them.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +72,7 @@ impl Shell {
         variables: &Variables,
         body: &[&str],
     ) -> Result<Vec<u8>, Error> {
-        let script = format!("{}{}", variables.0, body.concat());
+        let script = format!("{}{OWNERSHIP}{}", variables.0, body.concat());
         let output = self.login.run("sh -s", script.as_bytes()).await?;
         self.succeeded(step, output)
     }
@@ -110,7 +115,20 @@ impl Shell {
         Ok(self.login.run(command, b"").await?)
     }
 
-    fn succeeded(&self, step: &'static str, output: Output) -> Result<Vec<u8>, Error> {
+    /// Asks the agent that is there `question`, as `ask.sh` has it, and gives what was said and how that ended.
+    ///
+    /// # Errors
+    /// ssh's failure.
+    pub async fn ask(&self, question: &str, variables: &Variables) -> Result<Output, Error> {
+        let variables = variables.clone().set("question", question);
+        self.attempt(&command(&variables, &[ASK])).await
+    }
+
+    /// What a command printed that succeeded; `step` says what it did, as a noun.
+    ///
+    /// # Errors
+    /// [`Error::Step`] with its last words.
+    pub fn succeeded(&self, step: &'static str, output: Output) -> Result<Vec<u8>, Error> {
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -118,22 +136,20 @@ impl Shell {
         Err(Error::Step { step, host: self.host.clone(), source: Said::last_line(said) })
     }
 
-    /// Makes the directory `stage` and leaves a guard there.
+    /// Makes the directory `stage` and leaves a guard there, which takes back what was done by the scripts `undo`.
     ///
     /// # Errors
     /// As [`Shell::script`].
-    pub async fn guard(&self, variables: Variables, stage: &str) -> Result<Guard, Error> {
+    pub async fn guard(&self, variables: Variables, stage: &str, undo: &[&str]) -> Result<Guard, Error> {
         let variables = variables.set("stage", stage).set("patience", GUARD_PATIENCE.to_string());
-        // As a command and not as a script: its standard input is for the signs of life. Comments would only cost: a
-        // command has 9,000 bytes at most (dropbear's MAX_CMD_LEN).
-        let command = format!("{}{}", variables.0, without_comments(&[GUARD, STOP, REMOVE].concat()));
-        let mut child = self.login.start_apart(&command)?;
+        // As a command and not as a script: its standard input is for the signs of life.
+        let mut child = self.login.start_apart(&command(&variables, &[&[GUARD], undo].concat()))?;
         let failed = |said: &[u8]| Error::Step {
             step: "making a directory in /tmp",
             host: self.host.clone(),
             source: Said::last_line(said),
         };
-        let (Some(stdin), Some(stdout), Some(stderr)) =
+        let (Some(stdin), Some(stdout), Some(mut stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(failed(b"ssh has no pipes"));
@@ -143,7 +159,7 @@ impl Shell {
         let _ = BufReader::new(stdout.take(GUARD_SAYS)).read_line(&mut line).await;
         if line.trim() != "ready" {
             let mut said = Vec::new();
-            let _ = stderr.take(GUARD_SAYS).read_to_end(&mut said).await;
+            let _ = (&mut stderr).take(GUARD_SAYS).read_to_end(&mut said).await;
             return Err(failed(&said));
         }
         let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
@@ -158,7 +174,7 @@ impl Shell {
                 stdin.write_all(b"alive\n").await.ok()?;
             }
         });
-        Ok(Guard { child, signs, stop })
+        Ok(Guard { child, stderr, signs, stop })
     }
 
     /// Logs out.
@@ -167,34 +183,49 @@ impl Shell {
     }
 }
 
-/// The guard on the router: dropped, or cut off, it removes what was put there.
+/// The guard on the router: dropped, or cut off, it takes back what was done there.
 pub struct Guard {
     child: Child,
+    stderr: ChildStderr,
     signs: JoinHandle<Option<ChildStdin>>,
     stop: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Guard {
-    /// What was put there stays. False if the guard cannot be told, and so will remove it.
+    /// What was done stays. False if the guard cannot be told, and so will take it back.
     pub async fn commit(self) -> bool {
-        self.finish(b"commit\n").await
+        self.finish(b"commit\n").await.is_ok()
     }
 
-    /// Removes what was put there, now. False if it is not known to be gone.
-    pub async fn undo(self) -> bool {
+    /// What was done is taken back, now.
+    ///
+    /// # Errors
+    /// Why it is not known to be.
+    pub async fn undo(self) -> Result<(), Said> {
         self.finish(b"undo\n").await
     }
 
-    async fn finish(mut self, word: &[u8]) -> bool {
+    async fn finish(mut self, word: &[u8]) -> Result<(), Said> {
+        let lost = || Said("the connection to its guard there broke".to_owned());
         // The task lives until it is told, or until its pipe breaks.
         let _ = self.stop.send(());
-        let Ok(Some(mut stdin)) = self.signs.await else { return false };
-        if stdin.write_all(word).await.is_err() {
-            return false;
-        }
+        let Ok(Some(mut stdin)) = self.signs.await else { return Err(lost()) };
+        stdin.write_all(word).await.map_err(|_| lost())?;
         drop(stdin);
-        matches!(tokio::time::timeout(UNDO_LIMIT, self.child.wait()).await, Ok(Ok(status)) if status.success())
+        let mut said = Vec::new();
+        let mut stderr = self.stderr.take(GUARD_COMPLAINS);
+        let ended = async { tokio::join!(stderr.read_to_end(&mut said), self.child.wait()).1 };
+        match tokio::time::timeout(UNDO_LIMIT, ended).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(_)) if !said.is_empty() => Err(Said::last_line(&said)),
+            _ => Err(lost()),
+        }
     }
+}
+
+/// A script as a command, which has 9,000 bytes at most (dropbear's MAX_CMD_LEN): comments would only cost.
+fn command(variables: &Variables, body: &[&str]) -> String {
+    format!("{}{}", variables.0, without_comments(&[OWNERSHIP, &body.concat()].concat()))
 }
 
 /// The same script in fewer bytes.
@@ -214,9 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn the_guard_fits_into_a_command() {
-        let guard = without_comments(&[GUARD, STOP, REMOVE].concat());
-        assert!(guard.len() < 4000, "{} bytes", guard.len());
-        assert!(guard.contains("rm -rf /etc/hopd /tmp/hop\n") && !guard.contains("\n#"));
+    fn guards_fit_into_a_command() {
+        let restore = include_str!("scripts/restore.sh");
+        let start = include_str!("scripts/start.sh");
+        for undo in [&[STOP, REMOVE][..], &[STOP, restore, start]] {
+            let guard = command(&Variables::default(), &[&[GUARD], undo].concat());
+            // The rest is for the variables.
+            assert!(guard.len() < 7000, "{} bytes", guard.len());
+            assert!(guard.starts_with("fail() {\n") && !guard.contains("\n#"));
+        }
     }
 }

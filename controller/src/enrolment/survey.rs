@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use crate::elf;
 use crate::embedded::Arch;
 
@@ -93,13 +94,16 @@ impl Mount {
     }
 }
 
-/// An agent that is on the router already.
+/// An agent that is on the router already, in a place where only root can have put it. It was not run: which version it
+/// is, it says when it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
     /// Its file.
     pub path: PathBuf,
-    /// What it says of its version, or nothing if it does not run.
-    pub version: String,
+    /// Bytes of that.
+    pub size: u64,
+    /// SHA-256 of that in hexadecimal digits, if the router has a sha256sum.
+    pub digest: Option<String>,
 }
 
 /// What is known of a router.
@@ -131,6 +135,12 @@ pub struct Survey {
     pub tools: Vec<String>,
     /// Agents that are there.
     pub agents: Vec<Agent>,
+    /// What is where Hop's own files should be, and somebody other than root can have made: nothing to run, read or write.
+    pub foreign: Vec<PathBuf>,
+    /// Directories that a boot hook of DD-WRT names as an agent's, whether they are there or not.
+    pub homes: Vec<PathBuf>,
+    /// Where something can be mounted in a DD-WRT, and others than root can write.
+    pub open: Vec<PathBuf>,
     /// True if a guard stands by: another enrolment is under way, or will be undone.
     pub is_guarded: bool,
     /// What programs here are made for; `None` if it cannot be told.
@@ -205,6 +215,9 @@ impl Survey {
             memory_available: memory_available(meminfo),
             mounts: mounts(section("mounts"), section("df")),
             agents: section("agent").lines().filter_map(agent).collect(),
+            foreign: section("foreign").lines().map(PathBuf::from).collect(),
+            homes: section("homes").lines().map(PathBuf::from).collect(),
+            open: section("open").lines().map(PathBuf::from).collect(),
             is_guarded: !section("guard").is_empty(),
             target: target(binary),
             tools,
@@ -234,6 +247,15 @@ impl Survey {
             mount
         };
         Some(mount).filter(|mount| !mount.is_in_ram())
+    }
+
+    /// Refuses a router on which somebody other than root has put something where Hop's own should be.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`].
+    pub fn check_foreign(&self, host: &str) -> Result<(), Error> {
+        let Some(path) = self.foreign.first() else { return Ok(()) };
+        Err(Error::Foreign { host: host.to_owned(), path: path.clone() })
     }
 
     /// The agent that can run there, after all that could keep it from running was looked at. `size` is its file's.
@@ -409,9 +431,10 @@ fn target(header: &[u8]) -> Option<elf::Target> {
 }
 
 fn agent(line: &str) -> Option<Agent> {
-    let (path, version) = line.split_once(' ')?;
-    let version = version.strip_prefix("hopd ").unwrap_or_default().to_owned();
-    Some(Agent { path: path.into(), version })
+    let mut words = line.split(' ');
+    let (path, size) = (words.next()?, words.next()?.parse().ok()?);
+    let is_digest = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Some(Agent { path: path.into(), size, digest: words.next().filter(is_digest).map(str::to_owned) })
 }
 
 #[cfg(test)]
@@ -443,7 +466,7 @@ mod tests {
     const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108-d10 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
         @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\n@mounts\n\
         rootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
-        /dev/sda1 61000 14 58000 0% /tmp/mnt/sda1\n@tools\nnvram\nmd5sum\n@guard\n@agent\n/tmp/hop/hopd hopd 0.1.0\n";
+        /dev/sda1 61000 14 58000 0% /tmp/mnt/sda1\n@tools\nnvram\nmd5sum\n@guard\n@homes\n/tmp/mnt/sda1/hop\n@agent\n/tmp/mnt/sda1/hop/hopd 1234567\n@foreign\n/tmp/hop\n@open\n/tmp/mnt/sdb1\n";
 
     const SIZE: fn(Arch) -> u64 = |_| 1_860_000;
 
@@ -468,9 +491,24 @@ mod tests {
         let survey = survey(DD_WRT, &header(1, 1, 8));
         assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
         assert_eq!(survey.memory_available, 47000 * 1024);
-        let agent = Agent { path: "/tmp/hop/hopd".into(), version: "0.1.0".into() };
+        let agent = Agent { path: "/tmp/mnt/sda1/hop/hopd".into(), size: 1_234_567, digest: None };
         assert_eq!(survey.agents, [agent]);
+        assert_eq!(survey.homes, [Path::new("/tmp/mnt/sda1/hop")]);
+        assert_eq!(survey.foreign, [Path::new("/tmp/hop")]);
+        assert_eq!(survey.open, [Path::new("/tmp/mnt/sdb1")]);
         assert!(survey.describe()[1].starts_with("/tmp ramfs, without a limit"), "{:?}", survey.describe());
+    }
+
+    #[test]
+    fn agent_has_size_and_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        let said = |line: &str| survey(&format!("{OPENWRT}{line}\n"), b"").agents;
+        let agent = Agent { path: "/usr/sbin/hopd".into(), size: 7, digest: Some(digest.clone()) };
+        assert_eq!(said(&format!("/usr/sbin/hopd 7 {digest}")), [agent]);
+        for wrong in ["/usr/sbin/hopd", "/usr/sbin/hopd hopd 0.1.0", "/usr/sbin/hopd -1 0"] {
+            assert_eq!(said(wrong), [], "{wrong}");
+        }
+        assert_eq!(said("/usr/sbin/hopd 7 0123\u{1b}[2J")[0].digest, None);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use hop_proto::identity::Fingerprint;
 
-use super::layout::{DD_WRT_HOMES, Layout};
+use super::layout::{Layout, Way};
 use super::shell::{REMOVE, STOP, Shell, Variables};
+use super::survey::{Agent, Survey};
 use super::{AUTHORIZE, Adding, Enrolment, Error, START, Wish, look, send, try_out};
 use crate::error::Error as HopError;
 use crate::home::Home;
@@ -36,7 +37,7 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
     let enrolment = enrolment(router)?;
     let own = home.identity()?.fingerprint();
     let shell = Shell::new(&enrolment.ssh)?;
-    let removed = remove_over(&shell, enrolment, own, all).await;
+    let removed = remove_over(&shell, &router.name, enrolment, own, all).await;
     shell.end().await;
     let removed = removed?;
     let inventory = Inventory::new(home);
@@ -52,11 +53,21 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
 
 async fn remove_over(
     shell: &Shell,
+    name: &str,
     enrolment: &Enrolment,
     own: Fingerprint,
     all: bool,
 ) -> Result<Removal, Error> {
     let survey = look(shell).await?;
+    let host = &enrolment.ssh.host;
+    if survey.is_guarded {
+        return Err(Error::UnderWay { host: host.clone() });
+    }
+    // What cannot be seen would run again after the next boot.
+    if enrolment.way == Way::Install {
+        Layout::check_presence(&survey, host, enrolment.program.as_deref())
+            .map_err(|why| Error::Away { host: host.clone(), why: Box::new(why) })?;
+    }
     if let Some(agent) = survey.agents.first().filter(|_| !all) {
         let layout = Layout::of_existing(&agent.path);
         let others = authorize_over(shell, &layout, own, "").await?.1;
@@ -65,10 +76,23 @@ async fn remove_over(
         }
     }
     let variables = Variables::default()
-        .set("homes", DD_WRT_HOMES)
+        .set("home", "")
+        .set("new_store", "")
         .set("store", enrolment.store.as_deref().unwrap_or_default());
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
+    for path in &survey.foreign {
+        say!("hop: {name}: {} is not root's alone, so it is not Hop's and stays", path.display());
+    }
     Ok(Removal::Removed)
+}
+
+/// The agent that is on a router.
+fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent, Error> {
+    let Some(agent) = survey.agents.first() else {
+        survey.check_foreign(host)?;
+        return Err(Error::NoAgent { host: host.to_owned() });
+    };
+    Ok(agent)
 }
 
 /// Lets the controller with this key use a router's agent; `comment` is for people. False if it could already.
@@ -80,8 +104,7 @@ pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str)
     let shell = Shell::new(&enrolment.ssh)?;
     let authorized = async {
         let survey = look(&shell).await?;
-        let agent =
-            survey.agents.first().ok_or_else(|| Error::NoAgent { host: enrolment.ssh.host.clone() })?;
+        let agent = the_agent(&survey, &enrolment.ssh.host)?;
         let line = format!("{fingerprint} {comment}");
         let layout = Layout::of_existing(&agent.path);
         authorize_over(&shell, &layout, fingerprint, line.trim_end()).await
@@ -113,7 +136,7 @@ async fn authorize_over(
 /// same already.
 ///
 /// # Errors
-/// What went wrong; the old agent runs again then.
+/// What went wrong; the old agent runs again then, unless the text says otherwise.
 pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, HopError> {
     let wish = Wish::from(enrolment(router)?.clone());
     let identity = home.identity()?;
@@ -131,34 +154,58 @@ impl Adding<'_> {
         let arch = survey
             .agent_for(|arch| arch.agent().map_or(0, |agent| agent.len() as u64))
             .map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
-        let old = survey.agents.first().ok_or_else(|| Error::NoAgent { host: host.clone() })?;
+        if survey.is_guarded {
+            return Err(Error::UnderWay { host: host.clone() }.into());
+        }
+        survey.check_foreign(host)?;
+        let old = the_agent(&survey, host)?;
         let layout = Layout::of_existing(&old.path);
         let agent = arch.agent()?;
         // The version alone does not tell two builds apart.
-        let digest = super::digest_of(self.shell, &old.path.to_string_lossy()).await?;
-        if digest == super::sha256(&agent) {
+        if self.digest_of(old, &layout).await? == super::sha256(&agent) {
             return Ok(false);
         }
         let stage = format!("/tmp/hop-{}", super::random_name());
         let mut interrupts = super::listen()?;
-        self.shell.command("making a directory in /tmp", &format!("umask 077; mkdir {stage}"), b"").await?;
         let variables = self.variables(&stage, &layout);
+        let guard = self.shell.guard(variables.clone(), &stage, &[STOP, RESTORE, START]).await?;
         let upgraded = tokio::select! {
-            upgraded = self.upgrade_in(router, &stage, &layout, &agent, &survey) => upgraded,
+            upgraded = self.upgrade_in(router, &variables, &stage, &layout, &agent, &survey) => upgraded,
             signal = interrupts.next() => Err(HopError::Interrupted { signal }),
         };
-        let upgraded = match upgraded {
-            Ok(()) => Ok(()),
-            Err(cause) => Err(self.restore(&variables, cause).await),
+        let Err(cause) = upgraded else {
+            if guard.commit().await {
+                return Ok(true);
+            }
+            return Err(HopError::Lost { router: self.name.to_owned(), source: None });
         };
-        // What is left there is lost at the next reboot; what went wrong before is what must be told.
-        let _ = self.shell.attempt(&format!("rm -rf {stage}")).await;
-        upgraded.map(|()| true)
+        say!("hop: {}: the upgrade failed, and is taken back", self.name);
+        match guard.undo().await {
+            Ok(()) => {
+                say!("hop: {}: the old agent is there, and runs", self.name);
+                Err(cause)
+            }
+            Err(why) => {
+                Err(Error::NotRestored { cause: Box::new(cause), host: host.clone(), source: why }.into())
+            }
+        }
+    }
+
+    /// The digest of the agent that is there, as hexadecimal digits.
+    async fn digest_of(&self, agent: &Agent, layout: &Layout) -> Result<String, Error> {
+        if let Some(digest) = &agent.digest {
+            return Ok(digest.clone());
+        }
+        // A router without sha256sum.
+        let said = self.shell.ask("digest", &self.variables("", layout)).await?;
+        let said = self.shell.succeeded("asking for its digest", said)?;
+        Ok(String::from_utf8_lossy(&said).trim().to_owned())
     }
 
     async fn upgrade_in(
         &self,
         router: &Router,
+        variables: &Variables,
         stage: &str,
         layout: &Layout,
         agent: &[u8],
@@ -167,25 +214,11 @@ impl Adding<'_> {
         say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
-        let variables = self.variables(stage, layout);
-        self.shell.script("replacing the agent", &variables, &[STOP, UPGRADE, START]).await?;
+        self.shell.script("replacing the agent", variables, &[STOP, UPGRADE, START]).await?;
         let (arch, key) = (router.entry.goarch.as_str(), router.entry.fingerprint);
-        let (wish, way) = (self.wish, layout.way);
-        super::connect::reach(self.name, wish, &variables, way, key, arch, self.identity, self.shell).await?;
+        let wish = self.wish;
+        super::connect::reach(self.name, wish, variables, layout, key, arch, self.identity, self.shell)
+            .await?;
         Ok(())
-    }
-
-    /// Puts the old agent back if it is not there any more, and starts it if it does not run. Gives what is to be told.
-    async fn restore(&self, variables: &Variables, cause: HopError) -> HopError {
-        say!("hop: {}: the upgrade failed; the old agent is put back", self.name);
-        let restored =
-            self.shell.take_back("putting the old agent back", variables, &[STOP, RESTORE, START]).await;
-        match restored {
-            Ok(_) => cause,
-            Err(why) => {
-                let (cause, why) = (Box::new(cause), Box::new(why));
-                Error::NotRestored { cause, host: self.wish.ssh.host.clone(), why }.into()
-            }
-        }
     }
 }

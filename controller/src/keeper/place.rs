@@ -139,8 +139,15 @@ mod tests {
             options: options.iter().map(|&option| option.into()).collect(),
             ..Destination::parse(host).unwrap()
         };
-        let enrolment =
-            Enrolment { way: Way::Install, port: 4670, via_ssh: true, at: None, store: None, ssh };
+        let enrolment = Enrolment {
+            way: Way::Install,
+            program: None,
+            port: 4670,
+            via_ssh: true,
+            at: None,
+            store: None,
+            ssh,
+        };
         router.entry.enrolment = Some(enrolment);
         router
     }

@@ -6,5 +6,6 @@
 mod failures;
 mod firmware;
 mod owner;
+mod planted;
 mod sharing;
 mod ways;

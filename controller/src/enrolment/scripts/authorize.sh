@@ -3,14 +3,10 @@
 #
 # In: state, fingerprint, controller (the whole line; empty takes it off).
 
-fail() {
-	echo "$*" >&2
-	exit 1
-}
-
 # Makes what it is given the list, if it has $1 controllers: flash may be full, and a list that was cut off would shut out
 # the others.
 replace_list() {
+	rm -f "$list.new"
 	cat >"$list.new"
 	if [ "$(grep -c '^SHA256:' "$list.new")" != "$1" ] || ! mv "$list.new" "$list"; then
 		rm -f "$list.new"
@@ -21,7 +17,10 @@ replace_list() {
 authorize() {
 	list=$state/authorized
 	umask 077
+	close_tmp
 	[ -d "$state" ] || fail "$state is not there"
+	must_be_ours "$state"
+	[ ! -e "$list" ] || must_be_ours "$list"
 	others=$(grep -v "^$fingerprint" "$list" | grep -c '^SHA256:')
 	if [ -z "$controller" ] && [ "$others" -eq 0 ]; then
 		# Nothing is written: flash may be full, and that must not keep an agent from being removed.

@@ -1,11 +1,15 @@
-# Stands by while a router is enrolled: should the controller, or the link to it, be gone before it says `commit`, all
-# that it has put here is removed. What it says on the way is a sign of life.
+# Stands by while a router is enrolled or its agent replaced: should the controller, or the link to it, be gone before it
+# says `commit`, the scripts that follow take back what it has done. What it says on the way is a sign of life.
 #
-# In: stage, patience (seconds); the functions of stop.sh and remove.sh follow.
+# In: stage, patience (seconds); what the scripts want that follow. They say by `failed=1` that not all could be taken back.
 
+# Whoever would have read what is said below may be gone.
+trap '' PIPE
 umask 077
+close_tmp
+clear_stages
 mkdir "$stage" || exit 1
-trap 'rm -rf "$stage"' EXIT
+trap 'code=$?; rm -rf "$stage"; exit ${failed:-$code}' EXIT
 # As long as this lives, nobody else may build on what it may yet remove.
 echo $$ >"$stage/guard"
 # A shell whose read knows no time limit sees the end of the connection at least.

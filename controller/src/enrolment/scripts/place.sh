@@ -4,35 +4,42 @@
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
 # installations: start_script, settings, hook, hook_script.
 
-fail() {
-	echo "$*" >&2
-	exit 1
-}
-
-# True for what `ls -ldn` says of a directory that is root's, and that nobody else can look into.
-is_private() {
-	case $1 in
-	d???------* | d???--x--x*) [ "$3" = 0 ] ;;
-	*) false ;;
-	esac
-}
-
 make_state() {
 	umask 077
 	if [ "$state" = /tmp/hop ]; then
 		# Not -p: anybody may make a directory in /tmp, or a link, before us.
-		mkdir /tmp/hop 2>/dev/null || is_private $(ls -ldn /tmp/hop) || fail "somebody else has made /tmp/hop: remove it"
+		mkdir /tmp/hop 2>/dev/null || is_private /tmp/hop || fail "somebody else has made /tmp/hop: remove it"
 	else
-		mkdir -p "$state" && chmod 700 "$state" || fail "cannot make $state"
+		must_be_ours "${state%/*}"
+		mkdir -p "$state" || fail "cannot make $state"
+		must_be_ours "$state"
+		chmod 700 "$state" || fail "cannot make $state private"
 	fi
+	# Nothing is written through a link that a stick came with, and no key is ours that whoever made the stick knows.
+	rm -f "$state/authorized" "$state/authorized.new"
+	case $starter in
+	boot-hook | nvram) rm -f "$state/hopd" "$state/key" "$state/start" "$state/settings" ;;
+	esac
+}
+
+# A disk without owners is everybody's or root's, as it was mounted, and has no links that lead elsewhere.
+make_store() {
+	[ -n "$store" ] || return 0
+	part=$store
+	while [ ! -e "$part" ]; do part=${part%/*}; done
+	is_ownerless "$part" || must_be_ours "$part"
+	mkdir -p "$store" || fail "cannot make the store $store"
 }
 
 place() {
 	echo $$ >"$stage/busy"
 	trap 'rm -f "$stage/busy"' EXIT
+	close_tmp
 	make_state
 	umask 022
 	mkdir -p "${program%/*}" || fail "cannot make ${program%/*}"
+	must_be_ours "${program%/*}"
+	rm -f "$program"
 	if [ "$way" = install ]; then
 		cp "$stage/hopd" "$program" || fail "cannot write $program: no space left?"
 		# What flash gives back is not always what it was given.
@@ -44,7 +51,7 @@ place() {
 	chmod 755 "$program" || fail "cannot make $program executable"
 
 	umask 077
-	[ -z "$store" ] || mkdir -p "$store" || fail "cannot make the store $store"
+	make_store
 	echo "$controller" >"$state/authorized" || fail "cannot write $state/authorized: no space left?"
 	fingerprint=$("$program" --fingerprint --key "$state/key") || fail "cannot make a key in $state"
 

@@ -1,11 +1,12 @@
-# Removes all of Hop from this router, whatever of it is there; after stop.sh. Fails with what is still there then.
+# Removes all of Hop from this router, whatever of it is there; after stop.sh. Fails with what is still there then. What is
+# not root's alone is not Hop's, and is left as it is.
 #
-# In: homes (directories in which DD-WRT's installation may be); store (or nothing: then that of the agent that runs), or
-# new_store (or nothing: a store that is removed only if nothing is in it).
+# In: store (or nothing: then that of the agent that runs), or new_store (or nothing: a store that is removed only if
+# nothing is in it); home (or nothing: the directory of an installation that no boot hook names yet).
 
 # Removes the programs that the store keeps, and it, unless somebody else has something there.
 remove_store() {
-	[ -d "$store" ] || return 0
+	[ -d "$store" ] && { is_ours "$store" || is_ownerless "$store"; } || return 0
 	for file in "$store"/*; do
 		name=${file##*/}
 		name=${name%.part}
@@ -18,10 +19,11 @@ remove_store() {
 }
 
 remove() {
-	if [ -z "$store$new_store" ]; then
-		store=$(tr '\0' '\n' <"/proc/$(cat /tmp/hop/pid)/cmdline" | sed -n '/^--store$/{n;p;}')
-	fi
-	[ -x /etc/init.d/hopd ] && /etc/init.d/hopd disable
+	close_tmp
+	homes="$(hooked_homes) $home"
+	pid=$(agent_pid)
+	[ -n "$pid" ] && [ -z "$store$new_store" ] && store=$(option store)
+	[ -x /etc/init.d/hopd ] && is_ours /etc/init.d/hopd && /etc/init.d/hopd disable
 	end_agent
 	rm -f /etc/init.d/hopd /etc/rc.d/S95hopd /etc/rc.d/K05hopd /etc/config/hopd
 	# What was set and not committed; procd's lock of the init script; and what reload_config compares.
@@ -31,39 +33,37 @@ remove() {
 		rm -f "$prefix/usr/sbin/hopd" "$prefix/lib/upgrade/keep.d/hopd"
 	done
 	rmdir /usr/local/lib/upgrade/keep.d /usr/local/lib/upgrade /usr/local/lib 2>/dev/null
-	rm -rf /etc/hopd /tmp/hop
-	for home in $homes; do
-		rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
+	for directory in /etc/hopd /tmp/hop; do
+		is_ours "$directory" && rm -rf "$directory"
 	done
-	rm -f /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
-	rmdir /jffs/etc/config /jffs/etc /opt/etc/init.d /opt/etc 2>/dev/null
+	for home in $homes; do
+		is_ours "$home" && rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
+	done
+	is_ours /jffs/etc/config && rm -f /jffs/etc/config/hopd.startup && rmdir /jffs/etc/config /jffs/etc
+	is_ours /opt/etc/init.d && rm -f /opt/etc/init.d/S95hopd && rmdir /opt/etc/init.d /opt/etc
 	[ -n "$store" ] && remove_store
-	[ -n "$new_store" ] && rmdir "$new_store" 2>/dev/null
+	[ -n "$new_store" ] && is_ours "${new_store%/*}" && rmdir "$new_store" 2>/dev/null
 	for home in $homes; do
-		rmdir "$home" 2>/dev/null
+		is_ours "$home" && rmdir "$home" 2>/dev/null
 	done
-	# Left by an upgrade whose link was cut. Where a guard lives, the directory is the guard's.
-	for file in /tmp/hop-????????????????; do
-		pid=
-		[ -f "$file/guard" ] && pid=$(cat "$file/guard")
-		[ -n "$pid" ] && [ -e "/proc/$pid" ] || rm -rf "$file"
-	done
+	clear_stages
 	if command -v nvram >/dev/null && nvram get rc_startup | grep -q '^# hop begin$'; then
 		others=$(nvram get rc_startup | sed '/^# hop begin$/,/^# hop end$/d')
 		if [ -n "$others" ]; then nvram set "rc_startup=$others"; else nvram unset rc_startup; fi
 		nvram commit
 		# What the boot wrote there, after a first line of its own, before it ran it.
-		sed -i '/^# hop begin$/,/^# hop end$/d' /tmp/.rc_startup
-		grep -q '^[^#]' /tmp/.rc_startup || rm -f /tmp/.rc_startup
+		if is_ours /tmp/.rc_startup; then
+			sed -i '/^# hop begin$/,/^# hop end$/d' /tmp/.rc_startup
+			grep -q '^[^#]' /tmp/.rc_startup || rm -f /tmp/.rc_startup
+		fi
 	fi
 	sync
 }
 remove </dev/null >/dev/null 2>&1
-for home in /usr/sbin /usr/local/usr/sbin $homes; do
-	for file in "$home/hopd" /etc/hopd /etc/init.d/hopd /etc/config/hopd /tmp/hop; do
-		if [ -e "$file" ]; then
-			echo "$file is still there" >&2
-			exit 1
-		fi
-	done
+for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd /etc/hopd /etc/init.d/hopd /etc/config/hopd; do
+	[ ! -e "$file" ] || fail "$file is still there"
+done
+! is_ours /tmp/hop 2>/dev/null || fail "/tmp/hop is still there"
+for home in $homes; do
+	[ ! -e "$home/hopd" ] || fail "$home/hopd is still there"
 done

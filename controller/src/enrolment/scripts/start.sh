@@ -2,11 +2,6 @@
 #
 # In: as place.sh.
 
-fail() {
-	echo "$*" >&2
-	exit 1
-}
-
 # Our lines in nvram's rc_startup stand between these two.
 begin='# hop begin'
 end='# hop end'
@@ -28,22 +23,27 @@ $end"
 }
 
 start() {
-	pid=$(cat /tmp/hop/pid 2>/dev/null)
-	if [ -n "$pid" ] && grep -q hopd "/proc/$pid/cmdline" 2>/dev/null; then
-		exit 0
-	fi
+	close_tmp
+	[ -n "$(agent_pid)" ] && exit 0
+	must_be_ours "$program"
+	must_be_ours "$state"
 	case $starter in
 	procd)
+		must_be_ours /etc/init.d/hopd
 		/etc/init.d/hopd enable || fail "/etc/init.d/hopd cannot be enabled"
 		/etc/init.d/hopd start || fail "/etc/init.d/hopd cannot be started"
 		;;
 	boot-hook)
 		mkdir -p "${hook%/*}"
+		must_be_ours "${hook%/*}"
+		rm -f "$hook"
 		echo "$hook_script" >"$hook" && chmod 755 "$hook" || fail "cannot write $hook: no space left?"
+		must_be_ours "$state/start"
 		sh "$state/start"
 		;;
 	nvram)
 		hook_into_nvram
+		must_be_ours "$state/start"
 		sh "$state/start"
 		;;
 	none)

@@ -1,4 +1,4 @@
-# Functions that tell what the agent of this router does, for other scripts.
+# Functions that tell what the agent of this router does, for other scripts; after ownership.sh.
 #
 # In: starter (procd, boot-hook, nvram or none).
 
@@ -21,11 +21,10 @@ is_down() {
 	procd) ! ubus call service list '{"name":"hopd"}' | grep -q '"running": true' ;;
 	*)
 		# The supervisor writes the last line when it waits.
-		tail -n 1 /tmp/hop/log | grep -q '^supervisor: ' && return
+		is_ours /tmp/hop/log && tail -n 1 /tmp/hop/log | grep -q '^supervisor: ' && return
 		# One that was started just now may not have written its number yet.
 		[ "${waited:-3}" -ge 3 ] || return
-		pid=$(cat /tmp/hop/pid)
-		[ -z "$pid" ] || ! grep -q hopd "/proc/$pid/cmdline"
+		[ -z "$(agent_pid)" ]
 		;;
 	esac
 } 2>/dev/null
@@ -38,7 +37,7 @@ last_words() {
 		tag=$(echo "$lines" | sed -n '$s/: .*//p')
 		lines=$(echo "$lines" | grep -F "$tag: " | sed 's/^hopd[][0-9]*: *//')
 	else
-		lines=$(tail -n 2 /tmp/hop/log 2>/dev/null)
+		lines=$(is_ours /tmp/hop/log && tail -n 2 /tmp/hop/log)
 	fi
 	said=$(echo "$lines" | sed -n 's/^error: //p' | tail -n 1)
 	[ -n "$said" ] || said=$(echo "$lines" | tail -n 1)

@@ -1,4 +1,4 @@
-# Says what a router is, in sections, each after a line `@NAME`. It changes nothing.
+# Says what a router is, in sections, each after a line `@NAME`. It changes nothing, and runs nothing that it finds.
 #
 # Like every script here it uses only what OpenWrt, RutOS and DD-WRT all have: no base64, stat, mktemp, readlink,
 # timeout, setsid, head -c, find -exec.
@@ -25,12 +25,31 @@ for tool in procd ubus uci opkg apk nvram mnf_info sha256sum md5sum; do
 done
 ubus list service >/dev/null 2>&1 && echo procd-service
 section guard
-for file in /tmp/hop-*/guard; do
-	[ -f "$file" ] && pid=$(cat "$file" 2>/dev/null) && [ -n "$pid" ] && [ -e "/proc/$pid" ] && echo "$file"
+for directory in $(stages); do
+	is_guarded "$directory" && echo "$directory"
 done
+section homes hooked_homes
+# What is there of an agent: its size, and its digest where there is a sha256sum.
 section agent
-for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd /jffs/hop/hopd /opt/hop/hopd /tmp/mnt/*/hop/hopd /tmp/hop/hopd; do
-	[ -x "$file" ] && echo "$file" "$("$file" --version 2>/dev/null)"
+for home in /usr/sbin /usr/local/usr/sbin $(hooked_homes) /tmp/hop; do
+	file=$home/hopd
+	if [ -x "$file" ] && is_ours "$file"; then
+		digest=$(sha256sum "$file" 2>/dev/null)
+		echo "$file" $(wc -c <"$file") ${digest%% *}
+	fi
+done
+# What is where Hop's own should be, and somebody other than root can have made. A name of /tmp/mnt can be any text.
+section foreign
+for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd $(hooked_homes); do
+	[ -e "$file" ] || [ -L "$file" ] && ! is_ours "$file" && echo "$file"
+done
+[ -e /tmp/hop ] || [ -L /tmp/hop ] && ! is_private /tmp/hop && echo /tmp/hop
+section open
+for place in /jffs /opt /tmp/mnt/*; do
+	case $place in
+	*[!A-Za-z0-9._/-]*) ;;
+	*) [ -d "$place" ] && ! is_ours "$place" && echo "$place" ;;
+	esac
 done
 # The first bytes of whatever runs this: their header says what programs here are made for. They are the last section,
 # because they are no text.

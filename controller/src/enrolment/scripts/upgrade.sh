@@ -3,21 +3,13 @@
 #
 # In: stage, program; what start.sh wants.
 
-fail() {
-	echo "$*" >&2
-	exit 1
-}
-
-# The word after --$1 on the command line of the agent that runs.
-option() {
-	tr '\0' '\n' <"/proc/$pid/cmdline" | sed -n "/^--$1\$/{n;p;q;}"
-}
-
 upgrade() {
-	echo $$ >"$stage/busy"
-	trap 'rm -f "$stage/busy"' EXIT
-	pid=$(cat /tmp/hop/pid 2>/dev/null)
-	if [ -n "$pid" ] && grep -q hopd "/proc/$pid/cmdline" 2>/dev/null; then
+	echo $$ >"$stage/replacing"
+	trap 'rm -f "$stage/replacing"' EXIT
+	close_tmp
+	must_be_ours "$program"
+	pid=$(agent_pid)
+	if [ -n "$pid" ]; then
 		# Another controller may have started it, and wished for something else.
 		listen=$(option listen)
 		store=$(option store)

@@ -1,0 +1,116 @@
+# Tells what on this router is root's alone; comes before every other script. A router has users besides root, /tmp is
+# everybody's, and a stick is whoever's it was. All that is done here is done as root, so what somebody else could have made
+# is neither run nor read nor written.
+#
+# In: nothing.
+
+fail() {
+	echo "$*" >&2
+	exit 1
+}
+
+# Makes /tmp sticky where it is not, as on a DD-WRT: anybody might rename there what is root's, and put something else in
+# its place between a look at it and its use. Whatever changes something calls this first.
+close_tmp() {
+	case $(ls -ldn /tmp) in
+	d???????w[x-]*) chmod +t /tmp || fail "cannot make /tmp sticky" ;;
+	esac
+}
+
+# True for what `ls -ldn` says of a file, a directory or a link that is root's, and that nobody else can write to.
+is_roots() {
+	case $1 in
+	[d-]????-??-* | l*) [ "$3" = 0 ] ;;
+	*) false ;;
+	esac
+}
+
+# True if $1 and all that is above it are root's, and nobody else can write to them: /tmp excepted, which is everybody's.
+is_closed() {
+	[ -n "$1" ] || return 1
+	part=$1
+	while [ -n "$part" ]; do
+		[ "$part" = /tmp ] || is_roots $(ls -ldn "$part" 2>/dev/null) || return 1
+		part=${part%/*}
+	done
+}
+
+# True if nobody but root can have made $1. It is no link itself; of those above it, where they lead is closed as well.
+is_ours() {
+	[ ! -L "$1" ] && is_closed "$1" && is_closed "$(cd -P "${1%/*}/" && pwd -P)"
+}
+
+# True if that goes for the directory $1, and nobody else can look into it.
+is_private() {
+	case $(ls -ldn "$1") in
+	d???------* | d???--x--x*) is_ours "$1" ;;
+	*) false ;;
+	esac
+}
+
+must_be_ours() {
+	is_ours "$1" || fail "$1 is not root's alone, so it is left as it is: see \`ls -ldn\` of it and of what is above"
+}
+
+# True if $1 is on a file system that knows neither owners nor links.
+is_ownerless() {
+	mounted=$(df -P "$1" | tail -n 1)
+	grep -q " ${mounted##* } \(vfat\|msdos\|exfat\) " /proc/mounts
+}
+
+# Prints the directories that the boot hooks of a DD-WRT name as an agent's. A stick that merely has such a directory may
+# be anybody's.
+hooked_homes() {
+	{
+		for hook in /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd; do
+			is_ours "$hook" && cat "$hook"
+		done
+		command -v nvram >/dev/null && nvram get rc_startup | sed -n '/^# hop begin$/,/^# hop end$/p'
+	} | sed -n 's#.* \(/[^ ;]*\)/start[; ].*#\1#p'
+}
+
+# True if $1 is the number of a process of root's that runs hopd.
+is_hopd() {
+	case $1 in
+	'' | *[!0-9]*) return 1 ;;
+	esac
+	is_roots $(ls -ldn "/proc/$1" 2>/dev/null) || return 1
+	case $(ls -l "/proc/$1/exe" 2>/dev/null) in
+	*/hopd | *"/hopd (deleted)") ;;
+	*) return 1 ;;
+	esac
+}
+
+# Prints the number of the agent that runs, or of its supervisor.
+agent_pid() {
+	is_ours /tmp/hop/pid || return 1
+	number=$(cat /tmp/hop/pid)
+	is_hopd "$number" && echo "$number"
+}
+
+# Prints the word after --$1 on the command line of the process $pid.
+option() {
+	tr '\0' '\n' <"/proc/$pid/cmdline" | sed -n "/^--$1\$/{n;p;q;}"
+}
+
+# True if a guard lives in the directory $1: its command names the directory.
+is_guarded() {
+	is_ours "$1/guard" && grep -q "${1##*/}" "/proc/$(cat "$1/guard")/cmdline" 2>/dev/null
+}
+
+# Prints the directories in /tmp that enrolments and upgrades have made. Others may make one, with a name of any kind.
+stages() {
+	for directory in /tmp/hop-????????????????; do
+		case ${directory#/tmp/hop-} in
+		*[!0-9a-f]*) ;;
+		*) is_private "$directory" 2>/dev/null && echo "$directory" ;;
+		esac
+	done
+}
+
+# Removes what is left of those whose guard was killed.
+clear_stages() {
+	for directory in $(stages); do
+		is_guarded "$directory" || rm -rf "$directory"
+	done
+}

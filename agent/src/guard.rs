@@ -21,10 +21,13 @@ use crate::store::Store;
 use crate::task;
 use crate::tree;
 
-/// When less than this is available, a job is ended. A kernel since 5.0 gives up with more than 5 MiB free: it raises its
-/// watermarks by up to a page block, 4 MiB on MIPS, and does not count that in MemAvailable (watermark_boost_factor,
-/// admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was admitted with nothing to spare takes to
-/// start.
+/// When less than this is available, above the kernel's lowest watermark, a job is ended. A kernel since 5.0 gives up with more
+/// than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB on MIPS, and does not count that in
+/// MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was
+/// admitted with nothing to spare takes to start.
+///
+/// Of what a kernel still promises that promises no more than it has, the same is left: one arena of Go's heap, 4 MiB, for
+/// the job that takes it between two looks, and what such a kernel keeps back from each process (vm.user_reserve_kbytes).
 pub const LIMIT: u64 = RESERVE / 4 * 3;
 
 /// How fast memory can go, in bytes a millisecond: a router writes to its RAM at some 100 MB/s.
@@ -49,6 +52,8 @@ pub struct Shortage {
     pub available: u64,
     /// Bytes that the job held: its processes, and the files that it wrote.
     pub held: u64,
+    /// Not RAM was short: the kernel promises no more.
+    pub of_promises: bool,
 }
 
 /// Watches over the jobs of one agent.
@@ -132,13 +137,14 @@ impl Guard {
 
     async fn stand(self: Arc<Self>) {
         while self.is_needed() {
-            let available = match memory::surely_available() {
-                enough if enough >= LIMIT => enough,
+            let (available, of_promises) = match memory::surely_available() {
+                enough if enough >= LIMIT => (enough, false),
                 // Without /proc there is nothing to guard by, and the next look may find it.
-                _ => Memory::read().map_or(u64::MAX, |memory| memory.available),
+                _ => Memory::read()
+                    .map_or((u64::MAX, false), |memory| (memory.least(), memory.least() < memory.available)),
             };
             if available < LIMIT && self.store.evict_unused() == 0 {
-                self.end_largest(available).await;
+                self.end_largest(available, of_promises).await;
             }
             sleep(interval(available)).await;
         }
@@ -152,7 +158,7 @@ impl Guard {
 
     /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
     /// until it is gone.
-    pub(crate) async fn end_largest(&self, available: u64) {
+    pub(crate) async fn end_largest(&self, available: u64, of_promises: bool) {
         let (pid, fate) = {
             let post = self.post();
             let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
@@ -163,7 +169,8 @@ impl Guard {
                 return;
             };
             // Ended already, and not gone yet: what it has is on its way back.
-            job.fate.change(|fate| _ = fate.shortage.get_or_insert(Shortage { available, held }));
+            job.fate
+                .change(|fate| _ = fate.shortage.get_or_insert(Shortage { available, held, of_promises }));
             (job.pid, job.fate.clone())
         };
         if timeout(GOING_LIMIT, fate.until(|fate| fate.is_gone)).await.is_err() {
@@ -287,7 +294,7 @@ mod tests {
             waits.must_end().await;
             drop(waits);
         };
-        tokio::join!(guard.end_largest(1234), ending);
+        tokio::join!(guard.end_largest(1234, false), ending);
         assert!(runs.fate.look(|fate| fate.shortage.is_none()));
     }
 
@@ -304,7 +311,7 @@ mod tests {
             drop(large);
             shortage
         };
-        let (_, shortage) = tokio::join!(guard.end_largest(1234), ending);
+        let (_, shortage) = tokio::join!(guard.end_largest(1234, false), ending);
         assert_eq!(shortage.available, 1234);
         assert!(shortage.held >= 300_000);
         assert!(small.fate.look(|fate| fate.shortage.is_none()));

@@ -120,7 +120,7 @@ impl Store {
         let unused = self.unused();
         Ok(match self.room()? {
             // Nothing but the memory sets a limit.
-            u64::MAX => read_memory()?.spare(self.ledger().promised) + unused,
+            u64::MAX => read_memory()?.spare_without(self.ledger().promised, unused),
             room => room + unused,
         })
     }
@@ -136,7 +136,7 @@ impl Store {
     /// /proc is not mounted.
     pub fn spare_memory(&self) -> Result<u64, Error> {
         let ledger = self.ledger();
-        Ok(read_memory()?.spare(ledger.promised) + ledger.unused_bytes())
+        Ok(read_memory()?.spare_without(ledger.promised, ledger.unused_bytes()))
     }
 
     /// Bytes that a next blob may have, by what has a size.
@@ -180,7 +180,7 @@ impl Store {
     /// Promises room for a blob and opens the file that will receive it. What nobody uses goes for it, if that will do.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures, [`Error::Io`] if the file cannot be made.
+    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoPromise`] with the figures, [`Error::Io`] if the file cannot be made.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64, owner: Fingerprint) -> Result<Upload, Error> {
         self.make_room(size)?;
         let path = {
@@ -215,7 +215,7 @@ impl Store {
     /// Promises room for what is no blob, as long as the promise is kept. What nobody uses goes for it, if that will do.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures.
+    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoPromise`] with the figures.
     pub fn promise(self: &Arc<Self>, size: u64) -> Result<Promise, Error> {
         self.make_room(size)?;
         self.ledger().promised += size;
@@ -227,9 +227,9 @@ impl Store {
         while let Some(refusal) = self.refusal(size)? {
             let unused = self.unused();
             let is_in_vain = match refusal {
-                Error::NoSpace { available, .. } | Error::NoMemory { available, .. } => {
-                    size > available + unused
-                }
+                Error::NoSpace { available, .. }
+                | Error::NoMemory { available, .. }
+                | Error::NoPromise { available, .. } => size > available + unused,
                 _ => true,
             };
             if is_in_vain || !self.evict_oldest() {
@@ -287,7 +287,7 @@ impl Store {
     fn bound_unused(&self) {
         loop {
             // Without /proc nothing is known, and nothing is kept.
-            let memory = Memory::read().unwrap_or(Memory { total: 0, available: 0 });
+            let memory = Memory::read().unwrap_or_default();
             let mut ledger = self.ledger();
             let now = Instant::now();
             for kept in ledger.blobs.iter_mut().filter(|kept| kept.is_used()) {

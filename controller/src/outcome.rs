@@ -10,7 +10,7 @@ use std::path::Path;
 use hop_proto::signal;
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, LET_IT_PROMISE_MORE};
 use crate::output_files::{CorePlace, Fetched, Problem};
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
@@ -100,6 +100,8 @@ pub enum Ending {
         limit: u64,
         /// Bytes that it held; 0 if the router's kernel was first to end it.
         held: u64,
+        /// What was short was not RAM, but what the kernel promises (vm.overcommit_memory is 2).
+        of_promises: bool,
     },
     /// hopd was stopped, and ended it.
     AgentStopped,
@@ -187,12 +189,18 @@ impl Outcome {
             Ending::OutOfMemory { held: 0, .. } => {
                 say!("hop: the router was out of memory, and its kernel ended the program")
             }
-            Ending::OutOfMemory { available, limit, held } => say!(
-                "hop: the router was running out of memory, and the program was ended: {} were available, {} are the limit, and it held {}",
-                mebibytes(*available),
-                mebibytes(*limit),
-                mebibytes(*held)
-            ),
+            Ending::OutOfMemory { available, limit, held, of_promises } => {
+                let which = if *of_promises { " that its kernel promises" } else { "" };
+                say!(
+                    "hop: the router was running out of memory{which}, and the program was ended: {} were available, {} are the limit, and it held {}",
+                    mebibytes(*available),
+                    mebibytes(*limit),
+                    mebibytes(*held)
+                );
+                if *of_promises {
+                    say!("hint: {LET_IT_PROMISE_MORE}");
+                }
+            }
             Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
             Ending::Abandoned => say!("error: no hop came back to the program in time, and it was ended"),
             Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
@@ -382,7 +390,7 @@ impl<'a> Status<'a> {
             Ending::Detached => {}
             Ending::TimedOut => status.reason = Some("timeout"),
             Ending::Idle => status.reason = Some("idle_timeout"),
-            Ending::OutOfMemory { available, limit, held } => {
+            Ending::OutOfMemory { available, limit, held, .. } => {
                 status.memory = Some(Memory { available: *available, limit: *limit, held: *held });
             }
             Ending::AgentStopped => status.reason = Some("agent_stopping"),
@@ -446,7 +454,7 @@ mod tests {
             (killed("SIG99"), 128),
             (Ending::TimedOut, 124),
             (Ending::Idle, 124),
-            (Ending::OutOfMemory { available: 0, limit: 1, held: 2 }, 137),
+            (Ending::OutOfMemory { available: 0, limit: 1, held: 2, of_promises: false }, 137),
             (Ending::NotExecuted { why: String::new() }, 126),
             (Ending::AgentStopped, 125),
             (Ending::Abandoned, 125),
@@ -476,7 +484,7 @@ mod tests {
         assert_eq!((status.outcome, status.hop_exit_code, status.exit_code), ("failed", 125, Some(7)));
         assert_eq!(status.reason, Some("outputs_lost"));
         // How it ended says already that it went with all that it had.
-        let memory = lost(Ending::OutOfMemory { available: 0, limit: 1, held: 2 });
+        let memory = lost(Ending::OutOfMemory { available: 0, limit: 1, held: 2, of_promises: false });
         assert_eq!(i32::from(memory.exit_code()), 137);
     }
 

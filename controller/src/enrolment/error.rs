@@ -106,6 +106,7 @@ impl Error {
                 Unsuitable::NoRoom { .. } | Unsuitable::NoMemory { .. } => {
                     "free some memory: end a service or a package's daemon, or reboot it"
                 }
+                Unsuitable::NoPromise { .. } => crate::error::LET_IT_PROMISE_MORE,
                 Unsuitable::NotMips(_)
                 | Unsuitable::NoO32
                 | Unsuitable::OldKernel(_)

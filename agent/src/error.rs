@@ -46,6 +46,17 @@ pub enum Error {
         /// The store's directory.
         directory: PathBuf,
     },
+    /// The router's kernel promises no more memory than it has (`vm.overcommit_memory` is 2), and that is promised.
+    #[error(
+        "the program needs {needed} bytes and the router's kernel promises {available} bytes of memory more, \
+         because its vm.overcommit_memory is 2"
+    )]
+    NoPromise {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that may be given, the reserve taken off.
+        available: u64,
+    },
     /// All places for jobs are taken.
     #[error("{limit} jobs run already, and that is the limit")]
     TooManyJobs {

@@ -23,10 +23,13 @@ use crate::store::Store;
 use crate::task;
 use crate::tree;
 
-/// When less than this is available, a job is ended. A kernel since 5.0 gives up with more than 5 MiB free: it raises its
-/// watermarks by up to a page block, 4 MiB on MIPS, and does not count that in MemAvailable (watermark_boost_factor,
-/// admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was admitted with nothing to spare takes to
-/// start.
+/// When less than this is available, above the kernel's lowest watermark, a job is ended. A kernel since 5.0 gives up with more
+/// than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB on MIPS, and does not count that in
+/// MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was
+/// admitted with nothing to spare takes to start.
+///
+/// Of what a kernel still promises that promises no more than it has, the same is left: one arena of Go's heap, 4 MiB, for
+/// the job that takes it between two looks, and what such a kernel keeps back from each process (vm.user_reserve_kbytes).
 pub const LIMIT: u64 = RESERVE / 4 * 3;
 
 /// How fast memory can go, in bytes a millisecond: a router writes to its RAM at some 100 MB/s.
@@ -51,6 +54,8 @@ pub struct Shortage {
     pub available: u64,
     /// Bytes that the job held: its processes, and the files that it wrote.
     pub held: u64,
+    /// Not RAM was short: the kernel promises no more.
+    pub of_promises: bool,
 }
 
 /// Why a job must end.
@@ -158,13 +163,14 @@ impl Guard {
 
     async fn stand(self: Arc<Self>) {
         while self.is_needed() {
-            let available = match memory::surely_available() {
-                enough if enough >= LIMIT => enough,
+            let (available, of_promises) = match memory::surely_available() {
+                enough if enough >= LIMIT => (enough, false),
                 // Without /proc there is nothing to guard by, and the next look may find it.
-                _ => Memory::read().map_or(u64::MAX, |memory| memory.available),
+                _ => Memory::read()
+                    .map_or((u64::MAX, false), |memory| (memory.least(), memory.least() < memory.available)),
             };
             if available < LIMIT && self.store.evict_unused() == 0 && self.store.reclaim() == 0 {
-                self.end_largest(available).await;
+                self.end_largest(available, of_promises).await;
             }
             let lasts = self.look_beside_memory().await;
             sleep(interval(available).min(lasts)).await;
@@ -229,7 +235,7 @@ impl Guard {
 
     /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
     /// until it is gone.
-    pub(crate) async fn end_largest(&self, available: u64) {
+    pub(crate) async fn end_largest(&self, available: u64, of_promises: bool) {
         let (pid, fate, held) = {
             let post = self.post();
             let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
@@ -241,7 +247,7 @@ impl Guard {
             };
             (job.pid, job.fate.clone(), held)
         };
-        end(pid, &fate, Verdict::Memory(Shortage { available, held })).await;
+        end(pid, &fate, Verdict::Memory(Shortage { available, held, of_promises })).await;
     }
 
     fn post(&self) -> MutexGuard<'_, Post> {
@@ -369,7 +375,7 @@ mod tests {
             waits.must_end().await;
             drop(waits);
         };
-        tokio::join!(guard.end_largest(1234), ending);
+        tokio::join!(guard.end_largest(1234, false), ending);
         assert!(runs.fate.look(|fate| fate.verdict.is_none()));
     }
 
@@ -386,8 +392,8 @@ mod tests {
             drop(large);
             verdict
         };
-        let (_, verdict) = tokio::join!(guard.end_largest(1234), ending);
-        let Verdict::Memory(Shortage { available: 1234, held }) = verdict else { panic!("{verdict:?}") };
+        let (_, verdict) = tokio::join!(guard.end_largest(1234, false), ending);
+        let Verdict::Memory(Shortage { available: 1234, held, .. }) = verdict else { panic!("{verdict:?}") };
         assert!(held >= 300_000);
         assert!(small.fate.look(|fate| fate.verdict.is_none()));
     }

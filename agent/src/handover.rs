@@ -130,8 +130,8 @@ mod tests {
         let ground = tempfile::tempdir().unwrap();
         let Story { jobs, job, handover, .. } = story(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
-        jobs.guard.end_largest(1234).await;
-        let Some(Cause::Memory(Shortage { available: 1234, held })) = handover.await.unwrap() else {
+        jobs.guard.end_largest(1234, false).await;
+        let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = handover.await.unwrap() else {
             panic!("it is said why")
         };
         // With a kilobyte for the directory and the file.
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(handover.await.unwrap(), Some(Cause::AgentStopped));
         assert!(!job.exists());
         let ground = tempfile::tempdir().unwrap();
-        let shortage = Cause::Memory(Shortage { available: 1, held: 2 });
+        let shortage = Cause::Memory(Shortage { available: 1, held: 2, of_promises: false });
         let Story { job, handover, .. } = story(ground.path(), None, shortage.clone()).await;
         assert_eq!(handover.await.unwrap(), Some(shortage));
         assert!(!job.exists());

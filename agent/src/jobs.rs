@@ -186,7 +186,9 @@ impl Jobs {
         }
         let mut base = bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
         let upload = match self.store.upload(*digest, *size, owner) {
-            Err(Error::NoSpace { .. } | Error::NoMemory { .. }) if base.is_some() => {
+            Err(Error::NoSpace { .. } | Error::NoMemory { .. } | Error::NoPromise { .. })
+                if base.is_some() =>
+            {
                 base = None;
                 self.store.upload(*digest, *size, owner)?
             }

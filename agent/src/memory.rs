@@ -5,12 +5,22 @@
 
 use std::fs;
 use std::io;
+use std::ops::Deref;
+
+use hop_proto::meminfo::{self, MEMINFO, MIN_FREE_KBYTES, OVERCOMMIT_MEMORY};
 
 use crate::error::Error;
 
 /// Bytes that stay free for the router itself and for what the program allocates while it starts: a Go program that
 /// prints one line has 4 MB resident beside its file, and a 64 MB router under load wants the other half.
+///
+/// It lies above the kernel's lowest watermark, and so includes what the kernel itself keeps back above that: on an OpenWrt
+/// router of 64 MB, half of these 8 MiB. Were it on top of both, a user would get 4 MiB less, and nobody would be safer.
 pub const RESERVE: u64 = 8 * 1024 * 1024;
+
+/// Bytes by which Go maps its heap on 32-bit MIPS (heapArenaBytes, runtime/malloc.go). A kernel that promises no more than it
+/// has counts all of them at once, so a heap of any size may take one more than GOMEMLIMIT says.
+const GO_ARENA: u64 = 4 * 1024 * 1024;
 
 /// Asks the kernel to kill something else than this agent for want of memory (proc(5), oom_score_adj): who else would end
 /// the programs? Only root may ask; others take their chance.
@@ -18,24 +28,33 @@ pub fn be_spared() {
     let _ = fs::write("/proc/self/oom_score_adj", "-500");
 }
 
-/// Bytes that are available at the least: what is free, less what the kernel may keep of it (its watermarks, which are far
-/// below [`RESERVE`]). What it could take back from its caches is not in it, and so the answer costs a twentieth of
-/// [`Memory::read`] (sysinfo(2)).
+/// Bytes that are available at the least: what is free above the kernel's lowest watermark. What it could take back from its
+/// caches is not in it, and so the answer costs a fraction of [`Memory::read`] (sysinfo(2)). It is 0 where the kernel
+/// promises no more than it has: how much that is, only /proc/meminfo says.
 pub fn surely_available() -> u64 {
     let known = rustix::system::sysinfo();
     // A long is 32 bits on MIPS.
     #[allow(clippy::useless_conversion)]
     let free = u64::from(known.freeram).saturating_mul(u64::from(known.mem_unit));
-    free.saturating_sub(RESERVE)
+    let meminfo = format!("MemFree: {} kB", free / 1024);
+    meminfo::Memory::parse(&meminfo, &sysctl(MIN_FREE_KBYTES), &sysctl(OVERCOMMIT_MEMORY)).least()
 }
 
-/// A reading of /proc/meminfo (proc(5)), in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// All memory that the kernel manages.
-    pub total: u64,
-    /// What can be had without swapping or killing.
-    pub available: u64,
+/// The value of a setting of the kernel; nothing if it has none of this name.
+fn sysctl(file: &str) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+/// The router's memory at one moment, and what of it may be given away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory(pub meminfo::Memory);
+
+impl Deref for Memory {
+    type Target = meminfo::Memory;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Memory {
@@ -44,37 +63,48 @@ impl Memory {
     /// # Errors
     /// /proc is not mounted.
     pub fn read() -> io::Result<Self> {
-        Ok(Self::parse(&fs::read_to_string("/proc/meminfo")?))
+        let meminfo = fs::read_to_string(MEMINFO)?;
+        Ok(Self(meminfo::Memory::parse(&meminfo, &sysctl(MIN_FREE_KBYTES), &sysctl(OVERCOMMIT_MEMORY))))
     }
 
-    /// Reads the text of /proc/meminfo. What it does not say is 0.
-    pub fn parse(meminfo: &str) -> Self {
-        let field = |name: &str| {
-            let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-            Some(kibibytes.saturating_mul(1024))
-        };
-        let value = |name| field(name).unwrap_or(0);
-        // MemAvailable came with Linux 3.14; DD-WRT runs 3.10. Files in tmpfs (Shmem) and in ramfs (Unevictable) are in
-        // Cached and cannot be dropped.
-        let kept = || value("Shmem").saturating_add(value("Unevictable"));
-        let all = || value("MemFree").saturating_add(value("Buffers")).saturating_add(value("Cached"));
-        let estimate = || all().saturating_sub(kept());
-        Self { total: value("MemTotal"), available: field("MemAvailable").unwrap_or_else(estimate) }
+    /// Bytes that programs may have by RAM and by what the kernel promises, the reserve not yet taken off.
+    pub fn for_programs(&self) -> u64 {
+        self.promisable().min(self.available)
+    }
+
+    /// True if it is not RAM that is short, but what the kernel promises.
+    pub fn is_bound_by_promises(&self) -> bool {
+        self.promisable() < self.available
+    }
+
+    /// Bytes that the kernel promises whatever a program does with them.
+    fn promisable(&self) -> u64 {
+        self.promisable.map_or(u64::MAX, |promisable| promisable.saturating_sub(GO_ARENA))
     }
 
     /// Bytes that may still be given away, of which `promised` are already but not yet used.
     pub fn spare(&self, promised: u64) -> u64 {
-        self.available.saturating_sub(promised).saturating_sub(RESERVE)
+        self.spare_without(promised, 0)
+    }
+
+    /// Bytes that may still be given away when `unused` bytes of files are gone. Files in ramfs are none of what the kernel has
+    /// promised, so of that nothing comes back with them.
+    pub fn spare_without(&self, promised: u64, unused: u64) -> u64 {
+        let spare = |bytes: u64| bytes.saturating_sub(promised).saturating_sub(RESERVE);
+        spare(self.available).saturating_add(unused).min(spare(self.promisable()))
     }
 
     /// Admits `needed` further bytes, of which `promised` are already given away but not yet used.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] with the figures.
+    /// [`Error::NoMemory`] or [`Error::NoPromise`] with the figures.
     pub fn admit(&self, needed: u64, promised: u64) -> Result<(), Error> {
         let available = self.spare(promised);
-        if needed <= available { Ok(()) } else { Err(Error::NoMemory { needed, available }) }
+        match needed <= available {
+            true => Ok(()),
+            false if self.is_bound_by_promises() => Err(Error::NoPromise { needed, available }),
+            false => Err(Error::NoMemory { needed, available }),
+        }
     }
 }
 
@@ -82,35 +112,39 @@ impl Memory {
 mod tests {
     use super::*;
 
-    const NEW: &str =
-        "MemTotal:          60000 kB\nMemFree:            9000 kB\nMemAvailable:      30000 kB\n";
-    const OLD: &str = "MemTotal:          60000 kB\nMemFree:           10000 kB\nBuffers:            1000 kB\n\
-                       Cached:            20000 kB\nSwapCached:            0 kB\nShmem:              5000 kB\nUnevictable:        2000 kB\n";
-
-    #[test]
-    fn the_kernels_own_figure_is_taken_where_there_is_one() {
-        assert_eq!(Memory::parse(NEW), Memory { total: 60000 * 1024, available: 30000 * 1024 });
-    }
-
-    #[test]
-    fn before_linux_3_14_files_in_tmpfs_do_not_count_as_available() {
-        assert_eq!(Memory::parse(OLD).available, (10000 + 1000 + 20000 - 5000 - 2000) * 1024);
-    }
-
-    #[test]
-    fn figures_that_no_router_has_are_no_reason_to_end() {
-        let text = format!("MemTotal: {0} kB\nMemFree: {0} kB\nCached: {0} kB\n", u64::MAX);
-        assert_eq!(Memory::parse(&text), Memory { total: u64::MAX, available: u64::MAX });
+    fn memory(available: u64, promisable: Option<u64>) -> Memory {
+        Memory(meminfo::Memory {
+            total: 64 << 20,
+            available: available << 20,
+            promisable: promisable.map(|mib| mib << 20),
+        })
     }
 
     #[test]
     fn the_reserve_and_what_is_promised_are_never_given_away() {
-        let memory = Memory { total: 64 << 20, available: 20 << 20 };
+        let memory = memory(20, None);
         assert!(memory.admit(12 << 20, 0).is_ok());
         assert!(memory.admit((12 << 20) + 1, 0).is_err());
         assert!(memory.admit(2 << 20, 10 << 20).is_ok());
         match memory.admit(3 << 20, 10 << 20) {
             Err(Error::NoMemory { needed, available }) => assert_eq!((needed, available), (3 << 20, 2 << 20)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(memory.spare_without(1 << 20, 4 << 20), 15 << 20);
+    }
+
+    #[test]
+    fn strict_overcommit_is_a_bound_too() {
+        // Enough is promised, and RAM decides.
+        assert_eq!(memory(20, Some(40)).spare(0), 12 << 20);
+        // Of what is promised, an arena of Go's is left beside the reserve.
+        let bound = memory(30, Some(20));
+        assert_eq!((bound.for_programs(), bound.spare(0)), (16 << 20, 8 << 20));
+        assert_eq!(bound.spare_without(0, 9 << 20), 8 << 20);
+        match bound.admit(9 << 20, 0) {
+            Err(Error::NoPromise { needed, available }) => {
+                assert_eq!((needed, available), (9 << 20, 8 << 20))
+            }
             other => panic!("{other:?}"),
         }
     }

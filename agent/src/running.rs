@@ -126,7 +126,7 @@ impl Running {
     fn whose_doing(&self, ending: &Ending) -> Cause {
         let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
         if is_killed && self.ward.kernel_was_first(self.child.id()) {
-            return Cause::Memory(Shortage { available: 0, held: 0 });
+            return Cause::Memory(Shortage { available: 0, held: 0, of_promises: false });
         }
         Cause::Program
     }

@@ -196,7 +196,12 @@ impl Service {
             cpu: machine.cpu,
             uptime_ms: machine.uptime_ms,
             boot_id: machine.boot_id,
-            memory: Some(v1::Memory { total: memory.total, available: memory.available, reserve: RESERVE }),
+            memory: Some(v1::Memory {
+                total: memory.total,
+                available: memory.for_programs(),
+                reserve: RESERVE,
+                bound_by_promises: memory.is_bound_by_promises(),
+            }),
             store: Some(v1::Store {
                 directory: store.directory().display().to_string(),
                 free: store.free()?,
@@ -572,8 +577,8 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         }
     };
     let shortage = match ran.cause {
-        Cause::Memory(Shortage { available, held }) => {
-            Some(v1::Shortage { available, limit: guard::LIMIT, held })
+        Cause::Memory(Shortage { available, held, of_promises }) => {
+            Some(v1::Shortage { available, limit: guard::LIMIT, held, of_promises })
         }
         _ => None,
     };
@@ -646,6 +651,9 @@ impl From<&Error> for Status {
             }
             Error::NoInodes { needed, available, .. } => {
                 (Code::ResourceExhausted, Reason::NoInodes, *needed, *available)
+            }
+            Error::NoPromise { needed, available } => {
+                (Code::ResourceExhausted, Reason::NoPromise, *needed, *available)
             }
             Error::TooManyJobs { limit } => {
                 (Code::ResourceExhausted, Reason::TooManyJobs, u64::from(*limit) + 1, (*limit).into())

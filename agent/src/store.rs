@@ -154,7 +154,10 @@ impl Store {
         let unused = self.unused();
         Ok(match self.room()? {
             // Nothing but the memory sets a limit.
-            u64::MAX => read_memory()?.spare(self.ledger().promised) + unused + self.reclaimable(),
+            u64::MAX => {
+                let freed = unused + self.reclaimable();
+                read_memory()?.spare_without(self.ledger().promised, freed)
+            }
             room => room + unused,
         })
     }
@@ -170,7 +173,7 @@ impl Store {
     /// /proc is not mounted.
     pub fn spare_memory(&self) -> Result<u64, Error> {
         let ledger = self.ledger();
-        Ok(read_memory()?.spare(ledger.promised) + ledger.unused_bytes())
+        Ok(read_memory()?.spare_without(ledger.promised, ledger.unused_bytes()))
     }
 
     /// Bytes that a next blob may have, by what has a size.
@@ -214,7 +217,7 @@ impl Store {
     /// Promises room for a blob and opens the file that will receive it. What nobody uses goes for it, if that will do.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] or [`Error::NoMemory`] with the figures, [`Error::Io`] if the file cannot be made.
+    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoPromise`] with the figures, [`Error::Io`] if the file cannot be made.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64, owner: Fingerprint) -> Result<Upload, Error> {
         self.make_room(size)?;
         let path = {
@@ -250,7 +253,7 @@ impl Store {
     /// will do.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoInodes`] with the figures.
+    /// [`Error::NoSpace`], [`Error::NoMemory`], [`Error::NoPromise`] or [`Error::NoInodes`] with the figures.
     pub fn promise(self: &Arc<Self>, size: u64, inodes: u64) -> Result<Promise, Error> {
         self.make_room(size)?;
         self.make_inodes(inodes)?;
@@ -289,7 +292,9 @@ impl Store {
         while let Some(refusal) = self.refusal(size)? {
             let unused = self.unused();
             let (most, is_for_memory) = match refusal {
-                Error::NoSpace { available, .. } => (available + unused, false),
+                Error::NoSpace { available, .. } | Error::NoPromise { available, .. } => {
+                    (available + unused, false)
+                }
                 Error::NoMemory { available, .. } => (available + unused + self.reclaimable(), true),
                 _ => (0, false),
             };
@@ -349,7 +354,7 @@ impl Store {
     fn bound_unused(&self) {
         loop {
             // Without /proc nothing is known, and nothing is kept.
-            let memory = Memory::read().unwrap_or(Memory { total: 0, available: 0 });
+            let memory = Memory::read().unwrap_or_default();
             let mut ledger = self.ledger();
             let now = Instant::now();
             for kept in ledger.blobs.iter_mut().filter(|kept| kept.is_used()) {

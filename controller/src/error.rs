@@ -157,6 +157,11 @@ pub enum NotRunnable {
     Dynamic(String),
 }
 
+/// What to do where vm.overcommit_memory is 2 and too little can be promised. DD-WRT sets it with each mount of a disk, unless
+/// a variable of that name says otherwise.
+pub const LET_IT_PROMISE_MORE: &str = "on DD-WRT: nvram set vm.overcommit_memory=0; nvram commit; echo 0 \
+    >/proc/sys/vm/overcommit_memory (elsewhere: sysctl -w vm.overcommit_memory=0)";
+
 /// Files with their sizes, for a person.
 fn named(files: &[(PathBuf, u64)]) -> String {
     let name = |(path, bytes): &(PathBuf, u64)| format!("{} ({} kB)", path.display(), bytes / 1000);
@@ -191,6 +196,7 @@ impl Error {
             Self::Refused { reason, .. } => match reason {
                 Reason::NoSpace => "no_space",
                 Reason::NoMemory => "no_memory",
+                Reason::NoPromise => "no_promise",
                 Reason::TooManyJobs => "too_many_jobs",
                 Reason::TooManyConnections => "too_many_connections",
                 Reason::NoSuchUser => "no_such_user",
@@ -246,13 +252,8 @@ impl Error {
 
     /// True if there would be room on the router without what runs there now.
     pub fn is_for_want_of_room(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused {
-                reason: Reason::NoSpace | Reason::NoMemory | Reason::NoInodes | Reason::TooManyJobs,
-                ..
-            }
-        )
+        use Reason::{NoInodes, NoMemory, NoPromise, NoSpace, TooManyJobs};
+        matches!(self, Self::Refused { reason: NoSpace | NoMemory | NoPromise | NoInodes | TooManyJobs, .. })
     }
 
     /// What to do about it, if there is something.
@@ -310,6 +311,7 @@ impl Error {
             Self::Refused { reason: Reason::NoInodes, .. } => {
                 "remove files on the router, of which there are too many in that file system, or end what makes them"
             }
+            Self::Refused { reason: Reason::NoPromise, .. } => LET_IT_PROMISE_MORE,
             Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
             Self::Refused { reason: Reason::TooManyConnections, .. } => {
                 "wait until one of them has gone; a connection that broke is noticed within 40 s"

@@ -10,7 +10,7 @@ use std::path::Path;
 use hop_proto::signal;
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::error::{Error, LET_IT_PROMISE_MORE};
 use crate::output_files::{CorePlace, Fetched, Problem};
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
@@ -102,6 +102,8 @@ pub enum Ending {
         limit: u64,
         /// Bytes that it held; 0 if the router's kernel was first to end it.
         held: u64,
+        /// What was short was not RAM, but what the kernel promises (vm.overcommit_memory is 2).
+        of_promises: bool,
     },
     /// The router was about to run out of something else, and it held most of it.
     Exhausted(Exhausted),
@@ -219,12 +221,18 @@ impl Outcome {
             Ending::OutOfMemory { held: 0, .. } => {
                 say!("hop: the router was out of memory, and its kernel ended the program")
             }
-            Ending::OutOfMemory { available, limit, held } => say!(
-                "hop: the router was running out of memory, and the program was ended: {} were available, {} are the limit, and it held {}",
-                mebibytes(*available),
-                mebibytes(*limit),
-                mebibytes(*held)
-            ),
+            Ending::OutOfMemory { available, limit, held, of_promises } => {
+                let which = if *of_promises { " that its kernel promises" } else { "" };
+                say!(
+                    "hop: the router was running out of memory{which}, and the program was ended: {} were available, {} are the limit, and it held {}",
+                    mebibytes(*available),
+                    mebibytes(*limit),
+                    mebibytes(*held)
+                );
+                if *of_promises {
+                    say!("hint: {LET_IT_PROMISE_MORE}");
+                }
+            }
             Ending::Exhausted(Exhausted { resource, available, limit, held, place }) => {
                 let what = match resource {
                     Resource::Inodes => format!("used up the inodes of {}", place.escape_debug()),
@@ -429,7 +437,7 @@ impl<'a> Status<'a> {
             Ending::Detached => {}
             Ending::TimedOut => status.reason = Some("timeout"),
             Ending::Idle => status.reason = Some("idle_timeout"),
-            Ending::OutOfMemory { available, limit, held } => {
+            Ending::OutOfMemory { available, limit, held, .. } => {
                 status.memory = Some(Memory { available: *available, limit: *limit, held: *held });
             }
             Ending::Exhausted(exhausted) => status.exhausted = Some(exhausted),
@@ -494,7 +502,7 @@ mod tests {
             (killed("SIG99"), 128),
             (Ending::TimedOut, 124),
             (Ending::Idle, 124),
-            (Ending::OutOfMemory { available: 0, limit: 1, held: 2 }, 137),
+            (Ending::OutOfMemory { available: 0, limit: 1, held: 2, of_promises: false }, 137),
             (Ending::NotExecuted { why: String::new() }, 126),
             (Ending::AgentStopped, 125),
             (Ending::Abandoned, 125),
@@ -524,7 +532,7 @@ mod tests {
         assert_eq!((status.outcome, status.hop_exit_code, status.exit_code), ("failed", 125, Some(7)));
         assert_eq!(status.reason, Some("outputs_lost"));
         // How it ended says already that it went with all that it had.
-        let memory = lost(Ending::OutOfMemory { available: 0, limit: 1, held: 2 });
+        let memory = lost(Ending::OutOfMemory { available: 0, limit: 1, held: 2, of_promises: false });
         assert_eq!(i32::from(memory.exit_code()), 137);
     }
 

@@ -1,13 +1,15 @@
 //! What the kernel tells of itself, and of the router's processes, whose names programs choose.
 #![no_main]
 
+use hop_proto::meminfo;
 use hopd::family;
 use hopd::memory::{Memory, RESERVE};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let memory = Memory::parse(&String::from_utf8_lossy(bytes));
-    assert!(memory.spare(0) <= memory.available.saturating_sub(RESERVE));
+    let text = String::from_utf8_lossy(bytes);
+    let memory = Memory(meminfo::Memory::parse(&text, &text, &text));
+    assert!(memory.spare(0) <= memory.least().saturating_sub(RESERVE));
 
     family::parse(7, bytes);
     // A program may give itself any name, and is seen all the same for what it is.

@@ -5,6 +5,7 @@
 //! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
 //! - [`signal`]: the names under which signals travel.
 //! - [`limits`]: numbers that both sides must know.
+//! - [`meminfo`]: how much memory a system can give to programs.
 //! - [`relocation`]: addresses in a program of which parts have moved.
 //! - [`output_path`]: by what output files are asked for.
 
@@ -13,6 +14,7 @@
 
 pub mod identity;
 pub mod limits;
+pub mod meminfo;
 pub mod output_path;
 pub mod relocation;
 pub mod signal;

@@ -13,11 +13,12 @@ use std::sync::{Condvar, Mutex, OnceLock};
 use hop::home::Home;
 use hop::virtual_router::machine;
 use hop::virtual_router::monitor::Monitor;
+use hop::virtual_router::profile::Profile;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::process::wait;
-use crate::program::dist;
+use crate::process::{wait, wait_until};
+use crate::program::{dist, root};
 use crate::{Hop, Shell};
 
 /// Machines that the tests of one process share. Each has one agent at a time. There are as many as tests that run at once:
@@ -39,18 +40,44 @@ pub struct Machine {
 impl Machine {
     /// Boots one.
     pub fn boot(profile: &str) -> Self {
-        Self::boot_by(profile, |hop| hop)
+        Self::boot_by(profile, |_| {}, |hop| hop)
+    }
+
+    /// Boots one whose disk was in before, so that it need not be waited for: what its mount changes is so from the start.
+    fn boot_with_disk(profile: &str) -> Self {
+        let path = root().join(format!("controller/profiles/{profile}.toml"));
+        let profile_text = fs::read_to_string(path).unwrap();
+        let at_once = |line: &str| if line.starts_with("delay = ") { "delay = 0\n" } else { line }.to_owned();
+        let own_profile: String = profile_text.split_inclusive('\n').map(at_once).collect();
+        let write = |home: &Home| {
+            fs::create_dir_all(home.profiles()).unwrap();
+            fs::write(home.profiles().join(format!("{profile}.toml")), own_profile).unwrap();
+        };
+        let machine = Self::boot_by(profile, write, |hop| hop);
+        machine.wait_for_disk();
+        machine
+    }
+
+    /// Waits until its disk is mounted, if it has one.
+    pub fn wait_for_disk(&self) {
+        let profile = Profile::load(&self.home(), self.machine.profile()).unwrap();
+        if let Some(disk) = profile.disk {
+            let shell = self.log_in();
+            let mounted = format!("grep -q ' {} ' /proc/mounts", disk.path);
+            wait_until("its disk is mounted", || shell.holds(&mounted));
+        }
     }
 
     /// Boots one whose clock counts instructions. `qemu` is a directory in which its QEMU is looked for first.
     pub fn boot_counted(profile: &str, qemu: &Path) -> Self {
-        Self::boot_by(profile, |hop| hop.arg("--counted-clock").first_in_path(qemu))
+        Self::boot_by(profile, |_| {}, |hop| hop.arg("--counted-clock").first_in_path(qemu))
     }
 
-    fn boot_by(profile: &str, more: impl Fn(Hop) -> Hop) -> Self {
+    fn boot_by(profile: &str, prepare: impl FnOnce(&Home), more: impl Fn(Hop) -> Hop) -> Self {
         // The watcher removes it, because a static is never dropped.
         let directory = TempDir::new().unwrap().keep();
         let home = directory.join("home");
+        prepare(&Home::at(&home));
         let watcher = Command::new("sh")
             .args(["-c", r#"cat; "$0" virtual down; rm -rf "$1""#])
             .args([&dist("hop"), &directory])
@@ -151,7 +178,7 @@ impl Seat {
         drop(free);
         let seat = Self(index);
         if SHARED[index].get().is_none() {
-            SHARED[index].get_or_init(|| Machine::boot(profile));
+            SHARED[index].get_or_init(|| Machine::boot_with_disk(profile));
             seat.equip();
         }
         seat

@@ -386,34 +386,78 @@ fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes
     agent.stop();
 }
 
+/// An agent on a ramfs, of a router whose kernel says this of its memory.
+fn start_on_ramfs(bench: &Bench, free: u64, promisable: Option<u64>) -> Agent {
+    // As Linux 3.10: no MemAvailable. Of 30 MiB of cache, 20 are files in the ramfs, and of the other 10 half can be dropped.
+    let meminfo = format!(
+        "MemTotal: 60000 kB\nMemFree: {} kB\nBuffers: 0 kB\nCached: 30720 kB\nActive(file): 2048 kB\n\
+         Inactive(file): 8192 kB\nUnevictable: 20480 kB\nCommitLimit: {} kB\nCommitted_AS: 6000 kB\n",
+        free >> 10,
+        (promisable.unwrap_or(0) >> 10) + 6000
+    );
+    let overcommit = if promisable.is_some() { "2\n" } else { "0\n" };
+    let files = [
+        ("meminfo", meminfo.as_str()),
+        ("vm/min_free_kbytes", "4096\n"),
+        ("vm/overcommit_memory", overcommit),
+    ];
+    for directory in ["ram", "vm"] {
+        fs::create_dir_all(bench.path(directory)).unwrap();
+    }
+    for (name, text) in files {
+        fs::write(bench.path(name), text).unwrap();
+    }
+    let script = "mount -t ramfs -o mode=0700 none ram; mount --bind meminfo /proc/meminfo; for file in vm/*; do \
+        mount --bind $file /proc/sys/$file; done; exec \"$@\"";
+    bench.start_in_namespace(script, &[])
+}
+
+/// A program that has so many bytes.
+fn program_of(bench: &Bench, bytes: u64) -> PathBuf {
+    let large = bench.path("large");
+    fs::copy(fixture(Stage::Host, "both-outputs"), &large).unwrap();
+    fs::OpenOptions::new().append(true).open(&large).unwrap().set_len(bytes).unwrap();
+    large
+}
+
 #[test]
 fn on_a_ramfs_the_memory_alone_decides_also_before_linux_3_14() {
     let bench = Bench::new();
     let program = fixture(Stage::Host, "both-outputs");
-    let meminfo = |free: u64| {
-        // No MemAvailable. Of 30 MiB of cache, 20 are files in the ramfs.
-        let free = free / 1024;
-        format!(
-            "MemTotal: 60000 kB\nMemFree: {free} kB\nBuffers: 0 kB\nCached: 30720 kB\nUnevictable: 20480 kB\n"
-        )
-    };
-    let script = "mount -t ramfs -o mode=0700 none ram; mount --bind meminfo /proc/meminfo; exec \"$@\"";
-    fs::create_dir(bench.path("ram")).unwrap();
-    for (free, fits) in [(48 << 20, true), (0, false)] {
-        fs::write(bench.path("meminfo"), meminfo(free)).unwrap();
-        let mut agent = bench.start_in_namespace(script, &[]);
+    for (free, fits) in [(48 << 20, true), (9 << 20, false)] {
+        let mut agent = start_on_ramfs(&bench, free, None);
         let info = bench.info(&mut agent);
-        assert_eq!(info["memory_available"], free + (10 << 20));
-        assert_eq!(info["store_free"], free + (2 << 20), "8 MiB stay free");
+        assert_eq!(
+            info["memory_available"],
+            free + (5 << 20) - (4 << 20),
+            "down to the kernel's lowest watermark"
+        );
+        assert_eq!(info["store_free"], free + (1 << 20) - (8 << 20), "8 MiB stay free");
         if fits {
             let ran = bench.exec(&mut agent, &program);
             assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
         } else {
-            let large = bench.path("large");
-            fs::copy(&program, &large).unwrap();
-            fs::OpenOptions::new().append(true).open(&large).unwrap().set_len(3 << 20).unwrap();
-            bench.exec(&mut agent, &large).assert_fails(125, "bytes of memory to spare");
+            bench
+                .exec(&mut agent, &program_of(&bench, 3 << 20))
+                .assert_fails(125, "bytes of memory to spare");
         }
         agent.stop();
     }
+}
+
+#[test]
+fn strict_overcommit_bounds_what_programs_get() {
+    let bench = Bench::new();
+    let mut agent = start_on_ramfs(&bench, 48 << 20, Some(20 << 20));
+    let info = bench.info(&mut agent);
+    // Less an arena of Go's.
+    assert_eq!(info["memory_available"], 16 << 20);
+    assert_eq!(info["memory_bound_by_promises"], true);
+    let ran = bench.exec(&mut agent, &fixture(Stage::Host, "environment"));
+    let limit = format!("GOMEMLIMIT={}", 8 << 20);
+    assert!(ran.stdout().split('\0').any(|variable| variable == limit), "{}", ran.stdout());
+    let ran = bench.exec(&mut agent, &program_of(&bench, 9 << 20));
+    ran.assert_fails(125, &format!("the router's kernel promises {} bytes of memory more", 8 << 20));
+    assert!(ran.stderr().contains("hint: on DD-WRT: nvram set vm.overcommit_memory=0"), "{}", ran.stderr());
+    agent.stop();
 }

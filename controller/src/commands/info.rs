@@ -33,6 +33,7 @@ struct Facts {
     memory_total: u64,
     memory_available: u64,
     memory_reserve: u64,
+    memory_bound_by_promises: bool,
     store_directory: String,
     store_free: u64,
     store_kept: u64,
@@ -80,6 +81,7 @@ impl Facts {
             memory_total: memory.total,
             memory_available: memory.available,
             memory_reserve: memory.reserve,
+            memory_bound_by_promises: memory.bound_by_promises,
             store_directory: store.directory,
             store_free: store.free,
             store_kept: store.kept,
@@ -106,6 +108,10 @@ impl Facts {
 
     fn text(&self) -> String {
         let uptime = Duration::from_secs(self.uptime_ms / 1000);
+        let promises = match self.memory_bound_by_promises {
+            true => "; RAM is there for more, but vm.overcommit_memory is 2",
+            false => "",
+        };
         let executable = if self.store_executable { "" } else { ", NOEXEC: nothing can run there" };
         let mut lines = vec![
             ("router", format!("{} at {}", self.router, self.address)),
@@ -120,7 +126,7 @@ impl Facts {
             (
                 "memory",
                 format!(
-                    "{} available of {}, {} of them kept free",
+                    "{} available of {}, {} of them kept free{promises}",
                     mebibytes(self.memory_available),
                     mebibytes(self.memory_total),
                     mebibytes(self.memory_reserve)

@@ -122,6 +122,7 @@ impl Error {
                     "install a K3.X build of DD-WRT for this model: those with K2.6 in their name run no agent and no Go"
                 }
                 Unsuitable::OldKernel { .. } => "install a newer firmware",
+                Unsuitable::NoPromise { .. } => crate::error::LET_IT_PROMISE_MORE,
                 Unsuitable::NotMips(_) | Unsuitable::NoO32 | Unsuitable::NotInRam(_) => return None,
             },
             Self::NoFlash { .. } => "--until-reboot keeps everything in RAM",

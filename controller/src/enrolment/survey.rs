@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hop_proto::meminfo::Memory;
+
 use super::Error;
 use crate::elf;
 use crate::embedded::Arch;
@@ -125,10 +127,8 @@ pub struct Survey {
     pub cpu: String,
     /// True if the kernel has found an FPU.
     pub has_fpu: bool,
-    /// Bytes of memory in all.
-    pub memory: u64,
-    /// Bytes of memory that can be had.
-    pub memory_available: u64,
+    /// Its memory.
+    pub memory: Memory,
     /// What is mounted.
     pub mounts: Vec<Mount>,
     /// Which of the programs that matter are there.
@@ -167,6 +167,10 @@ pub enum Unsuitable {
     NoRoom { needed: u64, free: u64 },
     #[error("it has {available} bytes of memory to spare, and {needed} are needed")]
     NoMemory { needed: u64, available: u64 },
+    #[error(
+        "its kernel promises {available} bytes of memory more, and {needed} are needed; its vm.overcommit_memory is 2"
+    )]
+    NoPromise { needed: u64, available: u64 },
 }
 
 impl Survey {
@@ -200,7 +204,8 @@ impl Survey {
             () => Flavour::Other,
         };
         let cpu = value(section("cpuinfo"), "cpu model", ':').unwrap_or_default();
-        let meminfo = section("meminfo");
+        let [meminfo, min_free, overcommit] =
+            ["meminfo", "min_free_kbytes", "overcommit_memory"].map(section);
         Self {
             is_root: section("user").trim() == "0",
             // `uname -mrs` prints system, release, machine.
@@ -211,8 +216,7 @@ impl Survey {
             init: section("init").trim().to_owned(),
             cpu: cpu.split("  ").next().unwrap_or_default().to_owned(),
             has_fpu: cpu.contains("FPU"),
-            memory: kibibytes(meminfo, "MemTotal").unwrap_or(0),
-            memory_available: memory_available(meminfo),
+            memory: Memory::parse(meminfo, min_free, overcommit),
             mounts: mounts(section("mounts"), section("df")),
             agents: section("agent").lines().filter_map(agent).collect(),
             foreign: section("foreign").lines().map(PathBuf::from).collect(),
@@ -291,10 +295,14 @@ impl Survey {
             }
         }
         let needed = needed + MEMORY_TO_SPARE;
-        if self.memory_available < needed {
-            return Err(Unsuitable::NoMemory { needed, available: self.memory_available });
+        let Memory { available, promisable, .. } = self.memory;
+        if available < needed {
+            return Err(Unsuitable::NoMemory { needed, available });
         }
-        Ok(arch)
+        match promisable {
+            Some(available) if available < needed => Err(Unsuitable::NoPromise { needed, available }),
+            _ => Ok(arch),
+        }
     }
 
     fn arch(&self) -> Result<Arch, Unsuitable> {
@@ -342,16 +350,20 @@ impl Survey {
                 }
             },
         );
+        let promises = match self.memory.least() < self.memory.available {
+            true => ", because its kernel promises no more (vm.overcommit_memory is 2)",
+            false => "",
+        };
         let package_manager =
             ["opkg", "apk"].into_iter().find(|tool| self.has(tool)).unwrap_or("no package manager");
         [
             format!(
-                "{}, {} ({endian}, {fpu}), Linux {}, {} of {} RAM available",
+                "{}, {} ({endian}, {fpu}), Linux {}, {} of {} RAM available{promises}",
                 self.firmware,
                 if self.cpu.is_empty() { &self.machine } else { &self.cpu },
                 self.kernel,
-                mebibytes(self.memory_available),
-                mebibytes(self.memory)
+                mebibytes(self.memory.least()),
+                mebibytes(self.memory.total)
             ),
             format!("{tmp}; init is {}; {package_manager}", self.init),
         ]
@@ -373,23 +385,9 @@ fn value<'a>(text: &'a str, key: &str, separator: char) -> Option<&'a str> {
     pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches(['"', '\'']))
 }
 
-fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
-    bytes(value(meminfo, name, ':')?.split_whitespace().next()?)
-}
-
 /// Bytes, from a number of kibibytes.
 fn bytes(kibibytes: &str) -> Option<u64> {
     kibibytes.parse::<u64>().ok().map(|number| number.saturating_mul(1024))
-}
-
-/// Bytes of memory that can be had. MemAvailable came with Linux 3.14; DD-WRT runs 3.10. There it is what the agent counts
-/// with: files in tmpfs (Shmem) and in ramfs (Unevictable) are in Cached and cannot be dropped.
-fn memory_available(meminfo: &str) -> u64 {
-    let field = |name| kibibytes(meminfo, name).unwrap_or(0);
-    let kept = || field("Shmem").saturating_add(field("Unevictable"));
-    let all = || field("MemFree").saturating_add(field("Buffers")).saturating_add(field("Cached"));
-    let estimate = || all().saturating_sub(kept());
-    kibibytes(meminfo, "MemAvailable").unwrap_or_else(estimate)
 }
 
 /// What the firmware calls itself, by the first of the files in which it does.
@@ -456,16 +454,16 @@ mod tests {
     /// What OpenWrt says, shortened.
     const OPENWRT: &str = "@user\n0\n@uname\nLinux 5.15.167 mips\n@system\nGNU/Linux\n@openwrt\nDISTRIB_ID='OpenWrt'\n\
         DISTRIB_DESCRIPTION='OpenWrt 22.03.5'\n@os-release\n@version\n@opkg\ndest root /\n@init\nprocd\n@cpuinfo\n\
-        cpu model\t\t: MIPS 24Kc V7.4\n@meminfo\nMemTotal: 58004 kB\nMemFree: 50000 kB\nMemAvailable: 46000 kB\n@mounts\n\
+        cpu model\t\t: MIPS 24Kc V7.4\n@meminfo\nMemTotal: 58004 kB\nMemFree: 50000 kB\nMemAvailable: 38000 kB\n@min_free_kbytes\n8192\n@overcommit_memory\n0\n@mounts\n\
         /dev/root /rom squashfs ro,relatime 0 0\n/dev/mtdblock1 /overlay jffs2 rw,noatime 0 0\n\
         overlayfs:/overlay / overlay rw,noatime 0 0\ntmpfs /tmp tmpfs rw,nosuid,nodev,noatime 0 0\n@df\n\
         Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/mtdblock1 2944 200 2744 7% /overlay\n\
         overlayfs:/overlay 2944 200 2744 7% /\ntmpfs 29004 4 29000 0% /tmp\n@tools\nprocd\nopkg\nsha256sum\n@guard\n@agent\n";
 
-    /// What DD-WRT says, shortened: no MemAvailable, /tmp without a size.
+    /// What DD-WRT says with a disk, shortened: no MemAvailable, strict overcommit, /tmp without a size.
     const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108-d10 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
-        @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\n@mounts\n\
-        rootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
+        @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\nCommitLimit: 46400 kB\nCommitted_AS: 6400 kB\n\
+        @min_free_kbytes\n4096\n@overcommit_memory\n2\n@mounts\nrootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
         /dev/sda1 61000 14 58000 0% /tmp/mnt/sda1\n@tools\nnvram\nmd5sum\n@guard\n@homes\n/tmp/mnt/sda1/hop\n@agent\n/tmp/mnt/sda1/hop/hopd 1234567\n@foreign\n/tmp/hop\n@open\n/tmp/mnt/sdb1\n";
 
     const SIZE: fn(Arch) -> u64 = |_| 1_860_000;
@@ -475,7 +473,7 @@ mod tests {
         let survey = survey(OPENWRT, &header(1, 2, 8));
         assert_eq!((survey.flavour, survey.firmware.as_str()), (Flavour::OpenWrt, "OpenWrt 22.03.5"));
         assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mips));
-        assert_eq!(survey.memory_available, 46000 * 1024);
+        assert_eq!(survey.memory.least(), (50000 - 8192) * 1024);
         assert_eq!((survey.agents.len(), survey.is_guarded, survey.has_fpu), (0, false, false));
         let flash = survey.mount_of(Path::new("/overlay/upper"));
         assert_eq!(flash.and_then(|mount| mount.size), Some((2944 * 1024, 2744 * 1024)));
@@ -490,7 +488,10 @@ mod tests {
     fn a_dd_wrt_is_understood() {
         let survey = survey(DD_WRT, &header(1, 1, 8));
         assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
-        assert_eq!(survey.memory_available, 47000 * 1024);
+        assert_eq!(survey.memory.available, (47000 - 4096) * 1024);
+        assert_eq!(survey.memory.promisable, Some(40000 * 1024));
+        let bound = "39.1 MiB of 56.6 MiB RAM available, because its kernel promises no more (vm.overcommit_memory is 2)";
+        assert!(survey.describe()[0].ends_with(bound), "{:?}", survey.describe());
         let agent = Agent { path: "/tmp/mnt/sda1/hop/hopd".into(), size: 1_234_567, digest: None };
         assert_eq!(survey.agents, [agent]);
         assert_eq!(survey.homes, [Path::new("/tmp/mnt/sda1/hop")]);
@@ -512,14 +513,10 @@ mod tests {
     }
 
     #[test]
-    fn before_linux_3_14_what_is_cached_can_be_had_but_not_what_is_a_file_in_ram() {
-        let little = DD_WRT.replace(
-            "MemFree: 47000 kB\n",
-            "MemFree: 3000 kB\nBuffers: 1000 kB\nCached: 30000 kB\nSwapCached: 0 kB\nUnevictable: 4000 kB\nShmem: 2000 kB\n",
-        );
-        let survey = survey(&little, &header(1, 1, 8));
-        assert_eq!(survey.memory_available, (3000 + 1000 + 30000 - 4000 - 2000) * 1024);
-        assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mipsle));
+    fn what_the_kernel_promises_must_do_for_an_agent() {
+        let survey = survey(&DD_WRT.replace("Committed_AS: 6400", "Committed_AS: 40000"), &header(1, 1, 8));
+        let needed = SIZE(Arch::Mipsle) + MEMORY_TO_SPARE;
+        assert_eq!(survey.agent_for(SIZE), Err(Unsuitable::NoPromise { needed, available: 6400 * 1024 }));
     }
 
     #[test]
@@ -552,7 +549,10 @@ mod tests {
         );
         let full = changed("29004 4 29000", "29004 28000 1004");
         assert_eq!(refused(&full, &mips), Some(Unsuitable::NoRoom { needed: 1_860_000, free: 1004 * 1024 }));
-        assert!(matches!(refused(&changed("46000 kB", "9000 kB"), &mips), Some(Unsuitable::NoMemory { .. })));
+        assert!(matches!(
+            refused(&changed("50000 kB", "19000 kB"), &mips),
+            Some(Unsuitable::NoMemory { .. })
+        ));
         assert!(survey(&changed("@guard\n", "@guard\n/tmp/hop-1/guard\n"), &mips).is_guarded);
     }
 }

@@ -156,7 +156,7 @@ mod tests {
         assert!(error.to_string().ends_with("exits with 2"), "{error}");
         assert!(bad.is_answered().is_err());
         let other = probe("Linux 3.10.14", "go1.25.1");
-        let memory = Ending::OutOfMemory { available: 0, limit: 1, held: 1 };
+        let memory = Ending::OutOfMemory { available: 0, limit: 1, held: 1, of_promises: false };
         other.answer(&outcome(memory)).unwrap();
         assert!(!other.is_answered().unwrap(), "nothing was found out");
     }

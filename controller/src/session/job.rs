@@ -194,8 +194,8 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         (_, Cause::Timeout) => Ending::TimedOut,
         (_, Cause::IdleTimeout) => Ending::Idle,
         (_, Cause::Memory) => {
-            let Shortage { available, limit, held } = outcome.shortage.unwrap_or_default();
-            Ending::OutOfMemory { available, limit, held }
+            let Shortage { available, limit, held, of_promises } = outcome.shortage.unwrap_or_default();
+            Ending::OutOfMemory { available, limit, held, of_promises }
         }
         (_, Cause::Exhausted) => Ending::Exhausted(read_exhausted(outcome.exhausted.unwrap_or_default())),
         (_, Cause::AgentStopped) => Ending::AgentStopped,
@@ -247,7 +247,12 @@ mod tests {
         let inputs = vec![files.pack("x".into(), "module").unwrap()];
         let job = Job { inputs, ..Job::default() };
         let info = |available| InfoReply {
-            memory: Some(v1::Memory { total: 64 << 20, available, reserve: 8 << 20 }),
+            memory: Some(v1::Memory {
+                total: 64 << 20,
+                available,
+                reserve: 8 << 20,
+                bound_by_promises: false,
+            }),
             ..InfoReply::default()
         };
         assert!(job.check_inputs("desk", &info(11 << 20)).is_ok());

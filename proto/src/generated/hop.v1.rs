@@ -63,12 +63,17 @@ pub struct Memory {
     /// Bytes of RAM that the kernel manages (MemTotal).
     #[prost(uint64, tag = "1")]
     pub total: u64,
-    /// Bytes that can be had without harm to what runs now (MemAvailable, or an estimate before Linux 3.14).
+    /// Bytes that can be had without harm to what runs now: by RAM down to the kernel's lowest watermark (vm.min_free_kbytes), or
+    /// by what the kernel still promises, whichever is less.
     #[prost(uint64, tag = "2")]
     pub available: u64,
     /// Bytes that the agent never gives to a program.
     #[prost(uint64, tag = "3")]
     pub reserve: u64,
+    /// `available` is what the kernel still promises (vm.overcommit_memory is 2: CommitLimit - Committed_AS, less what Go maps at
+    /// a time), and RAM is there for more.
+    #[prost(bool, tag = "4")]
+    pub bound_by_promises: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Store {
@@ -557,6 +562,9 @@ pub struct Shortage {
     /// Bytes that the job held: its processes and the files that it wrote. 0 if the kernel was first to end it.
     #[prost(uint64, tag = "3")]
     pub held: u64,
+    /// What was short was not RAM: the kernel promises no more (vm.overcommit_memory is 2).
+    #[prost(bool, tag = "4")]
+    pub of_promises: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signaled {
@@ -635,7 +643,8 @@ pub struct KillReply {}
 pub struct Failure {
     #[prost(enumeration = "Reason", tag = "1")]
     pub reason: i32,
-    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_NO_INODES, REASON_TOO_MANY_JOBS, REASON_TOO_MANY_CONNECTIONS: what was asked and what there is.
+    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_NO_INODES, REASON_NO_PROMISE, REASON_TOO_MANY_JOBS,
+    /// REASON_TOO_MANY_CONNECTIONS: what was asked and what there is.
     #[prost(uint64, tag = "2")]
     pub needed: u64,
     #[prost(uint64, tag = "3")]
@@ -955,6 +964,9 @@ pub enum Reason {
     NoInodes = 17,
     /// The job has ended, and the router needed the memory of its output before somebody came for it.
     OutputLost = 18,
+    /// The router's kernel promises no more memory, though RAM is free (vm.overcommit_memory is 2). In bytes, the reserve already
+    /// taken off `available`. To a controller that does not know it, a refusal like any other.
+    NoPromise = 19,
 }
 impl Reason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -982,6 +994,7 @@ impl Reason {
             Self::NoCore => "REASON_NO_CORE",
             Self::NoInodes => "REASON_NO_INODES",
             Self::OutputLost => "REASON_OUTPUT_LOST",
+            Self::NoPromise => "REASON_NO_PROMISE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1006,6 +1019,7 @@ impl Reason {
             "REASON_NO_CORE" => Some(Self::NoCore),
             "REASON_NO_INODES" => Some(Self::NoInodes),
             "REASON_OUTPUT_LOST" => Some(Self::OutputLost),
+            "REASON_NO_PROMISE" => Some(Self::NoPromise),
             _ => None,
         }
     }

@@ -30,6 +30,10 @@ const IMPLIED: [&str; 8] = [
 /// What busybox's build says to GNU's compiler and linker, and zig's does not know.
 const UNKNOWN_TO_ZIG: &str = "-finline-limit=* | -falign-* | -Wl,--warn-common | -Wl,-Map,* | -Wl,--verbose";
 
+/// Where applets keep their state is a pointer that busybox declares constant and writes to by a trick, which zig's clang sees
+/// through: it reads the pointer before it is set, and the applet dies of SIGSEGV. Without the `const` there is no trick.
+const WITHOUT_CONSTANT_GLOBALS: &str = "-DBB_GLOBAL_CONST=";
+
 /// A directory with `busybox` and `links`: the paths under which a system finds its applets, one a line.
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let System { flavour, architecture } = system;
@@ -79,7 +83,7 @@ fn make(
          \x20   shift\n\
          \x20   case $argument in {UNKNOWN_TO_ZIG}) ;; *) set -- \"$@\" \"$argument\" ;; esac\n\
          done\n\
-         exec '{}' \"$@\"\n",
+         exec '{}' {WITHOUT_CONSTANT_GLOBALS} \"$@\"\n",
         cc.display()
     );
     crate::toolchain::write_script(&wrapper, &body)?;

@@ -24,6 +24,13 @@ pub fn symbol(setting: &str) -> &str {
     name.split(['=', ' ']).next().unwrap_or(name)
 }
 
+/// A fragment in which `settings` replace those of the same symbols.
+pub fn replace(fragment: &str, replacing: &str) -> String {
+    let replaced: BTreeSet<&str> = settings(replacing).map(symbol).collect();
+    let kept = settings(fragment).filter(|setting| !replaced.contains(symbol(setting)));
+    kept.chain(settings(replacing)).map(|setting| format!("{setting}\n")).collect()
+}
+
 /// Fails with the settings of the fragment that are not in the configuration. What is not set may also be absent.
 pub fn check(fragment: &str, configuration: &str) -> Result<()> {
     let lines: BTreeSet<&str> = configuration.lines().collect();
@@ -51,6 +58,15 @@ mod tests {
         assert_eq!(settings, ["CONFIG_ASH=y", "CONFIG_LEN=512", "# CONFIG_FPU is not set"]);
         let symbols: Vec<&str> = settings.iter().map(|setting| symbol(setting)).collect();
         assert_eq!(symbols, ["ASH", "LEN", "FPU"]);
+    }
+
+    #[test]
+    fn a_setting_replaces_that_of_its_symbol() {
+        let replaced = replace(FRAGMENT, "# CONFIG_ASH is not set\nCONFIG_AIO=y\n");
+        assert_eq!(
+            replaced,
+            "CONFIG_LEN=512\n# CONFIG_FPU is not set\n# CONFIG_ASH is not set\nCONFIG_AIO=y\n"
+        );
     }
 
     #[test]

@@ -17,7 +17,11 @@ const PACKAGE: &str = "linux-source-6.1";
 const TARBALL: &str = "/usr/src/linux-source-6.1.tar.xz";
 
 /// What programs ask of a kernel by its name is answered as this one would: DD-WRT's.
-const OLD: &str = "3.10.108-d10";
+const OLD: Variant = Variant {
+    release: "3.10.108-d10",
+    // DD-WRT builds its kernels without core dumps. Few of the kernel's objects depend on that.
+    settings: "# CONFIG_COREDUMP is not set\n# CONFIG_ELF_CORE is not set\n",
+};
 
 /// The file that says what version of the source the kernels beside it are built from.
 const VERSION: &str = "version";
@@ -43,7 +47,8 @@ pub fn build() -> Result<Vec<PathBuf>> {
     let part = Part::new("kernels", include_str!("kernel.rs"))
         .of(include_str!("config.rs"))
         .of_file(&routers().join("kernel.config"))?;
-    let kernels = ["kernel-mips".to_owned(), "kernel-mipsel".to_owned(), format!("kernel-mipsel-{OLD}")];
+    let kernels =
+        ["kernel-mips".to_owned(), "kernel-mipsel".to_owned(), format!("kernel-mipsel-{}", OLD.release)];
     let [big, little, old] = kernels.each_ref().map(String::as_str);
     let place = part.get_if(is_current, &[big, little, old, VERSION], |place| {
         packages::require(&TOOLS, "the kernels of virtual routers are built from Debian's source")?;
@@ -83,13 +88,19 @@ fn unpack() -> Result<PathBuf> {
 struct Endian {
     architecture: &'static str,
     settings: &'static str,
-    /// Versions to claim, beside its own.
-    claims: &'static [&'static str],
+    /// Kernels that differ in little, built from the objects of this one.
+    variants: &'static [Variant],
 }
 
-const BIG: Endian = Endian { architecture: "mips", settings: "CONFIG_CPU_BIG_ENDIAN=y\n", claims: &[] };
+/// A kernel that claims another release, with settings that replace those of `kernel.config`.
+struct Variant {
+    release: &'static str,
+    settings: &'static str,
+}
+
+const BIG: Endian = Endian { architecture: "mips", settings: "CONFIG_CPU_BIG_ENDIAN=y\n", variants: &[] };
 const LITTLE: Endian =
-    Endian { architecture: "mipsel", settings: "CONFIG_CPU_LITTLE_ENDIAN=y\n", claims: &[OLD] };
+    Endian { architecture: "mipsel", settings: "CONFIG_CPU_LITTLE_ENDIAN=y\n", variants: &[OLD] };
 
 impl Endian {
     fn build(&self, source: &Path, place: &Path) -> Result<()> {
@@ -98,20 +109,27 @@ impl Endian {
         let fragment =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let fragment = fragment + self.settings;
-        let file = objects.join("fragment");
-        fs::write(&file, &fragment).context("cannot write the kernel's configuration")?;
-        run(self.make(source, &objects).arg("allnoconfig").env("KCONFIG_ALLCONFIG", &file))?;
-        let configuration =
-            fs::read_to_string(objects.join(".config")).context("the kernel has no configuration")?;
-        config::check(&fragment, &configuration)
-            .with_context(|| format!("{} for {}", path.display(), self.architecture))?;
+        self.configure(source, &objects, &fragment)?;
         run(self.make(source, &objects).arg("vmlinux"))?;
         self.strip(&objects, &place.join(format!("kernel-{}", self.architecture)))?;
-        for version in self.claims {
-            run(self.make(source, &objects).arg(format!("KERNELRELEASE={version}")).arg("vmlinux"))?;
-            self.strip(&objects, &place.join(format!("kernel-{}-{version}", self.architecture)))?;
+        for Variant { release, settings } in self.variants {
+            self.configure(source, &objects, &config::replace(&fragment, settings))?;
+            run(self.make(source, &objects).arg(format!("KERNELRELEASE={release}")).arg("vmlinux"))?;
+            self.strip(&objects, &place.join(format!("kernel-{}-{release}", self.architecture)))?;
         }
         remove(&objects)
+    }
+
+    /// Writes a configuration with the settings of the fragment and nothing else.
+    fn configure(&self, source: &Path, objects: &Path, fragment: &str) -> Result<()> {
+        let file = objects.join("fragment");
+        fs::write(&file, fragment).context("cannot write the kernel's configuration")?;
+        run(self.make(source, objects).arg("allnoconfig").env("KCONFIG_ALLCONFIG", &file))?;
+        let configuration =
+            fs::read_to_string(objects.join(".config")).context("the kernel has no configuration")?;
+        config::check(fragment, &configuration).with_context(|| {
+            format!("{} for {}", routers().join("kernel.config").display(), self.architecture)
+        })
     }
 
     fn prefix(&self) -> String {

@@ -17,6 +17,8 @@ section opkg cat /etc/opkg.conf
 section init cat /proc/1/comm
 section cpuinfo cat /proc/cpuinfo
 section meminfo cat /proc/meminfo
+section min_free_kbytes cat /proc/sys/vm/min_free_kbytes
+section overcommit_memory cat /proc/sys/vm/overcommit_memory
 section mounts cat /proc/mounts
 section df df -kP
 section tools

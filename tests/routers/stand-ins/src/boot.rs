@@ -235,6 +235,9 @@ impl Router {
         }
         if due(self.disk_at) {
             self.disk_at = None;
+            if self.profile.flavour == Flavour::DdWrt {
+                dd_wrt::prepare_for_disk();
+            }
             self.profile.disk.iter().for_each(disk::attach);
         }
     }

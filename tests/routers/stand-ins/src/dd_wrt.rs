@@ -34,6 +34,15 @@ const STARTUP: [&str; 7] = [
 const PASSWORD: &str = "$1$virtual.$6oszXZm57dfjGSbh16fYY/";
 const HOST_KEY: &str = "/tmp/root/.ssh/ssh_host_rsa_key";
 
+/// What is set in /proc/sys/vm before a disk is mounted, unless a variable of nvram called `vm.NAME` says otherwise: strict
+/// overcommit, so that a program is refused memory rather than killed for it.
+const MEMORY_WITH_DISK: [(&str, &str); 4] = [
+    ("overcommit_memory", "2"),
+    ("overcommit_ratio", "80"),
+    ("vfs_cache_pressure", "10000"),
+    ("min_free_kbytes", "4096"),
+];
+
 type Script = Vec<String>;
 
 /// Makes the system ready, starts sshd, and gives the hooks, each of which is waited for.
@@ -81,6 +90,18 @@ pub fn command(words: &[String]) -> Command {
     let mut command = spawn::command(words, PATH);
     command.env("LD_LIBRARY_PATH", LIBRARY_PATH);
     command
+}
+
+/// What the first mount of a disk changes for the memory.
+pub fn prepare_for_disk() {
+    let variables = nvram::read();
+    for (name, usual) in MEMORY_WITH_DISK {
+        let value = match variables.get(&format!("vm.{name}")) {
+            "" => usual,
+            value => value,
+        };
+        complain(name, fs::write(format!("/proc/sys/vm/{name}"), value));
+    }
 }
 
 fn make_private(place: &str) {

@@ -1,0 +1,110 @@
+//! How much memory a Linux system can give to programs, by what it says in /proc/meminfo and /proc/sys/vm (proc(5)).
+//!
+//! Both sides ask: the agent before it takes a program, and the controller before it puts an agent on a router.
+
+/// What there is, how much of it is free, and how much is promised.
+pub const MEMINFO: &str = "/proc/meminfo";
+/// The kernel's lowest watermark.
+pub const MIN_FREE_KBYTES: &str = "/proc/sys/vm/min_free_kbytes";
+/// How much the kernel promises; 2: no more than it has.
+pub const OVERCOMMIT_MEMORY: &str = "/proc/sys/vm/overcommit_memory";
+
+/// The memory of a system at one moment, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All that the kernel manages.
+    pub total: u64,
+    /// What programs get before the kernel kills one of them.
+    ///
+    /// This is the kernel's own estimate, MemAvailable (si_mem_available, mm/page_alloc.c), but for two things. It is also there
+    /// before Linux 3.14, and it counts down to the kernel's lowest watermark, `vm.min_free_kbytes`, where MemAvailable stops
+    /// at the highest, half as much again. What lies between the two is given to programs too: the kernel only begins to drop
+    /// its caches there, so it is a reserve, and whoever keeps a reserve of its own counts it as a part of that. It matters:
+    /// OpenWrt sets 8 or 16 MiB, and then 4 or 8 MiB lie between the two.
+    pub available: u64,
+    /// What the kernel still promises to programs, where it promises no more than it has (`vm.overcommit_memory` is 2):
+    /// CommitLimit less Committed_AS. DD-WRT sets that when it mounts a disk. A program that asks for more gets ENOMEM, however
+    /// much memory is free; so does a fork.
+    pub promisable: Option<u64>,
+}
+
+impl Memory {
+    /// Reads the texts of [`MEMINFO`], [`MIN_FREE_KBYTES`] and [`OVERCOMMIT_MEMORY`]. What the first two do not say is 0; a
+    /// kernel that does not say 2 promises anything.
+    pub fn parse(meminfo: &str, min_free_kbytes: &str, overcommit_memory: &str) -> Self {
+        let field = |name: &str| {
+            meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or(0, bytes)
+        };
+        let lowest = bytes(min_free_kbytes);
+        // As the kernel does: at least half of a cache, and below the middle watermark all of it, is what it works with.
+        let middle = lowest.saturating_add(lowest / 4);
+        let droppable = |cache: u64| cache - middle.min(cache / 2);
+        // Files in tmpfs and ramfs cannot be dropped, and are on neither of these lists.
+        let files = field("Active(file)").saturating_add(field("Inactive(file)"));
+        let all = field("MemFree")
+            .saturating_add(droppable(files))
+            .saturating_add(droppable(field("SReclaimable")));
+        let is_strict = overcommit_memory.trim() == "2";
+        Self {
+            total: field("MemTotal"),
+            available: all.saturating_sub(lowest),
+            promisable: is_strict.then(|| field("CommitLimit").saturating_sub(field("Committed_AS"))),
+        }
+    }
+
+    /// What a program can have by either bound.
+    pub fn least(&self) -> u64 {
+        self.promisable.map_or(self.available, |promisable| promisable.min(self.available))
+    }
+}
+
+/// The number of kibibytes with which a text begins.
+fn bytes(text: &str) -> u64 {
+    let kibibytes = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+    kibibytes.unwrap_or(0).saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMINFO: &str = "MemTotal:          60000 kB\nMemFree:           30000 kB\nBuffers:            1000 kB\n\
+        Cached:            20000 kB\nActive(file):       1000 kB\nInactive(file):     3000 kB\nUnevictable:       12000 kB\n\
+        Shmem:              5000 kB\nSReclaimable:       1000 kB\nCommitLimit:       46000 kB\nCommitted_AS:      6000 kB\n";
+
+    #[test]
+    fn the_lowest_watermark_is_no_programs() {
+        let memory = Memory::parse(MEMINFO, "8192\n", "0\n");
+        assert_eq!((memory.total, memory.promisable), (60_000 * 1024, None));
+        // Of either cache, half.
+        assert_eq!(memory.available, (30_000 + 2_000 + 500 - 8_192) * 1024);
+        // And where the watermarks are low, all but them.
+        assert_eq!(Memory::parse(MEMINFO, "80", "").available, (30_000 + 3_900 + 900 - 80) * 1024);
+        // What is free alone is never more.
+        assert_eq!(Memory::parse("MemFree: 30000 kB\n", "8192", "0").available, (30_000 - 8_192) * 1024);
+        assert_eq!(Memory::parse("MemFree: 100 kB\n", "8192", "0").available, 0);
+    }
+
+    #[test]
+    fn strict_overcommit_bounds_what_there_is() {
+        let strict = Memory::parse(MEMINFO, "4096", "2\n");
+        assert_eq!(strict.promisable, Some(40_000 * 1024));
+        assert_eq!(strict.least(), strict.available);
+        let committed = MEMINFO.replace("Committed_AS:      6000", "Committed_AS:     45000");
+        assert_eq!(Memory::parse(&committed, "4096", "2").least(), 1_000 * 1024);
+        let over = MEMINFO.replace("Committed_AS:      6000", "Committed_AS:     47000");
+        assert_eq!(Memory::parse(&over, "4096", "2").promisable, Some(0));
+        assert_eq!(Memory::parse(&over, "4096", "1").promisable, None);
+    }
+
+    #[test]
+    fn figures_that_no_router_has_are_bounded() {
+        let text = format!(
+            "MemTotal: {0} kB\nMemFree: {0} kB\nActive(file): {0} kB\nSReclaimable: {0} kB\n",
+            u64::MAX
+        );
+        let memory = Memory::parse(&text, "0", "0");
+        assert_eq!((memory.total, memory.available), (u64::MAX, u64::MAX));
+        assert_eq!(Memory::parse(&text, &u64::MAX.to_string(), "2").least(), 0);
+    }
+}

@@ -147,7 +147,7 @@ impl Error {
             }
             Self::Foreign { path, .. } => {
                 return Some(format!(
-                    "on the router: `ls -ldn {0}` says whose it is; `rm -r {0}`, if you do not want it",
+                    "on the router: `ls -ldn {0}` and of what is above says whose it is; `rm -r {0}` if nobody wants it, or chown 0:0 and chmod go-w if it is Hop's",
                     path.display()
                 ));
             }

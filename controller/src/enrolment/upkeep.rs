@@ -1,5 +1,7 @@
 //! What is done with a router after it was enrolled: another agent, another controller, and the end.
 
+use std::path::Path;
+
 use hop_proto::identity::Fingerprint;
 
 use super::layout::{Layout, Way};
@@ -13,6 +15,9 @@ use crate::outcome::say;
 
 const UPGRADE: &str = include_str!("scripts/upgrade.sh");
 const RESTORE: &str = include_str!("scripts/restore.sh");
+
+/// The directory that every agent has in RAM.
+const RAM: &str = "/tmp/hop";
 
 /// What became of the agent of a router that was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,10 @@ async fn remove_over(
     if enrolment.way == Way::Install {
         Layout::check_presence(&survey, host, enrolment.program.as_deref())
             .map_err(|why| Error::Away { host: host.clone(), why: Box::new(why) })?;
+    }
+    // Of a directory in /tmp nothing runs again, and it may well be there beside an agent. Of anything else it may.
+    if let Some(path) = survey.foreign.iter().find(|path| *path != Path::new(RAM)) {
+        return Err(Error::Foreign { host: host.clone(), path: path.clone() });
     }
     if let Some(agent) = survey.agents.first().filter(|_| !all) {
         let layout = Layout::of_existing(&agent.path);

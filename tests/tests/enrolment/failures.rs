@@ -343,6 +343,7 @@ fn a_removal_that_leaves_something_says_what_and_the_router_stays_known() {
     assert!(ran.stderr().contains("its flash is not mounted"), "{}", ran.stderr());
     owner.assert_runs(&owner.machine.hop());
     owner.reboot();
+    owner.wait_for_agent();
     owner.sh("mount -t tmpfs none /etc/hopd/ && mkdir -m 700 /tmp/hop-0123456789abcdef");
     let ran = owner.router("remove");
     ran.assert_fails_after_progress(125, "removing the agent failed on root@127.0.0.1");

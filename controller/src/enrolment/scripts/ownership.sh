@@ -58,11 +58,16 @@ is_ownerless() {
 	grep -q " ${mounted##* } \(vfat\|msdos\|exfat\) " /proc/mounts
 }
 
+# Prints the files that a DD-WRT runs at boot and that are Hop's, whether they are there or not.
+boot_hooks() {
+	echo /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
+}
+
 # Prints the directories that the boot hooks of a DD-WRT name as an agent's. A stick that merely has such a directory may
 # be anybody's.
 hooked_homes() {
 	{
-		for hook in /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd; do
+		for hook in $(boot_hooks); do
 			is_ours "$hook" && cat "$hook"
 		done
 		command -v nvram >/dev/null && nvram get rc_startup | sed -n '/^# hop begin$/,/^# hop end$/p'

@@ -42,7 +42,7 @@ for home in /usr/sbin /usr/local/usr/sbin $(hooked_homes) /tmp/hop; do
 done
 # What is where Hop's own should be, and somebody other than root can have made. A name of /tmp/mnt can be any text.
 section foreign
-for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd $(hooked_homes); do
+for file in /usr/sbin/hopd /usr/local/usr/sbin/hopd $(boot_hooks) $(hooked_homes); do
 	[ -e "$file" ] || [ -L "$file" ] && ! is_ours "$file" && echo "$file"
 done
 [ -e /tmp/hop ] || [ -L /tmp/hop ] && ! is_private /tmp/hop && echo /tmp/hop

@@ -26,7 +26,6 @@ use crate::job_log::{Controller, JobLog};
 use crate::jobs::Jobs;
 use crate::link::{Heard, Inbox, Link, Stage};
 use crate::machine;
-use crate::memory::{Memory, RESERVE};
 use crate::outcome::Outcome;
 use crate::reception::{Announced, Need, Reception};
 use crate::resources::Exhausted;
@@ -261,7 +260,7 @@ impl Job {
                 let running = Running::new(child, cgroup, &spec, link.clone(), &jobs, directory.path());
                 running.see_through(streams, &mut inbox).await?
             }
-            Err(error) if is_ours(&error, &jobs.launcher) => return Err(not_started(error)),
+            Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
         // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
@@ -289,17 +288,6 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
     let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
     error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
         || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
-}
-
-/// Why a program did not start for such a reason. To fork is to ask the kernel to promise all that the agent may write to once
-/// more, and one that promises no more than it has may refuse that while RAM is free.
-fn not_started(error: io::Error) -> Error {
-    match Memory::read() {
-        Ok(memory) if error.raw_os_error() == Some(libc::ENOMEM) && memory.is_bound_by_promises() => {
-            Error::NoPromise { needed: RESERVE, available: memory.least() }
-        }
-        _ => Error::NotStarted(error),
-    }
 }
 
 impl Part {

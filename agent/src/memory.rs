@@ -94,6 +94,18 @@ impl Memory {
         spare(self.available).saturating_add(unused).min(spare(self.promisable()))
     }
 
+    /// Sees to it that a program can start now: a fork asks the kernel to promise all that the agent may write to once more, and
+    /// Go's runtime an arena before it does anything.
+    ///
+    /// # Errors
+    /// [`Error::NoPromise`] with the figures.
+    pub fn check_start(&self) -> Result<(), Error> {
+        match self.0.promisable {
+            Some(available) if available < RESERVE => Err(Error::NoPromise { needed: RESERVE, available }),
+            _ => Ok(()),
+        }
+    }
+
     /// Admits `needed` further bytes, of which `promised` are already given away but not yet used.
     ///
     /// # Errors
@@ -141,6 +153,8 @@ mod tests {
         let bound = memory(30, Some(20));
         assert_eq!((bound.for_programs(), bound.spare(0)), (16 << 20, 8 << 20));
         assert_eq!(bound.spare_without(0, 9 << 20), 8 << 20);
+        assert!(bound.check_start().is_ok() && memory(2, None).check_start().is_ok());
+        assert!(matches!(memory(30, Some(7)).check_start(), Err(Error::NoPromise { .. })));
         match bound.admit(9 << 20, 0) {
             Err(Error::NoPromise { needed, available }) => {
                 assert_eq!((needed, available), (9 << 20, 8 << 20))

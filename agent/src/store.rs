@@ -167,13 +167,15 @@ impl Store {
         self.ledger().unused_bytes()
     }
 
-    /// Bytes of memory that a program may have beside its file, when what nobody uses is gone.
+    /// Bytes of memory that a program which starts now may have beside its file, when what nobody uses is gone.
     ///
     /// # Errors
-    /// /proc is not mounted.
+    /// /proc is not mounted, or [`Error::NoPromise`]: it could not even start.
     pub fn spare_memory(&self) -> Result<u64, Error> {
+        let memory = read_memory()?;
+        memory.check_start()?;
         let ledger = self.ledger();
-        Ok(read_memory()?.spare_without(ledger.promised, ledger.unused_bytes()))
+        Ok(memory.spare_without(ledger.promised, ledger.unused_bytes()))
     }
 
     /// Bytes that a next blob may have, by what has a size.

@@ -10,6 +10,7 @@ use std::thread;
 use hop::home::Home;
 use hop::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::Fingerprint;
+use hop_proto::meminfo::OVERCOMMIT_MEMORY;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -46,6 +47,21 @@ pub struct VirtualRouter {
     pub address: String,
     /// Who it is.
     pub fingerprint: Fingerprint,
+}
+
+/// A router whose kernel promises any amount of memory.
+pub struct PromisesMore<'a> {
+    router: &'a VirtualRouter,
+    /// What its setting was; nothing if this is not a machine of its own.
+    before: String,
+}
+
+impl Drop for PromisesMore<'_> {
+    fn drop(&mut self) {
+        if !self.before.is_empty() {
+            self.router.shell().sh(&format!("echo {} >{OVERCOMMIT_MEMORY}", self.before.trim()));
+        }
+    }
 }
 
 /// Where the agent's files are.
@@ -163,6 +179,18 @@ impl VirtualRouter {
         // Its ssh does not know yet that it is gone.
         let _ = self.agent.kill();
         self.restart_agent();
+    }
+
+    /// Does what a refusal for want of promises advises, until that is dropped: more programs at a time than a router with strict
+    /// overcommit promises memory to.
+    pub fn let_it_promise_more(&self) -> PromisesMore<'_> {
+        let before = match self.stage {
+            Stage::Machine { .. } => {
+                self.shell().sh(&format!("cat {OVERCOMMIT_MEMORY} && echo 0 >{OVERCOMMIT_MEMORY}"))
+            }
+            Stage::Host | Stage::Kept => String::new(),
+        };
+        PromisesMore { router: self, before }
     }
 
     /// Where it is.

@@ -75,6 +75,8 @@ fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not() {
 fn one_job_more_than_there_are_places_is_refused() {
     let router = VirtualRouter::start(STAGE);
     let places = router.info()["max_jobs"].as_u64().unwrap();
+    // Each program is promised 4 MiB and more that it does not use.
+    let _more = router.let_it_promise_more();
     let mut running: Vec<_> = (0..places).map(|_| router.exec("dialogue").start()).collect();
     for hop in &mut running {
         assert_eq!(hop.line(), "ready\n");

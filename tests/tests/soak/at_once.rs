@@ -22,13 +22,15 @@ const PEAK: u64 = 8 * 1024;
 
 /// Why a run may be refused when a crowd comes. Nothing else is an answer: not a connection that is lost, and not one that
 /// nobody answers.
-const REFUSALS: [&str; 4] = ["too_many_jobs", "too_many_connections", "no_memory", "no_space"];
+const REFUSALS: [&str; 5] = ["too_many_jobs", "too_many_connections", "no_memory", "no_promise", "no_space"];
 
 /// As many programs as there are places begin at once, and all of them run at the same time.
 pub fn eight(stage: Stage, figures: &Figures) {
     let router = VirtualRouter::start(stage);
     let program = fixture(stage, "dialogue");
     let hop = || router.hop().args(["exec", "-r", "router"]).arg(&program);
+    // Each is promised 4 MiB and more that it does not use.
+    let _more = router.let_it_promise_more();
     let mut running: Vec<_> = (0..PLACES).map(|_| hop().start()).collect();
     for hop in &mut running {
         assert_eq!(hop.line(), "ready\n");

@@ -169,7 +169,9 @@ impl Guard {
                 _ => Memory::read()
                     .map_or((u64::MAX, false), |memory| (memory.least(), memory.least() < memory.available)),
             };
-            if available < LIMIT && self.store.evict_unused() == 0 && self.store.reclaim() == 0 {
+            // Output of ended jobs is less than what a job has, and may not do.
+            if available < LIMIT && self.store.evict_unused() == 0 && available + self.store.reclaim() < LIMIT
+            {
                 self.end_largest(available, of_promises).await;
             }
             let lasts = self.look_beside_memory().await;
@@ -186,10 +188,10 @@ impl Guard {
         let mut lasts = INTERVAL[1];
         for (resource, level) in levels {
             let Some(level) = level else { continue };
-            if level.missing() > 0 {
-                self.end_for(resource, level).await;
+            // If it is nobody's doing here, to look through all jobs again and again is of no use.
+            if level.missing() == 0 || self.end_for(resource, level).await {
+                lasts = lasts.min(level.lasts());
             }
-            lasts = lasts.min(level.lasts());
         }
         lasts.max(INTERVAL[0])
     }
@@ -199,9 +201,9 @@ impl Guard {
         resources::inodes(self.store.directory()).ok().flatten()
     }
 
-    /// Ends the job that holds most of what runs short, the newest of those that hold the same, if that is of any use; and waits
-    /// until it is gone.
-    pub(crate) async fn end_for(&self, resource: Resource, level: Level) {
+    /// Ends the job that holds most of what runs short, the newest of those that hold the same, and waits until it is gone. False
+    /// if none holds as much as is missing.
+    pub(crate) async fn end_for(&self, resource: Resource, level: Level) -> bool {
         let chosen = {
             let post = self.post();
             let held: Vec<u64> = match &resource {
@@ -222,9 +224,10 @@ impl Guard {
                 .max_by_key(|(job, held)| (*held, job.started))
                 .map(|(job, held)| (job.pid, job.fate.clone(), held))
         };
-        let Some((pid, fate, held)) = chosen else { return };
+        let Some((pid, fate, held)) = chosen else { return false };
         let Level { available, limit, .. } = level;
         end(pid, &fate, Verdict::Exhausted(Exhausted { resource, available, limit, held })).await;
+        true
     }
 
     fn is_needed(&self) -> bool {
@@ -409,7 +412,7 @@ mod tests {
         }
         let resource = Resource::Inodes(Path::new("/tmp").into());
         // Whoever holds fewer than are missing is not to blame.
-        guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await;
+        assert!(!guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await);
         assert!(many.fate.look(|fate| fate.verdict.is_none()));
         let ending = async {
             let verdict = many.must_end().await;

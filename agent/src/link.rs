@@ -32,6 +32,9 @@ use crate::time::at;
 /// Messages on their way to the job. One that is not heard holds the connection back, by HTTP/2's own means.
 const INBOX_MESSAGES: usize = 1;
 
+/// How long a controller that is there has for the rest of the output of a job that has ended, before it may be given up.
+const READING_TIME: Duration = Duration::from_secs(10);
+
 /// What a controller says during a job.
 #[derive(Debug)]
 pub enum FromController {
@@ -217,6 +220,8 @@ struct State {
     /// Before this, the controller has them.
     stored: Position,
     last: Option<Last>,
+    /// Since when that is known.
+    ended: Option<Instant>,
 }
 
 impl State {
@@ -257,6 +262,7 @@ impl Link {
             offer: None,
             stored: Position::default(),
             last: None,
+            ended: None,
         };
         let presence = Presence { left: None, is_released: false };
         let state = Arc::new(Board::new(state));
@@ -382,6 +388,9 @@ impl Link {
     /// Gives up the output of a job that has ended, which the router needs the memory of; whoever comes for it is told so.
     /// Gives how many bytes that were.
     pub fn give_up_output(&self) -> u64 {
+        if self.spare_output() == 0 {
+            return 0;
+        }
         let given_up = self.state.look(|state| {
             let bytes = state.tape.len();
             let Some(ending) = state.last.as_deref().map(|last| match last {
@@ -403,9 +412,13 @@ impl Link {
         given_up
     }
 
-    /// Bytes of output that can be given up.
+    /// Bytes of output that can be given up: of a job that has ended, and whose controller is away or does not read.
     pub fn spare_output(&self) -> u64 {
-        self.state.look(|state| if state.last.is_some() { state.tape.len() } else { 0 })
+        let is_attached = self.is_attached();
+        self.state.look(|state| match state.ended {
+            Some(ended) if !is_attached || ended.elapsed() >= READING_TIME => state.tape.len(),
+            _ => 0,
+        })
     }
 
     /// Whether the output of the job is what it wrote.
@@ -422,6 +435,7 @@ impl Link {
             state.stage = Stage::Ended;
             state.tape.close();
             state.last = Some(Arc::new(last));
+            state.ended = Some(Instant::now());
         });
     }
 

@@ -106,7 +106,7 @@ mod tests {
         let spec = JobSpec { args: vec![vec![b'x'; 100]; 20_000], ..spec() };
         check(&request(spec)).unwrap();
         // The content of a stream may look like anything.
-        let data = vec![0x0a, 0].repeat(30_000).into();
+        let data = [0x0a, 0].repeat(30_000).into();
         let stdin = run_request::Message::Stdin(Stdin { data, ..Stdin::default() });
         check(&RunRequest { message: Some(stdin) }.encode_to_vec()).unwrap();
         check(b"\x0a\xff").unwrap();

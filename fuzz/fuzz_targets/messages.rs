@@ -1,11 +1,16 @@
-//! What a call says, in pieces of any size: the messages that are in it as a whole, and the same complaint.
+//! What a call says, in pieces of any size: the messages that are in it as a whole, and the same complaint; the same memory is
+//! asked for, and given back; and what is too much to be decoded is known without decoding it.
 #![no_main]
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hop_proto::limits::MAX_SPEC_BYTES;
-use hop_proto::v1::RunRequest;
+use hop_proto::v1::{RunRequest, run_request};
 use hopd::error::Error;
 use hopd::grpc::Arrived;
+use hopd::receive_budget::{ConnectionBudget, MessageMeter};
+use hopd::spec_bounds;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
@@ -13,8 +18,29 @@ type Heard = (Vec<RunRequest>, Option<String>);
 
 fuzz_target!(|input: &[u8]| {
     let [size, said @ ..] = input else { return };
-    assert_eq!(hear(said, 1 + usize::from(*size)), model(said));
+    let size = 1 + usize::from(*size);
+    assert_eq!(hear(said, size), model(said));
+    assert_eq!(measure(said, size), measure(said, said.len().max(1)));
+    if spec_bounds::check(said).is_ok()
+        && let Ok(RunRequest { message: Some(run_request::Message::Spec(spec)) }) = RunRequest::decode(said)
+    {
+        let values = [spec.args.len(), spec.env.len(), spec.output_files.len(), spec.bases.len()];
+        let of_inputs = spec.inputs.iter().map(|tree| 1 + tree.bases.len());
+        assert!(values.into_iter().chain(of_inputs).sum::<usize>() <= 32 * 1024);
+    }
 });
+
+/// What the meter says of it, and whether all memory is there again afterwards.
+fn measure(said: &[u8], size: usize) -> Option<String> {
+    let budget = Arc::new(ConnectionBudget::new(Arc::default()));
+    let mut meter = MessageMeter::new(budget.clone(), MAX_SPEC_BYTES);
+    let complaint = said.chunks(size).find_map(|piece| meter.arrived(piece).err());
+    drop(meter);
+    let mut again = MessageMeter::new(budget, MAX_SPEC_BYTES);
+    let largest = (MAX_SPEC_BYTES as u32).to_be_bytes();
+    again.arrived(&[&[0], &largest[..]].concat()).unwrap();
+    complaint.map(|complaint| complaint.to_string())
+}
 
 fn hear(said: &[u8], size: usize) -> Heard {
     let (mut arrived, mut messages) = (Arrived::default(), Vec::new());

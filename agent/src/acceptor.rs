@@ -26,7 +26,7 @@ use crate::http2::{self, Windows};
 use crate::job_log::Controller;
 use crate::jobs::Jobs;
 use crate::receive_budget::{ConnectionBudget, ReceiveBudget};
-use crate::refusal_log::RefusalLog;
+use crate::refusal_log::{self, RefusalLog};
 use crate::server::AuthorizedFile;
 use crate::service::Service;
 use crate::task;
@@ -107,6 +107,7 @@ impl Acceptor {
     pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
         // A kernel that cannot do it hands silent connections over at once; they are bounded here as well.
         let _ = defer_accept(&listener);
+        let mut told: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((connection, address)) => {
@@ -120,7 +121,10 @@ impl Acceptor {
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
+                    if told.is_none_or(|told| told.elapsed() >= refusal_log::INTERVAL) {
+                        tracing::warn!(%error, "cannot accept; this is told once a minute");
+                        told = Some(Instant::now());
+                    }
                     self.limits.shed();
                     tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::task;
 
 /// How often there is a line.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Addresses that are named in a line, with how often each was refused; of all others there is one count.
 const MAX_ADDRESSES: usize = 4;

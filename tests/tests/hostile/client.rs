@@ -7,6 +7,7 @@ use hop_proto::tls;
 use hop_tests::{PATIENCE, VirtualRouter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -57,8 +58,9 @@ pub enum Flooded {
 
 pub struct RawClient {
     writer: WriteHalf<TlsStream<TcpStream>>,
-    /// What the agent says until it ends the connection: all frames, and the reason that the last of them gives.
-    reader: JoinHandle<Vec<Frame>>,
+    /// What the agent says, until it ends the connection.
+    frames: mpsc::UnboundedReceiver<Frame>,
+    reader: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,8 @@ pub fn preface() -> Vec<u8> {
 impl RawClient {
     pub async fn connect(router: &VirtualRouter) -> Self {
         let (reader, writer) = tokio::io::split(secure(router).await);
-        let mut client = Self { writer, reader: tokio::spawn(read(reader)) };
+        let (tell, frames) = mpsc::unbounded_channel();
+        let mut client = Self { writer, frames, reader: tokio::spawn(read(reader, tell)) };
         client.send(&preface()).await;
         client
     }
@@ -115,17 +118,32 @@ impl RawClient {
         Flooded::Taken
     }
 
-    /// Waits until the agent ends the connection, and gives what it said.
-    pub async fn ended(self) -> Vec<Frame> {
-        let frames = tokio::time::timeout(PATIENCE, self.reader).await;
-        frames.expect("the agent ends the connection").unwrap()
+    /// The next frame; nothing if the agent has ended the connection.
+    pub async fn next(&mut self) -> Option<Frame> {
+        tokio::time::timeout(PATIENCE, self.frames.recv()).await.expect("the agent says something")
     }
 
-    /// Sends no more, and gives what the agent says to that.
-    pub async fn finish(mut self) -> Vec<Frame> {
-        // It may have ended the connection already.
+    /// Waits until so many calls are refused, which is said in a frame of headers.
+    pub async fn refusals(&mut self, count: usize) {
+        for refused in 0..count {
+            while self.next().await.unwrap_or_else(|| panic!("{refused} are refused")).kind != HEADERS {}
+        }
+    }
+
+    /// Waits until the agent ends the connection, and gives what it said.
+    pub async fn ended(mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.next().await {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Sends no more, and waits until the agent ends the connection.
+    pub async fn finish(mut self) {
+        // It may have ended it already.
         let _ = self.writer.shutdown().await;
-        self.ended().await
+        self.ended().await;
     }
 }
 
@@ -135,20 +153,19 @@ pub fn reason(frames: &[Frame]) -> Option<u32> {
     Some(u32::from_be_bytes(last.content[4..8].try_into().unwrap()))
 }
 
-async fn read(mut reader: ReadHalf<TlsStream<TcpStream>>) -> Vec<Frame> {
-    let mut frames = Vec::new();
+async fn read(mut reader: ReadHalf<TlsStream<TcpStream>>, tell: mpsc::UnboundedSender<Frame>) {
     loop {
         let mut head = [0; 9];
         if reader.read_exact(&mut head).await.is_err() {
-            return frames;
+            return;
         }
         let mut content = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
         if reader.read_exact(&mut content).await.is_err() {
-            return frames;
+            return;
         }
         // Of a flood there are many answers, none of which is looked at.
-        if head[3] != PING && head[3] != SETTINGS {
-            frames.push(Frame { kind: head[3], content });
+        if head[3] != PING && head[3] != SETTINGS && tell.send(Frame { kind: head[3], content }).is_err() {
+            return;
         }
     }
 }

@@ -12,7 +12,7 @@
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`board`]: what wakes those which wait
 //!   for either. [`packer`]: output on its way.
 //! - [`input_tree`]: the files that a program finds. [`output_files`], [`core_file`], [`handover`]: those that it leaves.
-//! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
+//! - [`child`], [`descriptors`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`reception`], [`decoder`], [`delta`], [`relocation`], [`lz4`]: a program that arrives, whatever it is sent as.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come; [`task`]: the runtime.
@@ -32,6 +32,7 @@ pub mod cipher;
 pub mod core_file;
 pub mod decoder;
 pub mod delta;
+pub mod descriptors;
 pub mod error;
 pub mod family;
 pub mod grpc;

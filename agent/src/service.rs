@@ -29,7 +29,7 @@ use crate::grpc::{self, Answer, Code, Messages, Replies, Requests, Status};
 use crate::guard::{self, Shortage};
 use crate::http2::{self, Incoming};
 use crate::input_tree::InputTree;
-use crate::job::{Spec, signal};
+use crate::job::{JOB_DIRECTORY, Spec, signal};
 use crate::jobs::{Jobs, Listed, MAX_JOBS};
 use crate::link::{Connection, FromController, Link, Stage, ToController};
 use crate::machine::{Machine, TARGET};
@@ -366,6 +366,10 @@ fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
     if variable.name.is_empty() || variable.name.contains(&b'=') {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
     }
+    // By it a next agent finds what this one has left running, and an empty one would hide that.
+    if variable.name == JOB_DIRECTORY.as_bytes() {
+        return Err(Error::Protocol("the variable HOP_JOB_DIR is the agent's to set"));
+    }
     Ok((read_os_string(variable.name)?, read_os_string(variable.value)?))
 }
 
@@ -640,7 +644,7 @@ mod tests {
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
         assert!(read_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 26] = [
+        let broken: [fn(&mut v1::JobSpec); 27] = [
             |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
@@ -666,6 +670,7 @@ mod tests {
             |spec| spec.output_window = u32::MAX,
             |spec| spec.args = vec![b"a\0b".to_vec()],
             |spec| spec.env = vec![v1::EnvVar { name: b"A=B".to_vec(), value: vec![] }],
+            |spec| spec.env = vec![v1::EnvVar { name: b"HOP_JOB_DIR".to_vec(), value: vec![] }],
             |spec| spec.limits = Some(v1::Limits { grace_ms: MAX_GRACE_MS + 1, ..v1::Limits::default() }),
         ];
         for (index, breaks) in broken.iter().enumerate() {

@@ -365,6 +365,11 @@ impl Upload {
         self.digest
     }
 
+    /// The key of the controller that brings it.
+    pub fn owner(&self) -> Fingerprint {
+        self.owner
+    }
+
     /// Bytes that were announced.
     pub fn size(&self) -> u64 {
         self.size

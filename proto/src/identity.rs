@@ -124,6 +124,11 @@ impl Fingerprint {
         bytes.copy_from_slice(digest::digest(&digest::SHA256, spki).as_ref());
         Self(bytes)
     }
+
+    /// Its bytes, as a message carries them.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Fingerprint {

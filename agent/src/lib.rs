@@ -4,8 +4,9 @@
 //!
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
-//! - [`server`]: listens, authenticates, bounds connections, ends in order. [`http2`], [`grpc`]: what their calls say, and hear.
+//! - [`listener`], [`server`]: listens, authenticates, bounds connections, ends in order. [`http2`], [`grpc`]: what their calls say, and hear.
 //!   [`keepalive`]: when a silent one is asked.
+//! - [`key_file`], [`authorized_keys`], [`safe_path`], [`directory_lock`], [`revocation`]: who may connect, and what becomes of who may not any more.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`]: all jobs; one run of a program, from its admission to its outcome.
@@ -23,6 +24,7 @@
 // Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
 
+pub mod authorized_keys;
 pub mod board;
 #[cfg(target_arch = "mips")]
 mod c_library;
@@ -33,6 +35,7 @@ pub mod core_file;
 pub mod decoder;
 pub mod delta;
 pub mod descriptors;
+pub mod directory_lock;
 pub mod error;
 pub mod family;
 pub mod grpc;
@@ -45,7 +48,9 @@ pub mod job;
 pub mod job_directory;
 pub mod jobs;
 pub mod keepalive;
+pub mod key_file;
 pub mod link;
+pub mod listener;
 pub mod log;
 pub mod lz4;
 pub mod machine;
@@ -59,7 +64,9 @@ pub mod pid_file;
 pub mod print;
 pub mod reception;
 pub mod relocation;
+pub mod revocation;
 pub mod running;
+pub mod safe_path;
 pub mod self_test;
 pub mod server;
 pub mod service;

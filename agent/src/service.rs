@@ -22,6 +22,7 @@ use http::{Request, Response};
 use prost::Message;
 use tokio_stream::StreamExt;
 
+use crate::authorized_keys::{self, AuthorizedKeys};
 use crate::child::Ending;
 use crate::decoder::Encoding;
 use crate::error::Error;
@@ -49,9 +50,9 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 14] = [
+const CAPABILITIES: [&str; 15] = [
     "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta", "relocate", "pack",
+    "delta", "relocate", "pack", "rotate",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
@@ -61,6 +62,9 @@ const WITHOUT_LAUNCHER: &str = "core";
 #[derive(Clone)]
 pub struct Service {
     jobs: Arc<Jobs>,
+    keys: Arc<AuthorizedKeys>,
+    /// Where the agent listens, for people.
+    place: Arc<str>,
     controller: Fingerprint,
     admission: Admission,
 }
@@ -80,8 +84,14 @@ impl http2::Service for Service {
 impl Service {
     /// The agent's service over `jobs`, for a connection of `controller`. `admission` is asked at every call: a key that was taken
     /// off the list since its controller connected starts nothing more.
-    pub fn new(jobs: Arc<Jobs>, controller: Fingerprint, admission: Admission) -> Self {
-        Self { jobs, controller, admission }
+    pub fn new(
+        jobs: Arc<Jobs>,
+        keys: Arc<AuthorizedKeys>,
+        place: Arc<str>,
+        controller: Fingerprint,
+        admission: Admission,
+    ) -> Self {
+        Self { jobs, keys, place, controller, admission }
     }
 
     async fn answer(&self, method: &str, incoming: Incoming) -> Result<Answer, Status> {
@@ -109,6 +119,25 @@ impl Service {
                 self.jobs.find(&job_id, self.controller)?.signal(signal).await;
                 Answer::one(&v1::KillReply {})
             }
+            "/hop.v1.Agent/AddNextKey" => {
+                let v1::AddNextKeyRequest { sha256 } = Requests::new(incoming).only().await?;
+                let next = <[u8; 32]>::try_from(&sha256[..])
+                    .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
+                let next = Fingerprint::from_bytes(next);
+                self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
+                tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
+                Answer::one(&v1::AddNextKeyReply {})
+            }
+            "/hop.v1.Agent/RetirePreviousKey" => {
+                let v1::RetirePreviousKeyRequest {} = Requests::new(incoming).only().await?;
+                let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
+                // In the same breath: what belongs to a key that is off the list is ended.
+                if let Some(previous) = previous {
+                    self.jobs.transfer(previous, self.controller);
+                    tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
+                }
+                Answer::one(&v1::RetirePreviousKeyReply {})
+            }
             // A controller of another age asks for what this agent does not have.
             _ => {
                 return Err(Status {
@@ -126,6 +155,8 @@ impl Service {
         };
         let packs = spec.pack_outputs;
         let spec = read_spec(spec)?;
+        // It may have taken its time to say what to run.
+        (self.admission)()?;
         // The controller has not heard that it was accepted, and asks once more.
         if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
             return Ok(carry(link.connect([None, None], None)?, requests, packs));
@@ -185,6 +216,7 @@ impl Service {
             }
             .into(),
             instance: self.jobs.instance(),
+            listens: self.place.to_string(),
         })
     }
 }
@@ -607,7 +639,10 @@ impl From<&Error> for Status {
             Error::Protocol(_) => (Code::InvalidArgument, Reason::Protocol, 0, 0),
             Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
             Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
-            Error::NotAuthorized => (Code::PermissionDenied, Reason::NotAuthorized, 0, 0),
+            Error::NotAuthorized | Error::KeyList(authorized_keys::Error::NotListed) => {
+                (Code::PermissionDenied, Reason::NotAuthorized, 0, 0)
+            }
+            Error::KeyList(_) => (Code::Internal, Reason::Io, 0, 0),
             Error::NoSuchUser(_) | Error::NotRoot => (Code::FailedPrecondition, Reason::NoSuchUser, 0, 0),
             Error::NoCore(_) => (Code::FailedPrecondition, Reason::NoCore, 0, 0),
             Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),

@@ -249,6 +249,13 @@ impl Store {
         Ok(read_memory()?.admit(size, self.ledger().promised).err())
     }
 
+    /// What `from` has brought is from now on what `to` has brought.
+    pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
+        for kept in self.ledger().blobs.iter_mut().filter(|kept| kept.owner == from) {
+            kept.owner = to;
+        }
+    }
+
     fn evict_oldest(&self) -> bool {
         // Dropped when the ledger is free: it writes there what it gives back.
         let oldest = self.ledger().take_oldest();

@@ -225,7 +225,7 @@ pub(crate) async fn secure(
     };
     let pinned = router.entry.fingerprint;
     let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
-    let config = tls::client_config(identity, pinned)
+    let config = tls::client_config(identity, router.entry.pinned())
         .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
     let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
         Ok(stream) => stream,

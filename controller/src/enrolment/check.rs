@@ -131,11 +131,12 @@ async fn by_agent(router: &Router, identity: &Identity) -> Finding {
         Ok((connection, info)) => Finding::good(
             "connection",
             format!(
-                "to {}, key {}, {} of {} jobs",
+                "to {}, key {}, {} of {} jobs; it listens on {}",
                 connection.address(),
                 connection.fingerprint(),
                 info.jobs,
-                info.max_jobs
+                info.max_jobs,
+                if info.listens.is_empty() { "what it does not tell" } else { &info.listens }
             ),
         ),
         Err(error) => Finding::bad("connection", error.to_string(), error.hint()),

@@ -40,8 +40,10 @@ pub async fn reach(
     shell: &Shell,
 ) -> Result<Router, HopError> {
     let router = |via_ssh: bool, address: String| {
-        let Wish { ssh, port, at, store, .. } = wish.clone();
-        let enrolment = Some(Enrolment { way, port, via_ssh, at, store, ssh });
+        let Wish { ssh, port, at, store, listen_interface, .. } = wish.clone();
+        let next_fingerprint = None;
+        let enrolment =
+            Some(Enrolment { way, port, via_ssh, at, store, listen_interface, next_fingerprint, ssh });
         Router {
             name: name.to_owned(),
             entry: Entry { address, fingerprint, goarch: goarch.to_owned(), enrolment, process: None },

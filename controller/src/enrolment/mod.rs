@@ -7,6 +7,7 @@
 mod check;
 mod connect;
 mod error;
+mod keys;
 mod layout;
 mod shell;
 pub mod survey;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{Finding, check};
 pub use error::Error;
+pub use keys::{rekey, revoke};
 pub use layout::Way;
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
@@ -60,6 +62,12 @@ pub struct Enrolment {
     /// The directory of its persistent store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// The network interface on which it listens, or `any`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_interface: Option<String>,
+    /// The key that its agent is about to have, while that is exchanged: both are accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::inventory::optional_text")]
+    pub next_fingerprint: Option<Fingerprint>,
     /// The login.
     pub ssh: Destination,
 }
@@ -79,11 +87,15 @@ pub struct Wish {
     pub at: Option<String>,
     /// The directory of its persistent store.
     pub store: Option<String>,
+    /// The network interface on which it is to listen, or `any`; `None`: the one by which ssh reaches the router.
+    pub listen_interface: Option<String>,
 }
 
 impl From<Enrolment> for Wish {
-    fn from(Enrolment { way, port, via_ssh, at, store, ssh }: Enrolment) -> Self {
-        Self { ssh, way: Some(way), port, via_ssh, at, store }
+    fn from(
+        Enrolment { way, port, via_ssh, at, store, listen_interface, next_fingerprint: _, ssh }: Enrolment,
+    ) -> Self {
+        Self { ssh, way: Some(way), port, via_ssh, at, store, listen_interface }
     }
 }
 
@@ -189,11 +201,42 @@ impl Adding<'_> {
         say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
-        let variables = self.variables(stage, layout);
+        let interface = self.interface(&format!("{stage}/hopd")).await?;
+        let variables = self.variables(stage, layout, &interface);
         let said = self.shell.script("putting the agent in place", &variables, &[PLACE]).await?;
         let fingerprint = read_fingerprint(&said)?;
         self.shell.script("starting the agent", &variables, &[START]).await?;
-        self.reach(layout.way, fingerprint, arch).await
+        self.reach(layout.way, &interface, fingerprint, arch).await
+    }
+
+    /// The interface on which the agent is to listen, by what an agent on the router at `program` says; empty for the
+    /// loopback alone.
+    async fn interface(&self, program: &str) -> Result<String, Error> {
+        let host = || self.wish.ssh.host.clone();
+        if self.wish.via_ssh {
+            return Ok(String::new());
+        }
+        match self.wish.listen_interface.as_deref() {
+            Some("any") => Ok("any".to_owned()),
+            Some(name) => {
+                let is_there = self.shell.attempt(&format!("[ -e /sys/class/net/{name} ]")).await?;
+                let unknown = || Error::NoInterface { host: host(), interface: name.to_owned() };
+                is_there.status.success().then(|| name.to_owned()).ok_or_else(unknown)
+            }
+            None => {
+                // Where the login came from is where connections will come from.
+                let command = format!("{program} --interface-to \"${{SSH_CONNECTION%% *}}\"");
+                let said = self.shell.attempt(&command).await?;
+                let name = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+                if !said.status.success() || name.is_empty() {
+                    return Err(Error::UnknownInterface {
+                        host: host(),
+                        source: Said::last_line(&said.stderr),
+                    });
+                }
+                Ok(name)
+            }
+        }
     }
 
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
@@ -208,7 +251,8 @@ impl Adding<'_> {
             say!("hop: {}: `hop router upgrade` would make it {}", self.name, env!("CARGO_PKG_VERSION"));
         }
         let own = self.identity.fingerprint();
-        let variables = self.variables("/tmp/hop", &layout).set("fingerprint", own.to_string());
+        let interface = self.interface(&layout.program.to_string_lossy()).await?;
+        let variables = self.variables("/tmp/hop", &layout, &interface).set("fingerprint", own.to_string());
         let known = format!("grep -q '^{own}' {}/authorized", layout.state.display());
         let is_known = self.shell.attempt(&known).await?.status.success();
         let mut interrupts = listen()?;
@@ -222,7 +266,7 @@ impl Adding<'_> {
             let fingerprint =
                 read_fingerprint(&self.shell.command("asking for its key", &command, b"").await?)?;
             self.shell.script("starting the agent", &variables, &[START]).await?;
-            let router = self.reach(layout.way, fingerprint, arch).await?;
+            let router = self.reach(layout.way, &interface, fingerprint, arch).await?;
             self.check_same_store().await?;
             self.remember(router).map(|(router, _)| router)
         };
@@ -250,7 +294,7 @@ impl Adding<'_> {
     }
 
     /// The variables of the scripts.
-    fn variables(&self, stage: &str, layout: &Layout) -> Variables {
+    fn variables(&self, stage: &str, layout: &Layout, interface: &str) -> Variables {
         let wish = self.wish;
         let address = if wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
         let listen = format!("{address}:{}", wish.port);
@@ -262,6 +306,7 @@ impl Adding<'_> {
             .set("state", layout.state.to_string_lossy())
             .set("listen", &listen)
             .set("store", store)
+            .set("interface", interface)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.starter {
             Starter::None => variables.set("starter", "none"),
@@ -269,20 +314,29 @@ impl Adding<'_> {
                 .set("starter", "procd")
                 .set("keep", keep.to_string_lossy())
                 .set("init_script", INIT_SCRIPT)
-                .set("config", configuration(&listen, store)),
-            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, store)
+                .set("config", configuration(&listen, interface, store)),
+            Starter::BootHook(hook) => dd_wrt_variables(variables, &listen, interface, store)
                 .set("starter", "boot-hook")
                 .set("hook", hook.to_string_lossy())
                 .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => dd_wrt_variables(variables, &listen, store)
+            Starter::Nvram => dd_wrt_variables(variables, &listen, interface, store)
                 .set("starter", "nvram")
                 .set("hook_script", layout.hook_script()),
         }
     }
 
     /// Connects, and so makes sure of both keys.
-    async fn reach(&self, way: Way, fingerprint: Fingerprint, arch: Arch) -> Result<Router, HopError> {
-        connect::reach(self.name, self.wish, way, fingerprint, arch.goarch(), self.identity, self.shell).await
+    async fn reach(
+        &self,
+        way: Way,
+        interface: &str,
+        fingerprint: Fingerprint,
+        arch: Arch,
+    ) -> Result<Router, HopError> {
+        // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
+        let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
+        let wish = &Wish { listen_interface, ..self.wish.clone() };
+        connect::reach(self.name, wish, way, fingerprint, arch.goarch(), self.identity, self.shell).await
     }
 
     /// Writes the inventory, and gives what was there under the name before.
@@ -384,16 +438,20 @@ fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
 }
 
 /// `/etc/config/hopd`.
-fn configuration(listen: &str, store: &str) -> String {
+fn configuration(listen: &str, interface: &str, store: &str) -> String {
     let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
+    if !interface.is_empty() {
+        text.push_str(&format!("\n\toption device '{interface}'"));
+    }
     if !store.is_empty() {
         text.push_str(&format!("\n\toption store '{store}'"));
     }
     text
 }
 
-fn dd_wrt_variables(variables: Variables, listen: &str, store: &str) -> Variables {
-    let settings = format!("listen={}\nstore={}", quoted(listen), quoted(store));
+fn dd_wrt_variables(variables: Variables, listen: &str, interface: &str, store: &str) -> Variables {
+    let settings =
+        format!("listen={}\ninterface={}\nstore={}", quoted(listen), quoted(interface), quoted(store));
     variables.set("start_script", START_SCRIPT).set("settings", settings)
 }
 

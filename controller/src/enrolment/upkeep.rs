@@ -23,7 +23,7 @@ pub enum Removal {
 }
 
 /// The login by which a router was enrolled.
-fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
+pub(super) fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
     router.entry.enrolment.as_ref().ok_or_else(|| Error::NoLogin { name: router.name.clone() })
 }
 
@@ -59,7 +59,7 @@ async fn remove_over(
     let survey = look(shell).await?;
     if let Some(agent) = survey.agents.first().filter(|_| !all) {
         let layout = Layout::of_existing(&agent.path);
-        let others = authorize_over(shell, &layout, own, "").await?.1;
+        let others = authorize_over(shell, &layout, own, "", Variables::default()).await?.1;
         if others > 0 {
             return Ok(Removal::Shared(others));
         }
@@ -84,29 +84,30 @@ pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str)
             survey.agents.first().ok_or_else(|| Error::NoAgent { host: enrolment.ssh.host.clone() })?;
         let line = format!("{fingerprint} {comment}");
         let layout = Layout::of_existing(&agent.path);
-        authorize_over(&shell, &layout, fingerprint, line.trim_end()).await
+        authorize_over(&shell, &layout, fingerprint, line.trim_end(), Variables::default()).await
     };
     let authorized = authorized.await;
     shell.end().await;
-    Ok(authorized?.0)
+    Ok(authorized?.0 == "added")
 }
 
-/// Puts `line` into the list, or takes the key off if it is empty. True if it was put there, and how many others there are.
-async fn authorize_over(
+/// Puts `line` into the list, or takes the key off if it is empty. Gives what the script says of it, and how many others there are.
+pub(super) async fn authorize_over(
     shell: &Shell,
     layout: &Layout,
     fingerprint: Fingerprint,
     line: &str,
-) -> Result<(bool, u32), Error> {
-    let variables = Variables::default()
+    variables: Variables,
+) -> Result<(String, u32), Error> {
+    let variables = variables
         .set("state", layout.state.to_string_lossy())
         .set("fingerprint", fingerprint.to_string())
         .set("controller", line);
     let said = shell.script("changing who may connect", &variables, &[AUTHORIZE]).await?;
     let said = String::from_utf8_lossy(&said);
     let mut words = said.split_whitespace();
-    let was_added = words.next() == Some("added");
-    Ok((was_added, words.next().and_then(|count| count.parse().ok()).unwrap_or(0)))
+    let done = words.next().unwrap_or_default().to_owned();
+    Ok((done, words.next().and_then(|count| count.parse().ok()).unwrap_or(0)))
 }
 
 /// Replaces a router's agent by that of this `hop`. Its key and who may connect stay; its jobs end. False if it is the
@@ -142,7 +143,8 @@ impl Adding<'_> {
         let stage = format!("/tmp/hop-{}", super::random_name());
         let mut interrupts = super::listen()?;
         self.shell.command("making a directory in /tmp", &format!("umask 077; mkdir {stage}"), b"").await?;
-        let variables = self.variables(&stage, &layout);
+        let interface = self.wish.listen_interface.clone().unwrap_or_default();
+        let variables = self.variables(&stage, &layout, &interface);
         let upgraded = tokio::select! {
             upgraded = self.upgrade_in(router, &stage, &layout, &agent, &survey) => upgraded,
             signal = interrupts.next() => Err(HopError::Interrupted { signal }),
@@ -167,7 +169,8 @@ impl Adding<'_> {
         say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
-        let variables = self.variables(stage, layout);
+        let interface = self.wish.listen_interface.clone().unwrap_or_default();
+        let variables = self.variables(stage, layout, &interface);
         self.shell.script("replacing the agent", &variables, &[STOP, UPGRADE, START]).await?;
         let (arch, key) = (router.entry.goarch.as_str(), router.entry.fingerprint);
         super::connect::reach(self.name, self.wish, layout.way, key, arch, self.identity, self.shell).await?;

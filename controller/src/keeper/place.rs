@@ -139,8 +139,16 @@ mod tests {
             options: options.iter().map(|&option| option.into()).collect(),
             ..Destination::parse(host).unwrap()
         };
-        let enrolment =
-            Enrolment { way: Way::Install, port: 4670, via_ssh: true, at: None, store: None, ssh };
+        let enrolment = Enrolment {
+            way: Way::Install,
+            port: 4670,
+            via_ssh: true,
+            at: None,
+            store: None,
+            listen_interface: None,
+            next_fingerprint: None,
+            ssh,
+        };
         router.entry.enrolment = Some(enrolment);
         router
     }

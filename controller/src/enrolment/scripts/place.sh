@@ -1,6 +1,6 @@
 # Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
 #
-# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, store,
+# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, interface, store,
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
 # installations: start_script, settings, hook, hook_script.
 

@@ -30,7 +30,9 @@ remove() {
 	rmdir /usr/local/lib/upgrade/keep.d /usr/local/lib/upgrade /usr/local/lib 2>/dev/null
 	rm -rf /etc/hopd /tmp/hop
 	for home in $homes; do
-		rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
+		rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings" \
+			"$home/key.next" "$home/authorized.new"
+		rm -rf "$home/authorized.lock"
 	done
 	rm -f /jffs/etc/config/hopd.startup /opt/etc/init.d/S95hopd
 	rmdir /jffs/etc/config /jffs/etc /opt/etc/init.d /opt/etc 2>/dev/null

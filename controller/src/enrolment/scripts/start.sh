@@ -47,6 +47,7 @@ start() {
 		;;
 	none)
 		[ -n "$store" ] && set -- --store "$store"
+		[ -n "$interface" ] && set -- --interface "$interface" "$@"
 		"$program" --supervise --listen "$listen" --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
 			--key "$state/key" --authorized "$state/authorized" "$@" </dev/null >/dev/null 2>&1 &
 		;;

@@ -20,8 +20,10 @@ upgrade() {
 	if [ -n "$pid" ] && grep -q hopd "/proc/$pid/cmdline" 2>/dev/null; then
 		# Another controller may have started it, and wished for something else.
 		listen=$(option listen)
+		interface=$(option interface)
 		store=$(option store)
 		echo "$listen" >"$stage/listen"
+		echo "$interface" >"$stage/interface"
 		echo "$store" >"$stage/store"
 	fi
 	# While the old one still runs: there may be no room.

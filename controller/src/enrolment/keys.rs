@@ -171,7 +171,77 @@ fn resolve(list: &[Listed], key: &str) -> Result<Fingerprint, Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+
+    use super::super::AUTHORIZE;
     use super::*;
+    use crate::ssh::quoted;
+
+    /// Runs the script that changes a list, with the shell of this machine: what it says.
+    fn change(state: &Path, fingerprint: &str, line: &str, force: &str) -> Child {
+        let variables = [
+            format!("state={}\n", quoted(state.to_str().unwrap())),
+            format!("fingerprint={}\ncontroller={}\n", quoted(fingerprint), quoted(line)),
+            format!("force={}\n", quoted(force)),
+        ];
+        let mut shell = Command::new("sh")
+            .arg("-s")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let script = [variables.concat().as_bytes(), AUTHORIZE.as_bytes()].concat();
+        shell.stdin.take().unwrap().write_all(&script).unwrap();
+        shell
+    }
+
+    #[track_caller]
+    fn said(shell: Child) -> String {
+        let output = shell.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().replace('\n', " ")
+    }
+
+    #[test]
+    fn list_changes_at_once_lose_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let path = |name: &str| state.path().join(name);
+        let keys = ["1", "2", "3", "4"].map(|digit| format!("SHA256:{}", digit.repeat(64)));
+        // As an editor leaves it, and as one leaves the lock that was killed in another boot.
+        fs::write(path("authorized"), format!("# desks * ?\n{} me", keys[0])).unwrap();
+        fs::create_dir(path("authorized.lock")).unwrap();
+        fs::write(path("authorized.lock/owner"), "1 another\n").unwrap();
+        let changes = keys.each_ref().map(|key| change(state.path(), key, &format!("{key} new"), ""));
+        let mut said_of_all = changes.map(said);
+        said_of_all.sort();
+        assert_eq!(said_of_all[..3], ["added 1 ", "added 2 ", "added 3 "]);
+        assert!(said_of_all[3].starts_with("there "), "{said_of_all:?}");
+        let list = fs::read_to_string(path("authorized")).unwrap();
+        assert!(list.starts_with(&format!("# desks * ?\n{} me\n", keys[0])), "{list}");
+        assert!(list.lines().count() == 5 && keys.iter().all(|key| list.contains(key)), "{list}");
+        let changes = [&keys[1], &keys[2], &keys[3]].map(|key| change(state.path(), key, "", ""));
+        assert!(changes.map(said).iter().all(|said| said.starts_with("gone ")));
+        assert_eq!(fs::read_to_string(path("authorized")).unwrap(), format!("# desks * ?\n{} me\n", keys[0]));
+        let left = || fs::read_dir(state.path()).unwrap().count();
+        assert_eq!(left(), 1, "neither lock nor draft is left");
+    }
+
+    #[test]
+    fn the_only_key_goes_on_a_second_word() {
+        let state = tempfile::tempdir().unwrap();
+        let list = state.path().join("authorized");
+        let [one, two] = ["1", "2"].map(|digit| format!("SHA256:{}", digit.repeat(64)));
+        fs::write(&list, format!("replaces=\"{one}\" {two} x\n")).unwrap();
+        // An option names a key that is not the line's own.
+        assert_eq!(said(change(state.path(), &one, "", "yes")), "absent 1 ");
+        assert_eq!(said(change(state.path(), &two, "", "")), "alone 0 ");
+        assert_eq!(said(change(state.path(), &two, "", "yes")), "gone 0 ");
+        assert_eq!(fs::read_to_string(&list).unwrap(), "");
+    }
 
     #[test]
     fn keys_are_named_by_fingerprint_or_name() {

@@ -79,34 +79,6 @@ fn a_second_controller_is_let_in_and_the_first_can_leave() {
 }
 
 #[test]
-fn list_changes_at_once_lose_nothing() {
-    let owner = Owner::of("f7d7302");
-    owner.assert_added(&["--until-reboot"]);
-    // Left by one that was killed in another boot.
-    owner.sh("cd /tmp/hop && mkdir authorized.lock && echo 1 another >authorized.lock/owner");
-    let keys = ["1", "2", "3"].map(|digit| format!("SHA256:{}", digit.repeat(64)));
-    let hop = |word: &str, key: &str| owner.machine.hop().args(["router", word, "desk", key]);
-    let changing = keys.each_ref().map(|key| hop("authorize", key).start());
-    for change in changing {
-        assert_eq!(change.wait().code, 0);
-    }
-    let list = owner.sh("cat /tmp/hop/authorized; ls /tmp/hop");
-    assert!(keys.iter().all(|key| list.contains(key)) && !list.contains("authorized."), "{list}");
-    let changing = [hop("revoke", &keys[0]).start(), hop("revoke", &keys[1]).start()];
-    for change in changing {
-        assert_eq!(change.wait().code, 0);
-    }
-    let list = owner.sh("cat /tmp/hop/authorized");
-    assert!(list.contains(&keys[2]) && list.lines().count() == 2, "{list}");
-    let check = owner.router("check");
-    assert!(
-        check.stdout().contains("listens on port 4670 of eth0 and of the loopback"),
-        "{}",
-        check.stdout()
-    );
-}
-
-#[test]
 fn the_other_name_of_a_router_goes_with_it() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);

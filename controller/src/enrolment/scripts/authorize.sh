@@ -39,7 +39,11 @@ lock_list() {
 	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 	waited=0
 	until mkdir "$list.lock" 2>/dev/null; do
-		[ -d "$list.lock" ] || mkdir "$list.lock" || fail "cannot write to $state: no space left?"
+		if [ ! -d "$list.lock" ]; then
+			# It was given back in this moment, or it cannot be made.
+			mkdir "$list.lock" && break
+			[ -d "$list.lock" ] || fail "cannot write to $state: no space left?"
+		fi
 		if is_abandoned && mkdir "$list.lock/takeover" 2>/dev/null; then
 			if is_abandoned; then
 				echo "$$ $boot" >"$list.lock/owner"

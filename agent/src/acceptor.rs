@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,20 +13,22 @@ use hop_proto::tls::Authorized;
 use rustls::server::{Accepted, AcceptedAlert};
 use rustls::{CertificateError, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
+use crate::authorized_keys::AuthorizedKeys;
 use crate::board::Board;
 use crate::connection_limits::{ConnectionLimits, PendingPeer};
 use crate::error::Error;
 use crate::http2::{self, Windows};
 use crate::job_log::Controller;
 use crate::jobs::Jobs;
+use crate::listener::Listener;
 use crate::receive_budget::{ConnectionBudget, ReceiveBudget};
 use crate::refusal_log::{self, RefusalLog};
-use crate::server::AuthorizedFile;
+use crate::revocation::Revocation;
 use crate::service::Service;
 use crate::task;
 
@@ -39,10 +40,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a ClientHello. A controller's has 250, that of a browser 2,000.
 const MAX_CLIENT_HELLO_BYTES: usize = 4096;
-
-/// How long the kernel holds a connection back on which nothing has come yet, in whole seconds: it costs some 300 bytes
-/// there. It is handed over after that all the same.
-const DEFER_ACCEPT_SECONDS: libc::c_int = 1;
 
 /// How much of a refused peer is still read, and for how long it or a controller that finds no place is spoken to.
 const REJECT_DRAIN_BYTES: usize = 64 * 1024;
@@ -70,8 +67,11 @@ const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 /// Where peers come in, and what they get to.
 pub struct Acceptor {
     tls: Arc<ServerConfig>,
-    authorized: Arc<AuthorizedFile>,
+    authorized: Arc<AuthorizedKeys>,
     jobs: Arc<Jobs>,
+    revocation: Arc<Revocation>,
+    /// Where it listens, for people.
+    place: Arc<str>,
     limits: Arc<ConnectionLimits>,
     budget: Arc<ReceiveBudget>,
     refusals: Arc<RefusalLog>,
@@ -89,13 +89,22 @@ struct Refused {
 }
 
 impl Acceptor {
-    /// Lets those in who are `authorized`, by TLS as `tls` says, to `jobs`.
-    pub fn new(tls: ServerConfig, authorized: Arc<AuthorizedFile>, jobs: Arc<Jobs>) -> Self {
+    /// Lets those in who are `authorized`, by TLS as `tls` says, to `jobs`, until `revocation` tells otherwise. `place` is where it
+    /// listens, for people.
+    pub fn new(
+        tls: ServerConfig,
+        authorized: Arc<AuthorizedKeys>,
+        jobs: Arc<Jobs>,
+        revocation: Arc<Revocation>,
+        place: String,
+    ) -> Self {
         let refusals = Arc::<RefusalLog>::default();
         Self {
             tls: Arc::new(tls),
             authorized,
             jobs,
+            revocation,
+            place: place.into(),
             limits: Arc::new(ConnectionLimits::new(refusals.clone())),
             budget: Arc::default(),
             refusals,
@@ -104,9 +113,7 @@ impl Acceptor {
     }
 
     /// Accepts connections for ever.
-    pub async fn accept(self: &Arc<Self>, listener: TcpListener) {
-        // A kernel that cannot do it hands silent connections over at once; they are bounded here as well.
-        let _ = defer_accept(&listener);
+    pub async fn accept(self: &Arc<Self>, mut listener: Listener) {
         let mut told: Option<Instant> = None;
         loop {
             match listener.accept().await {
@@ -219,33 +226,33 @@ impl Acceptor {
         });
         let budget = Arc::new(ConnectionBudget::new(self.budget.clone()));
         let controller = Controller { key, name: self.authorized.name(&key), address };
-        let service = Service::new(self.jobs.clone(), controller, admission, budget);
+        let service = Service::new(
+            self.jobs.clone(),
+            self.authorized.clone(),
+            self.place.clone(),
+            controller,
+            admission,
+            budget,
+        );
         let served = http2::serve(connection, service, windows, MAX_CALLS, self.closing.clone());
         if let Some(why) = refusal {
             self.refusals.record(address, &why);
             // It goes when it has heard why; if it does not, it is closed.
             let _ = timeout(REJECT_DRAIN_TIMEOUT, served).await;
-        } else if let Err(error) = served.await {
-            tracing::warn!(peer = %address, %error, "connection ended");
+        } else {
+            tokio::select! {
+                served = served => {
+                    if let Err(error) = served {
+                        tracing::warn!(peer = %address, %error, "connection ended");
+                    }
+                }
+                () = self.revocation.of(key) => {
+                    tracing::info!(peer = %address, %key, "connection ended: its key was taken off the list");
+                }
+            }
         }
         drop(connected);
     }
-}
-
-/// Has the kernel keep connections to itself until their first data has come (tcp(7)).
-fn defer_accept(listener: &TcpListener) -> io::Result<()> {
-    let seconds = DEFER_ACCEPT_SECONDS;
-    // SAFETY: the descriptor is open, and the option is an int of the size that is said.
-    let set = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of_val(&seconds) as libc::socklen_t,
-        )
-    };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// True if a connection broke before it was accepted (accept(2)): there is nothing wrong here.

@@ -22,6 +22,7 @@ use rustix::process::{
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::cgroup::Cgroup;
+use crate::descriptors;
 use crate::family::{self, Family, Member};
 use crate::terminal::{Size, Terminal, take_control};
 use crate::user::User;
@@ -168,6 +169,7 @@ impl Child {
                 // One that is not let in runs as without.
                 let _ = rustix::io::write(entrance, b"0");
             }
+            descriptors::close_all_on_exec();
             // From here on it may do less.
             if let Some(user) = &user {
                 user.become_it()?;
@@ -373,6 +375,19 @@ mod tests {
         let most: u64 = std::fs::read_to_string("/proc/sys/fs/file-max").unwrap().trim().parse().unwrap();
         assert!(maximum.unwrap() <= (most / DESCRIPTORS_PART).max(LEAST_DESCRIPTORS));
         assert!(current <= getrlimit(Resource::Nofile).current);
+    }
+
+    #[tokio::test]
+    async fn programs_inherit_only_their_streams() {
+        let inherited = std::fs::File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+        let (mut child, pipes) =
+            start("for file in /proc/$$/fd/*; do [ -e $file ] && echo ${file##*/}; done; true");
+        child.ended().await;
+        let mut said = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();
+        let open: Vec<u32> = said.lines().filter_map(|line| line.parse().ok()).collect();
+        assert_eq!(open, [0, 1, 2], "{said}");
     }
 
     #[tokio::test]

@@ -104,6 +104,9 @@ pub enum Error {
     /// The controller's key was taken off the list since it connected.
     #[error("this controller is not authorized any more")]
     NotAuthorized,
+    /// The list of who may connect cannot be changed.
+    #[error(transparent)]
+    KeyList(#[from] crate::authorized_keys::Error),
     /// Nobody of this name is in /etc/passwd.
     #[error("there is no user {0} on this router")]
     NoSuchUser(String),

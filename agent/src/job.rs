@@ -189,7 +189,7 @@ impl Job {
         }
         let mut blobs = receive(parts, &spec, &link, &mut inbox, &jobs).await?;
         if let Some(shelf) = &jobs.shelf {
-            shelf.keep(blobs[0].clone(), spec.program.digest, jobs.is_stopping());
+            shelf.keep(blobs[0].clone(), spec.program.digest, link.owner(), jobs.is_stopping());
         }
         link.set_stage(Stage::Complete);
         let directory = JobDirectory::create(&jobs.directory, link.job())?;

@@ -204,7 +204,7 @@ impl Jobs {
         let link = entries.iter().map(|entry| &entry.link).find(|link| link.job() == id);
         // Whatever is asked for, no more of it is said than an id can have.
         let link = link.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
-        if link.tenure().owner != controller {
+        if link.owner() != controller {
             return Err(Error::NotYours(id.to_owned()));
         }
         Ok(link.clone())
@@ -219,10 +219,33 @@ impl Jobs {
             age: entry.admitted.elapsed(),
             is_attached: entry.link.is_attached(),
             is_detached: entry.link.tenure().linger.is_none(),
-            owner: entry.link.tenure().owner,
+            owner: entry.link.owner(),
             unread: entry.link.unread(),
         };
         self.entries().iter().map(listed).collect()
+    }
+
+    /// True if there is no job, not even what is left of one.
+    pub fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    /// Ends all jobs of controllers that may not use this router any more.
+    pub fn revoke(&self, is_revoked: impl Fn(&Fingerprint) -> bool) {
+        let revoked = |entry: &&Entry| is_revoked(&entry.link.owner());
+        let links: Vec<_> = self.entries().iter().filter(revoked).map(|entry| entry.link.clone()).collect();
+        for link in links {
+            tracing::warn!(job = link.job(), "its controller's key was taken off the list");
+            link.revoke();
+        }
+    }
+
+    /// What a controller has here is from now on that of its next key.
+    pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
+        for entry in self.entries().iter().filter(|entry| entry.link.owner() == from) {
+            entry.link.transfer(to);
+        }
+        self.store.transfer(from, to);
     }
 
     /// A job has ended: of all that have, only the latest are kept for their controllers.

@@ -4,16 +4,18 @@
 //!
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
-//! - [`server`]: starts the agent, and ends it in order. [`acceptor`]: TLS, and who may come in. [`connection_limits`]: how many.
-//!   [`refusal_log`]: who may not. [`http2`], [`grpc`]: what calls say, and hear. [`receive_budget`], [`bounds`]: and how much at a time.
+//! - [`server`]: starts the agent, and ends it in order. [`listener`], [`acceptor`]: where controllers come in, TLS, and who may.
+//!   [`connection_limits`]: how many. [`refusal_log`]: who may not. [`http2`], [`grpc`]: what calls say, and hear.
+//!   [`receive_budget`], [`bounds`]: and how much at a time.
 //!   [`keepalive`]: when a silent one is asked.
+//! - [`key_file`], [`authorized_keys`], [`safe_path`], [`directory_lock`], [`revocation`]: who may connect, and what becomes of who may not any more.
 //! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`], [`job_log`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`board`]: what wakes those which wait
 //!   for either. [`packer`]: output on its way.
 //! - [`input_tree`]: the files that a program finds. [`output_files`], [`core_file`], [`handover`]: those that it leaves.
-//! - [`child`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
+//! - [`child`], [`descriptors`], [`family`], [`cgroup`], [`user`]: the program's processes, all of them. [`input`], [`output`], [`terminal`]: its streams.
 //! - [`reception`], [`decoder`], [`delta`], [`relocation`], [`lz4`]: a program that arrives, whatever it is sent as.
 //! - [`store`], [`shelf`], [`tree`], [`memory`], [`guard`], [`machine`]: the files in RAM, the RAM, the router.
 //! - [`error`]: everything that can go wrong, in one type; [`time`]: moments that may never come; [`task`]: the runtime.
@@ -26,6 +28,7 @@
 
 pub mod acceptor;
 pub mod arguments;
+pub mod authorized_keys;
 pub mod board;
 pub mod bounds;
 #[cfg(target_arch = "mips")]
@@ -37,6 +40,8 @@ pub mod connection_limits;
 pub mod core_file;
 pub mod decoder;
 pub mod delta;
+pub mod descriptors;
+pub mod directory_lock;
 pub mod error;
 pub mod family;
 pub mod grpc;
@@ -50,7 +55,9 @@ pub mod job_directory;
 pub mod job_log;
 pub mod jobs;
 pub mod keepalive;
+pub mod key_file;
 pub mod link;
+pub mod listener;
 pub mod log;
 pub mod lz4;
 pub mod machine;
@@ -67,7 +74,9 @@ pub mod reception;
 pub mod refusal_log;
 pub mod relocation;
 pub mod resources;
+pub mod revocation;
 pub mod running;
+pub mod safe_path;
 pub mod self_test;
 pub mod server;
 pub mod service;

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 
@@ -180,7 +181,7 @@ pub enum Stage {
 /// Who a job belongs to, how long it does without them, and what by.
 #[derive(Clone, Debug)]
 pub struct Tenure {
-    /// The controller's key.
+    /// The key of the controller that asked for it. [`Link::owner`] has the one that it has now.
     pub owner: Fingerprint,
     /// How long it may be away; `None` for ever.
     pub linger: Option<Duration>,
@@ -201,6 +202,8 @@ pub struct Link {
 
 /// What a controller can hear.
 struct State {
+    /// The key of its controller.
+    owner: Fingerprint,
     stage: Stage,
     /// What is still to be received.
     needs: Vec<Need>,
@@ -250,6 +253,7 @@ impl Link {
     pub fn new(job: String, tenure: Tenure) -> (Arc<Self>, Inbox) {
         let (inbox, messages) = mpsc::channel(INBOX_MESSAGES);
         let state = State {
+            owner: tenure.owner,
             stage: Stage::Admitted,
             needs: Vec::new(),
             connection: NO_CONNECTION,
@@ -287,6 +291,16 @@ impl Link {
     /// Whose job it is.
     pub fn tenure(&self) -> &Tenure {
         &self.tenure
+    }
+
+    /// The key of the job's controller.
+    pub fn owner(&self) -> Fingerprint {
+        self.state.look(|state| state.owner)
+    }
+
+    /// Its controller has another key from now on.
+    pub fn transfer(&self, owner: Fingerprint) {
+        self.state.look(|state| state.owner = owner);
     }
 
     /// How far the job is.
@@ -469,6 +483,17 @@ impl Link {
     /// Nobody wants the job any more, as if its controller had been away for too long.
     pub fn release(&self) {
         self.presence.change(|presence| presence.is_released = true);
+    }
+
+    /// Its controller may not use this router any more: the job ends without a grace, and nothing of it is kept.
+    pub fn revoke(self: &Arc<Self>) {
+        let message = Message { connection: NO_CONNECTION, heard: Heard::Fault(Error::NotAuthorized) };
+        if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
+            let link = self.clone();
+            // Fails if the job ends by itself: then nothing need be said.
+            task::spawn(async move { _ = link.inbox.send(message).await });
+        }
+        self.release();
     }
 
     /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         }
         Command::SelfTest { directory } => self_test::run(&directory),
         Command::Fingerprint { key } => print::fingerprint(&key),
+        Command::InterfaceTo(address) => print::interface_to(&address),
         Command::Digest => print::digest(),
         Command::OptionsAreGood => ExitCode::SUCCESS,
         Command::Supervise(supervision) => supervisor::run(&supervision),

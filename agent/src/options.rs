@@ -19,6 +19,8 @@ Usage: hopd [OPTIONS]
 
 Options:
   --listen ADDR:PORT   where to listen (default 0.0.0.0:4670; port 0 takes a free one)
+  --interface NAME     listen only on this network interface and, for connections that ride in ssh, on the loopback;
+                       `any` for all (default: any)
   --dir DIR            where programs are kept and run, on tmpfs (default /tmp/hop)
   --key FILE           the agent's key, made if there is none (default /etc/hopd/key)
   --authorized FILE    fingerprints of the controllers that may connect, one a line (default /etc/hopd/authorized)
@@ -32,6 +34,7 @@ Options:
   --pid-file FILE      write the process number to FILE, and remove FILE in the end. One hopd a FILE: a second one
                        refuses to start
   --supervise          start the agent as a child, and again whenever it fails; SIGTERM ends both
+  --interface-to ADDR  print the network interface by which ADDR is reached, then exit
   --fingerprint        print the fingerprint of the key, which is made if there is none, then exit
   --digest             print the SHA-256 of this executable, for routers without sha256sum, then exit
   --check-options      read the other options, say what is wrong with them, then exit
@@ -58,6 +61,8 @@ pub enum Command {
         /// Key file; made if it is not there.
         key: PathBuf,
     },
+    /// Print the network interface by which this address is reached and exit.
+    InterfaceTo(String),
     /// Print the SHA-256 of this executable and exit.
     Digest,
     /// All options could be read, and nobody asked for more.
@@ -86,6 +91,8 @@ pub struct Supervision {
 pub struct Options {
     /// Address to listen on.
     pub listen: SocketAddr,
+    /// The network interface to listen on, or `any`. `None`: any.
+    pub interface: Option<String>,
     /// Directory of the agent; made if it is not there.
     pub directory: PathBuf,
     /// Key file; made if it is not there.
@@ -114,6 +121,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
     let arguments: Vec<OsString> = arguments.collect();
     let mut options = Options {
         listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
+        interface: None,
         directory: "/tmp/hop".into(),
         key: "/etc/hopd/key".into(),
         authorized: "/etc/hopd/authorized".into(),
@@ -133,6 +141,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         let is_the_agents = !matches!(argument, Long("supervise" | "pid-file"));
         match argument {
             Long("listen") => options.listen = value(&mut parser, "listen")?,
+            Long("interface") => options.interface = Some(parser.value()?.string()?),
+            Long("interface-to") => return Ok(Command::InterfaceTo(parser.value()?.string()?)),
             Long("dir") => options.directory = parser.value()?.into(),
             Long("key") => options.key = parser.value()?.into(),
             Long("authorized") => options.authorized = parser.value()?.into(),

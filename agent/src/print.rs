@@ -8,12 +8,20 @@ use std::process::ExitCode;
 
 use ring::digest::{Context, SHA256};
 
-use crate::{log, server};
+use crate::{key_file, listener, log};
 
 /// Prints the fingerprint of the key in `path`, which is made if there is none.
 pub fn fingerprint(path: &Path) -> ExitCode {
-    match server::identity(path) {
+    match key_file::load_or_create(path) {
         Ok(identity) => line(identity.fingerprint()),
+        Err(error) => log::fatal(&error),
+    }
+}
+
+/// Prints the network interface by which an address is reached.
+pub fn interface_to(address: &str) -> ExitCode {
+    match listener::interface_to(address) {
+        Ok(interface) => line(interface),
         Err(error) => log::fatal(&error),
     }
 }

@@ -7,17 +7,17 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use hop_proto::identity::{self, Fingerprint, Identity};
-use hop_proto::tls::{self, Authorized};
+use hop_proto::identity::Fingerprint;
+use hop_proto::tls::{self, CurrentIdentity};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::acceptor::Acceptor;
+use crate::authorized_keys::AuthorizedKeys;
 use crate::cgroup::Cgroups;
 use crate::child;
 use crate::cipher;
@@ -25,9 +25,12 @@ use crate::core_file;
 use crate::family::{self, Family};
 use crate::job;
 use crate::jobs::Jobs;
+use crate::key_file::{self, KeyFile};
+use crate::listener::Listener;
 use crate::memory;
 use crate::options::Options;
 use crate::pid_file::{self, PidFile};
+use crate::revocation::Revocation;
 use crate::shelf::Shelf;
 use crate::store::Store;
 use crate::task;
@@ -53,7 +56,7 @@ pub enum Error {
     DirectoryOpen(PathBuf),
     /// The agent has no key.
     #[error(transparent)]
-    Identity(#[from] identity::Error),
+    Key(#[from] key_file::Error),
     /// The pid file is another agent's, or cannot be written.
     #[error(transparent)]
     PidFile(#[from] pid_file::Error),
@@ -78,27 +81,13 @@ pub fn run(options: Options) -> Result<(), Error> {
     served
 }
 
-/// The agent's key. It is made if there is none, and so is the directory around it, for nobody else to look into.
-///
-/// # Errors
-/// The key cannot be read, or not be made.
-pub fn identity(key: &Path) -> Result<Identity, identity::Error> {
-    if let Some(parent) = key.parent().filter(|parent| !parent.exists()) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|error| identity::Error::Write(key.to_owned(), error))?;
-    }
-    Identity::load_or_create(key)
-}
-
 async fn serve(options: Options) -> Result<(), Error> {
     let directory = Directory::take(options.directory)?;
     let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
-    let identity = identity(&options.key)?;
-    let authorized = Arc::new(AuthorizedFile(options.authorized));
-    let config = tls::server_config(&identity, authorized.clone(), cipher::CIPHER_SUITE)?;
+    let key = Arc::new(KeyFile::open(options.key)?);
+    let fingerprint = key.current().fingerprint();
+    let authorized = Arc::new(AuthorizedKeys::new(options.authorized));
+    let config = tls::server_config_with(key, authorized.clone(), cipher::CIPHER_SUITE)?;
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let shelf = options.shelf.map(Shelf::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
@@ -109,13 +98,14 @@ async fn serve(options: Options) -> Result<(), Error> {
     memory::be_spared();
     child::set_nice(NICE);
     let jobs = Arc::new(Jobs::new(store, shelf, family, directory.subdirectory("jobs")?, options.launcher));
-    let listener =
-        TcpListener::bind(options.listen).await.map_err(|error| Error::Listen(options.listen, error))?;
+    let listener = Listener::bind(options.listen, options.interface.as_deref());
+    let listener = listener.await.map_err(|error| Error::Listen(options.listen, error))?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let [terminate, interrupt, hangup] = &mut ends;
-    announce(&listener, identity.fingerprint())?;
+    announce(&listener, fingerprint)?;
 
-    let acceptor = Arc::new(Acceptor::new(config, authorized, jobs.clone()));
+    let revocation = Revocation::start(authorized.clone(), jobs.clone());
+    let acceptor = Arc::new(Acceptor::new(config, authorized, jobs.clone(), revocation, listener.describe()));
     tokio::select! {
         () = acceptor.accept(listener) => {}
         () = received(terminate) => {}
@@ -139,13 +129,14 @@ async fn received(signal: &mut io::Result<Signal>) {
 }
 
 /// The one line on standard output, for whoever started the agent: that it serves, where, and as whom.
-fn announce(listener: &TcpListener, fingerprint: Fingerprint) -> Result<(), Error> {
-    let address = listener.local_addr()?;
+fn announce(listener: &Listener, fingerprint: Fingerprint) -> Result<(), Error> {
+    let address = listener.local_addr();
     let mut stdout = io::stdout().lock();
     // Whoever started the agent may be gone when a supervisor starts it again, and that is no reason not to serve.
     let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
         .and_then(|()| stdout.flush());
-    tracing::info!(%address, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
+    let place = listener.describe();
+    tracing::info!(%address, place, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
     Ok(())
 }
 
@@ -222,57 +213,10 @@ impl Directory {
     }
 }
 
-/// The controllers that may come in: a file with a fingerprint a line, read at each handshake and call, so that an edit counts
-/// at once. No file means nobody.
-#[derive(Debug)]
-pub struct AuthorizedFile(PathBuf);
-
-impl Authorized for AuthorizedFile {
-    fn is_authorized(&self, fingerprint: &Fingerprint) -> bool {
-        match read_authorized(&self.0) {
-            Ok(known) => known.contains(fingerprint),
-            Err(error) => {
-                tracing::warn!(path = %self.0.display(), %error, "cannot read who is authorized");
-                false
-            }
-        }
-    }
-}
-
-impl AuthorizedFile {
-    /// What the list calls a key, for the log; nothing if it is not there or has no name.
-    pub fn name(&self, fingerprint: &Fingerprint) -> Option<String> {
-        let text = fs::read_to_string(&self.0).ok()?;
-        let is_key =
-            |line: &&str| line.split_whitespace().next().is_some_and(|word| word.parse() == Ok(*fingerprint));
-        let line = text.lines().find(is_key)?;
-        line.trim().split_once(char::is_whitespace).map(|(_, name)| name.trim().to_owned())
-    }
-}
-
-fn read_authorized(path: &Path) -> io::Result<Vec<Fingerprint>> {
-    let text = fs::read_to_string(path)?;
-    Ok(text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn the_authorized_file_is_read_line_by_line_and_edits_count_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("authorized");
-        let (one, two) = (format!("SHA256:{}", "1".repeat(64)), format!("SHA256:{}", "2".repeat(64)));
-        let file = AuthorizedFile(path.clone());
-        let knows = |text: &str| file.is_authorized(&text.parse().unwrap());
-        assert!(!knows(&one), "no file, nobody");
-        fs::write(&path, format!("# my desk\n{one} me@desk\nnonsense\n")).unwrap();
-        assert!(knows(&one) && !knows(&two));
-        fs::write(&path, format!("{two}\n")).unwrap();
-        assert!(!knows(&one) && knows(&two));
-    }
 
     #[test]
     fn two_agents_do_not_share_a_directory() {

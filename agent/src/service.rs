@@ -23,6 +23,7 @@ use http::{Request, Response};
 use prost::Message;
 use tokio_stream::StreamExt;
 
+use crate::authorized_keys::{self, AuthorizedKeys};
 use crate::bounds::check_run_request;
 use crate::child::Ending;
 use crate::decoder::Encoding;
@@ -31,7 +32,7 @@ use crate::grpc::{self, Answer, Check, Code, Messages, Replies, Requests, Status
 use crate::guard::{self, Shortage};
 use crate::http2::{self, Incoming};
 use crate::input_tree::InputTree;
-use crate::job::{Spec, signal};
+use crate::job::{JOB_DIRECTORY, Spec, signal};
 use crate::job_log::Controller;
 use crate::jobs::{Jobs, Listed, MAX_JOBS};
 use crate::link::{Connection, FromController, Link, Stage, ToController};
@@ -54,9 +55,9 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 15] = [
+const CAPABILITIES: [&str; 16] = [
     "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta", "relocate", "pack", "inodes",
+    "delta", "relocate", "pack", "inodes", "rotate",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
@@ -66,6 +67,9 @@ const WITHOUT_LAUNCHER: &str = "core";
 #[derive(Clone)]
 pub struct Service {
     jobs: Arc<Jobs>,
+    keys: Arc<AuthorizedKeys>,
+    /// Where the agent listens, for people.
+    place: Arc<str>,
     controller: Fingerprint,
     /// The same, for the log.
     client: Controller,
@@ -90,11 +94,13 @@ impl Service {
     /// asked at every call: a key that was taken off the list since its controller connected starts nothing more.
     pub fn new(
         jobs: Arc<Jobs>,
+        keys: Arc<AuthorizedKeys>,
+        place: Arc<str>,
         client: Controller,
         admission: Admission,
         budget: Arc<ConnectionBudget>,
     ) -> Self {
-        Self { jobs, controller: client.key, client, admission, budget }
+        Self { jobs, keys, place, controller: client.key, client, admission, budget }
     }
 
     /// The messages of a call, of which the first may have `first` bytes.
@@ -138,6 +144,25 @@ impl Service {
                 self.jobs.find(&job_id, self.controller)?.signal(signal).await;
                 Answer::one(&v1::KillReply {})
             }
+            "/hop.v1.Agent/AddNextKey" => {
+                let v1::AddNextKeyRequest { sha256 } = self.only(incoming).await?;
+                let next = <[u8; 32]>::try_from(&sha256[..])
+                    .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
+                let next = Fingerprint::from_bytes(next);
+                self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
+                tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
+                Answer::one(&v1::AddNextKeyReply {})
+            }
+            "/hop.v1.Agent/RetirePreviousKey" => {
+                let v1::RetirePreviousKeyRequest {} = self.only(incoming).await?;
+                let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
+                // In the same breath: what belongs to a key that is off the list is ended.
+                if let Some(previous) = previous {
+                    self.jobs.transfer(previous, self.controller);
+                    tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
+                }
+                Answer::one(&v1::RetirePreviousKeyReply {})
+            }
             // A controller of another age asks for what this agent does not have.
             _ => {
                 return Err(Status {
@@ -155,6 +180,8 @@ impl Service {
         };
         let packs = spec.pack_outputs;
         let spec = read_spec(spec)?;
+        // It may have taken its time to say what to run.
+        (self.admission)()?;
         // The controller has not heard that it was accepted, and asks once more.
         if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
             return Ok(carry(link.connect([None, None], None)?, requests, packs));
@@ -223,6 +250,7 @@ impl Service {
             }
             .into(),
             instance: self.jobs.instance(),
+            listens: self.place.to_string(),
         })
     }
 }
@@ -404,6 +432,10 @@ fn read_os_string(bytes: Vec<u8>) -> Result<OsString, Error> {
 fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
     if variable.name.is_empty() || variable.name.contains(&b'=') {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
+    }
+    // By it a next agent finds what this one has left running, and an empty one would hide that.
+    if variable.name == JOB_DIRECTORY.as_bytes() {
+        return Err(Error::Protocol("the variable HOP_JOB_DIR is the agent's to set"));
     }
     Ok((read_os_string(variable.name)?, read_os_string(variable.value)?))
 }
@@ -672,7 +704,10 @@ impl From<&Error> for Status {
             Error::Protocol(_) => (Code::InvalidArgument, Reason::Protocol, 0, 0),
             Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
             Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
-            Error::NotAuthorized => (Code::PermissionDenied, Reason::NotAuthorized, 0, 0),
+            Error::NotAuthorized | Error::KeyList(authorized_keys::Error::NotListed) => {
+                (Code::PermissionDenied, Reason::NotAuthorized, 0, 0)
+            }
+            Error::KeyList(_) => (Code::Internal, Reason::Io, 0, 0),
             Error::NoSuchUser(_) | Error::NotRoot => (Code::FailedPrecondition, Reason::NoSuchUser, 0, 0),
             Error::NoCore(_) => (Code::FailedPrecondition, Reason::NoCore, 0, 0),
             Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),
@@ -710,7 +745,7 @@ mod tests {
     fn a_specification_that_breaks_a_rule_is_refused() {
         assert!(read_spec(spec()).is_ok());
         assert!(read_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 27] = [
+        let broken: [fn(&mut v1::JobSpec); 28] = [
             |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
@@ -737,6 +772,7 @@ mod tests {
             |spec| spec.output_window = u32::MAX,
             |spec| spec.args = vec![b"a\0b".to_vec()],
             |spec| spec.env = vec![v1::EnvVar { name: b"A=B".to_vec(), value: vec![] }],
+            |spec| spec.env = vec![v1::EnvVar { name: b"HOP_JOB_DIR".to_vec(), value: vec![] }],
             |spec| spec.limits = Some(v1::Limits { grace_ms: MAX_GRACE_MS + 1, ..v1::Limits::default() }),
         ];
         for (index, breaks) in broken.iter().enumerate() {

@@ -1,5 +1,8 @@
 //! The shelf: where blobs survive a reboot, on a USB stick or an SD card, `--store`.
 //!
+//! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and
+//! not the program finds nothing, and cannot even learn that it is there.
+//!
 //! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and
 //! checked on the way, before it runs. What must stay true: whatever is wrong with the shelf, jobs run as if there were
 //! none; it takes no more than 7/8 of its medium; and the agent serves on while it copies.
@@ -17,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use hop_proto::identity::Fingerprint;
 use ring::digest::{Context, SHA256};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -47,6 +51,9 @@ const WITHOUT_OWNERS: [u64; 5] = [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e,
 /// tmpfs (statfs(2)): what is there does not survive a reboot, and would be there twice.
 const TMPFS: u64 = 0x0102_1994;
 
+/// Names the file of a blob: the SHA-256 of its owner and its digest.
+type FileName = [u8; 32];
+
 /// Tells a copy that nobody wants it any more.
 pub type GivenUp = Box<dyn Fn() -> bool + Send>;
 
@@ -68,13 +75,13 @@ struct State {
     /// The directory was not usable when last seen, and the log says why.
     is_away: bool,
     /// Blobs that are being copied into the store.
-    in_use: Vec<Digest>,
+    in_use: Vec<FileName>,
 }
 
 /// Something on the shelf that may be evicted.
 struct Kept {
     path: PathBuf,
-    digest: Digest,
+    name: FileName,
     modified: SystemTime,
     /// Bytes that go free with it.
     room: i64,
@@ -124,9 +131,10 @@ impl Shelf {
         let (judge, verdict) = oneshot::channel();
         let alive = Arc::new(());
         let life = Arc::downgrade(&alive);
-        let (shelf, digest, size) = (self.clone(), upload.digest(), upload.size());
+        let (shelf, size) = (self.clone(), upload.size());
+        let name = file_name(&upload.digest(), &upload.owner());
         let take = move || {
-            shelf.take(digest, size, &send, verdict);
+            shelf.take(name, size, &send, verdict);
             // By this it is told that nothing is under way any more.
             drop((alive, send));
         };
@@ -188,14 +196,14 @@ impl Shelf {
     }
 
     /// In a thread: takes a blob from the shelf, if it is there.
-    fn take(&self, digest: Digest, size: u64, chunks: &Chunks, verdict: oneshot::Receiver<bool>) {
+    fn take(&self, name: FileName, size: u64, chunks: &Chunks, verdict: oneshot::Receiver<bool>) {
         if self.open().is_none() {
             return;
         }
-        self.state().in_use.push(digest);
-        let copied = self.copy_in(&digest, size, chunks, verdict);
+        self.state().in_use.push(name);
+        let copied = self.copy_in(&name, size, chunks, verdict);
         let mut state = self.state();
-        if let Some(index) = state.in_use.iter().position(|used| *used == digest) {
+        if let Some(index) = state.in_use.iter().position(|used| *used == name) {
             state.in_use.swap_remove(index);
         }
         drop(state);
@@ -204,18 +212,19 @@ impl Shelf {
         }
     }
 
-    /// Begins to put a blob on the shelf that is used now, or notes that it is used if it is there. It is not put there if
-    /// another one is on its way, if it cannot fit, or if `is_given_up` comes to say so.
-    pub fn keep(self: &Arc<Self>, blob: Arc<Blob>, digest: Digest, is_given_up: GivenUp) {
+    /// Begins to put a blob of `owner` on the shelf that is used now, or notes that it is used if it is there. It is not put
+    /// there if another one is on its way, if it cannot fit, or if `is_given_up` comes to say so.
+    pub fn keep(self: &Arc<Self>, blob: Arc<Blob>, digest: Digest, owner: Fingerprint, is_given_up: GivenUp) {
         let Ok(permit) = self.keeping.clone().try_acquire_owned() else {
             tracing::info!("a program is not kept: another one is being written");
             return;
         };
         let shelf = self.clone();
+        let name = file_name(&digest, &owner);
         let keep = move || {
             if shelf.open().is_some()
-                && !shelf.touch(&digest, blob.size())
-                && let Err(error) = shelf.copy_out(&blob, digest, &is_given_up)
+                && !shelf.touch(&name, blob.size())
+                && let Err(error) = shelf.copy_out(&blob, &digest, &name, &is_given_up)
             {
                 tracing::warn!(%error, "cannot keep a program in the persistent store");
             }
@@ -274,12 +283,12 @@ impl Shelf {
     /// Hands over what the shelf has, as far as it goes and somebody takes it. What it has wrong is removed.
     fn copy_in(
         &self,
-        digest: &Digest,
+        name: &FileName,
         size: u64,
         chunks: &Chunks,
         verdict: oneshot::Receiver<bool>,
     ) -> Result<(), Error> {
-        let path = self.path(digest);
+        let path = self.path(name);
         let failed = |error| Error::io("read", &path)(error);
         let file = match open_for_reading(&path) {
             Ok(file) => file,
@@ -314,19 +323,25 @@ impl Shelf {
     }
 
     /// Notes that a blob is used now; false if it is not there.
-    fn touch(&self, digest: &Digest, size: u64) -> bool {
-        let file = open_for_reading(&self.path(digest)).ok();
+    fn touch(&self, name: &FileName, size: u64) -> bool {
+        let file = open_for_reading(&self.path(name)).ok();
         let is_it = |file: &File| file.metadata().is_ok_and(|found| found.is_file() && found.len() == size);
         // A medium that cannot be written to has nothing evicted.
         file.filter(is_it).map(|file| file.set_modified(SystemTime::now())).is_some()
     }
 
-    fn copy_out(&self, blob: &Blob, digest: Digest, is_given_up: &GivenUp) -> Result<(), Error> {
+    fn copy_out(
+        &self,
+        blob: &Blob,
+        digest: &Digest,
+        name: &FileName,
+        is_given_up: &GivenUp,
+    ) -> Result<(), Error> {
         self.sweep().map_err(Error::io("look at", &self.directory))?;
         self.make_room(blob.size())?;
-        let path = self.path(&digest);
+        let path = self.path(name);
         let part = path.with_extension("part");
-        let written = write(blob, &digest, &part, is_given_up)
+        let written = write(blob, digest, &part, is_given_up)
             .map_err(Error::io("write", &part))
             .and_then(|()| fs::rename(&part, &path).map_err(Error::io("create", &path)));
         match written {
@@ -342,7 +357,7 @@ impl Shelf {
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "part") && digest_of(&path).is_some() {
+            if path.extension().is_some_and(|extension| extension == "part") && name_of(&path).is_some() {
                 fs::remove_file(path)?;
             }
         }
@@ -366,7 +381,7 @@ impl Shelf {
             };
             // Locked until it is gone: who comes for it now finds it or does not.
             let state = self.state();
-            if !state.in_use.contains(&kept.digest) {
+            if !state.in_use.contains(&kept.name) {
                 fs::remove_file(&kept.path).map_err(Error::io("remove", &kept.path))?;
             }
             drop(state);
@@ -386,23 +401,23 @@ impl Shelf {
         let in_use = self.state().in_use.clone();
         let kept = |entry: DirEntry| {
             let path = entry.path();
-            let digest = digest_of(&path).filter(|_| path.extension().is_none())?;
+            let name = name_of(&path).filter(|_| path.extension().is_none())?;
             // Not of what a link points to.
             let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
             let modified = metadata.modified().ok()?;
             // In units of 512 bytes (stat(2)).
             let room = i64::try_from(metadata.blocks() * 512).ok()?;
-            Some(Kept { path, digest, modified, room })
+            Some(Kept { path, name, modified, room })
         };
         let mut evictable = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
-            evictable.extend(entry.ok().and_then(kept).filter(|kept| !in_use.contains(&kept.digest)));
+            evictable.extend(entry.ok().and_then(kept).filter(|kept| !in_use.contains(&kept.name)));
         }
         Ok(evictable)
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
-        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    fn path(&self, name: &FileName) -> PathBuf {
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
         self.directory.join(name)
     }
 
@@ -447,18 +462,28 @@ fn write(blob: &Blob, digest: &Digest, part: &Path, is_given_up: &GivenUp) -> io
     to.sync_all()
 }
 
-/// The digest that is a file's name before any extension.
-fn digest_of(path: &Path) -> Option<Digest> {
+/// What names the file of a blob that `owner` has brought.
+fn file_name(digest: &Digest, owner: &Fingerprint) -> FileName {
+    let mut hash = Context::new(&SHA256);
+    hash.update(owner.as_bytes());
+    hash.update(digest);
+    let mut name = FileName::default();
+    name.copy_from_slice(hash.finish().as_ref());
+    name
+}
+
+/// What is a file's name before any extension.
+fn name_of(path: &Path) -> Option<FileName> {
     let digits = path.file_stem()?.to_str()?.as_bytes();
     let value = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-    let mut digest = Digest::default();
-    if digits.len() != 2 * digest.len() {
+    let mut name = FileName::default();
+    if digits.len() != 2 * name.len() {
         return None;
     }
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+    for (byte, pair) in name.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = value(pair[0])? << 4 | value(pair[1])?;
     }
-    Some(digest)
+    Some(name)
 }
 
 #[cfg(test)]
@@ -471,7 +496,7 @@ mod tests {
 
     const CONTENT: &[u8] = b"a program";
 
-    fn owner() -> hop_proto::identity::Fingerprint {
+    fn owner() -> Fingerprint {
         format!("SHA256:{}", "0".repeat(64)).parse().unwrap()
     }
 
@@ -497,6 +522,10 @@ mod tests {
             self.dir.path().join("shelf")
         }
 
+        fn name(&self) -> FileName {
+            file_name(&self.digest, &owner())
+        }
+
         fn shelf(&self) -> Arc<Shelf> {
             Shelf::new(self.directory())
         }
@@ -509,7 +538,7 @@ mod tests {
             drop(shelf.keeping.acquire().await.unwrap());
             let mut upload = self.upload();
             upload.write(0, CONTENT).unwrap();
-            shelf.keep(upload.finish().unwrap(), self.digest, Box::new(|| false));
+            shelf.keep(upload.finish().unwrap(), self.digest, owner(), Box::new(|| false));
             drop(shelf.keeping.acquire().await.unwrap());
         }
 
@@ -531,9 +560,21 @@ mod tests {
         let shelf = bench.shelf();
         assert!(!bench.is_fetched(&shelf).await);
         bench.keep(&shelf).await;
-        assert_eq!(bench.files(), [shelf.path(&bench.digest)]);
+        assert_eq!(bench.files(), [shelf.path(&bench.name())]);
         assert_eq!(bench.store.evict_unused(), CONTENT.len() as u64);
         assert!(bench.is_fetched(&bench.shelf()).await, "also in a next life");
+    }
+
+    #[tokio::test]
+    async fn blobs_are_found_by_their_owner_alone() {
+        let bench = Bench::new();
+        let shelf = bench.shelf();
+        bench.keep(&shelf).await;
+        let other = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
+        let upload = bench.store.upload(bench.digest, CONTENT.len() as u64, other).unwrap();
+        let upload = shelf.fetch(Box::new(upload), Box::new(|| false)).await.unwrap();
+        assert_eq!(upload.offset(), 0, "to know a digest is not to have the program");
+        assert!(bench.is_fetched(&shelf).await);
     }
 
     #[tokio::test]
@@ -542,13 +583,13 @@ mod tests {
         let shelf = bench.shelf();
         for wrong in [&b"a pr0gram"[..], b"a prog", b""] {
             bench.keep(&shelf).await;
-            fs::write(shelf.path(&bench.digest), wrong).unwrap();
+            fs::write(shelf.path(&bench.name()), wrong).unwrap();
             let mut upload = shelf.fetch(bench.upload(), Box::new(|| false)).await.unwrap();
             assert_eq!(bench.files(), Vec::<PathBuf>::new());
             upload.write(0, CONTENT).unwrap();
             assert!(upload.is_correct());
         }
-        symlink("/etc/passwd", shelf.path(&bench.digest)).unwrap();
+        symlink("/etc/passwd", shelf.path(&bench.name())).unwrap();
         assert!(!bench.is_fetched(&shelf).await, "a link is not followed");
     }
 
@@ -605,7 +646,7 @@ mod tests {
         drop(shelf.keeping.acquire().await.unwrap());
         let mut upload = bench.upload();
         upload.write(0, CONTENT).unwrap();
-        shelf.keep(upload.finish().unwrap(), bench.digest, Box::new(|| true));
+        shelf.keep(upload.finish().unwrap(), bench.digest, owner(), Box::new(|| true));
         shelf.idle().await;
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
     }
@@ -643,7 +684,7 @@ mod tests {
         let shelf = bench.shelf();
         bench.keep(&shelf).await;
         assert_eq!(shelf.evictable().unwrap().len(), 1);
-        shelf.state().in_use.push(bench.digest);
+        shelf.state().in_use.push(bench.name());
         assert!(shelf.evictable().unwrap().is_empty());
     }
 
@@ -658,7 +699,7 @@ mod tests {
         let name = bench.dir.path().join("running");
         blob.link_to(&name).unwrap();
         fs::write(&name, "another").unwrap();
-        shelf.keep(blob, bench.digest, Box::new(|| false));
+        shelf.keep(blob, bench.digest, owner(), Box::new(|| false));
         drop(shelf.keeping.acquire().await.unwrap());
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
     }
@@ -666,7 +707,7 @@ mod tests {
     #[test]
     fn only_a_digest_is_a_name() {
         let digits = "0a".repeat(32);
-        let named = |name: &str| digest_of(Path::new(name));
+        let named = |name: &str| name_of(Path::new(name));
         assert_eq!(named(&digits), Some([10; 32]));
         assert_eq!(named(&format!("/mnt/{digits}.part")), Some([10; 32]));
         for wrong in ["", "0a", &digits[1..], &format!("{digits}0"), &"0g".repeat(32)] {

@@ -318,6 +318,13 @@ impl Store {
         Ok(read_memory()?.admit(size, self.ledger().promised).err())
     }
 
+    /// What `from` has brought is from now on what `to` has brought.
+    pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
+        for kept in self.ledger().blobs.iter_mut().filter(|kept| kept.owner == from) {
+            kept.owner = to;
+        }
+    }
+
     fn evict_oldest(&self) -> bool {
         // Dropped when the ledger is free: it writes there what it gives back.
         let oldest = self.ledger().take_oldest();
@@ -435,6 +442,11 @@ impl Upload {
     /// The digest that it was announced with.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The key of the controller that brings it.
+    pub fn owner(&self) -> Fingerprint {
+        self.owner
     }
 
     /// Bytes that were announced.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 
 use crate::error::Error;
@@ -20,7 +20,19 @@ pub struct User {
     groups: Vec<Gid>,
     /// Its home; `None` for a number that has no name.
     pub home: Option<String>,
+    /// Processes and threads that it may have, all of its programs together.
+    processes: u64,
 }
+
+/// The part of all threads that the kernel can have which a user's programs get: one of this many. The router's own
+/// come from the rest.
+const PROCESSES_PART: u64 = 4;
+
+/// Processes that a user may have, however few the kernel can have: a Go program has some ten threads.
+const LEAST_PROCESSES: u64 = 64;
+
+/// The largest number that a capability can have: they are bits of 64.
+const MAX_CAPABILITY: libc::c_ulong = 63;
 
 impl User {
     /// The user of this name, or of this number, or number and group: `UID`, `UID:GID`.
@@ -35,7 +47,9 @@ impl User {
         let users = read("/etc/passwd")?;
         // Without that file nobody is in a further group.
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-        Self::look_up(name, &users, &groups).ok_or_else(|| Error::NoSuchUser(name.to_owned()))
+        let user = Self::look_up(name, &users, &groups).ok_or_else(|| Error::NoSuchUser(name.to_owned()))?;
+        let threads = read("/proc/sys/kernel/threads-max")?;
+        Ok(Self { processes: processes(threads.trim().parse().unwrap_or(0)), ..user })
     }
 
     /// Looks in the texts of passwd(5) and group(5).
@@ -49,7 +63,7 @@ impl User {
         let Some((name, uid, gid, home)) = entry else {
             let (uid, gid) = name.split_once(':').unwrap_or((name, name));
             let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-            return Some(Self { uid, gid, groups: vec![Gid::from_raw(gid)], home: None });
+            return Some(Self { uid, gid, groups: vec![Gid::from_raw(gid)], home: None, processes: 0 });
         };
         let further = groups.lines().filter_map(|line| {
             let mut fields = line.split(':');
@@ -57,21 +71,48 @@ impl User {
             fields.next()?.split(',').any(|member| member == name).then_some(group)
         });
         let groups = std::iter::once(gid).chain(further).map(Gid::from_raw).collect();
-        Some(Self { uid, gid, groups, home: Some(home.to_owned()) })
+        Some(Self { uid, gid, groups, home: Some(home.to_owned()), processes: 0 })
     }
 
     /// Makes the calling process this user's, for good: nothing that it executes has more rights (prctl(2),
-    /// PR_SET_NO_NEW_PRIVS). Between fork and exec.
+    /// PR_SET_NO_NEW_PRIVS), no capability can come back (capabilities(7), the bounding set), and of the router's processes it
+    /// may have a part. Between fork and exec.
     ///
     /// # Errors
     /// The kernel refuses it.
     pub fn become_it(&self) -> io::Result<()> {
+        // Root by its own wish is root; and the limit of processes is not for root.
+        if self.uid != 0 {
+            drop_bounding_set()?;
+            setrlimit(
+                Resource::Nproc,
+                Rlimit { current: Some(self.processes), maximum: Some(self.processes) },
+            )?;
+        }
         set_thread_groups(&self.groups)?;
         set_thread_gid(Gid::from_raw(self.gid))?;
         set_thread_uid(Uid::from_raw(self.uid))?;
         set_no_new_privs(true)?;
         Ok(())
     }
+}
+
+/// Processes that a user may have, where the kernel can have so many threads.
+fn processes(threads: u64) -> u64 {
+    (threads / PROCESSES_PART).max(LEAST_PROCESSES)
+}
+
+/// Gives up every capability that there is (prctl(2), PR_CAPBSET_DROP): not even a file's capabilities bring one back.
+fn drop_bounding_set() -> io::Result<()> {
+    for capability in 0..=MAX_CAPABILITY {
+        // SAFETY: the call takes numbers and touches no memory.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            let error = io::Error::last_os_error();
+            // The kernel has no more.
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -87,13 +128,29 @@ mod tests {
     fn a_user_is_found_by_name_and_by_number() {
         let look_up = |name: &str| User::look_up(name, USERS, GROUPS);
         let groups = |groups: &[u32]| groups.iter().map(|group| Gid::from_raw(*group)).collect();
-        let nobody = User { uid: 65534, gid: 65533, groups: groups(&[65533, 20]), home: Some("/var".into()) };
+        let nobody = User {
+            uid: 65534,
+            gid: 65533,
+            groups: groups(&[65533, 20]),
+            home: Some("/var".into()),
+            processes: 0,
+        };
         assert_eq!(look_up("nobody"), Some(nobody.clone()));
         assert_eq!(look_up("65534"), Some(nobody));
-        assert_eq!(look_up("7"), Some(User { uid: 7, gid: 7, groups: groups(&[7]), home: None }));
-        assert_eq!(look_up("7:8"), Some(User { uid: 7, gid: 8, groups: groups(&[8]), home: None }));
+        assert_eq!(
+            look_up("7"),
+            Some(User { uid: 7, gid: 7, groups: groups(&[7]), home: None, processes: 0 })
+        );
+        assert_eq!(
+            look_up("7:8"),
+            Some(User { uid: 7, gid: 8, groups: groups(&[8]), home: None, processes: 0 })
+        );
         for unknown in ["", "somebody", "broken", "-1", "7:", "4294967296"] {
             assert_eq!(look_up(unknown), None, "{unknown}");
         }
+    }
+    #[test]
+    fn users_get_a_part_of_all_threads() {
+        assert_eq!((processes(900), processes(100)), (225, LEAST_PROCESSES));
     }
 }

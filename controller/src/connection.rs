@@ -271,7 +271,7 @@ pub(crate) async fn secure(
     };
     let pinned = router.entry.fingerprint;
     let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
-    let config = tls::client_config(identity, pinned)
+    let config = tls::client_config(identity, router.entry.pinned())
         .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
     let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
         Ok(stream) => stream,
@@ -344,7 +344,17 @@ mod tests {
 
     fn router(way: Way, via_ssh: bool) -> Router {
         let ssh = Destination { host: "root@desk".into(), port: None, identity: None, options: Vec::new() };
-        let enrolment = Enrolment { way, program: None, port: 4670, via_ssh, at: None, store: None, ssh };
+        let enrolment = Enrolment {
+            way,
+            program: None,
+            port: 4670,
+            via_ssh,
+            at: None,
+            store: None,
+            listen_interface: None,
+            next_fingerprint: None,
+            ssh,
+        };
         let fingerprint = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
         let (address, goarch) = ("desk:4670".into(), "mips".into());
         let entry = Entry { address, fingerprint, goarch, enrolment: Some(enrolment), process: None };

@@ -137,6 +137,9 @@ pub enum Error {
     #[error(transparent)]
     Enrolment(#[from] enrolment::Error),
 
+    #[error("the exchange of keys is not finished: not on {routers}; {state}")]
+    Unfinished { routers: String, state: String },
+
     #[error("interrupted by SIG{signal}")]
     Interrupted { signal: &'static str },
 }
@@ -233,6 +236,7 @@ impl Error {
             | Self::Monitor { .. } => "virtual_router",
             Self::UnknownProfile { .. } => "usage",
             Self::UnknownMachine { .. } => "unknown_router",
+            Self::Unfinished { .. } => "unfinished",
             Self::Interrupted { .. } => "interrupted",
         }
     }
@@ -356,6 +360,7 @@ impl Error {
             Self::NotRunnable { why: NotRunnable::OtherMachine { .. }, .. } => {
                 "`hop build` builds for this router"
             }
+            Self::Unfinished { .. } => "run it again to finish it; --skip leaves a router out",
             Self::NoAgents => "build hop with `cargo xtask build`",
             Self::NoQemu { .. } => "install the package qemu-user-static",
             Self::NoProgram { package, .. } => return Some(format!("install the package {package}")),

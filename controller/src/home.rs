@@ -73,7 +73,13 @@ impl Home {
     /// It cannot be read or made.
     pub fn identity(&self) -> Result<Identity, Error> {
         make_private(&self.config)?;
-        Identity::load_or_create(&self.config.join("key")).map_err(Error::Identity)
+        Identity::load_or_create(&self.key()).map_err(Error::Identity)
+    }
+
+    /// The file of this controller's key. While keys are exchanged, the next one is beside it in `key.next`, and the one
+    /// before it in `key.previous`.
+    pub fn key(&self) -> PathBuf {
+        self.config.join("key")
     }
 
     /// A file for each enrolled router.

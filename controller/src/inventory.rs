@@ -41,6 +41,14 @@ pub struct Entry {
     pub process: Option<ProcessId>,
 }
 
+impl Entry {
+    /// The keys that its agent may prove: one, or while that is exchanged, the old one and the new one.
+    pub fn pinned(&self) -> Vec<Fingerprint> {
+        let next = self.enrolment.as_ref().and_then(|enrolment| enrolment.next_fingerprint);
+        std::iter::once(self.fingerprint).chain(next).collect()
+    }
+}
+
 /// A process, told apart from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -197,6 +205,26 @@ mod text {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fingerprint, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A fingerprint that need not be there, as its text.
+pub(crate) mod optional_text {
+    use hop_proto::identity::Fingerprint;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(
+        fingerprint: &Option<Fingerprint>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match fingerprint {
+            Some(fingerprint) => super::text::serialize(fingerprint, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fingerprint>, D::Error> {
+        super::text::deserialize(deserializer).map(Some)
     }
 }
 

@@ -1,9 +1,11 @@
-//! What people write, or change by hand: an entry of the inventory, an ssh destination, a fingerprint.
+//! What people write, or change by hand: an entry of the inventory, an ssh destination, a fingerprint, the list of who may
+//! connect.
 #![no_main]
 
 use hop::inventory::Entry;
 use hop::ssh::Destination;
 use hop_proto::identity::Fingerprint;
+use hopd::authorized_keys;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -15,6 +17,14 @@ fuzz_target!(|text: &str| {
         // To ssh it is a place, and no option.
         assert!(!destination.host.is_empty() && !destination.host.starts_with('-'), "{destination:?}");
         assert_ne!(destination.port, Some(0));
+    }
+    let (keys, broken) = authorized_keys::parse(text.as_bytes());
+    assert!(keys.len() + broken.len() <= text.split('\n').count());
+    for key in keys {
+        // A name is for the log, and what is written of a key is that key again.
+        assert!(!key.name.chars().any(char::is_control), "{key:?}");
+        let (again, _) = authorized_keys::parse(format!("{} {}", key.fingerprint, key.name).as_bytes());
+        assert_eq!(again[0].fingerprint, key.fingerprint);
     }
     if let Ok(fingerprint) = text.parse::<Fingerprint>() {
         assert!(fingerprint.to_string().eq_ignore_ascii_case(text));

@@ -43,12 +43,23 @@ pub struct Identity {
 
 impl Identity {
     /// The key in `path`; a new one is made and written there if there is none.
+    ///
+    /// # Errors
+    /// The key cannot be read, or not be made.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
-        match fs::read(path) {
-            Ok(der) => Self::from_pkcs8(&der).ok_or_else(|| Error::Malformed(path.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
-            Err(error) => Err(Error::Read(path.to_owned(), error)),
+        match Self::load(path) {
+            Err(Error::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
+            loaded => loaded,
         }
+    }
+
+    /// The key in `path`, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Malformed`].
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let der = fs::read(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+        Self::from_pkcs8(&der).ok_or_else(|| Error::Malformed(path.to_owned()))
     }
 
     fn create(path: &Path) -> Result<Self, Error> {
@@ -79,6 +90,13 @@ impl Identity {
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()
+    }
+}
+
+/// Without the key itself.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.fingerprint)
     }
 }
 
@@ -123,6 +141,16 @@ impl Fingerprint {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, spki).as_ref());
         Self(bytes)
+    }
+
+    /// The fingerprint that is these bytes, as a message carries it.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, as a message carries them.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 

@@ -15,9 +15,9 @@ use rustls::crypto::ring as provider;
 use rustls::crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256 as RINGS_SUITE;
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::AlwaysResolvesServerRawPublicKeys;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::sign::SigningKey;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
     PeerMisbehaved, ServerConfig, SignatureScheme, SupportedCipherSuite,
@@ -34,29 +34,76 @@ pub trait Authorized: Send + Sync + fmt::Debug {
     fn is_authorized(&self, fingerprint: &Fingerprint) -> bool;
 }
 
+/// Gives the identity that a server proves. Asked once a handshake, so that a change counts at once.
+pub trait CurrentIdentity: Send + Sync + fmt::Debug {
+    /// The identity now.
+    fn current(&self) -> Identity;
+}
+
+/// One that stays the same.
+impl CurrentIdentity for Identity {
+    fn current(&self) -> Identity {
+        self.clone()
+    }
+}
+
 /// The agent's side: proves `identity`, lets in who is `authorized`, with a `suite` that is ChaCha20-Poly1305.
+///
+/// # Errors
+/// The suite is none of TLS 1.3.
 pub fn server_config(
     identity: &Identity,
+    authorized: Arc<dyn Authorized>,
+    suite: SupportedCipherSuite,
+) -> Result<ServerConfig, Error> {
+    server_config_with(Arc::new(identity.clone()), authorized, suite)
+}
+
+/// The agent's side with an identity that may change while it serves.
+///
+/// # Errors
+/// The suite is none of TLS 1.3.
+pub fn server_config_with(
+    identity: Arc<dyn CurrentIdentity>,
     authorized: Arc<dyn Authorized>,
     suite: SupportedCipherSuite,
 ) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(crypto_provider(suite)))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(AuthorizedControllers(authorized)))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.certified())));
+        .with_cert_resolver(Arc::new(CurrentKey(identity)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would skip the question whether the controller is still authorized.
     config.send_tls13_tickets = 0;
     Ok(config)
 }
 
-/// The controller's side: proves `identity`, talks to the agent with the fingerprint `pinned` and to no other.
-pub fn client_config(identity: &Identity, pinned: Fingerprint) -> Result<ClientConfig, Error> {
+/// The keys of an agent: one, or while it exchanges its key, the old one and the new one.
+#[derive(Clone, Debug)]
+pub struct Pinned(Vec<Fingerprint>);
+
+impl From<Fingerprint> for Pinned {
+    fn from(fingerprint: Fingerprint) -> Self {
+        Self(vec![fingerprint])
+    }
+}
+
+impl From<Vec<Fingerprint>> for Pinned {
+    fn from(fingerprints: Vec<Fingerprint>) -> Self {
+        Self(fingerprints)
+    }
+}
+
+/// The controller's side: proves `identity`, talks to the agent that proves a `pinned` key and to no other.
+///
+/// # Errors
+/// The suite is none of TLS 1.3.
+pub fn client_config(identity: &Identity, pinned: impl Into<Pinned>) -> Result<ClientConfig, Error> {
     let provider = crypto_provider(RINGS_SUITE);
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedAgent(pinned)))
+        .with_custom_certificate_verifier(Arc::new(PinnedAgent(pinned.into())))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(identity.certified())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -136,7 +183,7 @@ fn refuse_tls12() -> Result<HandshakeSignatureValid, Error> {
 }
 
 #[derive(Debug)]
-struct PinnedAgent(Fingerprint);
+struct PinnedAgent(Pinned);
 
 impl ServerCertVerifier for PinnedAgent {
     fn verify_server_cert(
@@ -147,7 +194,7 @@ impl ServerCertVerifier for PinnedAgent {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        check_key(key, |fingerprint| *fingerprint == self.0).map(|()| ServerCertVerified::assertion())
+        check_key(key, |fingerprint| self.0.0.contains(fingerprint)).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -173,6 +220,20 @@ impl ServerCertVerifier for PinnedAgent {
     }
 
     fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+/// The agent's raw public key, as it is at each handshake.
+#[derive(Debug)]
+struct CurrentKey(Arc<dyn CurrentIdentity>);
+
+impl ResolvesServerCert for CurrentKey {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current().certified())
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
         true
     }
 }
@@ -225,7 +286,6 @@ impl ClientCertVerifier for AuthorizedControllers {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rustls::sign::CertifiedKey;
     use rustls::{AlertDescription, ClientConnection, ServerConnection};
 
     use super::*;
@@ -289,6 +349,18 @@ mod tests {
         let client = client_config(&controller, identity().fingerprint()).unwrap();
         let expected = Err(CertificateError::ApplicationVerificationFailure.into());
         assert_eq!(connect(client, server).0, expected);
+    }
+
+    #[test]
+    fn either_pinned_key_is_accepted() {
+        let controller = identity();
+        let agents = [identity(), identity()];
+        let pinned: Vec<_> = agents.iter().map(Identity::fingerprint).collect();
+        for (agent, is_accepted) in agents.iter().zip([true, true]).chain([(&identity(), false)]) {
+            let server = server_config(agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
+            let client = client_config(&controller, pinned.clone()).unwrap();
+            assert_eq!(connect(client, server).0.is_ok(), is_accepted);
+        }
     }
 
     #[test]

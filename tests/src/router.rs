@@ -175,6 +175,8 @@ impl VirtualRouter {
         shell.sh(&format!("mkdir -m 711 {}", word(directory)));
         for (path, content) in [key, authorized] {
             shell.put(&path, &content);
+            // An agent uses no key that others could read.
+            shell.sh(&format!("chmod 600 {}", word(&path)));
         }
         // Its ssh does not know yet that it is gone.
         let _ = self.agent.kill();

@@ -77,8 +77,8 @@ pub enum Command {
     /// Enrol routers, and look after those that are enrolled
     #[command(subcommand)]
     Router(Router),
-    /// Show the fingerprint of this controller's key
-    Key,
+    /// Show the fingerprint of this controller's key, or exchange the key
+    Key(Key),
     /// Start, end and list virtual routers, which run on this machine under QEMU
     #[command(subcommand)]
     Virtual(Virtual),
@@ -325,6 +325,26 @@ pub struct Info {
     pub json: bool,
 }
 
+/// `hop key`.
+#[derive(Args, Debug)]
+pub struct Key {
+    /// What to do with it, if not to show it.
+    #[command(subcommand)]
+    pub command: Option<KeyCommand>,
+}
+
+/// What can be done with this controller's key.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum KeyCommand {
+    /// Make a new key, and exchange it for the old one on all routers. If it is cut off, or a router is away, do it again
+    Rotate {
+        /// Leave this router out: `hop router add` lets the new key in there later
+        #[arg(long, value_name = "ROUTER")]
+        skip: Vec<String>,
+    },
+}
+
 /// `hop router`.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
@@ -389,6 +409,21 @@ pub enum Router {
         /// Whose it is, for people
         comment: Option<String>,
     },
+    /// Take a controller off the list of those that may use a router; its connections and jobs there end at once
+    Revoke {
+        /// Which router
+        name: String,
+        /// Whose key: a fingerprint, or the name behind it on the router's list
+        key: String,
+        /// Also if it is this controller's own key, or the only one
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give a router's agent another key; what runs there goes on. If it is cut off, do it again
+    Rekey {
+        /// Which router
+        name: String,
+    },
 }
 
 /// `hop router add`.
@@ -409,6 +444,10 @@ pub struct Add {
     /// The port on which the agent listens
     #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
+    /// Let the agent listen on this network interface of the router, or on `any` (default: the one by which ssh comes there),
+    /// and on its loopback
+    #[arg(long, value_name = "INTERFACE", conflicts_with = "via_ssh", value_parser = interface)]
+    pub listen_interface: Option<String>,
     /// Keep everything in RAM: nothing is written to flash, and a reboot ends it
     #[arg(long)]
     pub until_reboot: bool,
@@ -426,13 +465,22 @@ pub struct Add {
     #[arg(short = 'i', value_name = "KEY")]
     pub identity: Option<PathBuf>,
     /// Without ssh: the key of an agent that knows this controller already, reached --at HOST:PORT
-    #[arg(long, requires = "at", conflicts_with_all = ["destination", "store", "via_ssh", "until_reboot", "install", "options", "identity"])]
+    #[arg(long, requires = "at", conflicts_with_all = ["destination", "store", "via_ssh", "listen_interface", "until_reboot", "install", "options", "identity"])]
     pub fingerprint: Option<Fingerprint>,
 }
 
 const ADD_AFTER_HELP: &str = "\
 Without --install and --until-reboot the agent is installed if flash has room for it. ssh is the system's: its \
 configuration, agent, jump hosts and passwords work as usual.";
+
+/// Reads the name of a network interface: what Linux allows (dev_valid_name) and a script takes as a word.
+fn interface(text: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+    if (1..16).contains(&text.len()) && text.chars().all(is_name) && !text.starts_with(['-', '.']) {
+        return Ok(text.to_owned());
+    }
+    Err("it has at most 15 letters, digits and -_.@".to_owned())
+}
 
 /// Reads a grace, which a router bounds.
 fn grace(text: &str) -> Result<Duration, String> {

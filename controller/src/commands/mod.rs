@@ -4,6 +4,7 @@ mod build;
 mod go_exec;
 mod info;
 mod jobs;
+mod key;
 mod routers;
 mod run;
 mod virtual_routers;
@@ -46,7 +47,7 @@ pub fn run(command: Command) -> ExitCode {
             Command::Kill(options) => jobs::kill(home, options).await,
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
-            Command::Key => print(&home.identity()?.fingerprint().to_string()).map(|()| ExitCode::Program(0)),
+            Command::Key(options) => key::run(home, options).await,
             Command::KeepConnection(_) => unreachable!("it has its own runtime"),
             Command::Virtual(options) => virtual_routers::run(home, options).await,
         }

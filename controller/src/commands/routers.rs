@@ -54,7 +54,29 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             }
             Ok(DONE)
         }
+        cli::Router::Revoke { name, key, force } => revoke(home, &name, &key, force).await,
+        cli::Router::Rekey { name } => {
+            let router = Inventory::new(home).get(&name)?;
+            let fingerprint = enrolment::rekey(home, &router).await?;
+            print(&format!("{name} has the key {fingerprint}"))?;
+            // Whose connection is kept has the old one pinned.
+            let _ = keeper::end(home, &router).await;
+            let address = &router.entry.address;
+            say!("hop: other controllers: hop router add NAME --at {address} --fingerprint {fingerprint}");
+            Ok(DONE)
+        }
     }
+}
+
+async fn revoke(home: &Home, name: &str, key: &str, force: bool) -> Result<ExitCode, Error> {
+    let router = Inventory::new(home).get(name)?;
+    let own = home.identity()?.fingerprint();
+    let fingerprint = enrolment::revoke(&router, key, own, force).await?;
+    print(&format!("{fingerprint} may not use {name} any more"))?;
+    if fingerprint == own {
+        say!("hop: that was this controller; `hop router add {name}` lets it in again");
+    }
+    Ok(DONE)
 }
 
 async fn add(home: &Home, options: Add) -> Result<ExitCode, Error> {
@@ -97,7 +119,12 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
             Error::Usage(format!("{} is not enrolled over ssh, so it must be said where it is", options.name))
         })?;
         let before = Wish::from(enrolment);
-        return Ok(Wish { way: way.or(before.way), store: options.store.or(before.store), ..before });
+        return Ok(Wish {
+            way: way.or(before.way),
+            store: options.store.or(before.store),
+            listen_interface: options.listen_interface.or(before.listen_interface),
+            ..before
+        });
     };
     let identity =
         options.identity.as_deref().map(|path| ssh::absolute(path).map_err(Error::io("find", path)));
@@ -106,8 +133,8 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
         options: options.options,
         ..Destination::parse(&destination).map_err(enrolment::Error::from)?
     };
-    let Add { port, via_ssh, at, store, .. } = options;
-    Ok(Wish { ssh, way, port, via_ssh, at, store })
+    let Add { port, via_ssh, at, store, listen_interface, .. } = options;
+    Ok(Wish { ssh, way, port, via_ssh, at, store, listen_interface })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {

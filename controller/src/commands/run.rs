@@ -333,6 +333,9 @@ fn kept_output(flags: &[OsString]) -> Option<PathBuf> {
     kept
 }
 
+/// The variable by which an agent finds what jobs have left running; it takes none from a controller.
+const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
+
 /// `NAME=VALUE`, or `NAME` for the value that it has here, as docker reads it; a name that is not set here is not set
 /// there either.
 fn environment(variables: &[OsString]) -> Result<Vec<(OsString, OsString)>, Error> {
@@ -343,6 +346,9 @@ fn environment(variables: &[OsString]) -> Result<Vec<(OsString, OsString)>, Erro
         let name = OsStr::from_bytes(&bytes[..equals.unwrap_or(bytes.len())]);
         if name.is_empty() {
             return Err(Error::Usage(format!("--env {} has no name", variable.to_string_lossy())));
+        }
+        if name == JOB_DIRECTORY {
+            return Err(Error::Usage(format!("--env {JOB_DIRECTORY}: the agent sets this variable itself")));
         }
         match equals {
             Some(at) => env.push((name.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
@@ -383,6 +389,8 @@ mod tests {
             [("PATH".into(), std::env::var_os("PATH").unwrap())]
         );
         assert_eq!(environment(&words("HOP_NO_SUCH_VARIABLE")).unwrap(), []);
-        assert!(environment(&words("=1")).is_err());
+        for refused in ["=1", "HOP_JOB_DIR=/", "HOP_JOB_DIR"] {
+            assert!(environment(&words(refused)).is_err(), "{refused}");
+        }
     }
 }

@@ -131,6 +131,7 @@ async fn enrol(home: &Home, machine: &Machine) -> Result<Router, Error> {
         via_ssh: false,
         at: Some(machine.agent_address()),
         store: None,
+        listen_interface: None,
     };
     enrolment::add(home, name, &wish).await
 }

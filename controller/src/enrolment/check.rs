@@ -180,11 +180,12 @@ async fn by_agent(router: &Router, identity: &Identity) -> (Finding, Option<Stri
     match Connection::open(router, identity, DEFAULT_TIMEOUT).await {
         Ok((connection, info)) => {
             let said = format!(
-                "to {}, key {}, {} of {} jobs",
+                "to {}, key {}, {} of {} jobs; it listens on {}",
                 connection.address(),
                 connection.fingerprint(),
                 info.jobs,
-                info.max_jobs
+                info.max_jobs,
+                if info.listens.is_empty() { "what it does not tell" } else { &info.listens }
             );
             (Finding::good("connection", said), Some(info.agent_version))
         }

@@ -51,10 +51,21 @@ pub async fn reach(
     shell: &Shell,
 ) -> Result<Reached, HopError> {
     let router = |via_ssh: bool, address: String| {
-        let Wish { ssh, port, at, store, .. } = wish.clone();
+        let Wish { ssh, port, at, store, listen_interface, .. } = wish.clone();
         let way = layout.way;
         let program = (way == Way::Install).then(|| layout.program.clone());
-        let enrolment = Some(Enrolment { way, program, port, via_ssh, at, store, ssh });
+        let enrolment = Enrolment {
+            way,
+            program,
+            port,
+            via_ssh,
+            at,
+            store,
+            listen_interface,
+            next_fingerprint: None,
+            ssh,
+        };
+        let enrolment = Some(enrolment);
         Router {
             name: name.to_owned(),
             entry: Entry { address, fingerprint, goarch: goarch.to_owned(), enrolment, process: None },

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use hop_proto::identity::Fingerprint;
+
 use super::survey::{Flavour, Unsuitable};
 use crate::ssh::{self, Said};
 
@@ -72,6 +74,20 @@ pub enum Error {
     },
     #[error("{cause}; and the old agent is not known to be back on {host}")]
     NotRestored { cause: Box<crate::error::Error>, host: String, source: Said },
+    #[error("{host} has no network interface named {interface}")]
+    NoInterface { host: String, interface: String },
+    #[error("it cannot be found out by which network interface ssh reaches {host}")]
+    UnknownInterface { host: String, source: Said },
+    #[error("no key on the router's list is or is called {key}; there are: {known}")]
+    UnknownKey { key: String, known: String },
+    #[error("several keys on the router's list are called {key}")]
+    AmbiguousKey { key: String },
+    #[error("this is the key of this controller, which could not use {name} any more")]
+    OwnKey { name: String },
+    #[error("this is the only key on the list of {name}, which nobody could use any more")]
+    OnlyKey { name: String },
+    #[error("the agent of {name} has another key than the one that was enrolled: {found}")]
+    OtherKey { name: String, found: Fingerprint },
     #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
     UnderWay { host: String },
     #[error("cannot make a place for the ssh login")]
@@ -97,6 +113,13 @@ impl Error {
             Self::Damaged { .. } => "damaged",
             Self::NotExecuted { .. } | Self::SelfTest { .. } => "self_test",
             Self::Step { .. } | Self::NotListening { .. } => "enrolment",
+            Self::UnknownKey { .. }
+            | Self::AmbiguousKey { .. }
+            | Self::NoInterface { .. }
+            | Self::UnknownInterface { .. }
+            | Self::OwnKey { .. }
+            | Self::OnlyKey { .. } => "usage",
+            Self::OtherKey { .. } => "wrong_key",
             Self::NoLogin { .. } => "no_login",
             Self::NoAgent { .. } => "no_agent",
             Self::NotUndone { cause, .. } | Self::NotRestored { cause, .. } => cause.reason(),
@@ -175,6 +198,16 @@ impl Error {
                 "--port says on which port it listens"
             }
             Self::NotListening { .. } => return None,
+            Self::NoInterface { .. } => "`ls /sys/class/net` there lists them",
+            Self::UnknownInterface { .. } => {
+                "--listen-interface names the one on which the agent is to listen: br-lan, or any"
+            }
+            Self::UnknownKey { .. } => "KEY is a fingerprint, or the name behind it on the list",
+            Self::AmbiguousKey { .. } => "name it by its fingerprint, which `hop key` shows there",
+            Self::OwnKey { .. } | Self::OnlyKey { .. } => {
+                "--force takes it off all the same; `hop router add` lets this controller in again by its login"
+            }
+            Self::OtherKey { .. } => "`hop router add` enrols it again, by its login",
             Self::NoLogin { .. } => "`hop router add NAME [user@]host` enrols it over ssh",
             Self::NoAgent { .. } => "`hop router add NAME` brings it back",
             Self::NotUndone { .. } => {

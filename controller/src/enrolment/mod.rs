@@ -8,6 +8,7 @@
 mod check;
 mod connect;
 mod error;
+mod keys;
 mod layout;
 mod shell;
 pub mod survey;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{Finding, check};
 pub use error::Error;
+pub use keys::{rekey, revoke};
 pub use layout::Way;
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
@@ -65,6 +67,12 @@ pub struct Enrolment {
     /// The directory of its persistent store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// The network interface on which it listens, or `any`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_interface: Option<String>,
+    /// The key that its agent is about to have, while that is exchanged: both are accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::inventory::optional_text")]
+    pub next_fingerprint: Option<Fingerprint>,
     /// The login.
     pub ssh: Destination,
 }
@@ -84,11 +92,14 @@ pub struct Wish {
     pub at: Option<String>,
     /// The directory of its persistent store.
     pub store: Option<String>,
+    /// The network interface on which it is to listen, or `any`; `None`: the one by which ssh reaches the router.
+    pub listen_interface: Option<String>,
 }
 
 impl From<Enrolment> for Wish {
-    fn from(Enrolment { way, port, via_ssh, at, store, ssh, .. }: Enrolment) -> Self {
-        Self { ssh, way: Some(way), port, via_ssh, at, store }
+    fn from(enrolment: Enrolment) -> Self {
+        let Enrolment { way, port, via_ssh, at, store, listen_interface, ssh, .. } = enrolment;
+        Self { ssh, way: Some(way), port, via_ssh, at, store, listen_interface }
     }
 }
 
@@ -199,12 +210,44 @@ impl Adding<'_> {
         say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
-        let variables = self.variables(stage, layout);
-        let placing = self.with_files(variables.clone(), layout);
+        let interface = self.interface(&format!("{stage}/hopd"), stage).await?;
+        let variables = self.variables(stage, layout, &interface);
+        let placing = self.with_files(variables.clone(), layout, &interface);
         let said = self.shell.script("putting the agent in place", &placing, &[PLACE]).await?;
         let fingerprint = read_fingerprint(&said)?;
         self.shell.script("starting the agent", &variables, &[START]).await?;
-        self.reach(&variables, layout, fingerprint, arch).await.map(|reached| reached.router)
+        let reached = self.reach(&variables, layout, &interface, fingerprint, arch).await?;
+        Ok(reached.router)
+    }
+
+    /// The interface on which the agent is to listen, by what an agent on the router at `program` says, which has its directory
+    /// `state`; empty for the loopback alone.
+    async fn interface(&self, program: &str, state: &str) -> Result<String, Error> {
+        let host = || self.wish.ssh.host.clone();
+        if self.wish.via_ssh {
+            return Ok(String::new());
+        }
+        match self.wish.listen_interface.as_deref() {
+            Some("any") => Ok("any".to_owned()),
+            Some(name) => {
+                let is_there = self.shell.attempt(&format!("[ -e /sys/class/net/{name} ]")).await?;
+                let unknown = || Error::NoInterface { host: host(), interface: name.to_owned() };
+                is_there.status.success().then(|| name.to_owned()).ok_or_else(unknown)
+            }
+            None => {
+                // Where the login came from is where connections will come from.
+                let variables = Variables::default().set("program", program).set("state", state);
+                let said = self.shell.ask("interface", &variables).await?;
+                let name = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+                if !said.status.success() || name.is_empty() {
+                    return Err(Error::UnknownInterface {
+                        host: host(),
+                        source: Said::last_line(&said.stderr),
+                    });
+                }
+                Ok(name)
+            }
+        }
     }
 
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
@@ -216,7 +259,9 @@ impl Adding<'_> {
         }
         say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
         let own = self.identity.fingerprint();
-        let variables = self.variables("/tmp/hop", &layout).set("fingerprint", own.to_string());
+        let interface =
+            self.interface(&layout.program.to_string_lossy(), &layout.state.to_string_lossy()).await?;
+        let variables = self.variables("/tmp/hop", &layout, &interface).set("fingerprint", own.to_string());
         let is_known = self.shell.ask("is-known", &variables).await?.status.success();
         let mut interrupts = listen()?;
         let joining = async {
@@ -224,7 +269,8 @@ impl Adding<'_> {
             let said = self.shell.ask("fingerprint", &variables).await?;
             let fingerprint = read_fingerprint(&self.shell.succeeded("asking for its key", said)?)?;
             self.shell.script("starting the agent", &variables, &[START]).await?;
-            let Reached { router, version } = self.reach(&variables, &layout, fingerprint, arch).await?;
+            let Reached { router, version } =
+                self.reach(&variables, &layout, &interface, fingerprint, arch).await?;
             self.check_same_store(&variables).await?;
             if version != env!("CARGO_PKG_VERSION") {
                 let own = env!("CARGO_PKG_VERSION");
@@ -264,7 +310,7 @@ impl Adding<'_> {
     }
 
     /// The variables of the scripts.
-    fn variables(&self, stage: &str, layout: &Layout) -> Variables {
+    fn variables(&self, stage: &str, layout: &Layout, interface: &str) -> Variables {
         let variables = Variables::default()
             .set("stage", stage)
             .set("starter", layout.starter.name())
@@ -273,6 +319,7 @@ impl Adding<'_> {
             .set("state", layout.state.to_string_lossy())
             .set("listen", self.listen())
             .set("store", self.wish.store.as_deref().unwrap_or_default())
+            .set("interface", interface)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.starter {
             Starter::None => variables,
@@ -285,15 +332,20 @@ impl Adding<'_> {
     }
 
     /// The same, with the files that only an agent needs which is put in place.
-    fn with_files(&self, variables: Variables, layout: &Layout) -> Variables {
+    fn with_files(&self, variables: Variables, layout: &Layout, interface: &str) -> Variables {
         let (listen, store) = (self.listen(), self.wish.store.as_deref().unwrap_or_default());
         match &layout.starter {
             Starter::None => variables,
-            Starter::Procd { .. } => {
-                variables.set("init_script", INIT_SCRIPT).set("config", configuration(&listen, store))
-            }
+            Starter::Procd { .. } => variables
+                .set("init_script", INIT_SCRIPT)
+                .set("config", configuration(&listen, interface, store)),
             Starter::BootHook(_) | Starter::Nvram => {
-                let settings = format!("listen={}\nstore={}", quoted(&listen), quoted(store));
+                let settings = format!(
+                    "listen={}\ninterface={}\nstore={}",
+                    quoted(&listen),
+                    quoted(interface),
+                    quoted(store)
+                );
                 variables.set("start_script", START_SCRIPT).set("settings", settings)
             }
         }
@@ -304,11 +356,14 @@ impl Adding<'_> {
         &self,
         variables: &Variables,
         layout: &Layout,
+        interface: &str,
         fingerprint: Fingerprint,
         arch: Arch,
     ) -> Result<Reached, HopError> {
         let goarch = arch.goarch();
-        let (wish, shell) = (self.wish, self.shell);
+        // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
+        let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
+        let (wish, shell) = (&Wish { listen_interface, ..self.wish.clone() }, self.shell);
         connect::reach(self.name, wish, variables, layout, fingerprint, goarch, self.identity, shell).await
     }
 
@@ -411,8 +466,11 @@ fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
 }
 
 /// `/etc/config/hopd`.
-fn configuration(listen: &str, store: &str) -> String {
+fn configuration(listen: &str, interface: &str, store: &str) -> String {
     let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
+    if !interface.is_empty() {
+        text.push_str(&format!("\n\toption device '{interface}'"));
+    }
     if !store.is_empty() {
         text.push_str(&format!("\n\toption store '{store}'"));
     }

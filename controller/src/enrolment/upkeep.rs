@@ -29,7 +29,7 @@ pub enum Removal {
 }
 
 /// The login by which a router was enrolled.
-fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
+pub(super) fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
     router.entry.enrolment.as_ref().ok_or_else(|| Error::NoLogin { name: router.name.clone() })
 }
 
@@ -79,7 +79,7 @@ async fn remove_over(
     }
     if let Some(agent) = survey.agents.first().filter(|_| !all) {
         let layout = Layout::of_existing(&agent.path);
-        let others = authorize_over(shell, &layout, own, "").await?.1;
+        let others = authorize_over(shell, &layout, own, "", Variables::default()).await?.1;
         if others > 0 {
             return Ok(Removal::Shared(others));
         }
@@ -96,7 +96,7 @@ async fn remove_over(
 }
 
 /// The agent that is on a router.
-fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent, Error> {
+pub(super) fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent, Error> {
     let Some(agent) = survey.agents.first() else {
         survey.check_foreign(host)?;
         return Err(Error::NoAgent { host: host.to_owned() });
@@ -116,29 +116,30 @@ pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str)
         let agent = the_agent(&survey, &enrolment.ssh.host)?;
         let line = format!("{fingerprint} {comment}");
         let layout = Layout::of_existing(&agent.path);
-        authorize_over(&shell, &layout, fingerprint, line.trim_end()).await
+        authorize_over(&shell, &layout, fingerprint, line.trim_end(), Variables::default()).await
     };
     let authorized = authorized.await;
     shell.end().await;
-    Ok(authorized?.0)
+    Ok(authorized?.0 == "added")
 }
 
-/// Puts `line` into the list, or takes the key off if it is empty. True if it was put there, and how many others there are.
-async fn authorize_over(
+/// Puts `line` into the list, or takes the key off if it is empty. Gives what the script says of it, and how many others there are.
+pub(super) async fn authorize_over(
     shell: &Shell,
     layout: &Layout,
     fingerprint: Fingerprint,
     line: &str,
-) -> Result<(bool, u32), Error> {
-    let variables = Variables::default()
+    variables: Variables,
+) -> Result<(String, u32), Error> {
+    let variables = variables
         .set("state", layout.state.to_string_lossy())
         .set("fingerprint", fingerprint.to_string())
         .set("controller", line);
     let said = shell.script("changing who may connect", &variables, &[AUTHORIZE]).await?;
     let said = String::from_utf8_lossy(&said);
     let mut words = said.split_whitespace();
-    let was_added = words.next() == Some("added");
-    Ok((was_added, words.next().and_then(|count| count.parse().ok()).unwrap_or(0)))
+    let done = words.next().unwrap_or_default().to_owned();
+    Ok((done, words.next().and_then(|count| count.parse().ok()).unwrap_or(0)))
 }
 
 /// Replaces a router's agent by that of this `hop`. Its key and who may connect stay; its jobs end. False if it is the
@@ -176,7 +177,8 @@ impl Adding<'_> {
         }
         let stage = format!("/tmp/hop-{}", super::random_name());
         let mut interrupts = super::listen()?;
-        let variables = self.variables(&stage, &layout);
+        let interface = self.wish.listen_interface.clone().unwrap_or_default();
+        let variables = self.variables(&stage, &layout, &interface);
         let guard = self.shell.guard(variables.clone(), &stage, &[STOP, RESTORE, START]).await?;
         let upgraded = tokio::select! {
             upgraded = self.upgrade_in(router, &variables, &stage, &layout, &agent, &survey) => upgraded,
@@ -206,7 +208,7 @@ impl Adding<'_> {
             return Ok(digest.clone());
         }
         // A router without sha256sum.
-        let said = self.shell.ask("digest", &self.variables("", layout)).await?;
+        let said = self.shell.ask("digest", &self.variables("", layout, "")).await?;
         let said = self.shell.succeeded("asking for its digest", said)?;
         Ok(String::from_utf8_lossy(&said).trim().to_owned())
     }

@@ -146,6 +146,8 @@ mod tests {
             via_ssh: true,
             at: None,
             store: None,
+            listen_interface: None,
+            next_fingerprint: None,
             ssh,
         };
         router.entry.enrolment = Some(enrolment);

@@ -44,6 +44,9 @@ pub struct InfoReply {
     /// Changes with every start of the agent, as long as `boot_id` is the same.
     #[prost(uint64, tag = "16")]
     pub instance: u64,
+    /// Where the agent listens, for people.
+    #[prost(string, tag = "24")]
+    pub listens: ::prost::alloc::string::String,
 }
 /// The identity of an executable in the words of its ELF header (elf(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -638,6 +641,18 @@ pub struct KillRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KillReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddNextKeyRequest {
+    /// SHA-256 of the next key's SubjectPublicKeyInfo: 32 bytes, its fingerprint.
+    #[prost(bytes = "vec", tag = "1")]
+    pub sha256: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddNextKeyReply {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetirePreviousKeyRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetirePreviousKeyReply {}
 /// In the details of every gRPC status that the agent itself makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failure {
@@ -1228,6 +1243,55 @@ pub mod agent_client {
             let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Kill");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Kill"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets the controller's next key in, beside the one that this connection has proved. Nothing happens if it is on the
+        /// list already. Capability "rotate".
+        pub async fn add_next_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddNextKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddNextKeyReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/AddNextKey");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "AddNextKey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes the key off the list that the one of this connection was let in to replace by AddNextKey. The jobs of that key
+        /// are this one's from then on. Nothing happens if there is none. Capability "rotate".
+        pub async fn retire_previous_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetirePreviousKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetirePreviousKeyReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hop.v1.Agent/RetirePreviousKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hop.v1.Agent", "RetirePreviousKey"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -224,6 +224,10 @@ fn a_program_runs_as_the_user_that_is_named() {
     assert!(said.starts_with("user 65534 group 65534 groups [65534]\nhome /"), "{said}");
     assert!(said.contains("can write where it works: true\n"), "{said}");
     assert_eq!(said.matches(": false\n").count(), 3, "{said}");
+    assert!(said.contains("CapBnd: 0000000000000000\n"), "no capability can come back: {said}");
+    let limit = said.lines().find_map(|line| line.strip_prefix("Max processes ")).unwrap();
+    let limits: Vec<u32> = limit.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert!(limits.len() == 2 && limits.iter().all(|limit| *limit >= 64), "{said}");
     let ran = router.exec_with(&["--user", "7:8"], "identity").run();
     assert!(ran.stdout().starts_with("user 7 group 8 groups [8]\n"), "{}", ran.stdout());
     let ran = router.exec_with(&["--user", "somebody"], "identity").run();

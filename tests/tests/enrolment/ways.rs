@@ -14,6 +14,8 @@ fn until_reboot(profile: &'static str) {
     owner.assert_added(&["--until-reboot"]);
     let check = owner.router("check");
     assert_eq!(check.code, 0, "{}", check.stdout());
+    let listens = "it listens on port 4670 of eth0 and of the loopback";
+    assert!(check.stdout().contains(listens), "{}", check.stdout());
 
     // Another build of the same agent, which its digest tells apart.
     owner.sh("cd /tmp/hop && cp hopd other && echo >>other && mv other hopd");

@@ -1,6 +1,7 @@
-# Asks the agent that is there, once it is sure to be root's, and prints: `fingerprint`, that of its key; `digest`, that of
-# its executable; `is-known`, nothing, and fails if $fingerprint is not in its list; `store`, the directory that the one
-# that runs was started with; `self-test`, what it says of this router.
+# Asks the agent that is there, once it is sure to be root's, and prints: `fingerprint`, that of its key; `next-fingerprint`,
+# that of the key which is to follow, made if there is none; `digest`, that of its executable; `list`, who may connect;
+# `is-known`, nothing, and fails if $fingerprint is not in that list; `store`, the directory that the one that runs was started
+# with; `interface`, the one by which this login came; `self-test`, what it says of this router.
 #
 # In: question, program, state; fingerprint; for the self-test stage, a directory that it may make.
 
@@ -10,9 +11,16 @@ ask() {
 	must_be_ours "$state"
 	case $question in
 	fingerprint) echo "fingerprint $("$program" --fingerprint --key "$state/key")" ;;
+	next-fingerprint) echo "fingerprint $("$program" --fingerprint --key "$state/key.next")" ;;
 	digest) "$program" --digest ;;
-	is-known) is_ours "$state/authorized" && grep -q "^$fingerprint" "$state/authorized" ;;
+	list)
+		must_be_ours "$state/authorized"
+		cat "$state/authorized"
+		;;
+	# Options may stand before a key.
+	is-known) is_ours "$state/authorized" && grep -q "^\(.* \)\{0,1\}$fingerprint" "$state/authorized" ;;
 	store) pid=$(agent_pid) && option store ;;
+	interface) "$program" --interface-to "${SSH_CONNECTION%% *}" ;;
 	self-test)
 		umask 077
 		mkdir "$stage" || exit 1

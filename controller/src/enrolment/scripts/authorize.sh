@@ -1,17 +1,83 @@
-# Adds a controller to those that may connect, or takes it off unless it is the only one; prints `added`, `there`, `gone`
-# or `alone`, and then how many others there are.
+# Adds a controller to those that may connect, or takes it off; prints `added`, `there`, `gone`, `absent` or `alone`, and
+# then how many others there are. The only controller is not taken off unless $force says so.
 #
-# In: state, fingerprint, controller (the whole line; empty takes it off).
+# In: state, fingerprint, controller (the whole line; empty takes it off), force (or nothing).
 
-# Makes what it is given the list, if it has $1 controllers: flash may be full, and a list that was cut off would shut out
-# the others.
+newline='
+'
+
+# The key in a line of the list: the first word that is one, because options may stand before it.
+key_of() {
+	set -f
+	for word in $1; do
+		case $word in
+		'#'*) return ;;
+		SHA256:*)
+			echo "$word"
+			return
+			;;
+		esac
+	done
+}
+
+# True if whoever made the lock is gone: with an earlier boot, or by itself.
+is_abandoned() {
+	set -- $(cat "$list.lock/owner" 2>/dev/null)
+	# Who has not written its number for some seconds was ended before it could.
+	[ -n "$2" ] || { [ $waited -ge 3 ] && return 0 || return 1; }
+	[ "$2" != "$boot" ] || [ ! -e "/proc/$1" ]
+}
+
+# Waits until nobody else changes the list. The lock is a directory, which every firmware can make in one step; one whose
+# owner is gone is taken over where it is (agent/src/directory_lock.rs has the same rules).
+lock_list() {
+	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+	waited=0
+	until mkdir "$list.lock" 2>/dev/null; do
+		if [ ! -d "$list.lock" ]; then
+			# It was given back in this moment, or it cannot be made.
+			mkdir "$list.lock" && break
+			[ -d "$list.lock" ] || fail "cannot write to $state: no space left?"
+		fi
+		if is_abandoned && mkdir "$list.lock/takeover" 2>/dev/null; then
+			if is_abandoned; then
+				echo "$$ $boot" >"$list.lock/owner"
+				rmdir "$list.lock/takeover"
+				break
+			fi
+			rmdir "$list.lock/takeover"
+		fi
+		[ $waited -lt 20 ] || fail "somebody else changes $list; if not, remove $list.lock"
+		sleep 1
+		waited=$((waited + 1))
+	done
+	trap 'rm -rf "$list.lock" "$list.new"' EXIT
+	echo "$$ $boot" >"$list.lock/owner"
+}
+
+# Makes $new the list. It is read again first: flash may be full, and a list that was cut off would shut out the others.
 replace_list() {
-	rm -f "$list.new"
-	cat >"$list.new"
-	if [ "$(grep -c '^SHA256:' "$list.new")" != "$1" ] || ! mv "$list.new" "$list"; then
-		rm -f "$list.new"
+	printf %s "$new" >"$list.new"
+	# What the shell makes of both has no newlines in the end.
+	if [ "$(cat "$list.new")" != "$(printf %s "$new")" ] || ! mv "$list.new" "$list"; then
 		fail "cannot write $list: no space left?"
 	fi
+}
+
+# Reads the list: how many others are on it, whether the controller is, and what it becomes without its line if it goes.
+read_list() {
+	others=0 new= found=
+	[ -f "$list" ] || return 0
+	while IFS= read -r line || [ -n "$line" ]; do
+		key=$(key_of "$line")
+		if [ "$key" = "$fingerprint" ]; then
+			found=yes
+			[ -n "$controller" ] || continue
+		elif [ -n "$key" ]; then
+			others=$((others + 1))
+		fi
+		new=$new$line$newline
+	done <"$list"
 }
 
 authorize() {
@@ -21,24 +87,32 @@ authorize() {
 	[ -d "$state" ] || fail "$state is not there"
 	must_be_ours "$state"
 	[ ! -e "$list" ] || must_be_ours "$list"
-	others=$(grep -v "^$fingerprint" "$list" | grep -c '^SHA256:')
-	if [ -z "$controller" ] && [ "$others" -eq 0 ]; then
-		# Nothing is written: flash may be full, and that must not keep an agent from being removed.
+	read_list
+	if [ -z "$controller$force" ] && [ "$others" -eq 0 ]; then
+		# Not even a lock is made: flash may be full, and that must not keep an agent from being removed.
 		echo alone
-	elif [ -z "$controller" ]; then
-		grep -v "^$fingerprint" "$list" | replace_list "$others" || exit 1
-		echo gone
-	elif grep -q "^$fingerprint" "$list" 2>/dev/null; then
-		echo there
+		echo 0
+		return
+	fi
+	lock_list
+	read_list
+	if [ -n "$controller" ]; then
+		said=there
+		if [ -z "$found" ]; then
+			new=$new$controller$newline
+			replace_list
+			said=added
+		fi
+	elif [ -z "$found" ]; then
+		said=absent
+	elif [ "$others" -eq 0 ] && [ -z "$force" ]; then
+		said=alone
 	else
-		# Written anew: grep ends the last line, which somebody's editor may not have ended.
-		{
-			grep '' "$list" 2>/dev/null
-			echo "$controller"
-		} | replace_list $((others + 1)) || exit 1
-		echo added
+		replace_list
+		said=gone
 	fi
 	sync
+	echo "$said"
 	echo "$others"
 }
 authorize </dev/null

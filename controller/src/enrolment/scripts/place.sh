@@ -1,6 +1,6 @@
 # Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
 #
-# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, store,
+# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, interface, store,
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
 # installations: start_script, settings, hook, hook_script.
 
@@ -16,9 +16,9 @@ make_state() {
 		chmod 700 "$state" || fail "cannot make $state private"
 	fi
 	# Nothing is written through a link that a stick came with, and no key is ours that whoever made the stick knows.
-	rm -f "$state/authorized" "$state/authorized.new"
+	rm -rf "$state/authorized" "$state/authorized.new" "$state/authorized.lock"
 	case $starter in
-	boot-hook | nvram) rm -f "$state/hopd" "$state/key" "$state/start" "$state/settings" ;;
+	boot-hook | nvram) rm -f "$state/hopd" "$state/key" "$state/key.next" "$state/start" "$state/settings" ;;
 	esac
 }
 

@@ -37,7 +37,10 @@ remove() {
 		is_ours "$directory" && rm -rf "$directory"
 	done
 	for home in $homes; do
-		is_ours "$home" && rm -f "$home/hopd" "$home/key" "$home/authorized" "$home/start" "$home/settings"
+		is_ours "$home" || continue
+		rm -f "$home/hopd" "$home/key" "$home/key.next" "$home/authorized" "$home/authorized.new" \
+			"$home/start" "$home/settings"
+		rm -rf "$home/authorized.lock"
 	done
 	is_ours /jffs/etc/config && rm -f /jffs/etc/config/hopd.startup && rmdir /jffs/etc/config /jffs/etc
 	is_ours /opt/etc/init.d && rm -f /opt/etc/init.d/S95hopd && rmdir /opt/etc/init.d /opt/etc

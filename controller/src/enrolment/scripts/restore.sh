@@ -17,6 +17,7 @@ restore() {
 	wait_for_upgrade
 	if [ -f "$stage/listen" ]; then
 		listen=$(cat "$stage/listen")
+		interface=$(cat "$stage/interface")
 		store=$(cat "$stage/store")
 	fi
 	[ -f "$stage/old" ] || return 0

@@ -48,6 +48,7 @@ start() {
 		;;
 	none)
 		[ -n "$store" ] && set -- --store "$store"
+		[ -n "$interface" ] && set -- --interface "$interface" "$@"
 		# What is in the log from now on is of this start.
 		[ ! -f /tmp/hop/log ] || mv /tmp/hop/log /tmp/hop/log.old
 		"$program" --supervise --listen "$listen" --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \

@@ -12,8 +12,10 @@ upgrade() {
 	if [ -n "$pid" ]; then
 		# Another controller may have started it, and wished for something else.
 		listen=$(option listen)
+		interface=$(option interface)
 		store=$(option store)
 		echo "$listen" >"$stage/listen"
+		echo "$interface" >"$stage/interface"
 		echo "$store" >"$stage/store"
 	fi
 	# While the old one still runs: there may be no room.

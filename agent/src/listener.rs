@@ -251,8 +251,9 @@ fn interface_with(address: IpAddr) -> io::Result<Option<String>> {
     let mut next = list;
     // SAFETY: the list is one of getifaddrs, which ends with a null pointer and is freed below.
     while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: an address is null or of the kind that its family says; the kernel's names have an end.
+        // SAFETY: an address is null or of the kind that its family says.
         if unsafe { ip_of(entry.ifa_addr) } == Some(address) {
+            // SAFETY: the names in the list have an end.
             let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy();
             // A second address may have a label of its own, which is no interface.
             found = name.split(':').next().map(str::to_owned);

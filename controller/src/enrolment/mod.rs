@@ -230,7 +230,8 @@ impl Adding<'_> {
         match self.wish.listen_interface.as_deref() {
             Some("any") => Ok("any".to_owned()),
             Some(name) => {
-                let is_there = self.shell.attempt(&format!("[ -e /sys/class/net/{name} ]")).await?;
+                let command = format!("[ -e /sys/class/net/{name} ] || grep -q '^ *{name}:' /proc/net/dev");
+                let is_there = self.shell.attempt(&command).await?;
                 let unknown = || Error::NoInterface { host: host(), interface: name.to_owned() };
                 is_there.status.success().then(|| name.to_owned()).ok_or_else(unknown)
             }

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ use crate::tree;
 
 /// The file in a job's directory that says where its core may be.
 const MARK: &str = "core";
+
+/// Bytes that are read of it: it has a number for each core that was there before.
+const MAX_MARK_BYTES: u64 = 256 * 1024;
 
 /// Where the kernel writes cores: `kernel.core_pattern`, as far as it can be known.
 #[derive(Debug, PartialEq, Eq)]
@@ -187,7 +190,7 @@ impl Drop for Expected {
 /// Removes the cores of the jobs of an agent that was killed, whose directories are in `jobs`.
 pub fn remove_former(jobs: &Path) {
     for job in tree::entries(jobs) {
-        let Ok(mark) = fs::read(job.path().join(MARK)) else { continue };
+        let Ok(mark) = read_mark(&job.path().join(MARK)) else { continue };
         let mut lines = mark.split(|byte| *byte == b'\n');
         let [Some(directory), Some(own), Some(all), Some(pid)] = [(); 4].map(|()| lines.next()) else {
             continue;
@@ -202,6 +205,19 @@ pub fn remove_former(jobs: &Path) {
             }
         }
     }
+}
+
+/// Reads a mark. A program that is root may have put anything in its place: a pipe that nobody writes to, a link, a file that is
+/// longer than memory.
+fn read_mark(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut mark = Vec::new();
+    file.take(MAX_MARK_BYTES).read_to_end(&mut mark)?;
+    Ok(mark)
 }
 
 /// True if the file called `name` is the core of the process `pid`, which `own` stands for, or of one in its group.
@@ -252,7 +268,12 @@ fn matching(directory: &Path, names: &[u8]) -> Vec<(Vec<u8>, fs::Metadata)> {
 }
 
 fn open(directory: &Path, name: &[u8]) -> io::Result<File> {
-    File::open(again(&enter(&look(directory)?, name)?))
+    let found = enter(&look(directory)?, name)?;
+    // To open a pipe waits for whoever writes to it.
+    if !found.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    File::open(again(&found))
 }
 
 fn remove(directory: &Path, name: &[u8]) {
@@ -270,6 +291,8 @@ fn look(directory: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use rustix::fs::FileType;
+
     use super::*;
 
     #[test]
@@ -342,6 +365,10 @@ mod tests {
         put("c.new.123");
         remove_former(jobs.path());
         assert_eq!(names(cores.path()), ["c.old.123"]);
+        // Anything else in its place is passed by, and nobody waits for it.
+        fs::remove_file(job.join(MARK)).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, job.join(MARK), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        remove_former(jobs.path());
         let (name, none) = expected(cores.path(), &job).take();
         assert_eq!((name, none.unwrap_err()), (Vec::new(), Problem::NotThere));
     }

@@ -258,22 +258,19 @@ fn unmount_entry(directory: BorrowedFd<'_>, name: &CStr) -> bool {
 /// root too. True if there was something.
 fn permit(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     let mut is_changed = permit_one(directory);
-    let kind = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
-    let kind = kind.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
-    // Nothing else has flags, and to open a device does something.
-    if matches!(kind, FileType::Directory | FileType::RegularFile) {
-        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        is_changed |=
-            openat(directory, name, look, Mode::empty()).is_ok_and(|entry| permit_one(entry.as_fd()));
-    }
+    let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    is_changed |= openat(directory, name, look, Mode::empty()).is_ok_and(|entry| permit_one(entry.as_fd()));
     is_changed
 }
 
 fn permit_one(file: BorrowedFd<'_>) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut is_changed = false;
-    let is_closed = fs::metadata(&path)
-        .is_ok_and(|metadata| metadata.is_dir() && metadata.permissions().mode() & 0o700 != 0o700);
+    // Nothing else has flags, and to open a device does something.
+    let Some(metadata) = fs::metadata(&path).ok().filter(|found| found.is_dir() || found.is_file()) else {
+        return false;
+    };
+    let is_closed = metadata.is_dir() && metadata.permissions().mode() & 0o700 != 0o700;
     if is_closed {
         is_changed |= fs::set_permissions(&path, Permissions::from_mode(0o700)).is_ok();
     }

@@ -45,17 +45,7 @@ pub fn message(announced: u32, content: &[u8]) -> Vec<u8> {
     [&[0][..], &announced.to_be_bytes(), content].concat()
 }
 
-/// How a flood went.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Flooded {
-    /// All of it was sent.
-    Taken,
-    /// The agent ended the connection.
-    Ended,
-    /// The agent reads no more of it.
-    Stemmed,
-}
-
+/// A connection, and what the agent says on it.
 pub struct RawClient {
     writer: WriteHalf<TlsStream<TcpStream>>,
     /// What the agent says, until it ends the connection.
@@ -96,8 +86,8 @@ impl RawClient {
         self.writer.flush().await.unwrap();
     }
 
-    /// Sends pieces, as long as the agent takes them.
-    pub async fn flood(&mut self, pieces: impl Iterator<Item = Vec<u8>>) -> Flooded {
+    /// Sends pieces, as long as the agent takes them: until it ends the connection, or reads no more of it.
+    pub async fn flood(&mut self, pieces: impl Iterator<Item = Vec<u8>>) {
         let mut together = Vec::new();
         for piece in pieces {
             together.extend_from_slice(&piece);
@@ -110,12 +100,10 @@ impl RawClient {
             };
             match tokio::time::timeout(STEMMED, sent).await {
                 Ok(Ok(())) if !self.reader.is_finished() => together.clear(),
-                Ok(_) => return Flooded::Ended,
-                Err(_) => return Flooded::Stemmed,
+                _ => return,
             }
             tokio::task::yield_now().await;
         }
-        Flooded::Taken
     }
 
     /// The next frame; nothing if the agent has ended the connection.

@@ -109,11 +109,11 @@ fn list_jobs(target: &Target, tries: usize) -> Vec<Duration> {
     times
 }
 
-#[test]
-fn strangers_lock_nobody_out() {
-    let target = Target::start(Stage::Host);
+/// Strangers come from the address of those who have a key, and these are served all the same.
+fn besiege(stage: Stage) {
+    let target = Target::start(stage);
     let cable = target.router.cable();
-    let program = fixture(Stage::Host, "counter");
+    let program = fixture(stage, "counter");
     let mut running =
         target.router.hop().args(["exec", "-r", "cabled"]).arg(program).args(["100", "0"]).start();
     let mut output = running.line();
@@ -145,6 +145,16 @@ fn strangers_with_hellos_lock_nobody_out() {
     drop(crowd);
     target.assert_unharmed("strangers with hellos");
     assert_refusals_are_bounded(&target);
+}
+
+#[test]
+fn strangers_lock_nobody_out() {
+    besiege(Stage::Host);
+}
+
+#[test]
+fn strangers_lock_nobody_out_on_mips() {
+    besiege(Stage::Machine { profile: "dir-505", goarch: "mips" });
 }
 
 /// Hundreds were refused, and the log has the first of them, and a line a minute.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::elf;
 use crate::embedded::Arch;
+use crate::printable::{printable, printable_lines};
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");
@@ -147,7 +148,8 @@ impl Survey {
     /// Reads what [`SCRIPT`] printed.
     pub fn parse(output: &[u8]) -> Self {
         let (text, binary) = split_binary(output);
-        let text = String::from_utf8_lossy(text);
+        // Much of it ends up on the user's terminal.
+        let text = printable_lines(&String::from_utf8_lossy(text)).into_owned();
         let section = |name: &str| -> &str {
             let start = format!("@{name}\n");
             let begins = if text.starts_with(&start) {
@@ -182,7 +184,7 @@ impl Survey {
             machine: uname.get(2).copied().unwrap_or_default().to_owned(),
             flavour,
             firmware: firmware(section("openwrt"), section("os-release"), section("version"), flavour),
-            init: section("init").trim().to_owned(),
+            init: printable(section("init").trim()).into_owned(),
             cpu: cpu.split("  ").next().unwrap_or_default().to_owned(),
             has_fpu: cpu.contains("FPU"),
             memory: kibibytes(meminfo, "MemTotal").unwrap_or(0),

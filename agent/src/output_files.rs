@@ -14,16 +14,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hop_proto::limits::{
-    MAX_OUTPUT_DEPTH, MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_PATH_BYTES, OUTPUT_CHUNK_BYTES,
+    MAX_OUTPUT_DEPTH, MAX_OUTPUT_FILES, MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_FILES_PATH_BYTES,
+    MAX_OUTPUT_PATH_BYTES, OUTPUT_CHUNK_BYTES,
 };
 use hop_proto::output_path;
 use rustix::fs::{Mode, OFlags, SeekFrom, openat, seek};
 use rustix::io::Errno;
-
-/// Files of one job, and bytes in their paths: with what is kept about each, 200 kB. A corpus of a fuzzer or the coverage of
-/// many runs is hundreds.
-const MAX_FILES: usize = 1024;
-const MAX_PATH_BYTES: usize = 64 * 1024;
 
 /// Names that are looked at for one job. Each costs a 500 MIPS CPU 0.05 ms, in which the agent does nothing else.
 const MAX_NAMES: usize = 4096;
@@ -45,6 +41,8 @@ pub enum Problem {
     Changed,
     /// It belongs to another user than the program ran as.
     NotOwn,
+    /// Its name begins with a dot, and was not asked for.
+    Hidden,
 }
 
 /// A file, or why there is none.
@@ -348,8 +346,7 @@ impl Search {
             None => (None, asked),
         };
         let Ok(names) = fs::read_dir(again(directory)) else {
-            self.report(path, request, Problem::Unreadable);
-            return Ok(true);
+            return self.add(path, request, Err(Problem::Unreadable));
         };
         let mut found: Vec<Vec<u8>> = Vec::new();
         for name in names.flatten() {
@@ -367,7 +364,11 @@ impl Search {
         // An empty directory is there.
         let mut is_any = first.is_none();
         for name in found {
-            is_any |= self.look_at(directory, &name, path, rest, request, depth)?;
+            is_any |= if first.is_none() && output_path::is_hidden(&name) {
+                self.within(path, &name, |search, path| search.add(path, request, Err(Problem::Hidden)))?
+            } else {
+                self.look_at(directory, &name, path, rest, request, depth)?
+            };
         }
         Ok(is_any)
     }
@@ -382,18 +383,29 @@ impl Search {
         request: u32,
         depth: usize,
     ) -> Result<bool, Full> {
+        self.within(path, name, |search, path| match enter(directory, name) {
+            Ok(_) if output_path::is_repository(name) => search.add(path, request, Err(Problem::Hidden)),
+            Ok(file) => search.take(&file, path, rest, request, depth),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(_) => search.add(path, request, Err(Problem::Unreadable)),
+        })
+    }
+
+    /// Does something with the path of a name in the directory whose path is `path`.
+    fn within(
+        &mut self,
+        path: &mut Vec<u8>,
+        name: &[u8],
+        look: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<bool, Full>,
+    ) -> Result<bool, Full> {
         let before = path.len();
         if before > 0 {
             path.push(b'/');
         }
         path.extend_from_slice(name);
-        let is_there = match enter(directory, name) {
-            Ok(file) => self.take(&file, path, rest, request, depth)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(_) => self.add(path, request, Err(Problem::Unreadable))?,
-        };
+        let is_there = look(self, path);
         path.truncate(before);
-        Ok(is_there)
+        is_there
     }
 
     fn take(
@@ -436,11 +448,13 @@ impl Search {
     /// Adds a file, which is there.
     fn add(&mut self, path: &[u8], request: u32, file: Result<fs::Metadata, Problem>) -> Result<bool, Full> {
         self.path_bytes += path.len();
-        if self.entries.len() == MAX_FILES || self.path_bytes > MAX_PATH_BYTES {
+        if self.entries.len() == MAX_OUTPUT_FILES || self.path_bytes > MAX_OUTPUT_FILES_PATH_BYTES {
             return Err(Full);
         }
         let mut entry = self.entry(path, request);
         match file {
+            // A controller takes no longer path.
+            _ if path.len() > MAX_OUTPUT_PATH_BYTES => entry.problem = Some(Problem::TooMany),
             Ok(metadata) => {
                 (entry.size, entry.inode) = (metadata.len(), metadata.ino());
                 entry.is_executable = metadata.mode() & 0o100 != 0;
@@ -570,6 +584,29 @@ mod tests {
     }
 
     #[test]
+    fn hidden_files_come_only_by_name() {
+        let work = tempfile::tempdir().unwrap();
+        fs::create_dir_all(work.path().join(".git/hooks")).unwrap();
+        fs::create_dir(work.path().join("d")).unwrap();
+        for name in [".envrc", ".git/hooks/pre-commit", "d/.hidden", "d/plain", "plain"] {
+            fs::write(work.path().join(name), "x").unwrap();
+        }
+        let hidden = Some(Problem::Hidden);
+        let expect = |request: &str, expected: &[(&str, Option<Problem>)]| {
+            let expected: Vec<_> =
+                expected.iter().map(|(path, problem)| ((*path).into(), *problem)).collect();
+            assert_eq!(found(&offer(work.path(), &[request])), expected, "{request}");
+        };
+        expect("*", &[("d/.hidden", hidden), ("d/plain", None), ("plain", None)]);
+        expect(".*", &[(".envrc", None)]);
+        expect("*/*", &[("d/plain", None)]);
+        let all = [(".envrc", hidden), (".git", hidden), ("d/.hidden", hidden), ("d/plain", None)];
+        expect(".", &[&all[..], &[("plain", None)]].concat());
+        expect("d/.hidden", &[("d/.hidden", None)]);
+        expect(".git/hooks", &[(".git", hidden)]);
+    }
+
+    #[test]
     fn a_file_that_is_not_as_it_was_is_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = work.path().join("x");
@@ -631,12 +668,12 @@ mod tests {
         assert_eq!(found(&offer(work.path(), &["a"]))[0].1, None);
         let many = work.path().join("many");
         fs::create_dir(&many).unwrap();
-        for number in 0..=MAX_FILES {
+        for number in 0..=MAX_OUTPUT_FILES {
             fs::write(many.join(number.to_string()), "").unwrap();
         }
         let found_many = found(&offer(work.path(), &["many", "b"]));
-        assert_eq!(found_many.len(), MAX_FILES + 1);
-        assert_eq!(found_many[MAX_FILES], ("many".into(), Some(Problem::TooMany)));
+        assert_eq!(found_many.len(), MAX_OUTPUT_FILES + 1);
+        assert_eq!(found_many[MAX_OUTPUT_FILES], ("many".into(), Some(Problem::TooMany)));
     }
 
     #[test]

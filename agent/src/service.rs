@@ -18,7 +18,7 @@ use hop_proto::limits::{
     MAX_SPEC_BYTES, MIN_MARK_BYTES, STDIN_WINDOW_BYTES,
 };
 use hop_proto::v1::{self, Reason, run_reply, run_request};
-use hop_proto::{output_path, v1::outcome::Ending as WireEnding};
+use hop_proto::{output_path, program_name, v1::outcome::Ending as WireEnding};
 use http::{Request, Response};
 use prost::Message;
 use tokio_stream::StreamExt;
@@ -321,9 +321,10 @@ impl Replies for Kept {
 /// [`Error::Protocol`] with the rule.
 pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     let program = read_announced(spec.program, &spec.bases)?;
-    let is_file_name = !matches!(spec.name.as_str(), "" | "." | "..") && !spec.name.contains(['/', '\0']);
-    if !is_file_name || spec.name.len() > MAX_NAME_BYTES {
-        return Err(Error::Protocol("the name of the program is not a file name of at most 64 bytes"));
+    if !program_name::is_valid(&spec.name) {
+        return Err(Error::Protocol(
+            "the name of the program is not a file name of at most 64 bytes without control characters",
+        ));
     }
     if !(1..=MAX_OUTPUT_WINDOW_BYTES).contains(&spec.output_window) {
         return Err(Error::Protocol("the output window is not between 1 byte and 1 MiB"));
@@ -570,6 +571,7 @@ fn write_piece(piece: Piece, packer: &mut Option<Packer>) -> v1::OutputFile {
         Some(Problem::Unreadable) => v1::FileProblem::Unreadable,
         Some(Problem::Changed) => v1::FileProblem::Changed,
         Some(Problem::NotOwn) => v1::FileProblem::NotOwn,
+        Some(Problem::Hidden) => v1::FileProblem::Hidden,
     };
     let Packed { data, unpacked_size } = Packed::of(&data, packer, || data.clone());
     v1::OutputFile { file, offset, data, info, problem: problem.into(), unpacked_size }

@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::failure;
 use crate::inventory::Router;
 use crate::observed::Observed;
+use crate::printable::printable;
 use crate::transport::Transport;
 
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
@@ -142,7 +143,11 @@ impl Connection {
     pub async fn explain(&mut self, status: Status) -> Error {
         let router = self.router.clone();
         if let Some(failure) = failure::of(&status) {
-            return Error::Refused { router, reason: failure.reason(), message: status.message().to_owned() };
+            let message = printable(status.message()).into_owned();
+            return Error::Refused { router, reason: failure.reason(), message };
+        }
+        if let Some(what) = broken_rule(&status) {
+            return Error::Protocol { router, what };
         }
         if status.code() == tonic::Code::Unimplemented {
             return Error::Incompatible { router };
@@ -178,6 +183,17 @@ impl Connection {
     /// The key that the router has proved.
     pub fn fingerprint(&self) -> Fingerprint {
         self.pinned
+    }
+}
+
+/// What is wrong with a message that could not be read, in the words of tonic, which has no others for it.
+fn broken_rule(status: &Status) -> Option<&'static str> {
+    match status.code() {
+        tonic::Code::OutOfRange => Some("a message that is longer than any may be"),
+        tonic::Code::Internal if status.message().starts_with("failed to decode Protobuf message") => {
+            Some("a message that is none")
+        }
+        _ => None,
     }
 }
 

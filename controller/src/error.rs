@@ -21,6 +21,8 @@ pub enum Error {
 
     #[error("cannot {action} {}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot write {}: {} is a symbolic link", .file.display(), .link.display())]
+    LinkInTheWay { file: PathBuf, link: PathBuf },
     #[error("{} cannot be read", .path.display())]
     Malformed { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{0}")]
@@ -181,7 +183,9 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Usage(_) | Self::TooManyArguments { .. } | Self::NoPlace { .. } => "usage",
-            Self::Io { .. } | Self::Malformed { .. } | Self::Identity(_) => "local_io",
+            Self::Io { .. } | Self::LinkInTheWay { .. } | Self::Malformed { .. } | Self::Identity(_) => {
+                "local_io"
+            }
             Self::NoGo(_) => "no_go",
             Self::BrokenGo { .. } => "broken_go",
             Self::OldKernel { .. } => "old_kernel",
@@ -264,6 +268,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Enrolment(error) => return error.hint(),
+            Self::LinkInTheWay { .. } => {
+                "names that come from a router lead through no link; a directory that you name yourself may: PATH:DIR"
+            }
             Self::NoGo(_) => "install Go (1.25, or 1.26.5 and later) and try again",
             Self::BrokenGo { .. } => {
                 "Go 1.26.0 to 1.26.4 must not be used for MIPS (golang.org/issue/77730, 81603): take 1.26.5 or later, \
@@ -337,9 +344,7 @@ impl Error {
                 "only the controller that started a job can attach to it and end it"
             }
             Self::Incomplete { .. } => "`hop kill` ends it",
-            Self::NoPlace { .. } => {
-                "they are still there: `hop attach --output .` puts them into this directory"
-            }
+            Self::NoPlace { .. } => "they are still there: `hop attach --output .:DIR` puts them into DIR",
             Self::NoFuzzing { .. } => {
                 "fuzz here or on a larger router; without -fuzz, the corpus is run as tests there, too"
             }

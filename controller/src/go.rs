@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::elf::Target;
 use crate::error::Error;
+use crate::printable::printable;
 use crate::progress::Progress;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
@@ -212,7 +213,8 @@ pub fn check(version: &str, target: Target, router: &str, kernel: &str) -> Resul
     // go.dev/doc/go1.24#linux. What does not say what it is cannot be refused.
     let is_new = version.strip_prefix("go").and_then(numbers).is_some_and(|version| version >= (1, 24));
     if is_new && numbers(kernel).is_some_and(|kernel| kernel < (3, 2)) {
-        let (version, router, kernel) = (version.to_owned(), router.to_owned(), kernel.to_owned());
+        let (version, router, kernel) =
+            (version.to_owned(), router.to_owned(), printable(kernel).into_owned());
         return Err(Error::OldKernel { version, needs: "3.2", router, kernel });
     }
     Ok(())

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::input_tree::{Files, InputTree};
 use crate::module::Package;
-use crate::output_files::Request;
+use crate::output_files::{Local, Policy, Request};
 
 /// What stands for the job's directory until the agent puts it in.
 pub const MARK: &str = "@hop-job-directory@";
@@ -81,6 +81,8 @@ pub struct Call {
     variable: fn(&str) -> Option<OsString>,
     /// Further files to bring back: paths below the working directory, with `*` and `?`.
     bring: Vec<OsString>,
+    /// What the user says of those.
+    policy: Policy,
 }
 
 /// The same for a router.
@@ -103,9 +105,9 @@ impl Call {
     ///
     /// # Errors
     /// There is no working directory.
-    pub fn of_go(args: Vec<OsString>, bring: Vec<OsString>) -> Result<Self, Error> {
+    pub fn of_go(args: Vec<OsString>, bring: Vec<OsString>, policy: Policy) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name);
-        Ok(Self { is_of_go: true, directory: current_directory()?, args, variable, bring })
+        Ok(Self { is_of_go: true, directory: current_directory()?, args, variable, bring, policy })
     }
 
     /// The call of a program that may count its coverage, and else is not concerned with Go.
@@ -114,7 +116,8 @@ impl Call {
     /// As [`Call::of_go`].
     pub fn for_coverage(args: Vec<OsString>) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name).filter(|_| name == GOCOVERDIR);
-        Ok(Self { is_of_go: false, directory: current_directory()?, args, variable, bring: Vec::new() })
+        let (bring, policy) = (Vec::new(), Policy::default());
+        Ok(Self { is_of_go: false, directory: current_directory()?, args, variable, bring, policy })
     }
 
     /// Translates it.
@@ -309,8 +312,14 @@ impl<'a> Paths<'a> {
         Path::new(MARK).join(place).into_os_string()
     }
 
+    /// Asks for what Go's flags name. Go has chosen the file, or a directory for what the program writes there.
     fn ask(&mut self, there: &Path, local: PathBuf) {
-        self.outputs.push(Request { remote: there.as_os_str().as_bytes().to_vec(), local: Some(local) });
+        self.outputs.push(Request {
+            remote: there.as_os_str().as_bytes().to_vec(),
+            local: Local::Path(local),
+            overwrites: true,
+            keeps_executability: false,
+        });
     }
 
     fn bring_all(&mut self, patterns: &[OsString]) -> Result<(), Error> {
@@ -324,16 +333,27 @@ impl<'a> Paths<'a> {
             Error::Usage(format!("--bring {pattern}: it must be below the directory of the package"))
         };
         let path = output_path::normal(pattern.as_bytes()).ok_or_else(elsewhere)?;
+        if output_path::names(&path).into_iter().any(output_path::is_repository) {
+            let pattern = pattern.to_string_lossy();
+            return Err(Error::Usage(format!(
+                "--bring {pattern}: nothing is written into .git, because Git executes what is there"
+            )));
+        }
         let path = Path::new(OsStr::from_bytes(&path));
-        let plain: PathBuf =
-            path.iter().take_while(|name| !output_path::is_pattern(name.as_bytes())).collect();
         let is_all = path == Path::new(".");
         let there = match self.start.as_os_str().is_empty() {
             true => path.to_owned(),
             false if is_all => self.start.clone(),
             false => self.start.join(path),
         };
-        self.ask(&there, self.call.directory.join(plain));
+        let Policy { overwrites, keeps_executability, .. } = self.call.policy;
+        self.outputs.push(Request {
+            remote: there.into_os_string().into_vec(),
+            // Where it is there, seen from the package's directory.
+            local: Local::Below { directory: self.call.directory.clone(), skip: self.start.iter().count() },
+            overwrites,
+            keeps_executability,
+        });
         Ok(())
     }
 }
@@ -348,7 +368,8 @@ mod tests {
     fn call(directory: &Path, args: &[&str]) -> Call {
         let args = args.iter().map(OsString::from).collect();
         let directory = directory.to_owned();
-        Call { is_of_go: true, directory, args, variable: |_| None, bring: Vec::new() }
+        let policy = Policy::default();
+        Call { is_of_go: true, directory, args, variable: |_| None, bring: Vec::new(), policy }
     }
 
     fn module() -> tempfile::TempDir {
@@ -401,7 +422,10 @@ mod tests {
         assert_eq!(translated.args[5..], ["word", "-test.trace=not-a-flag"]);
         let local = |remote: &str| {
             let request = translated.outputs.iter().find(|request| request.remote == remote.as_bytes());
-            request.unwrap().local.clone().unwrap()
+            match &request.unwrap().local {
+                Local::Path(local) => local.clone(),
+                below => panic!("{below:?}"),
+            }
         };
         assert_eq!(local("flags/0"), covers);
         assert_eq!(local("flags/1/_artifacts"), Path::new("/home/me/_artifacts"));
@@ -431,16 +455,18 @@ mod tests {
         let mut call = call(&package, &["-test.paniconexit0", "-test.fuzz=FuzzX"]);
         call.bring = ["testdata/*.golden".into(), "out".into()].into();
         let translated = call.translate().unwrap();
-        let expected = [
-            ("module/pkg/testdata/*.golden", "testdata"),
-            ("module/pkg/out", "out"),
-            ("module/pkg/testdata/fuzz", "testdata/fuzz"),
-        ];
-        let expected = expected
-            .map(|(remote, local)| Request { remote: remote.into(), local: Some(package.join(local)) });
+        let expected = ["module/pkg/testdata/*.golden", "module/pkg/out", "module/pkg/testdata/fuzz"];
+        let expected = expected.map(|remote| Request {
+            remote: remote.into(),
+            local: Local::Below { directory: package.clone(), skip: 2 },
+            overwrites: false,
+            keeps_executability: false,
+        });
         assert_eq!(translated.outputs, expected);
-        call.bring = vec!["../other".into()];
-        assert!(call.translate().is_err());
+        for elsewhere in ["../other", ".git/hooks"] {
+            call.bring = vec![elsewhere.into()];
+            assert!(call.translate().is_err());
+        }
     }
 
     #[test]

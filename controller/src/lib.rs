@@ -10,8 +10,9 @@
 //! - [`keeper`]: a connection that outlives the command which made it.
 //! - [`blob`], [`packing`], [`packed`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
-//! - [`output_files`]: the files that a program leaves, on their way to here.
-//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
+//! - [`output_files`], [`staged_file`]: the files that a program leaves, on their way to here.
+//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types. [`printable`]: foreign
+//!   text, made fit for that.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
 pub mod blob;
@@ -41,6 +42,7 @@ pub mod output;
 pub mod output_files;
 pub mod packed;
 pub mod packing;
+pub mod printable;
 pub mod probe;
 pub mod program;
 pub mod progress;
@@ -48,6 +50,7 @@ pub mod segments;
 pub mod sent;
 pub mod session;
 pub mod ssh;
+pub mod staged_file;
 pub mod stdin;
 pub mod terminal;
 pub mod transport;

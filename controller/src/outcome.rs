@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::{Error, LET_IT_PROMISE_MORE};
 use crate::output_files::{CorePlace, Fetched, Problem};
+use crate::printable::printable_bytes;
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +73,9 @@ pub enum FilesLost {
     Abandoned,
 }
 
-/// Prints a line on standard error. Unlike `eprintln!` it does not panic if nobody reads: the exit code still counts.
+/// Prints a line on standard error, see [`printable::say`](crate::printable::say).
 macro_rules! say {
-    ($($text:tt)*) => { _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::printable::say(format_args!($($text)*)) };
 }
 pub(crate) use say;
 
@@ -203,11 +204,11 @@ impl Outcome {
         is_its_own && self.files_lost.is_some()
     }
 
-    /// The same without what a test may leave behind as it likes: processes that are ended with it, and files that it could
-    /// have written.
+    /// The same without what a test may leave behind as it likes: processes that are ended with it, files that it could
+    /// have written, and hidden ones that were not asked for by name.
     pub fn without_the_usual(mut self) -> Self {
         (self.orphans, self.output_abandoned) = (0, false);
-        self.files.retain(|file| file.problem != Some(Problem::NotThere));
+        self.files.retain(|file| !matches!(file.problem, Some(Problem::NotThere | Problem::Hidden)));
         self
     }
 
@@ -255,8 +256,7 @@ impl Outcome {
         for Fetched { path, problem, .. } in &self.files {
             if let Some(problem) = problem {
                 let path = if path.is_empty() { b".".as_slice() } else { path };
-                let path = String::from_utf8_lossy(path);
-                say!("hop: {} was not brought back: {problem}", path.escape_debug());
+                say!("hop: {} was not brought back: {problem}", printable_bytes(path));
             }
         }
         match self.files_lost {

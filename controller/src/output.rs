@@ -7,7 +7,7 @@
 use std::io;
 
 use bytes::Bytes;
-use hop_proto::limits::OUTPUT_WINDOW_BYTES;
+use hop_proto::limits::{OUTPUT_CHUNK_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::v1::{Output, OutputAck, Stream};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
@@ -53,6 +53,10 @@ struct Piece {
 
 /// Both outputs of a job.
 pub struct Outputs {
+    /// Bytes of each that the agent may send beyond what it was told.
+    window: u64,
+    /// Up to where the agent was told of each, at most.
+    acknowledged: [u64; 2],
     /// Where this `hop` began to receive.
     start: [u64; 2],
     received: [u64; 2],
@@ -64,16 +68,19 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Starts to write to these two.
+    /// Starts to write to these two; of each, at most `window` bytes may be on their way.
     pub fn open(
+        window: u32,
         stdout: impl AsyncWrite + Unpin + Send + 'static,
         stderr: impl AsyncWrite + Unpin + Send + 'static,
     ) -> Self {
-        // Not bounded here but by the window: what is not acknowledged is not followed by more.
+        // Not bounded here but by the window, to which `take` holds the agent.
         let (pieces, queue) = mpsc::unbounded_channel();
         let (publish, accounts) = watch::channel(Accounts::default());
         let writer = tokio::spawn(write(queue, publish, stdout, stderr));
         Self {
+            window: window.into(),
+            acknowledged: [0; 2],
             start: [0; 2],
             received: [0; 2],
             pieces,
@@ -85,8 +92,7 @@ impl Outputs {
 
     /// The first byte that comes is this one. Before the first one came.
     pub fn start_at(&mut self, offsets: [u64; 2]) {
-        self.start = offsets;
-        self.received = offsets;
+        (self.start, self.received, self.acknowledged) = (offsets, offsets, offsets);
     }
 
     /// Bytes that the program wrote and that are here: the offsets at which the next ones belong.
@@ -105,7 +111,15 @@ impl Outputs {
         if output.offset != self.received[stream] {
             return Err("output does not begin where it ended");
         }
-        self.received[stream] += output.data.len() as u64;
+        let length = output.data.len() as u64;
+        let ahead = self.received[stream] - self.acknowledged[stream] + length;
+        if output.data.len() > OUTPUT_CHUNK_BYTES || ahead > self.window {
+            return Err("more output at a time than it may send");
+        }
+        if output.data.is_empty() {
+            return Ok(());
+        }
+        self.received[stream] += length;
         // Fails when the writer has failed, which `changed` reports.
         let _ = self.pieces.send(Piece { stream, data: output.data });
         Ok(())
@@ -116,11 +130,9 @@ impl Outputs {
         let stream = self.due()?;
         let account = self.accounts.borrow()[stream];
         self.told[stream] = Some(account);
-        Some(OutputAck {
-            stream: STREAMS[stream].into(),
-            offset: self.start[stream] + account.written,
-            closed: account.closed,
-        })
+        let offset = self.start[stream] + account.written;
+        self.acknowledged[stream] = offset;
+        Some(OutputAck { stream: STREAMS[stream].into(), offset, closed: account.closed })
     }
 
     /// Whether there is a next acknowledgement.
@@ -226,6 +238,13 @@ mod tests {
         Output { stream: stream.into(), offset, data: Bytes::from_static(data), unpacked_size: 0 }
     }
 
+    /// The piece of standard output after so many whole ones.
+    fn chunk(number: usize, data: &[u8]) -> Output {
+        let offset = (number * OUTPUT_CHUNK_BYTES) as u64;
+        let data = Bytes::copy_from_slice(data);
+        Output { stream: Stream::Stdout.into(), offset, data, unpacked_size: 0 }
+    }
+
     fn ack(stream: Stream, offset: u64, closed: bool) -> OutputAck {
         OutputAck { stream: stream.into(), offset, closed }
     }
@@ -252,10 +271,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_acknowledgement_is_due_after_a_quarter_of_the_window() {
-        let mut outputs = Outputs::open(tokio::io::sink(), tokio::io::sink());
-        let big = Bytes::from(vec![b'x'; ACKNOWLEDGE_EVERY as usize - 1]);
-        let piece = Output { stream: Stream::Stdout.into(), offset: 0, data: big, unpacked_size: 0 };
-        outputs.take(piece).unwrap();
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, tokio::io::sink(), tokio::io::sink());
+        let big = vec![b'x'; ACKNOWLEDGE_EVERY as usize - 1];
+        for (number, data) in big.chunks(OUTPUT_CHUNK_BYTES).enumerate() {
+            outputs.take(chunk(number, data)).unwrap();
+        }
         settled(&mut outputs, [ACKNOWLEDGE_EVERY - 1, 0]).await;
         assert!(!outputs.ack_is_due());
         outputs.take(output(Stream::Stdout, ACKNOWLEDGE_EVERY - 1, b"x")).unwrap();
@@ -269,7 +289,7 @@ mod tests {
     async fn an_output_without_reader_is_reported_once() {
         let (nobody, writer) = tokio::io::duplex(64);
         drop(nobody);
-        let mut outputs = Outputs::open(writer, tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, writer, tokio::io::sink());
         for line in 0..3 {
             outputs.take(output(Stream::Stdout, line * LINE.len() as u64, LINE)).unwrap();
         }
@@ -280,7 +300,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_break_everything_is_told_again_and_counted_from_the_first_byte() {
-        let mut outputs = Outputs::open(tokio::io::sink(), tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, tokio::io::sink(), tokio::io::sink());
         outputs.start_at([1000, 0]);
         outputs.take(output(Stream::Stdout, 1000, LINE)).unwrap();
         settled(&mut outputs, [5, 0]).await;
@@ -295,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_byte_that_comes_twice_or_is_left_out_is_noticed() {
-        let mut outputs = Outputs::open(tokio::io::sink(), tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, tokio::io::sink(), tokio::io::sink());
         outputs.take(output(Stream::Stderr, 0, LINE)).unwrap();
         for offset in [0, 4, 6] {
             assert!(outputs.take(output(Stream::Stderr, offset, LINE)).is_err());
@@ -303,5 +323,34 @@ mod tests {
         assert!(outputs.take(output(Stream::Unspecified, 0, LINE)).is_err());
         outputs.take(output(Stream::Stderr, 5, LINE)).unwrap();
         outputs.finish().await.unwrap();
+    }
+    #[tokio::test]
+    async fn output_beyond_the_window_is_refused() {
+        // Nobody reads it, so nothing is acknowledged.
+        let (_reader, writer) = tokio::io::duplex(1);
+        let window = 4 * OUTPUT_CHUNK_BYTES as u32;
+        let mut outputs = Outputs::open(window, writer, tokio::io::sink());
+        let data = [b'x'; OUTPUT_CHUNK_BYTES + 1];
+        assert!(outputs.take(chunk(0, &data)).is_err(), "longer than a piece may be");
+        for number in 0..4 {
+            outputs.take(chunk(number, &data[1..])).unwrap();
+        }
+        assert!(outputs.take(chunk(4, b"x")).is_err());
+        // An empty piece is none, however often it comes.
+        outputs.take(chunk(4, b"")).unwrap();
+        outputs.take(output(Stream::Stderr, 0, LINE)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn acknowledged_output_makes_room_for_more() {
+        let window = 4 * OUTPUT_CHUNK_BYTES as u32;
+        let mut outputs = Outputs::open(window, tokio::io::sink(), tokio::io::sink());
+        for number in 0..4 {
+            outputs.take(chunk(number, &[b'x'; OUTPUT_CHUNK_BYTES])).unwrap();
+        }
+        settled(&mut outputs, [window.into(), 0]).await;
+        assert!(outputs.take(chunk(4, b"x")).is_err(), "it was written, and the agent was not told");
+        assert_eq!(outputs.next_ack(), Some(ack(Stream::Stdout, window.into(), false)));
+        outputs.take(chunk(4, b"x")).unwrap();
     }
 }

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use hop_proto::limits::MAX_NAME_BYTES;
-use hop_proto::v1;
+use hop_proto::{program_name, v1};
 
 use crate::blob::{Blob, Kind};
 use crate::elf::{self, FloatAbi, Target};
 use crate::error::{Error, NotRunnable};
+use crate::printable::printable;
 use crate::segments;
 
 /// A file that was looked at and can run on the router it is for.
@@ -26,12 +27,19 @@ impl Program {
     /// Reads `path` for `router`, whose programs are for `target`; `name` is what it will be called there.
     ///
     /// # Errors
-    /// [`Error::NotRunnable`] with the reason.
+    /// [`Error::NotRunnable`] with the reason; [`Error::Usage`] for a name that no program may have.
     pub fn load(path: &Path, name: &OsStr, router: &str, target: Target) -> Result<Self, Error> {
         let refuse = |why| Error::NotRunnable { program: path.to_owned(), router: router.to_owned(), why };
         let content = fs::read(path).map_err(|error| refuse(error.into()))?;
         check(&content, target).map_err(refuse)?;
-        let blob = Blob::new(Kind::Program, router_name(name), content);
+        let name = router_name(name);
+        if !program_name::is_valid(&name) {
+            return Err(Error::Usage(format!(
+                "{} has control characters in its name, which others would see on their terminals",
+                printable(&path.to_string_lossy())
+            )));
+        }
+        let blob = Blob::new(Kind::Program, name, content);
         Ok(Self { whole: blob.content.clone(), blob })
     }
 

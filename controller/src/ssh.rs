@@ -5,14 +5,16 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+
+use crate::printable::printable;
 
 /// Exit code by which ssh says that it failed itself (ssh(1)).
 const FAILED: i32 = 255;
@@ -23,6 +25,10 @@ const DEFAULTS: [&str; 3] = ["ConnectTimeout=10", "ServerAliveInterval=5", "Serv
 
 /// How long the one login outlives the last use of it, should nobody end it (ssh_config(5)): seconds.
 const PERSIST: &str = "ControlPersist=60";
+
+/// Bytes that are taken of what a command prints, and of what it says on standard error. The longest answer is that of the
+/// survey, some 20 kB.
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
 /// Where to log in, in ssh's own words. The inventory keeps it, so that a router can be enrolled again without a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +61,12 @@ pub enum Error {
         /// What ssh said.
         source: Said,
     },
+    /// It says more than any command of Hop's is answered with.
+    #[error("{host} answers with more than {MAX_ANSWER_BYTES} bytes")]
+    TooMuch {
+        /// Who.
+        host: String,
+    },
     /// The destination cannot be read.
     #[error("{0:?} is not [user@]host[:port]")]
     Malformed(String),
@@ -70,7 +82,7 @@ impl Said {
     pub fn last_line(output: &[u8]) -> Self {
         let text = String::from_utf8_lossy(output);
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-        Self(line.unwrap_or("it said nothing").to_owned())
+        Self(printable(line.unwrap_or("it said nothing")).into_owned())
     }
 }
 
@@ -167,6 +179,8 @@ impl Destination {
 pub struct Login {
     destination: Destination,
     directory: TempDir,
+    /// `ssh`, or what a test puts in its place.
+    program: OsString,
 }
 
 impl Login {
@@ -177,7 +191,7 @@ impl Login {
     pub fn new(destination: &Destination) -> io::Result<Self> {
         // Short: a socket's path has 107 bytes at most (unix(7)), and ssh appends 17 of its own while it makes one.
         let directory = tempfile::Builder::new().prefix("hop-").rand_bytes(8).tempdir_in("/tmp")?;
-        Ok(Self { destination: destination.clone(), directory })
+        Ok(Self { destination: destination.clone(), directory, program: "ssh".into() })
     }
 
     /// Runs a command of the router's shell, with `input` as its standard input, and waits for its end.
@@ -195,10 +209,28 @@ impl Login {
                 // What does not read its input to the end says by its exit code whether that was right.
                 let _ = stdin.write_all(input).await;
             }
+            Ok(())
         };
-        let ((), output) = tokio::join!(write, child.wait_with_output());
-        let mut output = output.map_err(Error::Run)?;
-        output.stderr = std::fs::read(&log).map_err(Error::Run)?;
+        let printed = child.stdout.take();
+        let read = async {
+            let mut answer = Vec::new();
+            if let Some(printed) = printed {
+                // One more than there may be.
+                let reading = printed.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut answer).await;
+                reading.map_err(Error::Run)?;
+            }
+            match answer.len() as u64 > MAX_ANSWER_BYTES {
+                true => Err(Error::TooMuch { host: self.destination.host.clone() }),
+                false => Ok(answer),
+            }
+        };
+        // Dropped before its end, ssh is killed.
+        let ((), stdout) = tokio::try_join!(write, read)?;
+        let status = child.wait().await.map_err(Error::Run)?;
+        let mut stderr = Vec::new();
+        let said = File::open(&log).and_then(|log| log.take(MAX_ANSWER_BYTES).read_to_end(&mut stderr));
+        said.map_err(Error::Run)?;
+        let output = Output { status, stdout, stderr };
         if output.status.code() == Some(FAILED) {
             return Err(self.destination.failed(&output.stderr));
         }
@@ -242,7 +274,7 @@ impl Login {
     fn command(&self) -> Command {
         let mut path = OsString::from("ControlPath=");
         path.push(self.directory.path().join("c"));
-        let mut command = Command::new("ssh");
+        let mut command = Command::new(&self.program);
         command.kill_on_drop(true).arg("-o").arg(path);
         command
     }
@@ -303,5 +335,17 @@ mod tests {
     #[test]
     fn what_ssh_said_last_is_the_cause() {
         assert_eq!(Said::last_line(b"banner\r\nPermission denied.\r\n\n").0, "Permission denied.");
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_cut_off() {
+        // In place of ssh, a shell prints zeros: what it is called with is not for it.
+        let directory = tempfile::tempdir().unwrap();
+        let shell = directory.path().join("endless");
+        std::fs::write(&shell, "#!/bin/sh\nexec cat /dev/zero\n").unwrap();
+        std::fs::set_permissions(&shell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut login = Login::new(&Destination::parse("desk").unwrap()).unwrap();
+        login.program = shell.into();
+        assert!(matches!(login.run("sh -s", b"").await, Err(Error::TooMuch { .. })));
     }
 }

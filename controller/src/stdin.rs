@@ -82,12 +82,19 @@ impl Input {
     }
 
     /// The program's pipe has taken all bytes before `offset`; or, if `closed`, it takes none any more.
-    pub fn acknowledged(&mut self, offset: u64, closed: bool) {
+    ///
+    /// # Errors
+    /// They were not sent: with credit for them, everything would be read and kept here.
+    pub fn acknowledged(&mut self, offset: u64, closed: bool) -> Result<(), &'static str> {
+        if !self.unacknowledged.were_sent(offset) {
+            return Err("standard input is acknowledged that was never sent");
+        }
         self.unacknowledged.acknowledged(offset, closed);
         self.credit.send_modify(|credit| {
             credit.taken = credit.taken.max(offset);
             credit.closed |= closed;
         });
+        Ok(())
     }
 
     /// Waits for what is read next, and keeps it. Cancel safe.
@@ -137,6 +144,11 @@ impl Unacknowledged {
         if !self.closed {
             self.kept.extend_from_slice(piece);
         }
+    }
+
+    /// Whether all bytes before `offset` were sent. What is sent to a program that does not read is not counted.
+    fn were_sent(&self, offset: u64) -> bool {
+        self.closed || offset <= self.start + self.sent as u64
     }
 
     fn acknowledged(&mut self, offset: u64, closed: bool) {
@@ -318,5 +330,18 @@ mod tests {
         assert_eq!(unacknowledged.next(), Some(message(10, b"abc", false)));
         unacknowledged.acknowledged(99, false);
         assert_eq!((unacknowledged.start, unacknowledged.has_next()), (13, false));
+    }
+
+    #[test]
+    fn no_credit_for_bytes_never_sent() {
+        let mut input = Input::new(true);
+        input.continue_at(10).unwrap();
+        input.unacknowledged.push(b"abc");
+        assert!(input.acknowledged(11, false).is_err(), "it was read, and not sent");
+        input.next_message().unwrap();
+        input.acknowledged(13, false).unwrap();
+        assert!(input.acknowledged(u64::MAX, true).is_err());
+        input.acknowledged(13, true).unwrap();
+        assert_eq!((input.credit.borrow().taken, input.credit.borrow().closed), (13, true));
     }
 }

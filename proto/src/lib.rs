@@ -8,6 +8,7 @@
 //! - [`meminfo`]: how much memory a system can give to programs.
 //! - [`relocation`]: addresses in a program of which parts have moved.
 //! - [`output_path`]: by what output files are asked for.
+//! - [`program_name`]: what a program may be called.
 
 // Not stable in Rust; the compiler of the agents is told to take it, as its library is built by it.
 #![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
@@ -16,6 +17,7 @@ pub mod identity;
 pub mod limits;
 pub mod meminfo;
 pub mod output_path;
+pub mod program_name;
 pub mod relocation;
 pub mod signal;
 pub mod tls;

@@ -13,10 +13,6 @@ pub const MAX_SPEC_BYTES: usize = 2 * 1024 * 1024;
 /// controllers together.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// Bytes of the largest answer that a controller takes. An [`OutputFile`](crate::v1::OutputFile) and an
-/// [`Output`](crate::v1::Output) are far from it; a list of jobs has no bound of its own.
-pub const MAX_REPLY_BYTES: usize = 2 * 1024 * 1024;
-
 /// Bytes of the largest [`BlobChunk`](crate::v1::BlobChunk) that an agent takes: with what is around it, it is a message.
 pub const MAX_BLOB_CHUNK_BYTES: usize = 60 * 1024;
 
@@ -36,6 +32,15 @@ pub const OUTPUT_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// Bytes of the largest output window that an agent grants.
 pub const MAX_OUTPUT_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of the largest message of an agent: output comes 16 KiB at a time, a list of jobs takes some hundred bytes a job.
+pub const MAX_REPLY_BYTES: usize = 256 * 1024;
+
+/// Jobs in an agent's list. It has eight that run, and keeps eight that have ended.
+pub const MAX_LISTED_JOBS: usize = 1024;
+
+/// Bytes of the largest window for standard input that an agent may ask for: a controller keeps as much in memory.
+pub const MAX_STDIN_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// Bytes of standard input that the agent holds for a program that does not read: a pipe's capacity (pipe(7)).
 pub const STDIN_WINDOW_BYTES: u32 = 64 * 1024;
@@ -60,6 +65,11 @@ pub const MAX_OUTPUT_PATH_BYTES: usize = 1024;
 
 /// Directories one in the other from which output files are brought.
 pub const MAX_OUTPUT_DEPTH: usize = 32;
+/// Output files of a job that are found, and bytes in their paths. A corpus of a fuzzer or the coverage of many runs is
+/// hundreds of files.
+pub const MAX_OUTPUT_FILES: usize = 1024;
+/// See [`MAX_OUTPUT_FILES`].
+pub const MAX_OUTPUT_FILES_PATH_BYTES: usize = 64 * 1024;
 
 /// Bytes of all output files of a job: what is in half the RAM of a router with 512 MiB, where its tmpfs ends. A file with
 /// holes may say to be longer than all RAM.

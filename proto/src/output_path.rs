@@ -1,7 +1,8 @@
 //! By what output files are asked for, and which files are meant by it.
 //!
-//! What must stay true: whatever passes [`is_valid`] names nothing outside the directory that it begins in, and the agent
-//! and the controller agree on which files it stands for.
+//! What must stay true: whatever passes [`is_valid`] names nothing outside the directory that it begins in; the agent and
+//! the controller agree on which files it stands for; and a hidden file is meant only by its own name, because shells, Git
+//! and editors execute what is in some of them.
 
 use crate::limits::MAX_OUTPUT_PATH_BYTES;
 
@@ -32,8 +33,23 @@ pub fn is_pattern(name: &[u8]) -> bool {
     name.iter().any(|byte| matches!(byte, b'*' | b'?'))
 }
 
-/// True if `pattern` stands for `name`: `*` for any bytes, `?` for one, all others for themselves.
+/// True if a name begins with a dot. Such a file is brought only if its name is asked for, dot included.
+pub fn is_hidden(name: &[u8]) -> bool {
+    name.starts_with(b".")
+}
+
+/// True for the name of a Git repository, which holds programs that Git executes (githooks(5)). Case does not matter to some
+/// file systems.
+pub fn is_repository(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b".git")
+}
+
+/// True if `pattern` stands for `name`: `*` for any bytes, `?` for one, but neither for a dot at the beginning, as in a
+/// shell; all others for themselves.
 pub fn stands_for(pattern: &[u8], name: &[u8]) -> bool {
+    if is_repository(name) || is_hidden(name) && !is_hidden(pattern) {
+        return false;
+    }
     let (mut at, mut from) = (0, 0);
     // Where the last `*` is, and how much of the name it has taken.
     let mut star: Option<(usize, usize)> = None;
@@ -59,10 +75,12 @@ pub fn stands_for(pattern: &[u8], name: &[u8]) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-/// True if `path` is meant by the valid path `asked`, or is below what is meant.
+/// True if `path` is meant by the valid path `asked`, or is below what is meant and not hidden there.
 pub fn covers(asked: &[u8], path: &[u8]) -> bool {
     let (asked, path) = (names(asked), names(path));
-    asked.len() <= path.len() && asked.iter().zip(&path).all(|(asked, name)| stands_for(asked, name))
+    asked.len() <= path.len()
+        && asked.iter().zip(&path).all(|(asked, name)| stands_for(asked, name))
+        && !path[asked.len()..].iter().any(|name| is_hidden(name))
 }
 
 #[cfg(test)]
@@ -106,6 +124,12 @@ mod tests {
             ("a**", "a", true),
             ("", "a", false),
             ("[a]", "a", false),
+            ("*", ".envrc", false),
+            ("?envrc", ".envrc", false),
+            (".*", ".envrc", true),
+            (".envrc", ".envrc", true),
+            (".*", ".git", false),
+            (".GIT", ".Git", false),
         ] {
             assert_eq!(stands_for(pattern.as_bytes(), name.as_bytes()), does, "{pattern} {name}");
         }
@@ -120,6 +144,12 @@ mod tests {
             ("*/a", "x/a/b", true),
             ("*/a", "a", false),
             (".", "a/b", true),
+            (".", ".envrc", false),
+            ("a", "a/.git/hooks/pre-commit", false),
+            ("*", ".git/hooks/pre-commit", false),
+            (".git", ".git/hooks/pre-commit", false),
+            (".cache", ".cache/a", true),
+            (".cache", ".cache/.a", false),
         ] {
             assert_eq!(covers(asked.as_bytes(), path.as_bytes()), does, "{asked} {path}");
         }

@@ -21,6 +21,7 @@ use crate::embedded::Arch;
 use crate::error::Error;
 use crate::keeper;
 use crate::outcome::ExitCode;
+use crate::output_files::Policy;
 
 /// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
 /// takes less, and nobody waits longer without asking what is wrong.
@@ -163,10 +164,9 @@ pub struct JobOptions {
     /// Set a variable in the program's environment; without =VALUE, to its value here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
-    /// When the program has ended, bring back a file or a directory that it has left where it started; `*` and `?` may stand
-    /// for names. LOCAL is where to put it (default: the same path here)
-    #[arg(long, value_name = "PATH[:LOCAL]")]
-    pub output: Vec<OsString>,
+    /// What to bring back.
+    #[command(flatten)]
+    pub output: OutputOptions,
     /// If a signal ends the program, write its core to FILE and the program with its symbols to FILE.program, for `gdb-multiarch
     /// FILE.program FILE`. A Go program gets GOTRACEBACK=crash, without which it leaves none
     #[arg(long, value_name = "FILE", conflicts_with = "detach")]
@@ -177,6 +177,34 @@ pub struct JobOptions {
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
+}
+
+/// Which files come back, and how.
+#[derive(Args, Debug)]
+pub struct OutputOptions {
+    /// When the program has ended, bring back a file or a directory that it has left where it started; `*` and `?` may stand
+    /// for names. LOCAL is where to put it (default: the same path here); for a pattern, or `.` for all there is, it is a
+    /// directory and must be named. Names that begin with a dot come only if PATH has the dot, and `.git` never
+    #[arg(long = "output", value_name = "PATH[:LOCAL]")]
+    pub paths: Vec<OsString>,
+    /// Let files from a directory or a pattern replace others here; without this, only a file that --output names in full
+    /// does
+    #[arg(long)]
+    pub output_overwrite: bool,
+    /// Let output files be executable here if they are on the router
+    #[arg(long)]
+    pub output_executable: bool,
+}
+
+impl OutputOptions {
+    /// What they say of every output file; `needs_places` if those come to this `hop`.
+    pub fn policy(&self, needs_places: bool) -> Policy {
+        Policy {
+            overwrites: self.output_overwrite,
+            keeps_executability: self.output_executable,
+            needs_places,
+        }
+    }
 }
 
 /// `hop run`.
@@ -210,7 +238,7 @@ pub struct Exec {
     #[arg(long, conflicts_with_all = ["detach", "tty"])]
     pub go: bool,
     /// With --go, bring back what a test has written in its package's directory: a file, a directory, or a pattern with `*`
-    /// and `?`
+    /// and `?`. What is there already needs --output-overwrite, as with --output
     #[arg(long, value_name = "PATTERN", requires = "go")]
     pub bring: Vec<OsString>,
     /// The program, a static ELF file for the router, then what goes to it untouched
@@ -280,9 +308,12 @@ pub struct Attach {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
-    /// Bring back output files of the job, as `hop run` does; those that no --output names are lost
-    #[arg(long, value_name = "PATH[:LOCAL]")]
-    pub output: Vec<OsString>,
+    /// What to bring back; what is not named is lost.
+    #[command(flatten)]
+    pub output: OutputOptions,
+    /// If the program has a terminal, let it be this one, as `hop run --tty` does: every key is its own, Ctrl-C too
+    #[arg(short, long)]
+    pub tty: bool,
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,

@@ -12,10 +12,11 @@ use crate::error::Error;
 use crate::go::goarch;
 use crate::home::Home;
 use crate::outcome::ExitCode;
+use crate::printable::printable;
 use crate::program::target_of;
 
 /// What a router is, under names that `docs/specification.md` promises.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Facts {
     router: String,
     address: String,
@@ -56,8 +57,11 @@ struct Facts {
 pub async fn info(home: &Home, options: cli::Info) -> Result<ExitCode, Error> {
     let (connection, info) = connect(home, &options.router).await?;
     let facts = Facts::new(&connection, info);
-    let text = if options.json { facts.json() } else { facts.text() };
-    super::print(&text)?;
+    if options.json {
+        super::print_json(&facts)?;
+    } else {
+        super::print(&facts.text())?;
+    }
     Ok(ExitCode::Program(0))
 }
 
@@ -102,11 +106,6 @@ impl Facts {
                 _ => "group",
             },
         }
-    }
-
-    fn json(&self) -> String {
-        // A struct of strings and numbers always has its JSON.
-        serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
     fn text(&self) -> String {
@@ -167,10 +166,30 @@ impl Facts {
             lines.push(("launcher", self.launcher.join(" ")));
         }
         lines.retain(|(_, value)| !value.is_empty());
-        lines.iter().map(|(name, value)| format!("{name:<12} {value}")).collect::<Vec<_>>().join("\n")
+        // What the router says stays on its line.
+        lines
+            .iter()
+            .map(|(name, value)| format!("{name:<12} {}", printable(value)))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_router_cannot_write_lines_of_its_own() {
+        let nasty = "x\u{1b}]0;title\u{7}\nfingerprint  SHA256:ff".to_owned();
+        let facts = Facts { hostname: nasty.clone(), kernel: nasty, ..Facts::default() };
+        let text = facts.text();
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("fingerprint")).count(), 0, "{text}");
+        assert!(text.contains("hostname     x\\u{1b}]0;title\\u{7}\\nfingerprint"), "{text}");
+    }
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
+use hop_proto::limits::{MAX_JOB_ID_BYTES, MAX_LISTED_JOBS, MAX_OUTPUT_WINDOW_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{self, InfoReply, JobState, JobsRequest, KillRequest, LogsRequest, Output, Stream};
 use serde::Serialize;
 
-use super::{enrolled_router, print};
+use super::{enrolled_router, no_terminal, print_as_it_is};
 use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
 use crate::connection::Connection;
 use crate::error::Error;
@@ -18,18 +19,28 @@ use crate::keeper::Keeping;
 use crate::link::{self, ATTACH, Link};
 use crate::outcome::{ExitCode, Outcome, StatusFile};
 use crate::output_files::Request;
+use crate::printable::{self, printable};
 use crate::progress::Progress;
 use crate::session::{self, Known};
+use crate::terminal::Terminal;
 
 /// Lists the jobs of a router.
 pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
     let mut connection = connect(home, &options.router).await?;
-    let lines: Vec<Line> = jobs(&mut connection).await?.into_iter().map(Line::from).collect();
-    // A list of strings, numbers and booleans always has its JSON.
-    let text =
-        if options.json { serde_json::to_string_pretty(&lines).unwrap_or_default() } else { table(&lines) };
-    print(&text)?;
+    let jobs = jobs(&mut connection).await?;
+    let router = connection.router().to_owned();
+    print_as_it_is(&listed(jobs, options.json).map_err(|what| Error::Protocol { router, what })?)?;
     Ok(ExitCode::Program(0))
+}
+
+/// The list of jobs, for people or as JSON. No program's name is more than a cell of it.
+///
+/// # Errors
+/// What is wrong with a list that no agent can have.
+pub fn listed(jobs: Vec<v1::Job>, json: bool) -> Result<String, &'static str> {
+    check_list(&jobs)?;
+    let lines: Vec<Line> = jobs.into_iter().map(Line::from).collect();
+    Ok(if json { printable::json(&lines) } else { table(&lines) })
 }
 
 /// Carries the streams of a job, and ends as it does.
@@ -44,14 +55,17 @@ pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
 
 async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
-    let outputs = Request::parse_all(&options.output)?;
+    if options.tty && !Terminal::is_there() {
+        return Err(no_terminal());
+    }
+    let outputs = Request::parse_all(&options.output.paths, options.output.policy(true))?;
     let finding = async {
         let (router, identity, keeping, patience) = place(home, &options.router)?;
         let (mut link, info) = Link::open(router, identity, keeping, patience).await?;
         check_capability(&info, link.router())?;
         let jobs = jobs(link.connection()).await?;
         let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, link.router())?.clone();
-        Ok::<_, Error>((link, Known { job: job_id, detached, outputs }))
+        Ok::<_, Error>((link, Known { job: job_id, detached, outputs, tty: options.tty }))
     };
     let (link, known) = tokio::select! {
         found = finding => found?,
@@ -65,16 +79,55 @@ pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
     let mut connection = connect(home, &options.router).await?;
     let jobs = jobs(&mut connection).await?;
     let job_id = find(&jobs, &options.job, connection.router())?.job_id.clone();
+    let mut unread = Unread::default();
     let mut pieces = match connection.client().logs(LogsRequest { job_id }).await {
         Ok(pieces) => pieces.into_inner(),
         Err(status) => return Err(connection.explain(status).await),
     };
     loop {
         match pieces.message().await {
-            Ok(Some(piece)) => write(&piece)?,
+            Ok(Some(piece)) => {
+                let router = connection.router().to_owned();
+                unread.take(&piece).map_err(|what| Error::Protocol { router, what })?;
+                write(&piece)?;
+            }
             Ok(None) => return Ok(ExitCode::Program(0)),
             Err(status) => return Err(connection.explain(status).await),
         }
+    }
+}
+
+/// How far the output is that nobody has read.
+#[derive(Default)]
+pub struct Unread {
+    /// For each of the two: where the next byte belongs, once that is known, and how many there were.
+    streams: [(Option<u64>, u64); 2],
+}
+
+impl Unread {
+    /// Looks at a piece before it is printed.
+    ///
+    /// # Errors
+    /// What is wrong with it: no agent keeps more than a window of each output.
+    pub fn take(&mut self, piece: &Output) -> Result<(), &'static str> {
+        let (next, bytes) = match piece.stream() {
+            Stream::Stdout => &mut self.streams[0],
+            Stream::Stderr => &mut self.streams[1],
+            Stream::Unspecified => return Err("an output that there is not"),
+        };
+        if piece.unpacked_size != 0 {
+            return Err("packed output that nobody asked for");
+        }
+        if next.is_some_and(|next| next != piece.offset) {
+            return Err("output does not begin where it ended");
+        }
+        let length = piece.data.len() as u64;
+        *bytes += length;
+        if piece.data.len() > OUTPUT_CHUNK_BYTES || *bytes > MAX_OUTPUT_WINDOW_BYTES.into() {
+            return Err("more output than it may keep");
+        }
+        *next = Some(piece.offset.saturating_add(length));
+        Ok(())
     }
 }
 
@@ -127,9 +180,24 @@ fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
 
 async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {
     match connection.client().jobs(JobsRequest {}).await {
-        Ok(reply) => Ok(reply.into_inner().jobs),
+        Ok(reply) => {
+            let jobs = reply.into_inner().jobs;
+            let broken = |what| Error::Protocol { router: connection.router().to_owned(), what };
+            check_list(&jobs).map_err(broken)?;
+            Ok(jobs)
+        }
         Err(status) => Err(connection.explain(status).await),
     }
+}
+
+/// Whether an agent can have these jobs.
+fn check_list(jobs: &[v1::Job]) -> Result<(), &'static str> {
+    let is_plain = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_lowercase();
+    let is_id = |id: &str| (1..=MAX_JOB_ID_BYTES).contains(&id.len()) && id.bytes().all(is_plain);
+    if jobs.len() > MAX_LISTED_JOBS {
+        return Err("more jobs than an agent can have");
+    }
+    if jobs.iter().all(|job| is_id(&job.job_id)) { Ok(()) } else { Err("a job with an id that is none") }
 }
 
 /// The job of this controller whose id this is, or begins like this and no other.
@@ -202,7 +270,8 @@ fn table(lines: &[Line]) -> String {
         let age = humantime::format_duration(Duration::from_secs(line.age_ms / 1000)).to_string();
         let whose = if line.own { "yours" } else { "another's" };
         text.push('\n');
-        text.push_str(&row([&line.job, &line.program, line.state, &age, line.controller, whose]));
+        // The program may be another controller's, and was given its name there.
+        text.push_str(&row([&line.job, &printable(&line.program), line.state, &age, line.controller, whose]));
     }
     text
 }
@@ -231,6 +300,45 @@ mod tests {
         }
         let Err(Error::AmbiguousJob { known, .. }) = found("1") else { panic!() };
         assert_eq!(known, "12ab, 12, 1fff");
+    }
+
+    #[test]
+    fn a_list_that_no_agent_can_have_is_refused() {
+        assert!(check_list(&[job("12ab", true)]).is_ok());
+        for id in ["", "12AB", "1\u{1b}[2J", "1\n", &"1".repeat(MAX_JOB_ID_BYTES + 1)] {
+            assert!(check_list(&[job(id, true)]).is_err(), "{id:?}");
+        }
+        assert!(check_list(&vec![job("1", true); MAX_LISTED_JOBS + 1]).is_err());
+    }
+
+    #[test]
+    fn a_program_cannot_write_into_the_list() {
+        let name = "x\u{1b}[2J\n77 make yours".to_owned();
+        let text = table(&[Line::from(v1::Job { name, ..job("12ab", false) })]);
+        assert!(text.lines().count() == 2 && text.contains("x\\u{1b}[2J\\n77 make yours"), "{text}");
+    }
+
+    #[test]
+    fn logs_are_no_longer_than_a_window() {
+        let piece = |offset, length| Output {
+            stream: Stream::Stdout.into(),
+            offset,
+            data: vec![b'x'; length].into(),
+            unpacked_size: 0,
+        };
+        let mut unread = Unread::default();
+        let start = 1 << 40;
+        let whole = u64::from(MAX_OUTPUT_WINDOW_BYTES);
+        for offset in (0..whole).step_by(OUTPUT_CHUNK_BYTES) {
+            unread.take(&piece(start + offset, OUTPUT_CHUNK_BYTES)).unwrap();
+        }
+        assert!(unread.take(&piece(start + whole, 1)).is_err());
+        let mut unread = Unread::default();
+        unread.take(&piece(u64::MAX, 5)).unwrap();
+        assert!(unread.take(&piece(0, 5)).is_err(), "it does not go on there");
+        assert!(unread.take(&Output { unpacked_size: 5, ..piece(u64::MAX, 5) }).is_err());
+        assert!(unread.take(&Output { stream: Stream::Unspecified.into(), ..piece(0, 5) }).is_err());
+        assert!(Unread::default().take(&piece(0, OUTPUT_CHUNK_BYTES + 1)).is_err());
     }
 
     #[test]

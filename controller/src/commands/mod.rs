@@ -3,11 +3,13 @@
 mod build;
 mod go_exec;
 mod info;
-mod jobs;
+pub mod jobs;
 mod key;
 mod routers;
 mod run;
 mod virtual_routers;
+
+use serde::Serialize;
 
 use crate::cli::Command;
 use crate::connection::Connection;
@@ -17,7 +19,8 @@ use crate::home::Home;
 use crate::inventory::{Inventory, Router};
 use crate::keeper::{self, Keeping};
 use crate::outcome::{self, ExitCode, say};
-use crate::{cli, virtual_router};
+use crate::printable::printable_lines;
+use crate::{cli, printable, virtual_router};
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
@@ -104,8 +107,23 @@ async fn connect(
     keeping.open(&router, &home.identity()?, options.patience()).await
 }
 
-/// Prints a result. A reader that has gone away (`hop info | head -1`) has seen what it wanted.
+/// What is wrong with `--tty` where there is no terminal to give.
+fn no_terminal() -> Error {
+    Error::Usage("--tty needs a terminal, and standard input is none".to_owned())
+}
+
+/// Prints a result for people.
 fn print(text: &str) -> Result<(), Error> {
+    print_as_it_is(&printable_lines(text))
+}
+
+/// Prints a result for machines.
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    print_as_it_is(&printable::json(value))
+}
+
+/// A reader that has gone away (`hop info | head -1`) has seen what it wanted.
+fn print_as_it_is(text: &str) -> Result<(), Error> {
     use std::io::{ErrorKind, Write};
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{enrolled_router, info, print};
+use super::{enrolled_router, info, print, print_json};
 use crate::cli::{self, Add};
 use crate::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
@@ -12,6 +12,7 @@ use crate::home::Home;
 use crate::inventory::{Entry, Inventory, Router};
 use crate::keeper::{self, End};
 use crate::outcome::{ExitCode, say};
+use crate::printable::printable;
 use crate::program::target_of;
 use crate::ssh::{self, Destination};
 
@@ -140,12 +141,11 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {
     let findings = enrolment::check(router, &home.identity()?).await;
     if json {
-        // A list of strings and booleans always has its JSON.
-        print(&serde_json::to_string_pretty(&findings).unwrap_or_default())?;
+        print_json(&findings)?;
     } else {
         for finding in &findings {
             let mark = if finding.is_good { "ok" } else { "WRONG" };
-            print(&format!("{mark:<6} {:<11} {}", finding.what, finding.said))?;
+            print(&format!("{mark:<6} {:<11} {}", finding.what, printable(&finding.said)))?;
             if let Some(hint) = &finding.hint {
                 print(&format!("{:<18} hint: {hint}", ""))?;
             }
@@ -227,8 +227,7 @@ impl From<Router> for Line {
 fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
     let lines: Vec<Line> = Inventory::new(home).list()?.into_iter().map(Line::from).collect();
     if json {
-        // As above.
-        print(&serde_json::to_string_pretty(&lines).unwrap_or_default())?;
+        print_json(&lines)?;
         return Ok(DONE);
     }
     let mut text = format!("{:<18} {:<7} {:<28} {:<13} SSH", "NAME", "ARCH", "ADDRESS", "ENROLLED");

@@ -19,7 +19,7 @@ use crate::keeper::Keeping;
 use crate::link::{self, Link};
 use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
 use crate::output;
-use crate::output_files::Request;
+use crate::output_files::{Local, Request};
 use crate::probe::Probe;
 use crate::program::{self, Program};
 use crate::progress::Progress;
@@ -142,7 +142,7 @@ impl Order<'_> {
     fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
         let options = self.options;
         if options.tty && !Terminal::is_there() {
-            return Err(Error::Usage("--tty needs a terminal, and standard input is none".to_owned()));
+            return Err(super::no_terminal());
         }
         let mut env = environment(&options.env)?;
         if options.tty {
@@ -167,12 +167,12 @@ impl Order<'_> {
             terminal: options.tty.then(Terminal::size),
             linger: options.linger,
             detached: options.detach,
-            outputs: Request::parse_all(&options.output)?,
+            outputs: Request::parse_all(&options.output.paths, options.output.policy(!options.detach))?,
             core: options.core.clone(),
             verbose: options.verbose,
             ..Job::default()
         };
-        if options.detach && job.outputs.iter().any(|request| request.local.is_some()) {
+        if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
             return Err(Error::Usage(
                 "with --detach, --output names no place here: hop attach does, when it brings the files"
                     .to_owned(),
@@ -181,7 +181,8 @@ impl Order<'_> {
         let call = match self.for_go {
             Some(bring) => {
                 job.merges_outputs = output::are_one();
-                Call::of_go(std::mem::take(&mut job.args), bring.to_vec())?
+                let policy = options.output.policy(true);
+                Call::of_go(std::mem::take(&mut job.args), bring.to_vec(), policy)?
             }
             None => Call::for_coverage(std::mem::take(&mut job.args))?,
         };

@@ -134,6 +134,9 @@ impl Error {
                 return Some(format!("does `ssh {host}` log in, with the same -i, -o and port?"));
             }
             Self::Ssh(ssh::Error::Malformed(_)) => "an IPv6 address with a port is written [ADDRESS]:PORT",
+            Self::Ssh(ssh::Error::TooMuch { .. }) => {
+                "does its login print something endless, or is it no router of yours?"
+            }
             Self::NoPlace(_) => "is /tmp full?",
             Self::Unsuitable { why, .. } => match why {
                 Unsuitable::NotRoot => "log in as root@HOST",

@@ -7,6 +7,7 @@ use hop_proto::meminfo::Memory;
 use super::Error;
 use crate::elf;
 use crate::embedded::Arch;
+use crate::printable::{printable, printable_lines};
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");
@@ -177,7 +178,8 @@ impl Survey {
     /// Reads what [`SCRIPT`] printed.
     pub fn parse(output: &[u8]) -> Self {
         let (text, binary) = split_binary(output);
-        let text = String::from_utf8_lossy(text);
+        // Much of it ends up on the user's terminal.
+        let text = printable_lines(&String::from_utf8_lossy(text)).into_owned();
         let section = |name: &str| -> &str {
             let start = format!("@{name}\n");
             let begins = if text.starts_with(&start) {
@@ -213,7 +215,7 @@ impl Survey {
             machine: uname.get(2).copied().unwrap_or_default().to_owned(),
             flavour,
             firmware: firmware(section("openwrt"), section("os-release"), section("version"), flavour),
-            init: section("init").trim().to_owned(),
+            init: printable(section("init").trim()).into_owned(),
             cpu: cpu.split("  ").next().unwrap_or_default().to_owned(),
             has_fpu: cpu.contains("FPU"),
             memory: Memory::parse(meminfo, min_free, overcommit),

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::go::{self, Build};
 use crate::home::{Home, make_private};
 use crate::outcome::{Ending, Outcome};
+use crate::printable::printable;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::session::Job;
@@ -41,12 +42,13 @@ impl Probe {
     /// The question that there is for a program of this Go.
     pub fn new(home: &Home, router: &str, info: &InfoReply, target: Target, version: &str) -> Self {
         let goarch = go::goarch(target).unwrap_or("other");
-        let name = format!("{goarch} {} {version}", info.kernel).replace(['/', '\0'], "_");
+        // What one router says is nothing to another one, whatever kernel it says to have.
+        let name = format!("{router} {goarch} {} {version}", info.kernel).replace(['/', '\0'], "_");
         Self {
             file: home.cache().join("probes").join(name),
             router: router.to_owned(),
             version: version.to_owned(),
-            kernel: info.kernel.clone(),
+            kernel: printable(&info.kernel).into_owned(),
         }
     }
 
@@ -140,14 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_remembered_for_its_kernel_and_its_go() {
+    fn a_verdict_is_remembered_for_its_router_and_its_go() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let target = Target { class: 1, data: 2, machine: 8 };
-        let probe = |kernel: &str, version: &str| {
+        let probe_of = |router: &str, kernel: &str, version: &str| {
             let info = InfoReply { kernel: kernel.into(), ..InfoReply::default() };
-            Probe::new(&home, "desk", &info, target, version)
+            Probe::new(&home, router, &info, target, version)
         };
+        let probe = |kernel: &str, version: &str| probe_of("desk", kernel, version);
         let [good, bad] = [probe("Linux 6.6.52", "go1.26.8"), probe("Linux 3.10.14", "go1.26.8")];
         assert!(!good.is_answered().unwrap());
         good.answer(&outcome(Ending::Exited(0))).unwrap();
@@ -155,6 +158,7 @@ mod tests {
         let error = bad.answer(&outcome(Ending::Exited(2))).unwrap_err();
         assert!(error.to_string().ends_with("exits with 2"), "{error}");
         assert!(bad.is_answered().is_err());
+        assert!(!probe_of("attic", "Linux 3.10.14", "go1.26.8").is_answered().unwrap());
         let other = probe("Linux 3.10.14", "go1.25.1");
         let memory = Ending::OutOfMemory { available: 0, limit: 1, held: 1, of_promises: false };
         other.answer(&outcome(memory)).unwrap();

@@ -17,12 +17,16 @@ use crate::input_tree::InputTree;
 use crate::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
 use crate::output_files::Request;
 use crate::packing::Decoders;
+use crate::printable::printable;
 use crate::program::Program;
 use crate::sent::Sent;
 use crate::turn::Turn;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
+
+/// Bytes in the name of a signal: the longest is RTMIN+15, and one without name is called by its number.
+const MAX_SIGNAL_NAME_BYTES: usize = 16;
 
 /// What Go's runtime takes for the memory that it may use.
 const GOMEMLIMIT: &str = "GOMEMLIMIT";
@@ -103,7 +107,7 @@ impl Job {
     pub fn check_inputs(&self, router: &str, info: &InfoReply) -> Result<(), Error> {
         let memory = info.memory.unwrap_or_default();
         let kept = info.store.as_ref().map_or(0, |store| store.kept);
-        let available = memory.available.saturating_sub(memory.reserve) + kept;
+        let available = memory.available.saturating_sub(memory.reserve).saturating_add(kept);
         let bytes = self.inputs.iter().map(InputTree::room).sum();
         if bytes <= available {
             return Ok(());
@@ -179,7 +183,7 @@ pub fn new_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// How `job` ended; `None` if that is not said. Its files are not in it.
+/// How `job` ended; `None` if that is not said, or not in the protocol's words. Its files are not in it.
 pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
     let cause = outcome.cause();
     let files_lost = match outcome.files_lost() {
@@ -190,7 +194,9 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         _ => Some(FilesLost::Abandoned),
     };
     let ending = match (outcome.ending?, cause) {
-        (v1::outcome::Ending::NotExecuted(refused), _) => Ending::NotExecuted { why: refused.reason },
+        (v1::outcome::Ending::NotExecuted(refused), _) => {
+            Ending::NotExecuted { why: printable(&refused.reason).into_owned() }
+        }
         (_, Cause::Timeout) => Ending::TimedOut,
         (_, Cause::IdleTimeout) => Ending::Idle,
         (_, Cause::Memory) => {
@@ -201,9 +207,10 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         (_, Cause::AgentStopped) => Ending::AgentStopped,
         (_, Cause::Abandoned) => Ending::Abandoned,
         (v1::outcome::Ending::ExitCode(code), _) => Ending::Exited(u8::try_from(code).ok()?),
-        (v1::outcome::Ending::Signaled(signal), _) => {
+        (v1::outcome::Ending::Signaled(signal), _) if is_signal_name(&signal.name) => {
             Ending::Signaled { name: signal.name, core_dumped: signal.core_dumped }
         }
+        (v1::outcome::Ending::Signaled(_), _) => return None,
     };
     let usage = outcome.usage.map(|usage| Usage {
         wall_ms: usage.wall_ms,
@@ -225,6 +232,13 @@ fn read_exhausted(exhausted: v1::Exhausted) -> Exhausted {
     };
     let v1::Exhausted { available, limit, held, place, .. } = exhausted;
     Exhausted { resource, available, limit, held, place }
+}
+
+/// True for what a signal may be called: an agent names those that it does not know by their number.
+fn is_signal_name(name: &str) -> bool {
+    let is_plain =
+        |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-');
+    (1..=MAX_SIGNAL_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_plain)
 }
 
 #[cfg(test)]
@@ -267,5 +281,24 @@ mod tests {
         assert!(id.len() <= MAX_JOB_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         assert_eq!(id, id.to_lowercase());
         assert_ne!(id, new_id().unwrap());
+    }
+
+    #[test]
+    fn foreign_words_of_an_end_are_checked() {
+        let signaled = |name: &str| {
+            let ending =
+                v1::outcome::Ending::Signaled(v1::Signaled { name: name.into(), core_dumped: false });
+            read_outcome("1".into(), v1::Outcome { ending: Some(ending), ..v1::Outcome::default() })
+        };
+        for name in ["KILL", "SIG33", "RTMIN+1"] {
+            assert!(signaled(name).is_some(), "{name}");
+        }
+        for name in ["", "\u{1b}[2J", "KILL\n", "A VERY LONG ONE THAT NO SIGNAL HAS"] {
+            assert!(signaled(name).is_none(), "{name:?}");
+        }
+        let reason = "\u{1b}[2Jno\n".to_owned();
+        let ending = Some(v1::outcome::Ending::NotExecuted(v1::NotExecuted { reason }));
+        let outcome = read_outcome("1".into(), v1::Outcome { ending, ..v1::Outcome::default() }).unwrap();
+        assert_eq!(outcome.ending, Ending::NotExecuted { why: "\\u{1b}[2Jno\\n".into() });
     }
 }

@@ -2,20 +2,23 @@
 //! come back to it when the connection breaks.
 //!
 //! What must stay true: every byte of output that the agent counted was written here before the outcome is believed; a
-//! job whose outcome did not come is a lost job, never a finished one; and the agent knows whether this `hop` has gone for
-//! good.
+//! job whose outcome did not come is a lost job, never a finished one; the agent knows whether this `hop` has gone for
+//! good; and it gets nothing of this machine that was not asked for: no terminal, no file, no memory beyond the windows.
 
 mod call;
 mod job;
 mod upload;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hop_proto::limits::MAX_SPEC_BYTES;
+use hop_proto::limits::{
+    MAX_OUTPUT_WINDOW_BYTES, MAX_SPEC_BYTES, MAX_STDIN_WINDOW_BYTES, OUTPUT_WINDOW_BYTES,
+};
 use hop_proto::v1::{
-    self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, Start, WindowSize, run_reply,
-    run_request,
+    self, Accepted, Attach, JobSpec, Need, Reason, RunReply, RunRequest, Signal, Start, Started, WindowSize,
+    run_reply, run_request,
 };
 use prost::Message as _;
 
@@ -69,6 +72,8 @@ pub async fn run(
         linger: if link.can_attach() { job.linger } else { Duration::ZERO },
         goes_with_hop: link.can_attach(),
         leaves: job.detached,
+        wants_terminal: job.terminal.is_some(),
+        outputs: outputs(OUTPUT_WINDOW_BYTES),
         first: Some((spec, Uploads::new(uploads))),
         turn,
         verbose_since: job.verbose.then(Instant::now),
@@ -88,6 +93,8 @@ pub struct Known {
     pub detached: bool,
     /// Where its output files go.
     pub outputs: Vec<Request>,
+    /// If it has a terminal, that is to be ours.
+    pub tty: bool,
 }
 
 /// Attaches to a job, as if this `hop` had run it; tries for `linger` to come back when the connection breaks.
@@ -105,6 +112,7 @@ pub async fn attach(
     let session = Session {
         linger,
         goes_with_hop: !known.detached,
+        wants_terminal: known.tty,
         files: OutputFiles::new(known.outputs, None, false),
         ..Session::new(link, known.job, input, interrupts, progress)
     };
@@ -150,6 +158,8 @@ struct Session<'a> {
     goes_with_hop: bool,
     /// The job is left alone when the program runs.
     leaves: bool,
+    /// Our terminal is for the program, if it has one.
+    wants_terminal: bool,
     linger: Duration,
     /// What this `hop` started; `None` if it only attaches.
     first: Option<(JobSpec, Uploads<'a>)>,
@@ -192,6 +202,7 @@ impl<'a> Session<'a> {
             is_whole: false,
             goes_with_hop: false,
             leaves: false,
+            wants_terminal: false,
             linger: Duration::ZERO,
             first: None,
             turn: None,
@@ -201,7 +212,8 @@ impl<'a> Session<'a> {
             stage: Stage::Asked,
             signals: Signals::default(),
             input,
-            outputs: Outputs::open(tokio::io::stdout(), tokio::io::stderr()),
+            // Another hop may have asked for as much.
+            outputs: outputs(MAX_OUTPUT_WINDOW_BYTES),
             files: OutputFiles::new(Vec::new(), None, false),
             terminal: None,
             window: None,
@@ -325,19 +337,15 @@ impl<'a> Session<'a> {
                 self.arrived();
                 return Ok(Some(End::Left));
             }
-            (_, run_reply::Message::Started(started)) => {
-                self.arrived();
-                self.stage = Stage::Started;
-                if started.terminal {
-                    self.take_terminal()?;
-                }
-                self.input.open(started.stdin_window);
-            }
+            (_, run_reply::Message::Started(started)) => self.started(started)?,
             (_, run_reply::Message::Output(mut output)) => {
                 output.data = self.unpacked(output.data, output.unpacked_size)?;
                 self.outputs.take(output).map_err(|what| self.broken(what))?;
             }
             (_, run_reply::Message::OutputFile(mut piece)) => {
+                if !self.files.are_wanted() && self.first.is_some() {
+                    return Err(self.broken("an output file that nobody asked for"));
+                }
                 if !self.files.are_wanted() {
                     // Whoever asked for them may come for them.
                     self.goes_with_hop = false;
@@ -350,10 +358,32 @@ impl<'a> Session<'a> {
                     Failure::Here(error) => error,
                 })?;
             }
-            (_, run_reply::Message::StdinAck(ack)) => self.input.acknowledged(ack.offset, ack.closed),
+            (_, run_reply::Message::StdinAck(ack)) => {
+                self.input.acknowledged(ack.offset, ack.closed).map_err(|what| self.broken(what))?;
+            }
             (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
         }
         Ok(None)
+    }
+
+    /// The program runs.
+    fn started(&mut self, started: Started) -> Result<(), Error> {
+        if self.stage == Stage::Started {
+            return Err(self.broken("a program that starts twice"));
+        }
+        if !(1..=MAX_STDIN_WINDOW_BYTES).contains(&started.stdin_window) {
+            return Err(self.broken("a window for standard input that is not between 1 byte and 1 MiB"));
+        }
+        if started.terminal && !self.wants_terminal && self.first.is_some() {
+            return Err(self.broken("a terminal that nobody asked for"));
+        }
+        self.arrived();
+        self.stage = Stage::Started;
+        if started.terminal && self.wants_terminal {
+            self.take_terminal()?;
+        }
+        self.input.open(started.stdin_window);
+        Ok(())
     }
 
     /// The program has a terminal, so from now on every key is its own.
@@ -368,7 +398,15 @@ impl<'a> Session<'a> {
     fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
         let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset } = accepted;
         let offsets = [stdout_offset, stderr_offset];
+        if job_id != self.job {
+            return Err(self.broken("another job than the one that was asked for"));
+        }
         if !self.is_accepted {
+            // Of a job that this hop asks for, nobody has acknowledged anything; of another one, no stream is longer.
+            let most = if self.first.is_some() { 0 } else { i64::MAX as u64 };
+            if offsets.iter().chain([&stdin_offset]).any(|offset| *offset > most) {
+                return Err(self.broken("a stream that begins where it cannot"));
+            }
             self.outputs.start_at(offsets);
         } else if self.outputs.received() != offsets {
             return Err(self.broken("output does not continue where it ended"));
@@ -377,7 +415,6 @@ impl<'a> Session<'a> {
             self.files.tell_again();
         }
         self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
-        self.job = job_id;
         self.is_accepted = true;
         self.comeback = None;
         self.told_to_start = false;
@@ -385,13 +422,13 @@ impl<'a> Session<'a> {
             self.is_sent();
             return Ok(());
         }
-        let Some((_, uploads)) = &mut self.first else {
+        let Some((spec, uploads)) = &mut self.first else {
             // The hop that has the program may come back to it.
             self.goes_with_hop = false;
             let router = self.link.router().to_owned();
             return Err(Error::Incomplete { job: self.job.clone(), router });
         };
-        if !uploads.begin(&needs) {
+        if !needs.iter().all(|need| is_offered(spec, need)) || !uploads.begin(&needs) {
             return Err(self.broken("a blob that nobody offered is needed"));
         }
         self.stage = Stage::Packing;
@@ -513,10 +550,13 @@ impl<'a> Session<'a> {
             }
             None => {
                 let (router, within) = (self.link.router(), humantime::format_duration(self.linger));
-                // In the first column, which a raw terminal does not go to by itself.
-                let start = if self.terminal.is_some() { "\r\n" } else { "" };
+                let is_raw = self.terminal.is_some();
                 self.progress.aside(|| {
-                    say!("{start}hop: the connection to {router} broke; coming back to the job for up to {within}");
+                    if is_raw {
+                        // To the first column, which a raw terminal does not go to by itself. If nobody reads, nobody misses it.
+                        let _ = std::io::stderr().write_all(b"\r\n");
+                    }
+                    say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
                 });
                 Comeback::new(broke, self.linger)
             }
@@ -554,7 +594,8 @@ impl<'a> Session<'a> {
             link, job, goes_with_hop, is_accepted, first, signals, outputs, files, interrupts, ..
         } = self;
         // Whoever wanted to attach and was not let in has nothing to give up.
-        let is_ours = is_accepted || first.is_some();
+        let is_own = first.is_some();
+        let is_ours = is_accepted || is_own;
         let mut call = call;
         if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop && is_ours) {
             call.release().await;
@@ -592,6 +633,9 @@ impl<'a> Session<'a> {
         let Some(outcome) = job::read_outcome(job, outcome) else {
             return Err(Error::Protocol { router, what: "an outcome that says nothing" });
         };
+        if outcome.files_lost.is_some() && is_own && !files.are_wanted() {
+            return Err(Error::Protocol { router, what: "output files are lost that nobody asked for" });
+        }
         let files = match outcome.files_lost {
             None => files.finish().map_err(|what| Error::Protocol { router, what })?,
             Some(_) => files.give_up(),
@@ -601,12 +645,30 @@ impl<'a> Session<'a> {
 
     /// What `data` is when it is unpacked, if it is packed.
     fn unpacked(&self, data: Bytes, unpacked_size: u32) -> Result<Bytes, Error> {
+        if unpacked_size != 0 && !self.link.can_pack() {
+            return Err(self.broken("packed output that nobody asked for"));
+        }
         packing::unpack(data, unpacked_size).map_err(|what| self.broken(what))
     }
 
     fn broken(&self, what: &'static str) -> Error {
         Error::Protocol { router: self.link.router().to_owned(), what }
     }
+}
+
+/// Our two outputs, of each of which so many bytes may be on their way.
+fn outputs(window: u32) -> Outputs {
+    Outputs::open(window, tokio::io::stdout(), tokio::io::stderr())
+}
+
+/// True for a blob of the job, to be sent as it is or against a base that was offered for it. What else was sent from here,
+/// to other routers, is nothing that this one may ask for.
+fn is_offered(spec: &JobSpec, need: &Need) -> bool {
+    let program = spec.program.iter().map(|blob| (blob, &spec.bases));
+    let archives = spec.inputs.iter().flat_map(|tree| tree.archive.iter().map(|blob| (blob, &tree.bases)));
+    program.chain(archives).any(|(blob, bases)| {
+        blob.sha256 == need.sha256 && (need.base.is_empty() || bases.contains(&need.base))
+    })
 }
 
 async fn packed(first: &mut Option<(JobSpec, Uploads<'_>)>) {

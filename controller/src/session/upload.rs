@@ -185,13 +185,14 @@ impl<'a> Uploads<'a> {
         Self { all, needed: VecDeque::new() }
     }
 
-    /// Does what the agent needs. False if it needs something else.
+    /// Does what the agent needs. False if it needs something else, or anything twice.
     pub fn begin(&mut self, needs: &[Need]) -> bool {
         self.needed.clear();
         needs.iter().all(|need| {
             let index = self.all.iter_mut().position(|upload| upload.begin(need));
+            let is_new = index.is_some_and(|index| !self.needed.contains(&index));
             self.needed.extend(index);
-            index.is_some()
+            is_new
         })
     }
 

@@ -172,7 +172,8 @@ pub mod run_reply {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobSpec {
-    /// File name of the program on the router, 1 to 64 bytes without '/': what `ps` shows and the end of argv\[0\].
+    /// File name of the program on the router, 1 to 64 bytes without '/' and control characters: what `ps` shows and the end of
+    /// argv\[0\].
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
@@ -207,7 +208,9 @@ pub struct JobSpec {
     #[prost(bool, tag = "20")]
     pub merge_outputs: bool,
     /// What to bring back when the program has ended: paths below the job's directory, at most 64 of at most 1,024 bytes. Each is one or more names with a '/' between two, none of them "." or ".."; or "." alone, which is all
-    /// that is there. In a name, '*' stands for any bytes and '?' for one. Of a directory, everything below it is brought.
+    /// that is there. In a name, '*' stands for any bytes and '?' for one, but not for a '.' at the beginning of a name. Of a
+    /// directory, everything below it is brought, except names that begin with '.' (FILE_PROBLEM_HIDDEN). `.git`, in either
+    /// case, is never brought.
     /// Capability "outputs".
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub output_files: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
@@ -379,10 +382,10 @@ pub struct BlobChunk {
 /// The program runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Started {
-    /// The controller sends at most this many bytes of standard input beyond what was acknowledged.
+    /// The controller sends at most this many bytes of standard input beyond what was acknowledged. 1 to 1,048,576.
     #[prost(uint32, tag = "1")]
     pub stdin_window: u32,
-    /// It has a terminal.
+    /// It has a terminal, which `JobSpec.terminal` asked for.
     #[prost(bool, tag = "2")]
     pub terminal: bool,
 }
@@ -479,7 +482,7 @@ pub struct FileInfo {
     /// It is the core.
     #[prost(bool, tag = "5")]
     pub core: bool,
-    /// How many files there are in all, those with a problem included.
+    /// How many files there are in all, those with a problem included: the same in each.
     #[prost(uint32, tag = "6")]
     pub files: u32,
 }
@@ -790,6 +793,8 @@ pub enum FileProblem {
     Changed = 6,
     /// The program ran as another user than the agent, whose file this is not.
     NotOwn = 7,
+    /// Its name begins with '.', and it was found in a directory: such files are brought only by their names.
+    Hidden = 8,
 }
 impl FileProblem {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -806,6 +811,7 @@ impl FileProblem {
             Self::Unreadable => "FILE_PROBLEM_UNREADABLE",
             Self::Changed => "FILE_PROBLEM_CHANGED",
             Self::NotOwn => "FILE_PROBLEM_NOT_OWN",
+            Self::Hidden => "FILE_PROBLEM_HIDDEN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -819,6 +825,7 @@ impl FileProblem {
             "FILE_PROBLEM_UNREADABLE" => Some(Self::Unreadable),
             "FILE_PROBLEM_CHANGED" => Some(Self::Changed),
             "FILE_PROBLEM_NOT_OWN" => Some(Self::NotOwn),
+            "FILE_PROBLEM_HIDDEN" => Some(Self::Hidden),
             _ => None,
         }
     }

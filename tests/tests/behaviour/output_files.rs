@@ -67,7 +67,7 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte() {
         b"hole=results/hole=3000000",
         b"file=unwanted=1000",
     ];
-    let options = ["--output", "long", "--output", "./empty", "--output=results/"];
+    let options = ["--output", "long", "--output", "./empty", "--output=results/", "--output-executable"];
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("left\n", "", 7));
     let expected: [(&[u8], u64); 5] = [
@@ -139,7 +139,9 @@ fn what_is_not_brought_back_is_said_and_changes_no_exit_code() {
         b"hole=huge=300000000",
     ];
     let mut options: Vec<OsString> = vec!["--status-file".into(), status_file.clone().into()];
-    for path in ["good", "link", "linked/authorized", "pipe", "nothing", "huge", "missing", "good/x", "*.x"] {
+    let paths =
+        ["good", "link", "linked/authorized", "pipe", "nothing", "huge", "missing", "good/x", "*.x:."];
+    for path in paths {
         options.extend(["--output".into(), path.into()]);
     }
     let ran = leave(&router, &place, &options, &what).run();
@@ -167,6 +169,26 @@ fn what_is_not_brought_back_is_said_and_changes_no_exit_code() {
 }
 
 #[test]
+fn hidden_files_come_only_by_name() {
+    let router = VirtualRouter::start(STAGE);
+    let place = place(&router);
+    let what: [&[u8]; 4] =
+        [b"file=.envrc=1", b"file=d/.hidden=2", b"file=d/plain=3", b"program=.git/hooks/x=4"];
+    let fetch = |options: &[&str]| leave(&router, &place, options, &what).run();
+    assert_eq!((fetch(&["--output", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
+    let ran = fetch(&["--output", ".:all", "--output", ".e*:."]);
+    let hidden = |path: &str| {
+        format!(
+            "hop: {path} was not brought back: its name begins with a dot, and --output does not name it\n"
+        )
+    };
+    let said: String = [".envrc", ".git", "d/.hidden"].map(hidden).concat();
+    assert_eq!((ran.stderr(), ran.code), (&*said, 7));
+    assert_eq!(files(&place), named(&[(b".envrc", 1), (b"all/d/plain", 3), (b"d/plain", 3)]));
+    router.assert_serves_on();
+}
+
+#[test]
 fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody() {
     let router = VirtualRouter::start(STAGE);
     let place = place(&router);
@@ -177,7 +199,7 @@ fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody() {
     let here = router.path("nowhere");
     fs::create_dir(&here).unwrap();
     // Where it works, by a path that has no end of its own.
-    let ran = leave(&router, &here, &["--output", "."], &[b"file=x=1", b"gone=../work"]).run();
+    let ran = leave(&router, &here, &["--output", ".:."], &[b"file=x=1", b"gone=../work"]).run();
     assert_eq!((ran.stderr(), ran.code), ("hop: . was not brought back: there is no such file\n", 7));
     router.assert_serves_on();
 }

@@ -1,13 +1,15 @@
-//! Who means harm: strangers and controllers against an agent, and programs against their router.
+//! Hop under attack: strangers and controllers against an agent, programs against their router, and a router against `hop`.
 //!
-//! **Invariant** of each attack: another controller goes on as if nothing were, and the agent stays small.
+//! **Invariant** of each attack on a router: another controller goes on as if nothing were, and the agent stays small.
 
 #![allow(clippy::unwrap_used)]
 
 mod client;
 mod floods;
+mod lying_router;
 mod messages;
 mod programs;
 mod replay;
+mod router_against_hop;
 mod strangers;
 mod target;

@@ -1,0 +1,29 @@
+//! What a program may be called on a router.
+//!
+//! What must stay true: a name that passes [`is_valid`] is a file name, and a terminal that shows it shows nothing else.
+
+use crate::limits::MAX_NAME_BYTES;
+
+/// True for a file name of at most [`MAX_NAME_BYTES`] bytes without control characters: every controller of a router, and
+/// whoever reads its log, sees it on a terminal.
+pub fn is_valid(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() <= MAX_NAME_BYTES
+        && !name.contains(|c: char| c == '/' || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_make_no_name() {
+        for name in ["hello", "a b", "ü", ".x", &"x".repeat(MAX_NAME_BYTES)] {
+            assert!(is_valid(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "a\0b", "a\nb", "\u{1b}[2J", "\u{9b}2J", "\u{7f}", &"x".repeat(65)]
+        {
+            assert!(!is_valid(name), "{name:?}");
+        }
+    }
+}

@@ -11,7 +11,8 @@
 //! - [`blob`], [`packing`], [`packed`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output_files`]: the files that a program leaves, on their way to here.
-//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types.
+//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types. [`stdio`]: the three streams
+//!   themselves.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
 pub mod blob;
@@ -49,6 +50,7 @@ pub mod sent;
 pub mod session;
 pub mod ssh;
 pub mod stdin;
+pub mod stdio;
 pub mod terminal;
 pub mod transport;
 pub mod turn;

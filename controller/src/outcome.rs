@@ -72,7 +72,7 @@ pub enum FilesLost {
 
 /// Prints a line on standard error. Unlike `eprintln!` it does not panic if nobody reads: the exit code still counts.
 macro_rules! say {
-    ($($text:tt)*) => { _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { $crate::stdio::say(format_args!($($text)*)) };
 }
 pub(crate) use say;
 

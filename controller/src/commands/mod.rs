@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::inventory::{Inventory, Router};
 use crate::keeper::{self, Keeping};
 use crate::outcome::{self, ExitCode, say};
-use crate::{cli, virtual_router};
+use crate::{cli, stdio, virtual_router};
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
@@ -106,7 +106,7 @@ async fn connect(
 /// Prints a result. A reader that has gone away (`hop info | head -1`) has seen what it wanted.
 fn print(text: &str) -> Result<(), Error> {
     use std::io::{ErrorKind, Write};
-    match writeln!(std::io::stdout(), "{text}") {
+    match stdio::stdout().write_all(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Error::io("write", std::path::Path::new("standard output"))(error))
         }

@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hop_proto::limits::MAX_MESSAGE_BYTES;
 use hop_proto::v1::{
-    self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Signal, Start, WindowSize, run_reply,
-    run_request,
+    self, Accepted, Attach, JobSpec, Reason, RunReply, RunRequest, Start, WindowSize, run_reply, run_request,
 };
 use prost::Message as _;
 
@@ -29,7 +28,8 @@ use crate::packing;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::sent::Sent;
-use crate::stdin::Input;
+use crate::stdin::{self, Input};
+use crate::stdio;
 use crate::terminal::Terminal;
 use crate::turn::Turn;
 
@@ -74,7 +74,7 @@ pub async fn run(
         verbose_since: job.verbose.then(Instant::now),
         asks: Ask::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
-        ..Session::new(link, id, Input::new(!job.detached && !job.without_input), interrupts, progress)
+        ..Session::new(link, id, Input::new(job.input), interrupts, progress)
     };
     session.see_through().await
 }
@@ -86,6 +86,8 @@ pub struct Known {
     pub job: String,
     /// It was started with `--detach`: its input is empty, and it is never ended because a `hop` goes.
     pub detached: bool,
+    /// What this `hop` sends to its standard input.
+    pub input: stdin::Mode,
     /// Where its output files go.
     pub outputs: Vec<Request>,
 }
@@ -101,7 +103,7 @@ pub async fn attach(
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
-    let input = Input::new(!known.detached);
+    let input = Input::new(known.input);
     let session = Session {
         linger,
         goes_with_hop: !known.detached,
@@ -185,6 +187,7 @@ impl<'a> Session<'a> {
         interrupts: &'a mut Interrupts,
         progress: &'a Progress,
     ) -> Self {
+        let signals = Signals::new(link.counts_signals());
         Self {
             link,
             job,
@@ -199,9 +202,9 @@ impl<'a> Session<'a> {
             verbose_since: None,
             asks: Ask::Attach,
             stage: Stage::Asked,
-            signals: Signals::default(),
+            signals,
             input,
-            outputs: Outputs::open(tokio::io::stdout(), tokio::io::stderr()),
+            outputs: Outputs::open(stdio::stdout(), stdio::stderr()),
             files: OutputFiles::new(Vec::new(), None, false),
             terminal: None,
             window: None,
@@ -305,7 +308,7 @@ impl<'a> Session<'a> {
                 () = packed(&mut self.first), if self.stage == Stage::Packing => self.send_on(),
                 come = come(&mut self.turn), if self.stage == Stage::Sent => come?,
                 changed = self.outputs.changed() => changed?,
-                () = self.input.more() => {}
+                read = self.input.more() => read.map_err(stdin_error)?,
             }
         }
     }
@@ -331,7 +334,7 @@ impl<'a> Session<'a> {
                 if started.terminal {
                     self.take_terminal()?;
                 }
-                self.input.open(started.stdin_window);
+                self.input.open(started.stdin_window).map_err(stdin_error)?;
             }
             (_, run_reply::Message::Output(mut output)) => {
                 output.data = self.unpacked(output.data, output.unpacked_size)?;
@@ -351,6 +354,9 @@ impl<'a> Session<'a> {
                 })?;
             }
             (_, run_reply::Message::StdinAck(ack)) => self.input.acknowledged(ack.offset, ack.closed),
+            (_, run_reply::Message::SignalAck(ack)) => {
+                self.signals.acknowledged(ack.number).map_err(|what| self.broken(what))?;
+            }
             (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
         }
         Ok(None)
@@ -366,7 +372,7 @@ impl<'a> Session<'a> {
     }
 
     fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
-        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset } = accepted;
+        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset, signals } = accepted;
         let offsets = [stdout_offset, stderr_offset];
         if !self.is_accepted {
             self.outputs.start_at(offsets);
@@ -377,6 +383,7 @@ impl<'a> Session<'a> {
             self.files.tell_again();
         }
         self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
+        self.signals.continue_at(signals).map_err(|what| self.broken(what))?;
         self.job = job_id;
         self.is_accepted = true;
         self.comeback = None;
@@ -467,8 +474,8 @@ impl<'a> Session<'a> {
             self.send_on();
             return chunk.map(run_request::Message::Blob);
         }
-        if let Some(name) = self.signals.next_name() {
-            return Some(run_request::Message::Signal(Signal { name: name.to_owned() }));
+        if let Some(signal) = self.signals.next_signal() {
+            return Some(run_request::Message::Signal(signal));
         }
         if self.start_is_due() {
             self.told_to_start = true;
@@ -551,8 +558,23 @@ impl<'a> Session<'a> {
     /// Writes what is left, and takes leave of the agent.
     async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
         let Self {
-            link, job, goes_with_hop, is_accepted, first, signals, outputs, files, interrupts, ..
+            link,
+            job,
+            goes_with_hop,
+            is_accepted,
+            first,
+            signals,
+            mut input,
+            outputs,
+            files,
+            interrupts,
+            ..
         } = self;
+        let consumed = match &end {
+            Ok(End::Outcome(outcome)) => outcome.stdin_bytes,
+            _ => None,
+        };
+        input.give_back(consumed).await;
         // Whoever wanted to attach and was not let in has nothing to give up.
         let is_ours = is_accepted || first.is_some();
         let mut call = call;
@@ -628,6 +650,10 @@ async fn resized(terminal: &mut Option<Terminal>) {
         Some(terminal) => terminal.resized().await,
         None => std::future::pending().await,
     }
+}
+
+fn stdin_error(error: std::io::Error) -> Error {
+    Error::io("read", "standard input".as_ref())(error)
 }
 
 fn terminal_error(error: std::io::Error) -> Error {

@@ -51,7 +51,12 @@ pub enum FromController {
         end: bool,
     },
     /// A signal for the process group.
-    Signal(Signal),
+    Signal {
+        /// Counts the signals of the job from 1; 0 is not counted.
+        number: u64,
+        /// What is sent.
+        signal: Signal,
+    },
     /// How far an output was passed on.
     Acknowledge {
         /// Which output.
@@ -84,6 +89,8 @@ pub enum ToController<D> {
         stdin: u64,
         /// Where the outputs go on.
         outputs: [u64; 2],
+        /// How many numbered signals are here.
+        signals: u64,
     },
     /// The program runs.
     Started {
@@ -106,6 +113,8 @@ pub enum ToController<D> {
         /// It reads no more.
         closed: bool,
     },
+    /// All signals up to the one with this number are here.
+    SignalAck(u64),
     /// A piece of an output file.
     File(Piece),
     /// The last message.
@@ -218,6 +227,8 @@ struct State {
     /// How much of its input the program has taken.
     stdin: u64,
     stdin_closed: bool,
+    /// How many numbered signals have come. Each goes to the job once, whatever becomes of its connection.
+    signals: u64,
     /// The files that it has left, while they can be had.
     offer: Option<Offer>,
     /// Before this, the controller has them.
@@ -263,6 +274,7 @@ impl Link {
             tape: Tape::default(),
             stdin: 0,
             stdin_closed: false,
+            signals: 0,
             offer: None,
             stored: Position::default(),
             last: None,
@@ -555,7 +567,11 @@ impl Link {
                 self.acknowledge(stream, offset, closed);
             }
             FromController::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
-            FromController::Signal(signal) => self.tell_job(connection, Heard::Signal(signal)).await,
+            FromController::Signal { number, signal } => {
+                if self.count_signal(number)? {
+                    self.tell_job(connection, Heard::Signal(signal)).await;
+                }
+            }
             FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
             FromController::Start => self.tell_job(connection, Heard::Start).await,
             FromController::Stored(position) => {
@@ -583,6 +599,19 @@ impl Link {
         });
     }
 
+    /// Whether this signal is to reach the job: it has not come before.
+    fn count_signal(&self, number: u64) -> Result<bool, Error> {
+        let signals = self.state.look(|state| state.signals);
+        match number {
+            0 => return Ok(true),
+            _ if number <= signals => return Ok(false),
+            _ if number > signals + 1 => return Err(Error::Protocol("a signal is missing before this one")),
+            _ => {}
+        }
+        self.state.change(|state| state.signals = number);
+        Ok(true)
+    }
+
     async fn tell_job(&self, connection: u64, heard: Heard) {
         // Fails if the job has ended: then there is nothing more to say.
         let _ = self.inbox.send(Message { connection, heard }).await;
@@ -603,6 +632,8 @@ struct Told {
     started: bool,
     /// How much of its input the program has taken, and whether it takes no more.
     stdin: (u64, bool),
+    /// How many numbered signals are here.
+    signals: u64,
     /// Where the outputs go on.
     outputs: [u64; 2],
     files: Cursor,
@@ -665,7 +696,16 @@ impl Drop for Connection {
 impl Told {
     /// Nothing yet, by a connection that goes on there.
     fn of(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
-        Self { connection, accepted: false, started: false, stdin: (0, false), outputs, files, last: false }
+        Self {
+            connection,
+            accepted: false,
+            started: false,
+            stdin: (0, false),
+            signals: 0,
+            outputs,
+            files,
+            last: false,
+        }
     }
 
     fn next<D>(
@@ -682,13 +722,15 @@ impl Told {
             // An error says by itself that there was nothing to accept, unless there is more to say before it.
             let has_failed = state.last.as_ref().is_some_and(|last| last.is_err());
             self.accepted = true;
+            self.signals = state.signals;
             if !has_failed || state.has_started {
                 let needs = match state.stage {
                     Stage::Receiving => state.needs.clone(),
                     _ => Vec::new(),
                 };
                 let (job, stdin) = (link.job.clone(), link.stdin.received());
-                return Some(ToController::Accepted { job, needs, stdin, outputs: self.outputs });
+                let (outputs, signals) = (self.outputs, self.signals);
+                return Some(ToController::Accepted { job, needs, stdin, outputs, signals });
             }
         }
         // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
@@ -702,6 +744,10 @@ impl Told {
         if !self.started && state.has_started {
             self.started = true;
             return Some(ToController::Started { has_terminal: link.tenure.has_terminal });
+        }
+        if self.accepted && self.signals != state.signals && state.last.is_none() {
+            self.signals = state.signals;
+            return Some(ToController::SignalAck(state.signals));
         }
         if let Some((stream, offset, data)) = next_piece(&state.tape, &mut self.outputs, take) {
             return Some(ToController::Output { stream, offset, data });
@@ -825,6 +871,7 @@ mod tests {
             cause: Cause::Program,
             usage: Usage::default(),
             wall: Duration::ZERO,
+            stdin: None,
             stdout: nothing,
             stderr: nothing,
             orphans: Orphans::default(),
@@ -943,7 +990,7 @@ mod tests {
         link.set_stage(Stage::Running);
         let (old, mut old_replies) = attach(&link, [None, None]);
         let (new, _new_replies) = attach(&link, [None, None]);
-        old.send(Ok(FromController::Signal(Signal::HUP))).await.unwrap();
+        old.send(Ok(FromController::Signal { number: 1, signal: Signal::HUP })).await.unwrap();
         settle().await;
         loop {
             match old_replies.recv().await {
@@ -952,11 +999,38 @@ mod tests {
                 None => panic!("it was not told"),
             }
         }
-        new.send(Ok(FromController::Signal(Signal::INT))).await.unwrap();
+        new.send(Ok(FromController::Signal { number: 1, signal: Signal::INT })).await.unwrap();
         assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
         drop((old, old_replies));
         settle().await;
         assert!(link.is_attached(), "the end of the old one is not the end of the new one");
+    }
+
+    #[tokio::test]
+    async fn repeated_signal_reaches_the_job_once() {
+        let (link, mut heard) = link();
+        link.set_stage(Stage::Running);
+        let (say, mut replies) = attach(&link, [None, None]);
+        let signal = |number, signal| Ok(FromController::Signal { number, signal });
+        assert!(matches!(replies.recv().await, Some(ToController::Accepted { signals: 0, .. })));
+        assert!(matches!(replies.recv().await, Some(ToController::Started { .. })));
+        say.send(signal(1, Signal::INT)).await.unwrap();
+        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
+        assert!(matches!(replies.recv().await, Some(ToController::SignalAck(1))));
+        // The connection breaks, and whoever comes back may not have heard of it.
+        drop((say, replies));
+        let (say, mut replies) = attach(&link, [None, None]);
+        let Some(ToController::Accepted { signals: 1, .. }) = replies.recv().await else {
+            panic!("it is told where signals go on");
+        };
+        // An older controller does not count.
+        for again in [signal(1, Signal::INT), signal(2, Signal::HUP), signal(0, Signal::TERM)] {
+            say.send(again).await.unwrap();
+        }
+        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::HUP))));
+        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::TERM))));
+        say.send(signal(4, Signal::INT)).await.unwrap();
+        assert!(matches!(heard.recv().await, Some(Heard::Fault(Error::Protocol(_)))));
     }
 
     #[tokio::test]

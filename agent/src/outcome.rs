@@ -29,6 +29,8 @@ pub struct Ran {
     pub usage: Usage,
     /// From its start to its end.
     pub wall: Duration,
+    /// Bytes that it read from standard input, if that is known.
+    pub stdin: Option<u64>,
     /// What it wrote to standard output.
     pub stdout: Summary,
     /// What it wrote to standard error.

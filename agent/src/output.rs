@@ -100,6 +100,7 @@ pub async fn pump(
         let read = match next.await {
             // So ends a terminal that no process has open any more (pty(7)).
             Next::Read(Err(error)) if error.raw_os_error() == Some(libc::EIO) => 0,
+            Next::Read(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
             Next::Read(read) => read?,
             Next::Changed => continue,
             Next::GivenUp => return Ok(Summary { bytes: offset, abandoned: true }),

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -49,8 +49,11 @@ fn digest_of(path: &Path) -> io::Result<String> {
 }
 
 fn line(text: impl Display) -> ExitCode {
-    println!("{text}");
-    ExitCode::SUCCESS
+    // Not by `println!`, which ends an agent that nobody listens to by a trap.
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -23,7 +23,6 @@ use crate::link::{Heard, Inbox, Link, Stage};
 use crate::outcome::{Cause, Ran};
 use crate::output::{self, Summary};
 use crate::tape::OutputStream;
-use crate::task;
 use crate::terminal::{END_OF_INPUT, Terminal};
 use crate::time::at;
 
@@ -92,15 +91,16 @@ impl Running {
         if self.link.tenure().linger.is_none() {
             self.link.stdin().push(0, b"", true)?;
         }
-        let feed = self.feed(streams.stdin);
+        let (all_ended, feed) = self.feed(streams.stdin);
         self.link.set_stage(Stage::Running);
         self.until_ended(inbox).await;
 
         let ended = Instant::now();
         let wall = ended - self.started;
-        feed.abort();
         let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
         let orphans = self.family.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
+        drop(all_ended);
+        let stdin = feed.await.ok().flatten();
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             self.link.output(stream).change(|control| {
                 control.ended = Some(ended);
@@ -119,7 +119,7 @@ impl Running {
         }
         let cause =
             self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| cause.clone());
-        Ok(Ran { ending, cause, usage, wall, stdout, stderr, orphans, files_lost: None })
+        Ok(Ran { ending, cause, usage, wall, stdin, stdout, stderr, orphans, files_lost: None })
     }
 
     /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
@@ -201,16 +201,22 @@ impl Running {
         tokio::spawn(output::pump(pipe, stream, self.window, self.link.clone(), written))
     }
 
-    fn feed(&self, pipe: OwnedFd) -> JoinHandle<()> {
+    /// Feeds the program, until what comes first is dropped: then all that could read have ended.
+    fn feed(&self, pipe: OwnedFd) -> (oneshot::Sender<()>, JoinHandle<Option<u64>>) {
         let link = self.link.clone();
         let queue = link.stdin().clone();
         // A pipe ends when it is closed, a terminal does not.
         let end = if self.terminal.is_some() { END_OF_INPUT } else { b"" };
         let acknowledge = move |offset, closed| link.take_stdin(offset, closed);
-        task::spawn(async move {
-            // Without what cannot be written the program goes on.
-            let _ = input::feed(pipe, queue, end, acknowledge).await;
-        })
+        let (all_ended, ended) = oneshot::channel::<()>();
+        let feed = tokio::spawn(async move {
+            let ended = async { _ = ended.await };
+            input::feed(pipe, queue, end, acknowledge, ended).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot write the input of the program");
+                None
+            })
+        });
+        (all_ended, feed)
     }
 }
 

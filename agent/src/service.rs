@@ -55,9 +55,9 @@ const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
-const CAPABILITIES: [&str; 16] = [
+const CAPABILITIES: [&str; 17] = [
     "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta", "relocate", "pack", "inodes", "rotate",
+    "delta", "relocate", "pack", "inodes", "rotate", "signals",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
@@ -460,7 +460,9 @@ pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
         Some(run_request::Message::Stdin(v1::Stdin { offset, data, end })) => {
             FromController::Stdin { offset, data, end }
         }
-        Some(run_request::Message::Signal(v1::Signal { name })) => FromController::Signal(signal(&name)?),
+        Some(run_request::Message::Signal(v1::Signal { name, number })) => {
+            FromController::Signal { number, signal: signal(&name)? }
+        }
         Some(run_request::Message::OutputAck(ack)) => {
             let stream = match ack.stream() {
                 v1::Stream::Stdout => OutputStream::Stdout,
@@ -496,7 +498,7 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
 
 fn write_reply(reply: ToController<Packed>, packer: &mut Option<Packer>) -> Result<v1::RunReply, Status> {
     let message = match reply {
-        ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr] } => {
+        ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr], signals } => {
             let need = |need: Need| v1::Need {
                 sha256: need.digest.to_vec(),
                 offset: need.offset,
@@ -508,6 +510,7 @@ fn write_reply(reply: ToController<Packed>, packer: &mut Option<Packer>) -> Resu
                 stdin_offset: stdin,
                 stdout_offset: stdout,
                 stderr_offset: stderr,
+                signals,
             })
         }
         ToController::Started { has_terminal } => run_reply::Message::Started(v1::Started {
@@ -520,6 +523,7 @@ fn write_reply(reply: ToController<Packed>, packer: &mut Option<Packer>) -> Resu
         ToController::StdinAck { offset, closed } => {
             run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
         }
+        ToController::SignalAck(number) => run_reply::Message::SignalAck(v1::SignalAck { number }),
         ToController::File(piece) => run_reply::Message::OutputFile(write_piece(piece, packer)),
         ToController::Last(last) => match &*last {
             Ok(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
@@ -641,6 +645,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         shortage,
         files_lost: ran.files_lost.as_ref().map_or(v1::Cause::Unspecified, write_cause).into(),
         exhausted,
+        stdin_bytes: ran.stdin,
     }
 }
 

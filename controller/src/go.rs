@@ -3,17 +3,19 @@
 //! What must stay true: Go's own words reach the user unchanged, and the user's own build flags come last, so they win.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
 use crate::elf::Target;
 use crate::error::Error;
 use crate::printable::printable;
 use crate::progress::Progress;
+use crate::stdio;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
 /// and no symbols, which are a third of it, unless they are wanted.
@@ -256,9 +258,9 @@ async fn relay(from: Option<impl tokio::io::AsyncRead + Unpin>, progress: &Progr
     // An error is the end: the other side of this pipe is gone.
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         progress.clear();
-        let mut stderr = tokio::io::stderr();
-        let _ = stderr.write_all(&buffer[..count]).await;
-        let _ = stderr.flush().await;
+        let piece = buffer[..count].to_vec();
+        // Elsewhere, so that Ctrl-C is heard while nobody reads.
+        let _ = tokio::task::spawn_blocking(move || stdio::stderr().write_all(&piece)).await;
     }
 }
 

@@ -11,8 +11,8 @@
 //! - [`blob`], [`packing`], [`packed`], [`delta`], [`sent`]: what goes to a router, what it is sent as, and what was sent before.
 //! - [`enrolment`], [`ssh`]: how a router and this controller come to know each other's keys.
 //! - [`output_files`], [`staged_file`]: the files that a program leaves, on their way to here.
-//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types. [`printable`]: foreign
-//!   text, made fit for that.
+//! - [`output`], [`stdin`], [`interrupt`], [`progress`], [`terminal`]: what a person sees and types. [`stdio`]: the three streams
+//!   themselves. [`printable`]: foreign text, made fit for them.
 //! - [`home`], [`inventory`], [`virtual_router`], [`embedded`]: what Hop keeps on this machine.
 
 pub mod blob;
@@ -52,6 +52,7 @@ pub mod session;
 pub mod ssh;
 pub mod staged_file;
 pub mod stdin;
+pub mod stdio;
 pub mod terminal;
 pub mod transport;
 pub mod turn;

@@ -21,6 +21,9 @@ pub const ATTACH: &str = "attach";
 /// The capability of an agent that packs output for who asks for it.
 const PACK: &str = "pack";
 
+/// The capability of an agent that counts signals and acknowledges them.
+const SIGNALS: &str = "signals";
+
 /// Time before the first attempt to connect again, which doubles after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -37,6 +40,7 @@ pub struct Link {
     agent: Agent,
     can_attach: bool,
     can_pack: bool,
+    counts_signals: bool,
     decoders: Decoders,
 }
 
@@ -68,11 +72,21 @@ impl Link {
         let agent = Agent::from(&info);
         let can_attach = can(&info, ATTACH);
         let can_pack = can(&info, PACK);
+        let counts_signals = can(&info, SIGNALS);
         let decoders = Decoders::of(&info);
-        Ok((
-            Self { router, identity, keeping, patience, connection, agent, can_attach, can_pack, decoders },
-            info,
-        ))
+        let link = Self {
+            router,
+            identity,
+            keeping,
+            patience,
+            connection,
+            agent,
+            can_attach,
+            can_pack,
+            counts_signals,
+            decoders,
+        };
+        Ok((link, info))
     }
 
     /// Connects again to the same agent, until the time is over.
@@ -107,6 +121,11 @@ impl Link {
     /// Whether the agent packs output for who asks for it.
     pub fn can_pack(&self) -> bool {
         self.can_pack
+    }
+
+    /// Whether the agent counts signals and acknowledges them.
+    pub fn counts_signals(&self) -> bool {
+        self.counts_signals
     }
 
     /// What a program may be sent as.

@@ -8,7 +8,10 @@ use hop::commands;
 fn main() {
     let code = match cli::parse(std::env::args_os()) {
         Parsed::Command(command) => commands::run(*command),
-        Parsed::Printed(code) => code,
+        Parsed::Answered(answer) => {
+            answer.print();
+            answer.exit_code()
+        }
     };
     // Not by returning: a thread may be waiting for standard input, and nobody waits for that thread.
     process::exit(code.into());

@@ -4,12 +4,11 @@
 //! program gets its SIGPIPE as in a local pipeline; and a connection that breaks changes neither what was received nor what
 //! is written.
 
-use std::io;
+use std::io::{self, Write};
 
 use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::v1::{Output, OutputAck, Stream};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -68,16 +67,16 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Starts to write to these two; of each, at most `window` bytes may be on their way.
+    /// Starts to write to these two, in a thread that may wait for them; of each, at most `window` bytes may be on their way.
     pub fn open(
         window: u32,
-        stdout: impl AsyncWrite + Unpin + Send + 'static,
-        stderr: impl AsyncWrite + Unpin + Send + 'static,
+        stdout: impl Write + Send + 'static,
+        stderr: impl Write + Send + 'static,
     ) -> Self {
         // Not bounded here but by the window, to which `take` holds the agent.
         let (pieces, queue) = mpsc::unbounded_channel();
         let (publish, accounts) = watch::channel(Accounts::default());
-        let writer = tokio::spawn(write(queue, publish, stdout, stderr));
+        let writer = tokio::task::spawn_blocking(move || write(queue, publish, stdout, stderr));
         Self {
             window: window.into(),
             acknowledged: [0; 2],
@@ -199,24 +198,19 @@ fn check(result: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<
 }
 
 /// Writes what comes until the sender is gone, and publishes what became of it.
-async fn write(
+fn write(
     mut pieces: mpsc::UnboundedReceiver<Piece>,
     accounts: watch::Sender<Accounts>,
-    mut stdout: impl AsyncWrite + Unpin + Send,
-    mut stderr: impl AsyncWrite + Unpin + Send,
+    mut stdout: impl Write,
+    mut stderr: impl Write,
 ) -> Result<(), Failure> {
-    while let Some(Piece { stream, data }) = pieces.recv().await {
-        let writer: &mut (dyn AsyncWrite + Unpin + Send) =
+    while let Some(Piece { stream, data }) = pieces.blocking_recv() {
+        let writer: &mut dyn Write =
             if STREAMS[stream] == Stream::Stderr { &mut stderr } else { &mut stdout };
         if accounts.borrow()[stream].closed {
             continue;
         }
-        let written = async {
-            writer.write_all(&data).await?;
-            // tokio buffers, and a program's prompt has no line end.
-            writer.flush().await
-        };
-        match written.await {
+        match writer.write_all(&data) {
             Ok(()) => accounts.send_modify(|accounts| accounts[stream].written += data.len() as u64),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 accounts.send_modify(|accounts| accounts[stream].closed = true);
@@ -256,22 +250,22 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn each_output_goes_to_its_own_place() {
+    #[test]
+    fn each_output_goes_to_its_own_place() {
         let (send, pieces) = mpsc::unbounded_channel();
         let (publish, accounts) = watch::channel(Accounts::default());
         send.send(Piece { stream: 0, data: Bytes::from_static(b"result") }).unwrap();
         send.send(Piece { stream: 1, data: Bytes::from_static(b"oops") }).unwrap();
         drop(send);
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        write(pieces, publish, &mut out, &mut err).await.unwrap();
+        write(pieces, publish, &mut out, &mut err).unwrap();
         assert_eq!((&out[..], &err[..]), (&b"result"[..], &b"oops"[..]));
         assert_eq!(accounts.borrow().map(|account| account.written), [6, 4]);
     }
 
     #[tokio::test]
     async fn an_acknowledgement_is_due_after_a_quarter_of_the_window() {
-        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, tokio::io::sink(), tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, io::sink(), io::sink());
         let big = vec![b'x'; ACKNOWLEDGE_EVERY as usize - 1];
         for (number, data) in big.chunks(OUTPUT_CHUNK_BYTES).enumerate() {
             outputs.take(chunk(number, data)).unwrap();
@@ -287,9 +281,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_output_without_reader_is_reported_once() {
-        let (nobody, writer) = tokio::io::duplex(64);
+        let (nobody, writer) = io::pipe().unwrap();
         drop(nobody);
-        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, writer, tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, writer, io::sink());
         for line in 0..3 {
             outputs.take(output(Stream::Stdout, line * LINE.len() as u64, LINE)).unwrap();
         }
@@ -300,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_break_everything_is_told_again_and_counted_from_the_first_byte() {
-        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, tokio::io::sink(), tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, io::sink(), io::sink());
         outputs.start_at([1000, 0]);
         outputs.take(output(Stream::Stdout, 1000, LINE)).unwrap();
         settled(&mut outputs, [5, 0]).await;
@@ -315,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_byte_that_comes_twice_or_is_left_out_is_noticed() {
-        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, tokio::io::sink(), tokio::io::sink());
+        let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, io::sink(), io::sink());
         outputs.take(output(Stream::Stderr, 0, LINE)).unwrap();
         for offset in [0, 4, 6] {
             assert!(outputs.take(output(Stream::Stderr, offset, LINE)).is_err());
@@ -324,12 +318,12 @@ mod tests {
         outputs.take(output(Stream::Stderr, 5, LINE)).unwrap();
         outputs.finish().await.unwrap();
     }
+
     #[tokio::test]
     async fn output_beyond_the_window_is_refused() {
-        // Nobody reads it, so nothing is acknowledged.
-        let (_reader, writer) = tokio::io::duplex(1);
+        // The agent is told nothing, so nothing is acknowledged.
         let window = 4 * OUTPUT_CHUNK_BYTES as u32;
-        let mut outputs = Outputs::open(window, writer, tokio::io::sink());
+        let mut outputs = Outputs::open(window, io::sink(), io::sink());
         let data = [b'x'; OUTPUT_CHUNK_BYTES + 1];
         assert!(outputs.take(chunk(0, &data)).is_err(), "longer than a piece may be");
         for number in 0..4 {
@@ -344,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn acknowledged_output_makes_room_for_more() {
         let window = 4 * OUTPUT_CHUNK_BYTES as u32;
-        let mut outputs = Outputs::open(window, tokio::io::sink(), tokio::io::sink());
+        let mut outputs = Outputs::open(window, io::sink(), io::sink());
         for number in 0..4 {
             outputs.take(chunk(number, &[b'x'; OUTPUT_CHUNK_BYTES])).unwrap();
         }

@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
+use std::io::Write as _;
 
 use serde::Serialize;
+
+use crate::stdio;
 
 /// A foreign string on one line: what is not to be shown is written as Rust writes it, `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -40,10 +42,10 @@ pub fn json(value: &impl Serialize) -> String {
     })
 }
 
-/// Prints a line on standard error. Unlike `eprintln!` it does not panic if nobody reads: the exit code still counts.
+/// Prints a line on standard error, by one write. If nobody reads it, the exit code still counts, so a failure is no error.
 pub fn say(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    let _ = std::io::stderr().write_all(format!("{}\n", printable_lines(&text)).as_bytes());
+    let _ = stdio::stderr().write_all(format!("{}\n", printable_lines(&text)).as_bytes());
 }
 
 fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {

@@ -1,56 +1,63 @@
 //! Our standard input on its way to the program: read only as fast as the program reads, and kept until it has it.
 //!
 //! What must stay true: every byte comes to the program once and in its place, also when the connection breaks between
-//! two of them. What was read and is not acknowledged is kept, at most a window of it.
+//! two of them. What was read and is not acknowledged is kept, at most a window of it; what the program leaves of a file
+//! is given back to whoever reads that next.
 
-use std::io::IsTerminal;
+use std::io;
+use std::os::fd::AsFd;
 
 use bytes::{Buf, Bytes, BytesMut};
 use hop_proto::v1::Stdin;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{mpsc, watch};
+
+use crate::stdio;
 
 /// Bytes read, and sent, at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// Pieces that were read and not yet taken: so few that the bytes of a window are never kept twice.
-const PIECES: usize = 1;
-
-/// How far the program is, as the agent tells it.
-#[derive(Clone, Copy, Debug, Default)]
-struct Credit {
-    /// Bytes that the program has taken.
-    taken: u64,
-    /// Bytes that may be on their way to it.
-    window: u64,
-    /// The program does not read any more.
-    closed: bool,
+/// What a `hop` sends to the standard input of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Its own standard input.
+    Forwarded,
+    /// The end of file, and nothing before it.
+    Empty,
+    /// Nothing, and not its end: the program's input stays as it is.
+    #[default]
+    Unattached,
 }
 
 /// Standard input of a job.
 pub struct Input {
     source: Source,
-    credit: watch::Sender<Credit>,
     unacknowledged: Unacknowledged,
+    /// Offset before which the program has taken all bytes, as the agent tells it.
+    taken: u64,
+    /// Bytes that may be on their way to the program beyond that.
+    window: u64,
+    /// Offset behind the last byte that was read here.
+    read: u64,
 }
 
-/// Where it comes from.
+/// How far it is.
 enum Source {
-    /// From nowhere: not even its end is sent.
+    /// Not begun: the program does not run.
+    Waiting(Mode),
+    /// Our standard input.
+    Reader(stdio::Input),
+    /// None: nothing is read here, or nothing more.
     Nothing,
-    /// From our standard input, once the program runs.
-    Waiting,
-    /// From the task that reads it. An empty piece is the end.
-    Reader(mpsc::Receiver<Bytes>),
 }
 
 impl Input {
-    /// That of a job which reads ours; or, without `is_wanted`, of one that has an input already.
-    pub fn new(is_wanted: bool) -> Self {
+    /// Standard input for a job that has not started.
+    pub fn new(mode: Mode) -> Self {
         Self {
-            source: if is_wanted { Source::Waiting } else { Source::Nothing },
-            credit: watch::Sender::default(),
+            source: Source::Waiting(mode),
             unacknowledged: Unacknowledged::default(),
+            taken: 0,
+            window: 0,
+            read: 0,
         }
     }
 
@@ -59,26 +66,30 @@ impl Input {
     /// # Errors
     /// They are not kept any more, or were never read.
     pub fn continue_at(&mut self, offset: u64) -> Result<(), &'static str> {
-        if matches!(self.source, Source::Reader(_)) {
+        if !matches!(self.source, Source::Waiting(_)) {
             return self.unacknowledged.rewind(offset);
         }
         self.unacknowledged = Unacknowledged::starting_at(offset);
+        self.read = offset;
         Ok(())
     }
 
     /// The program runs, and `window` bytes beyond the last acknowledgement may be sent.
-    pub fn open(&mut self, window: u32) {
-        self.credit.send_modify(|credit| credit.window = window.into());
-        if matches!(self.source, Source::Waiting) {
-            let (pieces, read_pieces) = mpsc::channel(PIECES);
-            let (start, credit) = (self.unacknowledged.start, self.credit.subscribe());
-            if is_ours() {
-                tokio::spawn(read(tokio::io::stdin(), start, credit, pieces));
-            } else {
-                tokio::spawn(read(tokio::io::empty(), start, credit, pieces));
-            }
-            self.source = Source::Reader(read_pieces);
+    ///
+    /// # Errors
+    /// Our standard input cannot be read.
+    pub fn open(&mut self, window: u32) -> io::Result<()> {
+        self.window = window.into();
+        if let Source::Waiting(mode) = self.source {
+            self.source = match mode {
+                Mode::Forwarded => {
+                    Source::Reader(stdio::Input::open(io::stdin().as_fd().try_clone_to_owned()?)?)
+                }
+                Mode::Empty | Mode::Unattached => Source::Nothing,
+            };
+            self.unacknowledged.ends = mode == Mode::Empty;
         }
+        Ok(())
     }
 
     /// The program's pipe has taken all bytes before `offset`; or, if `closed`, it takes none any more.
@@ -90,22 +101,46 @@ impl Input {
             return Err("standard input is acknowledged that was never sent");
         }
         self.unacknowledged.acknowledged(offset, closed);
-        self.credit.send_modify(|credit| {
-            credit.taken = credit.taken.max(offset);
-            credit.closed |= closed;
-        });
+        self.taken = self.taken.max(offset);
+        if let Source::Reader(reader) = &self.source
+            && closed
+        {
+            // What comes now is for whoever reads it after this job.
+            reader.leave();
+        }
         Ok(())
     }
 
+    /// Bytes that may be read now.
+    fn room(&self) -> usize {
+        let room = self.taken.saturating_add(self.window).saturating_sub(self.read);
+        usize::try_from(room).unwrap_or(CHUNK).min(CHUNK)
+    }
+
     /// Waits for what is read next, and keeps it. Cancel safe.
-    pub async fn more(&mut self) {
-        let piece = match &mut self.source {
-            Source::Reader(pieces) => pieces.recv().await,
-            Source::Nothing | Source::Waiting => None,
-        };
-        match piece {
-            Some(piece) => self.unacknowledged.push(&piece),
-            None => std::future::pending().await,
+    ///
+    /// # Errors
+    /// Our standard input cannot be read, as a program would see that reads it here.
+    pub async fn more(&mut self) -> io::Result<()> {
+        let room = self.room();
+        match &mut self.source {
+            // Behind its end, a terminal would go on.
+            Source::Reader(reader) if room > 0 && self.unacknowledged.wants_more() => {
+                let piece = reader.read(room).await?;
+                self.read += piece.len() as u64;
+                self.unacknowledged.push(&piece);
+                Ok(())
+            }
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Reads no more. What was read of a file beyond the bytes that the program has read is given back: for `consumed` bytes
+    /// the agent knows that it has; else those count which its pipe has taken.
+    pub async fn give_back(&mut self, consumed: Option<u64>) {
+        if let Source::Reader(reader) = std::mem::replace(&mut self.source, Source::Nothing) {
+            let consumed = consumed.unwrap_or(self.taken).min(self.read);
+            reader.give_back(self.read - consumed).await;
         }
     }
 
@@ -149,6 +184,10 @@ impl Unacknowledged {
     /// Whether all bytes before `offset` were sent. What is sent to a program that does not read is not counted.
     fn were_sent(&self, offset: u64) -> bool {
         self.closed || offset <= self.start + self.sent as u64
+    }
+
+    fn wants_more(&self) -> bool {
+        !self.ends && !self.closed
     }
 
     fn acknowledged(&mut self, offset: u64, closed: bool) {
@@ -195,83 +234,73 @@ impl Unacknowledged {
     }
 }
 
-/// False for a terminal that belongs to another job of the shell: to read it would stop `hop` (SIGTTIN, termios(3)), and
-/// `hop run ./server &` is to run.
-pub fn is_ours() -> bool {
-    let stdin = std::io::stdin();
-    !stdin.is_terminal()
-        || rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
-}
-
-/// Reads standard input, whose first byte has this offset, until its end, or until the program does not want it.
-async fn read(
-    mut input: impl AsyncRead + Unpin,
-    mut offset: u64,
-    mut credit: watch::Receiver<Credit>,
-    pieces: mpsc::Sender<Bytes>,
-) {
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let now = *credit.borrow_and_update();
-        if now.closed {
-            return;
-        }
-        let room = now.taken.saturating_add(now.window).saturating_sub(offset);
-        let room = usize::try_from(room).unwrap_or(CHUNK).min(CHUNK);
-        if room == 0 {
-            if credit.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let read = tokio::select! {
-            read = input.read(&mut buffer[..room]) => read,
-            changed = credit.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return,
-            },
-        };
-        // An input that cannot be read (a closed descriptor, a terminal that is gone) has nothing more to say.
-        let piece = Bytes::copy_from_slice(&buffer[..read.unwrap_or(0)]);
-        let (length, is_end) = (piece.len() as u64, piece.is_empty());
-        if pieces.send(piece).await.is_err() || is_end {
-            return;
-        }
-        offset += length;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+    use std::time::Duration;
+
     use super::*;
 
     fn message(offset: u64, data: &'static [u8], end: bool) -> Stdin {
         Stdin { offset, data: Bytes::from_static(data), end }
     }
 
+    /// An input that is read from a pipe, in which these bytes are, and then the end.
+    fn piped(content: &[u8]) -> Input {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(content).unwrap();
+        let reader = stdio::Input::open(reader.into()).unwrap();
+        Input { source: Source::Reader(reader), ..Input::new(Mode::Forwarded) }
+    }
+
+    async fn reads_on(input: &mut Input) -> bool {
+        let before = input.read;
+        let _ = tokio::time::timeout(Duration::from_millis(10), input.more()).await;
+        input.read > before
+    }
+
     #[tokio::test]
     async fn no_byte_is_read_beyond_the_credit() {
-        let (grant, credit) = watch::channel(Credit { window: 5, ..Credit::default() });
-        let (pieces, mut read_pieces) = mpsc::channel(PIECES);
-        let task = tokio::spawn(read(&b"hello world"[..], 0, credit, pieces));
-        assert_eq!(read_pieces.recv().await.unwrap(), "hello");
-        tokio::task::yield_now().await;
-        assert!(read_pieces.try_recv().is_err());
-        grant.send_modify(|credit| credit.taken = 5);
-        assert_eq!(read_pieces.recv().await.unwrap(), " worl");
-        grant.send_modify(|credit| credit.taken = 10);
-        assert_eq!(read_pieces.recv().await.unwrap(), "d");
-        assert_eq!(read_pieces.recv().await.unwrap(), "");
-        task.await.unwrap();
+        let mut input = piped(b"hello world");
+        input.open(5).unwrap();
+        input.more().await.unwrap();
+        assert_eq!(input.next_message(), Some(message(0, b"hello", false)));
+        assert!(!reads_on(&mut input).await);
+        input.acknowledged(5, false).unwrap();
+        input.more().await.unwrap();
+        assert_eq!(input.next_message(), Some(message(5, b" worl", false)));
+        input.acknowledged(10, false).unwrap();
+        input.more().await.unwrap();
+        assert_eq!(input.next_message(), Some(message(10, b"d", false)));
+        input.more().await.unwrap();
+        assert_eq!(input.next_message(), Some(message(11, b"", true)));
     }
 
     #[tokio::test]
     async fn an_input_that_begins_later_has_credit_for_what_came_before() {
-        let (_grant, credit) = watch::channel(Credit { taken: 98, window: 7, closed: false });
-        let (pieces, mut read_pieces) = mpsc::channel(PIECES);
-        tokio::spawn(read(&b"hello world"[..], 100, credit, pieces));
-        assert_eq!(read_pieces.recv().await.unwrap(), "hello");
+        let mut input = Input::new(Mode::Forwarded);
+        input.continue_at(100).unwrap();
+        input.source = piped(b"hello world").source;
+        input.acknowledged(98, false).unwrap();
+        input.open(7).unwrap();
+        input.more().await.unwrap();
+        assert_eq!(input.next_message(), Some(message(100, b"hello", false)));
+    }
+
+    #[tokio::test]
+    async fn empty_input_ends_at_once() {
+        let mut input = Input::new(Mode::Empty);
+        assert!(!input.has_next());
+        input.open(5).unwrap();
+        assert_eq!(input.next_message(), Some(message(0, b"", true)));
+        // A connection broke.
+        input.continue_at(0).unwrap();
+        input.open(5).unwrap();
+        assert_eq!(input.next_message(), Some(message(0, b"", true)));
+        let mut input = Input::new(Mode::Unattached);
+        input.open(5).unwrap();
+        assert!(!input.has_next());
     }
 
     #[test]
@@ -334,7 +363,7 @@ mod tests {
 
     #[test]
     fn no_credit_for_bytes_never_sent() {
-        let mut input = Input::new(true);
+        let mut input = Input::new(Mode::Unattached);
         input.continue_at(10).unwrap();
         input.unacknowledged.push(b"abc");
         assert!(input.acknowledged(11, false).is_err(), "it was read, and not sent");
@@ -342,6 +371,6 @@ mod tests {
         input.acknowledged(13, false).unwrap();
         assert!(input.acknowledged(u64::MAX, true).is_err());
         input.acknowledged(13, true).unwrap();
-        assert_eq!((input.credit.borrow().taken, input.credit.borrow().closed), (13, true));
+        assert_eq!((input.taken, input.unacknowledged.closed), (13, true));
     }
 }

@@ -8,7 +8,7 @@ use hop_proto::v1::WindowSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::stdin;
+use crate::stdio::is_in_background;
 
 /// The terminal on standard input, raw as long as this lives.
 pub struct Terminal {
@@ -37,7 +37,7 @@ impl Terminal {
     /// # Errors
     /// The kernel refuses a handler, or the terminal its mode.
     pub fn take() -> io::Result<Option<Self>> {
-        if !Self::is_there() || !stdin::is_ours() {
+        if !Self::is_there() || is_in_background(io::stdin()) {
             return Ok(None);
         }
         let terminal =
@@ -57,7 +57,7 @@ impl Terminal {
     /// # Errors
     /// The terminal is gone.
     pub fn suspend(&self) -> io::Result<()> {
-        Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &self.before)?)
+        set(&self.before)
     }
 
     /// The opposite of [`Terminal::suspend`].
@@ -67,8 +67,17 @@ impl Terminal {
     pub fn resume(&self) -> io::Result<()> {
         let mut raw = self.before.clone();
         raw.make_raw();
-        Ok(tcsetattr(io::stdin(), OptionalActions::Drain, &raw)?)
+        set(&raw)
     }
+}
+
+/// Gives the terminal a mode; while another job of the shell has it, the shell does so when this one comes back, and to set it
+/// would stop this process (SIGTTOU, termios(3)).
+fn set(mode: &Termios) -> io::Result<()> {
+    if is_in_background(io::stdin()) {
+        return Ok(());
+    }
+    Ok(tcsetattr(io::stdin(), OptionalActions::Drain, mode)?)
 }
 
 impl Drop for Terminal {

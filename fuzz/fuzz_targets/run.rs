@@ -99,6 +99,10 @@ enum Lie {
     },
     /// Something that cannot be decoded.
     Nonsense,
+    /// One that has come before, or before its turn; 0 is not counted, as older controllers send it.
+    Signal {
+        number: u64,
+    },
 }
 
 const LINGER: Duration = Duration::from_secs(60);
@@ -130,6 +134,8 @@ struct Connection {
     /// Where standard input goes on.
     stdin: u64,
     stdin_has_ended: bool,
+    /// How many signals the agent has, as far as it has said, and how many the controller has counted.
+    signals: [u64; 2],
 }
 
 /// Both sides, and what lies between them.
@@ -141,6 +147,8 @@ struct World {
     program_received: u64,
     written: [u64; 2],
     taken: u64,
+    /// How many counted signals have reached the job.
+    signals: u64,
     ended: Option<bool>,
     connections: Vec<Connection>,
     /// What the controller has of the outputs by its newest connections.
@@ -179,6 +187,7 @@ impl World {
             program_received: if is_there { PROGRAM_BYTES } else { 0 },
             written: [0; 2],
             taken: 0,
+            signals: 0,
             ended: None,
             connections: Vec::new(),
             had: [None; 2],
@@ -260,6 +269,7 @@ impl World {
             upload: None,
             stdin: 0,
             stdin_has_ended: false,
+            signals: [0; 2],
         });
     }
 
@@ -292,7 +302,11 @@ impl World {
                 newest.stdin_has_ended = end;
                 FromController::Stdin { offset, data: data(3, offset, count), end }
             }
-            Say::Signal => FromController::Signal(Signal::INT),
+            Say::Signal => {
+                let [_, counted] = &mut newest.signals;
+                *counted += 1;
+                FromController::Signal { number: *counted, signal: signal(*counted) }
+            }
             Say::Acknowledge { stderr, close } => {
                 if !has_started {
                     return;
@@ -325,7 +339,7 @@ impl World {
         };
         assert!(!connection.is_over, "nothing comes after the last message: {reply:?}");
         match reply {
-            ToController::Accepted { job, needs, stdin, outputs } => {
+            ToController::Accepted { job, needs, stdin, outputs, signals } => {
                 assert!(!connection.is_accepted && job == "7");
                 connection.is_accepted = true;
                 for stream in [0, 1] {
@@ -334,6 +348,7 @@ impl World {
                 }
                 connection.outputs = outputs;
                 connection.stdin = stdin;
+                connection.signals = [signals; 2];
                 assert!(needs.len() <= 1);
                 connection.upload = needs.first().map(|Need { digest, offset, .. }| {
                     assert!(*digest == DIGEST && *offset < PROGRAM_BYTES);
@@ -354,6 +369,11 @@ impl World {
                 );
                 connection.stdin_ack = (offset, closed);
                 self.stdin_closed |= closed;
+            }
+            ToController::SignalAck(number) => {
+                let [acknowledged, _] = &mut connection.signals;
+                assert!(connection.is_accepted && number > *acknowledged, "each is acknowledged once");
+                *acknowledged = number;
             }
             ToController::Output { stream, offset, data: piece } => {
                 assert!(connection.has_started && (1..=OUTPUT_CHUNK_BYTES).contains(&piece.len()));
@@ -412,10 +432,15 @@ impl World {
 
     fn heard(&mut self) -> Option<Heard> {
         let heard = pin!(self.inbox.as_mut()?.recv()).poll(&mut Context::from_waker(Waker::noop()));
-        match heard {
-            Poll::Ready(heard) => Some(heard.expect("the link holds the other end")),
-            Poll::Pending => None,
+        let Poll::Ready(heard) = heard else { return None };
+        let heard = heard.expect("the link holds the other end");
+        if let Heard::Signal(heard) = heard
+            && heard != UNCOUNTED
+        {
+            self.signals += 1;
+            assert_eq!(heard, signal(self.signals), "each comes once, and in its place");
         }
+        Some(heard)
     }
 
     fn receive(&mut self, offset: u64, piece: &[u8]) {
@@ -537,9 +562,21 @@ impl Lie {
                 let stream = if stderr { Stderr } else { Stdout };
                 FromController::Acknowledge { stream, offset, closed: close }
             }
+            Self::Signal { number } => FromController::Signal { number, signal: signal(number) },
             Self::Nonsense => return Err(Error::Protocol("a message that cannot be decoded")),
         })
     }
+}
+
+/// A signal of which nobody keeps count.
+const UNCOUNTED: Signal = Signal::TERM;
+
+/// What the signal with this number is. No two in a row are alike.
+fn signal(number: u64) -> Signal {
+    if number == 0 {
+        return UNCOUNTED;
+    }
+    [Signal::HUP, Signal::INT, Signal::QUIT][(number % 3) as usize]
 }
 
 /// Lets the connections' tasks go on.

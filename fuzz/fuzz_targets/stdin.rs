@@ -76,13 +76,16 @@ async fn play(steps: Vec<Step>) -> io::Result<()> {
     let mut reader = Some(pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?);
     let queue = Queue::default();
     let told = Rc::new(Cell::new(Told::default()));
-    let feeder = tokio::task::spawn_local(feed(writer.into(), queue.clone(), b"", {
+    let (all_ended, ended) = tokio::sync::oneshot::channel::<()>();
+    let acknowledge = {
         let told = told.clone();
         move |offset, closed| {
             let before = told.replace(Told { offset, closed });
             assert!(!before.closed && before.offset <= offset, "said after the end, or backwards");
         }
-    }));
+    };
+    let ended = async { _ = ended.await };
+    let feeder = tokio::task::spawn_local(feed(writer.into(), queue.clone(), b"", acknowledge, ended));
     let mut model = Model::default();
     for step in steps {
         match step {
@@ -106,7 +109,9 @@ async fn play(steps: Vec<Step>) -> io::Result<()> {
         assert_eq!(reader.read(&mut [0]).await?, 0, "nothing comes after the end");
         assert_eq!(told.get().offset, model.received);
     }
-    feeder.await?
+    drop(all_ended);
+    assert_eq!(feeder.await??, Some(model.read), "what was read is known");
+    Ok(())
 }
 
 fn push(queue: &Queue, model: &mut Model, told: Told, place: Place, bytes: u32, end: bool) {

@@ -79,15 +79,25 @@ impl Hop {
     }
 
     /// Starts it with these signals ignored, as nohup does: names without SIG, a space between them.
-    pub fn ignoring(mut self, signals: &str) -> Self {
+    pub fn ignoring(self, signals: &str) -> Self {
+        self.in_shell(&format!("trap '' {signals}; exec \"$@\""))
+    }
+
+    /// Starts a shell with this script instead, in which `"$@"` is the call.
+    pub fn in_shell(mut self, script: &str) -> Self {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("trap '' {signals}; exec \"$0\" \"$@\"")]);
+        shell.args(["-c", script, "sh"]);
         shell.arg(self.command.get_program()).args(self.command.get_args());
         shell
             .current_dir(root())
             .envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.command = shell;
         self
+    }
+
+    /// Starts it with these streams, which may be in whatever mode.
+    pub fn spawn(mut self, [stdin, stdout, stderr]: [Stdio; 3]) -> Child {
+        self.command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap()
     }
 
     /// What it reads; nothing, if not said.

@@ -35,11 +35,11 @@ pub use cable::Cable;
 pub use controller::{Hop, Ran, Running};
 pub use footprint::Footprint;
 pub use machine::Machine;
-pub use process::{Process, wait_until, with_default_signals};
+pub use process::{Process, wait_for_exit, wait_until, with_default_signals};
 pub use program::{ELSEWHERE, build_go, dist, fixture, fixture_elsewhere, left, length_on_the_wire, root};
 pub use router::{Options, VirtualRouter, Watched};
 pub use shell::Shell;
-pub use terminal::Terminal;
+pub use terminal::{Terminal, set_nonblocking};
 
 /// Longest wait for anything. Only a failing test waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(120);

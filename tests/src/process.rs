@@ -109,6 +109,11 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for the end of a process that a test has started by itself, and gives its exit code.
+pub fn wait_for_exit(mut process: Child) -> Option<i32> {
+    wait(&mut process).code()
+}
+
 /// Waits for a process, and kills it if it takes longer than anything may.
 pub(crate) fn wait(process: &mut Child) -> std::process::ExitStatus {
     let (ended, watch) = mpsc::channel::<()>();

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -67,6 +67,11 @@ impl Terminal {
         }
     }
 
+    /// Sets O_NONBLOCK on the streams of the command, as another process may that shares the terminal.
+    pub fn set_nonblocking(&self) {
+        set_nonblocking(&self.theirs);
+    }
+
     /// Makes its window this large.
     pub fn resize(&self, [rows, columns]: [u16; 2]) {
         set_size(&self.screen, rows, columns);
@@ -81,6 +86,12 @@ impl Terminal {
     pub fn wait(&mut self) -> Option<i32> {
         wait(&mut self.process).code()
     }
+}
+
+/// Sets O_NONBLOCK on an open file description, which others may share.
+pub fn set_nonblocking(stream: impl AsFd) {
+    let flags = fcntl_getfl(&stream).unwrap();
+    fcntl_setfl(&stream, flags | OFlags::NONBLOCK).unwrap();
 }
 
 fn set_size(terminal: impl AsFd, rows: u16, columns: u16) {

@@ -5,7 +5,6 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -69,21 +68,16 @@ impl Agent {
             touch(&directory);
         } else {
             eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
-            run(&mut self.cargo_build(toolchain)?)?;
-            copy(&self.built(), &cached)?;
+            copy(&self.compile(toolchain)?, &cached)?;
         }
         Ok(cached)
     }
 
-    fn cargo_build(&self, toolchain: &Toolchain) -> Result<Command> {
+    /// Builds it in the toolchain's checkout, whatever is in the cache; gives its place, with symbols.
+    pub fn compile(&self, toolchain: &Toolchain) -> Result<PathBuf> {
         let mut build = toolchain.agent_build(self.target)?;
-        build.args(["--quiet", "--profile", "device", "--package", "hopd"]);
-        Ok(build)
-    }
-
-    /// Where cargo leaves it.
-    fn built(&self) -> PathBuf {
-        paths::root().join(format!("target/device/{}/device/hopd", self.target))
+        run(build.args(["--quiet", "--profile", "device", "--package", "hopd"]))?;
+        Ok(toolchain.target_directory().join(self.target).join("device/hopd"))
     }
 
     /// What makes it run on a router: any one of these wrong, and it is "not found" or SIGILL there.

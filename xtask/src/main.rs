@@ -11,6 +11,7 @@ mod elf;
 mod fuzz;
 mod packages;
 mod paths;
+mod reproduce;
 #[path = "../../controller/src/segments.rs"]
 mod segments;
 mod size;
@@ -44,6 +45,7 @@ What a developer of Hop does.
   cargo xtask virtual-routers
                         build kernels and systems of the virtual routers from Debian's sources, into the cache
   cargo xtask size      compare the agents with their size budget, and print what they consist of
+  cargo xtask reproduce build an agent once more, in another directory and another home, and compare it to the last byte
   cargo xtask codegen   write proto/src/generated from proto/hop/v1/agent.proto
   cargo xtask docs      write docs/commands.md from the help of hop
   cargo xtask help      print this";
@@ -76,6 +78,7 @@ fn run(words: &[String]) -> Result<()> {
         ("virtual-routers", []) => virtual_routers::build(),
         ("demo", []) => demo::run(),
         ("size", []) => size::check(),
+        ("reproduce", []) => reproduce::check(),
         ("codegen", []) => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
         ("docs", []) => dist::build().and_then(|()| {
             test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "command_line", "the_help_in_the_docs"])

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, run, succeeds};
-use crate::paths::{cache, which};
+use crate::paths::{self, cache, which};
 
 /// The version of zig that the agents are linked with. Its C library is part of the agent.
 pub const ZIG: &str = "0.17.1";
@@ -87,7 +87,8 @@ pub fn zig() -> Result<Vec<PathBuf>> {
     {
         return Ok(vec![zig]);
     }
-    let environment = cache()?.join(format!("zig-{ZIG}"));
+    // Not `zig-…`: an older Hop installed that one without digests.
+    let environment = cache()?.join(format!("ziglang-{ZIG}"));
     let python = environment.join("bin/python3");
     let zig: Vec<PathBuf> = vec![python.clone(), "-m".into(), "ziglang".into()];
     let works = |python: &PathBuf| succeeds(Command::new(python).args(["-m", "ziglang", "version"]));
@@ -107,11 +108,29 @@ pub fn zig() -> Result<Vec<PathBuf>> {
         apt(&["python3", "python3-venv"], "zig comes as a Python package")?;
         run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
     }
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", &format!("ziglang=={ZIG}")]))?;
+    run(&mut pip_install(&python, &paths::root().join("xtask/ziglang.txt")))?;
     if !works(&python) {
         bail!("ziglang was installed into {} but does not run", environment.display());
     }
     Ok(zig)
+}
+
+/// What installs the packages that a file names, each only if it is the file of one of its digests; nothing that they might want
+/// besides, and nothing that would run while it is installed.
+fn pip_install(python: &Path, requirements: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+    ]);
+    command.arg("--requirement").arg(requirements);
+    command
 }
 
 /// cargo-fuzz, in the user's cache.
@@ -129,4 +148,16 @@ pub fn cargo_fuzz() -> Result<PathBuf> {
         run(install.arg(&directory).arg(format!("cargo-fuzz@{CARGO_FUZZ}")))?;
     }
     Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zig_is_pinned_by_digests() {
+        let pinned = include_str!("../ziglang.txt");
+        assert!(pinned.contains(&format!("\nziglang=={ZIG} \\\n")));
+        assert_eq!(pinned.matches("--hash=sha256:").count(), 2);
+    }
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, output, succeeds};
+use crate::command::{cargo, output, run, succeeds};
 use crate::packages;
 use crate::paths::{self, which};
 
@@ -79,12 +79,36 @@ const DISCARD: &str =
 /// Where Debian's packages put their compiler.
 const DEBIAN: (&str, &str) = ("/usr/bin/cargo", "/usr/bin/rustc");
 
-/// A cargo and a rustc that belong together and have the library's source.
+/// A cargo and a rustc that belong together and have the library's source, for one checkout.
 pub struct Toolchain {
+    /// The top of the checkout that is built.
+    root: PathBuf,
+    /// The user's home and cargo's, if they are not those of the environment.
+    homes: Option<Homes>,
     cargo: PathBuf,
     rustc: PathBuf,
     /// A command line; its last words are `-m ziglang` if zig came from PyPI.
     zig: Vec<PathBuf>,
+}
+
+/// Where a build finds and keeps what belongs to a user.
+#[derive(Clone, Debug)]
+pub struct Homes {
+    /// HOME, below which zig has its cache.
+    pub user: PathBuf,
+    /// CARGO_HOME.
+    pub cargo: PathBuf,
+}
+
+impl Homes {
+    /// Those of the environment.
+    pub fn of_environment() -> Result<Self> {
+        let user = env::var_os("HOME").map(PathBuf::from);
+        let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let cargo = cargo.or_else(|| Some(user.as_ref()?.join(".cargo")));
+        let cargo = cargo.context("neither CARGO_HOME nor HOME is set")?;
+        Ok(Self { user: user.context("HOME is not set")?, cargo })
+    }
 }
 
 impl Toolchain {
@@ -94,7 +118,18 @@ impl Toolchain {
             Some(found) => found,
             None => Self::install_compiler()?,
         };
-        Ok(Self { cargo, rustc, zig: packages::zig()? })
+        Ok(Self { root: paths::root().to_owned(), homes: None, cargo, rustc, zig: packages::zig()? })
+    }
+
+    /// The same toolchain for another checkout, of another user.
+    pub fn elsewhere(self, root: PathBuf, homes: Homes) -> Self {
+        Self { root, homes: Some(homes), ..self }
+    }
+
+    /// The directory into which cargo builds for routers: one of its own, because two compilers in one would rebuild each
+    /// other's work.
+    pub fn target_directory(&self) -> PathBuf {
+        self.root.join("target/device")
     }
 
     fn find_compiler() -> Option<(PathBuf, PathBuf)> {
@@ -136,38 +171,52 @@ impl Toolchain {
         let (cc, ar) = self.c_compiler(target)?;
         let lower = target.replace('-', "_");
         let upper = lower.to_uppercase();
-        let mut command = Command::new(&self.cargo);
+        // Before rustc is told of the registries' directories, which this makes.
+        run(self.cargo().args(["fetch", "--quiet", "--locked"]))?;
+        let mut command = self.cargo();
         command
-            .current_dir(paths::root())
             .args(["build", "--locked", "--target", target])
             .args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"])
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", &self.rustc)
-            // A directory of its own: two compilers in one would rebuild each other's work.
-            .env("CARGO_TARGET_DIR", paths::root().join("target/device"))
+            .env("CARGO_TARGET_DIR", self.target_directory())
             .env(format!("CC_{lower}"), &cc)
             .env(format!("AR_{lower}"), &ar)
-            .env(format!("CARGO_TARGET_{upper}_LINKER"), &cc)
-            .env_remove("RUSTUP_TOOLCHAIN");
-        set_flags(&mut command, MIPS_FLAGS.map(str::to_owned).into_iter().chain(hidden_paths(&self.rustc)?));
+            .env(format!("CARGO_TARGET_{upper}_LINKER"), &cc);
+        set_flags(&mut command, MIPS_FLAGS.map(str::to_owned).into_iter().chain(self.hidden_paths()?));
         Ok(command)
+    }
+
+    /// cargo in the checkout, for its user.
+    fn cargo(&self) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&self.root).env_remove("RUSTUP_TOOLCHAIN");
+        if let Some(homes) = &self.homes {
+            command.env("HOME", &homes.user).env("CARGO_HOME", &homes.cargo);
+        }
+        command
+    }
+
+    fn hidden_paths(&self) -> Result<Vec<String>> {
+        let homes = self.homes.clone().map_or_else(Homes::of_environment, Ok)?;
+        hidden_paths(&self.root, &homes, &self.rustc)
     }
 
     /// A `cargo build` for the agent, which is to be small.
     pub fn agent_build(&self, target: &str) -> Result<Command> {
         let mut command = self.cargo_build(target)?;
-        let discard = paths::root().join("target/toolchain/discard.ld");
+        let discard = self.root.join("target/toolchain/discard.ld");
         fs::write(&discard, DISCARD).with_context(|| format!("cannot write {}", discard.display()))?;
         let flags = MIPS_FLAGS.iter().chain(&AGENT_FLAGS).map(|flag| (*flag).to_owned());
         let flags = flags.chain([format!("-Clink-arg=-T{}", discard.display())]);
-        set_flags(&mut command, flags.chain(hidden_paths(&self.rustc)?));
+        set_flags(&mut command, flags.chain(self.hidden_paths()?));
         command.env(format!("CFLAGS_{}", target.replace('-', "_")), AGENT_C_FLAGS);
         Ok(command)
     }
 
     /// Scripts that look like a C compiler and an archiver, for a Rust target or for the CPU that its name begins with.
     pub fn c_compiler(&self, target: &str) -> Result<(PathBuf, PathBuf)> {
-        let directory = paths::root().join("target/toolchain");
+        let directory = self.root.join("target/toolchain");
         let architecture = target.split('-').next().unwrap_or(target);
         let zig: Vec<_> = self.zig.iter().map(|word| format!("'{}'", word.display())).collect();
         let zig = zig.join(" ");
@@ -194,20 +243,18 @@ pub fn host_cargo_build() -> Result<Command> {
     let rustc = active_rustc().context("there is no rustc in PATH")?;
     let mut command = cargo();
     command.args(["build", "--locked"]);
-    set_flags(&mut command, hidden_paths(&rustc)?);
+    set_flags(&mut command, hidden_paths(paths::root(), &Homes::of_environment()?, &rustc)?);
     Ok(command)
 }
 
 /// Flags that keep the paths of this machine out of what is built: a panic is in `tokio-1.54.0/src/…`, in
 /// `library/core/src/…` or in `agent/src/…`.
-fn hidden_paths(rustc: &Path) -> Result<Vec<String>> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    let registries = home.context("neither CARGO_HOME nor HOME is set")?.join("registry/src");
+fn hidden_paths(root: &Path, homes: &Homes, rustc: &Path) -> Result<Vec<String>> {
+    let registries = homes.cargo.join("registry/src");
     let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]))?;
     let library = Path::new(&sysroot).join("lib/rustlib/src/rust");
-    let mut prefixes = vec![paths::root().to_owned(), library, registries.clone()];
-    // The last flag that fits is taken: a registry that this build is the first to use keeps its name.
+    let mut prefixes = vec![root.to_owned(), library, registries.clone()];
+    // The last flag that fits is taken.
     if let Ok(entries) = fs::read_dir(&registries) {
         let mut entries: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         entries.sort();

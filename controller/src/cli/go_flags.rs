@@ -8,7 +8,8 @@ use clap::{Arg, ArgAction, Command};
 /// The hidden option of ours that carries a word for `go build`.
 pub const MARK: &str = "go-build-word";
 
-/// Flags that stand alone, or have their value after `=`. From `go help build`; -n is left out, for it builds nothing.
+/// Flags that stand alone, or have their value after `=`. From `go help build`; -n is left out, for it builds
+/// nothing: in `hop run -n` it is ours.
 const SWITCHES: [&str; 13] = [
     "a",
     "asan",

@@ -7,6 +7,7 @@
 mod go_flags;
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::keeper;
 use crate::outcome::ExitCode;
 use crate::output_files::Policy;
+use crate::stdio;
 
 /// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
 /// takes less, and nobody waits longer without asking what is wrong.
@@ -155,6 +157,10 @@ pub struct JobOptions {
     /// Give the program a terminal, as `ssh -t` does: every key is its own, Ctrl-C too
     #[arg(short, long, conflicts_with = "detach")]
     pub tty: bool,
+    /// Give the program an empty standard input and read nothing of hop's own, as `ssh -n`: in a loop such as `while read x; do
+    /// hop run -n ./probe $x; done`, hop would read what the loop is to read next
+    #[arg(short, long, conflicts_with = "tty")]
+    pub no_stdin: bool,
     /// Run the program as this user of the router, without a way to more rights
     #[arg(short, long, value_name = "NAME|UID[:GID]")]
     pub user: Option<String>,
@@ -314,6 +320,9 @@ pub struct Attach {
     /// If the program has a terminal, let it be this one, as `hop run --tty` does: every key is its own, Ctrl-C too
     #[arg(short, long)]
     pub tty: bool,
+    /// Do not attach to the program's standard input, which stays open, and read nothing of hop's own
+    #[arg(short, long)]
+    pub no_stdin: bool,
     /// Write how it ended to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
@@ -646,8 +655,32 @@ impl RouterOptions {
 pub enum Parsed {
     /// Something to do.
     Command(Box<Command>),
-    /// It was answered: with help, or with what is wrong with it.
-    Printed(ExitCode),
+    /// It has its answer: help, or what is wrong with it.
+    Answered(Answer),
+}
+
+/// What clap has to say of a command line.
+#[derive(Debug)]
+pub struct Answer(clap::Error);
+
+impl Answer {
+    /// Prints it, in colour on a terminal.
+    pub fn print(&self) {
+        let Self(answer) = self;
+        let is_error = answer.use_stderr();
+        let is_terminal = if is_error { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+        // Each fails only if there is nobody to read it.
+        let _ = match is_terminal {
+            true => answer.print(),
+            false if is_error => stdio::stderr().write_all(answer.to_string().as_bytes()),
+            false => stdio::stdout().write_all(answer.to_string().as_bytes()),
+        };
+    }
+
+    /// clap's own code for a wrong command line is 2, which could be the program's.
+    pub fn exit_code(&self) -> ExitCode {
+        if self.0.use_stderr() { ExitCode::HopFailed } else { ExitCode::Program(0) }
+    }
 }
 
 /// Under the name by which Go looks for a program that executes others (`go help run`), `hop` is `hop exec --go`.
@@ -670,12 +703,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     let words = go_flags::mark(&hop, for_go(words.into_iter().collect()));
     match Cli::try_parse_from(words) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
-        Err(error) => {
-            // Fails only if there is nobody to read it.
-            let _ = error.print();
-            // clap's own code for a wrong command line is 2, which could be the program's.
-            Parsed::Printed(if error.use_stderr() { ExitCode::HopFailed } else { ExitCode::Program(0) })
-        }
+        Err(answer) => Parsed::Answered(Answer(answer)),
     }
 }
 
@@ -687,7 +715,7 @@ mod tests {
     fn parsed(line: &str) -> Command {
         match parse(line.split('|').map(OsString::from)) {
             Parsed::Command(command) => *command,
-            Parsed::Printed(code) => panic!("{line}: {code:?}"),
+            Parsed::Answered(answer) => panic!("{line}: {answer:?}"),
         }
     }
 
@@ -737,6 +765,17 @@ mod tests {
         assert_eq!(exec.words, ["./probe", "-d"]);
         let Command::Run(run) = parsed("hop|run|.|-d") else { panic!() };
         assert_eq!((run.job.detach, run.job.linger), (false, DEFAULT_LINGER));
+    }
+
+    #[test]
+    fn no_stdin_is_hops_and_not_gos() {
+        let Command::Run(run) = parsed("hop|run|-n|-race|./probe|-n") else { panic!() };
+        assert!(run.job.no_stdin && run.go.flags == ["-race"]);
+        assert_eq!(run.words, ["./probe", "-n"]);
+        let Command::Exec(exec) = parsed("hop|exec|-no-stdin|./probe") else { panic!() };
+        assert!(exec.job.no_stdin);
+        let Command::Attach(attach) = parsed("hop|attach|-n|12ab") else { panic!() };
+        assert!(attach.no_stdin);
     }
 
     #[test]
@@ -797,7 +836,7 @@ mod tests {
     fn help_is_no_failure() {
         for line in ["hop|-h", "hop|run|-h", "hop|exec|--help", "hop|build|-help", "hop|kill|-h"] {
             match parse(line.split('|').map(OsString::from)) {
-                Parsed::Printed(code) => assert_eq!(code, ExitCode::Program(0), "{line}"),
+                Parsed::Answered(answer) => assert_eq!(answer.exit_code(), ExitCode::Program(0), "{line}"),
                 Parsed::Command(command) => panic!("{line}: {command:?}"),
             }
         }
@@ -814,6 +853,8 @@ mod tests {
             "hop|exec|-race|./probe",
             "hop|exec|--bring|x|./probe",
             "hop|exec|--go|--detach|./probe",
+            "hop|exec|-n|-t|./probe",
+            "hop|build|-n|.",
             "hop|go-exec",
             "hop|run|-rdesk|./probe",
             "hop|run|-exec|prog|./probe",
@@ -828,7 +869,7 @@ mod tests {
             "hop|kill|-s|STOP|12ab",
         ] {
             match parse(line.split('|').map(OsString::from)) {
-                Parsed::Printed(code) => assert_eq!(code, ExitCode::HopFailed, "{line}"),
+                Parsed::Answered(answer) => assert_eq!(answer.exit_code(), ExitCode::HopFailed, "{line}"),
                 Parsed::Command(command) => panic!("{line}: {command:?}"),
             }
         }

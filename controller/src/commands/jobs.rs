@@ -23,6 +23,7 @@ use crate::printable::{self, printable};
 use crate::progress::Progress;
 use crate::session::{self, Known};
 use crate::terminal::Terminal;
+use crate::{stdin, stdio};
 
 /// Lists the jobs of a router.
 pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
@@ -65,7 +66,11 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         check_capability(&info, link.router())?;
         let jobs = jobs(link.connection()).await?;
         let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, link.router())?.clone();
-        Ok::<_, Error>((link, Known { job: job_id, detached, outputs, tty: options.tty }))
+        let input = match detached || options.no_stdin {
+            true => stdin::Mode::Unattached,
+            false => stdin::Mode::Forwarded,
+        };
+        Ok::<_, Error>((link, Known { job: job_id, detached, input, outputs, tty: options.tty }))
     };
     let (link, known) = tokio::select! {
         found = finding => found?,
@@ -135,8 +140,8 @@ impl Unread {
 fn write(piece: &Output) -> Result<(), Error> {
     use std::io::{ErrorKind, Write};
     let written = match piece.stream() {
-        Stream::Stderr => std::io::stderr().write_all(&piece.data),
-        _ => std::io::stdout().write_all(&piece.data).and_then(|()| std::io::stdout().flush()),
+        Stream::Stderr => stdio::stderr().write_all(&piece.data),
+        _ => stdio::stdout().write_all(&piece.data),
     };
     written.or_else(|error| match error.kind() {
         ErrorKind::BrokenPipe => Ok(()),

@@ -20,7 +20,7 @@ use crate::inventory::{Inventory, Router};
 use crate::keeper::{self, Keeping};
 use crate::outcome::{self, ExitCode, say};
 use crate::printable::printable_lines;
-use crate::{cli, printable, virtual_router};
+use crate::{cli, printable, stdio, virtual_router};
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
@@ -125,7 +125,7 @@ fn print_json(value: &impl Serialize) -> Result<(), Error> {
 /// A reader that has gone away (`hop info | head -1`) has seen what it wanted.
 fn print_as_it_is(text: &str) -> Result<(), Error> {
     use std::io::{ErrorKind, Write};
-    match writeln!(std::io::stdout(), "{text}") {
+    match stdio::stdout().write_all(format!("{text}\n").as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Error::io("write", std::path::Path::new("standard output"))(error))
         }

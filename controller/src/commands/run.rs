@@ -25,6 +25,7 @@ use crate::program::{self, Program};
 use crate::progress::Progress;
 use crate::sent::Sent;
 use crate::session::{self, Job};
+use crate::stdin;
 use crate::terminal::Terminal;
 use crate::turn::Turn;
 
@@ -167,6 +168,12 @@ impl Order<'_> {
             terminal: options.tty.then(Terminal::size),
             linger: options.linger,
             detached: options.detach,
+            input: match (options.detach, options.no_stdin) {
+                // The agent ends it.
+                (true, _) => stdin::Mode::Unattached,
+                (false, true) => stdin::Mode::Empty,
+                (false, false) => stdin::Mode::Forwarded,
+            },
             outputs: Request::parse_all(&options.output.paths, options.output.policy(!options.detach))?,
             core: options.core.clone(),
             verbose: options.verbose,

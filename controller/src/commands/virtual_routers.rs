@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::thread;
@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::home::Home;
 use crate::inventory::{Entry, Inventory, Router};
 use crate::outcome::ExitCode;
+use crate::stdio;
 use crate::virtual_router::machine::{self, Machine};
 use crate::virtual_router::profile::Profile;
 use crate::virtual_router::{self, Up};
@@ -240,14 +241,14 @@ fn meant(home: &Home, name: &str) -> Result<Router, Error> {
 fn console(machine: &Machine, follow: bool) -> Result<(), Error> {
     let path = machine.console_log();
     let mut log = File::open(&path).map_err(Error::io("read", &path))?;
-    let mut out = io::stdout();
+    let mut out = stdio::stdout();
     let mut buffer = [0; 8192];
     loop {
         // Before the last look, so that nothing is missed.
         let more = follow && machine.is_running();
         loop {
             let count = log.read(&mut buffer).map_err(Error::io("read", &path))?;
-            match out.write_all(&buffer[..count]).and_then(|()| out.flush()) {
+            match out.write_all(&buffer[..count]) {
                 // Whoever read it has seen what they wanted.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                 result => result.map_err(Error::io("write", Path::new("standard output")))?,

@@ -84,7 +84,7 @@ impl Probe {
 
     /// How it is run.
     pub fn job(&self, nice: u8) -> Job {
-        Job { timeout: Some(TIME_LIMIT), nice, without_input: true, ..Job::default() }
+        Job { timeout: Some(TIME_LIMIT), nice, ..Job::default() }
     }
 
     /// Takes the answer.

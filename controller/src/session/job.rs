@@ -20,6 +20,7 @@ use crate::packing::Decoders;
 use crate::printable::printable;
 use crate::program::Program;
 use crate::sent::Sent;
+use crate::stdin;
 use crate::turn::Turn;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
@@ -62,8 +63,8 @@ pub struct Job {
     pub linger: Duration,
     /// It is left alone once it runs.
     pub detached: bool,
-    /// What is typed is for somebody else.
-    pub without_input: bool,
+    /// What `hop` sends to its standard input.
+    pub input: stdin::Mode,
     /// What to bring back.
     pub outputs: Vec<Request>,
     /// Where its core goes, if it leaves one.

@@ -17,7 +17,7 @@ use hop_proto::limits::{
     MAX_OUTPUT_WINDOW_BYTES, MAX_SPEC_BYTES, MAX_STDIN_WINDOW_BYTES, OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{
-    self, Accepted, Attach, JobSpec, Need, Reason, RunReply, RunRequest, Signal, Start, Started, WindowSize,
+    self, Accepted, Attach, JobSpec, Need, Reason, RunReply, RunRequest, Start, Started, WindowSize,
     run_reply, run_request,
 };
 use prost::Message as _;
@@ -32,7 +32,8 @@ use crate::packing;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::sent::Sent;
-use crate::stdin::Input;
+use crate::stdin::{self, Input};
+use crate::stdio;
 use crate::terminal::Terminal;
 use crate::turn::Turn;
 
@@ -79,7 +80,7 @@ pub async fn run(
         verbose_since: job.verbose.then(Instant::now),
         asks: Ask::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
-        ..Session::new(link, id, Input::new(!job.detached && !job.without_input), interrupts, progress)
+        ..Session::new(link, id, Input::new(job.input), interrupts, progress)
     };
     session.see_through().await
 }
@@ -91,6 +92,8 @@ pub struct Known {
     pub job: String,
     /// It was started with `--detach`: its input is empty, and it is never ended because a `hop` goes.
     pub detached: bool,
+    /// What this `hop` sends to its standard input.
+    pub input: stdin::Mode,
     /// Where its output files go.
     pub outputs: Vec<Request>,
     /// If it has a terminal, that is to be ours.
@@ -108,7 +111,7 @@ pub async fn attach(
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
-    let input = Input::new(!known.detached);
+    let input = Input::new(known.input);
     let session = Session {
         linger,
         goes_with_hop: !known.detached,
@@ -195,6 +198,7 @@ impl<'a> Session<'a> {
         interrupts: &'a mut Interrupts,
         progress: &'a Progress,
     ) -> Self {
+        let signals = Signals::new(link.counts_signals());
         Self {
             link,
             job,
@@ -210,7 +214,7 @@ impl<'a> Session<'a> {
             verbose_since: None,
             asks: Ask::Attach,
             stage: Stage::Asked,
-            signals: Signals::default(),
+            signals,
             input,
             // Another hop may have asked for as much.
             outputs: outputs(MAX_OUTPUT_WINDOW_BYTES),
@@ -317,7 +321,7 @@ impl<'a> Session<'a> {
                 () = packed(&mut self.first), if self.stage == Stage::Packing => self.send_on(),
                 come = come(&mut self.turn), if self.stage == Stage::Sent => come?,
                 changed = self.outputs.changed() => changed?,
-                () = self.input.more() => {}
+                read = self.input.more() => read.map_err(stdin_error)?,
             }
         }
     }
@@ -361,6 +365,9 @@ impl<'a> Session<'a> {
             (_, run_reply::Message::StdinAck(ack)) => {
                 self.input.acknowledged(ack.offset, ack.closed).map_err(|what| self.broken(what))?;
             }
+            (_, run_reply::Message::SignalAck(ack)) => {
+                self.signals.acknowledged(ack.number).map_err(|what| self.broken(what))?;
+            }
             (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
         }
         Ok(None)
@@ -382,8 +389,7 @@ impl<'a> Session<'a> {
         if started.terminal && self.wants_terminal {
             self.take_terminal()?;
         }
-        self.input.open(started.stdin_window);
-        Ok(())
+        self.input.open(started.stdin_window).map_err(stdin_error)
     }
 
     /// The program has a terminal, so from now on every key is its own.
@@ -396,7 +402,7 @@ impl<'a> Session<'a> {
     }
 
     fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
-        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset } = accepted;
+        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset, signals } = accepted;
         let offsets = [stdout_offset, stderr_offset];
         if job_id != self.job {
             return Err(self.broken("another job than the one that was asked for"));
@@ -415,6 +421,7 @@ impl<'a> Session<'a> {
             self.files.tell_again();
         }
         self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
+        self.signals.continue_at(signals).map_err(|what| self.broken(what))?;
         self.is_accepted = true;
         self.comeback = None;
         self.told_to_start = false;
@@ -504,8 +511,8 @@ impl<'a> Session<'a> {
             self.send_on();
             return chunk.map(run_request::Message::Blob);
         }
-        if let Some(name) = self.signals.next_name() {
-            return Some(run_request::Message::Signal(Signal { name: name.to_owned() }));
+        if let Some(signal) = self.signals.next_signal() {
+            return Some(run_request::Message::Signal(signal));
         }
         if self.start_is_due() {
             self.told_to_start = true;
@@ -591,8 +598,23 @@ impl<'a> Session<'a> {
     /// Writes what is left, and takes leave of the agent.
     async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
         let Self {
-            link, job, goes_with_hop, is_accepted, first, signals, outputs, files, interrupts, ..
+            link,
+            job,
+            goes_with_hop,
+            is_accepted,
+            first,
+            signals,
+            mut input,
+            outputs,
+            files,
+            interrupts,
+            ..
         } = self;
+        let consumed = match &end {
+            Ok(End::Outcome(outcome)) => outcome.stdin_bytes,
+            _ => None,
+        };
+        input.give_back(consumed).await;
         // Whoever wanted to attach and was not let in has nothing to give up.
         let is_own = first.is_some();
         let is_ours = is_accepted || is_own;
@@ -658,7 +680,7 @@ impl<'a> Session<'a> {
 
 /// Our two outputs, of each of which so many bytes may be on their way.
 fn outputs(window: u32) -> Outputs {
-    Outputs::open(window, tokio::io::stdout(), tokio::io::stderr())
+    Outputs::open(window, stdio::stdout(), stdio::stderr())
 }
 
 /// True for a blob of the job, to be sent as it is or against a base that was offered for it. What else was sent from here,
@@ -690,6 +712,10 @@ async fn resized(terminal: &mut Option<Terminal>) {
         Some(terminal) => terminal.resized().await,
         None => std::future::pending().await,
     }
+}
+
+fn stdin_error(error: std::io::Error) -> Error {
+    Error::io("read", "standard input".as_ref())(error)
 }
 
 fn terminal_error(error: std::io::Error) -> Error {

@@ -144,12 +144,12 @@ pub mod run_request {
         Start(super::Start),
     }
 }
-/// From the agent: `accepted`, then `started`, then any number of `output` and `stdin_ack`, then the output files, then
+/// From the agent: `accepted`, then `started`, then any number of `output`, `stdin_ack` and `signal_ack`, then the output files, then
 /// exactly one `outcome`, which comes after the last byte of output and when the last output file was acknowledged.
 /// `outcome` may follow `accepted` at once if the program cannot be executed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunReply {
-    #[prost(oneof = "run_reply::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "run_reply::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<run_reply::Message>,
 }
 /// Nested message and enum types in `RunReply`.
@@ -168,6 +168,8 @@ pub mod run_reply {
         Outcome(super::Outcome),
         #[prost(message, tag = "6")]
         OutputFile(super::OutputFile),
+        #[prost(message, tag = "7")]
+        SignalAck(super::SignalAck),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -353,6 +355,9 @@ pub struct Accepted {
     pub stdout_offset: u64,
     #[prost(uint64, tag = "5")]
     pub stderr_offset: u64,
+    /// Numbered signals that the agent has. The controller numbers the next one from here on, and sends none of these again.
+    #[prost(uint64, tag = "6")]
+    pub signals: u64,
 }
 /// A blob that the agent does not have, or not whole.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -492,6 +497,16 @@ pub struct Signal {
     /// Name without SIG: "INT" (RFC 4254, section 6.9).
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// Counts the signals of a job from 1, without a gap. One whose number the agent has already says nothing, so that what a
+    /// broken connection may have lost can be said again. 0: not counted, and not acknowledged. Capability "signals".
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+/// The agent has the signals up to this number, and the program gets each of them once, if it has not ended before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignalAck {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
 }
 /// How the job ended. Says nothing of Hop's own health: if Hop fails, there is a gRPC status and no outcome.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -521,6 +536,10 @@ pub struct Outcome {
     /// With CAUSE_EXHAUSTED: what, and the figures.
     #[prost(message, optional, tag = "12")]
     pub exhausted: ::core::option::Option<Exhausted>,
+    /// Bytes of standard input that were read, by the program and those that it started: what its pipe has taken without what was
+    /// still in there when they had ended. Absent: not known, as with a terminal.
+    #[prost(uint64, optional, tag = "13")]
+    pub stdin_bytes: ::core::option::Option<u64>,
     #[prost(oneof = "outcome::Ending", tags = "1, 2, 3")]
     pub ending: ::core::option::Option<outcome::Ending>,
 }

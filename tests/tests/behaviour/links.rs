@@ -72,6 +72,33 @@ fn what_is_typed_arrives_once_though_the_connection_breaks() {
 }
 
 #[test]
+fn signals_arrive_once_though_connections_break() {
+    let router = VirtualRouter::start(STAGE);
+    let cable = router.cable();
+    let program = fixture(STAGE, "signals");
+    let mut running = router.hop().args(["exec", "-r", "cabled"]).arg(program).arg("3").start();
+    assert_eq!(running.line(), "ready\n");
+    // The first one is lost on its way.
+    cable.cut_after(1);
+    running.signal(Signal::INT);
+    cable.wait_until_cut();
+    cable.reset();
+    assert_eq!(running.line(), "got interrupt\n");
+    // The second one arrives, and nobody here hears of that.
+    cable.cut_after_received(1);
+    running.signal(Signal::HUP);
+    cable.wait_until_cut();
+    cable.reset();
+    assert_eq!(running.line(), "got hangup\n");
+    // If one had come twice, it would be before this one.
+    running.signal(Signal::TERM);
+    let ran = running.wait();
+    assert_eq!((ran.stdout(), ran.code), ("got terminated\n", 3), "{}", ran.stderr());
+    router.wait_until_forgotten();
+    router.assert_serves_on();
+}
+
+#[test]
 fn a_job_that_is_left_is_listed_and_can_be_killed_and_its_end_is_kept() {
     let router = VirtualRouter::start(STAGE);
     let job = detach(&router, "counter", &["1000000", "0"]);

@@ -302,7 +302,7 @@ fn each_broken_rule_before_the_start_is_refused() {
         run_request::Message::Spec(spec(vec![7; 32], 10)),
         run_request::Message::Stdin(Stdin::default()),
         run_request::Message::OutputAck(OutputAck { stream: Stream::Stdout.into(), ..OutputAck::default() }),
-        run_request::Message::Signal(Signal { name: "STOP".into() }),
+        run_request::Message::Signal(Signal { name: "STOP".into(), number: 0 }),
         chunk(1, b"from elsewhere"),
         chunk(0, b"more than was announced"),
     ];
@@ -331,7 +331,7 @@ fn each_broken_rule_after_the_start_ends_the_program() {
         run_request::Message::Stdin(Stdin { offset: 7, ..Stdin::default() }),
         run_request::Message::Stdin(Stdin { data: vec![0; 1 << 20].into(), ..Stdin::default() }),
         run_request::Message::OutputAck(OutputAck::default()),
-        run_request::Message::Signal(Signal { name: "9".into() }),
+        run_request::Message::Signal(Signal { name: "9".into(), number: 0 }),
     ];
     block_on(async {
         for message in broken {

@@ -83,6 +83,25 @@ fn standard_input_is_passed_on_to_its_last_byte() {
 }
 
 #[test]
+fn unread_input_stays_in_its_file() {
+    let router = VirtualRouter::start(STAGE);
+    let file = router.path("input");
+    // More than the window of standard input and a pipe together.
+    let content: String = (0..40_000).map(|i| format!("line {i}\n")).collect();
+    std::fs::write(&file, content).unwrap();
+    let script = "{ \"$@\"; cat; } <\"$INPUT\"";
+    for size in ["1", "4096"] {
+        let program = hop_tests::fixture(Stage::Host, "first-line");
+        let local =
+            Command::new("sh").args(["-c", script, "sh"]).arg(program).arg(size).env("INPUT", &file).output();
+        let there = router.exec("first-line").arg(size).env("INPUT", &file).in_shell(script).run();
+        assert_eq!((there.stderr(), there.code), ("", 0));
+        assert!(there.stdout == local.unwrap().stdout, "{size}: {} bytes", there.stdout.len());
+    }
+    router.assert_serves_on();
+}
+
+#[test]
 fn a_program_that_does_not_read_does_not_stop_anything() {
     let router = VirtualRouter::start(STAGE);
     let ran = router.exec("both-outputs").stdin(noise(4 << 20)).run();

@@ -35,8 +35,12 @@ fn a_terminal_outlives_a_connection() {
     let hop = router.hop().args(["exec", "-t", "-r", "cabled"]).arg(fixture(STAGE, "terminal"));
     let mut terminal = hop.start_in_terminal([24, 80]);
     terminal.shows("/dev/stderr: 24 rows, 80 columns\r\n");
+    // What a size is while nobody hears it is told when the connection is back.
+    cable.cut();
+    terminal.resize([40, 120]);
     cable.reset();
     terminal.shows("\r\nhop: the connection to cabled broke; coming back to the job for up to 1m");
+    terminal.shows("now 40 rows, 120 columns\r\n");
     terminal.type_in("still there?\r");
     terminal.shows("you said still there?\r\n");
     assert!(!terminal.is_cooked());

@@ -12,13 +12,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hop_proto::limits::INPUT_ENTRY_BYTES;
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, fstat, openat, renameat, seek, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, openat, renameat, seek, unlinkat};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
 use rustix::mount::{UnmountFlags, unmount};
@@ -407,15 +405,13 @@ impl Walk {
             let mut kind = entry.kind;
             if is_for_bytes || kind == FileType::Unknown {
                 // Gone meanwhile.
-                let Ok(stat) = statat(&open.directory, &entry.name, AtFlags::SYMLINK_NOFOLLOW) else {
-                    continue;
-                };
-                kind = FileType::from_raw_mode(stat.st_mode);
-                if stat.st_dev != self.device {
+                let Ok(found) = look_at(&open.directory, &entry.name) else { continue };
+                if found.dev() != self.device {
                     continue;
                 }
+                kind = FileType::from_raw_mode(found.mode());
                 // The length, and not the blocks: ramfs counts none. Of a file with holes it is too much.
-                let length = if kind == FileType::Directory { 0 } else { stat.st_size.unsigned_abs() };
+                let length = if kind == FileType::Directory { 0 } else { found.len() };
                 usage.bytes = usage.bytes.saturating_add(length).saturating_add(INPUT_ENTRY_BYTES);
             }
             usage.names += 1;
@@ -455,8 +451,19 @@ impl Walk {
 }
 
 fn identity(file: &File) -> Result<(u64, u64), Errno> {
-    let stat = fstat(file)?;
-    Ok((stat.st_dev, stat.st_ino))
+    let metadata = file.metadata().map_err(errno)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// What is known of an entry. By the standard library: rustix asks the C library by dlsym(3) whether it has a statx(2), and in
+/// an agent for MIPS there is no such thing.
+fn look_at(directory: &File, name: &CStr) -> Result<fs::Metadata, Errno> {
+    let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    File::from(openat(directory, name, look, Mode::empty())?).metadata().map_err(errno)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

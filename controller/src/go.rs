@@ -314,7 +314,8 @@ mod tests {
         for (version, kernel) in refused {
             assert!(check(version, kernel).is_err(), "{version} {kernel}");
         }
-        let fine = [("go1.23.4", "2.6.34"), ("go1.26.8", "3.10.108-d10"), ("go1.25.1", ""), ("devel", "2.6.3")];
+        let fine =
+            [("go1.23.4", "2.6.34"), ("go1.26.8", "3.10.108-d10"), ("go1.25.1", ""), ("devel", "2.6.3")];
         for (version, kernel) in fine {
             assert!(check(version, kernel).is_ok(), "{version} {kernel}");
         }

@@ -159,8 +159,9 @@ impl SystemLog {
 fn timestamp() -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let seconds = seconds as libc::time_t;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    // Of the C library's type, which has 32 bits on a router and is called deprecated there.
+    let seconds = now.try_into().unwrap_or(0);
     // SAFETY: a `tm` may be all zeros; the pointers are to live values of the types that gmtime_r(3) names.
     let time = unsafe {
         let mut time: libc::tm = std::mem::zeroed();

@@ -249,7 +249,7 @@ fn a_new_agent_that_does_not_listen_gives_way_to_the_old_one() {
     // Nobody is left to say that it failed.
     let upgrading = owner.machine.hop().args(["router", "upgrade", "desk"]).start();
     let shell = owner.machine.log_in();
-    wait_until("the new agent is in place", || shell.holds("cmp -s /usr/sbin/hopd /tmp/hop-*/hopd"));
+    wait_until("the new agent is in place", || shell.holds("cmp -s /usr/sbin/hopd /tmp/hop-*/hopd || false"));
     upgrading.signal(Signal::KILL);
     upgrading.wait();
     owner.wait_until_undone();
@@ -344,7 +344,7 @@ fn a_removal_that_leaves_something_says_what_and_the_router_stays_known() {
     owner.assert_runs(&owner.machine.hop());
     owner.reboot();
     owner.wait_for_agent();
-    owner.sh("mount -t tmpfs none /etc/hopd/ && mkdir -m 700 /tmp/hop-0123456789abcdef");
+    owner.sh("mount -t tmpfs -o mode=0700 none /etc/hopd/ && mkdir -m 700 /tmp/hop-0123456789abcdef");
     let ran = owner.router("remove");
     ran.assert_fails_after_progress(125, "removing the agent failed on root@127.0.0.1");
     assert!(ran.stderr().contains("/etc/hopd is still there"), "{}", ran.stderr());
@@ -359,7 +359,7 @@ fn a_second_controller_that_is_interrupted_is_not_let_in() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
     let list = owner.sh("cat /tmp/hop/authorized");
-    let interruption = Interruption::before(&owner.machine, "question='\\''fingerprint'");
+    let interruption = Interruption::before(&owner.machine, "question='\\''fingerprint'\\''");
     let home = owner.machine.path("second");
     let words = ["--at", &owner.machine.machine().agent_address()];
     let adding = Hop::at(&home).args(["router", "add", "desk"]).args(owner.login()).args(words);

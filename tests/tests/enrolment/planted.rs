@@ -6,7 +6,7 @@ use hop_tests::Ran;
 use crate::owner::Owner;
 
 /// A key that nobody has.
-const STRANGER: &str = "SHA256:0000000000000000000000000000000000000000000";
+const STRANGER: &str = "SHA256:0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A directory in the place of Hop's, all of it nobody's: a program, a list and a log that lead to a file of root's, a pid
 /// file that names an innocent process, which has hopd among its words; and what looks as if an enrolment were under way.

@@ -1,15 +1,18 @@
 //! Output files on their way: from an honest agent, whose connections break where they like, each arrives once and whole; and
-//! whatever an agent says that lies, nothing is written but what was asked for, where it was asked for.
+//! whatever an agent says that lies, nothing is written but what was asked for, where it was asked for: through no link, with
+//! no hidden name, not over what is there, and never executable.
 #![no_main]
 
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hop::output_files::{OutputFiles, Request};
-use hop_proto::limits::OUTPUT_WINDOW_BYTES;
+use hop::output_files::{Local, OutputFiles, Request};
+use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, OutputFile};
 use hopd::output_files::{Cursor, Info, Offer, Piece, Position};
@@ -54,7 +57,22 @@ const LEAST_WINDOW: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
 /// Files that the honest agent has: longer than a chunk, empty, and one with a hole.
 const FILES: [(&str, usize); 4] = [("a", 40_000), ("b/c", 0), ("b/d", 7), ("b/hole", 100_000)];
 
-const USUAL: [&[u8]; 6] = [b"one", b"many/x", b"many/y/z", b"../one", b"many/../../canary", b"/canary"];
+const USUAL: [&[u8]; 14] = [
+    b"one",
+    b"many/x",
+    b"many/y/z",
+    b"../one",
+    b"many/../../canary",
+    b"/canary",
+    b".",
+    b"many",
+    b"kept.x",
+    b"new.x",
+    b".x",
+    b"many/.git/hooks/pre-commit",
+    b"many/link/canary",
+    b"many/link",
+];
 
 /// A directory of this process, made anew for each story.
 fn ground() -> &'static Path {
@@ -103,7 +121,7 @@ fn places() -> (PathBuf, PathBuf) {
 fn honest(window: u64, connections: &[(u8, bool)]) {
     let (there, here) = places();
     let offer = Offer::find(&there, &[b".".to_vec()], None, window);
-    let asked = Request { remote: b".".to_vec(), local: Some(here.clone()) };
+    let asked = request(".", here.clone());
     let mut files = OutputFiles::new(vec![asked], None, true);
     let mut stored = Position::default();
     // The last one holds.
@@ -140,8 +158,15 @@ fn lie(lies: Vec<Lie>) {
     let (_, here) = places();
     fs::write(here.join("canary"), "sings").expect("there is room");
     let place = here.join("place");
-    let requests = ["one", "many"].map(|name| Request { remote: name.into(), local: Some(place.join(name)) });
-    let mut files = OutputFiles::new(requests.to_vec(), None, true);
+    fs::create_dir_all(place.join("many")).expect("there is room");
+    symlink("../..", place.join("many/link")).expect("there is room");
+    fs::write(place.join("kept.x"), "kept").expect("there is room");
+    let many = Request {
+        local: Local::Below { directory: place.clone(), skip: 0 },
+        ..request("many", PathBuf::new())
+    };
+    let requests = vec![request("one", place.join("one")), many, request("*.x", place.clone())];
+    let mut files = OutputFiles::new(requests, None, true);
     for lie in lies {
         let expected = files.position().unwrap_or_default();
         let info = lie.info.map(|said| FileInfo {
@@ -170,11 +195,38 @@ fn lie(lies: Vec<Lie>) {
     }
     drop(files);
     assert_eq!(fs::read(here.join("canary")).ok().as_deref(), Some(&b"sings"[..]));
+    assert_eq!(fs::read(place.join("kept.x")).ok().as_deref(), Some(&b"kept"[..]));
+    look_at(&place, &mut 0);
     let names = |path: &Path| -> Vec<_> {
         fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
     };
     assert!(names(&here).iter().all(|name| name == "canary" || name == "place"));
-    assert!(names(&place).iter().all(|name| name == "one" || name == "many"));
+    let is_asked_for = |name: &OsString| name == "one" || name == "many" || name.as_bytes().ends_with(b".x");
+    assert!(names(&place).iter().all(is_asked_for));
+}
+
+/// Looks at everything that was written, and adds up its length.
+fn look_at(directory: &Path, bytes: &mut u64) {
+    for entry in fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        let metadata = path.symlink_metadata().expect("nobody else is here");
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        assert!(!name.starts_with(b"."), "{}", path.display());
+        if metadata.is_dir() {
+            look_at(&path, bytes);
+        } else if metadata.is_file() {
+            assert_eq!(metadata.permissions().mode() & 0o111, 0, "{}", path.display());
+            *bytes += metadata.len();
+        } else {
+            assert!(path.ends_with("many/link"), "{}", path.display());
+        }
+    }
+    assert!(*bytes <= MAX_OUTPUT_FILES_BYTES + 4, "{bytes}");
+}
+
+fn request(remote: &str, local: PathBuf) -> Request {
+    let local = Local::Path(local);
+    Request { remote: remote.into(), local, overwrites: false, keeps_executability: false }
 }
 
 fn ask(asked: &[u8], path: &[u8]) {
@@ -183,7 +235,10 @@ fn ask(asked: &[u8], path: &[u8]) {
         assert_eq!(output_path::normal(&plain).as_ref(), Some(&plain), "what is plain stays as it is");
     }
     if output_path::is_valid(path) {
-        assert!(output_path::covers(b".", path) && output_path::covers(path, path));
+        let is_hidden = output_path::names(path).into_iter().any(output_path::is_hidden);
+        assert_eq!(output_path::covers(b".", path), !is_hidden);
+        let is_repository = output_path::names(path).into_iter().any(output_path::is_repository);
+        assert_eq!(output_path::covers(path, path), !is_repository);
         assert!(output_path::names(path).iter().all(|name| !matches!(*name, b"" | b"." | b"..")));
     }
 }

@@ -32,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
 /// What the rest of the agent relies on.
 fn check(spec: &Spec) {
     assert!(is_file_name(&spec.name) && spec.name.len() <= MAX_NAME_BYTES, "{:?}", spec.name);
+    assert!(spec.name.to_str().is_some_and(|name| !name.contains(char::is_control)), "{:?}", spec.name);
     if let Some(id) = &spec.id {
         assert!(is_file_name(OsStr::new(id)) && id.len() <= MAX_JOB_ID_BYTES, "{id:?}");
     }

@@ -1,0 +1,123 @@
+//! What an agent lists and prints, whatever it says: a list is one line a job and holds nothing that a terminal obeys; and of
+//! output, no more is taken than a window.
+#![no_main]
+
+use bytes::Bytes;
+use hop::commands::jobs::{Unread, listed};
+use hop::output::Outputs;
+use hop_proto::limits::MAX_OUTPUT_WINDOW_BYTES;
+use hop_proto::v1::{Job, Output};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Arbitrary, Debug)]
+enum Story {
+    Jobs(Vec<Line>),
+    /// Output that nobody has read.
+    Logs(Vec<Piece>),
+    /// Output of a job that runs; between two pieces, what was written is acknowledged or not.
+    Run(Vec<(Piece, bool)>),
+}
+
+#[derive(Arbitrary, Debug)]
+struct Line {
+    /// Mostly one that there can be.
+    id: Result<u64, String>,
+    name: String,
+    state: i32,
+    age_ms: u64,
+    own: bool,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Piece {
+    stream: u8,
+    /// Mostly where it is expected.
+    offset: Option<u64>,
+    length: u16,
+    unpacked_size: u8,
+}
+
+/// Bytes of each output that may be on their way.
+const WINDOW: u32 = 64 * 1024;
+
+fuzz_target!(|story: Story| match story {
+    Story::Jobs(lines) => list(lines),
+    Story::Logs(pieces) => log(&pieces),
+    Story::Run(pieces) => {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it needs nothing");
+        runtime.block_on(run(&pieces));
+    }
+});
+
+fn list(lines: Vec<Line>) {
+    let names: Vec<_> = lines.iter().map(|line| line.name.clone()).collect();
+    let are_ids = lines.iter().all(|line| line.id.is_ok());
+    let job = |line: Line| Job {
+        job_id: line.id.map_or_else(|id| id, |id| id.to_string()),
+        name: line.name,
+        state: line.state,
+        age_ms: line.age_ms,
+        own: line.own,
+        ..Job::default()
+    };
+    let jobs: Vec<_> = lines.into_iter().map(job).collect();
+    let (text, json) = match (listed(jobs.clone(), false), listed(jobs, true)) {
+        (Ok(text), Ok(json)) => (text, json),
+        _ => return assert!(!are_ids, "a good list is shown"),
+    };
+    assert_eq!(text.lines().count(), names.len() + 1, "{text:?}");
+    for shown in [&text, &json] {
+        assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
+    }
+    let read: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let read: Vec<_> = read.as_array().into_iter().flatten().map(|job| job["program"].as_str()).collect();
+    assert_eq!(read, names.iter().map(|name| Some(name.as_str())).collect::<Vec<_>>());
+}
+
+fn output(piece: &Piece, next: [u64; 2]) -> Output {
+    Output {
+        stream: piece.stream.into(),
+        offset: piece.offset.unwrap_or(next[usize::from(piece.stream == 2)]),
+        data: Bytes::from(vec![b'x'; piece.length.into()]),
+        unpacked_size: piece.unpacked_size.into(),
+    }
+}
+
+fn log(pieces: &[Piece]) {
+    let (mut unread, mut next, mut taken) = (Unread::default(), [0u64; 2], [0; 2]);
+    for piece in pieces {
+        let output = output(piece, next);
+        if unread.take(&output).is_err() {
+            return;
+        }
+        let stream = usize::from(piece.stream == 2);
+        next[stream] = output.offset.saturating_add(piece.length.into());
+        taken[stream] += u64::from(piece.length);
+        assert!((1..=2).contains(&piece.stream) && taken[stream] <= MAX_OUTPUT_WINDOW_BYTES.into());
+    }
+}
+
+async fn run(pieces: &[(Piece, bool)]) {
+    let mut outputs = Outputs::open(WINDOW, tokio::io::sink(), tokio::io::sink());
+    let mut acknowledged = [0; 2];
+    for (piece, is_acknowledged) in pieces {
+        let before = outputs.received();
+        let output = output(piece, before);
+        match outputs.take(output) {
+            Ok(()) => {
+                let stream = usize::from(piece.stream == 2);
+                assert_eq!(outputs.received()[stream], before[stream] + u64::from(piece.length));
+                assert!(outputs.received()[stream] - acknowledged[stream] <= WINDOW.into());
+            }
+            Err(_) => assert_eq!(outputs.received(), before),
+        }
+        if *is_acknowledged {
+            tokio::task::yield_now().await;
+            while let Some(ack) = outputs.next_ack() {
+                acknowledged[usize::from(ack.stream == 2)] = ack.offset;
+            }
+        }
+    }
+    let _ = outputs.finish().await;
+}

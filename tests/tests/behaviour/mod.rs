@@ -5,6 +5,7 @@
 mod connections;
 mod cores;
 mod endings;
+mod exhaustion;
 mod go_test;
 mod kept;
 mod limits;

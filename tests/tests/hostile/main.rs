@@ -1,4 +1,4 @@
-//! Hop under attack: strangers and controllers against an agent, programs against their router, and a router against `hop`.
+//! Hop under attack: strangers and controllers against an agent, and a router against `hop`.
 //!
 //! **Invariant** of each attack on a router: another controller goes on as if nothing were, and the agent stays small.
 
@@ -8,7 +8,6 @@ mod client;
 mod floods;
 mod lying_router;
 mod messages;
-mod programs;
 mod replay;
 mod router_against_hop;
 mod strangers;

@@ -139,14 +139,18 @@ impl Table {
         })
     }
 
-    /// Lets handshakes begin for which there are places: first those of the source that has fewest, and of these the oldest.
+    /// Lets handshakes begin for which there are places: first of the source that has fewest; of a source any, so that a queue
+    /// which somebody else at the same address fills does not make each peer wait for all of it.
     fn dispatch(&mut self) {
         let is_handshake = |peer: &Peer| matches!(peer.stage, Stage::Handshake(_));
         while self.handshakes().count() < MAX_HANDSHAKES {
-            let waiting =
-                self.peers.iter().enumerate().filter(|(_, peer)| matches!(peer.stage, Stage::Waiting(_)));
             let of_source = |peer: &Peer| self.of_source(source(&peer.address), is_handshake).count();
-            let Some((index, _)) = waiting.min_by_key(|(_, peer)| of_source(peer)) else { return };
+            let waiting = self.peers.iter().enumerate();
+            let waiting = waiting.filter(|(_, peer)| matches!(peer.stage, Stage::Waiting(_)));
+            let waiting: Vec<_> = waiting.map(|(index, peer)| (of_source(peer), index)).collect();
+            let Some((fewest, _)) = waiting.iter().min() else { return };
+            let next: Vec<_> = waiting.iter().filter(|(count, _)| count == fewest).collect();
+            let (_, index) = *next[random_below(next.len())];
             let before = std::mem::replace(&mut self.peers[index].stage, Stage::Handshake(Instant::now()));
             if let Stage::Waiting(turn) = before {
                 // One that has just gone gives its place back when its task does.

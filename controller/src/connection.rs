@@ -59,6 +59,10 @@ pub struct Connection {
     refusal: Refusal,
 }
 
+/// How many milliseconds to wait before another attempt when a connection was closed in its handshake: an agent to which too many want
+/// drops some of them at random, and the next attempt has another chance.
+const DROPPED_BACKOFF_MS: [u64; 4] = [100, 200, 400, 800];
+
 /// What TLS said when it broke.
 type Refusal = Arc<OnceLock<rustls::Error>>;
 
@@ -286,22 +290,34 @@ pub(crate) async fn secure(
         }
     };
     let pinned = router.entry.fingerprint;
-    let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
     let config = tls::client_config(identity, router.entry.pinned())
         .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
-    let stream = match TlsConnector::from(Arc::new(config)).connect(tls::server_name(), stream).await {
-        Ok(stream) => stream,
-        Err(error) if is_wrong_key(&error) => {
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut pauses = DROPPED_BACKOFF_MS.into_iter();
+    let stream = loop {
+        let (stream, last_words) = Transport::open(&router.entry).await.map_err(unreachable)?;
+        // Another login by ssh is nothing that is tried again unasked.
+        let is_tcp = matches!(stream, Transport::Tcp(_));
+        let error = match connector.connect(tls::server_name(), stream).await {
+            Ok(stream) => break stream,
+            Err(error) => error,
+        };
+        if is_wrong_key(&error) {
             return Err(Error::WrongKey { router: router.name.clone(), address: address.clone(), pinned });
         }
-        Err(error) => {
-            // ssh may have said why nothing came.
-            return Err(match last_words.get().await {
-                Some(said) => unreachable(io::Error::other(said)),
-                None if is_nobody(&error) => unreachable(error),
-                None => Error::NotAnAgent { address: address.clone(), source: error.into() },
-            });
+        if is_tcp
+            && is_nobody(&error)
+            && let Some(pause) = pauses.next()
+        {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            continue;
         }
+        // ssh may have said why nothing came.
+        return Err(match last_words.get().await {
+            Some(said) => unreachable(io::Error::other(said)),
+            None if is_nobody(&error) => unreachable(error),
+            None => Error::NotAnAgent { address: address.clone(), source: error.into() },
+        });
     };
     // TLS 1.3 lets a client believe that it is in before the server has looked at its key (RFC 8446, section 4.4.2.4), so a
     // refusal comes out of the first read; and h2 makes text of it.

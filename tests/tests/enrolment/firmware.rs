@@ -24,8 +24,8 @@ fn settings_of_a_dir_505() {
     owner.assert_added(&["--install"]);
     let shell = owner.machine.log_in();
     let log = || owner.sh("logread");
-    assert!(log().contains("daemon.info hopd["), "{}", log());
-    assert!(!log().contains("daemon.err hopd"), "{}", log());
+    assert!(log().contains("daemon.info: hopd["), "{}", log());
+    assert!(!log().contains("daemon.err: hopd"), "{}", log());
 
     // A trigger restarts the agent when its settings have changed, the first change included.
     owner.sh("uci set hopd.main.store=/root/programs; uci commit hopd; reload_config");
@@ -54,7 +54,7 @@ fn settings_of_a_dir_505() {
     // The file is gone, as after an upgrade that did not keep it.
     owner.sh("mv /usr/sbin/hopd /root; /etc/init.d/hopd restart");
     wait_until("procd has nothing to start", || shell.holds(NO_INSTANCE));
-    assert!(log().contains("daemon.err hopd: error: there is no hopd in /usr/sbin"), "{}", log());
+    assert!(log().contains("daemon.err: hopd: error: there is no hopd in /usr/sbin"), "{}", log());
     owner.sh("mv /root/hopd /usr/sbin");
     let check = owner.router("check");
     assert!(check.stdout().contains("the agent does not run"), "{}", check.stdout());

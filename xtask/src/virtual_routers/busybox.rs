@@ -34,6 +34,12 @@ const UNKNOWN_TO_ZIG: &str = "-finline-limit=* | -falign-* | -Wl,--warn-common |
 /// through: it reads the pointer before it is set, and the applet dies of SIGSEGV. Without the `const` there is no trick.
 const WITHOUT_CONSTANT_GLOBALS: &str = "-DBB_GLOBAL_CONST=";
 
+/// The declaration of one such pointer, most applets', which busybox 1.35 does not yet write by that macro; and as 1.36 does.
+const CONSTANT_POINTER: [&str; 2] = [
+    "extern struct globals *const ptr_to_globals;",
+    "extern struct globals *BB_GLOBAL_CONST ptr_to_globals;",
+];
+
 /// A directory with `busybox` and `links`: the paths under which a system finds its applets, one a line.
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let System { flavour, architecture } = system;
@@ -50,6 +56,7 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
     part.get(&["busybox", "links"], |place| {
         let (source, version) = sources.get("busybox")?;
         eprintln!("building busybox {version} for {flavour} on {architecture}: half a minute on two cores");
+        release_globals(&source)?;
         let objects = scratch("busybox")?;
         let make = make(&source, &objects, toolchain, architecture)?;
         configure(&source, &objects, &fragment, &make)
@@ -63,6 +70,16 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
         system.check(&place.join("busybox"))?;
         remove(&objects)
     })
+}
+
+/// Lets the source declare the pointer to the globals by its macro.
+fn release_globals(source: &Path) -> Result<()> {
+    let path = source.join("include/libbb.h");
+    let header = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let [constant, by_macro] = CONSTANT_POINTER;
+    let header = header.replace(constant, by_macro);
+    ensure!(header.contains(by_macro), "{} declares its globals in another way", path.display());
+    fs::write(&path, header).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn log(objects: &Path) -> Result<fs::File> {

@@ -537,8 +537,7 @@ fn what_info_prints_is_what_the_specification_promises() {
 }
 
 #[test]
-fn every_check_that_the_specification_names_is_a_test() {
-    let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
+fn every_check_that_a_page_names_is_a_test() {
     let sources: String = [
         "agent/src",
         "controller/src",
@@ -550,25 +549,29 @@ fn every_check_that_the_specification_names_is_a_test() {
         "tests/tests/behaviour",
         "tests/tests/enrolment",
         "tests/tests/faults",
+        "tests/tests/hostile",
         "tests/tests/soak",
+        "xtask/src",
     ]
     .iter()
     .flat_map(|directory| fs::read_dir(root().join(directory)).unwrap())
     .filter_map(|file| fs::read_to_string(file.unwrap().path()).ok())
     .collect();
-    let words = text.split('`').skip(1).step_by(2);
-    let names = words.filter(|word| {
-        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-    });
-    let mut count = 0;
-    for name in names {
-        count += 1;
-        // Suites that make their tests while they run have the names as texts.
-        let is_test =
-            [format!("fn {name}("), format!("\"{name}\"")].iter().any(|test| sources.contains(test));
-        assert!(is_test, "{name}");
+    for page in ["specification.md", "security.md"] {
+        let text = fs::read_to_string(root().join("docs").join(page)).unwrap();
+        let words = text.split('`').skip(1).step_by(2);
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let names = words.filter(|word| word.matches('_').count() >= 3 && word.chars().all(is_name));
+        let mut count = 0;
+        for name in names {
+            count += 1;
+            // Suites that make their tests while they run have the names as texts.
+            let is_test =
+                [format!("fn {name}("), format!("\"{name}\"")].iter().any(|test| sources.contains(test));
+            assert!(is_test, "{page}: {name}");
+        }
+        assert!(count > 10, "{page}");
     }
-    assert!(count > 10);
 }
 
 #[test]

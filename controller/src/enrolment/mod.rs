@@ -524,7 +524,8 @@ mod tests {
 
     #[test]
     fn overfull_nvram_takes_no_hook() {
-        let script = START.replace("start </dev/null", "hook_script=x; hook_into_nvram </dev/null");
+        let start = START.replace("start </dev/null", "hook_script=x; hook_into_nvram </dev/null");
+        let script = format!("{}{start}", shell::OWNERSHIP);
         let left = |bytes: &str| {
             // As DD-WRT's: it always succeeds, and what it has left is on standard error.
             let nvram = format!(

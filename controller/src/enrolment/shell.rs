@@ -12,7 +12,7 @@ use super::Error;
 use crate::ssh::{Destination, Login, Said, quoted};
 
 /// What is root's alone, and what is not: functions that come before every script.
-const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
+pub const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
 /// Functions that end an agent, for the scripts that need them.
 pub const STOP: &str = include_str!("scripts/stop.sh");
 /// Functions that tell what an agent does, for the scripts that need them.

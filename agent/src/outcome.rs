@@ -11,6 +11,7 @@ use crate::resources::{Exhausted, Resource};
 
 /// How a job ended.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a job, and nearly always the large one")]
 pub enum Outcome {
     /// The program ran.
     Ran(Ran),

@@ -99,7 +99,7 @@ fn log(pieces: &[Piece]) {
 }
 
 async fn run(pieces: &[(Piece, bool)]) {
-    let mut outputs = Outputs::open(WINDOW, tokio::io::sink(), tokio::io::sink());
+    let mut outputs = Outputs::open(WINDOW, std::io::sink(), std::io::sink());
     let mut acknowledged = [0; 2];
     for (piece, is_acknowledged) in pieces {
         let before = outputs.received();

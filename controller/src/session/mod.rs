@@ -145,6 +145,7 @@ enum Stage {
 }
 
 /// What a job has come to, as far as this `hop` is concerned.
+#[allow(clippy::large_enum_variant, reason = "there is one a job, and nearly always the large one")]
 enum End {
     Outcome(v1::Outcome),
     Left,

@@ -65,6 +65,9 @@ pub struct Executable {
     pub isa: Option<(u8, u8)>,
     /// The dynamic linker that it asks for.
     pub interpreter: Option<String>,
+    /// Bytes of memory that it may write to from its start on, its zeroed data among them: what a kernel with strict overcommit
+    /// must promise.
+    pub writable_bytes: u64,
     /// It has a dynamic section (a position-independent executable may have one without an interpreter).
     pub is_dynamic: bool,
 }
@@ -126,6 +129,7 @@ fn read_class<Header: FileHeader<Endian = object::Endianness>>(file: &[u8]) -> R
         float: FloatAbi::Any,
         isa: None,
         interpreter: None,
+        writable_bytes: 0,
         is_dynamic: false,
     };
     for segment in parsed.elf_program_headers() {
@@ -136,6 +140,10 @@ fn read_class<Header: FileHeader<Endian = object::Endianness>>(file: &[u8]) -> R
                 executable.interpreter = Some(String::from_utf8_lossy(text).into_owned());
             }
             elf::PT_DYNAMIC => executable.is_dynamic = true,
+            elf::PT_LOAD if segment.p_flags(endian).0 & elf::PF_W.0 != 0 => {
+                let bytes: u64 = segment.p_memsz(endian).into();
+                executable.writable_bytes = executable.writable_bytes.saturating_add(bytes);
+            }
             PT_MIPS_ABIFLAGS if header.e_machine(endian) == elf::EM_MIPS => {
                 let field = |offset: usize| content.get(offset).copied().ok_or(Error::Damaged);
                 executable.isa = Some((field(ABIFLAGS_ISA_LEVEL)?, field(ABIFLAGS_ISA_REVISION)?));

@@ -72,6 +72,11 @@ pub enum Error {
 
     #[error("arguments and environment take {bytes} bytes, and 2,097,152 are the most that can be passed on")]
     TooManyArguments { bytes: usize },
+    #[error(
+        "the program has {needed} bytes of memory that it may write to from its start on, and the kernel of {router} \
+         promises {available} bytes more, because its vm.overcommit_memory is 2"
+    )]
+    NotPromised { router: String, needed: u64, available: u64 },
     #[error("{router} refused: {message}")]
     Refused { router: String, reason: Reason, message: String },
     #[error("the connection to {router} was lost; how the program ended is not known")]
@@ -192,6 +197,7 @@ impl Error {
             Self::Probe { .. } => "broken_go",
             Self::CannotBuild { .. } => "usage",
             Self::NeedsC { .. } | Self::NotBuilt { .. } | Self::NotMain { .. } => "not_built",
+            Self::NotPromised { .. } => "no_promise",
             Self::UnknownRouter { .. } | Self::AmbiguousRouter { .. } => "unknown_router",
             Self::Unreachable { .. } => "unreachable",
             Self::AgentGone { .. } => "agent_gone",
@@ -322,7 +328,7 @@ impl Error {
             Self::Refused { reason: Reason::NoInodes, .. } => {
                 "remove files on the router, of which there are too many in that file system, or end what makes them"
             }
-            Self::Refused { reason: Reason::NoPromise, .. } => LET_IT_PROMISE_MORE,
+            Self::NotPromised { .. } | Self::Refused { reason: Reason::NoPromise, .. } => LET_IT_PROMISE_MORE,
             Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
             Self::Refused { reason: Reason::TooManyConnections, .. } => {
                 "wait until one of them has gone; a connection that broke is noticed within 40 s"

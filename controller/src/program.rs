@@ -43,6 +43,23 @@ impl Program {
         Ok(Self { whole: blob.content.clone(), blob })
     }
 
+    /// Whether a router with strict overcommit promises what the program may write to from its start on. What a Go program
+    /// asks for then, the agent counts with.
+    ///
+    /// # Errors
+    /// [`Error::NotPromised`] with the figures.
+    pub fn check_promised(&self, router: &str, memory: &v1::Memory) -> Result<(), Error> {
+        let available = memory.available.saturating_sub(memory.reserve);
+        match elf::read(&self.whole) {
+            Ok(elf::Executable { writable_bytes: needed, .. })
+                if memory.bound_by_promises && needed > available =>
+            {
+                Err(Error::NotPromised { router: router.to_owned(), needed, available })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The program alone goes to the router, and what a debugger wants to know stays here.
     pub fn without_symbols(self) -> Self {
         match segments::alone(&self.whole) {
@@ -107,6 +124,26 @@ mod tests {
         let why = check(&this, ROUTER).unwrap_err();
         assert!(why.to_string().ends_with("and the router is MIPS, 32 bits, big endian"), "{why}");
         assert!(check(&this, elf::read(&this).unwrap().target).is_ok());
+    }
+
+    #[test]
+    fn zeroed_data_must_be_promised() {
+        let content = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let needed = elf::read(&content).unwrap().writable_bytes;
+        assert!(needed > 0);
+        let blob = Blob::new(Kind::Program, "x".into(), content);
+        let program = Program { whole: blob.content.clone(), blob };
+        let memory = |available, bound_by_promises| v1::Memory {
+            total: 1 << 40,
+            available,
+            reserve: 10,
+            bound_by_promises,
+        };
+        assert!(program.check_promised("desk", &memory(needed + 10, true)).is_ok());
+        assert!(program.check_promised("desk", &memory(needed, false)).is_ok());
+        let error = program.check_promised("desk", &memory(needed + 9, true)).unwrap_err();
+        assert!(matches!(error, Error::NotPromised { available, .. } if available == needed - 1));
+        assert!(error.hint().unwrap().contains("vm.overcommit_memory=0"));
     }
 
     #[test]

@@ -249,6 +249,10 @@ impl Order<'_> {
                 if build.symbols { program.without_symbols() } else { program }
             }
         };
+        // One that takes its turn may be promised more when that has come.
+        if self.for_go.is_none() || info.jobs == 0 {
+            program.check_promised(router, &info.memory.unwrap_or_default())?;
+        }
         // Under a launcher it is this machine's kernel, and a program's own programs do not run.
         let is_router = program::is_mips(target) && info.launcher.is_empty();
         let probe = version.filter(|_| is_router);

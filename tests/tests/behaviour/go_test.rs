@@ -1,4 +1,7 @@
 //! `go test` and `go run`, with a router in place of this machine.
+//!
+//! A router with strict overcommit is let promise more for it: a test binary of Go 1.26 has 32 MiB of zeroed data
+//! (`crypto/internal/fips140/drbg.memory`), of which no page is ever used, and which a DD-WRT with 64 MB does not promise.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +48,7 @@ fn assert_passes(ran: &Ran) {
 #[test]
 fn a_test_finds_what_it_would_find_here() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let ran = run(go_there(&router, "", &["test", "-count=1", "./..."]));
     assert_passes(&ran);
     let lines: Vec<_> = ran.stdout().lines().filter(|line| line.starts_with("ok ")).collect();
@@ -55,6 +59,7 @@ fn a_test_finds_what_it_would_find_here() {
 #[test]
 fn a_test_says_what_it_says_here_and_in_that_order() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let words = ["test", "-count=1", "-v", "-cpu=2", "-run=Count|Outputs|Fail", "./words", "-fail"];
     // What takes time and what does not are not the same there.
     let plain = |text: &str| {
@@ -80,6 +85,7 @@ fn a_test_says_what_it_says_here_and_in_that_order() {
 #[test]
 fn coverage_is_that_of_this_machine_to_the_line() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let place = |name: &str| router.path(name).display().to_string();
     for (name, words) in [("own", &["./..."][..]), ("all", &["-coverpkg=./...", "./..."])] {
         let (there, here) = (place(&format!("{name}.there")), place(&format!("{name}.here")));
@@ -112,6 +118,7 @@ fn samples_are_lost(router: &VirtualRouter) -> bool {
 #[test]
 fn profiles_come_back_and_go_reads_them() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let directory = router.path("profiles");
     fs::create_dir(&directory).unwrap();
     let out = format!("-outputdir={}", directory.display());
@@ -139,6 +146,7 @@ fn profiles_come_back_and_go_reads_them() {
 #[test]
 fn a_program_that_counts_its_coverage_leaves_it_here() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let covered = router.path("covered");
     fs::create_dir(&covered).unwrap();
     let run_leaves = |words: &[&str]| {
@@ -158,6 +166,7 @@ fn a_program_that_counts_its_coverage_leaves_it_here() {
 #[test]
 fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let words = ["test", "-count=1", "-run=Hang", "-timeout=2s", "./words", "-hang"];
     let ran = run(go_there(&router, "", &words));
     let said = ran.stdout();
@@ -180,6 +189,7 @@ fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown() {
 #[test]
 fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     // A copy, because this writes there.
     let copy = router.path("suite");
     let copied = Command::new("cp").arg("-r").arg(suite()).arg(&copy).status().unwrap();
@@ -211,6 +221,7 @@ fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always() {
 #[test]
 fn what_hop_cannot_do_is_said_in_a_line() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let mut go = go_there(&router, "--connect-timeout 100ms", &["test", "-count=1", "./numbers"]);
     go.env("HOP_ROUTER", "nowhere");
     let ran = run(go);
@@ -224,6 +235,7 @@ fn what_hop_cannot_do_is_said_in_a_line() {
 #[test]
 fn go_run_runs_there_and_go_finds_hop_by_itself() {
     let router = VirtualRouter::start(STAGE);
+    let _more = router.let_it_promise_more();
     let installed = router.hop().args(["go-exec", "install"]).arg(router.path("bin")).run();
     let directory = Path::new(installed.stdout().trim_end());
     assert_eq!(directory, router.path("bin").canonicalize().unwrap());

@@ -107,6 +107,8 @@ fn commands_that_begin_at_once_share_one_connection() {
 fn who_finds_no_place_on_a_kept_connection_has_one_of_its_own() {
     let router = VirtualRouter::start(STAGE);
     let cable = router.cable();
+    // Each program is promised 4 MiB and more that it does not use.
+    let _more = router.let_it_promise_more();
     let running: Vec<_> = (0..8).map(|_| dialogue(keeping(&router, "exec"))).collect();
     assert_eq!(cable.connections(), 1);
     succeeds(keeping(&router, "info").run());

@@ -31,7 +31,11 @@ fn a_program_larger_than_the_free_memory_is_refused() {
     // A tmpfs that promises more than there is, as DD-WRT's ramfs does.
     let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("size=1t"), ..Options::default() });
     let huge = super::protocol::refusal_of_a_program_of(&router, 512 << 30);
-    assert!(huge.contains("bytes of memory to spare"), "{huge}");
+    let figure = match router.info()["memory_bound_by_promises"] == true {
+        true => "bytes of memory more, because its vm.overcommit_memory is 2",
+        false => "bytes of memory to spare",
+    };
+    assert!(huge.contains(figure), "{huge}");
     router.assert_serves_on();
 }
 

@@ -59,11 +59,13 @@ impl DirectoryLock {
         let path = PathBuf::from(path);
         let failed = |source| Error::Io { path: path.clone(), source };
         let since = Instant::now();
+        // Since when it has been there without a word of whose it is.
+        let mut anonymous: Option<Instant> = None;
         loop {
             match fs::create_dir(&path) {
                 Ok(()) => break,
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-                Err(_) if is_abandoned(&path, since.elapsed()) && take_over(&path) => {
+                Err(_) if is_abandoned(&path, &mut anonymous) && take_over(&path) => {
                     return Ok(Self { path });
                 }
                 Err(_) if since.elapsed() > PATIENCE => return Err(Error::Held(path)),
@@ -82,14 +84,24 @@ fn sign(lock: &Path) -> io::Result<()> {
     fs::write(lock.join("owner"), format!("{} {}\n", std::process::id(), boot_id()))
 }
 
-/// True if whoever made the lock is gone, after it has been there for `waited` at least.
-fn is_abandoned(lock: &Path, waited: Duration) -> bool {
+/// True if whoever made the lock is gone. `anonymous` is since when it has been there without a word of whose it is.
+fn is_abandoned(lock: &Path, anonymous: &mut Option<Instant>) -> bool {
     let owner = fs::read_to_string(lock.join("owner")).unwrap_or_default();
     match owner.trim().split_once(' ') {
-        Some((pid, boot)) => boot != boot_id() || !Path::new("/proc").join(pid).exists(),
+        Some(_) => {
+            *anonymous = None;
+            !has_owner(lock)
+        }
         // It is about to write its number, or was killed before it could.
-        None => waited > ANONYMOUS_LIMIT,
+        None => anonymous.get_or_insert_with(Instant::now).elapsed() > ANONYMOUS_LIMIT,
     }
+}
+
+/// True if somebody holds the lock who has said so and is there.
+fn has_owner(lock: &Path) -> bool {
+    let owner = fs::read_to_string(lock.join("owner")).unwrap_or_default();
+    let owner = owner.trim().split_once(' ');
+    owner.is_some_and(|(pid, boot)| boot == boot_id() && Path::new("/proc").join(pid).exists())
 }
 
 /// Makes the lock ours unless somebody else does the same or has already done it.
@@ -99,7 +111,7 @@ fn take_over(lock: &Path) -> bool {
         return false;
     }
     // The lock that is there now need not be the one that was looked at.
-    let is_ours = is_abandoned(lock, Duration::MAX) && sign(lock).is_ok();
+    let is_ours = !has_owner(lock) && sign(lock).is_ok();
     let _ = fs::remove_dir(takeover);
     is_ours
 }

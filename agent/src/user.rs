@@ -62,7 +62,11 @@ impl User {
         });
         let Some((name, uid, gid, home)) = entry else {
             let (uid, gid) = name.split_once(':').unwrap_or((name, name));
-            let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
+            let (uid, gid): (u32, u32) = (uid.parse().ok()?, gid.parse().ok()?);
+            // To setresuid(2) the last number means to stay who one is.
+            if [uid, gid].contains(&u32::MAX) {
+                return None;
+            }
             return Some(Self { uid, gid, groups: vec![Gid::from_raw(gid)], home: None, processes: 0 });
         };
         let further = groups.lines().filter_map(|line| {

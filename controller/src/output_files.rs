@@ -409,7 +409,9 @@ impl OutputFiles {
             to.file().write_all_at(&data, offset).map_err(Error::io("write", to.path()))?;
         }
         if problem.is_some() || end == size {
-            self.untold += size.saturating_sub(next.offset);
+            // Of a file with a problem nothing came, whatever length it is said to have.
+            let bytes = if problem.is_some() { 0 } else { size.saturating_sub(next.offset) };
+            self.untold = self.untold.saturating_add(bytes);
             self.next = Some(FilePosition { file: file + 1, offset: 0 });
             self.finish_file(problem)?;
         } else {

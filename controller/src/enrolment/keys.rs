@@ -47,7 +47,10 @@ pub async fn revoke(
         match super::upkeep::authorize_over(&shell, &layout, fingerprint, "", variables).await? {
             // Somebody else has taken off the others meanwhile.
             (said, _) if said == "alone" => Err(Error::OnlyKey { name: router.name.clone() }),
-            _ => Ok(fingerprint),
+            (said, _) if said == "gone" => Ok(fingerprint),
+            _ => {
+                Err(Error::UnknownKey { key: key.to_owned(), known: "it was taken off meanwhile".to_owned() })
+            }
         }
     };
     let revoked = revoked.await;
@@ -84,6 +87,7 @@ async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Re
         let said = shell.ask("next-fingerprint", &variables).await?;
         let next = read_fingerprint(&shell.succeeded("making a new key", said)?)?;
         pin(home, router, |before| (before, Some(next)))?;
+        let variables = variables.set("next", next.to_string());
         let now = read_fingerprint(&shell.script("exchanging its key", &variables, &[REKEY]).await?)?;
         if now != next {
             // Somebody else has exchanged it at the same time.
@@ -180,12 +184,12 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::super::AUTHORIZE;
+    use super::super::shell::OWNERSHIP;
     use super::*;
     use crate::ssh::quoted;
 
-    /// What the script knows of a router's paths: here they may be anybody's.
-    const OF_OWNERSHIP: &str =
-        "fail() { echo \"$*\" >&2; exit 1; }\nclose_tmp() { :; }\nmust_be_ours() { :; }\n";
+    /// In front of the script, behind what tells who owns what: here the paths may be anybody's.
+    const ANYBODYS: &str = "close_tmp() { :; }\nmust_be_ours() { :; }\n";
 
     /// Runs the script that changes a list, with the shell of this machine: what it says.
     fn change(state: &Path, fingerprint: &str, line: &str, force: &str) -> Child {
@@ -201,8 +205,8 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let script = [variables.concat().as_bytes(), OF_OWNERSHIP.as_bytes(), AUTHORIZE.as_bytes()].concat();
-        shell.stdin.take().unwrap().write_all(&script).unwrap();
+        let script = [&variables.concat(), OWNERSHIP, ANYBODYS, AUTHORIZE].concat();
+        shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         shell
     }
 
@@ -248,6 +252,19 @@ mod tests {
         assert_eq!(said(change(state.path(), &two, "", "")), "alone 0 ");
         assert_eq!(said(change(state.path(), &two, "", "yes")), "gone 0 ");
         assert_eq!(fs::read_to_string(&list).unwrap(), "");
+    }
+
+    #[test]
+    fn keys_go_however_they_are_written() {
+        let state = tempfile::tempdir().unwrap();
+        let list = state.path().join("authorized");
+        let [one, two] = ["1a", "2b"].map(|digits| format!("SHA256:{}", digits.repeat(32)));
+        let upper = format!("SHA256:{}", "1A".repeat(32));
+        // As an editor of another system leaves it, and as a person types.
+        fs::write(&list, format!("{two}\r\n{upper} x\r\n{one}\r\n")).unwrap();
+        assert_eq!(listed(&fs::read(&list).unwrap()).len(), 3);
+        assert_eq!(said(change(state.path(), &one, "", "")), "gone 1 ");
+        assert_eq!(fs::read_to_string(&list).unwrap(), format!("{two}\r\n"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where an agent's files go on a router, and what starts it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -192,7 +193,10 @@ impl Layout {
 /// must be private, and which is made by a hard link; a stick as it is bought, with FAT or NTFS, has neither. And what boots
 /// as root is in it, which nobody else may write.
 fn dd_wrt_home<'a>(survey: &'a Survey, host: &str) -> Result<&'a Mount, Error> {
-    let suitable = |mount: &&Mount| mount.has("rw") && mount.has_owners();
+    // A disk may have any name, and what boots as root names it.
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._/-".contains(byte);
+    let has_plain_name = |mount: &Mount| mount.place.as_os_str().as_bytes().iter().all(is_plain);
+    let suitable = |mount: &&Mount| mount.has("rw") && mount.has_owners() && has_plain_name(mount);
     let is_open = |mount: &Mount| survey.open.contains(&mount.place);
     let is_disk = |mount: &&Mount| mount.place.starts_with("/tmp/mnt");
     let all = || survey.mounts.iter().filter(suitable);

@@ -17,14 +17,21 @@ ask() {
 		must_be_ours "$state/authorized"
 		cat "$state/authorized"
 		;;
-	# Options may stand before a key.
-	is-known) is_ours "$state/authorized" && grep -q "^\(.* \)\{0,1\}$fingerprint" "$state/authorized" ;;
+	is-known)
+		must_be_ours "$state/authorized"
+		while IFS= read -r line || [ -n "$line" ]; do
+			[ "$(key_of "$line")" != "$fingerprint" ] || exit 0
+		done <"$state/authorized"
+		exit 1
+		;;
 	store) pid=$(agent_pid) && option store ;;
 	interface) "$program" --interface-to "${SSH_CONNECTION%% *}" ;;
 	self-test)
 		umask 077
 		mkdir "$stage" || exit 1
 		trap 'rm -rf "$stage"' EXIT
+		# So that nobody clears it away meanwhile.
+		echo $$ >"$stage/guard"
 		"$program" --self-test --dir "$stage/test" 2>&1
 		;;
 	esac

@@ -6,25 +6,16 @@
 newline='
 '
 
-# The key in a line of the list: the first word that is one, because options may stand before it.
-key_of() {
-	set -f
-	for word in $1; do
-		case $word in
-		'#'*) return ;;
-		SHA256:*)
-			echo "$word"
-			return
-			;;
-		esac
-	done
-}
-
 # True if whoever made the lock is gone: with an earlier boot, or by itself.
 is_abandoned() {
 	set -- $(cat "$list.lock/owner" 2>/dev/null)
 	# Who has not written its number for some seconds was ended before it could.
-	[ -n "$2" ] || { [ $waited -ge 3 ] && return 0 || return 1; }
+	if [ -z "$2" ]; then
+		anonymous=$((anonymous + 1))
+		[ $anonymous -gt 3 ]
+		return
+	fi
+	anonymous=0
 	[ "$2" != "$boot" ] || [ ! -e "/proc/$1" ]
 }
 
@@ -32,7 +23,7 @@ is_abandoned() {
 # owner is gone is taken over where it is (agent/src/directory_lock.rs has the same rules).
 lock_list() {
 	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
-	waited=0
+	waited=0 anonymous=0
 	until mkdir "$list.lock" 2>/dev/null; do
 		if [ ! -d "$list.lock" ]; then
 			# It was given back in this moment, or it cannot be made.

@@ -11,7 +11,10 @@ clear_stages
 mkdir "$stage" || exit 1
 trap 'code=$?; rm -rf "$stage"; exit ${failed:-$code}' EXIT
 # As long as this lives, nobody else may build on what it may yet remove.
-echo $$ >"$stage/guard"
+echo $$ >"$stage/guard" || exit 1
+for other in $(stages); do
+	[ "$other" = "$stage" ] || ! is_guarded "$other" || fail "another enrolment is under way"
+done
 # A shell whose read knows no time limit sees the end of the connection at least.
 limit=
 echo | { read -t 1 line; } 2>/dev/null && limit="-t $patience"

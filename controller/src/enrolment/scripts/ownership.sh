@@ -52,10 +52,33 @@ must_be_ours() {
 	is_ours "$1" || fail "$1 is not root's alone, so it is left as it is: see \`ls -ldn\` of it and of what is above"
 }
 
+# Prints the key in a line of the list of who may connect, as the agent reads it: the first word that is one, because options
+# may stand before it.
+key_of() {
+	set -f
+	for word in $1; do
+		case $word in
+		'#'*) return ;;
+		SHA256:*)
+			echo "SHA256:$(echo "${word#SHA256:}" | tr -d '\r' | tr A-F a-f)"
+			return
+			;;
+		esac
+	done
+}
+
+# Removes a directory and all that is in it, but nothing that is mounted there.
+remove_tree() {
+	while mounted=$(sed -n "s#^[^ ]* \($1/[^ ]*\) .*#\1#p" /proc/mounts | tail -n 1) && [ -n "$mounted" ]; do
+		umount "$mounted" 2>/dev/null || umount -l "$mounted" 2>/dev/null || return 1
+	done
+	rm -rf "$1"
+}
+
 # True if $1 is on a file system that knows neither owners nor links.
 is_ownerless() {
 	mounted=$(df -P "$1" | tail -n 1)
-	grep -q " ${mounted##* } \(vfat\|msdos\|exfat\) " /proc/mounts
+	grep -q " ${mounted##* } \(vfat\|msdos\|exfat\|ntfs\|ntfs3\) " /proc/mounts
 }
 
 # Prints the files that a DD-WRT runs at boot and that are Hop's, whether they are there or not.
@@ -116,6 +139,9 @@ stages() {
 # Removes what is left of those whose guard was killed.
 clear_stages() {
 	for directory in $(stages); do
-		is_guarded "$directory" || rm -rf "$directory"
+		is_guarded "$directory" && continue
+		# One that was made just now may not be signed yet.
+		sleep 1
+		is_guarded "$directory" || remove_tree "$directory"
 	done
 }

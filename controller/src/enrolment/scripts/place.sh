@@ -26,7 +26,8 @@ make_state() {
 make_store() {
 	[ -n "$store" ] || return 0
 	part=$store
-	while [ ! -e "$part" ]; do part=${part%/*}; done
+	while [ -n "$part" ] && [ ! -e "$part" ]; do part=${part%/*}; done
+	part=${part:-/}
 	is_ownerless "$part" || must_be_ours "$part"
 	mkdir -p "$store" || fail "cannot make the store $store"
 }
@@ -62,7 +63,9 @@ place() {
 		echo "$init_script" >/etc/init.d/hopd && chmod 755 /etc/init.d/hopd || fail "cannot write /etc/init.d/hopd: no space left?"
 		echo "$config" >/etc/config/hopd || fail "cannot write /etc/config/hopd: no space left?"
 		# What somebody has set and not committed counts as soon as there is the file that it changes.
-		rm -f /tmp/.uci/hopd /var/run/uci/hopd
+		for delta in /tmp/.uci/hopd /var/run/uci/hopd; do
+			is_ours "$delta" && rm -f "$delta"
+		done
 		# reload_config knows only files that were there when it ran last. A digest that is not ours makes it look.
 		checked=/var/run/config.md5
 		if [ -f $checked ] && ! grep -q '/hopd$' $checked; then

@@ -27,14 +27,16 @@ remove() {
 	end_agent
 	rm -f /etc/init.d/hopd /etc/rc.d/S95hopd /etc/rc.d/K05hopd /etc/config/hopd
 	# What was set and not committed; procd's lock of the init script; and what reload_config compares.
-	rm -f /tmp/.uci/hopd /var/run/uci/hopd /var/lock/procd_hopd.lock
+	for file in /tmp/.uci/hopd /var/run/uci/hopd /var/lock/procd_hopd.lock; do
+		is_ours "$file" && rm -f "$file"
+	done
 	sed -i '/\/hopd$/d' /var/run/config.md5
 	for prefix in '' /usr/local; do
 		rm -f "$prefix/usr/sbin/hopd" "$prefix/lib/upgrade/keep.d/hopd"
 	done
 	rmdir /usr/local/lib/upgrade/keep.d /usr/local/lib/upgrade /usr/local/lib 2>/dev/null
 	for directory in /etc/hopd /tmp/hop; do
-		is_ours "$directory" && rm -rf "$directory"
+		is_ours "$directory" && remove_tree "$directory"
 	done
 	for home in $homes; do
 		is_ours "$home" || continue

@@ -6,7 +6,9 @@
 # program that listens on a port is not taken for the agent.
 agent_ports() {
 	for comm in $(grep -l '^hopd$' /proc/[0-9]*/comm); do
-		ls -l "${comm%comm}fd"
+		number=${comm#/proc/}
+		number=${number%/comm}
+		is_hopd "$number" && ls -l "/proc/$number/fd"
 	done | sed -n 's/.* -> socket:\[\([0-9]*\)\]$/\1/p' | while read -r inode; do
 		# After the addresses and 0A, LISTEN, come queues, timer, retransmits, user, timeout, inode.
 		before='^ *[0-9]*: [0-9A-F]*:\([0-9A-F]*\) [0-9A-F:]* 0A [0-9A-F:]* [0-9A-F:]* [0-9A-F]*  *[0-9]*  *[0-9]*'

@@ -159,9 +159,9 @@ impl Fault {
             Self::CableCut | Self::MemoryFull | Self::ClockJumps | Self::SecondController => End::Whole,
             Self::CableCutForGood if connects => End::Fails("did not answer within 2s"),
             Self::CableCutForGood => End::Fails("was lost"),
-            // Whoever has nothing to lose is told at once.
-            Self::ConnectionReset | Self::AgentKilled | Self::PowerPulled if connects => {
-                End::Fails("cannot be reached")
+            // One that is closed in its handshake is tried again for 1.5 s, in which the agent may be back.
+            Self::AgentKilled | Self::AgentTerminated | Self::PowerPulled if connects => {
+                End::Either("cannot be reached")
             }
             Self::ConnectionReset => End::Whole,
             Self::AgentKilled if phase == Phase::Fetch => {
@@ -169,8 +169,6 @@ impl Fault {
             }
             Self::AgentKilled => End::Fails("was started anew"),
             Self::AgentTerminated => match phase {
-                // It does not wait for a handshake that has only begun.
-                Phase::Handshake => End::Fails("cannot be reached"),
                 Phase::Upload | Phase::Start => End::Fails("the agent is stopping"),
                 Phase::Fetch => End::Fails("the program ended with 7, and output files of it were lost"),
                 _ => End::Fails("hopd was stopped on the router and ended the program"),

@@ -63,7 +63,9 @@ impl Machine {
         let profile = Profile::load(&self.home(), self.machine.profile()).unwrap();
         if let Some(disk) = profile.disk {
             let shell = self.log_in();
-            let mounted = format!("grep -q ' {} ' /proc/mounts", disk.path);
+            // The directory above it may be a link: RutOS has /mnt below /usr/local.
+            let (_, name) = disk.path.rsplit_once('/').unwrap();
+            let mounted = format!("grep -q '/{name} ' /proc/mounts");
             wait_until("its disk is mounted", || shell.holds(&mounted));
         }
     }

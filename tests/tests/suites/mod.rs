@@ -35,9 +35,10 @@ const STANDARD: [&str; 18] = [
 ];
 
 /// Tests that hold more memory than such a router has; they are run on neither side.
-const TOO_LARGE: [&str; 5] = [
+const TOO_LARGE: [&str; 6] = [
     "TestUnmarshalMaxDepth",
     "TestCVE202230631",
+    "TestGrow",
     "TestReadFileLimit",
     "TestResetResult",
     "TestLargeCopyViaNetwork",

@@ -1,16 +1,17 @@
 //! `cargo xtask bench`: sets up, builds, and measures what Hop costs a router; docs/benchmarks tells how to read it.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 
 use crate::agents::AGENTS;
+use crate::cli::{BenchArgs, MeasureArgs, Profile};
 use crate::command::{self, cargo};
 use crate::{dist, packages, paths, toolchain, virtual_routers};
 
-/// Measures. `words` are rows and options of the bench itself; `profile` before them shows where instructions go.
-pub fn run(words: &[String]) -> Result<()> {
+/// Measures the rows, or shows in which functions the instructions of some are spent.
+pub fn run(arguments: &BenchArgs) -> Result<()> {
     toolchain::check_go()?;
     packages::qemu_user()?;
-    if measures_many(words) {
+    if arguments.profile.is_none() && arguments.measure.is_fan_out() {
         packages::ssh_server()?;
     }
     dist::build()?;
@@ -38,50 +39,59 @@ pub fn run(words: &[String]) -> Result<()> {
         "--bench",
         "figures",
     ]);
-    match words.split_first() {
-        Some((first, rows)) if first == "profile" => {
-            if rows.is_empty() {
-                bail!("of which rows? `cargo xtask bench profile first again`");
-            }
+    match &arguments.profile {
+        Some(Profile::Profile { rows }) => {
             let agent = AGENTS.iter().find(|agent| agent.name == "mips");
-            let Some(agent) = agent else { bail!("there is no agent for the router that is measured") };
+            let agent = agent.context("there is no agent for the router that is measured")?;
             let agent = agent.build_with_symbols(&toolchain::Toolchain::set_up()?)?;
             bench.args(["--", "--profile", "--agent"]).arg(agent).args(rows);
         }
-        _ => {
-            bench.arg("--").args(words);
+        None => {
+            bench.arg("--").args(arguments.measure.words());
         }
     }
     command::run(bench.current_dir(paths::root()))
 }
 
-/// Whether one program goes to many: that needs a server of ssh here, which is not installed for nothing.
-fn measures_many(words: &[String]) -> bool {
-    let (mut words, mut rows) = (words.iter().map(String::as_str), Vec::new());
-    while let Some(word) = words.next() {
-        match word {
-            "profile" | "--check" => return false,
-            "--runs" | "--hop" | "--agent" => _ = words.next(),
-            "--write" => {}
-            row => rows.push(row),
-        }
+impl MeasureArgs {
+    /// Whether one program goes to many routers, which is compared with servers of ssh on this machine.
+    fn is_fan_out(&self) -> bool {
+        !self.check && (self.rows.is_empty() || self.rows.iter().any(|row| row == "fan-out"))
     }
-    rows.is_empty() || rows.contains(&"fan-out")
+
+    /// The command line of the bench.
+    fn words(&self) -> Vec<String> {
+        let options = [("--write", self.write), ("--check", self.check)];
+        let options = options.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned());
+        let runs = self.runs.map(|runs| runs.to_string());
+        let values = [("--runs", &runs), ("--hop", &self.hop), ("--agent", &self.agent)];
+        let values = values.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value.clone()?]));
+        options.chain(values.flatten()).chain(self.rows.iter().cloned()).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn measure(rows: &[&str]) -> MeasureArgs {
+        let rows = rows.iter().map(|row| (*row).to_owned()).collect();
+        MeasureArgs { write: false, check: false, runs: None, hop: None, agent: None, rows }
+    }
+
     #[test]
-    fn only_what_measures_one_program_to_many_needs_a_server_of_ssh() {
-        let measures =
-            |words: &str| measures_many(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-        for words in ["", "--write", "--runs 1 --hop target/hop", "first fan-out"] {
-            assert!(measures(words), "{words}");
-        }
-        for words in ["--check", "profile first", "first again", "--runs 1 first"] {
-            assert!(!measures(words), "{words}");
-        }
+    fn only_fan_out_needs_an_ssh_server() {
+        assert!(measure(&[]).is_fan_out());
+        assert!(measure(&["first", "fan-out"]).is_fan_out());
+        assert!(!measure(&["first", "again"]).is_fan_out());
+        assert!(!MeasureArgs { check: true, ..measure(&[]) }.is_fan_out());
+    }
+
+    #[test]
+    fn options_reach_the_bench() {
+        let hop = Some("target/hop".to_owned());
+        let arguments = MeasureArgs { write: true, runs: Some(1), hop, ..measure(&["first"]) };
+        assert_eq!(arguments.words().join(" "), "--write --runs 1 --hop target/hop first");
+        assert_eq!(MeasureArgs { check: true, ..measure(&[]) }.words(), ["--check"]);
     }
 }

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cli::FuzzArgs;
 use crate::command::{line, output, run};
 use crate::{packages, paths};
 
@@ -19,47 +20,21 @@ const MEMORY_MIB: u32 = 512;
 /// How long one input may take: seconds. The slowest one takes milliseconds.
 const TIMEOUT: u32 = 10;
 
-/// What the command line asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Wish {
-    /// How long each target runs. 0: no longer than its checked-in corpus takes.
-    seconds: u32,
-    /// Which targets; none: all.
-    targets: Vec<String>,
-}
-
-/// Builds all targets, and runs those that are named in `words`, or all.
-pub fn fuzz(words: &[String]) -> Result<()> {
-    let wish = Wish::read(words)?;
+/// Builds all targets, and runs those that are named, or all.
+pub fn fuzz(arguments: &FuzzArgs) -> Result<()> {
     let all = targets()?;
-    if let Some(unknown) = wish.targets.iter().find(|target| !all.contains(target)) {
+    if let Some(unknown) = arguments.targets.iter().find(|target| !all.contains(target)) {
         bail!("there is no fuzz target {unknown}; there are {}", all.join(", "));
     }
     let directory = build()?;
-    let chosen = all.iter().filter(|target| wish.targets.is_empty() || wish.targets.contains(target));
+    let chosen =
+        all.iter().filter(|target| arguments.targets.is_empty() || arguments.targets.contains(target));
     let mut failed = 0;
     for target in chosen {
-        failed += u32::from(!play(target, &directory, wish.seconds)?);
+        failed += u32::from(!play(target, &directory, arguments.seconds)?);
     }
     ensure!(failed == 0, "{failed} of the fuzz targets failed");
     Ok(())
-}
-
-impl Wish {
-    fn read(words: &[String]) -> Result<Self> {
-        let mut wish = Self { seconds: 10, targets: Vec::new() };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            if word == "--seconds" {
-                let value = words.next().context("--seconds needs a number")?;
-                wish.seconds = value.parse().with_context(|| format!("{value} is no number of seconds"))?;
-            } else {
-                ensure!(!word.starts_with('-'), "`cargo xtask fuzz` has no option {word}");
-                wish.targets.push(word.clone());
-            }
-        }
-        Ok(wish)
-    }
 }
 
 /// The names of all targets.
@@ -176,20 +151,6 @@ fn reasons(said: &str) -> impl Iterator<Item = &str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    fn wish(line: &str) -> Result<Wish> {
-        Wish::read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn all_targets_have_ten_seconds_unless_told_otherwise() {
-        assert_eq!(wish("").unwrap(), Wish { seconds: 10, targets: Vec::new() });
-        let wished = Wish { seconds: 0, targets: vec!["run".into(), "tape".into()] };
-        assert_eq!(wish("run --seconds 0 tape").unwrap(), wished);
-        for wrong in ["--seconds", "--seconds soon", "--minutes 1"] {
-            assert!(wish(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn every_target_has_a_corpus_and_every_corpus_a_target() {

@@ -14,7 +14,7 @@ const SUITES: [(&str, &str, &[&str]); 3] = [
 ];
 
 /// Runs all tests; `words` go to `cargo test`. If the first of them is a suite, only its tests are run.
-pub fn run(words: &[String]) -> Result<()> {
+pub fn test(_all: bool, words: &[String]) -> Result<()> {
     toolchain::check_go()?;
     packages::qemu_user()?;
     dist::build()?;

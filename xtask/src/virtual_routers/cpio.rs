@@ -1,13 +1,13 @@
-//! Archives in the format that Linux unpacks into its first root: cpio, "newc"
+//! Root archives in the format that Linux unpacks into its first root: cpio, "newc"
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
-//! What must stay true: the same entries give the same bytes. All belong to root and are from 1970.
+//!
+//! **Invariants:** the same entries give the same bytes; all belong to root and are from 1970.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
-use anyhow::{Result, ensure};
-
-const MAGIC: &str = "070701";
-const END: &str = "TRAILER!!!";
+use ::cpio::newc::{self, Builder};
+use anyhow::{Context, Result, ensure};
 
 /// What is under a name. The modes are the permission bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +31,16 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Type and permissions, as in `st_mode`.
-    fn mode(&self) -> u32 {
+    /// The entry's header, and what follows it.
+    fn header(&self, path: &str) -> (Builder, &[u8]) {
+        let builder = Builder::new(path);
         match self {
-            Self::Directory { mode } => 0o040_000 | mode,
-            Self::File { mode, .. } => 0o100_000 | mode,
-            Self::Link(_) => 0o120_777,
-            Self::Device(..) => 0o020_600,
+            Self::Directory { mode } => (builder.mode(0o040_000 | mode).nlink(2), &[]),
+            Self::File { mode, content } => (builder.mode(0o100_000 | mode), content),
+            Self::Link(target) => (builder.mode(0o120_777), target.as_bytes()),
+            Self::Device(major, minor) => {
+                (builder.mode(0o020_600).rdev_major(*major).rdev_minor(*minor), &[])
+            }
         }
     }
 }
@@ -78,86 +81,47 @@ impl Archive {
         self.entries.contains_key(path.trim_start_matches('/'))
     }
 
-    /// The archive's bytes, a multiple of four.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The archive's bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // Sorted: a directory comes before what is in it.
-        for (index, (path, entry)) in self.entries.iter().enumerate() {
-            let (content, device): (&[u8], _) = match entry {
-                Entry::File { content, .. } => (content, (0, 0)),
-                Entry::Link(target) => (target.as_bytes(), (0, 0)),
-                Entry::Device(major, minor) => (&[], (*major, *minor)),
-                Entry::Directory { .. } => (&[], (0, 0)),
-            };
-            write(&mut bytes, index + 1, path, entry.mode(), device, content);
+        for (inode, (path, entry)) in (1..).zip(&self.entries) {
+            let (header, content) = entry.header(path);
+            let size = u32::try_from(content.len()).with_context(|| format!("/{path} is too large"))?;
+            let mut writer = header.ino(inode).write(&mut bytes, size);
+            writer.write_all(content).and_then(|()| writer.finish()).with_context(|| format!("/{path}"))?;
         }
-        write(&mut bytes, 0, END, 0, (0, 0), &[]);
-        bytes
+        newc::trailer(&mut bytes).context("cannot finish an archive")?;
+        Ok(bytes)
     }
-}
-
-fn write(bytes: &mut Vec<u8>, inode: usize, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
-    let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
-    let (owner, group, time, checksum) = (0, 0, 0, 0);
-    let name_size = path.len() + 1;
-    bytes.extend(MAGIC.as_bytes());
-    for field in [
-        inode as u32,
-        mode,
-        owner,
-        group,
-        links,
-        time,
-        content.len() as u32,
-        0,
-        0,
-        device.0,
-        device.1,
-        name_size as u32,
-        checksum,
-    ] {
-        bytes.extend(format!("{field:08x}").as_bytes());
-    }
-    bytes.extend(path.as_bytes());
-    bytes.push(0);
-    pad(bytes);
-    bytes.extend(content);
-    pad(bytes);
-}
-
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Read;
+
     use super::*;
 
     /// Name, mode, device and content.
     type Found = (String, u32, (u32, u32), Vec<u8>);
 
-    /// The entries, read as Linux reads them.
+    /// The entries that an archive has.
     fn read(mut bytes: &[u8]) -> Vec<Found> {
         let mut entries = Vec::new();
         loop {
-            assert_eq!(&bytes[..6], MAGIC.as_bytes());
-            let field = |n: usize| {
-                let text = std::str::from_utf8(&bytes[6 + 8 * n..14 + 8 * n]).unwrap();
-                u32::from_str_radix(text, 16).unwrap()
-            };
-            let (mode, size, name_size) = (field(1), field(6) as usize, field(11) as usize);
-            assert_eq!((field(2), field(3), field(5)), (0, 0, 0), "root's, and from 1970");
-            let name = std::str::from_utf8(&bytes[110..110 + name_size - 1]).unwrap().to_owned();
-            assert_eq!(bytes[110 + name_size - 1], 0);
-            let content = (110 + name_size).next_multiple_of(4);
-            let next = (content + size).next_multiple_of(4);
-            if name == END {
-                assert_eq!(bytes.len(), next);
+            let mut reader = newc::Reader::new(bytes).unwrap();
+            let entry = reader.entry().clone();
+            assert_eq!((entry.uid(), entry.gid(), entry.mtime()), (0, 0, 0), "root's, and from 1970");
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).unwrap();
+            bytes = reader.finish().unwrap();
+            if entry.is_trailer() {
+                assert_eq!(bytes, b"");
                 return entries;
             }
-            entries.push((name, mode, (field(9), field(10)), bytes[content..content + size].to_vec()));
-            bytes = &bytes[next..];
+            let device = (entry.rdev_major(), entry.rdev_minor());
+            entries.push((entry.name().to_owned(), entry.mode(), device, content));
         }
     }
 
@@ -187,9 +151,7 @@ mod tests {
         let expected = expected.map(|(name, mode, device, content)| {
             (name.to_owned(), mode, device, content.as_bytes().to_vec())
         });
-        let bytes = archive.to_bytes();
-        assert_eq!(read(&bytes), expected);
-        assert_eq!(bytes.len() % 4, 0);
+        assert_eq!(read(&archive.to_bytes().unwrap()), expected);
     }
 
     #[test]
@@ -199,7 +161,7 @@ mod tests {
         archive.put("etc/motd", file("good bye\n")).unwrap();
         archive.put("root", Entry::Directory { mode: 0o755 }).unwrap();
         archive.put("root", Entry::Link("home/root".into())).unwrap();
-        let found = read(&archive.to_bytes());
+        let found = read(&archive.to_bytes().unwrap());
         let found: Vec<_> =
             found.iter().map(|(name, _, _, content)| (name.as_str(), content.as_slice())).collect();
         assert_eq!(found, [("etc", &b""[..]), ("etc/motd", b"good bye\n"), ("root", b"home/root")]);

@@ -16,7 +16,7 @@ use crate::command::run;
 pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) -> Result<PathBuf> {
     let archive = archive(system, busybox, dropbear, stand_ins)
         .with_context(|| format!("cannot put {} for {} together", system.flavour, system.architecture))?
-        .to_bytes();
+        .to_bytes()?;
     let name = format!("root-{}-{}", system.flavour, system.architecture);
     let file = format!("{name}.cpio.gz");
     let place = Part::new(name, include_str!("root.rs")).of(&archive).get(&[&file], |place| {

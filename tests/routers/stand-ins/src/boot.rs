@@ -17,7 +17,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::console::{complain, say};
 use crate::dd_wrt;
 use crate::disk;
-use crate::json::Json;
+use crate::json::{self, Json, json};
 use crate::log::{DAEMON_ERROR, DAEMON_INFO, Ring};
 use crate::power::{self, End};
 use crate::profile::{Flavour, Profile};
@@ -405,7 +405,7 @@ impl Router {
         let request = String::from_utf8_lossy(&client.request).into_owned();
         let mut words = request.trim_end().splitn(3, ' ');
         let (object, method) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let message = words.next().and_then(Json::parse);
+        let message = words.next().and_then(json::parse);
         let reply = match (object, message) {
             (_, None) => Err(Status::InvalidArgument),
             ("service", Some(message)) => self.supervisor.call(method, &message, Instant::now()),
@@ -424,7 +424,7 @@ impl Router {
             _ => Err(Status::NotFound),
         };
         let text = match reply {
-            Ok(Some(json)) => format!("0\n{}", json.compact()),
+            Ok(Some(json)) => format!("0\n{}", json),
             Ok(None) => "0\n".to_owned(),
             Err(status) => format!("{}\n", status as u8),
         };
@@ -450,21 +450,19 @@ impl Router {
     }
 
     fn board(&self) -> Json {
-        let string = |name: &str, value: &str| (name.to_owned(), Json::String(value.to_owned()));
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let profile = &self.profile;
-        let release = vec![
-            string("distribution", "OpenWrt"),
-            string("version", &profile.release),
-            string("target", &profile.target),
-            string("description", &format!("OpenWrt {}", profile.release)),
-        ];
-        Json::Object(vec![
-            string("kernel", &kernel),
-            string("hostname", &profile.hostname),
-            string("model", &profile.model),
-            ("release".to_owned(), Json::Object(release)),
-        ])
+        json!({
+            "kernel": kernel,
+            "hostname": profile.hostname,
+            "model": profile.model,
+            "release": {
+                "distribution": "OpenWrt",
+                "version": profile.release,
+                "target": profile.target,
+                "description": format!("OpenWrt {}", profile.release),
+            },
+        })
     }
 }
 

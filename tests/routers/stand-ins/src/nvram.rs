@@ -8,8 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::console::print;
 use crate::mounts;
 
@@ -145,7 +143,7 @@ pub fn commit(variables: &Variables) -> io::Result<()> {
 pub fn main(arguments: &[String]) -> ExitCode {
     let lock = File::create(LOCK);
     if let Ok(lock) = &lock {
-        let _ = flock(lock, FlockOperation::LockExclusive);
+        let _ = lock.lock();
     }
     let mut variables = read();
     let before = variables.clone();

@@ -1,5 +1,6 @@
 //! procd's services: what was registered, the processes of it, and when the next one is to be started or killed.
 
+use std::borrow::Cow;
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
 
-use crate::json::Json;
+use crate::json::{Blob, Json, json};
 use crate::respawn::Respawn;
 use crate::spawn;
 use crate::ubus::Status;
@@ -73,6 +74,7 @@ impl Supervisor {
     /// Answers a call of the object `service`.
     pub fn call(&mut self, method: &str, message: &Json, now: Instant) -> Result<Option<Json>, Status> {
         let name = message.get("name").and_then(Json::text);
+        let name = name.as_deref();
         match method {
             "set" | "add" => {
                 self.set(name.ok_or(Status::InvalidArgument)?, message, method == "add", now);
@@ -80,7 +82,7 @@ impl Supervisor {
             }
             "delete" => {
                 let instance = message.get("instance").and_then(Json::text);
-                self.delete(name.ok_or(Status::InvalidArgument)?, instance, now).map(|()| None)
+                self.delete(name.ok_or(Status::InvalidArgument)?, instance.as_deref(), now).map(|()| None)
             }
             "list" => Ok(Some(self.list(name))),
             "signal" => {
@@ -138,9 +140,9 @@ impl Supervisor {
         service.deleted = false;
         service.data = message.get("data").cloned();
         service.triggers = message.get("triggers").cloned();
-        let wanted = message.get("instances").map_or(&[][..], Json::members);
+        let wanted: Vec<_> = message.get("instances").into_iter().flat_map(Json::members).collect();
         if !add {
-            let unwanted = |instance: &&mut Instance| !wanted.iter().any(|(name, _)| *name == instance.name);
+            let unwanted = |instance: &&mut Instance| !wanted.iter().any(|(name, _)| **name == instance.name);
             service.instances.iter_mut().filter(unwanted).for_each(|instance| instance.stop(now));
         }
         for (name, config) in wanted {
@@ -174,7 +176,7 @@ impl Supervisor {
 
     fn list(&self, wanted: Option<&str>) -> Json {
         let shown = self.services.iter().filter(|service| wanted.is_none_or(|name| name == service.name));
-        Json::Object(shown.map(|service| (service.name.clone(), service.show())).collect())
+        shown.map(|service| (service.name.clone(), service.show())).collect()
     }
 
     /// A child of PID 1 has ended; perhaps it is one of these.
@@ -250,19 +252,19 @@ impl Supervisor {
 
 impl Service {
     fn show(&self) -> Json {
-        let mut members = Vec::new();
+        let mut members = serde_json::Map::new();
         if !self.instances.is_empty() {
             let instances = self.instances.iter().map(|instance| (instance.name.clone(), instance.show()));
-            members.push(("instances".to_owned(), Json::Object(instances.collect())));
+            members.insert("instances".to_owned(), instances.collect());
         }
         for (name, value) in [("triggers", &self.triggers), ("data", &self.data)] {
             if let Some(value) = value
-                && !(value.items().is_empty() && value.members().is_empty())
+                && !(value.items().is_empty() && value.members().next().is_none())
             {
-                members.push((name.to_owned(), value.clone()));
+                members.insert(name.to_owned(), value.clone());
             }
         }
-        Json::Object(members)
+        members.into()
     }
 }
 
@@ -331,7 +333,7 @@ impl Instance {
         self.exit_code = Some(code);
         self.kill_at = None;
         if let Some(path) = self.config.get("pidfile").and_then(Json::text) {
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&*path);
         }
         if self.halting {
             if self.again {
@@ -361,12 +363,12 @@ impl Instance {
         if stdout {
             command.env("LD_PRELOAD", "/lib/libsetlbf.so");
         }
-        for (name, value) in self.config.get("env").map_or(&[][..], Json::members) {
-            command.env(name, value.text().unwrap_or_default());
+        for (name, value) in self.config.get("env").into_iter().flat_map(Json::members) {
+            command.env(name, &*value.text().unwrap_or_default());
         }
         let pipe = |wanted| if wanted { Stdio::piped() } else { Stdio::null() };
         command.stdout(pipe(stdout)).stderr(pipe(stderr));
-        if let Some((uid, gid)) = self.config.get("user").and_then(Json::text).and_then(user) {
+        if let Some((uid, gid)) = self.config.get("user").and_then(Json::text).as_deref().and_then(user) {
             command.uid(uid).gid(gid);
         }
         spawn::prepare(&mut command, self.limits(), self.number("nice").unwrap_or(0) as i32);
@@ -375,7 +377,7 @@ impl Instance {
         self.process = Some((pid, now));
         self.exit_code = None;
         if let Some(path) = self.config.get("pidfile").and_then(Json::text) {
-            let _ = fs::write(path, format!("{pid}\n"));
+            let _ = fs::write(&*path, format!("{pid}\n"));
         }
         if let Some(group) = control_group(service, &self.name) {
             let _ = fs::write(group.join("cgroup.procs"), pid.to_string());
@@ -394,7 +396,7 @@ impl Instance {
 
     fn strings(&self, name: &str) -> impl Iterator<Item = String> {
         let items = self.config.get(name).map_or(&[][..], Json::items);
-        items.iter().filter_map(|item| item.text().map(str::to_owned))
+        items.iter().filter_map(|item| item.text().map(Cow::into_owned))
     }
 
     fn number(&self, name: &str) -> Option<i64> {
@@ -402,8 +404,8 @@ impl Instance {
     }
 
     fn limits(&self) -> Vec<(Resource, Rlimit)> {
-        let limits = self.config.get("limits").map_or(&[][..], Json::members);
-        limits.iter().filter_map(|(name, value)| limit(name, value.text()?)).collect()
+        let limits = self.config.get("limits").into_iter().flat_map(Json::members);
+        limits.filter_map(|(name, value)| limit(name, &value.text()?)).collect()
     }
 
     fn pid(&self) -> u32 {
@@ -411,43 +413,43 @@ impl Instance {
     }
 
     fn show(&self) -> Json {
-        let number = |value: i64| Json::Number(value.to_string());
-        let mut members = vec![("running", Json::Bool(self.process.is_some()))];
+        let mut shown = json!({
+            "running": self.process.is_some(),
+            "command": self.config.get("command").cloned().unwrap_or(json!([])),
+            "term_timeout": self.number("term_timeout").unwrap_or(5),
+        });
         if self.process.is_some() {
-            members.push(("pid", number(i64::from(self.pid()))));
+            shown["pid"] = self.pid().into();
         }
-        members.push(("command", self.config.get("command").cloned().unwrap_or(Json::Array(Vec::new()))));
-        members.push(("term_timeout", number(self.number("term_timeout").unwrap_or(5))));
         if let Some(code) = self.exit_code {
-            members.push(("exit_code", number(i64::from(code))));
+            shown["exit_code"] = code.into();
         }
         if let Some(respawn) = &self.respawn {
-            let of = [
-                ("threshold", number(respawn.threshold.as_secs() as i64)),
-                ("timeout", number(respawn.timeout.as_secs() as i64)),
-                ("retry", number(respawn.retry)),
-            ];
-            members.push(("respawn", Json::Object(of.map(|(n, v)| (n.to_owned(), v)).to_vec())));
+            shown["respawn"] = json!({
+                "threshold": respawn.threshold.as_secs(),
+                "timeout": respawn.timeout.as_secs(),
+                "retry": respawn.retry,
+            });
         }
         for name in ["env", "data", "limits", "pidfile", "user"] {
             if let Some(value) = self.config.get(name) {
-                members.push((name, value.clone()));
+                shown[name] = value.clone();
             }
         }
-        Json::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        shown
     }
 }
 
 /// The script of a trigger's action, `["if", ["eq", NAME, VALUE], ["run_script", SCRIPT, VERB]]`, if its condition holds.
 fn script(action: &Json, data: &Json) -> Option<Vec<String>> {
     let (verb, rest) = action.items().split_first()?;
-    match (verb.text()?, rest) {
+    match (&*verb.text()?, rest) {
         ("if", [condition, then, ..]) => {
             let [relation, name, value] = condition.items() else { return None };
-            let holds = relation.text() == Some("eq") && data.get(name.text()?) == Some(value);
+            let holds = relation.text().as_deref() == Some("eq") && data.get(&*name.text()?) == Some(value);
             holds.then(|| script(then, data)).flatten()
         }
-        ("run_script", words) => words.iter().map(|word| word.text().map(str::to_owned)).collect(),
+        ("run_script", words) => words.iter().map(|word| word.text().map(Cow::into_owned)).collect(),
         _ => None,
     }
 }
@@ -455,7 +457,7 @@ fn script(action: &Json, data: &Json) -> Option<Vec<String>> {
 fn files(config: &Json) -> u64 {
     let mut hasher = DefaultHasher::new();
     for path in config.get("file").map_or(&[][..], Json::items).iter().filter_map(Json::text) {
-        fs::read(path).unwrap_or_default().hash(&mut hasher);
+        fs::read(&*path).unwrap_or_default().hash(&mut hasher);
     }
     hasher.finish()
 }
@@ -500,9 +502,10 @@ fn control_group(service: &str, instance: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
 
     fn message(instances: &str) -> Json {
-        Json::parse(&format!(r#"{{"name":"x","instances":{instances}}}"#)).expect("JSON")
+        json::parse(&format!(r#"{{"name":"x","instances":{instances}}}"#)).expect("JSON")
     }
 
     fn instance(supervisor: &Supervisor) -> Json {
@@ -531,7 +534,7 @@ mod tests {
         supervisor.call("delete", &message("{}"), now).expect("delete");
         assert!(supervisor.next().is_some(), "KILL follows");
         supervisor.ended(second, 143, now);
-        assert_eq!(supervisor.list(None), Json::Object(Vec::new()));
+        assert_eq!(supervisor.list(None), json!({}));
         assert_eq!(supervisor.call("delete", &message("{}"), now), Err(Status::NotFound));
     }
 
@@ -558,10 +561,10 @@ mod tests {
         let triggers =
             r#"[["config.change",["if",["eq","package","x"],["run_script","true","reload"]],1000]]"#;
         let message = format!(r#"{{"name":"x","instances":{{}},"triggers":{triggers}}}"#);
-        supervisor.call("set", &Json::parse(&message).expect("JSON"), now).expect("set");
+        supervisor.call("set", &json::parse(&message).expect("JSON"), now).expect("set");
         let event = |package: &str| {
             let text = format!(r#"{{"type":"config.change","data":{{"package":"{package}"}}}}"#);
-            Json::parse(&text).expect("JSON")
+            json::parse(&text).expect("JSON")
         };
         supervisor.call("event", &event("network"), now).expect("event");
         assert_eq!(supervisor.next(), None);

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use crate::console::{fail, print};
-use crate::json::Json;
+use crate::json::{self, Blob};
 
 /// Where PID 1 listens.
 pub const SOCKET: &str = "/var/run/ubus/ubus.sock";
@@ -64,13 +64,13 @@ pub fn main(arguments: &[String]) -> ExitCode {
         }
         (Some("call"), Some(object), Some(method), message) => {
             let message = message.unwrap_or("{}");
-            if Json::parse(message).is_none() {
+            if json::parse(message).is_none() {
                 return failed(Status::InvalidArgument as u8);
             }
             match call(object, method, message) {
                 Ok((0, reply)) => {
-                    if let Some(json) = Json::parse(&reply) {
-                        print(&format!("{}\n", if compact { json.compact() } else { json.pretty() }));
+                    if let Some(json) = json::parse(&reply) {
+                        print(&format!("{}\n", if compact { json.to_string() } else { json.pretty() }));
                     }
                     ExitCode::SUCCESS
                 }

@@ -3,7 +3,9 @@
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::{bench, demo, dist, fuzz, packages, reproduce, size, test, toolchain, virtual_routers};
+use crate::build::{dist, toolchain};
+use crate::checks::{bench, demo, fuzz, reproduce, size, test};
+use crate::{packages, virtual_routers};
 
 /// Set up, build, test and measure Hop.
 #[derive(Parser)]

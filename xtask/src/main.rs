@@ -1,24 +1,15 @@
 //! `cargo xtask COMMAND`: set up, build, test and measure Hop.
 
-mod agents;
-mod bench;
-mod cache;
+mod build;
+mod checks;
 mod cli;
 mod command;
-mod demo;
-mod dist;
 #[path = "../../controller/src/elf.rs"]
 mod elf;
-mod fuzz;
 mod packages;
 mod paths;
-mod reproduce;
 #[path = "../../controller/src/segments.rs"]
 mod segments;
-mod size;
-mod symbols;
-mod test;
-mod toolchain;
 mod virtual_routers;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ mod module;
 mod plot;
 mod profile;
 mod publish;
-#[path = "../../routers/instructions/src/record.rs"]
+#[path = "../../routers/qemu-insn-counter/src/record.rs"]
 mod record;
 mod rows;
 mod source;
@@ -93,7 +93,7 @@ fn main() -> ExitCode {
 }
 
 fn boot(options: &Options) -> Bed {
-    let plugin = root().join("target/release/libhop_instructions.so");
+    let plugin = root().join("target/release/libqemu_insn_counter.so");
     Bed::boot(Builds { hop: options.hop.clone(), agent: options.agent.clone() }, &plugin)
 }
 

@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use super::part::{Part, remove, scratch};
 use super::sources::Sources;
 use super::{System, config, routers};
+use crate::build::toolchain::{C_COMPILER, Toolchain};
 use crate::command::run;
 use crate::packages::ZIG;
-use crate::toolchain::{C_COMPILER, Toolchain};
 
 /// What a configuration has without being asked for: choices of which one must be made, and what an applet brings along.
 const IMPLIED: [&str; 8] = [
@@ -103,7 +103,7 @@ fn make(
          exec '{}' {WITHOUT_CONSTANT_GLOBALS} \"$@\"\n",
         cc.display()
     );
-    crate::toolchain::write_script(&wrapper, &body)?;
+    crate::build::toolchain::write_script(&wrapper, &body)?;
     let (source, objects) = (source.to_owned(), objects.to_owned());
     Ok(move || {
         let jobs = available_parallelism().map_or(1, |jobs| jobs.get());

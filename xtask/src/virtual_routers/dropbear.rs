@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use super::part::{Part, remove, scratch};
 use super::sources::Sources;
 use super::{System, routers};
+use crate::build::toolchain::{C_COMPILER, Toolchain};
 use crate::command::{run, succeeds};
 use crate::packages::ZIG;
-use crate::toolchain::{C_COMPILER, Toolchain};
 
 /// No libraries, and no logins in files that these systems do not have.
 const FEATURES: [&str; 7] = [

@@ -5,15 +5,15 @@
 //! at the version that Debian had when they were built, until their recipe changes or the cache is removed. Kernels are
 //! built again when the package of their source is upgraded.
 
+mod archive;
 mod busybox;
 mod config;
-mod cpio;
 mod dropbear;
+mod fake_firmware;
 mod kernel;
 mod part;
 mod root;
 mod sources;
-mod stand_ins;
 mod stick;
 
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::agents::AGENTS;
-use crate::cache::forget_unused;
+use crate::build::agents::AGENTS;
+use crate::build::cache::forget_unused;
+use crate::build::toolchain::Toolchain;
 use crate::command::run;
-use crate::toolchain::Toolchain;
 use crate::{packages, paths};
 use sources::Sources;
 
@@ -70,8 +70,8 @@ pub fn build() -> Result<()> {
     for system in SYSTEMS {
         let busybox = busybox::build(system, &toolchain, &mut sources)?;
         let dropbear = dropbear::build(system, &toolchain, &mut sources)?;
-        let stand_ins = stand_ins::build(system, &toolchain)?;
-        artifacts.push(root::build(system, &busybox, &dropbear, &stand_ins)?);
+        let fake_firmware = fake_firmware::build(system, &toolchain)?;
+        artifacts.push(root::build(system, &busybox, &dropbear, &fake_firmware)?);
     }
     artifacts.push(stick::build()?);
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agents;
-use crate::cache::touch;
+use crate::build::agents;
+use crate::build::cache::touch;
 use crate::paths;
 
 /// What a part is built from: texts, and files of the repository.

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::cpio::{Archive, Entry};
+use super::archive::{Archive, Entry};
 use super::part::Part;
 use super::{System, routers};
 use crate::command::run;
 
 /// The archive of a system, compressed.
-pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) -> Result<PathBuf> {
-    let archive = archive(system, busybox, dropbear, stand_ins)
+pub fn build(system: System, busybox: &Path, dropbear: &Path, fake_firmware: &Path) -> Result<PathBuf> {
+    let archive = archive(system, busybox, dropbear, fake_firmware)
         .with_context(|| format!("cannot put {} for {} together", system.flavour, system.architecture))?
         .to_bytes()?;
     let name = format!("root-{}-{}", system.flavour, system.architecture);
@@ -31,14 +31,14 @@ pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) 
     Ok(place.join(file))
 }
 
-fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) -> Result<Archive> {
+fn archive(system: System, busybox: &Path, dropbear: &Path, fake_firmware: &Path) -> Result<Archive> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys"] {
         archive.put(directory, Entry::Directory { mode: 0o755 })?;
     }
     archive.put("dev/console", Entry::Device(5, 1))?;
-    archive.put("rom/sbin/stand-ins", program(stand_ins)?)?;
-    archive.put("init", Entry::Link("rom/sbin/stand-ins".to_owned()))?;
+    archive.put("rom/sbin/fake-firmware", program(fake_firmware)?)?;
+    archive.put("init", Entry::Link("rom/sbin/fake-firmware".to_owned()))?;
 
     let root = routers().join("root");
     let directories = lines(&root.join("directories"))?;
@@ -50,10 +50,10 @@ fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) ->
         if tree.exists() {
             add_tree(&mut archive, &tree, "rom")?;
         }
-        let names = routers().join("stand-ins/names").join(&layer);
+        let names = routers().join("fake-firmware/names").join(&layer);
         let names = if names.exists() { lines(&names)? } else { Vec::new() };
         for name in names {
-            archive.put(&format!("rom{name}"), link(&name, "/sbin/stand-ins"))?;
+            archive.put(&format!("rom{name}"), link(&name, "/sbin/fake-firmware"))?;
         }
     }
 
@@ -148,7 +148,7 @@ mod tests {
         for (from, to, target) in [
             ("/bin/sh", "/bin/busybox", "busybox"),
             ("/usr/bin/awk", "/bin/busybox", "../../bin/busybox"),
-            ("/sbin/procd", "/sbin/stand-ins", "stand-ins"),
+            ("/sbin/procd", "/sbin/fake-firmware", "fake-firmware"),
             ("/linuxrc", "/bin/busybox", "bin/busybox"),
             ("/usr/bin/dropbearkey", "/usr/sbin/dropbear", "../sbin/dropbear"),
         ] {

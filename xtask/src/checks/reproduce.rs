@@ -8,10 +8,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agents::{AGENTS, copy};
+use crate::build::agents::{AGENTS, copy};
+use crate::build::toolchain::{Homes, Toolchain};
 use crate::command::output;
-use crate::toolchain::{Homes, Toolchain};
-use crate::{paths, segments};
+use crate::paths;
+use crate::segments;
 
 /// Builds the first agent once more, elsewhere, and fails where it differs from that of `cargo xtask build`.
 pub fn check() -> Result<()> {

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
+use crate::build::{dist, toolchain};
 use crate::command::{self, cargo};
-use crate::{dist, packages, toolchain, virtual_routers};
+use crate::{packages, virtual_routers};
 
 /// The suites that have a word of their own: their test binaries, and what is behind `--`. All run on whole virtual routers.
 const SUITES: [(&str, &str, &[&str]); 3] = [

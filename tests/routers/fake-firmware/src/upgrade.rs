@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_the_lists_name_is_kept_and_nothing_else() -> io::Result<()> {
-        let root = std::env::temp_dir().join(format!("stand-ins-kept-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("fake-firmware-kept-{}", std::process::id()));
         for (path, text) in [
             ("etc/sysupgrade.conf", "# comment\n/etc/mine\n"),
             ("lib/upgrade/keep.d/hopd", "/etc/hopd/\n/etc/rc.d/S??hopd\n/usr/sbin/hopd\n/gone\n"),

@@ -23,11 +23,11 @@ pub fn write(profile: &Profile) {
         "opkg" => {
             file("etc/opkg.conf", opkg_conf(profile.flavour));
             let place = if profile.flavour == Flavour::RutOs { "usr/bin/opkg" } else { "bin/opkg" };
-            complain("opkg", link("/sbin/stand-ins", place));
+            complain("opkg", link("/sbin/fake-firmware", place));
         }
         "apk" => {
             file("etc/apk/arch", &format!("{}\n", profile.arch));
-            complain("apk", link("/sbin/stand-ins", "usr/bin/apk"));
+            complain("apk", link("/sbin/fake-firmware", "usr/bin/apk"));
         }
         _ => {}
     }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cache::touch;
+use crate::build::cache::touch;
+use crate::build::toolchain::Toolchain;
 use crate::command::run;
 use crate::elf::{self, FloatAbi};
 use crate::paths;
 use crate::segments;
-use crate::toolchain::Toolchain;
 
 /// An agent for one kind of router.
 pub struct Agent {

@@ -4,9 +4,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agents::AGENTS;
+use crate::build::agents::AGENTS;
+use crate::build::{dist, toolchain};
 use crate::command::{self, line};
-use crate::{dist, packages, paths, toolchain};
+use crate::{packages, paths};
 
 /// Sets up, builds, and shows what Hop does. It uses a home of its own, and ends the routers that it started.
 pub fn run() -> Result<()> {

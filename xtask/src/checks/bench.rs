@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use crate::agents::AGENTS;
+use crate::build::agents::AGENTS;
+use crate::build::{dist, toolchain};
 use crate::cli::{BenchArgs, MeasureArgs, Profile};
 use crate::command::{self, cargo};
-use crate::{dist, packages, paths, toolchain, virtual_routers};
+use crate::{packages, paths, virtual_routers};
 
 /// Measures the rows, or shows in which functions the instructions of some are spent.
 pub fn run(arguments: &BenchArgs) -> Result<()> {
@@ -23,7 +24,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         "--quiet",
         "--release",
         "--package",
-        "hop-instructions",
+        "qemu-insn-counter",
     ]))?;
     // What is measured is counted in the guest, or is a program in target/dist: the bench itself need not be fast, and what
     // the tests are built from serves it as well.

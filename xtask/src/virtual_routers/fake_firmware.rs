@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 
 use super::part::Part;
 use super::{System, routers};
-use crate::agents::AGENTS;
+use crate::build::agents::AGENTS;
+use crate::build::toolchain::Toolchain;
 use crate::command::run;
 use crate::paths;
 use crate::segments;
-use crate::toolchain::Toolchain;
 
 /// What the program is built from, beside the toolchain and its own sources.
 const SOURCES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];
@@ -20,18 +20,18 @@ const SOURCES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];
 /// The program for the system's CPU.
 pub fn build(system: System, toolchain: &Toolchain) -> Result<PathBuf> {
     let architecture = system.architecture;
-    let mut part = Part::new(format!("stand-ins-{architecture}"), include_str!("stand_ins.rs"))
+    let mut part = Part::new(format!("fake-firmware-{architecture}"), include_str!("fake_firmware.rs"))
         .of(toolchain.version()?)
-        .of(include_str!("../toolchain.rs"));
+        .of(include_str!("../build/toolchain.rs"));
     for source in SOURCES {
         part = part.of_file(&paths::root().join(source))?;
     }
     for source in ["Cargo.toml", "src"] {
-        part = part.of_file(&routers().join("stand-ins").join(source))?;
+        part = part.of_file(&routers().join("fake-firmware").join(source))?;
     }
-    let place = part.get(&["stand-ins"], |place| {
+    let place = part.get(&["fake-firmware"], |place| {
         eprintln!(
-            "building the stand-ins for {architecture} with their standard library: a minute on two cores"
+            "building the fake-firmware for {architecture} with their standard library: a minute on two cores"
         );
         let agent = AGENTS.iter().find(|agent| agent.name == architecture);
         let target = agent.context("an agent for every CPU")?.target;
@@ -40,17 +40,17 @@ pub fn build(system: System, toolchain: &Toolchain) -> Result<PathBuf> {
             "--profile",
             "device",
             "--package",
-            "stand-ins",
+            "fake-firmware",
         ]))?;
-        let built = paths::root().join(format!("target/device/{target}/device/stand-ins"));
+        let built = paths::root().join(format!("target/device/{target}/device/fake-firmware"));
         let content = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         let content =
             segments::alone(&content).with_context(|| format!("{} has no symbols", built.display()))?;
-        let stand_ins = place.join("stand-ins");
-        fs::write(&stand_ins, content)
-            .and_then(|()| fs::set_permissions(&stand_ins, Permissions::from_mode(0o755)))
-            .with_context(|| format!("cannot write {}", stand_ins.display()))?;
-        system.check(&place.join("stand-ins"))
+        let fake_firmware = place.join("fake-firmware");
+        fs::write(&fake_firmware, content)
+            .and_then(|()| fs::set_permissions(&fake_firmware, Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {}", fake_firmware.display()))?;
+        system.check(&place.join("fake-firmware"))
     })?;
-    Ok(place.join("stand-ins"))
+    Ok(place.join("fake-firmware"))
 }

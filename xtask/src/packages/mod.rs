@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn zig_is_pinned_by_digests() {
-        let pinned = include_str!("../ziglang.txt");
+        let pinned = include_str!("../../ziglang.txt");
         assert!(pinned.contains(&format!("\nziglang=={ZIG} \\\n")));
         assert_eq!(pinned.matches("--hash=sha256:").count(), 2);
     }

@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use crate::agents::{AGENTS, copy};
-use crate::cache::forget_unused;
+use crate::build::agents::{AGENTS, copy};
+use crate::build::cache::forget_unused;
+use crate::build::toolchain::{Toolchain, host_cargo_build};
 use crate::command::run;
 use crate::paths;
-use crate::toolchain::{Toolchain, host_cargo_build};
 
 /// Builds the agents, a `hop` that carries them, and an agent for this machine, which the tests use.
 pub fn build() -> Result<()> {

@@ -522,7 +522,7 @@ mod tests {
 
     #[test]
     fn changes_wait_in_the_delta_directory() {
-        let place = std::env::temp_dir().join(format!("stand-ins-uci-{}", std::process::id()));
+        let place = std::env::temp_dir().join(format!("fake-firmware-uci-{}", std::process::id()));
         let (config, deltas) = (place.join("config"), place.join("deltas"));
         fs::create_dir_all(&config).expect("a directory");
         fs::write(config.join("hopd"), TEXT).expect("a file");

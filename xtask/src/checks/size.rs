@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agents::{AGENTS, Agent};
+use crate::build::agents::{AGENTS, Agent};
+use crate::build::toolchain::Toolchain;
+use crate::checks::symbols;
 use crate::paths::{self, which};
-use crate::symbols;
-use crate::toolchain::Toolchain;
 
 /// The page that has the budgets, and the rows of it: of the file, and of what it takes of a router's flash.
 const SPECIFICATION: &str = "docs/specification.md";

@@ -1,0 +1,6 @@
+//! What `cargo xtask build` makes: the agents, with the toolchain for MIPS, and `hop`.
+
+pub mod agents;
+pub mod cache;
+pub mod dist;
+pub mod toolchain;

@@ -2,10 +2,10 @@
 //!
 //! One thread, one loop. It never waits for anything but the next event, and no error ends it.
 
+mod clients;
+
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -17,14 +17,14 @@ use rustix::process::{WaitOptions, wait};
 use crate::console::{complain, say};
 use crate::dd_wrt;
 use crate::disk;
-use crate::json::{self, Json, json};
-use crate::log::{DAEMON_ERROR, DAEMON_INFO, Ring};
+use crate::log::{DAEMON_INFO, Ring};
 use crate::power::{self, End};
 use crate::profile::{Flavour, Profile};
 use crate::spawn;
-use crate::supervisor::{Output, Supervisor};
-use crate::ubus::{self, Status};
+use crate::supervisor::Supervisor;
+use crate::ubus::{self};
 use crate::upgrade;
+use clients::{Client, Stream};
 
 /// A script has this long at shutdown, and then this long after SIGTERM.
 const SHUTDOWN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
@@ -32,11 +32,6 @@ const SHUTDOWN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_
 const LISTENS: Duration = Duration::from_millis(100);
 /// After this long the router counts as booted without it.
 const LISTENS_LIMIT: Duration = Duration::from_secs(120);
-/// Callers at a time, and readers of the log.
-const CLIENTS: usize = 16;
-/// How long a reader of an answer may take.
-const ANSWER: Duration = Duration::from_secs(1);
-
 /// A script, with its arguments and its environment's search path.
 type Script = Vec<String>;
 
@@ -49,16 +44,6 @@ struct Scripts {
     bounded: bool,
     term_at: Option<Instant>,
     kill_at: Option<Instant>,
-}
-
-struct Client {
-    stream: UnixStream,
-    request: Vec<u8>,
-}
-
-struct Stream {
-    output: Output,
-    line: Vec<u8>,
 }
 
 /// Everything that PID 1 knows.
@@ -323,146 +308,6 @@ impl Router {
             Some(_) => self.scripts.term_at = Some(Instant::now()),
             None => self.next_script(),
         }
-    }
-
-    fn log(&mut self, priority: u32, text: &str) {
-        let line = self.ring.add(priority, text);
-        self.tell_followers(&line);
-    }
-
-    fn tell_followers(&mut self, line: &str) {
-        self.followers.retain_mut(|follower| follower.write_all(line.as_bytes()).is_ok());
-    }
-
-    fn read_syslog(&mut self) {
-        let mut datagram = [0; 2048];
-        while let Some(Ok(read)) = self.syslog.as_ref().map(|socket| socket.recv(&mut datagram)) {
-            let line = self.ring.add_datagram(&String::from_utf8_lossy(&datagram[..read]));
-            self.tell_followers(&line);
-        }
-    }
-
-    fn read_streams(&mut self) {
-        let mut lines = Vec::new();
-        self.streams.retain_mut(|stream| {
-            let mut bytes = [0; 1024];
-            loop {
-                match rustix::io::read(&stream.output.file, &mut bytes) {
-                    Ok(0) => return false,
-                    Ok(read) => stream.line.extend_from_slice(&bytes[..read]),
-                    Err(rustix::io::Errno::AGAIN) => return true,
-                    Err(_) => return false,
-                }
-                while let Some(end) = stream.line.iter().position(|byte| *byte == b'\n') {
-                    let line: Vec<u8> = stream.line.drain(..=end).collect();
-                    lines.push((
-                        if stream.output.error { DAEMON_ERROR } else { DAEMON_INFO },
-                        format!("{}: {}", stream.output.tag, String::from_utf8_lossy(&line[..end])),
-                    ));
-                }
-                // A line without an end is cut, as the log would.
-                stream.line.truncate(bytes.len());
-            }
-        });
-        for (priority, line) in lines {
-            self.log(priority, &line);
-        }
-    }
-
-    fn accept(&mut self) {
-        while let Some(Ok((stream, _))) = self.ubus.as_ref().map(UnixListener::accept) {
-            let prepared = stream.set_nonblocking(true).and(stream.set_write_timeout(Some(ANSWER)));
-            if prepared.is_ok() && self.clients.len() < CLIENTS {
-                self.clients.push(Client { stream, request: Vec::new() });
-            }
-        }
-    }
-
-    fn read_clients(&mut self) {
-        for mut client in std::mem::take(&mut self.clients) {
-            let mut bytes = [0; 4096];
-            loop {
-                match client.stream.read(&mut bytes) {
-                    Ok(0) => {
-                        self.answer(client);
-                        break;
-                    }
-                    Ok(read) if client.request.len() + read <= ubus::MESSAGE => {
-                        client.request.extend_from_slice(&bytes[..read]);
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                        self.clients.push(client);
-                        break;
-                    }
-                    Ok(_) | Err(_) => break,
-                }
-            }
-        }
-    }
-
-    fn answer(&mut self, client: Client) {
-        let mut stream = client.stream;
-        let request = String::from_utf8_lossy(&client.request).into_owned();
-        let mut words = request.trim_end().splitn(3, ' ');
-        let (object, method) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let message = words.next().and_then(json::parse);
-        let reply = match (object, message) {
-            (_, None) => Err(Status::InvalidArgument),
-            ("service", Some(message)) => self.supervisor.call(method, &message, Instant::now()),
-            ("system", Some(_)) => self.system(method),
-            ("log", Some(_)) => {
-                let _ = stream.set_nonblocking(false);
-                let _ = stream.write_all(format!("0\n{}", self.ring.text()).as_bytes());
-                if method == "follow"
-                    && self.followers.len() < CLIENTS
-                    && stream.set_nonblocking(true).is_ok()
-                {
-                    self.followers.push(stream);
-                }
-                return;
-            }
-            _ => Err(Status::NotFound),
-        };
-        let text = match reply {
-            Ok(Some(json)) => format!("0\n{}", json),
-            Ok(None) => "0\n".to_owned(),
-            Err(status) => format!("{}\n", status as u8),
-        };
-        let _ = stream.set_nonblocking(false);
-        let _ = stream.write_all(text.as_bytes());
-        let _ = stream.shutdown(Shutdown::Both);
-    }
-
-    fn system(&mut self, method: &str) -> Result<Option<Json>, Status> {
-        match method {
-            "board" => Ok(Some(self.board())),
-            "reboot" => {
-                self.go_down(End::Reboot);
-                Ok(None)
-            }
-            "sysupgrade" => {
-                self.upgrade = true;
-                self.go_down(End::Reboot);
-                Ok(None)
-            }
-            _ => Err(Status::MethodNotFound),
-        }
-    }
-
-    fn board(&self) -> Json {
-        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        let profile = &self.profile;
-        json!({
-            "kernel": kernel,
-            "hostname": profile.hostname,
-            "model": profile.model,
-            "release": {
-                "distribution": "OpenWrt",
-                "version": profile.release,
-                "target": profile.target,
-                "description": format!("OpenWrt {}", profile.release),
-            },
-        })
     }
 }
 

@@ -3,181 +3,20 @@
 //! As in the original, a file there is a list of changes (a delta), which counts as soon as its package is read: it has no
 //! effect while there is no file for it in /etc/config, and outlives one that is removed and made again.
 
-use std::fmt::Write as _;
+mod delta;
+mod package;
+
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
 use crate::console::print;
+use delta::Delta;
+use package::{Package, Value, quoted, words};
 
 const CONFIG: &str = "/etc/config";
 const DELTAS: &str = "/tmp/.uci";
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Value {
-    One(String),
-    List(Vec<String>),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Section {
-    kind: String,
-    /// Generated, such as `cfg01`, if `anonymous`.
-    name: String,
-    anonymous: bool,
-    options: Vec<(String, Value)>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Package {
-    sections: Vec<Section>,
-}
-
-impl Package {
-    fn parse(text: &str) -> Option<Self> {
-        let mut package = Self::default();
-        for line in text.lines() {
-            let words = words(line)?;
-            let word = |index: usize| words.get(index).cloned();
-            match words.first().map(String::as_str) {
-                None | Some("package") => {}
-                Some("config") => package.add(&word(1)?, word(2)),
-                Some("option") => {
-                    let section = package.sections.last_mut()?;
-                    section.set(&word(1)?, Value::One(word(2)?));
-                }
-                Some("list") => package.sections.last_mut()?.push(&word(1)?, word(2)?),
-                Some(_) => return None,
-            }
-        }
-        Some(package)
-    }
-
-    fn add(&mut self, kind: &str, name: Option<String>) {
-        let anonymous = name.is_none();
-        let number = self.sections.len() + 1;
-        let name = name.unwrap_or_else(|| format!("cfg{number:02x}{:04x}", kind_number(kind)));
-        self.sections.push(Section { kind: kind.to_owned(), name, anonymous, options: Vec::new() });
-    }
-
-    /// By name, or as `@type[i]`, where a negative i counts from the end.
-    fn find(&self, wanted: &str) -> Option<usize> {
-        let Some((kind, index)) =
-            wanted.strip_prefix('@').and_then(|rest| rest.strip_suffix(']')?.split_once('['))
-        else {
-            return self.sections.iter().position(|section| section.name == wanted);
-        };
-        let of_kind: Vec<_> =
-            (0..self.sections.len()).filter(|i| kind.is_empty() || self.sections[*i].kind == kind).collect();
-        let index: isize = index.parse().ok()?;
-        let index = if index < 0 { of_kind.len().checked_add_signed(index)? } else { index as usize };
-        of_kind.get(index).copied()
-    }
-
-    /// The text of a file; with names also for sections without, if wanted.
-    fn text(&self, names: bool) -> String {
-        let mut out = String::new();
-        for section in &self.sections {
-            let _ = write!(out, "\nconfig {}", section.kind);
-            if names || !section.anonymous {
-                let _ = write!(out, " {}", quoted(&section.name));
-            }
-            out.push('\n');
-            for (name, value) in &section.options {
-                match value {
-                    Value::One(value) => {
-                        let _ = writeln!(out, "\toption {name} {}", quoted(value));
-                    }
-                    Value::List(items) => items.iter().for_each(|item| {
-                        let _ = writeln!(out, "\tlist {name} {}", quoted(item));
-                    }),
-                }
-            }
-        }
-        out.push('\n');
-        out
-    }
-
-    /// As `uci show` names a section.
-    fn shown_name(&self, index: usize) -> String {
-        let section = &self.sections[index];
-        if !section.anonymous {
-            return section.name.clone();
-        }
-        let before = self.sections[..index].iter().filter(|other| other.kind == section.kind).count();
-        format!("@{}[{before}]", section.kind)
-    }
-
-    fn show(&self, package: &str, index: usize) -> String {
-        let (name, section) = (self.shown_name(index), &self.sections[index]);
-        let mut out = format!("{package}.{name}={}\n", section.kind);
-        for (option, value) in &section.options {
-            let value = match value {
-                Value::One(value) => quoted(value),
-                Value::List(items) => items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(" "),
-            };
-            let _ = writeln!(out, "{package}.{name}.{option}={value}");
-        }
-        out
-    }
-}
-
-impl Section {
-    fn get(&self, option: &str) -> Option<&Value> {
-        self.options.iter().find(|(name, _)| name == option).map(|(_, value)| value)
-    }
-
-    fn set(&mut self, option: &str, value: Value) {
-        match self.options.iter_mut().find(|(name, _)| name == option) {
-            Some((_, old)) => *old = value,
-            None => self.options.push((option.to_owned(), value)),
-        }
-    }
-
-    fn push(&mut self, option: &str, item: String) {
-        let mut items = match self.get(option) {
-            Some(Value::List(items)) => items.clone(),
-            Some(Value::One(value)) => vec![value.clone()],
-            None => Vec::new(),
-        };
-        items.push(item);
-        self.set(option, Value::List(items));
-    }
-}
-
-/// Something of four digits that depends on the type, as the original's hash.
-fn kind_number(kind: &str) -> u16 {
-    kind.bytes().fold(5381, |sum: u16, byte| sum.wrapping_mul(33).wrapping_add(u16::from(byte)))
-}
-
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', "'\\''"))
-}
-
-/// The words of a line, as a shell would split it; nothing if a quote is open at its end.
-fn words(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = line.chars();
-    while let Some(c) = characters.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some('"') | None, '\\') => word.get_or_insert_default().push(characters.next()?),
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, '#') if word.is_none() => break,
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    quote.is_none().then_some(words)
-}
 
 /// Why a command failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,96 +28,6 @@ enum Failure {
 }
 
 type Done = Result<(), Failure>;
-
-/// One change of a package, a line in the delta directory.
-#[derive(Clone, Debug)]
-struct Delta<'a> {
-    /// `+` makes a section without a name, `-` deletes, `|` adds to a list, `~` takes from it; nothing sets.
-    verb: Option<char>,
-    section: &'a str,
-    option: Option<&'a str>,
-    value: Option<String>,
-}
-
-impl<'a> Delta<'a> {
-    fn of_command(
-        verb: &str,
-        section: &'a str,
-        option: Option<&'a str>,
-        value: Option<&str>,
-    ) -> Option<Self> {
-        let verb = match verb {
-            "set" => None,
-            "delete" => Some('-'),
-            "add_list" => Some('|'),
-            "del_list" => Some('~'),
-            _ => return None,
-        };
-        Some(Self { verb, section, option, value: value.map(str::to_owned) })
-    }
-
-    fn parse(line: &'a str) -> Option<Self> {
-        let verb = line.chars().next().filter(|first| "+-|~".contains(*first));
-        let rest = line.trim_start_matches(['+', '-', '|', '~']);
-        let (path, value) = rest.split_once('=').map_or((rest, None), |(path, value)| (path, Some(value)));
-        let (_, section, option) = split(path);
-        let value = match value {
-            Some(value) => Some(words(value)?.concat()),
-            None => None,
-        };
-        Some(Self { verb, section: section?, option, value })
-    }
-
-    fn line(&self, package: &str, section: &str) -> String {
-        let mut line = self.verb.map(String::from).unwrap_or_default();
-        let _ = write!(line, "{package}.{section}");
-        if let Some(option) = self.option {
-            let _ = write!(line, ".{option}");
-        }
-        if let Some(value) = &self.value {
-            let _ = write!(line, "={}", quoted(value));
-        }
-        line.push('\n');
-        line
-    }
-
-    /// Changes the package, and gives the name of the section.
-    fn apply(&self, package: &mut Package) -> Result<String, Failure> {
-        let index = package.find(self.section);
-        let value = self.value.clone().ok_or(Failure::Invalid);
-        match (self.verb, self.option, index) {
-            (Some('+'), None, None) => {
-                package.add(&value?, None);
-                package.sections.last_mut().ok_or(Failure::Invalid)?.name = self.section.to_owned();
-            }
-            (None, None, None) if !self.section.starts_with('@') => {
-                package.add(&value?, Some(self.section.to_owned()));
-            }
-            (None, None, Some(index)) => package.sections[index].kind = value?,
-            (None, Some(option), Some(index)) => package.sections[index].set(option, Value::One(value?)),
-            (Some('|'), Some(option), Some(index)) => package.sections[index].push(option, value?),
-            (Some('~'), Some(option), Some(index)) => {
-                let section = &mut package.sections[index];
-                if let Some((_, Value::List(items))) = section.options.iter_mut().find(|(n, _)| n == option) {
-                    items.retain(|item| Some(item) != self.value.as_ref());
-                }
-            }
-            (Some('-'), None, Some(index)) => return Ok(package.sections.remove(index).name),
-            (Some('-'), Some(option), Some(index)) => {
-                let options = &mut package.sections[index].options;
-                let before = options.len();
-                options.retain(|(name, _)| name != option);
-                if options.len() == before {
-                    return Err(Failure::NotFound);
-                }
-            }
-            (_, _, None) => return Err(Failure::NotFound),
-            _ => return Err(Failure::Invalid),
-        }
-        let index = index.unwrap_or(package.sections.len() - 1);
-        Ok(package.sections[index].name.clone())
-    }
-}
 
 /// Where the files are.
 struct Store {
@@ -487,38 +236,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use super::package::tests::TEXT;
     use super::*;
-
-    const TEXT: &str = "# comment\nconfig hopd main\n\toption port '4670'\n\toption name \"it's\"\n\
-                        config peer\n\tlist key a\n\tlist key 'b c'\nconfig peer\n";
-
-    #[test]
-    fn a_file_is_read_and_written() {
-        let package = Package::parse(TEXT).expect("a package");
-        assert_eq!(package.find("main"), Some(0));
-        assert_eq!(package.find("@peer[0]"), Some(1));
-        assert_eq!(package.find("@peer[-1]"), Some(2));
-        assert_eq!(package.find("@peer[2]"), None);
-        assert_eq!(package.sections[0].get("name"), Some(&Value::One("it's".to_owned())));
-        assert_eq!(Package::parse(&package.text(false)), Some(package));
-    }
-
-    #[test]
-    fn it_is_shown_as_uci_shows_it() {
-        let package = Package::parse(TEXT).expect("a package");
-        assert_eq!(
-            package.show("hopd", 0),
-            "hopd.main=hopd\nhopd.main.port='4670'\nhopd.main.name='it'\\''s'\n"
-        );
-        assert_eq!(package.show("hopd", 1), "hopd.@peer[0]=peer\nhopd.@peer[0].key='a' 'b c'\n");
-    }
-
-    #[test]
-    fn what_is_no_configuration_is_refused() {
-        for text in ["option a b", "config a\noption x 'open", "word"] {
-            assert_eq!(Package::parse(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn changes_wait_in_the_delta_directory() {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::build::{dist, toolchain};
-use crate::checks::{bench, demo, fuzz, reproduce, size, test};
+use crate::checks::{bench, demo, fuzz, reproduce, size, test, words};
 use crate::{packages, virtual_routers};
 
 /// Set up, build, test and measure Hop.
@@ -35,6 +35,8 @@ enum Command {
     Size,
     /// Build an agent a second time, in another directory and another home, and compare it byte by byte
     Reproduce,
+    /// Look for words that must not come back, by the list xtask/words.txt
+    Words,
     /// Generate proto/src/generated from proto/hop/v1
     Codegen,
     /// Write docs/commands.md from the help of hop
@@ -119,6 +121,7 @@ impl Cli {
             Command::VirtualRouters => virtual_routers::build(),
             Command::Size => size::check(),
             Command::Reproduce => reproduce::check(),
+            Command::Words => words::check(),
             Command::Codegen => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
             Command::Docs => dist::build().and_then(|()| {
                 test::write(

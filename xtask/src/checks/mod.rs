@@ -7,3 +7,4 @@ pub mod reproduce;
 pub mod size;
 mod symbols;
 pub mod test;
+pub mod words;

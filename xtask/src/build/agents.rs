@@ -1,4 +1,6 @@
-//! The two agents: built, checked, and kept in the cache by what they were built from.
+//! The two agents: building them, checking them, and caching them by a hash of their sources.
+//!
+//! **Invariants:** an agent in `target/dist` is static, soft-float MIPS32r2 of its byte order; a file there is whole or absent.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -17,25 +19,25 @@ use crate::segments;
 
 /// An agent for one kind of router.
 pub struct Agent {
-    /// Go's and our name for the machine, and the end of the file's name.
+    /// QEMU's name for the architecture, and the suffix of the file's name.
     pub name: &'static str,
-    /// Rust's name for it.
+    /// Rust's name for the target.
     pub target: &'static str,
-    /// EI_DATA.
+    /// The byte order: EI_DATA of its ELF header, 1 little and 2 big.
     data: u8,
 }
 
-/// All agents that a `hop` carries.
+/// The agents that `hop` embeds.
 pub const AGENTS: [Agent; 2] = [
     Agent { name: "mips", target: "mips-unknown-linux-musl", data: 2 },
     Agent { name: "mipsel", target: "mipsel-unknown-linux-musl", data: 1 },
 ];
 
-/// What an agent is built from, beside the toolchain.
+/// The sources of an agent, apart from the toolchain.
 const SOURCES: [&str; 5] = ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src"];
 
 impl Agent {
-    /// Where a build leaves it.
+    /// The agent in `target/dist`.
     pub fn path(&self) -> PathBuf {
         paths::dist().join(format!("hopd-{}", self.name))
     }
@@ -52,19 +54,19 @@ impl Agent {
         copy(&stripped, &self.path())
     }
 
-    /// Builds the same agent with the names of its functions, which are not in the one that users get; gives its place.
+    /// Builds the agent with its symbols, which the distributed one lacks, and returns its path.
     pub fn build_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
         let place = paths::dist().join(format!("hopd-{}-with-symbols", self.name));
         copy(&self.cached_with_symbols(toolchain)?, &place)?;
         Ok(place)
     }
 
-    /// The agent as the linker leaves it, in the cache.
+    /// Path of the linker's output in the cache; builds it if it is absent.
     fn cached_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
         let directory = paths::cache()?.join(format!("agents/{:016x}", key(toolchain)?));
         let cached = directory.join(format!("hopd-{}-with-symbols", self.name));
         if cached.exists() {
-            eprintln!("hopd-{} is in the cache", self.name);
+            eprintln!("hopd-{} is cached", self.name);
             touch(&directory);
         } else {
             eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
@@ -73,14 +75,14 @@ impl Agent {
         Ok(cached)
     }
 
-    /// Builds it in the toolchain's checkout, whatever is in the cache; gives its place, with symbols.
+    /// Builds the agent in the toolchain's checkout, without the cache, and returns its path, with symbols.
     pub fn compile(&self, toolchain: &Toolchain) -> Result<PathBuf> {
         let mut build = toolchain.agent_build(self.target)?;
         run(build.args(["--quiet", "--profile", "device", "--package", "hopd"]))?;
         Ok(toolchain.target_directory().join(self.target).join("device/hopd"))
     }
 
-    /// What makes it run on a router: any one of these wrong, and it is "not found" or SIGILL there.
+    /// Fails unless the agent can run on a router: with one of these wrong, the router reports "not found" or SIGILL.
     pub fn check(&self, path: &Path) -> Result<()> {
         let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let agent = elf::read(&content).with_context(|| path.display().to_string())?;
@@ -97,11 +99,11 @@ impl Agent {
     }
 }
 
-/// Names a build by its sources and its toolchain. A collision would need two trees of one developer to agree in 64 bits.
+/// The cache key of a build: a hash of its sources and its toolchain. 64 bits are enough for the trees of one developer.
 fn key(toolchain: &Toolchain) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     toolchain.version()?.hash(&mut hasher);
-    // The build's flags are in there.
+    // That file has the flags of the build.
     include_str!("toolchain.rs").hash(&mut hasher);
     for source in SOURCES {
         hash(&paths::root().join(source), &mut hasher)?;
@@ -109,7 +111,7 @@ fn key(toolchain: &Toolchain) -> Result<u64> {
     Ok(hasher.finish())
 }
 
-/// Adds the names and contents of a file of the repository, or of all files in a directory of it.
+/// Hashes the name and content of a file of the repository, or of all files in a directory.
 pub fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     let unreadable = || format!("cannot read {}", path.display());
     if path.is_dir() {
@@ -124,13 +126,13 @@ pub fn hash(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     Ok(())
 }
 
-/// Copies so that the destination is whole or absent, also when two builds run at once. The same content is not copied
-/// again: cargo would take the agents for new ones, and pack them into `hop` each time.
+/// Copies an executable. The destination is whole or absent, also when two builds run at once. Equal content is not written
+/// again: cargo would rebuild `hop` with the agents each time.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     write(&fs::read(from).with_context(|| format!("cannot read {}", from.display()))?, to)
 }
 
-/// The same for an executable that is in memory.
+/// Writes an executable as `copy` does, from memory.
 fn write(content: &[u8], to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|old| old == content) {
         return Ok(());

@@ -1,26 +1,28 @@
-//! The age of what is in the cache. Each change of a source gives what is built from it a new name, and leaves the old.
+//! Eviction from the build cache, in which every change of a source makes a new directory.
+//!
+//! **Invariants:** a directory that was used within 30 days stays.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A checkout that waited for longer builds again.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long an unused directory stays.
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Notes that a directory of the cache is used now.
+/// Marks a directory of the cache as used now.
 pub fn touch(directory: &Path) {
-    // Where it cannot be noted the directory is built again some day, and that is all.
+    // Best effort: at worst the directory is evicted early, and built again.
     let _ = File::open(directory).and_then(|directory| directory.set_modified(SystemTime::now()));
 }
 
-/// Removes the directories in a directory of the cache that were not used for 30 days.
-pub fn forget_unused(directory: &Path) {
+/// Removes the entries of a directory of the cache that were not used for 30 days.
+pub fn evict_unused(directory: &Path) {
     let now = SystemTime::now();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let age =
             entry.metadata().ok().and_then(|metadata| now.duration_since(metadata.modified().ok()?).ok());
-        if age.is_some_and(|age| age > KEPT) {
-            // What cannot be removed is in the way of nobody.
+        if age.is_some_and(|age| age > MAX_AGE) {
+            // Best effort: the next build tries again.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -32,9 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_stays_and_what_was_not_goes() {
+    fn unused_directories_are_evicted() {
         let cache = tempfile::tempdir().unwrap();
-        let long_ago = SystemTime::now() - KEPT - Duration::from_secs(60);
+        let long_ago = SystemTime::now() - MAX_AGE - Duration::from_secs(60);
         for name in ["old", "old-but-used", "new"] {
             let directory = cache.path().join(name);
             fs::create_dir(&directory).unwrap();
@@ -44,10 +46,10 @@ mod tests {
             }
         }
         touch(&cache.path().join("old-but-used"));
-        forget_unused(cache.path());
+        evict_unused(cache.path());
         let left =
             ["old", "old-but-used", "new"].map(|name| cache.path().join(name).join("content").exists());
         assert_eq!(left, [false, true, true]);
-        forget_unused(&cache.path().join("absent"));
+        evict_unused(&cache.path().join("absent"));
     }
 }

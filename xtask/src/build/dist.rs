@@ -1,20 +1,20 @@
-//! `cargo xtask build`: everything that a user or a test needs, in `target/dist`.
+//! `cargo xtask build`: `hop` and the agents, in `target/dist`.
 
 use anyhow::{Context, Result};
 
 use crate::build::agents::{AGENTS, copy};
-use crate::build::cache::forget_unused;
+use crate::build::cache::evict_unused;
 use crate::build::toolchain::{Toolchain, host_cargo_build};
 use crate::command::run;
 use crate::paths;
 
-/// Builds the agents, a `hop` that carries them, and an agent for this machine, which the tests use.
+/// Builds the agents, a `hop` that embeds them, and an agent for this machine, which the tests use.
 pub fn build() -> Result<()> {
     let toolchain = Toolchain::set_up()?;
     for agent in &AGENTS {
         agent.build(&toolchain)?;
     }
-    forget_unused(&paths::cache()?.join("agents"));
+    evict_unused(&paths::cache()?.join("agents"));
     eprintln!("building hop");
     let release = ["--quiet", "--release", "--package"];
     run(host_cargo_build()?.args(release).arg("hop").env("HOP_AGENTS", paths::dist()))?;

@@ -1,4 +1,4 @@
-//! What `cargo xtask build` makes: the agents, with the toolchain for MIPS, and `hop`.
+//! Building the agents, with the toolchain for MIPS, and `hop`.
 
 pub mod agents;
 pub mod cache;

@@ -118,7 +118,7 @@ impl Toolchain {
             Some(found) => found,
             None => Self::install_compiler()?,
         };
-        Ok(Self { root: paths::root().to_owned(), homes: None, cargo, rustc, zig: packages::zig()? })
+        Ok(Self { root: paths::root().to_owned(), homes: None, cargo, rustc, zig: packages::zig::install()? })
     }
 
     /// The same toolchain for another checkout, of another user.
@@ -147,7 +147,7 @@ impl Toolchain {
             }
             eprintln!("rustup cannot fetch it here");
         }
-        packages::apt(
+        packages::debian::apt(
             &["rustc-web", "cargo-web", "rust-web-src"],
             "a compiler that has the source of its standard library, from which the agents' is built",
         )?;

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: sets up, builds, and measures what Hop costs a router; docs/benchmarks tells how to read it.
+//! `cargo xtask bench`: sets up, builds, and measures what Hop costs a router; docs/benchmarks explains the figures.
 
 use anyhow::{Context, Result};
 
@@ -17,7 +17,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
     }
     dist::build()?;
     virtual_routers::build()?;
-    // QEMU calls it a billion times.
+    // An optimized build: QEMU calls this plugin a billion times.
     command::run(cargo().args([
         "build",
         "--locked",
@@ -26,8 +26,8 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         "--package",
         "qemu-insn-counter",
     ]))?;
-    // What is measured is counted in the guest, or is a program in target/dist: the bench itself need not be fast, and what
-    // the tests are built from serves it as well.
+    // The profile of the tests, which saves a second build: the bench counts in the guest, or measures programs in target/dist,
+    // and need not be fast itself.
     let mut bench = cargo();
     bench.args([
         "bench",
@@ -55,7 +55,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
 }
 
 impl MeasureArgs {
-    /// Whether one program goes to many routers, which is compared with servers of ssh on this machine.
+    /// True if the row that sends one program to many routers is measured, which needs an ssh server on this machine.
     fn is_fan_out(&self) -> bool {
         !self.check && (self.rows.is_empty() || self.rows.iter().any(|row| row == "fan-out"))
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the main job, end to end, on two virtual routers.
+//! `cargo xtask demo`: a Go program on two virtual routers, from build to exit code.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use crate::build::{dist, toolchain};
 use crate::command::{self, line};
 use crate::{packages, paths};
 
-/// Sets up, builds, and shows what Hop does. It uses a home of its own, and ends the routers that it started.
+/// Sets up, builds, and shows what Hop does. It uses a home of its own, and stops the routers that it started.
 pub fn run() -> Result<()> {
     toolchain::check_go()?;
     packages::qemu_user()?;
@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
 }
 
 fn show(arch: &str, hop: &dyn Fn() -> Command) -> Result<()> {
-    // Go says mipsle where the rest of the world says mipsel.
+    // Go's name is mipsle, everybody else's mipsel.
     let goarch = if arch == "mipsel" { "mipsle" } else { arch };
     let router = format!("virtual-{goarch}");
     announce_and_run(hop().args(["virtual", "up", "--arch", goarch]))?;
@@ -36,7 +36,7 @@ fn show(arch: &str, hop: &dyn Fn() -> Command) -> Result<()> {
     println!("\n$ {}", line(&command));
     let status = command.status().context("cannot run hop")?;
     println!("exit code {}", status.code().unwrap_or(-1));
-    ensure!(status.code() == Some(42), "the program exits with 42, and hop said {status}");
+    ensure!(status.code() == Some(42), "the program exits with 42, and hop with {status}");
     Ok(())
 }
 

@@ -1,7 +1,6 @@
-//! `cargo xtask fuzz`: every target of `fuzz/`, for some seconds each.
+//! `cargo xtask fuzz`: runs every target of `fuzz/` for some seconds.
 //!
-//! What must stay true: the checked-in corpus is only read. What a run finds is kept in the target directory, where the
-//! next run goes on from it.
+//! **Invariants:** the checked-in corpus is only read; new inputs go to the target directory, where the next run continues.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +13,13 @@ use crate::cli::FuzzArgs;
 use crate::command::{line, output, run};
 use crate::{packages, paths};
 
-/// What one target may have in MiB, libFuzzer's own tables and its corpus included. It has 30 when it starts.
-const MEMORY_MIB: u32 = 512;
+/// The memory limit of a target in MiB, with libFuzzer's tables and its corpus. A target starts with 30.
+const MAX_MEMORY_MIB: u32 = 512;
 
-/// How long one input may take: seconds. The slowest one takes milliseconds.
-const TIMEOUT: u32 = 10;
+/// The time limit of one input, in seconds. The slowest one takes milliseconds.
+const INPUT_TIMEOUT_SECONDS: u32 = 10;
 
-/// Builds all targets, and runs those that are named, or all.
+/// Builds all targets, and runs the named ones, or all if none is named.
 pub fn fuzz(arguments: &FuzzArgs) -> Result<()> {
     let all = targets()?;
     if let Some(unknown) = arguments.targets.iter().find(|target| !all.contains(target)) {
@@ -31,7 +30,7 @@ pub fn fuzz(arguments: &FuzzArgs) -> Result<()> {
         all.iter().filter(|target| arguments.targets.is_empty() || arguments.targets.contains(target));
     let mut failed = 0;
     for target in chosen {
-        failed += u32::from(!play(target, &directory, arguments.seconds)?);
+        failed += u32::from(!run_target(target, &directory, arguments.seconds)?);
     }
     ensure!(failed == 0, "{failed} of the fuzz targets failed");
     Ok(())
@@ -52,32 +51,32 @@ fn source() -> PathBuf {
     paths::root().join("fuzz")
 }
 
-/// Where everything goes that is not checked in.
-fn workshop() -> PathBuf {
+/// Builds, new inputs and failures.
+fn output_directory() -> PathBuf {
     paths::root().join("target/fuzz")
 }
 
-/// Builds all targets, and says where they are.
+/// Builds all targets, and returns their directory.
 fn build() -> Result<PathBuf> {
-    packages::require(&[("c++", "g++")], "libFuzzer, which drives the fuzz targets, is in C++")?;
-    let cargo_fuzz = packages::cargo_fuzz()?;
+    packages::debian::require(&[("c++", "g++")], "libFuzzer, which drives the fuzz targets, is in C++")?;
+    let cargo_fuzz = packages::cargo_fuzz::install()?;
     let host = output(Command::new("rustc").args(["--print", "host-tuple"]).current_dir(paths::root()))?;
     eprintln!("building the fuzz targets");
-    // A sanitizer would need a nightly compiler, and looks for what the unsafe code of these crates cannot do.
+    // No sanitizer: it would need a nightly compiler, and finds errors that the unsafe code of these crates cannot make.
     let mut command = Command::new(cargo_fuzz);
     command.current_dir(paths::root()).args(["build", "--sanitizer", "none", "--target", &host]);
-    run(command.arg("--fuzz-dir").arg(source()).arg("--target-dir").arg(workshop()))?;
-    Ok(workshop().join(host).join("release"))
+    run(command.arg("--fuzz-dir").arg(source()).arg("--target-dir").arg(output_directory()))?;
+    Ok(output_directory().join(host).join("release"))
 }
 
-/// Runs one target and says in a line what came of it; false if it failed.
-fn play(target: &str, directory: &Path, seconds: u32) -> Result<bool> {
-    let [found, failures] = ["corpus", "failures"].map(|kind| workshop().join(kind).join(target));
+/// Runs one target and prints its result in a line; false if it failed.
+fn run_target(target: &str, directory: &Path, seconds: u32) -> Result<bool> {
+    let [found, failures] = ["corpus", "failures"].map(|kind| output_directory().join(kind).join(target));
     for directory in [&found, &failures] {
         fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     }
     let mut command = Command::new(directory.join(target));
-    command.args([format!("-rss_limit_mb={MEMORY_MIB}"), format!("-timeout={TIMEOUT}")]);
+    command.args([format!("-rss_limit_mb={MAX_MEMORY_MIB}"), format!("-timeout={INPUT_TIMEOUT_SECONDS}")]);
     command.args(["-print_final_stats=1", &format!("-artifact_prefix={}/", failures.display())]);
     if seconds == 0 {
         command.arg("-runs=0");
@@ -87,43 +86,43 @@ fn play(target: &str, directory: &Path, seconds: u32) -> Result<bool> {
     }
     command.arg(source().join("corpus").join(target));
     let ended = command.output().with_context(|| format!("cannot run the fuzz target {target}"))?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    let figures = Figures::read(&said);
+    let log = String::from_utf8_lossy(&ended.stderr);
+    let statistics = Statistics::parse(&log);
     if ended.status.success() {
         println!(
             "{target:<12} {:>9} inputs, coverage {:>5}, {:>4} new in the corpus",
-            figures.inputs, figures.coverage, figures.new
+            statistics.inputs, statistics.coverage, statistics.new
         );
         return Ok(true);
     }
-    println!("{target:<12} FAILED after {} inputs: {}", figures.inputs, ended.status);
-    let log = failures.with_extension("log");
-    fs::write(&log, &ended.stderr).with_context(|| format!("cannot write {}", log.display()))?;
-    reasons(&said).for_each(|reason| println!("    {reason}"));
-    let shown = log.strip_prefix(paths::root()).unwrap_or(&log);
-    println!("    everything that it said is in {}", shown.display());
-    if let Some(input) = said.lines().find_map(|line| line.split_once("Test unit written to ")) {
-        let mut again = Command::new(directory.join(target));
-        println!("    again: {}", line(again.arg(input.1)));
+    println!("{target:<12} FAILED after {} inputs: {}", statistics.inputs, ended.status);
+    let path = failures.with_extension("log");
+    fs::write(&path, &ended.stderr).with_context(|| format!("cannot write {}", path.display()))?;
+    reasons(&log).for_each(|reason| println!("    {reason}"));
+    let shown = path.strip_prefix(paths::root()).unwrap_or(&path);
+    println!("    log: {}", shown.display());
+    if let Some(input) = log.lines().find_map(|line| line.split_once("Test unit written to ")) {
+        let mut replay = Command::new(directory.join(target));
+        println!("    replay: {}", line(replay.arg(input.1)));
     }
     Ok(false)
 }
 
-/// What libFuzzer counts.
+/// libFuzzer's statistics of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Figures {
+struct Statistics {
     inputs: u64,
     /// Edges of the control flow.
     coverage: u64,
-    /// Inputs that reach what none before them did.
+    /// Inputs that reach new code.
     new: u64,
 }
 
-impl Figures {
-    fn read(said: &str) -> Self {
+impl Statistics {
+    fn parse(log: &str) -> Self {
         let number = |text: &str| text.split_whitespace().next().and_then(|word| u64::from_str(word).ok());
         let last = |mark: &str| {
-            said.lines().rev().find_map(|line| number(line.split_once(mark)?.1)).unwrap_or_default()
+            log.lines().rev().find_map(|line| number(line.split_once(mark)?.1)).unwrap_or_default()
         };
         Self {
             inputs: last("stat::number_of_executed_units:"),
@@ -133,10 +132,10 @@ impl Figures {
     }
 }
 
-/// The lines that say why a target failed: a panic and its text, or what libFuzzer did not put up with.
-fn reasons(said: &str) -> impl Iterator<Item = &str> {
+/// The lines that say why a target failed: a panic and its text, or libFuzzer's own error.
+fn reasons(log: &str) -> impl Iterator<Item = &str> {
     let mut rest = 0;
-    said.lines().filter(move |line| {
+    log.lines().filter(move |line| {
         if line.contains(" panicked at ") {
             rest = 4;
         } else if line.starts_with("stack backtrace:") || line.starts_with("note:") {
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_has_a_corpus_and_every_corpus_a_target() {
+    fn targets_and_corpora_match() {
         let directory = source().join("corpus");
         let mut corpora: Vec<_> = fs::read_dir(directory)
             .unwrap()
@@ -164,12 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn figures_and_reasons_are_found_in_what_libfuzzer_says() {
-        let said = "#2\tINITED cov: 7 ft: 8 corp: 1/1b\n#9\tNEW    cov: 12 ft: 9\nthread '<unnamed>' (1) panicked at a.rs:1:2:\n\
+    fn statistics_and_reasons_are_parsed() {
+        let log = "#2\tINITED cov: 7 ft: 8 corp: 1/1b\n#9\tNEW    cov: 12 ft: 9\nthread '<unnamed>' (1) panicked at a.rs:1:2:\n\
             assertion failed\nstack backtrace:\n   0: it\n==1== ERROR: libFuzzer: deadly signal\n\
             stat::number_of_executed_units: 9\nstat::new_units_added:          3\n";
-        assert_eq!(Figures::read(said), Figures { inputs: 9, coverage: 12, new: 3 });
-        let reasons: Vec<_> = reasons(said).collect();
+        assert_eq!(Statistics::parse(log), Statistics { inputs: 9, coverage: 12, new: 3 });
+        let reasons: Vec<_> = reasons(log).collect();
         assert_eq!(reasons, ["thread '<unnamed>' (1) panicked at a.rs:1:2:", "assertion failed"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What a developer and CI run to see whether Hop works, and what it costs: tests, fuzz targets, measurements.
+//! Tests, fuzz targets and measurements: whether Hop works, and what it costs.
 
 pub mod bench;
 pub mod demo;

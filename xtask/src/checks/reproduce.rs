@@ -1,5 +1,6 @@
-//! `cargo xtask reproduce`: an agent is built a second time, in another directory and another home, and is the same to the last
-//! byte. So whoever distrusts an agent can build it, and compare.
+//! `cargo xtask reproduce`: builds an agent a second time, in another directory and another home, and compares it byte by byte.
+//!
+//! A reproducible agent can be checked by anyone who builds it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,17 +15,17 @@ use crate::command::output;
 use crate::paths;
 use crate::segments;
 
-/// Builds the first agent once more, elsewhere, and fails where it differs from that of `cargo xtask build`.
+/// Builds the first agent again, elsewhere, and fails if it differs from the one of `cargo xtask build`.
 pub fn check() -> Result<()> {
     let [agent, _] = &AGENTS;
     let toolchain = Toolchain::set_up()?;
     agent.build(&toolchain)?;
-    let place = Place::new()?;
-    let checkout = place.0.join("another checkout");
+    let directory = ScratchDirectory::new()?;
+    let checkout = directory.0.join("another checkout");
     copy_checkout(&checkout)?;
-    let homes = Homes { user: place.0.join("home"), cargo: place.0.join("home/cargo") };
+    let homes = Homes { user: directory.0.join("home"), cargo: directory.0.join("home/cargo") };
     link_cargo_home(&Homes::of_environment()?.cargo, &homes.cargo)?;
-    eprintln!("building hopd-{} once more, in {}: two minutes on two cores", agent.name, checkout.display());
+    eprintln!("building hopd-{} again, in {}: two minutes on two cores", agent.name, checkout.display());
     let built = agent.compile(&toolchain.elsewhere(checkout, homes))?;
     let first = fs::read(agent.path()).with_context(|| format!("cannot read {}", agent.path().display()))?;
     let second = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
@@ -34,7 +35,7 @@ pub fn check() -> Result<()> {
         copy(&built, &kept)?;
         ensure!(
             false,
-            "hopd-{} is not reproducible: {} bytes and {} bytes, which differ from byte {offset} on; {} is the second one, \
+            "hopd-{} is not reproducible: {} bytes and {} bytes, which differ from byte {offset} on; {} is the second build, \
              with symbols",
             agent.name,
             first.len(),
@@ -46,7 +47,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Where two files differ first; none if they are the same.
+/// The offset of the first difference of two files; none if they are equal.
 fn first_difference(first: &[u8], second: &[u8]) -> Option<usize> {
     if first == second {
         return None;
@@ -55,10 +56,10 @@ fn first_difference(first: &[u8], second: &[u8]) -> Option<usize> {
     Some(differs.unwrap_or(first.len().min(second.len())))
 }
 
-/// A directory of the cache, which is removed in the end.
-struct Place(PathBuf);
+/// A directory in the cache that is removed on drop.
+struct ScratchDirectory(PathBuf);
 
-impl Place {
+impl ScratchDirectory {
     fn new() -> Result<Self> {
         let place = paths::cache()?.join(format!("reproduce-{}", std::process::id()));
         fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
@@ -66,14 +67,14 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ScratchDirectory {
     fn drop(&mut self) {
-        // What cannot be removed is in the way of nobody.
+        // Best effort: its name is not used again.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Copies the files that git knows, or would if they were added, as they are now.
+/// Copies the working tree: tracked files, and untracked ones that git does not ignore.
 fn copy_checkout(to: &Path) -> Result<()> {
     let mut list = Command::new("git");
     list.current_dir(paths::root()).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
@@ -82,7 +83,7 @@ fn copy_checkout(to: &Path) -> Result<()> {
     ensure!(!names.is_empty(), "git knows no file of {}", paths::root().display());
     for name in names {
         let from = paths::root().join(name);
-        // One that was removed is still known.
+        // A removed file is tracked until the removal is committed.
         if from.is_file() {
             copy(&from, &to.join(name))?;
         }
@@ -90,7 +91,7 @@ fn copy_checkout(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a CARGO_HOME of another path with the registries and the configuration of this one.
+/// Makes a CARGO_HOME at another path, with the registries and the configuration of this one.
 fn link_cargo_home(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {

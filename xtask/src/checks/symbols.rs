@@ -1,4 +1,4 @@
-//! An agent with its symbols: what its bytes are, by crate and by file of C.
+//! The sizes of an agent's symbols, by crate and by C file.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use object::{Endianness, Object, ObjectSymbol, SymbolKind};
 
 type Elf<'a> = ElfFile<'a, FileHeader32<Endianness>>;
 
-/// Bytes of code and constants by where they come from, the largest first. Constants without a name are in none of them.
+/// Bytes of code and constants by origin, the largest first. Constants without a symbol are not counted.
 pub fn origins(content: &[u8]) -> Result<Vec<(String, u64)>> {
     let elf = Elf::parse(content)?;
     let (mut file, mut by_address) = ("", BTreeMap::new());
@@ -17,7 +17,7 @@ pub fn origins(content: &[u8]) -> Result<Vec<(String, u64)>> {
         let name = symbol.name().unwrap_or_default();
         match symbol.kind() {
             SymbolKind::File => file = name,
-            // The same bytes may have several names.
+            // Several symbols may have one address.
             SymbolKind::Text | SymbolKind::Data if symbol.size() > 0 && !is_zeroed(&elf, &symbol) => {
                 by_address.insert(symbol.address(), (origin(name, file), symbol.size()));
             }
@@ -33,7 +33,7 @@ pub fn origins(content: &[u8]) -> Result<Vec<(String, u64)>> {
     Ok(sums)
 }
 
-/// True for variables that begin as zero, which are not in the file.
+/// True for zeroed variables, which take no space in the file.
 fn is_zeroed<'a>(elf: &Elf<'a>, symbol: &impl ObjectSymbol<'a>) -> bool {
     let section = symbol.section_index().and_then(|index| elf.section_by_index(index).ok());
     section.is_none_or(|section| {
@@ -42,13 +42,13 @@ fn is_zeroed<'a>(elf: &Elf<'a>, symbol: &impl ObjectSymbol<'a>) -> bool {
     })
 }
 
-/// The crate in which a symbol's path begins, which for a generic is where it is written; or the file of C.
+/// The crate in which a symbol's path begins, for a generic the one that defines it; or the C file.
 fn origin(name: &str, file: &str) -> String {
     name.strip_prefix("_R").and_then(first_crate).map_or_else(|| format!("C: {file}"), str::to_owned)
 }
 
-/// The first crate in a mangled name: `C`, perhaps `s…_` to tell it from others of its name, and the name with its length in
-/// front (RFC 2603, "crate root").
+/// The first crate in a mangled name: `C`, an optional disambiguator `s…_`, and the name after its length (RFC 2603, "crate
+/// root").
 fn first_crate(mangled: &str) -> Option<&str> {
     mangled.match_indices('C').find_map(|(at, _)| {
         let mut rest = &mangled[at + 1..];
@@ -57,7 +57,7 @@ fn first_crate(mangled: &str) -> Option<&str> {
         }
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let length: usize = rest[..digits].parse().ok()?;
-        // A name that begins with a digit or `_` has a `_` before it; none of a crate does.
+        // Before a name that begins with a digit or `_` comes a `_`; a crate's name never does.
         rest.get(digits..digits + length)
     })
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_symbol_belongs_to_the_crate_that_its_path_begins_in() {
+    fn symbols_belong_to_their_first_crate() {
         for (name, expected) in [
             ("_RNvMNtNtCs7tohCzHYUAl_2h25proto4peerNtB2_3Dyn20convert_poll_message", "h2"),
             (

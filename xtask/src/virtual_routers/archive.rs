@@ -9,7 +9,7 @@ use std::io::Write;
 use ::cpio::newc::{self, Builder};
 use anyhow::{Context, Result, ensure};
 
-/// What is under a name. The modes are the permission bits.
+/// A file of any kind. Modes are the permission bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
     /// A directory.
@@ -52,8 +52,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Puts an entry, and the directories above it. It takes the place of an earlier one, unless that is a directory in
-    /// which there is something.
+    /// Adds an entry, and the directories above it. It replaces an earlier one, unless that is a directory that is not empty.
     pub fn put(&mut self, path: &str, entry: Entry) -> Result<()> {
         let path = path.trim_matches('/');
         ensure!(!path.is_empty(), "the root of an archive has no entry");
@@ -63,14 +62,14 @@ impl Archive {
             let found = self.entries.entry(above.to_owned()).or_insert(directory);
             ensure!(
                 matches!(found, Entry::Directory { .. }),
-                "/{above} is no directory, but /{path} is in it"
+                "/{above} is not a directory, but /{path} is below it"
             );
         }
         if !matches!(entry, Entry::Directory { .. }) {
             let inside = format!("{path}/");
             let is_full =
                 self.entries.range(inside.clone()..).next().is_some_and(|(p, _)| p.starts_with(&inside));
-            ensure!(!is_full, "/{path} is a directory with something in it");
+            ensure!(!is_full, "/{path} is a directory that is not empty");
         }
         self.entries.insert(path.to_owned(), entry);
         Ok(())
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read() {
+    fn archives_can_be_read_back() {
         let mut archive = Archive::default();
         archive.put("/rom/etc/hosts", file("127.0.0.1 localhost\n")).unwrap();
         archive.put("rom/bin/busybox", Entry::File { mode: 0o755, content: b"\x7fELF".into() }).unwrap();
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_entry_takes_the_place_of_an_earlier_one() {
+    fn later_entries_replace_earlier_ones() {
         let mut archive = Archive::default();
         archive.put("etc/motd", file("hello\n")).unwrap();
         archive.put("etc/motd", file("good bye\n")).unwrap();
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_below_an_entry_or_put_below_a_file() {
+    fn full_directories_and_files_stay() {
         let mut archive = Archive::default();
         archive.put("etc/motd", file("hello\n")).unwrap();
         assert!(archive.put("etc/motd/sub", file("")).is_err());

@@ -1,4 +1,4 @@
-//! The program that stands in for init, procd, nvram and the other programs of a router's maker.
+//! Builds the fake firmware: one program for init, procd, nvram and the other programs of a router's maker.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::part::Part;
+use super::cached_build::CachedBuild;
 use super::{System, routers};
 use crate::build::agents::AGENTS;
 use crate::build::toolchain::Toolchain;
@@ -14,24 +14,25 @@ use crate::command::run;
 use crate::paths;
 use crate::segments;
 
-/// What the program is built from, beside the toolchain and its own sources.
+/// Inputs of the build, apart from the toolchain and the program's own sources.
 const SOURCES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];
 
-/// The program for the system's CPU.
+/// Builds the program for the system's CPU.
 pub fn build(system: System, toolchain: &Toolchain) -> Result<PathBuf> {
     let architecture = system.architecture;
-    let mut part = Part::new(format!("fake-firmware-{architecture}"), include_str!("fake_firmware.rs"))
-        .of(toolchain.version()?)
-        .of(include_str!("../build/toolchain.rs"));
+    let mut build =
+        CachedBuild::new(format!("fake-firmware-{architecture}"), include_str!("fake_firmware.rs"))
+            .input(toolchain.version()?)
+            .input(include_str!("../build/toolchain.rs"));
     for source in SOURCES {
-        part = part.of_file(&paths::root().join(source))?;
+        build = build.input_file(&paths::root().join(source))?;
     }
     for source in ["Cargo.toml", "src"] {
-        part = part.of_file(&routers().join("fake-firmware").join(source))?;
+        build = build.input_file(&routers().join("fake-firmware").join(source))?;
     }
-    let place = part.get(&["fake-firmware"], |place| {
+    let place = build.get(&["fake-firmware"], |place| {
         eprintln!(
-            "building the fake-firmware for {architecture} with their standard library: a minute on two cores"
+            "building the fake firmware for {architecture} with its standard library: a minute on two cores"
         );
         let agent = AGENTS.iter().find(|agent| agent.name == architecture);
         let target = agent.context("an agent for every CPU")?.target;

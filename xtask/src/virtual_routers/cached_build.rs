@@ -1,5 +1,6 @@
-//! Parts: what is built once and kept in the cache under a name that says what it was built from.
-//! What must stay true: a part that is given out is whole, whatever was interrupted, and nothing is asked to find it.
+//! Builds that are cached under a hash of their inputs.
+//!
+//! **Invariants:** a cached build is whole, whatever was interrupted; finding it needs neither apt nor the network.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -12,69 +13,70 @@ use crate::build::agents;
 use crate::build::cache::touch;
 use crate::paths;
 
-/// What a part is built from: texts, and files of the repository.
-pub struct Part {
+/// A build and its inputs: texts, and files of the repository.
+pub struct CachedBuild {
     name: String,
     hasher: DefaultHasher,
 }
 
-impl Part {
-    /// A part that depends on nothing yet; `recipe` is the source text that builds it.
+impl CachedBuild {
+    /// A build without inputs; `recipe` is the source of the code that does it.
     pub fn new(name: impl Into<String>, recipe: &str) -> Self {
-        let mut part = Self { name: name.into(), hasher: DefaultHasher::new() };
-        part.hasher.write(recipe.as_bytes());
-        part
+        let mut build = Self { name: name.into(), hasher: DefaultHasher::new() };
+        build.hasher.write(recipe.as_bytes());
+        build
     }
 
-    /// Adds what the part depends on.
-    pub fn of(mut self, input: impl Hash) -> Self {
+    /// Adds an input.
+    pub fn input(mut self, input: impl Hash) -> Self {
         input.hash(&mut self.hasher);
         self
     }
 
-    /// Adds a file or a directory of the repository.
-    pub fn of_file(mut self, path: &Path) -> Result<Self> {
+    /// Adds a file or a directory of the repository as input.
+    pub fn input_file(mut self, path: &Path) -> Result<Self> {
         agents::hash(path, &mut self.hasher)?;
         Ok(self)
     }
 
-    /// The directory with the part, in which there are these files; `build` puts them there if one is missing.
+    /// The directory of the build, with these files in it; calls `build` if one is missing.
     pub fn get(&self, files: &[&str], build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         self.get_if(|_| true, files, build)
     }
 
-    /// As `get`, but what is not good is built again. It stays until the new one is whole.
+    /// The directory of the build, with these files in it; calls `build` if one is missing or `is_current` is false. The old
+    /// directory stays until the new one is whole.
     pub fn get_if(
         &self,
-        is_good: impl FnOnce(&Path) -> bool,
+        is_current: impl FnOnce(&Path) -> bool,
         files: &[&str],
         build: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let place = directory()?.join(format!("{}-{:016x}", self.name, self.hasher.finish()));
-        if !(is_whole(&place, files) && is_good(&place)) {
+        if !(is_whole(&place, files) && is_current(&place)) {
             let new = place.with_extension("new");
             empty(&new)?;
             build(&new)?;
-            ensure!(is_whole(&new, files), "{} has not all of {}", new.display(), files.join(", "));
-            put(&new, &place)?;
+            ensure!(is_whole(&new, files), "{} lacks one of {}", new.display(), files.join(", "));
+            replace(&new, &place)?;
         }
         touch(&place);
         Ok(place)
     }
 }
 
-/// Where the parts are kept.
+/// The directory of all cached builds.
 pub fn directory() -> Result<PathBuf> {
     Ok(paths::cache()?.join("virtual-router-parts"))
 }
 
-/// A removal that was interrupted leaves a directory without some of its files, and a crash of the machine empty ones.
+/// True if all files are there and none is empty: an interrupted removal leaves some, a crash of the machine empty ones.
 fn is_whole(place: &Path, files: &[&str]) -> bool {
     files.iter().all(|file| place.join(file).metadata().is_ok_and(|file| file.len() > 0))
 }
 
-/// Renames a directory to where there may be one: that one is out of the way before its files are removed.
-fn put(new: &Path, place: &Path) -> Result<()> {
+/// Replaces a directory by another. The old one is renamed before its files are removed, so that no half of it is left there.
+fn replace(new: &Path, place: &Path) -> Result<()> {
     let old = place.with_extension("old");
     if place.exists() {
         empty(&old)?;
@@ -84,14 +86,14 @@ fn put(new: &Path, place: &Path) -> Result<()> {
     if old.exists() { remove(&old) } else { Ok(()) }
 }
 
-/// An empty directory to build in, which the caller removes when it is done.
+/// An empty directory to build in, which the caller removes.
 pub fn scratch(name: &str) -> Result<PathBuf> {
     let directory = paths::root().join("target/virtual-routers").join(name);
     empty(&directory)?;
     Ok(directory)
 }
 
-/// Removes what `scratch` gave.
+/// Removes a scratch directory.
 pub fn remove(directory: &Path) -> Result<()> {
     fs::remove_dir_all(directory).with_context(|| format!("cannot remove {}", directory.display()))
 }
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_that_lost_a_file_is_not_whole() {
+    fn lost_and_empty_files_are_noticed() {
         let cache = tempfile::tempdir().unwrap();
         let files = ["busybox", "links"];
         assert!(!is_whole(cache.path(), &files));
@@ -122,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn a_part_takes_the_place_of_what_is_there() {
+    fn builds_replace_older_ones() {
         let cache = tempfile::tempdir().unwrap();
         let place = cache.path().join("kernels-0123");
-        // With the rest of a removal that was interrupted.
+        // The rest of an interrupted removal.
         fs::create_dir_all(place.with_extension("old").join("rest")).unwrap();
         for content in ["first", "second"] {
             let new = place.with_extension("new");
             fs::create_dir(&new).unwrap();
             fs::write(new.join("kernel"), content).unwrap();
-            put(&new, &place).unwrap();
+            replace(&new, &place).unwrap();
             assert_eq!(fs::read_to_string(place.join("kernel")).unwrap(), content);
             assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 1);
         }

@@ -5,16 +5,16 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Says something to the serial console.
-pub fn say(text: &str) {
+pub fn log(text: &str) {
     let _ = writeln!(io::stdout(), "virtual router: {text}");
 }
 
 /// Says what went wrong, if something did: a router goes on without.
-pub fn complain<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Option<T> {
+pub fn report<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(error) => {
-            say(&format!("{what}: {error}"));
+            log(&format!("{what}: {error}"));
             None
         }
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::console::{complain, say};
+use crate::console::{log, report};
 use crate::mounts;
 use crate::nvram::{self, Variables};
 use crate::spawn;
@@ -54,8 +54,8 @@ pub fn prepare() -> VecDeque<Script> {
     }
     make_private("/tmp/root");
     make_private("/tmp/root/.ssh");
-    if complain("nvram", nvram::load()) == Some(true) {
-        say("nvram is empty: defaults");
+    if report("nvram", nvram::load()) == Some(true) {
+        log("nvram is empty: defaults");
     }
     let mut variables = nvram::read();
     mount_jffs(&mut variables);
@@ -100,18 +100,18 @@ pub fn prepare_for_disk() {
             "" => usual,
             value => value,
         };
-        complain(name, fs::write(format!("/proc/sys/vm/{name}"), value));
+        report(name, fs::write(format!("/proc/sys/vm/{name}"), value));
     }
 }
 
 fn make_private(place: &str) {
     mounts::make(place);
-    complain(place, fs::set_permissions(place, fs::Permissions::from_mode(0o700)));
+    report(place, fs::set_permissions(place, fs::Permissions::from_mode(0o700)));
 }
 
 fn write_private(path: &str, text: &[u8]) {
-    complain(path, fs::write(path, text));
-    complain(path, fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
+    report(path, fs::write(path, text));
+    report(path, fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
 }
 
 /// /jffs is a file system only if nvram says so.
@@ -123,13 +123,13 @@ fn mount_jffs(variables: &mut Variables) {
     if variables.get("clean_jffs2") == "1" {
         for entry in fs::read_dir("/jffs").into_iter().flatten().flatten() {
             let path = entry.path();
-            complain("/jffs", if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+            report("/jffs", if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
         }
         variables.set("clean_jffs2", "0");
-        complain("nvram", nvram::commit(variables));
+        report("nvram", nvram::commit(variables));
     }
     variables.set("jffs_mounted", "1");
-    complain("nvram", nvram::write(variables));
+    report("nvram", nvram::write(variables));
 }
 
 /// What /etc/passwd and others of /etc lead to.
@@ -143,9 +143,9 @@ fn users(variables: &Variables) {
         let _ = writeln!(passwd, "{name}:{password}:0:0:Root User,,,:{home}:{shell}");
     }
     passwd.push_str("nobody:*:65534:65534:nobody,,,:/var:/bin/false\n");
-    complain("passwd", fs::write("/tmp/etc/passwd", passwd));
-    complain("hosts", fs::write("/tmp/etc/hosts", "127.0.0.1 localhost\n"));
-    complain("group", fs::write("/tmp/etc/group", "root:x:0:\nnobody:x:65534:\n"));
+    report("passwd", fs::write("/tmp/etc/passwd", passwd));
+    report("hosts", fs::write("/tmp/etc/hosts", "127.0.0.1 localhost\n"));
+    report("group", fs::write("/tmp/etc/group", "root:x:0:\nnobody:x:65534:\n"));
 }
 
 fn start_sshd(variables: &mut Variables) {
@@ -170,19 +170,19 @@ fn start_sshd(variables: &mut Variables) {
     }
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     // It goes into the background by itself.
-    complain("dropbear", command(&words).status());
+    report("dropbear", command(&words).status());
 }
 
 /// Kept in nvram as hexadecimal digits: a key has zero bytes, a variable has none.
 fn make_host_key(variables: &mut Variables) {
-    say("the ssh host key is made");
+    log("the ssh host key is made");
     let words = ["dropbearkey", "-t", "rsa", "-s", "2048", "-f", HOST_KEY].map(str::to_owned);
     let made = command(&words).stdout(std::process::Stdio::null()).status();
-    if complain("dropbearkey", made).is_some()
-        && let Some(key) = complain(HOST_KEY, fs::read(HOST_KEY))
+    if report("dropbearkey", made).is_some()
+        && let Some(key) = report(HOST_KEY, fs::read(HOST_KEY))
     {
         variables.set("sshd_rsa_host_key", &to_hex(&key));
-        complain("nvram", nvram::write(variables).and_then(|()| nvram::commit(variables)));
+        report("nvram", nvram::write(variables).and_then(|()| nvram::commit(variables)));
     }
 }
 
@@ -202,8 +202,8 @@ fn nvram_script(variables: &Variables, name: &str) -> Option<Script> {
         return None;
     }
     let path = format!("/tmp/.{name}");
-    complain(&path, fs::write(&path, format!("#!/bin/sh\n{}\n", text.replace('\r', ""))));
-    complain(&path, fs::set_permissions(&path, fs::Permissions::from_mode(0o700)));
+    report(&path, fs::write(&path, format!("#!/bin/sh\n{}\n", text.replace('\r', ""))));
+    report(&path, fs::set_permissions(&path, fs::Permissions::from_mode(0o700)));
     Some(vec![path])
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::mount::{MountFlags, mount};
 
-use crate::console::{complain, say};
+use crate::console::{log, report};
 use crate::mounts;
 use crate::profile::Disk;
 
@@ -18,7 +18,7 @@ pub fn attach(disk: &Disk) {
         std::fs::create_dir_all(&disk.place)?;
         mount(node.as_str(), disk.place.as_str(), "ext2", MountFlags::NOATIME, None).map_err(io::Error::from)
     });
-    if complain(&disk.place, attached).is_some() {
-        say("disk mounted");
+    if report(&disk.place, attached).is_some() {
+        log("disk mounted");
     }
 }

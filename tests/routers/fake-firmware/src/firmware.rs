@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::console::complain;
+use crate::console::report;
 use crate::profile::{Flavour, Profile};
 
 /// Writes the files that differ between two routers of a flavour.
@@ -16,18 +16,18 @@ pub fn write(profile: &Profile) {
     let distribution = if profile.flavour == Flavour::RutOs { "21.02.0" } else { profile.release.as_str() };
     file("etc/openwrt_release", &openwrt_release(profile, distribution));
     file("usr/lib/os-release", &os_release(profile, distribution));
-    complain("/etc/os-release", link("../usr/lib/os-release", "etc/os-release"));
+    report("/etc/os-release", link("../usr/lib/os-release", "etc/os-release"));
     file("etc/config/system", &format!("config system\n\toption hostname '{}'\n", profile.hostname));
     file("etc/config/network", &network(profile));
     match profile.package_manager.as_str() {
         "opkg" => {
             file("etc/opkg.conf", opkg_conf(profile.flavour));
             let place = if profile.flavour == Flavour::RutOs { "usr/bin/opkg" } else { "bin/opkg" };
-            complain("opkg", link("/sbin/fake-firmware", place));
+            report("opkg", link("/sbin/fake-firmware", place));
         }
         "apk" => {
             file("etc/apk/arch", &format!("{}\n", profile.arch));
-            complain("apk", link("/sbin/fake-firmware", "usr/bin/apk"));
+            report("apk", link("/sbin/fake-firmware", "usr/bin/apk"));
         }
         _ => {}
     }
@@ -40,9 +40,9 @@ pub fn write(profile: &Profile) {
 fn file(path: &str, text: &str) {
     let path = Path::new("/rom").join(path);
     let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, text));
-    complain(&path.display().to_string(), written);
+    report(&path.display().to_string(), written);
     let mode = if path.starts_with("/rom/etc/config") { 0o600 } else { 0o644 };
-    complain("mode", fs::set_permissions(&path, fs::Permissions::from_mode(mode)));
+    report("mode", fs::set_permissions(&path, fs::Permissions::from_mode(mode)));
 }
 
 fn link(target: &str, path: &str) -> std::io::Result<()> {

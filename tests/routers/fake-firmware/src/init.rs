@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 use crate::boot;
-use crate::console::{complain, fail, say};
+use crate::console::{fail, log, report};
 use crate::firmware;
 use crate::interrupts;
 use crate::mounts;
@@ -33,24 +33,24 @@ pub fn main() -> ExitCode {
 fn enter_root(text: &str) -> ExitCode {
     let profile = Profile::parse(text);
     if let Some(last) = profile.last_system_call {
-        complain("system call filter", system_calls::hide_above(last));
+        report("system call filter", system_calls::hide_above(last));
     }
-    complain("Ctrl-Alt-Del", reboot(RebootCommand::CadOff));
+    report("Ctrl-Alt-Del", reboot(RebootCommand::CadOff));
     if profile.time_1970 {
-        complain("clock", set_clock_to_epoch());
+        report("clock", set_clock_to_epoch());
     }
-    complain("hostname", sethostname(profile.hostname.as_bytes()));
-    say(&format!("{} as {}", profile.model, profile.hostname));
+    report("hostname", sethostname(profile.hostname.as_bytes()));
+    log(&format!("{} as {}", profile.model, profile.hostname));
     mounts::of_the_kernel(&profile);
-    complain("interrupts of PCI", interrupts::of_pci_are_levels());
+    report("interrupts of PCI", interrupts::of_pci_are_levels());
     mounts::serial_links(&profile.serial);
     firmware::write(&profile);
     // The same program is in the root; in RAM once is enough.
-    complain("/init", fs::remove_file("/init"));
+    report("/init", fs::remove_file("/init"));
     mounts::change_root(profile.flavour);
     let program = if profile.flavour == Flavour::DdWrt { "/sbin/init" } else { "/sbin/procd" };
     let error = Command::new(program).env_clear().env(PROFILE, text).exec();
-    say(&format!("{program}: {error}"));
+    log(&format!("{program}: {error}"));
     boot::run(profile)
 }
 

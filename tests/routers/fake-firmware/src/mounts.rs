@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, mount_remount, unmount};
 
-use crate::console::complain;
+use crate::console::report;
 use crate::profile::{Flavour, Profile};
 
 /// Where the new root is put together.
@@ -42,25 +42,25 @@ pub fn change_root(flavour: Flavour) {
         Flavour::OpenWrt => {
             mount_flash(FLASH);
             overlay("/rom", ROOT, FLASH, "upper", "work");
-            complain("bind /rom", mount_bind("/rom", format!("{ROOT}/rom")));
+            report("bind /rom", mount_bind("/rom", format!("{ROOT}/rom")));
             read_only(&format!("{ROOT}/rom"));
-            complain("move /overlay", mount_move(FLASH, format!("{ROOT}/overlay")));
+            report("move /overlay", mount_move(FLASH, format!("{ROOT}/overlay")));
         }
         Flavour::RutOs => {
             bind_read_only_root();
-            complain("bind /rom", mount_bind("/rom", format!("{ROOT}/rom")));
+            report("bind /rom", mount_bind("/rom", format!("{ROOT}/rom")));
             read_only(&format!("{ROOT}/rom"));
         }
         Flavour::DdWrt => bind_read_only_root(),
     }
     for place in ["proc", "sys", "dev"] {
-        complain(place, mount_move(format!("/{place}"), format!("{ROOT}/{place}")));
+        report(place, mount_move(format!("/{place}"), format!("{ROOT}/{place}")));
     }
     let changed = std::env::set_current_dir(ROOT)
         .and_then(|()| Ok(mount_move(".", "/")?))
         .and_then(|()| Ok(rustix::process::chroot(".")?))
         .and_then(|()| std::env::set_current_dir("/"));
-    complain("change of root", changed);
+    report("change of root", changed);
     if flavour == Flavour::RutOs {
         mount_flash(FLASH);
         overlay("/rom/etc", "/etc", FLASH, "etc", "etc-work");
@@ -70,7 +70,7 @@ pub fn change_root(flavour: Flavour) {
 }
 
 fn bind_read_only_root() {
-    complain("bind the root", mount_bind("/rom", ROOT));
+    report("bind the root", mount_bind("/rom", ROOT));
     read_only(ROOT);
 }
 
@@ -80,7 +80,7 @@ fn temporary(flavour: Flavour) {
     match flavour {
         Flavour::DdWrt => {
             attach("ramfs", "/tmp", "ramfs", MountFlags::empty(), "");
-            complain("/tmp", fs::set_permissions("/tmp", fs::Permissions::from_mode(0o777)));
+            report("/tmp", fs::set_permissions("/tmp", fs::Permissions::from_mode(0o777)));
         }
         Flavour::OpenWrt | Flavour::RutOs => attach("tmpfs", "/tmp", "tmpfs", flags, "mode=1777"),
     }
@@ -94,7 +94,7 @@ pub fn mount_flash(place: &str) {
         return;
     };
     let source = format!("/dev/mtdblock{number}");
-    if complain(&source, mount(source.as_str(), place, "jffs2", MountFlags::NOATIME, None)).is_none() {
+    if report(&source, mount(source.as_str(), place, "jffs2", MountFlags::NOATIME, None)).is_none() {
         attach("tmpfs", place, "tmpfs", MountFlags::empty(), "");
     }
 }
@@ -114,24 +114,24 @@ fn overlay(lower: &str, place: &str, flash: &str, upper: &str, work: &str) {
 }
 
 fn read_only(place: &str) {
-    complain(place, mount_remount(place, MountFlags::BIND | MountFlags::RDONLY, ""));
+    report(place, mount_remount(place, MountFlags::BIND | MountFlags::RDONLY, ""));
 }
 
 /// Mounts, and says what does not work.
 pub fn attach(source: &str, place: &str, kind: &str, flags: MountFlags, options: &str) {
     let options = CString::new(options).unwrap_or_default();
-    complain(&format!("mount {place}"), mount(source, place, kind, flags, Some(options.as_c_str())));
+    report(&format!("mount {place}"), mount(source, place, kind, flags, Some(options.as_c_str())));
 }
 
 /// Makes a directory and those above it.
 pub fn make(place: &str) {
-    complain(place, fs::create_dir_all(place));
+    report(place, fs::create_dir_all(place));
 }
 
 /// Links such as /dev/rs485, which lead to a serial port.
 pub fn serial_links(links: &[(String, String)]) {
     for (name, target) in links {
-        complain(name, symlink(target, Path::new("/dev").join(name)));
+        report(name, symlink(target, Path::new("/dev").join(name)));
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::console::{complain, fail, say};
+use crate::console::{fail, log, report};
 use crate::mounts;
 use crate::spawn::{signal, signal_all};
 
@@ -37,7 +37,7 @@ impl End {
 
     /// The kernel's part. It returns only if the kernel refuses.
     fn now(self) {
-        complain(
+        report(
             "end",
             reboot(match self {
                 Self::Reboot => RebootCommand::Restart,
@@ -76,7 +76,7 @@ pub fn finish(end: End, last: impl FnOnce()) -> ! {
     rustix::fs::sync();
     mounts::release();
     rustix::fs::sync();
-    say(match end {
+    log(match end {
         End::Reboot => "reboot",
         End::PowerOff => "power off",
         End::Halt => "halt",

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use crate::console::{complain, fail, print, say};
+use crate::console::{fail, log, print, report};
 use crate::ubus;
 
 /// What is kept, in RAM.
@@ -124,14 +124,14 @@ fn collect(path: &Path, found: &mut BTreeSet<PathBuf>) {
 
 /// The last act of PID 1 in an upgrade: the flash holds the archive and nothing else.
 pub fn wipe() {
-    say("upgrade: the flash is emptied");
+    log("upgrade: the flash is emptied");
     let archive = fs::read(ARCHIVE);
     for path in entries(Path::new("/overlay")) {
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        complain(&path.display().to_string(), removed);
+        report(&path.display().to_string(), removed);
     }
     if let Ok(archive) = archive {
-        complain(SAVED, fs::write(SAVED, archive));
+        report(SAVED, fs::write(SAVED, archive));
     }
 }
 
@@ -140,16 +140,16 @@ pub fn restore(without_links: bool) {
     if fs::symlink_metadata(SAVED).is_err() {
         return;
     }
-    say("upgrade: what was kept comes back");
+    log("upgrade: what was kept comes back");
     let mut tar = Command::new("tar");
     tar.args(["-C", "/", "-xzf", SAVED]).env("PATH", crate::spawn::PATH);
     if without_links {
         let list = format!("{ARCHIVE}.left-out");
-        complain(&list, fs::write(&list, "etc/rc.d/*\netc/profile\n"));
+        report(&list, fs::write(&list, "etc/rc.d/*\netc/profile\n"));
         tar.args(["-X", &list]);
     }
-    complain("unpack", tar.status());
-    complain(SAVED, fs::remove_file(SAVED));
+    report("unpack", tar.status());
+    report(SAVED, fs::remove_file(SAVED));
 }
 
 #[cfg(test)]

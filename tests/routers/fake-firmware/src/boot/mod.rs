@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{WaitOptions, wait};
 
-use crate::console::{complain, say};
+use crate::console::{log, report};
 use crate::dd_wrt;
 use crate::disk;
 use crate::log::{DAEMON_INFO, Ring};
@@ -69,7 +69,7 @@ struct Router {
 /// PID 1, for as long as the router is on.
 pub fn run(profile: Profile) -> ExitCode {
     let dd_wrt = profile.flavour == Flavour::DdWrt;
-    let signals = complain("signals", spawn::watch_signals());
+    let signals = report("signals", spawn::watch_signals());
     network(&profile);
     let mut router = Router {
         scripts: Scripts::default(),
@@ -104,7 +104,7 @@ fn network(profile: &Profile) {
         [&["lo", "127.0.0.1", "up"][..], &["eth0", &profile.address, "netmask", "255.255.255.0", "up"]]
     {
         let words: Vec<String> = ["ifconfig"].iter().chain(words).map(|word| (*word).to_owned()).collect();
-        complain("network", spawn::command(&words, spawn::PATH).status());
+        report("network", spawn::command(&words, spawn::PATH).status());
     }
 }
 
@@ -125,23 +125,23 @@ impl Router {
     /// What procd does before the first script.
     fn prepare_procd(&mut self) {
         for place in ["/tmp/shm", "/tmp/run/ubus", "/tmp/lock", "/tmp/state"] {
-            complain(place, fs::create_dir_all(place));
+            report(place, fs::create_dir_all(place));
         }
         let model = format!("{}\n", self.profile.model);
-        complain(
+        report(
             "model",
             fs::create_dir_all("/tmp/sysinfo").and_then(|()| fs::write("/tmp/sysinfo/model", model)),
         );
-        complain("core pattern", fs::write("/proc/sys/kernel/core_pattern", "/tmp/%e.%t.%p.%s.core"));
+        report("core pattern", fs::write("/proc/sys/kernel/core_pattern", "/tmp/%e.%t.%p.%s.core"));
         upgrade::restore(self.profile.flavour == Flavour::RutOs);
-        self.ubus = complain(ubus::SOCKET, UnixListener::bind(ubus::SOCKET));
-        self.syslog = complain("/dev/log", UnixDatagram::bind("/dev/log"));
-        complain("/dev/log", fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)));
+        self.ubus = report(ubus::SOCKET, UnixListener::bind(ubus::SOCKET));
+        self.syslog = report("/dev/log", UnixDatagram::bind("/dev/log"));
+        report("/dev/log", fs::set_permissions("/dev/log", fs::Permissions::from_mode(0o666)));
         if let Some(socket) = &self.ubus {
-            complain("ubus", socket.set_nonblocking(true));
+            report("ubus", socket.set_nonblocking(true));
         }
         if let Some(socket) = &self.syslog {
-            complain("log", socket.set_nonblocking(true));
+            report("log", socket.set_nonblocking(true));
         }
         self.scripts.queue = rc_scripts('S', "boot");
     }
@@ -171,11 +171,11 @@ impl Router {
         self.tick(Instant::now());
         let (outputs, events) = self.supervisor.take();
         for output in outputs {
-            complain("output", rustix::io::ioctl_fionbio(&output.file, true));
+            report("output", rustix::io::ioctl_fionbio(&output.file, true));
             self.streams.push(Stream { output, line: Vec::new() });
         }
         for event in events {
-            say(&event);
+            log(&event);
             self.log(DAEMON_INFO, &format!("procd: {event}"));
         }
     }
@@ -212,10 +212,10 @@ impl Router {
             self.listens = Some((now + LISTENS, limit));
             if ssh_listens() {
                 self.listens = None;
-                say("ready");
+                log("ready");
             } else if limit <= now {
                 self.listens = None;
-                say("dropbear does not listen");
+                log("dropbear does not listen");
             }
         }
         if due(self.disk_at) {
@@ -271,7 +271,7 @@ impl Router {
                 Flavour::DdWrt => dd_wrt::command(&script),
                 Flavour::OpenWrt | Flavour::RutOs => spawn::command(&script, spawn::PATH),
             };
-            if let Some(child) = complain(name, command.spawn()) {
+            if let Some(child) = report(name, command.spawn()) {
                 self.scripts.running = Some(child.id());
                 self.scripts.term_at = self.scripts.bounded.then(|| Instant::now() + SHUTDOWN.0);
                 return;

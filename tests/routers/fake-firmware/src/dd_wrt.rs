@@ -1,4 +1,4 @@
-//! What DD-WRT's init does and OpenWrt's does not: directories in RAM, users and ssh from nvram, the boot hooks.
+//! DD-WRT's init, where it differs from OpenWrt's: directories in RAM, users and ssh from nvram, the boot hooks.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -12,15 +12,15 @@ use crate::mounts;
 use crate::nvram::{self, Variables};
 use crate::spawn;
 
-/// The search path that hooks get.
+/// The search path of hooks.
 pub const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin:/jffs/sbin:/jffs/bin:/jffs/usr/sbin:/jffs/usr/bin:\
     /mmc/sbin:/mmc/bin:/mmc/usr/sbin:/mmc/usr/bin:/opt/bin:/opt/sbin:/opt/usr/bin:/opt/usr/sbin";
 
-/// Where PID 1 lets all that it starts look for libraries.
+/// The library path of all that PID 1 starts.
 const LIBRARY_PATH: &str =
     "/lib:/usr/lib:/jffs/lib:/jffs/usr/lib:/jffs/usr/local/lib:/mmc/lib:/mmc/usr/lib:/opt/lib:/opt/usr/lib";
 
-/// Where files whose names end in `.startup` are run at boot, in this order; and K?? at shutdown.
+/// Directories whose files with names that end in `.startup` run at boot, in this order; and K?? at shutdown.
 const STARTUP: [&str; 7] = [
     "/etc/config",
     "/jffs/etc/config",
@@ -34,8 +34,8 @@ const STARTUP: [&str; 7] = [
 const PASSWORD: &str = "$1$virtual.$6oszXZm57dfjGSbh16fYY/";
 const HOST_KEY: &str = "/tmp/root/.ssh/ssh_host_rsa_key";
 
-/// What is set in /proc/sys/vm before a disk is mounted, unless a variable of nvram called `vm.NAME` says otherwise: strict
-/// overcommit, so that a program is refused memory rather than killed for it.
+/// Settings of /proc/sys/vm before a disk is mounted, unless an nvram variable `vm.NAME` overrides them: strict overcommit, with
+/// which the kernel refuses memory to a program rather than kill it later.
 const MEMORY_WITH_DISK: [(&str, &str); 4] = [
     ("overcommit_memory", "2"),
     ("overcommit_ratio", "80"),
@@ -45,7 +45,7 @@ const MEMORY_WITH_DISK: [(&str, &str); 4] = [
 
 type Script = Vec<String>;
 
-/// Makes the system ready, starts sshd, and gives the hooks, each of which is waited for.
+/// Prepares the system, starts the ssh server, and returns the hooks, each of which init waits for.
 pub fn prepare() -> VecDeque<Script> {
     for place in
         ["www", "nvram", "var", "services", "etc/config", "mnt", "lock", "log", "run", "tmp", "cron.d"]
@@ -55,7 +55,7 @@ pub fn prepare() -> VecDeque<Script> {
     make_private("/tmp/root");
     make_private("/tmp/root/.ssh");
     if report("nvram", nvram::load()) == Some(true) {
-        log("nvram is empty: defaults");
+        log("nvram is empty, using defaults");
     }
     let mut variables = nvram::read();
     mount_jffs(&mut variables);
@@ -66,7 +66,7 @@ pub fn prepare() -> VecDeque<Script> {
     hooks()
 }
 
-/// What runs at boot, and again when init gets SIGHUP, as after settings were applied in the web interface.
+/// The hooks that run at boot, and when init gets SIGHUP, which the web interface sends after a change of settings.
 pub fn hooks() -> VecDeque<Script> {
     let mut hooks: VecDeque<Script> = STARTUP
         .iter()
@@ -78,7 +78,7 @@ pub fn hooks() -> VecDeque<Script> {
     hooks
 }
 
-/// What runs when the router goes down.
+/// The hooks that run at shutdown.
 pub fn shutdown() -> VecDeque<Script> {
     let mut hooks: VecDeque<Script> = service_scripts('K', &STARTUP).into();
     hooks.extend(nvram_script(&nvram::read(), "rc_shutdown"));
@@ -92,7 +92,7 @@ pub fn command(words: &[String]) -> Command {
     command
 }
 
-/// What the first mount of a disk changes for the memory.
+/// Changes the kernel's memory settings before the first mount of a disk.
 pub fn prepare_for_disk() {
     let variables = nvram::read();
     for (name, usual) in MEMORY_WITH_DISK {
@@ -114,7 +114,7 @@ fn write_private(path: &str, text: &[u8]) {
     report(path, fs::set_permissions(path, fs::Permissions::from_mode(0o600)));
 }
 
-/// /jffs is a file system only if nvram says so.
+/// Mounts /jffs, if nvram enables it.
 fn mount_jffs(variables: &mut Variables) {
     if variables.get("enable_jffs2") != "1" {
         return;
@@ -132,7 +132,7 @@ fn mount_jffs(variables: &mut Variables) {
     report("nvram", nvram::write(variables));
 }
 
-/// What /etc/passwd and others of /etc lead to.
+/// Writes the files to which /etc/passwd and other links of /etc lead.
 fn users(variables: &Variables) {
     let password = match variables.get("http_passwd") {
         "" => PASSWORD,
@@ -169,13 +169,13 @@ fn start_sshd(variables: &mut Variables) {
         words.push("-a");
     }
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-    // It goes into the background by itself.
+    // dropbear daemonizes itself.
     report("dropbear", command(&words).status());
 }
 
-/// Kept in nvram as hexadecimal digits: a key has zero bytes, a variable has none.
+/// Makes an ssh host key, and saves it in nvram as hexadecimal digits: a key has zero bytes, a variable cannot.
 fn make_host_key(variables: &mut Variables) {
-    log("the ssh host key is made");
+    log("generated an ssh host key");
     let words = ["dropbearkey", "-t", "rsa", "-s", "2048", "-f", HOST_KEY].map(str::to_owned);
     let made = command(&words).stdout(std::process::Stdio::null()).status();
     if report("dropbearkey", made).is_some()
@@ -195,7 +195,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     Some(digits?.chunks_exact(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect())
 }
 
-/// A script that is a variable: with a first line, without carriage returns, only for root.
+/// Writes an nvram variable as a script: with a shebang, without carriage returns, only for root.
 fn nvram_script(variables: &Variables, name: &str) -> Option<Script> {
     let text = variables.get(name);
     if text.is_empty() {
@@ -207,7 +207,7 @@ fn nvram_script(variables: &Variables, name: &str) -> Option<Script> {
     Some(vec![path])
 }
 
-/// Scripts such as S95hopd. They get no argument: they are not told whether to start or to stop.
+/// Scripts such as S95hopd. DD-WRT passes them no argument, neither start nor stop.
 fn service_scripts(letter: char, places: &[&str]) -> Vec<Script> {
     let named = |name: &str| {
         name.starts_with(letter) && name.len() > 3 && name.bytes().skip(1).take(2).all(|c| c.is_ascii_digit())
@@ -216,7 +216,7 @@ fn service_scripts(letter: char, places: &[&str]) -> Vec<Script> {
     paths.map(|path| vec![path]).collect()
 }
 
-/// The executable files of a directory whose names are wanted, in alphabetic order.
+/// The executable files of a directory whose names match, in alphabetic order.
 fn executables(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let executable = |path: &PathBuf| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted)
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_survives_nvram() {
+    fn host_keys_survive_nvram() {
         let key = [0, 1, 0xff, b'\n'];
         assert_eq!(from_hex(&to_hex(&key)).as_deref(), Some(&key[..]));
         assert_eq!(from_hex("no key"), None);

@@ -1,4 +1,4 @@
-//! A stick or card, which appears some time after the boot.
+//! A USB stick or SD card, which appears some time after the boot.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::profile::Disk;
 /// The disk as QEMU shows it.
 const DEVICE: &str = "/dev/vda";
 
-/// Gives the disk its name and mounts it.
+/// Creates the disk's device node and mounts it.
 pub fn attach(disk: &Disk) {
     let node = format!("/dev/{}", disk.node);
     let attached = mounts::copy_node(DEVICE, &node).and_then(|()| {

@@ -1,4 +1,4 @@
-//! What a firmware image says about itself: written below /rom from the profile, before that becomes read-only.
+//! Files that describe the firmware, written below /rom from the profile before that becomes read-only.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::console::report;
 use crate::profile::{Flavour, Profile};
 
-/// Writes the files that differ between two routers of a flavour.
+/// Writes the files in which two routers of a flavour differ.
 pub fn write(profile: &Profile) {
     if profile.flavour == Flavour::DdWrt {
         return;

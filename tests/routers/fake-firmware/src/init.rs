@@ -1,4 +1,4 @@
-//! PID 1 from the kernel's hand to the router's own root. Then it becomes the flavour's init, by its name and in its root.
+//! PID 1 from the start of the kernel to the change of root. Then it executes the flavour's init, by its name and in its root.
 
 use std::env;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::mounts;
 use crate::profile::{Flavour, Profile};
 use crate::system_calls;
 
-/// Carries the profile over the change of root: the file does not exist there. Nothing else that is started gets it.
+/// The variable with the profile after the change of root, where the file does not exist. No other process gets it.
 const PROFILE: &str = "VIRTUAL_ROUTER";
 
-/// `/init`, and what it becomes.
+/// `/init`, `/sbin/procd` and `/sbin/init`.
 pub fn main() -> ExitCode {
     if std::process::id() != 1 {
-        return fail("this is for PID 1 of a virtual router");
+        return fail("this is the init of a virtual router, and runs only as PID 1");
     }
     match env::var(PROFILE) {
         Ok(profile) => boot::run(Profile::parse(&profile)),
@@ -45,7 +45,7 @@ fn enter_root(text: &str) -> ExitCode {
     report("interrupts of PCI", interrupts::of_pci_are_levels());
     mounts::serial_links(&profile.serial);
     firmware::write(&profile);
-    // The same program is in the root; in RAM once is enough.
+    // The root has the same program; this frees the RAM of a second copy.
     report("/init", fs::remove_file("/init"));
     mounts::change_root(profile.flavour);
     let program = if profile.flavour == Flavour::DdWrt { "/sbin/init" } else { "/sbin/procd" };
@@ -54,8 +54,8 @@ fn enter_root(text: &str) -> ExitCode {
     boot::run(profile)
 }
 
-/// Sets the clock to 1970. The kernel refuses a time that would put its own start before the epoch, so it is the time since
-/// then. (rustix cannot be asked: with musl on 32-bit MIPS it takes `timespec` for larger than it is.)
+/// Sets the clock to 1970: to the uptime, because the kernel refuses a time that puts its start before the epoch. (libc, because
+/// rustix on 32-bit MIPS with musl has a `timespec` that is larger than the kernel's.)
 fn set_clock_to_epoch() -> io::Result<()> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both calls get a valid timespec.

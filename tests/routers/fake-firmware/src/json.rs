@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 pub use serde_json::{Value as Json, json};
 
-/// What init scripts and procd mean by a value. Missing parts are empty, as they are for procd.
+/// How init scripts and procd interpret a value. Missing parts are empty, as in procd.
 pub trait Blob {
     /// The text of a string or a number.
     fn text(&self) -> Option<Cow<'_, str>>;
@@ -50,7 +50,7 @@ impl Blob for Json {
     fn pretty(&self) -> String {
         let mut text = Vec::new();
         let formatter = PrettyFormatter::with_indent(b"\t");
-        // Memory takes all that is written, and the keys of a value are strings: this cannot fail.
+        // Writing to memory does not fail, and the keys of a value are strings.
         let _ = self.serialize(&mut Serializer::with_formatter(&mut text, formatter));
         String::from_utf8_lossy(&text).into_owned()
     }

@@ -18,7 +18,7 @@ pub const DAEMON_INFO: u32 = 30;
 /// facility daemon, severity err.
 pub const DAEMON_ERROR: u32 = 27;
 
-/// The last lines.
+/// The ring of the latest lines.
 #[derive(Default)]
 pub struct Ring {
     lines: VecDeque<String>,
@@ -26,7 +26,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Adds a line and gives it back as `logread` shows it.
+    /// Adds a line, and returns it as `logread` prints it.
     pub fn add(&mut self, priority: u32, text: &str) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let mut line = format!("{} {}: {text}", date(now), name(priority));
@@ -44,14 +44,14 @@ impl Ring {
         line
     }
 
-    /// Adds a datagram of /dev/log: `<PRIORITY>Mon dd hh:mm:ss TAG: TEXT`. As logd, it takes off 16 bytes that end in a
-    /// space, whatever they are.
+    /// Adds a datagram of /dev/log: `<PRIORITY>Mon dd hh:mm:ss TAG: TEXT`. Like logd, it removes the first 16 bytes if the last of
+    /// them is a space.
     pub fn add_datagram(&mut self, datagram: &str) -> String {
         let (priority, text) = split_priority(datagram.trim_end_matches(['\n', '\0']));
         self.add(priority, text.get(16..).filter(|_| text.as_bytes()[15] == b' ').unwrap_or(text))
     }
 
-    /// Everything.
+    /// All lines.
     pub fn text(&self) -> String {
         self.lines.iter().map(String::as_str).collect()
     }
@@ -132,7 +132,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The pattern is a regular expression: grep knows those.
+/// Filters by a regular expression, with grep.
 fn filtered(follow: bool, pattern: &str) -> ExitCode {
     let reader = Command::new("/sbin/logread").args(follow.then_some("-f")).stdout(Stdio::piped()).spawn();
     let Some(output) = reader.ok().and_then(|mut child| child.stdout.take()) else {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_as_in_a_log() {
+    fn dates_have_logreads_format() {
         assert_eq!(date(12), "Thu Jan  1 00:00:12 1970");
         assert_eq!(date(951_782_400), "Tue Feb 29 00:00:00 2000");
         assert_eq!(date(1_709_251_199), "Thu Feb 29 23:59:59 2024");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_of_logger_loses_its_date() {
+    fn dates_of_datagrams_are_removed() {
         let mut ring = Ring::default();
         let line = ring.add_datagram("<13>Jan  1 00:00:12 root: hello\n");
         assert!(line.ends_with(" user.notice: root: hello\n"), "{line}");

@@ -1,7 +1,7 @@
-//! One program that stands in for what a router's firmware has and Debian does not: init and procd, ubus, uci, nvram,
-//! sysupgrade and others, by the name that it is called by. It runs only inside a virtual router.
+//! The programs of a router's firmware that Debian does not have, in one file: init and procd, ubus, uci, nvram, sysupgrade and
+//! others, selected by the name of the call. It runs only inside a virtual router.
 //!
-//! Everything here is written to documented behaviour. It may do less than the original, but never something kinder.
+//! **Invariants:** it follows the documented behaviour of the originals; it may do less, but it is never more tolerant.
 
 mod boot;
 mod console;
@@ -43,6 +43,6 @@ fn main() -> ExitCode {
         "sysupgrade" => upgrade::main(&arguments),
         "ubus" => ubus::main(&arguments),
         "uci" => uci::main(&arguments),
-        name => console::fail(&format!("{name}: there is no stand-in of this name")),
+        name => console::fail(&format!("{name}: this firmware has no such program")),
     }
 }

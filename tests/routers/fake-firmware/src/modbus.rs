@@ -1,4 +1,4 @@
-//! A Modbus-TCP server with a table of holding registers, as the maker's own answers on a RUT955.
+//! A Modbus-TCP server with a table of holding registers, like the maker's on a RUT955.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::console::fail;
 
-/// Registers 0 to 255 can be read and written; there is nothing beyond.
+/// The number of registers, from 0; all can be read and written.
 const REGISTERS: usize = 256;
-/// Longest frame: a header of 7 bytes and 253 of function and data (Modbus-TCP, 4.1).
+/// The longest frame: a header of 7 bytes and 253 of function and data (Modbus-TCP, 4.1).
 const FRAME: usize = 260;
-/// A client that says nothing for so long is left. Clients are served one after the other.
+/// The server drops a client that is silent for this long. It serves one client at a time.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// `modbus_server ADDRESS PORT`
@@ -56,12 +56,12 @@ const ILLEGAL_VALUE: u8 = 3;
 struct Registers([u16; REGISTERS]);
 
 impl Registers {
-    /// Something that looks measured: no two neighbours are equal.
+    /// Plausible values: no two neighbours are equal.
     fn new() -> Self {
         Self(std::array::from_fn(|number| 2300 + (number as u16 * 37) % 211))
     }
 
-    /// The answer to function and data, which is function and data.
+    /// The response's function and data to those of a request.
     fn answer(&mut self, request: &[u8]) -> Vec<u8> {
         let function = request.first().copied().unwrap_or(0);
         self.try_answer(request).unwrap_or_else(|exception| vec![function | 0x80, exception])
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_registers_can_be_read() {
         let mut registers = Registers::new();
         assert_eq!(registers.answer(&[6, 0, 10, 0x12, 0x34]), [6, 0, 10, 0x12, 0x34]);
         assert_eq!(registers.answer(&[16, 0, 11, 0, 2, 4, 1, 2, 3, 4]), [16, 0, 11, 0, 2]);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_an_exception() {
+    fn invalid_requests_are_exceptions() {
         let mut registers = Registers::new();
         for (request, reply) in [
             (&[1, 0, 0, 0, 1][..], [0x81, ILLEGAL_FUNCTION]),

@@ -12,12 +12,12 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, mou
 use crate::console::report;
 use crate::profile::{Flavour, Profile};
 
-/// Where the new root is put together.
+/// Where the new root is mounted.
 const ROOT: &str = "/root-to-be";
 /// The writable flash, before and after the change of root.
 const FLASH: &str = "/overlay";
 
-/// Mounts what every kernel offers. It is moved along with the root.
+/// Mounts the kernel's file systems, which are moved to the new root.
 pub fn of_the_kernel(profile: &Profile) {
     attach("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "");
     attach("sysfs", "/sys", "sysfs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, "");
@@ -35,7 +35,7 @@ pub fn of_the_kernel(profile: &Profile) {
     }
 }
 
-/// Makes the system below /rom the root, as the flavour does. What goes wrong is said, and the boot goes on.
+/// Makes the system below /rom the root, as the flavour does. Errors are logged, and the boot continues.
 pub fn change_root(flavour: Flavour) {
     make(ROOT);
     match flavour {
@@ -74,7 +74,7 @@ fn bind_read_only_root() {
     read_only(ROOT);
 }
 
-/// /tmp: half of the RAM, or, in DD-WRT, as much as there is until the router dies.
+/// Mounts /tmp: half of the RAM, or, in DD-WRT, without a limit.
 fn temporary(flavour: Flavour) {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     match flavour {
@@ -86,7 +86,7 @@ fn temporary(flavour: Flavour) {
     }
 }
 
-/// Mounts the flash partition `rootfs_data`. A router whose flash cannot be mounted runs from RAM, as OpenWrt does.
+/// Mounts the flash partition `rootfs_data`. If that fails, the router runs from RAM, as OpenWrt does.
 pub fn mount_flash(place: &str) {
     make(place);
     let Some(number) = partition("rootfs_data") else {
@@ -99,7 +99,7 @@ pub fn mount_flash(place: &str) {
     }
 }
 
-/// The number of the flash partition of a name.
+/// The number of the flash partition with a name.
 pub fn partition(name: &str) -> Option<u32> {
     let table = fs::read_to_string("/proc/mtd").ok()?;
     let line = table.lines().find(|line| line.ends_with(&format!("\"{name}\"")))?;
@@ -117,25 +117,25 @@ fn read_only(place: &str) {
     report(place, mount_remount(place, MountFlags::BIND | MountFlags::RDONLY, ""));
 }
 
-/// Mounts, and says what does not work.
+/// Mounts, and logs an error.
 pub fn attach(source: &str, place: &str, kind: &str, flags: MountFlags, options: &str) {
     let options = CString::new(options).unwrap_or_default();
     report(&format!("mount {place}"), mount(source, place, kind, flags, Some(options.as_c_str())));
 }
 
-/// Makes a directory and those above it.
+/// Creates a directory and those above it.
 pub fn make(place: &str) {
     report(place, fs::create_dir_all(place));
 }
 
-/// Links such as /dev/rs485, which lead to a serial port.
+/// Creates links such as /dev/rs485 to serial ports.
 pub fn serial_links(links: &[(String, String)]) {
     for (name, target) in links {
         report(name, symlink(target, Path::new("/dev").join(name)));
     }
 }
 
-/// Makes a node with the device number of another.
+/// Creates a device node with the number of another.
 pub fn copy_node(of: &str, node: &str) -> io::Result<()> {
     let device = rustix::fs::stat(of)?.st_rdev;
     match rustix::fs::mknodat(CWD, node, rustix::fs::FileType::BlockDevice, 0o600.into(), device) {
@@ -144,7 +144,7 @@ pub fn copy_node(of: &str, node: &str) -> io::Result<()> {
     }
 }
 
-/// Leaves every file system such that the next boot finds it clean.
+/// Makes every file system clean for the next boot.
 pub fn release() {
     let table = fs::read_to_string("/proc/mounts").unwrap_or_default();
     for line in table.lines().rev() {

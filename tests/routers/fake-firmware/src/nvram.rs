@@ -1,7 +1,7 @@
 //! DD-WRT's nvram: variables in a copy in RAM, which `commit` writes to the flash partition `nvram`.
 //!
-//! On the flash: `FLSH`, the length and a checksum of what follows, then `NAME=VALUE` texts, each ended by a zero byte. Power
-//! lost during a commit leaves something whose checksum is wrong: the next boot has the defaults, as on a real router.
+//! The partition has `FLSH`, a length and a checksum of the rest, then `NAME=VALUE` texts, each with a zero byte behind it. After a
+//! loss of power during a commit the checksum is wrong: the next boot uses the defaults, as on a real router.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -11,15 +11,15 @@ use std::process::ExitCode;
 use crate::console::print;
 use crate::mounts;
 
-/// All that there is room for, in bytes, with the header.
+/// The size of the partition in bytes, with the header.
 const SPACE: usize = 32 << 10;
 const HEADER: usize = 12;
 const MAGIC: &[u8; 4] = b"FLSH";
 /// The copy in RAM.
 const COPY: &str = "/tmp/nvram/nvram";
-/// Held while the copy is read and written.
+/// The lock file of the copy.
 const LOCK: &str = "/tmp/nvram/lock";
-/// What a router has whose nvram is empty: lines `NAME=VALUE`, in which `\n` is a line feed and `\\` a backslash.
+/// The variables of an empty nvram: lines `NAME=VALUE`, in which `\n` is a line feed and `\\` a backslash.
 const DEFAULTS: &str = "/nvram.defaults";
 
 /// Variables by name.
@@ -32,7 +32,7 @@ impl Variables {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// Sets a variable, unless there is no room for it.
+    /// Sets a variable; false, and no change, if it does not fit.
     pub fn set(&mut self, name: &str, value: &str) -> bool {
         let before = self.0.insert(name.to_owned(), value.to_owned());
         if self.size() <= SPACE {
@@ -45,7 +45,7 @@ impl Variables {
         false
     }
 
-    /// Bytes on the flash.
+    /// The size on the flash, in bytes.
     fn size(&self) -> usize {
         HEADER + self.0.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>()
     }
@@ -59,7 +59,7 @@ impl Variables {
         Self(split.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// As the flash holds them.
+    /// The content of the partition.
     fn image(&self) -> Vec<u8> {
         let texts = self.texts();
         let mut image = MAGIC.to_vec();
@@ -69,7 +69,7 @@ impl Variables {
         image
     }
 
-    /// Reads what the flash holds; nothing if it is empty or torn.
+    /// Reads the content of the partition; none if it is empty or incomplete.
     fn of_image(image: &[u8]) -> Option<Self> {
         let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?));
         let texts = image.get(HEADER..HEADER.checked_add(word(4)? as usize)?)?;
@@ -100,7 +100,7 @@ impl Variables {
     }
 }
 
-/// FNV-1a: a torn commit is to be seen, not an attack.
+/// FNV-1a: it detects an incomplete commit, not an attack.
 fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
@@ -109,7 +109,7 @@ fn device() -> String {
     format!("/dev/mtdblock{}", mounts::partition("nvram").unwrap_or(2))
 }
 
-/// Fills the copy in RAM at boot. True if the flash had nothing usable, so these are the defaults.
+/// Fills the copy in RAM at boot. True if the flash was unusable, and the defaults were taken.
 pub fn load() -> io::Result<bool> {
     let mut image = Vec::new();
     let read = File::open(device()).and_then(|flash| flash.take(SPACE as u64).read_to_end(&mut image));
@@ -139,7 +139,7 @@ pub fn commit(variables: &Variables) -> io::Result<()> {
     flash.sync_all()
 }
 
-/// `nvram VERB [ARGUMENT] ...`: verbs by their beginnings, as many as wanted; whatever happens, it exits with 0.
+/// `nvram VERB [ARGUMENT] ...`: any number of verbs, each recognized by its beginning. The exit code is always 0.
 pub fn main(arguments: &[String]) -> ExitCode {
     let lock = File::create(LOCK);
     if let Ok(lock) = &lock {
@@ -202,7 +202,7 @@ enum Verb {
 }
 
 impl Verb {
-    /// As the original compares: a word that begins with the verb is the verb.
+    /// As in the original, every argument that begins with a verb is that verb.
     fn of(word: &str) -> Option<Self> {
         [
             ("getall", Self::Show),
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_image_comes_back_and_a_torn_one_is_seen() {
+    fn images_are_read_and_incomplete_ones_detected() {
         let mut variables = Variables::default();
         assert!(variables.set("rc_startup", "a=1\nb &"));
         assert!(variables.set("empty", ""));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_changes_nothing() {
+    fn variables_that_do_not_fit_change_nothing() {
         let mut variables = Variables::default();
         assert!(variables.set("a", "1"));
         assert!(!variables.set("a", &"x".repeat(SPACE)));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_are_known_by_their_beginnings() {
+    fn verbs_match_by_prefix() {
         assert!(matches!(Verb::of("getall"), Some(Verb::Show)));
         assert!(matches!(Verb::of("get"), Some(Verb::Get)));
         assert!(matches!(Verb::of("committed"), Some(Verb::Commit)));

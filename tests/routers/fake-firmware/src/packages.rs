@@ -1,11 +1,11 @@
-//! The package manager: it is there, so that its name tells which one a router has, and it knows its architectures.
+//! The package manager: its name says which one a router has, and it prints architectures.
 
 use std::fs;
 use std::process::ExitCode;
 
 use crate::console::{fail, print};
 
-/// `opkg print-architecture`; no package can be installed.
+/// `opkg print-architecture`; it cannot install packages.
 pub fn main(arguments: &[String]) -> ExitCode {
     if arguments.first().is_none_or(|verb| verb != "print-architecture") {
         return fail("opkg: a virtual router installs no packages");

@@ -1,4 +1,4 @@
-//! The end: `reboot`, `poweroff` and `halt`, which ask PID 1 as busybox's do, and what PID 1 does last.
+//! Shutdown: `reboot`, `poweroff` and `halt`, which signal PID 1 as busybox's do, and the last steps of PID 1.
 
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -11,12 +11,12 @@ use crate::console::{fail, log, report};
 use crate::mounts;
 use crate::spawn::{signal, signal_all};
 
-/// How long processes have between TERM and KILL.
+/// The time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long the kernel may take to end what was killed.
-const KILLED: Duration = Duration::from_secs(1);
+/// The time limit for killed processes to exit.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How the router ends.
+/// What happens after shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     Reboot,
@@ -25,7 +25,7 @@ pub enum End {
 }
 
 impl End {
-    /// What PID 1 is asked by a signal, as busybox's commands send it.
+    /// The meaning of a signal to PID 1, as busybox's commands send it.
     pub fn of_signal(signal: u32) -> Option<Self> {
         match i32::try_from(signal).ok()? {
             libc::SIGTERM => Some(Self::Reboot),
@@ -35,7 +35,7 @@ impl End {
         }
     }
 
-    /// The kernel's part. It returns only if the kernel refuses.
+    /// Calls reboot(2). It returns only if the kernel refuses.
     fn now(self) {
         report(
             "end",
@@ -66,12 +66,12 @@ pub fn main(name: &str, arguments: &[String]) -> ExitCode {
     if signal(1, number) { ExitCode::SUCCESS } else { fail(&format!("{name}: not permitted")) }
 }
 
-/// Ends everything that runs, does `last`, and ends the router.
+/// Kills all processes, calls `last`, and reboots or stops the router.
 pub fn finish(end: End, last: impl FnOnce()) -> ! {
     signal_all(libc::SIGTERM);
     reap_until(GRACE);
     signal_all(libc::SIGKILL);
-    reap_until(KILLED);
+    reap_until(KILL_TIMEOUT);
     last();
     rustix::fs::sync();
     mounts::release();
@@ -83,12 +83,12 @@ pub fn finish(end: End, last: impl FnOnce()) -> ! {
     });
     loop {
         end.now();
-        // A kernel that cannot switch the power off comes back: there is nothing left to do.
+        // A kernel that cannot switch the power off returns. Nothing is left to do.
         sleep(Duration::from_secs(3600));
     }
 }
 
-/// Waits until no child is left. No signal wakes PID 1 any more, so it looks; 20 ms is short beside a shutdown.
+/// Waits until no child is left. It polls, because PID 1 no longer reads signals; 20 ms is short in a shutdown.
 fn reap_until(limit: Duration) {
     let started = Instant::now();
     while started.elapsed() < limit {

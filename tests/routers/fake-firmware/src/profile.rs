@@ -1,19 +1,20 @@
-//! The description of this machine that came with the initramfs: `key=value` lines, unknown keys ignored.
+//! The profile of this router, from the initramfs: `key=value` lines.
 //!
-//! A missing or odd value becomes the default: a router that does not boot tells nobody what is wrong with it.
+//! **Invariants:** unknown keys are ignored, and missing or invalid values become the default: a router that does not boot cannot report
+//! an error.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Whose habits this router has.
+/// The firmware that this router imitates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Flavour {
     /// Plain OpenWrt: everything is writable, by an overlay.
     #[default]
     OpenWrt,
-    /// Teltonika's, since 7.14: only /etc and /usr/local are.
+    /// Teltonika's, since 7.14: only /etc and /usr/local are writable.
     RutOs,
-    /// Nothing is, and the configuration lives in nvram.
+    /// DD-WRT: nothing is writable, and the configuration is in nvram.
     DdWrt,
 }
 
@@ -24,7 +25,7 @@ pub struct Disk {
     pub place: String,
     /// Its name in /dev.
     pub node: String,
-    /// After the end of the boot scripts.
+    /// The delay after the end of the boot scripts.
     pub delay: Duration,
 }
 
@@ -43,10 +44,10 @@ pub struct Profile {
     /// `opkg`, `apk` or `none`.
     pub package_manager: String,
     pub address: String,
-    /// Number of the last system call that the kernel of the real device has.
+    /// The number of the last system call of the real device's kernel.
     pub last_system_call: Option<u32>,
     pub disk: Option<Disk>,
-    /// Links in /dev: their names, and what they lead to.
+    /// Links in /dev: their names and targets.
     pub serial: Vec<(String, String)>,
     /// Where the Modbus-TCP server listens.
     pub modbus: Option<SocketAddr>,
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_is_read_and_unknown_keys_are_ignored() {
+    fn unknown_keys_are_ignored() {
         let profile = Profile::parse(
             "flavour=rutos\nhostname=rut955\nmodel=Teltonika RUT955\nlast-system-call=4348\nnews=1\n\
              disk=/usr/local/mnt/sda1\ndisk-node=mmcblk0p1\ndisk-delay=12\nserial=rs485:ttyS1 rs232:ttyS2\n\
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_profile_still_boots_something() {
+    fn empty_profiles_have_defaults() {
         let profile = Profile::parse("");
         assert_eq!(profile.flavour, Flavour::OpenWrt);
         assert_eq!(profile.address, "192.168.1.1");

@@ -1,21 +1,21 @@
-//! procd's rule for what to do when a service has ended: on every end, exit code 0 included.
+//! procd's rule for restarting a service that exited, with exit code 0 too.
 
 use std::time::Duration;
 
-/// `procd_set_param respawn THRESHOLD TIMEOUT RETRY`, and what has happened so far.
+/// `procd_set_param respawn THRESHOLD TIMEOUT RETRY`, and the count of crashes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Respawn {
-    /// Who ran shorter than this has crashed.
+    /// A run that is shorter than this is a crash.
     pub threshold: Duration,
     /// Pause before the next start.
     pub timeout: Duration,
-    /// Crashes in a row after which it stays down; none or less: never.
+    /// Crashes in a row after which the service stays down; 0 or less: never.
     pub retry: i64,
     crashes: i64,
 }
 
 impl Respawn {
-    /// From the three values, in seconds and times. Missing ones are 3600, 5 and 5.
+    /// From threshold and timeout in seconds, and retries. Missing values are 3600, 5 and 5.
     pub fn new(values: &[i64]) -> Self {
         let seconds = |index: usize, default| {
             Duration::from_secs(values.get(index).map_or(default, |v| (*v).max(0) as u64))
@@ -42,7 +42,7 @@ mod tests {
     const SHORT: Duration = Duration::from_secs(1);
 
     #[test]
-    fn the_sixth_crash_in_a_row_is_the_last() {
+    fn six_crashes_in_a_row_stop_a_service() {
         let mut respawn = Respawn::new(&[]);
         for _ in 0..5 {
             assert_eq!(respawn.ended(SHORT), Some(Duration::from_secs(5)));
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_forgets_the_crashes_before() {
+    fn long_runs_reset_the_count() {
         let mut respawn = Respawn::new(&[60, 2, 1]);
         assert!(respawn.ended(SHORT).is_some());
         assert!(respawn.ended(Duration::from_secs(60)).is_some());
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_zero_is_for_ever() {
+    fn zero_retries_means_no_limit() {
         let mut respawn = Respawn::new(&[3600, 0, 0]);
         assert!((0..1000).all(|_| respawn.ended(SHORT) == Some(Duration::ZERO)));
     }

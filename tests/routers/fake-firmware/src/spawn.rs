@@ -1,4 +1,4 @@
-//! Processes of PID 1: each in a session of its own, with a bare environment and no signal blocked.
+//! Starting processes from PID 1: each in its own session, with an empty environment and no signal blocked.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -17,7 +17,7 @@ pub fn command(words: &[String], path: &str) -> Command {
     command
 }
 
-/// What happens between fork and exec.
+/// Prepares the child between fork and exec.
 pub fn prepare(command: &mut Command, limits: Vec<(Resource, Rlimit)>, nice: i32) {
     let before = move || -> io::Result<()> {
         unblock_signals()?;
@@ -34,10 +34,10 @@ pub fn prepare(command: &mut Command, limits: Vec<(Resource, Rlimit)>, nice: i32
     unsafe { command.pre_exec(before) };
 }
 
-/// Signals that PID 1 reads from a descriptor and so keeps blocked.
+/// Signals that PID 1 blocks, and reads from a descriptor.
 const WATCHED: [libc::c_int; 5] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGHUP];
 
-/// A descriptor from which the signals for PID 1 are read.
+/// A signalfd with the signals for PID 1.
 pub fn watch_signals() -> io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::{FromRawFd, OwnedFd};
     let set = signal_set(&WATCHED);
@@ -50,7 +50,7 @@ pub fn watch_signals() -> io::Result<std::os::fd::OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and this is its only owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -79,8 +79,8 @@ pub fn signal_all(signal: libc::c_int) {
     unsafe { libc::kill(-1, signal) };
 }
 
-/// Sends a signal to a process, which may have gone.
+/// Sends a signal to a process, which may have exited.
 pub fn signal(pid: u32, signal: libc::c_int) -> bool {
-    // SAFETY: kill takes plain numbers; PID 1 reaps its children itself, so a number that it holds is not another's.
+    // SAFETY: kill takes plain numbers; PID 1 reaps its children itself, so the number is not reused.
     pid != 0 && unsafe { libc::kill(pid as libc::pid_t, signal) } == 0
 }

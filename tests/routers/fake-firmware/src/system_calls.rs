@@ -1,9 +1,11 @@
-//! An old kernel's table of system calls: a seccomp filter which answers ENOSYS to every number after the last that the
-//! old kernel had. It is put on before anything else is started and changes nothing else: no `no_new_privs`, no kills.
+//! An old kernel's table of system calls: a seccomp filter that answers ENOSYS to every number after the last one of the old
+//! kernel.
+//!
+//! **Invariants:** it is installed before any other process starts, and changes nothing else: no `no_new_privs`, no kills.
 
 use std::io;
 
-/// Hides every system call above `last` from this process and all that it starts.
+/// Hides every system call above `last` from this process and its children.
 pub fn hide_above(last: u32) -> io::Result<()> {
     let filter = filter(last);
     let program =
@@ -14,8 +16,8 @@ pub fn hide_above(last: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The only architecture of a 32-bit kernel is its own, so the number alone decides; it is the first word of what a filter
-/// sees.
+/// The filter decides by the number alone, because a 32-bit kernel has one architecture. The number is the first field of
+/// `seccomp_data`.
 fn filter(last: u32) -> [libc::sock_filter; 4] {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     [
@@ -31,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_filter_lets_the_last_call_pass_and_refuses_the_next() {
+    fn the_last_call_passes_and_the_next_fails() {
         let filter = filter(4348);
         assert_eq!(filter[1].k, 4348);
         assert_eq!((filter[1].jt, filter[1].jf), (0, 1));

@@ -1,4 +1,4 @@
-//! `ubus`, and how it asks PID 1: one line `OBJECT METHOD JSON`, answered by a line with a status and then the reply.
+//! `ubus`, and its protocol with PID 1: a request is a line `OBJECT METHOD JSON`, a response a line with a status and then the reply.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use crate::console::{fail, print};
 use crate::json::{self, Blob};
 
-/// Where PID 1 listens.
+/// The socket of PID 1.
 pub const SOCKET: &str = "/var/run/ubus/ubus.sock";
-/// Longest message. procd's own are a few kB.
+/// The longest message in bytes. procd's own have a few kB.
 pub const MESSAGE: usize = 128 << 10;
 
 /// Why a call failed, by ubus's numbers.
@@ -21,10 +21,10 @@ pub enum Status {
     NotFound = 4,
 }
 
-/// What PID 1 offers.
+/// The objects of PID 1.
 const OBJECTS: [&str; 3] = ["log", "service", "system"];
 
-/// Asks PID 1. The answer is to be read from the stream.
+/// Sends a request to PID 1. The stream has the response.
 pub fn request(object: &str, method: &str, message: &str) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(SOCKET)?;
     stream.write_all(format!("{object} {method} {}\n", message.replace('\n', " ")).as_bytes())?;
@@ -32,7 +32,7 @@ pub fn request(object: &str, method: &str, message: &str) -> io::Result<UnixStre
     Ok(stream)
 }
 
-/// Asks PID 1 and waits for the whole answer: a status and a text.
+/// Sends a request to PID 1, and waits for the response: a status and a reply.
 fn call(object: &str, method: &str, message: &str) -> io::Result<(u8, String)> {
     let mut answer = String::new();
     request(object, method, message)?.read_to_string(&mut answer)?;

@@ -1,7 +1,7 @@
-//! `sysupgrade`: what it would keep, and a firmware upgrade that loses everything else.
+//! `sysupgrade`: a firmware upgrade that keeps some files.
 //!
-//! The archive is made in RAM. When nothing runs any more, PID 1 empties the flash and puts the archive there; at the next
-//! boot it is unpacked over the new root and removed. Power lost in between loses all, as on a real router.
+//! It archives them in RAM. After all processes have exited, PID 1 erases the flash and writes the archive there; the next boot unpacks
+//! it over the new root and removes it. Losing power in between loses everything, as on a real router.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,11 +12,11 @@ use std::process::{Command, ExitCode};
 use crate::console::{fail, log, print, report};
 use crate::ubus;
 
-/// What is kept, in RAM.
+/// The archive in RAM.
 const ARCHIVE: &str = "/tmp/sysupgrade.tgz";
-/// The same, on the flash.
+/// The archive on the flash.
 const SAVED: &str = "/overlay/sysupgrade.tgz";
-/// Where packages say what they want kept. The second is RutOS's.
+/// Directories with lists of files to keep. The second is RutOS's.
 const KEEP: [&str; 2] = ["/lib/upgrade/keep.d", "/usr/local/lib/upgrade/keep.d"];
 
 /// `sysupgrade -l`, `sysupgrade -b FILE`, `sysupgrade [-n] [IMAGE]`
@@ -61,7 +61,7 @@ fn save(archive: &str) -> io::Result<()> {
     if status?.success() { Ok(()) } else { Err(io::Error::other("tar failed")) }
 }
 
-/// The files and links which the lines of keep.d and sysupgrade.conf name, below this root; directories with all in them.
+/// The files and links that keep.d and sysupgrade.conf name, below this root; directories with their content.
 fn kept(root: &Path) -> BTreeSet<PathBuf> {
     let below = |path: &str| root.join(path.trim_start_matches('/'));
     let mut lists = vec![below("/etc/sysupgrade.conf")];
@@ -82,7 +82,7 @@ fn kept(root: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// The entries of a directory that a pattern with `*` and `?` names.
+/// The entries of a directory that match a pattern with `*` and `?`.
 fn matching(directory: &Path, pattern: &str) -> Vec<PathBuf> {
     if !pattern.contains(['*', '?']) {
         return vec![directory.join(pattern)];
@@ -122,9 +122,9 @@ fn collect(path: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// The last act of PID 1 in an upgrade: the flash holds the archive and nothing else.
+/// Erases the flash, and writes the archive: the last step of PID 1 in an upgrade.
 pub fn wipe() {
-    log("upgrade: the flash is emptied");
+    log("upgrade: erasing the flash");
     let archive = fs::read(ARCHIVE);
     for path in entries(Path::new("/overlay")) {
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -135,12 +135,12 @@ pub fn wipe() {
     }
 }
 
-/// The first act in the new root: what was kept comes back. RutOS leaves out what starts services and the shell's profile.
+/// Restores the kept files: the first step in the new root. RutOS leaves out links that start services, and the shell's profile.
 pub fn restore(without_links: bool) {
     if fs::symlink_metadata(SAVED).is_err() {
         return;
     }
-    log("upgrade: what was kept comes back");
+    log("upgrade: restoring kept files");
     let mut tar = Command::new("tar");
     tar.args(["-C", "/", "-xzf", SAVED]).env("PATH", crate::spawn::PATH);
     if without_links {

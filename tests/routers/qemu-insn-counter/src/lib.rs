@@ -1,7 +1,7 @@
-//! A plugin for QEMU that counts the instructions of its guest, block by block, into a file which others map.
+//! A QEMU plugin that counts the instructions of its guest, block by block, in a file that the bench maps.
 //!
-//! What must stay true: it changes nothing that the guest can see. The counts are exact up to blocks that an exception
-//! leaves in the middle: those count as whole, which is far below one in a thousand.
+//! **Invariants:** it changes nothing that the guest can see. A block that an exception interrupts counts as whole, which is far below
+//! one in a thousand.
 //!
 //! The file is an array of [`Record`]; QEMU's end of the contract is `include/qemu/qemu-plugin.h`. Only calls that all
 //! versions of QEMU's interface since its first have are used.
@@ -72,12 +72,12 @@ fn map(path: &OsStr) -> Option<*mut Record> {
     unsafe { mmap(std::ptr::null_mut(), length, access, MapFlags::SHARED, &file, 0) }.ok().map(|at| at.cast())
 }
 
-/// A block of the guest was translated: finds its record, and has it counted whenever it is executed.
+/// Called when QEMU translates a block: finds its record, and registers the count of its executions.
 extern "C" fn translated(_id: Id, block: *mut c_void) {
     // SAFETY: QEMU gives a block that lives during this call.
     let (address, length) = unsafe { (qemu_plugin_tb_vaddr(block), qemu_plugin_tb_n_insns(block) as u64) };
     let table = TABLE.load(Relaxed);
-    // Fibonacci hashing; what is nearby is looked at next.
+    // Fibonacci hashing, with linear probing.
     let key = (address ^ length << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let first = (key >> (64 - RECORDS.trailing_zeros())) as usize;
     for index in (0..RECORDS).map(|step| (first + step) % RECORDS) {
@@ -94,11 +94,11 @@ extern "C" fn translated(_id: Id, block: *mut c_void) {
             return;
         }
     }
-    // Never seen: the table is some times larger than what a router executes.
+    // The table is full. It is several times larger than the code that a router executes.
     std::process::abort();
 }
 
-/// A block of the guest begins. A guest of one CPU has one thread, so nothing is lost between the two accesses.
+/// Called when a block is executed. A guest with one CPU has one thread, so no count is lost between the two accesses.
 extern "C" fn executed(_cpu: c_uint, executions: *mut c_void) {
     // SAFETY: what `translated` gave.
     let executions = unsafe { &*executions.cast::<AtomicU64>() };

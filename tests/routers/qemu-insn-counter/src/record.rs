@@ -1,18 +1,18 @@
-//! What the plugin writes and the benchmark reads.
+//! The file that the plugin writes and the benchmark reads.
 
 use std::sync::atomic::AtomicU64;
 
-/// How many blocks of a guest can be told apart, a power of two. A router that has done all that is measured here has
-/// executed some 100,000.
+/// The capacity of the table in blocks, a power of two. A router that ran all rows of the benchmark has executed some 100,000
+/// blocks.
 pub const RECORDS: usize = 1 << 19;
 
 /// One block of instructions that are executed one after another. Empty while its length is 0.
 #[repr(C)]
 pub struct Record {
-    /// Where it is in the guest's memory, as its process sees it.
+    /// Its virtual address in the guest.
     pub address: AtomicU64,
-    /// How many instructions it has.
+    /// Its length in instructions.
     pub length: AtomicU64,
-    /// How often it was executed.
+    /// The number of its executions.
     pub executions: AtomicU64,
 }

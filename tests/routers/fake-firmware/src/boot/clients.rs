@@ -1,4 +1,4 @@
-//! What PID 1 is told and asked: lines of the log, outputs of services, calls by `ubus`.
+//! The inputs of PID 1: lines of the log, outputs of services, calls by `ubus`.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -12,10 +12,10 @@ use crate::power::End;
 use crate::supervisor::Output;
 use crate::ubus::{self, Status};
 
-/// Callers at a time, and readers of the log.
-const CLIENTS: usize = 16;
-/// How long a reader of an answer may take.
-const ANSWER: Duration = Duration::from_secs(1);
+/// The limit of concurrent clients, and of readers of the log.
+const MAX_CLIENTS: usize = 16;
+/// The time limit for a client to read its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Client {
     pub(super) stream: UnixStream,
@@ -30,10 +30,10 @@ pub(super) struct Stream {
 impl Router {
     pub(super) fn log(&mut self, priority: u32, text: &str) {
         let line = self.ring.add(priority, text);
-        self.tell_followers(&line);
+        self.send_to_followers(&line);
     }
 
-    pub(super) fn tell_followers(&mut self, line: &str) {
+    pub(super) fn send_to_followers(&mut self, line: &str) {
         self.followers.retain_mut(|follower| follower.write_all(line.as_bytes()).is_ok());
     }
 
@@ -41,7 +41,7 @@ impl Router {
         let mut datagram = [0; 2048];
         while let Some(Ok(read)) = self.syslog.as_ref().map(|socket| socket.recv(&mut datagram)) {
             let line = self.ring.add_datagram(&String::from_utf8_lossy(&datagram[..read]));
-            self.tell_followers(&line);
+            self.send_to_followers(&line);
         }
     }
 
@@ -63,7 +63,7 @@ impl Router {
                         format!("{}: {}", stream.output.tag, String::from_utf8_lossy(&line[..end])),
                     ));
                 }
-                // A line without an end is cut, as the log would.
+                // A longer line is cut, as in the log.
                 stream.line.truncate(bytes.len());
             }
         });
@@ -74,8 +74,8 @@ impl Router {
 
     pub(super) fn accept(&mut self) {
         while let Some(Ok((stream, _))) = self.ubus.as_ref().map(UnixListener::accept) {
-            let prepared = stream.set_nonblocking(true).and(stream.set_write_timeout(Some(ANSWER)));
-            if prepared.is_ok() && self.clients.len() < CLIENTS {
+            let prepared = stream.set_nonblocking(true).and(stream.set_write_timeout(Some(RESPONSE_TIMEOUT)));
+            if prepared.is_ok() && self.clients.len() < MAX_CLIENTS {
                 self.clients.push(Client { stream, request: Vec::new() });
             }
         }
@@ -117,7 +117,7 @@ impl Router {
                 let _ = stream.set_nonblocking(false);
                 let _ = stream.write_all(format!("0\n{}", self.ring.text()).as_bytes());
                 if method == "follow"
-                    && self.followers.len() < CLIENTS
+                    && self.followers.len() < MAX_CLIENTS
                     && stream.set_nonblocking(true).is_ok()
                 {
                     self.followers.push(stream);

@@ -1,6 +1,6 @@
-//! PID 1 in its own root: it runs the boot scripts one after the other, supervises, reaps, logs, and goes down when asked.
+//! PID 1 in its own root: it runs the boot scripts one after the other, supervises services, reaps children, logs, and shuts down.
 //!
-//! One thread, one loop. It never waits for anything but the next event, and no error ends it.
+//! **Invariants:** one thread and one loop, which waits only for the next event; no error stops it.
 
 mod clients;
 
@@ -26,12 +26,12 @@ use crate::ubus::{self};
 use crate::upgrade;
 use clients::{Client, Stream};
 
-/// A script has this long at shutdown, and then this long after SIGTERM.
+/// The time limit of a script at shutdown, and then after SIGTERM.
 const SHUTDOWN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
-/// How often it is looked whether dropbear listens, after the scripts.
-const LISTENS: Duration = Duration::from_millis(100);
-/// After this long the router counts as booted without it.
-const LISTENS_LIMIT: Duration = Duration::from_secs(120);
+/// The interval of polling whether dropbear listens, after the scripts.
+const LISTEN_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// After this time the router counts as booted without dropbear.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(120);
 /// A script, with its arguments and its environment's search path.
 type Script = Vec<String>;
 
@@ -40,13 +40,13 @@ type Script = Vec<String>;
 struct Scripts {
     queue: VecDeque<Script>,
     running: Option<u32>,
-    /// Each has a limit: the router goes down.
+    /// True at shutdown, when scripts have time limits.
     bounded: bool,
     term_at: Option<Instant>,
     kill_at: Option<Instant>,
 }
 
-/// Everything that PID 1 knows.
+/// The state of PID 1.
 struct Router {
     profile: Profile,
     scripts: Scripts,
@@ -57,7 +57,7 @@ struct Router {
     clients: Vec<Client>,
     followers: Vec<UnixStream>,
     streams: Vec<Stream>,
-    /// When to look for dropbear, and when to give up.
+    /// When to poll for dropbear next, and when to give up.
     listens: Option<(Instant, Instant)>,
     disk_at: Option<Instant>,
     /// The boot scripts have run.
@@ -66,7 +66,7 @@ struct Router {
     upgrade: bool,
 }
 
-/// PID 1, for as long as the router is on.
+/// Runs PID 1. It never returns.
 pub fn run(profile: Profile) -> ExitCode {
     let dd_wrt = profile.flavour == Flavour::DdWrt;
     let signals = report("signals", spawn::watch_signals());
@@ -98,7 +98,7 @@ pub fn run(profile: Profile) -> ExitCode {
     }
 }
 
-/// The addresses: all that is left of netifd.
+/// Sets the addresses, which is all of netifd.
 fn network(profile: &Profile) {
     for words in
         [&["lo", "127.0.0.1", "up"][..], &["eth0", &profile.address, "netmask", "255.255.255.0", "up"]]
@@ -122,7 +122,7 @@ fn rc_scripts(letter: char, verb: &str) -> VecDeque<Script> {
 }
 
 impl Router {
-    /// What procd does before the first script.
+    /// Prepares the system as procd does before the first script.
     fn prepare_procd(&mut self) {
         for place in ["/tmp/shm", "/tmp/run/ubus", "/tmp/lock", "/tmp/state"] {
             report(place, fs::create_dir_all(place));
@@ -209,7 +209,7 @@ impl Router {
         if let Some((look, limit)) = self.listens
             && look <= now
         {
-            self.listens = Some((now + LISTENS, limit));
+            self.listens = Some((now + LISTEN_POLL_INTERVAL, limit));
             if ssh_listens() {
                 self.listens = None;
                 log("ready");
@@ -285,7 +285,7 @@ impl Router {
         }
         self.booted = true;
         let now = Instant::now();
-        self.listens = Some((now, now + LISTENS_LIMIT));
+        self.listens = Some((now, now + LISTEN_TIMEOUT));
         self.disk_at = self.profile.disk.as_ref().map(|disk| now + disk.delay);
     }
 

@@ -18,9 +18,9 @@ use crate::json::{Blob, Json, json};
 use crate::respawn::Respawn;
 use crate::spawn;
 
-/// Time between TERM and KILL, unless `term_timeout` says another.
+/// The time between TERM and KILL, unless `term_timeout` is set.
 const TERM_TIMEOUT: Duration = Duration::from_secs(5);
-/// Where procd puts a service into a control group of its own, if there are any.
+/// Where procd creates a control group for each service, if the kernel has them.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 pub struct Instance {
@@ -33,7 +33,7 @@ pub struct Instance {
     pub exit_code: Option<i32>,
     pub start_at: Option<Instant>,
     pub kill_at: Option<Instant>,
-    /// It was told to stop; then it goes, or starts again with another configuration.
+    /// True after TERM; the instance then goes, or restarts with another configuration.
     pub halting: bool,
     pub again: bool,
 }
@@ -64,7 +64,7 @@ impl Instance {
             .map(|values| Respawn::new(&values.items().iter().filter_map(Json::number).collect::<Vec<_>>()));
     }
 
-    /// What is equal and runs stays; what is not is restarted, or told by its reload signal.
+    /// Applies a configuration: an unchanged process stays, a changed one is restarted or gets its reload signal.
     pub fn update(&mut self, config: &Json, now: Instant) {
         let changed = self.config != *config || self.files != files(config);
         self.configure(config);
@@ -97,7 +97,7 @@ impl Instance {
         self.halting = true;
     }
 
-    /// Its process has ended. Says what is worth logging.
+    /// Handles the exit of its process. Returns a line for the log.
     pub fn ended(&mut self, code: i32, closing: bool, now: Instant) -> Option<String> {
         let (_, since) = self.process.take()?;
         self.exit_code = Some(code);

@@ -1,4 +1,4 @@
-//! procd's services: what was registered, the processes of it, and when the next one is to be started or killed.
+//! procd's services: their configuration, their processes, and when the next one starts or is killed.
 
 mod instance;
 
@@ -24,13 +24,13 @@ pub struct Output {
 #[derive(Default)]
 pub struct Supervisor {
     services: Vec<Service>,
-    /// Outputs of processes that were started since they were taken last.
+    /// Outputs of new processes, until `take`.
     outputs: Vec<Output>,
-    /// What happened, for the log.
+    /// Lines for the log, until `take`.
     events: Vec<String>,
-    /// Scripts of triggers that were pulled, and when they are to run.
+    /// Scripts of triggers, and when they run.
     pulled: Vec<(Instant, Vec<String>)>,
-    /// Nothing is started again: the router goes down.
+    /// True at shutdown: nothing is restarted.
     closing: bool,
 }
 
@@ -39,7 +39,7 @@ struct Service {
     instances: Vec<Instance>,
     data: Option<Json>,
     triggers: Option<Json>,
-    /// Goes when its last process has.
+    /// Removed after its last process exits.
     deleted: bool,
 }
 
@@ -71,8 +71,8 @@ impl Supervisor {
         }
     }
 
-    /// An event such as `config.change`, with its data: each trigger for it runs its script after its delay. One that was
-    /// pulled already waits anew.
+    /// Handles an event such as `config.change`, with its data: each trigger for it runs its script after its delay, which a second
+    /// event restarts.
     fn pull_triggers(&mut self, message: &Json, now: Instant) {
         let kind = message.get("type").and_then(Json::text).unwrap_or_default();
         let data = message.get("data").unwrap_or(&Json::Null);
@@ -152,7 +152,7 @@ impl Supervisor {
         shown.map(|service| (service.name.clone(), service.show())).collect()
     }
 
-    /// A child of PID 1 has ended; perhaps it is one of these.
+    /// Handles the exit of a child of PID 1, which may be a service's.
     pub fn ended(&mut self, pid: u32, code: i32, now: Instant) {
         for service in &mut self.services {
             for instance in service.instances.iter_mut().filter(|instance| instance.pid() == pid) {
@@ -217,7 +217,7 @@ impl Supervisor {
         self.closing = true;
     }
 
-    /// Outputs of new processes, and what happened.
+    /// Takes the outputs of new processes, and lines for the log.
     pub fn take(&mut self) -> (Vec<Output>, Vec<String>) {
         (std::mem::take(&mut self.outputs), std::mem::take(&mut self.events))
     }
@@ -276,7 +276,7 @@ mod tests {
     const SLEEP: &str = r#"{"i":{"command":["sleep","60"],"respawn":["3600","1","1"]}}"#;
 
     #[test]
-    fn an_equal_set_leaves_the_process_alone_and_a_changed_one_restarts_it() {
+    fn only_changed_services_restart() {
         let (mut supervisor, now) = (Supervisor::default(), Instant::now());
         supervisor.call("set", &message(SLEEP), now).expect("set");
         let first = pid(&supervisor);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_loop_ends_down_and_a_start_brings_it_back() {
+    fn crash_loops_stop_until_the_next_start() {
         let (mut supervisor, mut now) = (Supervisor::default(), Instant::now());
         supervisor.call("set", &message(SLEEP), now).expect("set");
         for _ in 0..2 {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_executed_is_down_with_127() {
+    fn missing_programs_exit_with_127() {
         let (mut supervisor, now) = (Supervisor::default(), Instant::now());
         supervisor.call("set", &message(r#"{"i":{"command":["/nowhere"]}}"#), now).expect("set");
         assert_eq!(instance(&supervisor).get("exit_code").and_then(Json::number), Some(127));

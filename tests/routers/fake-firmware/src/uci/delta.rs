@@ -1,4 +1,4 @@
-//! Changes that wait in the delta directory.
+//! Uncommitted changes, lines in the delta directory.
 
 use std::fmt::Write;
 
@@ -57,7 +57,7 @@ impl<'a> Delta<'a> {
         line
     }
 
-    /// Changes the package, and gives the name of the section.
+    /// Changes the package, and returns the name of the section.
     pub fn apply(&self, package: &mut Package) -> Result<String, Failure> {
         let index = package.find(self.section);
         let value = self.value.clone().ok_or(Failure::Invalid);

@@ -1,7 +1,7 @@
-//! `uci`: packages of sections of options in /etc/config. Changes wait in /tmp/.uci until `uci commit`.
+//! `uci`: packages of sections of options in /etc/config. Changes are in /tmp/.uci until `uci commit`.
 //!
-//! As in the original, a file there is a list of changes (a delta), which counts as soon as its package is read: it has no
-//! effect while there is no file for it in /etc/config, and outlives one that is removed and made again.
+//! As in the original, a file there is a list of changes (a delta), which applies whenever its package is read. It has no effect while
+//! its package has no file in /etc/config, and applies again when that file is created again.
 
 mod delta;
 mod package;
@@ -29,7 +29,7 @@ enum Failure {
 
 type Done = Result<(), Failure>;
 
-/// Where the files are.
+/// The directories of packages and deltas.
 struct Store {
     config: String,
     deltas: String,
@@ -45,7 +45,7 @@ impl Store {
         let text = fs::read_to_string(format!("{}/{package}", self.config)).map_err(|_| Failure::NotFound)?;
         let mut package_as_committed = Package::parse(&text).ok_or(Failure::Parse)?;
         for delta in self.delta(package).lines().filter_map(Delta::parse) {
-            // One for what is not there any more changes nothing.
+            // A change of a removed section has no effect.
             let _ = delta.apply(&mut package_as_committed);
         }
         Ok(package_as_committed)
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_wait_in_the_delta_directory() {
+    fn changes_stay_in_the_delta_directory() {
         let place = std::env::temp_dir().join(format!("fake-firmware-uci-{}", std::process::id()));
         let (config, deltas) = (place.join("config"), place.join("deltas"));
         fs::create_dir_all(&config).expect("a directory");

@@ -63,7 +63,7 @@ impl Package {
         of_kind.get(index).copied()
     }
 
-    /// The text of a file; with names also for sections without, if wanted.
+    /// The text of a file; with `names`, also with those of anonymous sections.
     pub fn text(&self, names: bool) -> String {
         let mut out = String::new();
         for section in &self.sections {
@@ -87,7 +87,7 @@ impl Package {
         out
     }
 
-    /// As `uci show` names a section.
+    /// The name of a section in `uci show`.
     pub fn shown_name(&self, index: usize) -> String {
         let section = &self.sections[index];
         if !section.anonymous {
@@ -175,7 +175,7 @@ pub(super) mod tests {
                         config peer\n\tlist key a\n\tlist key 'b c'\nconfig peer\n";
 
     #[test]
-    fn a_file_is_read_and_written() {
+    fn packages_are_parsed_and_written() {
         let package = Package::parse(TEXT).expect("a package");
         assert_eq!(package.find("main"), Some(0));
         assert_eq!(package.find("@peer[0]"), Some(1));
@@ -186,7 +186,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn it_is_shown_as_uci_shows_it() {
+    fn show_has_ucis_format() {
         let package = Package::parse(TEXT).expect("a package");
         assert_eq!(
             package.show("hopd", 0),
@@ -196,7 +196,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_configuration_is_refused() {
+    fn malformed_packages_are_refused() {
         for text in ["option a b", "config a\noption x 'open", "word"] {
             assert_eq!(Package::parse(text), None, "{text}");
         }

@@ -1,12 +1,9 @@
 //! Locks on files of this machine (flock(2)), which go with their process however that ends.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
-
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 /// Between two looks whether a lock is free: flock(2) can be waited for, but not together with anything else.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -17,9 +14,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// The file cannot be made, or its file system has no locks.
 pub fn take(path: &Path) -> io::Result<Option<File>> {
     let file = File::options().create(true).append(true).open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }

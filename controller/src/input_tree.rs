@@ -184,7 +184,7 @@ impl Files {
     }
 }
 
-/// Adds an entry in the format newc (cpio(5)): thirteen fields of eight hexadecimal digits, the name, the content.
+/// Adds an entry in the format newc (cpio(5)), which the crate `cpio` writes for names in UTF-8 only: thirteen fields of eight hexadecimal digits, the name, the content.
 fn write(archive: &mut Vec<u8>, mode: u32, name: &[u8], content: &[u8]) {
     let (file_size, name_size) = (content.len(), name.len() + 1);
     let head = format!(

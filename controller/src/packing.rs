@@ -10,12 +10,13 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hop_proto::v1::{Encoding, InfoReply};
 
 use crate::delta;
 use crate::link::can;
-use crate::sent::{Digest, hexadecimal};
+use crate::sent::Digest;
 
 /// Bytes a second of a link about which nothing is known: a cable to the router on the desk.
 const LIKELY_RATE: u64 = 5_000_000;
@@ -141,8 +142,9 @@ pub fn name(program: &Digest, decoders: Decoders, base: Option<&Digest>, rate: O
     let Decoders { checksum: _, zstd, lz4, delta, relocate } = decoders;
     let able = [(zstd, 'z'), (lz4, 'l'), (delta, 'd'), (relocate, 'r')];
     let able: String = able.iter().filter(|(able, _)| *able).map(|(_, letter)| letter).collect();
-    let base = base.filter(|_| delta).map(|digest| format!("-{}", hexadecimal(digest))).unwrap_or_default();
-    format!("{}{base}-{}-{able}-{PACKING}", hexadecimal(program), likely(rate))
+    let base =
+        base.filter(|_| delta).map(|digest| format!("-{}", HEXLOWER.encode(digest))).unwrap_or_default();
+    format!("{}{base}-{}-{able}-{PACKING}", HEXLOWER.encode(program), likely(rate))
 }
 
 /// The rate of a link that was so fast last time.

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER;
 use hop_proto::limits::MAX_BASES;
 use ring::digest::{SHA256, digest};
 
@@ -108,7 +109,7 @@ impl Sent {
     }
 
     fn path(&self, blob: &Blob) -> PathBuf {
-        self.blobs(blob.kind).join(&blob.name).join(hexadecimal(&blob.digest))
+        self.blobs(blob.kind).join(&blob.name).join(HEXLOWER.encode(&blob.digest))
     }
 
     /// All of a kind that is here, the last one first.
@@ -150,20 +151,9 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// A digest as the name of a file.
-pub(crate) fn hexadecimal(digest: &Digest) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
+/// The digest that is the name of a file.
 fn digest_of(name: &str) -> Option<Digest> {
-    let mut digest = [0; 32];
-    if name.len() != 2 * digest.len() || !name.is_ascii() {
-        return None;
-    }
-    for (index, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&name[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(digest)
+    HEXLOWER.decode(name.as_bytes()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod upkeep;
 
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use hop_proto::identity::{Fingerprint, Identity};
 use serde::{Deserialize, Serialize};
 
@@ -431,7 +432,7 @@ async fn digest_of(shell: &Shell, path: &str) -> Result<String, Error> {
 }
 
 fn sha256(content: &[u8]) -> String {
-    hexadecimal(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
+    HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
 }
 
 /// Runs the agent's self-test on the router.
@@ -490,11 +491,7 @@ fn random_name() -> String {
     let mut bytes = [0; 8];
     // Without random numbers there would have been no key either.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
-    hexadecimal(&bytes)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&bytes)
 }
 
 #[cfg(test)]

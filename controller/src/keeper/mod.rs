@@ -8,7 +8,7 @@
 mod place;
 mod process;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -20,14 +20,13 @@ use hop_proto::identity::Identity;
 use hop_proto::v1::InfoReply;
 use http::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tokio::net::UnixStream;
 use tokio::time::{self, Instant};
 use tonic::body::Body;
 
 use crate::connection::{self, Connection};
 use crate::error::Error;
+use crate::file_lock;
 use crate::home::{Home, make_private};
 use crate::inventory::Router;
 use crate::outcome::say;
@@ -203,16 +202,7 @@ fn start(place: &Place, router: &Router, lasting: Duration, patience: Duration) 
     make_private(place.directory())?;
     place.check_directory()?;
     let (path, socket) = (place.lock(), place.socket());
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => return Ok(false),
-        locked => locked.map_err(|error| Error::io("lock", &path)(error.into()))?,
-    }
+    let Some(lock) = file_lock::take(&path).map_err(Error::io("lock", &path))? else { return Ok(false) };
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(Error::io("remove", &socket)(error));

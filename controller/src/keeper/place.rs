@@ -3,16 +3,15 @@
 //! What must stay true: two routers, two keys, or two ways to one router never have the same place; and what is found in
 //! a directory that others could write to is not used.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use hop_proto::identity::Fingerprint;
 use ring::digest::{SHA256, digest};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use rustix::process::geteuid;
 use tokio::net::UnixStream;
 
@@ -45,7 +44,7 @@ impl Place {
         }
         // None of them has a zero byte in it.
         let digest = digest(&SHA256, &words.join(&0));
-        let name = digest.as_ref()[..DIGEST_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = HEXLOWER.encode(&digest.as_ref()[..DIGEST_BYTES]);
         Self { directory: directory.to_owned(), name }
     }
 
@@ -96,9 +95,10 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             lock => lock?,
         };
-        match flock(&lock, FlockOperation::NonBlockingLockShared) {
-            Err(Errno::WOULDBLOCK) => Ok(false),
-            locked => Ok(locked.map(|()| true)?),
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }
@@ -213,7 +213,7 @@ mod tests {
         assert!(place.is_free().unwrap());
         let lock = File::create(place.lock()).unwrap();
         assert!(place.is_free().unwrap());
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        lock.lock().unwrap();
         assert!(!place.is_free().unwrap());
     }
 }

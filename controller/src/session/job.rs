@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
 use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -181,7 +182,7 @@ pub fn new_id() -> Result<String, Error> {
     let mut bytes = [0; ID_BYTES];
     let no_random = |_| Error::Identity(hop_proto::identity::Error::NoRandom);
     SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&bytes))
 }
 
 /// How `job` ended; `None` if that is not said, or not in the protocol's words. Its files are not in it.

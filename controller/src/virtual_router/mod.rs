@@ -15,8 +15,6 @@ pub mod user;
 
 use std::fs::File;
 
-use rustix::fs::{FlockOperation, flock};
-
 pub use user::{down, is_running, name, unknown, up};
 
 use crate::error::Error;
@@ -36,7 +34,6 @@ fn lock(home: &Home) -> Result<File, Error> {
     let directory = home.virtual_routers();
     make_private(&directory)?;
     let file = File::open(&directory).map_err(Error::io("open", &directory))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| Error::io("lock", &directory)(error.into()))?;
+    file.lock().map_err(Error::io("lock", &directory))?;
     Ok(file)
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use hop_proto::identity::Fingerprint;
 use hop_proto::v1::Reason;
 
-use crate::{elf, enrolment};
+use crate::enrolment;
+use crate::program::elf;
 
 /// A failure of Hop itself, or a program that cannot be executed.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hop::packing::{self, Decoders};
+use hop::transfer::encode::{self, Decoders};
 use hop_proto::v1::InfoReply;
 use tempfile::TempDir;
 
@@ -45,7 +45,7 @@ pub fn length_on_the_wire(program: &Path) -> u64 {
     let capabilities = ["checksum", "zstd", "lz4", "delta"].map(str::to_owned).to_vec();
     let decoders = Decoders::of(&InfoReply { capabilities, ..InfoReply::default() });
     let content = fs::read(program).unwrap().into();
-    packing::pack(&content, decoders, None, None).bytes.len() as u64
+    encode::pack(&content, decoders, None, None).bytes.len() as u64
 }
 
 /// What the fixture `leave` writes into a file of this length: nothing that packing makes smaller.

@@ -6,13 +6,13 @@ mod cache;
 mod command;
 mod demo;
 mod dist;
-#[path = "../../controller/src/elf.rs"]
+#[path = "../../controller/src/program/elf.rs"]
 mod elf;
 mod fuzz;
 mod packages;
 mod paths;
 mod reproduce;
-#[path = "../../controller/src/segments.rs"]
+#[path = "../../controller/src/program/segments.rs"]
 mod segments;
 mod size;
 mod symbols;

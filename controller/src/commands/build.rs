@@ -1,11 +1,11 @@
 //! `hop build`.
 
 use crate::cli;
+use crate::config::home::Home;
+use crate::console::progress::Progress;
 use crate::error::Error;
-use crate::go::Build;
-use crate::home::Home;
-use crate::outcome::ExitCode;
-use crate::progress::Progress;
+use crate::golang::build::Build;
+use crate::session::outcome::ExitCode;
 
 /// Builds a package for a router, without asking the router.
 pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> {

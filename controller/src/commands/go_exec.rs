@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::print;
 use crate::cli::{GO_EXEC_NAMES, GoExec};
+use crate::config::home::Home;
 use crate::error::Error;
-use crate::home::Home;
-use crate::outcome::{ExitCode, say};
+use crate::session::outcome::{ExitCode, say};
 
 /// Does what the command line asks for.
 pub fn run(home: &Home, options: GoExec) -> Result<ExitCode, Error> {

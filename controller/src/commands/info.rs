@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::connect;
 use crate::cli;
-use crate::connection::Connection;
+use crate::client::connection::Connection;
+use crate::config::home::Home;
+use crate::console::printable::printable;
 use crate::error::Error;
-use crate::go::goarch;
-use crate::home::Home;
-use crate::outcome::ExitCode;
-use crate::printable::printable;
+use crate::golang::build::goarch;
 use crate::program::target_of;
+use crate::session::outcome::ExitCode;
 
 /// What a router is, under names that `docs/specification.md` promises.
 #[derive(Default, Serialize)]

@@ -10,20 +10,21 @@ use serde::Serialize;
 
 use super::{enrolled_router, no_terminal, print_as_it_is};
 use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
-use crate::connection::Connection;
+use crate::client::connection::Connection;
+use crate::client::mux::Keeping;
+use crate::client::reconnect::{self, ATTACH, Link};
+use crate::config::home::Home;
+use crate::config::inventory::Router;
+use crate::console::printable::{self, printable};
+use crate::console::progress::Progress;
+use crate::console::signals::Interrupts;
+use crate::console::stdio;
+use crate::console::terminal::Terminal;
 use crate::error::Error;
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::inventory::Router;
-use crate::keeper::Keeping;
-use crate::link::{self, ATTACH, Link};
-use crate::outcome::{ExitCode, Outcome, StatusFile};
-use crate::output_files::Request;
-use crate::printable::{self, printable};
-use crate::progress::Progress;
+use crate::session::artifacts::Request;
+use crate::session::outcome::{ExitCode, Outcome, StatusFile};
+use crate::session::stdin;
 use crate::session::{self, Known};
-use crate::terminal::Terminal;
-use crate::{stdin, stdio};
 
 /// Lists the jobs of a router.
 pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
@@ -180,7 +181,7 @@ async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, E
 }
 
 fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
-    if link::can(info, ATTACH) { Ok(()) } else { Err(Error::Incompatible { router: router.to_owned() }) }
+    if reconnect::can(info, ATTACH) { Ok(()) } else { Err(Error::Incompatible { router: router.to_owned() }) }
 }
 
 async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {

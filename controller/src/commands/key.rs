@@ -17,12 +17,12 @@ use hop_proto::v1::{AddNextKeyRequest, RetirePreviousKeyRequest};
 
 use super::print;
 use crate::cli::{self, KeyCommand};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::file_lock;
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
 use crate::error::Error;
-use crate::file_lock;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::outcome::{ExitCode, say};
+use crate::session::outcome::{ExitCode, say};
 use crate::virtual_router;
 
 /// The capability by which an agent exchanges keys.

@@ -11,22 +11,25 @@ mod virtual_routers;
 
 use serde::Serialize;
 
+use crate::cli;
 use crate::cli::Command;
-use crate::connection::Connection;
-use crate::embedded::Arch;
+use crate::client::connection::Connection;
+use crate::client::mux::{self, Keeping};
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
+use crate::console::printable;
+use crate::console::printable::printable_lines;
+use crate::console::stdio;
 use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::keeper::{self, Keeping};
-use crate::outcome::{self, ExitCode, say};
-use crate::printable::printable_lines;
-use crate::{cli, printable, stdio, virtual_router};
+use crate::program::embedded::Arch;
+use crate::session::outcome::{self, ExitCode, say};
+use crate::virtual_router;
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
     // Before anything is open.
     if let Command::KeepConnection(orders) = &command {
-        return keeper::run(orders).map_or_else(|error| outcome::report(&error), |()| ExitCode::Program(0));
+        return mux::run(orders).map_or_else(|error| outcome::report(&error), |()| ExitCode::Program(0));
     }
     // One thread is enough for one job, and leaves the other core to Go.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

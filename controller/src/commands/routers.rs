@@ -4,17 +4,17 @@ use serde::Serialize;
 
 use super::{enrolled_router, info, print, print_json};
 use crate::cli::{self, Add};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::mux::{self, End};
+use crate::client::ssh::{self, Destination};
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::printable::printable;
 use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
 use crate::error::Error;
-use crate::go::goarch;
-use crate::home::Home;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::keeper::{self, End};
-use crate::outcome::{ExitCode, say};
-use crate::printable::printable;
+use crate::golang::build::goarch;
 use crate::program::target_of;
-use crate::ssh::{self, Destination};
+use crate::session::outcome::{ExitCode, say};
 
 /// The exit code of a check that found something wrong: Hop itself did not fail.
 const FOUND: ExitCode = ExitCode::Program(1);
@@ -61,7 +61,7 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             let fingerprint = enrolment::rekey(home, &router).await?;
             print(&format!("{name} has the key {fingerprint}"))?;
             // Whose connection is kept has the old one pinned.
-            let _ = keeper::end(home, &router).await;
+            let _ = mux::end(home, &router).await;
             let address = &router.entry.address;
             say!("hop: other controllers: hop router add NAME --at {address} --fingerprint {fingerprint}");
             Ok(DONE)
@@ -158,7 +158,7 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
     let inventory = Inventory::new(home);
     let router = inventory.get(name)?;
     // A keeper knows the router by its name, and would know nobody else's.
-    let _ = keeper::end(home, &router).await;
+    let _ = mux::end(home, &router).await;
     if forget {
         inventory.remove(name)?;
         print(&format!("{name} forgotten; what is on it stays there"))?;
@@ -178,7 +178,7 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
 
 async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
     let name = &router.name;
-    print(&match keeper::end(home, router).await? {
+    print(&match mux::end(home, router).await? {
         End::None => format!("no connection to {name} is kept"),
         End::Ended => format!("the connection to {name} is closed"),
         End::After(1) => {

@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use hop_proto::v1::InfoReply;
 
 use super::print;
-use crate::build_info::go_version;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
+use crate::client::mux::Keeping;
+use crate::client::reconnect::{self, Link};
+use crate::config::home::Home;
+use crate::console::progress::Progress;
+use crate::console::signals::Interrupts;
+use crate::console::terminal::Terminal;
 use crate::error::Error;
-use crate::go::{self, Build};
-use crate::go_exec::{self, Call};
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::keeper::Keeping;
-use crate::link::{self, Link};
-use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
-use crate::output;
-use crate::output_files::{Local, Request};
-use crate::probe::Probe;
+use crate::golang::build::{self, Build};
+use crate::golang::build_info::go_version;
+use crate::golang::probe::Probe;
+use crate::golang::test_exec::{self, Call};
 use crate::program::{self, Program};
-use crate::progress::Progress;
-use crate::sent::Sent;
+use crate::session::artifacts::{Local, Request};
+use crate::session::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
+use crate::session::output;
+use crate::session::run_queue::Turn;
+use crate::session::stdin;
 use crate::session::{self, Job};
-use crate::stdin;
-use crate::terminal::Terminal;
-use crate::turn::Turn;
+use crate::transfer::blob_cache::Sent;
 
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
@@ -217,7 +217,7 @@ impl Order<'_> {
         self.check_capabilities(job, &info, router)?;
         job.check_inputs(router, &info)?;
         if self.for_go.is_some() {
-            go_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
+            test_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
         }
         let incompatible = || Error::Incompatible { router: router.to_owned() };
         let target = program::target_of(&info).ok_or_else(incompatible)?;
@@ -227,20 +227,20 @@ impl Order<'_> {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
                 let program = Program::load(path, &name, router, target)?;
                 if let Some(built_by) = go_version(&program.whole) {
-                    go::check(&built_by, target, router, &info.kernel)?;
+                    build::check(&built_by, target, router, &info.kernel)?;
                     version = self.for_go.map(|_| built_by);
                 }
                 // Profiles are read here, with the names that are here.
                 if self.for_go.is_some() { program.without_symbols() } else { program }
             }
             Source::Go { flags, packages, cc } => {
-                let goarch = go::goarch(target).ok_or_else(|| {
+                let goarch = build::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
                 let symbols = job.core.is_some();
                 let build = Build { flags, packages, goarch, symbols, cc: cc.as_deref() };
-                version = Some(go::version(target).await?);
-                go::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
+                version = Some(build::version(target).await?);
+                build::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
                 let begun = Instant::now();
                 let program = build_program(&build, router, target, progress).await?;
                 if self.options.verbose {
@@ -280,14 +280,14 @@ impl Order<'_> {
             ("inputs", "input files", !job.inputs.is_empty()),
             ("hold", "programs that take turns", self.for_go.is_some()),
             ("merge", "programs with one output", job.merges_outputs),
-            (link::ATTACH, "--detach", job.detached),
+            (reconnect::ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
             ("outputs", "--output", !job.outputs.is_empty()),
             ("core", "--core", job.core.is_some()),
         ];
         let lacks =
-            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !link::can(info, capability);
+            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !reconnect::can(info, capability);
         match needed.iter().find(lacks) {
             Some((_, what, _)) => Err(Error::Lacks { router: router.to_owned(), what }),
             None => Ok(()),
@@ -298,7 +298,7 @@ impl Order<'_> {
 async fn build_program(
     build: &Build<'_>,
     router: &str,
-    target: crate::elf::Target,
+    target: crate::program::elf::Target,
     progress: &Progress,
 ) -> Result<Program, Error> {
     // With -o the user keeps the program; without, it is gone when it has been read.
@@ -310,7 +310,7 @@ async fn build_program(
             Program::load(&output, &build.name(), router, target)
         }
         None => {
-            let (_directory, output) = go::temporary_output()?;
+            let (_directory, output) = build::temporary_output()?;
             build.run(Some(&output), progress).await?;
             Program::load(&output, &build.name(), router, target)
         }
@@ -318,7 +318,7 @@ async fn build_program(
     match loaded {
         // What Go writes for a package without main is an archive.
         Err(Error::NotRunnable {
-            why: crate::error::NotRunnable::NotAProgram(crate::elf::Error::Archive),
+            why: crate::error::NotRunnable::NotAProgram(crate::program::elf::Error::Archive),
             ..
         }) => {
             let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::cli::{Virtual, VirtualUp};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::stdio;
 use crate::enrolment::{self, Way, Wish};
 use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::outcome::ExitCode;
-use crate::stdio;
+use crate::session::outcome::ExitCode;
 use crate::virtual_router::machine::{self, Machine};
 use crate::virtual_router::profile::Profile;
 use crate::virtual_router::{self, Up};

@@ -7,9 +7,9 @@ use super::layout::{Layout, Way};
 use super::shell::{STATE, Shell, Variables};
 use super::survey::{Agent, Survey};
 use super::{Enrolment, Error, look};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::embedded::Arch;
-use crate::inventory::Router;
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::inventory::Router;
+use crate::program::embedded::Arch;
 
 const RUNNING: &str = include_str!("scripts/running.sh");
 

@@ -7,10 +7,10 @@ use hop_proto::identity::{Fingerprint, Identity};
 use super::layout::{Layout, Way};
 use super::shell::{STATE, Shell, Variables};
 use super::{Enrolment, Error, Wish};
-use crate::connection::Connection;
+use crate::client::connection::Connection;
+use crate::config::inventory::{Entry, Router};
 use crate::error::Error as HopError;
-use crate::inventory::{Entry, Router};
-use crate::outcome::say;
+use crate::session::outcome::say;
 
 const LISTENING: &str = include_str!("scripts/listening.sh");
 

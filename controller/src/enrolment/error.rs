@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hop_proto::identity::Fingerprint;
 
 use super::survey::{Flavour, Unsuitable};
-use crate::ssh::{self, Said};
+use crate::client::ssh::{self, Said};
 
 /// A failure of enrolment. Whatever it is, what was put on the router is gone again unless the text says otherwise.
 #[derive(Debug, thiserror::Error)]

@@ -8,10 +8,10 @@ use hop_proto::identity::Fingerprint;
 use super::layout::Layout;
 use super::shell::{Shell, Variables};
 use super::{Error, look, read_fingerprint};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
 use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
 
 const REKEY: &str = include_str!("scripts/rekey.sh");
 
@@ -186,7 +186,7 @@ mod tests {
     use super::super::AUTHORIZE;
     use super::super::shell::OWNERSHIP;
     use super::*;
-    use crate::ssh::quoted;
+    use crate::client::ssh::quoted;
 
     /// In front of the script, behind what tells who owns what: here the paths may be anybody's.
     const ANYBODYS: &str = "close_tmp() { :; }\nmust_be_ours() { :; }\n";

@@ -30,13 +30,13 @@ use self::connect::Reached;
 use self::layout::{Layout, Starter};
 use self::shell::{REMOVE, STOP, Shell, Variables};
 use self::survey::{Agent, Survey, Unsuitable};
-use crate::embedded::Arch;
+use crate::client::ssh::{Destination, Said, quoted};
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::signals::Interrupts;
 use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::outcome::say;
-use crate::ssh::{Destination, Said, quoted};
+use crate::program::embedded::Arch;
+use crate::session::outcome::say;
 
 const PLACE: &str = include_str!("scripts/place.sh");
 const START: &str = include_str!("scripts/start.sh");
@@ -72,7 +72,11 @@ pub struct Enrolment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_interface: Option<String>,
     /// The key that its agent is about to have, while that is exchanged: both are accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::inventory::optional_text")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::config::inventory::optional_text"
+    )]
     pub next_fingerprint: Option<Fingerprint>,
     /// The login.
     pub ssh: Destination,

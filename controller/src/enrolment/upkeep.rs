@@ -8,10 +8,10 @@ use super::layout::{Layout, Way};
 use super::shell::{REMOVE, STOP, Shell, Variables};
 use super::survey::{Agent, Survey};
 use super::{AUTHORIZE, Adding, Enrolment, Error, START, Wish, look, send, try_out};
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
 use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::outcome::say;
+use crate::session::outcome::say;
 
 const UPGRADE: &str = include_str!("scripts/upgrade.sh");
 const RESTORE: &str = include_str!("scripts/restore.sh");

@@ -11,18 +11,18 @@ use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, W
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
-use crate::blob::Blob;
+use super::artifacts::Request;
+use super::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
+use super::run_queue::Turn;
+use super::stdin;
+use crate::console::printable::printable;
 use crate::error::Error;
-use crate::go_exec::{self, Translated};
-use crate::input_tree::InputTree;
-use crate::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
-use crate::output_files::Request;
-use crate::packing::Decoders;
-use crate::printable::printable;
+use crate::golang::test_exec::{self, Translated};
 use crate::program::Program;
-use crate::sent::Sent;
-use crate::stdin;
-use crate::turn::Turn;
+use crate::transfer::blob::Blob;
+use crate::transfer::blob_cache::Sent;
+use crate::transfer::encode::Decoders;
+use crate::transfer::inputs::InputTree;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
@@ -81,7 +81,7 @@ impl Job {
         (self.args, self.working_directory) = (args, working_directory);
         // What the user says is last, and wins.
         self.env.splice(..0, env);
-        self.directory_mark = if inputs.is_empty() { "" } else { go_exec::MARK };
+        self.directory_mark = if inputs.is_empty() { "" } else { test_exec::MARK };
         self.inputs.extend(inputs);
         self.outputs.extend(outputs);
     }
@@ -251,7 +251,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::input_tree::Files;
+    use crate::transfer::inputs::Files;
 
     #[test]
     fn input_files_that_do_not_fit_are_refused_with_the_figures_and_the_largest_is_named() {

@@ -5,8 +5,14 @@
 //! job whose outcome did not come is a lost job, never a finished one; the agent knows whether this `hop` has gone for
 //! good; and it gets nothing of this machine that was not asked for: no terminal, no file, no memory beyond the windows.
 
+pub mod artifacts;
 mod call;
 mod job;
+pub mod outcome;
+pub mod output;
+pub mod run_queue;
+pub mod staged_file;
+pub mod stdin;
 mod upload;
 
 use std::io::Write;
@@ -22,20 +28,20 @@ use hop_proto::v1::{
 };
 use prost::Message as _;
 
+use self::artifacts::{CorePlace, Failure, OutputFiles, Request};
+use self::outcome::{Outcome, say};
+use self::output::Outputs;
+use self::run_queue::Turn;
+use self::stdin::Input;
+use crate::client::reconnect::{Comeback, Link};
+use crate::console::progress::Progress;
+use crate::console::signals::{Interrupts, Signals};
+use crate::console::stdio;
+use crate::console::terminal::Terminal;
 use crate::error::Error;
-use crate::interrupt::{Interrupts, Signals};
-use crate::link::{Comeback, Link};
-use crate::outcome::{Outcome, say};
-use crate::output::Outputs;
-use crate::output_files::{CorePlace, Failure, OutputFiles, Request};
-use crate::packing;
 use crate::program::Program;
-use crate::progress::Progress;
-use crate::sent::Sent;
-use crate::stdin::{self, Input};
-use crate::stdio;
-use crate::terminal::Terminal;
-use crate::turn::Turn;
+use crate::transfer::blob_cache::Sent;
+use crate::transfer::encode;
 
 use self::call::Call;
 pub use self::job::Job;
@@ -671,7 +677,7 @@ impl<'a> Session<'a> {
         if unpacked_size != 0 && !self.link.can_pack() {
             return Err(self.broken("packed output that nobody asked for"));
         }
-        packing::unpack(data, unpacked_size).map_err(|what| self.broken(what))
+        encode::unpack(data, unpacked_size).map_err(|what| self.broken(what))
     }
 
     fn broken(&self, what: &'static str) -> Error {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use cpio::newc;
 
 use super::profile::{Flavour, Profile};
-use crate::embedded::Arch;
 use crate::error::Error;
+use crate::program::embedded::Arch;
 
 /// Size of the flash, in bytes: what QEMU's Malta board has.
 const FLASH_SIZE: usize = 4 << 20;
@@ -192,7 +192,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::home::Home;
+    use crate::config::home::Home;
 
     /// Name, mode and content of each entry.
     fn read(mut archive: &[u8]) -> Vec<(String, u32, Vec<u8>)> {

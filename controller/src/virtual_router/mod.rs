@@ -17,8 +17,8 @@ use std::fs::File;
 
 pub use user::{down, is_running, name, unknown, up};
 
+use crate::config::home::{Home, make_private};
 use crate::error::Error;
-use crate::home::{Home, make_private};
 
 /// What became of a wish for a virtual router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use std::time::Duration;
 use hop_proto::identity::{Fingerprint, MalformedFingerprint};
 use serde::Deserialize;
 
-use crate::embedded::Arch;
+use super::{Up, lock, process};
+use crate::config::home::{Home, make_private};
+use crate::config::inventory::{Entry, Inventory, ProcessId, Router};
 use crate::error::Error;
-use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, ProcessId, Router};
-use crate::virtual_router::{Up, lock, process};
+use crate::program::embedded::Arch;
 
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
 const START_LIMIT: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use hop::connection::Connection;
+use hop::client::connection::Connection;
 use hop::error::Error;
 use hop_proto::tls;
 use hop_proto::v1::Reason;

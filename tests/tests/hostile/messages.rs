@@ -1,6 +1,6 @@
 //! A controller whose messages lie: about their length, and about names.
 
-use hop::connection::Connection;
+use hop::client::connection::Connection;
 use hop::error::Error;
 use hop_proto::v1::{Blob, InputTree, JobSpec, Reason, RunRequest, run_request};
 use hop_tests::{PATIENCE, Stage};

@@ -1,5 +1,9 @@
 //! A finished program: its bytes, its name on the router, and whether it can run there.
 
+pub mod elf;
+pub mod embedded;
+pub mod segments;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -8,11 +12,10 @@ use bytes::Bytes;
 use hop_proto::limits::MAX_NAME_BYTES;
 use hop_proto::{program_name, v1};
 
-use crate::blob::{Blob, Kind};
-use crate::elf::{self, FloatAbi, Target};
+use self::elf::{FloatAbi, Target};
+use crate::console::printable::printable;
 use crate::error::{Error, NotRunnable};
-use crate::printable::printable;
-use crate::segments;
+use crate::transfer::blob::{Blob, Kind};
 
 /// A file that was looked at and can run on the router it is for.
 #[derive(Debug)]

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use hop_proto::output_path;
 use serde::{Deserialize, Serialize};
 
+use super::module::Package;
 use crate::error::Error;
-use crate::input_tree::{Files, InputTree};
-use crate::module::Package;
-use crate::output_files::{Local, Policy, Request};
+use crate::session::artifacts::{Local, Policy, Request};
+use crate::transfer::inputs::{Files, InputTree};
 
 /// What stands for the job's directory until the agent puts it in.
 pub const MARK: &str = "@hop-job-directory@";

@@ -33,13 +33,13 @@ use tokio::time::{self, Instant};
 use tonic::body::Body;
 
 use crate::cli::KeepConnection;
-use crate::connection::{self, WINDOW};
+use crate::client::connection::{self, WINDOW};
+use crate::client::observed::Observed;
+use crate::config::home::Home;
+use crate::config::inventory::Inventory;
 use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::Inventory;
-use crate::observed::Observed;
 
-use super::place::{Place, is_ours};
+use super::control_socket::{Place, is_ours};
 use super::{END_PATH, USERS};
 
 /// What a keeper is told on its command line, by the `hop` that starts it.

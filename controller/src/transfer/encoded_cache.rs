@@ -1,6 +1,6 @@
 //! What blobs were packed as lately: a program that goes to many routers, or to one whose tmpfs was emptied, is packed once.
 //!
-//! A cache, as [`crate::sent`] is: whatever is missing or broken here costs time, and is never an error. What must stay true:
+//! A cache, as [`crate::transfer::blob_cache`] is: whatever is missing or broken here costs time, and is never an error. What must stay true:
 //! what is handed out is what was put in; of several `hop` that want the same at once, one packs, and the others wait for
 //! it no longer than they would take themselves; and there is no more than [`MOST_BYTES`].
 
@@ -14,10 +14,10 @@ use hop_proto::v1::Encoding;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use tokio::time::{Instant, sleep};
 
-use crate::file_lock::{self, LOOK_INTERVAL};
-use crate::home::make_private;
-use crate::packing::Packed;
-use crate::sent::{Digest, write};
+use super::blob_cache::{Digest, write};
+use super::encode::Packed;
+use crate::config::file_lock::{self, LOOK_INTERVAL};
+use crate::config::home::make_private;
 
 /// Bytes of all that is kept: a hundred programs.
 const MOST_BYTES: u64 = 128 << 20;

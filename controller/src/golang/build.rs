@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
-use crate::elf::Target;
+use crate::console::printable::printable;
+use crate::console::progress::Progress;
+use crate::console::stdio;
 use crate::error::Error;
-use crate::printable::printable;
-use crate::progress::Progress;
-use crate::stdio;
+use crate::program::elf::Target;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
 /// and no symbols, which are a third of it, unless they are wanted.

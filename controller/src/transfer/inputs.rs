@@ -14,7 +14,7 @@ use hop_proto::limits::{INPUT_ENTRY_BYTES, INPUT_PAGE_BYTES, MAX_OUTPUT_PATH_BYT
 use hop_proto::output_path;
 use hop_proto::v1;
 
-use crate::blob::{Blob, Kind};
+use super::blob::{Blob, Kind};
 use crate::error::Error;
 
 /// The name of what comes after the last entry (cpio(5)).

@@ -10,9 +10,9 @@ use std::path::Path;
 use hop_proto::signal;
 use serde::Serialize;
 
+use super::artifacts::{CorePlace, Fetched, Problem};
+use crate::console::printable::printable_bytes;
 use crate::error::{Error, LET_IT_PROMISE_MORE};
-use crate::output_files::{CorePlace, Fetched, Problem};
-use crate::printable::printable_bytes;
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,9 @@ pub enum FilesLost {
     Abandoned,
 }
 
-/// Prints a line on standard error, see [`printable::say`](crate::printable::say).
+/// Prints a line on standard error, see [`printable::say`](crate::console::printable::say).
 macro_rules! say {
-    ($($text:tt)*) => { $crate::printable::say(format_args!($($text)*)) };
+    ($($text:tt)*) => { $crate::console::printable::say(format_args!($($text)*)) };
 }
 pub(crate) use say;
 

@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use crate::stdio;
+use super::stdio;
 
 /// A foreign string on one line: what is not to be shown is written as Rust writes it, `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {

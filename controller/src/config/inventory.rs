@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use hop_proto::identity::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use super::home::{Home, make_private};
 use crate::enrolment::Enrolment;
 use crate::error::Error;
-use crate::home::{Home, make_private};
 
 /// A router that a controller can talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]

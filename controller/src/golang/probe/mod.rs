@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use hop_proto::v1::InfoReply;
 
-use crate::elf::Target;
+use crate::config::home::{Home, make_private};
+use crate::console::printable::printable;
+use crate::console::progress::Progress;
 use crate::error::Error;
-use crate::go::{self, Build};
-use crate::home::{Home, make_private};
-use crate::outcome::{Ending, Outcome};
-use crate::printable::printable;
+use crate::golang::build::{self, Build};
 use crate::program::Program;
-use crate::progress::Progress;
+use crate::program::elf::Target;
 use crate::session::Job;
+use crate::session::outcome::{Ending, Outcome};
 
 /// The program.
 const SOURCE: &str = include_str!("probe.go");
@@ -41,7 +41,7 @@ pub struct Probe {
 impl Probe {
     /// The question that there is for a program of this Go.
     pub fn new(home: &Home, router: &str, info: &InfoReply, target: Target, version: &str) -> Self {
-        let goarch = go::goarch(target).unwrap_or("other");
+        let goarch = build::goarch(target).unwrap_or("other");
         // What one router says is nothing to another one, whatever kernel it says to have.
         let name = format!("{router} {goarch} {} {version}", info.kernel).replace(['/', '\0'], "_");
         Self {
@@ -69,14 +69,14 @@ impl Probe {
     /// # Errors
     /// Those of [`Build::run`].
     pub async fn program(&self, target: Target, progress: &Progress) -> Result<Option<Program>, Error> {
-        if go::version(target).await? != self.version {
+        if build::version(target).await? != self.version {
             return Ok(None);
         }
-        let (directory, output) = go::temporary_output()?;
+        let (directory, output) = build::temporary_output()?;
         let source = directory.path().join("probe.go");
         fs::write(&source, SOURCE).map_err(Error::io("write", &source))?;
         let packages = [source.into_os_string()];
-        let goarch = go::goarch(target).unwrap_or_default();
+        let goarch = build::goarch(target).unwrap_or_default();
         let build = Build { flags: &[], packages: &packages, goarch, symbols: false, cc: None };
         build.run(Some(&output), progress).await?;
         Program::load(&output, "probe".as_ref(), &self.router, target).map(Some)

@@ -27,13 +27,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use super::failure;
+use super::observed::Observed;
+use super::transport::Transport;
+use crate::config::inventory::Router;
+use crate::console::printable::printable;
 use crate::enrolment::{Enrolment, Way};
 use crate::error::Error;
-use crate::failure;
-use crate::inventory::Router;
-use crate::observed::Observed;
-use crate::printable::printable;
-use crate::transport::Transport;
 
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -371,8 +371,8 @@ impl Service<http::Request<Body>> for Channel {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::inventory::Entry;
-    use crate::ssh::Destination;
+    use crate::client::ssh::Destination;
+    use crate::config::inventory::Entry;
 
     fn router(way: Way, via_ssh: bool) -> Router {
         let ssh = Destination { host: "root@desk".into(), port: None, identity: None, options: Vec::new() };

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ignore::{DirEntry, WalkBuilder};
 
 use crate::error::Error;
-use crate::input_tree::Files;
+use crate::transfer::inputs::Files;
 
 /// A module goes as a whole if it has at most so many bytes, and so many files: a router unpacks them in a tenth of a second.
 const WHOLE_BYTES: u64 = 2 << 20;

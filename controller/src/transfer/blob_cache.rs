@@ -13,9 +13,9 @@ use data_encoding::HEXLOWER;
 use hop_proto::limits::MAX_BASES;
 use ring::digest::{SHA256, digest};
 
-use crate::blob::{Blob, Kind};
-use crate::home::{Home, make_private};
-use crate::packed::PackedBlobs;
+use super::blob::{Blob, Kind};
+use super::encoded_cache::PackedBlobs;
+use crate::config::home::{Home, make_private};
 
 /// Bytes of all blobs of a kind together.
 const MOST_BYTES: u64 = 512 << 20;

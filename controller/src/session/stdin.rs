@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use bytes::{Buf, Bytes, BytesMut};
 use hop_proto::v1::Stdin;
 
-use crate::stdio;
+use crate::console::stdio;
 
 /// Bytes read, and sent, at a time.
 const CHUNK: usize = 16 * 1024;

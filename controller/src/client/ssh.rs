@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use crate::printable::printable;
+use crate::console::printable::printable;
 
 /// Exit code by which ssh says that it failed itself (ssh(1)).
 const FAILED: i32 = 255;

@@ -8,7 +8,7 @@ use hop_proto::v1::WindowSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::stdio::is_in_background;
+use super::stdio::is_in_background;
 
 /// The terminal on standard input, raw as long as this lives.
 pub struct Terminal {

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
-use crate::inventory::Entry;
-use crate::ssh::Said;
+use super::ssh::Said;
+use crate::config::inventory::Entry;
 
 /// Bytes that are read of what ssh says, and how long to wait for it after the channel closed.
 const LAST_WORDS: u64 = 4096;

@@ -5,8 +5,8 @@
 //! own, and what is wrong with the router is said as if there were no keepers; nobody comes to a keeper but the user whose
 //! it is, with the key and for the router that it was started for; and a router has one keeper of a controller at most.
 
-mod place;
-mod process;
+mod control_socket;
+mod master;
 
 use std::fs;
 use std::io;
@@ -24,15 +24,15 @@ use tokio::net::UnixStream;
 use tokio::time::{self, Instant};
 use tonic::body::Body;
 
-use crate::connection::{self, Connection};
+use crate::client::connection::{self, Connection};
+use crate::config::file_lock;
+use crate::config::home::{Home, make_private};
+use crate::config::inventory::Router;
 use crate::error::Error;
-use crate::file_lock;
-use crate::home::{Home, make_private};
-use crate::inventory::Router;
-use crate::outcome::say;
+use crate::session::outcome::say;
 
-use self::place::Place;
-pub use self::process::{Orders, run};
+use self::control_socket::Place;
+pub use self::master::{Orders, run};
 
 /// The variable that says how long connections are kept, where the command line does not.
 const VARIABLE: &str = "HOP_KEEP_CONNECTION";

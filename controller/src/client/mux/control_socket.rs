@@ -15,8 +15,8 @@ use ring::digest::{SHA256, digest};
 use rustix::process::geteuid;
 use tokio::net::UnixStream;
 
+use crate::config::inventory::Router;
 use crate::error::Error;
-use crate::inventory::Router;
 
 /// Bytes of the digest in a name: enough that no two are the same, and a socket's path has 107 bytes at most (unix(7)).
 const DIGEST_BYTES: usize = 16;
@@ -114,9 +114,9 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::client::ssh::Destination;
+    use crate::config::inventory::Entry;
     use crate::enrolment::{Enrolment, Way};
-    use crate::inventory::Entry;
-    use crate::ssh::Destination;
 
     fn fingerprint(digits: &str) -> Fingerprint {
         format!("SHA256:{}", digits.repeat(32)).parse().unwrap()

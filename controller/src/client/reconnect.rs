@@ -9,11 +9,11 @@ use hop_proto::identity::Identity;
 use hop_proto::v1::InfoReply;
 use tokio::time::{self, Instant};
 
-use crate::connection::Connection;
+use super::connection::Connection;
+use super::mux::Keeping;
+use crate::config::inventory::Router;
 use crate::error::Error;
-use crate::inventory::Router;
-use crate::keeper::Keeping;
-use crate::packing::Decoders;
+use crate::transfer::encode::Decoders;
 
 /// The capability of an agent whose jobs can be come back to.
 pub const ATTACH: &str = "attach";

@@ -14,9 +14,9 @@ use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hop_proto::v1::{Encoding, InfoReply};
 
-use crate::delta;
-use crate::link::can;
-use crate::sent::Digest;
+use super::blob_cache::Digest;
+use super::delta;
+use crate::client::reconnect::can;
 
 /// Bytes a second of a link about which nothing is known: a cable to the router on the desk.
 const LIKELY_RATE: u64 = 5_000_000;

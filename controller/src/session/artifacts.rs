@@ -21,9 +21,9 @@ use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, FileProblem, OutputFile};
 use serde::{Serialize, Serializer};
 
+use super::staged_file::{Committed, Place, StagedFile};
 use crate::error::Error;
-use crate::segments;
-use crate::staged_file::{Committed, Place, StagedFile};
+use crate::program::segments;
 
 /// Bytes after which an acknowledgement is worth its message, as with the outputs.
 const ACKNOWLEDGE_EVERY: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;

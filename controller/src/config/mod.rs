@@ -1,0 +1,5 @@
+//! What Hop keeps on this machine: its directories, the inventory of routers, and locks.
+
+pub mod file_lock;
+pub mod home;
+pub mod inventory;

@@ -1,0 +1,7 @@
+//! Go: building for a router, the programs that it built, and `go test -exec`.
+
+pub mod build;
+pub mod build_info;
+pub mod module;
+pub mod probe;
+pub mod test_exec;

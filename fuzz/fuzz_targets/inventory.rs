@@ -3,7 +3,7 @@
 #![no_main]
 
 use hop::config::inventory::Entry;
-use hop::client::ssh::Destination;
+use hop::config::enrolment::Destination;
 use hop_proto::identity::Fingerprint;
 use hopd::authorized_keys;
 use libfuzzer_sys::fuzz_target;

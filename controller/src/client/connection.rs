@@ -30,9 +30,9 @@ use tower_service::Service;
 use super::failure;
 use super::observed::Observed;
 use super::transport::Transport;
+use crate::config::enrolment::{Enrolment, Way};
 use crate::config::inventory::Router;
 use crate::console::printable::printable;
-use crate::enrolment::{Enrolment, Way};
 use crate::error::Error;
 
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
@@ -371,7 +371,7 @@ impl Service<http::Request<Body>> for Channel {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::client::ssh::Destination;
+    use crate::config::enrolment::Destination;
     use crate::config::inventory::Entry;
 
     fn router(way: Way, via_ssh: bool) -> Router {

@@ -1,5 +1,6 @@
 //! The connection to an agent: TCP or ssh, TLS, HTTP/2, reconnecting, and connections that several commands share.
 
+pub mod capabilities;
 pub mod connection;
 pub mod failure;
 pub mod mux;

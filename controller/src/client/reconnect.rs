@@ -9,20 +9,11 @@ use hop_proto::identity::Identity;
 use hop_proto::v1::InfoReply;
 use tokio::time::{self, Instant};
 
+use super::capabilities::{ATTACH, Capabilities, PACK, SIGNALS};
 use super::connection::Connection;
 use super::mux::Keeping;
 use crate::config::inventory::Router;
 use crate::error::Error;
-use crate::transfer::encode::Decoders;
-
-/// The capability of an agent whose jobs can be come back to.
-pub const ATTACH: &str = "attach";
-
-/// The capability of an agent that packs output for who asks for it.
-const PACK: &str = "pack";
-
-/// The capability of an agent that counts signals and acknowledges them.
-const SIGNALS: &str = "signals";
 
 /// Time before the first attempt to connect again, which doubles after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -38,10 +29,7 @@ pub struct Link {
     patience: Duration,
     connection: Connection,
     agent: Agent,
-    can_attach: bool,
-    can_pack: bool,
-    counts_signals: bool,
-    decoders: Decoders,
+    capabilities: Capabilities,
 }
 
 /// One start of an agent.
@@ -70,22 +58,8 @@ impl Link {
     ) -> Result<(Self, InfoReply), Error> {
         let (connection, info) = keeping.open(&router, &identity, patience).await?;
         let agent = Agent::from(&info);
-        let can_attach = can(&info, ATTACH);
-        let can_pack = can(&info, PACK);
-        let counts_signals = can(&info, SIGNALS);
-        let decoders = Decoders::of(&info);
-        let link = Self {
-            router,
-            identity,
-            keeping,
-            patience,
-            connection,
-            agent,
-            can_attach,
-            can_pack,
-            counts_signals,
-            decoders,
-        };
+        let capabilities = Capabilities::from(&info);
+        let link = Self { router, identity, keeping, patience, connection, agent, capabilities };
         Ok((link, info))
     }
 
@@ -115,33 +89,28 @@ impl Link {
 
     /// Whether the agent's jobs outlive a connection.
     pub fn can_attach(&self) -> bool {
-        self.can_attach
+        self.capabilities.has(ATTACH)
     }
 
-    /// Whether the agent packs output for who asks for it.
+    /// Whether the agent compresses output on request.
     pub fn can_pack(&self) -> bool {
-        self.can_pack
+        self.capabilities.has(PACK)
     }
 
     /// Whether the agent counts signals and acknowledges them.
     pub fn counts_signals(&self) -> bool {
-        self.counts_signals
+        self.capabilities.has(SIGNALS)
     }
 
-    /// What a program may be sent as.
-    pub fn decoders(&self) -> Decoders {
-        self.decoders
+    /// What the agent can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
     /// See [`Connection::close`].
     pub async fn close(self) {
         self.connection.close().await;
     }
-}
-
-/// Whether an agent has this capability.
-pub fn can(info: &InfoReply, capability: &str) -> bool {
-    info.capabilities.iter().any(|known| known == capability)
 }
 
 fn same_agent(before: &Agent, now: &Agent, router: &str) -> Result<(), Error> {

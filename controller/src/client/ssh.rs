@@ -6,14 +6,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
+use crate::config::enrolment::Destination;
 use crate::console::printable::printable;
 
 /// Exit code by which ssh says that it failed itself (ssh(1)).
@@ -29,23 +28,6 @@ const PERSIST: &str = "ControlPersist=60";
 /// Bytes that are taken of what a command prints, and of what it says on standard error. The longest answer is that of the
 /// survey, some 20 kB.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
-
-/// Where to log in, in ssh's own words. The inventory keeps it, so that a router can be enrolled again without a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Destination {
-    /// `[user@]host`, or the name of a `Host` in the user's configuration.
-    pub host: String,
-    /// `-p`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// `-i`, absolute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<PathBuf>,
-    /// `-o`, each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<String>,
-}
 
 /// What goes wrong with ssh itself.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +49,6 @@ pub enum Error {
         /// Who.
         host: String,
     },
-    /// The destination cannot be read.
-    #[error("{0:?} is not [user@]host[:port]")]
-    Malformed(String),
 }
 
 /// The words of another program, as the cause of an error.
@@ -87,57 +66,11 @@ impl Said {
 }
 
 impl Destination {
-    /// Reads `[user@]host[:port]`; an IPv6 address with a port is in brackets.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`].
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let malformed = || Error::Malformed(text.to_owned());
-        let (user, place) = match text.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, text),
-        };
-        let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, "")) => (host, None),
-            Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(malformed)?)),
-            // More than one colon is an IPv6 address without a port.
-            None if place.matches(':').count() == 1 => {
-                place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port)))
-            }
-            None => (place, None),
-        };
-        let port = port.map(str::parse).transpose().map_err(|_| malformed())?;
-        // A host that begins with a dash would be an option to ssh.
-        if host.is_empty()
-            || user == Some("")
-            || host.starts_with('-')
-            || text.starts_with('-')
-            || port == Some(0)
-        {
-            return Err(malformed());
-        }
-        let host = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
-        Ok(Self { host, port, identity: None, options: Vec::new() })
-    }
-
     /// `ssh` with what the user said, up to and without the host.
     fn command(&self) -> Command {
         let mut command = Command::new("ssh");
         command.kill_on_drop(true).args(self.arguments());
         command
-    }
-
-    /// The options of an ssh command line that logs in there.
-    pub fn arguments(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = Vec::new();
-        if let Some(port) = self.port {
-            words.extend(["-p".into(), port.to_string().into()]);
-        }
-        if let Some(identity) = &self.identity {
-            words.extend(["-i".into(), identity.into()]);
-        }
-        words.extend(self.options.iter().flat_map(|option| ["-o".into(), option.into()]));
-        words
     }
 
     /// The host's name or address as ssh understands it: aliases and `HostName` of the user's configuration resolved.
@@ -285,47 +218,10 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// An identity file as the inventory keeps it: it must mean the same in another directory.
-///
-/// # Errors
-/// The current directory is gone.
-pub fn absolute(identity: &Path) -> io::Result<PathBuf> {
-    std::path::absolute(identity)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn destinations_are_read_as_ssh_users_write_them() {
-        for (text, host, port) in [
-            ("desk", "desk", None),
-            ("root@192.168.1.1", "root@192.168.1.1", None),
-            ("root@127.0.0.1:2222", "root@127.0.0.1", Some(2222)),
-            ("root@[fe80::1%eth0]:22", "root@fe80::1%eth0", Some(22)),
-            ("[::1]", "::1", None),
-            ("root@fd00::1", "root@fd00::1", None),
-        ] {
-            let destination = Destination::parse(text).unwrap();
-            assert_eq!((destination.host.as_str(), destination.port), (host, port), "{text}");
-        }
-        for wrong in [
-            "",
-            "@host",
-            "root@",
-            "host:",
-            "host:ssh",
-            "host:0",
-            "host:70000",
-            "-oProxyCommand=x",
-            "root@-x",
-            "[::1]22",
-        ] {
-            assert!(Destination::parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_quoted_word_is_one_word() {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::print;
 use crate::cli::{GO_EXEC_NAMES, GoExec};
 use crate::config::home::Home;
+use crate::console::say;
 use crate::error::Error;
-use crate::session::outcome::{ExitCode, say};
+use crate::session::outcome::ExitCode;
 
 /// Does what the command line asks for.
 pub fn run(home: &Home, options: GoExec) -> Result<ExitCode, Error> {

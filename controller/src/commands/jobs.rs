@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use super::{enrolled_router, no_terminal, print_as_it_is};
 use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
+use crate::client::capabilities::{ATTACH, Capabilities};
 use crate::client::connection::Connection;
 use crate::client::mux::Keeping;
-use crate::client::reconnect::{self, ATTACH, Link};
+use crate::client::reconnect::Link;
 use crate::config::home::Home;
 use crate::config::inventory::Router;
 use crate::console::printable::{self, printable};
@@ -181,7 +182,11 @@ async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, E
 }
 
 fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
-    if reconnect::can(info, ATTACH) { Ok(()) } else { Err(Error::Incompatible { router: router.to_owned() }) }
+    if Capabilities::from(info).has(ATTACH) {
+        Ok(())
+    } else {
+        Err(Error::Incompatible { router: router.to_owned() })
+    }
 }
 
 async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {

@@ -17,12 +17,14 @@ use hop_proto::v1::{AddNextKeyRequest, RetirePreviousKeyRequest};
 
 use super::print;
 use crate::cli::{self, KeyCommand};
+use crate::client::capabilities::Capabilities;
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::config::file_lock;
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
+use crate::console::say;
 use crate::error::Error;
-use crate::session::outcome::{ExitCode, say};
+use crate::session::outcome::ExitCode;
 use crate::virtual_router;
 
 /// The capability by which an agent exchanges keys.
@@ -94,7 +96,7 @@ impl<'a> Rotation<'a> {
 
     async fn add_next(&self, router: &Router, own: &Identity, next: &Identity) -> Result<(), Error> {
         let (mut connection, info) = Connection::open(router, own, DEFAULT_TIMEOUT).await?;
-        if !info.capabilities.iter().any(|capability| capability == ROTATE) {
+        if !Capabilities::from(&info).has(ROTATE) {
             return Err(Error::Lacks { router: router.name.clone(), what: "`hop key rotate`" });
         }
         let sha256 = next.fingerprint().as_bytes().to_vec();

@@ -14,22 +14,25 @@ use serde::Serialize;
 use crate::cli;
 use crate::cli::Command;
 use crate::client::connection::Connection;
-use crate::client::mux::{self, Keeping};
+use crate::client::mux::{self, Keeping, MuxArgs};
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
 use crate::console::printable;
 use crate::console::printable::printable_lines;
+use crate::console::say;
 use crate::console::stdio;
 use crate::error::Error;
 use crate::program::embedded::Arch;
-use crate::session::outcome::{self, ExitCode, say};
+use crate::session::outcome::{self, ExitCode};
 use crate::virtual_router;
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
     // Before anything is open.
-    if let Command::KeepConnection(orders) = &command {
-        return mux::run(orders).map_or_else(|error| outcome::report(&error), |()| ExitCode::Program(0));
+    if let Command::KeepConnection(options) = command {
+        let cli::KeepConnection { router, lasting, connect_timeout } = options;
+        let args = MuxArgs { router, lasting, connect_timeout: connect_timeout.into() };
+        return mux::run(&args).map_or_else(|error| outcome::report(&error), |()| ExitCode::Program(0));
     }
     // One thread is enough for one job, and leaves the other core to Go.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -1,20 +1,23 @@
 //! `hop router`.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::{enrolled_router, info, print, print_json};
 use crate::cli::{self, Add};
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::client::mux::{self, End};
-use crate::client::ssh::{self, Destination};
+use crate::config::enrolment::{Destination, Enrolment, Way};
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::printable::printable;
-use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
+use crate::console::say;
+use crate::enrolment::{self, Removal, Wish};
 use crate::error::Error;
 use crate::golang::build::goarch;
 use crate::program::target_of;
-use crate::session::outcome::{ExitCode, say};
+use crate::session::outcome::ExitCode;
 
 /// The exit code of a check that found something wrong: Hop itself did not fail.
 const FOUND: ExitCode = ExitCode::Program(1);
@@ -127,12 +130,13 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
             ..before
         });
     };
-    let identity =
-        options.identity.as_deref().map(|path| ssh::absolute(path).map_err(Error::io("find", path)));
+    // The inventory keeps it, so it must mean the same in another directory.
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io("find", path));
+    let identity = options.identity.as_ref().map(absolute);
     let ssh = Destination {
         identity: identity.transpose()?,
         options: options.options,
-        ..Destination::parse(&destination).map_err(enrolment::Error::from)?
+        ..Destination::parse(&destination).map_err(enrolment::Error::Destination)?
     };
     let Add { port, via_ssh, at, store, listen_interface, .. } = options;
     Ok(Wish { ssh, way, port, via_ssh, at, store, listen_interface })

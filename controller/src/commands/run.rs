@@ -9,10 +9,12 @@ use hop_proto::v1::InfoReply;
 
 use super::print;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
+use crate::client::capabilities::{ATTACH, Capabilities};
 use crate::client::mux::Keeping;
-use crate::client::reconnect::{self, Link};
+use crate::client::reconnect::Link;
 use crate::config::home::Home;
 use crate::console::progress::Progress;
+use crate::console::say;
 use crate::console::signals::Interrupts;
 use crate::console::terminal::Terminal;
 use crate::error::Error;
@@ -22,7 +24,7 @@ use crate::golang::probe::Probe;
 use crate::golang::test_exec::{self, Call};
 use crate::program::{self, Program};
 use crate::session::artifacts::{Local, Request};
-use crate::session::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
+use crate::session::outcome::{self, Ending, ExitCode, Outcome, StatusFile};
 use crate::session::output;
 use crate::session::run_queue::Turn;
 use crate::session::stdin;
@@ -193,7 +195,7 @@ impl Order<'_> {
             }
             None => Call::for_coverage(std::mem::take(&mut job.args))?,
         };
-        job.take(call.translate()?);
+        call.translate()?.apply(&mut job);
         Ok(job)
     }
 
@@ -280,14 +282,15 @@ impl Order<'_> {
             ("inputs", "input files", !job.inputs.is_empty()),
             ("hold", "programs that take turns", self.for_go.is_some()),
             ("merge", "programs with one output", job.merges_outputs),
-            (reconnect::ATTACH, "--detach", job.detached),
+            (ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
             ("outputs", "--output", !job.outputs.is_empty()),
             ("core", "--core", job.core.is_some()),
         ];
+        let capabilities = Capabilities::from(info);
         let lacks =
-            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !reconnect::can(info, capability);
+            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !capabilities.has(capability);
         match needed.iter().find(lacks) {
             Some((_, what, _)) => Err(Error::Lacks { router: router.to_owned(), what }),
             None => Ok(()),

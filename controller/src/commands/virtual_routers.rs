@@ -12,10 +12,11 @@ use serde::Serialize;
 
 use crate::cli::{Virtual, VirtualUp};
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::enrolment::Way;
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::stdio;
-use crate::enrolment::{self, Way, Wish};
+use crate::enrolment::{self, Wish};
 use crate::error::Error;
 use crate::session::outcome::ExitCode;
 use crate::virtual_router::machine::{self, Machine};

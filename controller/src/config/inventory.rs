@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use hop_proto::identity::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use super::enrolment::Enrolment;
 use super::home::{Home, make_private};
-use crate::enrolment::Enrolment;
 use crate::error::Error;
 
 /// A router that a controller can talk to.

@@ -1,5 +1,6 @@
 //! What Hop keeps on this machine: its directories, the inventory of routers, and locks.
 
+pub mod enrolment;
 pub mod file_lock;
 pub mod home;
 pub mod inventory;

@@ -5,3 +5,9 @@ pub mod progress;
 pub mod signals;
 pub mod stdio;
 pub mod terminal;
+
+/// Prints a line on standard error, see [`printable::say`].
+macro_rules! say {
+    ($($text:tt)*) => { $crate::console::printable::say(format_args!($($text)*)) };
+}
+pub(crate) use say;

@@ -3,11 +3,13 @@
 use hop_proto::identity::Identity;
 use serde::Serialize;
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
 use super::survey::{Agent, Survey};
-use super::{Enrolment, Error, look};
+use super::{Error, look};
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::enrolment::Enrolment;
+use crate::config::enrolment::Way;
 use crate::config::inventory::Router;
 use crate::program::embedded::Arch;
 

@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use hop_proto::identity::{Fingerprint, Identity};
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
-use super::{Enrolment, Error, Wish};
+use super::{Error, Wish};
 use crate::client::connection::Connection;
+use crate::config::enrolment::Enrolment;
+use crate::config::enrolment::Way;
 use crate::config::inventory::{Entry, Router};
+use crate::console::say;
 use crate::error::Error as HopError;
-use crate::session::outcome::say;
 
 const LISTENING: &str = include_str!("scripts/listening.sh");
 

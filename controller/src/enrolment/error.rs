@@ -7,6 +7,7 @@ use hop_proto::identity::Fingerprint;
 
 use super::survey::{Flavour, Unsuitable};
 use crate::client::ssh::{self, Said};
+use crate::config::enrolment::MalformedDestination;
 
 /// A failure of enrolment. Whatever it is, what was put on the router is gone again unless the text says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,8 @@ use crate::client::ssh::{self, Said};
 pub enum Error {
     #[error(transparent)]
     Ssh(#[from] ssh::Error),
+    #[error(transparent)]
+    Destination(MalformedDestination),
     #[error("{host} cannot be a router of Hop: {why}")]
     Unsuitable { host: String, why: Unsuitable },
     #[error(
@@ -98,7 +101,7 @@ impl Error {
     /// A word for machines, stable across versions; `docs/specification.md` lists them.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Ssh(_) | Self::NoPlace(_) => "ssh",
+            Self::Ssh(_) | Self::Destination(_) | Self::NoPlace(_) => "ssh",
             Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
             Self::NoFlash { .. }
             | Self::NothingPersistent { .. }
@@ -133,7 +136,7 @@ impl Error {
             Self::Ssh(ssh::Error::Failed { host, .. }) => {
                 return Some(format!("does `ssh {host}` log in, with the same -i, -o and port?"));
             }
-            Self::Ssh(ssh::Error::Malformed(_)) => "an IPv6 address with a port is written [ADDRESS]:PORT",
+            Self::Destination(_) => "an IPv6 address with a port is written [ADDRESS]:PORT",
             Self::Ssh(ssh::Error::TooMuch { .. }) => {
                 "does its login print something endless, or is it no router of yours?"
             }

@@ -14,29 +14,28 @@ mod shell;
 pub mod survey;
 mod upkeep;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use hop_proto::identity::{Fingerprint, Identity};
-use serde::{Deserialize, Serialize};
 
 pub use check::{Finding, check};
 pub use error::Error;
 pub use keys::{rekey, revoke};
-pub use layout::Way;
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
 use self::connect::Reached;
 use self::layout::{Layout, Starter};
 use self::shell::{REMOVE, STOP, Shell, Variables};
 use self::survey::{Agent, Survey, Unsuitable};
-use crate::client::ssh::{Destination, Said, quoted};
+use crate::client::ssh::{Said, quoted};
+use crate::config::enrolment::{Destination, Enrolment, Way};
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::say;
 use crate::console::signals::Interrupts;
 use crate::error::Error as HopError;
 use crate::program::embedded::Arch;
-use crate::session::outcome::say;
 
 const PLACE: &str = include_str!("scripts/place.sh");
 const START: &str = include_str!("scripts/start.sh");
@@ -47,40 +46,6 @@ const START_SCRIPT: &str = include_str!("files/start");
 /// Exit codes by which a shell says that a program cannot be executed (POSIX, 2.8.2), and the first that means a signal.
 const NOT_EXECUTABLE: std::ops::RangeInclusive<i32> = 126..=127;
 const SIGNALLED: i32 = 128;
-
-/// How a router was enrolled: all that it takes to do it again without a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Enrolment {
-    /// How long the agent stays.
-    pub way: Way,
-    /// Where an installed one is, as far as that was noted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<PathBuf>,
-    /// The port on which it listens.
-    pub port: u16,
-    /// True if the connection rides in an ssh channel.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub via_ssh: bool,
-    /// Where this machine reaches it, if not at ssh's host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
-    /// The directory of its persistent store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// The network interface on which it listens, or `any`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen_interface: Option<String>,
-    /// The key that its agent is about to have, while that is exchanged: both are accepted.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "crate::config::inventory::optional_text"
-    )]
-    pub next_fingerprint: Option<Fingerprint>,
-    /// The login.
-    pub ssh: Destination,
-}
 
 /// What is wished for.
 #[derive(Clone, Debug)]

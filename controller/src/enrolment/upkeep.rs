@@ -4,14 +4,16 @@ use std::path::Path;
 
 use hop_proto::identity::Fingerprint;
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{REMOVE, STOP, Shell, Variables};
 use super::survey::{Agent, Survey};
-use super::{AUTHORIZE, Adding, Enrolment, Error, START, Wish, look, send, try_out};
+use super::{AUTHORIZE, Adding, Error, START, Wish, look, send, try_out};
+use crate::config::enrolment::Enrolment;
+use crate::config::enrolment::Way;
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
+use crate::console::say;
 use crate::error::Error as HopError;
-use crate::session::outcome::say;
 
 const UPGRADE: &str = include_str!("scripts/upgrade.sh");
 const RESTORE: &str = include_str!("scripts/restore.sh");

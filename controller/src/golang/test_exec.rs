@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::module::Package;
 use crate::error::Error;
+use crate::session::Job;
 use crate::session::artifacts::{Local, Policy, Request};
 use crate::transfer::inputs::{Files, InputTree};
 
@@ -98,6 +99,19 @@ pub struct Translated {
     pub working_directory: Vec<u8>,
     /// What to bring back.
     pub outputs: Vec<Request>,
+}
+
+impl Translated {
+    /// Makes the arguments, variables and files of a job those of this call.
+    pub fn apply(self, job: &mut Job) {
+        let Self { args, env, inputs, working_directory, outputs } = self;
+        (job.args, job.working_directory) = (args, working_directory);
+        // What the user says is last, and wins.
+        job.env.splice(..0, env);
+        job.directory_mark = if inputs.is_empty() { "" } else { MARK };
+        job.inputs.extend(inputs);
+        job.outputs.extend(outputs);
+    }
 }
 
 impl Call {

@@ -17,7 +17,6 @@ use super::run_queue::Turn;
 use super::stdin;
 use crate::console::printable::printable;
 use crate::error::Error;
-use crate::golang::test_exec::{self, Translated};
 use crate::program::Program;
 use crate::transfer::blob::Blob;
 use crate::transfer::blob_cache::Sent;
@@ -75,17 +74,6 @@ pub struct Job {
 }
 
 impl Job {
-    /// Takes what Go called for: its words become those of the router.
-    pub fn take(&mut self, call: Translated) {
-        let Translated { args, env, inputs, working_directory, outputs } = call;
-        (self.args, self.working_directory) = (args, working_directory);
-        // What the user says is last, and wins.
-        self.env.splice(..0, env);
-        self.directory_mark = if inputs.is_empty() { "" } else { test_exec::MARK };
-        self.inputs.extend(inputs);
-        self.outputs.extend(outputs);
-    }
-
     /// Sees to it that several Go programs at a time do not each take the memory of all.
     pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
         let memory = info.memory.unwrap_or_default();

@@ -29,19 +29,20 @@ use hop_proto::v1::{
 use prost::Message as _;
 
 use self::artifacts::{CorePlace, Failure, OutputFiles, Request};
-use self::outcome::{Outcome, say};
+use self::outcome::Outcome;
 use self::output::Outputs;
 use self::run_queue::Turn;
 use self::stdin::Input;
 use crate::client::reconnect::{Comeback, Link};
 use crate::console::progress::Progress;
+use crate::console::say;
 use crate::console::signals::{Interrupts, Signals};
 use crate::console::stdio;
 use crate::console::terminal::Terminal;
 use crate::error::Error;
 use crate::program::Program;
 use crate::transfer::blob_cache::Sent;
-use crate::transfer::encode;
+use crate::transfer::encode::{self, Decoders};
 
 use self::call::Call;
 pub use self::job::Job;
@@ -65,7 +66,7 @@ pub async fn run(
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let id = job::new_id()?;
-    let decoders = link.decoders();
+    let decoders = Decoders::of(link.capabilities());
     let spec = job.specification(id.clone(), program, sent, decoders, turn.is_some(), link.can_pack());
     let blobs = std::iter::once(&program.blob).chain(job.inputs.iter().map(|tree| &tree.archive));
     let uploads = blobs.map(|blob| Upload::new(blob, sent, link.router(), decoders)).collect();

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::artifacts::{CorePlace, Fetched, Problem};
 use crate::console::printable::printable_bytes;
+use crate::console::say;
 use crate::error::{Error, LET_IT_PROMISE_MORE};
 
 /// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
@@ -72,12 +73,6 @@ pub enum FilesLost {
     /// They were not fetched in time.
     Abandoned,
 }
-
-/// Prints a line on standard error, see [`printable::say`](crate::console::printable::say).
-macro_rules! say {
-    ($($text:tt)*) => { $crate::console::printable::say(format_args!($($text)*)) };
-}
-pub(crate) use say;
 
 /// What ended a program.
 #[derive(Clone, Debug, PartialEq, Eq)]

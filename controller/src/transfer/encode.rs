@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
-use hop_proto::v1::{Encoding, InfoReply};
+use hop_proto::v1::Encoding;
 
 use super::blob_cache::Digest;
 use super::delta;
-use crate::client::reconnect::can;
+use crate::client::capabilities::Capabilities;
 
 /// Bytes a second of a link about which nothing is known: a cable to the router on the desk.
 const LIKELY_RATE: u64 = 5_000_000;
@@ -75,8 +75,8 @@ pub struct Decoders {
 
 impl Decoders {
     /// As the agent says.
-    pub fn of(info: &InfoReply) -> Self {
-        let can = |capability| can(info, capability);
+    pub fn of(capabilities: &Capabilities) -> Self {
+        let can = |capability| capabilities.has(capability);
         Self {
             checksum: can("checksum"),
             zstd: can("zstd"),

@@ -19,7 +19,7 @@ use super::image::{self, Artifacts};
 use super::monitor::{self, Monitor, NETWORK};
 use super::profile::{ADDRESS, Clock, Nic, Profile};
 use super::{Up, lock, process, user};
-use crate::client::ssh::Destination;
+use crate::config::enrolment::Destination;
 use crate::config::home::{Home, make_private};
 use crate::config::inventory::{Entry, Inventory, ProcessId, is_name};
 use crate::error::Error;

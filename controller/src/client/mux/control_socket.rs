@@ -114,9 +114,9 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::client::ssh::Destination;
+    use crate::config::enrolment::Destination;
+    use crate::config::enrolment::{Enrolment, Way};
     use crate::config::inventory::Entry;
-    use crate::enrolment::{Enrolment, Way};
 
     fn fingerprint(digits: &str) -> Fingerprint {
         format!("SHA256:{}", digits.repeat(32)).parse().unwrap()

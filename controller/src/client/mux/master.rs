@@ -32,7 +32,6 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tonic::body::Body;
 
-use crate::cli::KeepConnection;
 use crate::client::connection::{self, WINDOW};
 use crate::client::observed::Observed;
 use crate::config::home::Home;
@@ -43,7 +42,15 @@ use super::control_socket::{Place, is_ours};
 use super::{END_PATH, USERS};
 
 /// What a keeper is told on its command line, by the `hop` that starts it.
-pub type Orders = KeepConnection;
+#[derive(Debug)]
+pub struct MuxArgs {
+    /// The router to which it keeps a connection.
+    pub router: String,
+    /// How long it keeps the connection without use.
+    pub lasting: Duration,
+    /// How long it tries to connect.
+    pub connect_timeout: Duration,
+}
 
 /// Commands at a time, and calls at a time of one: together as many as an agent takes on one connection, so that none
 /// waits for the end of another. Eight run as many jobs as an agent does; whoever comes then has a connection of its own.
@@ -75,13 +82,13 @@ const GIVEN: RawFd = 3;
 ///
 /// # Errors
 /// The connection does not come about. Nobody hears that here: who started this one tries for itself, and says it.
-pub fn run(orders: &Orders) -> Result<(), Error> {
+pub fn run(args: &MuxArgs) -> Result<(), Error> {
     let (listener, lock) = detach().map_err(Error::io("leave", "the terminal".as_ref()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::io("start", "a keeper".as_ref()))?;
-    runtime.block_on(keep(orders, listener, lock))
+    runtime.block_on(keep(args, listener, lock))
 }
 
 /// Leaves everything of the `hop` that started this one: its session, its streams, and what it had open by accident. What
@@ -107,12 +114,12 @@ fn detach() -> io::Result<(std::os::unix::net::UnixListener, OwnedFd)> {
 }
 
 async fn keep(
-    orders: &Orders,
+    args: &MuxArgs,
     listener: std::os::unix::net::UnixListener,
     lock: OwnedFd,
 ) -> Result<(), Error> {
     let home = Home::from_environment()?;
-    let (router, identity) = (Inventory::new(&home).get(&orders.router)?, home.identity()?);
+    let (router, identity) = (Inventory::new(&home).get(&args.router)?, home.identity()?);
     let socket = Place::of(home.runtime(), &router, identity.fingerprint()).socket();
     // It was enrolled anew in the meantime, or the key is another one.
     let address = listener.local_addr().map_err(Error::io("listen on", &socket))?;
@@ -120,11 +127,11 @@ async fn keep(
         return Err(Error::Usage(format!("this is not the place of the keeper of {}", router.name)));
     }
     let door = Door::new(listener, &socket).map_err(Error::io("listen on", &socket))?;
-    let patience = orders.connect_timeout.into();
+    let patience = args.connect_timeout;
     let (stream, _) = connection::within(patience, &router, connection::secure(&router, &identity)).await?;
     // Nothing of what follows is below the directory of the `hop` that came first, which may be unmounted now.
     env::set_current_dir("/").map_err(Error::io("change to", "/".as_ref()))?;
-    serve(stream, door, lock, orders.lasting)
+    serve(stream, door, lock, args.lasting)
         .await
         .map_err(|error| Error::NotAnAgent { address: router.entry.address, source: error.into() })
 }

@@ -28,11 +28,11 @@ use crate::client::connection::{self, Connection};
 use crate::config::file_lock;
 use crate::config::home::{Home, make_private};
 use crate::config::inventory::Router;
+use crate::console::say;
 use crate::error::Error;
-use crate::session::outcome::say;
 
 use self::control_socket::Place;
-pub use self::master::{Orders, run};
+pub use self::master::{MuxArgs, run};
 
 /// The variable that says how long connections are kept, where the command line does not.
 const VARIABLE: &str = "HOP_KEEP_CONNECTION";

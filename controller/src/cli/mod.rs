@@ -19,11 +19,10 @@ use hop_proto::signal;
 
 use crate::client::connection::DEFAULT_TIMEOUT;
 use crate::client::mux;
+use crate::console::exit_code::ExitCode;
 use crate::console::stdio;
-use crate::error::Error;
 use crate::program::embedded::Arch;
 use crate::session::artifacts::Policy;
-use crate::session::outcome::ExitCode;
 
 /// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
 /// takes less, and nobody waits longer without asking what is wrong.
@@ -626,21 +625,6 @@ pub struct VirtualUp {
     /// Let its clock count instructions, 500 million a second, so that measurements repeat on a busy machine
     #[arg(long, requires = "profile")]
     pub counted_clock: bool,
-}
-
-impl GoOptions {
-    /// Does what `-C` asks for. Files on the command line are meant as seen from there, as with `go -C`.
-    ///
-    /// # Errors
-    /// There is no such directory.
-    pub fn change_directory(&self) -> Result<(), Error> {
-        match &self.directory {
-            Some(directory) => {
-                std::env::set_current_dir(directory).map_err(Error::io("change to", directory))
-            }
-            None => Ok(()),
-        }
-    }
 }
 
 impl RouterOptions {

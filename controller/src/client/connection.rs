@@ -27,13 +27,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service;
 
+use super::Error;
 use super::failure;
 use super::observed::Observed;
 use super::transport::Transport;
 use crate::config::enrolment::{Enrolment, Way};
 use crate::config::inventory::Router;
 use crate::console::printable::printable;
-use crate::error::Error;
 
 /// How long to wait for an agent unless told otherwise: what ssh's users wait before they press Ctrl-C.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

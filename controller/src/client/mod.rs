@@ -2,9 +2,12 @@
 
 pub mod capabilities;
 pub mod connection;
+mod error;
 pub mod failure;
 pub mod mux;
 pub mod observed;
 pub mod reconnect;
 pub mod ssh;
 pub mod transport;
+
+pub use self::error::Error;

@@ -9,11 +9,11 @@ use hop_proto::identity::Identity;
 use hop_proto::v1::InfoReply;
 use tokio::time::{self, Instant};
 
+use super::Error;
 use super::capabilities::{ATTACH, Capabilities, PACK, SIGNALS};
 use super::connection::Connection;
 use super::mux::Keeping;
 use crate::config::inventory::Router;
-use crate::error::Error;
 
 /// Time before the first attempt to connect again, which doubles after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -254,8 +254,8 @@ mod tests {
         let before = agent("a", 1);
         same_agent(&before, &agent("a", 1), "desk").unwrap();
         let error = same_agent(&before, &agent("a", 2), "desk").unwrap_err();
-        assert_eq!(error.reason(), "agent_restarted");
+        assert!(matches!(error, Error::AgentRestarted { .. }));
         let error = same_agent(&before, &agent("b", 2), "desk").unwrap_err();
-        assert_eq!(error.reason(), "router_rebooted");
+        assert!(matches!(error, Error::Rebooted { .. }));
     }
 }

@@ -5,15 +5,15 @@ use std::time::Duration;
 use hop_proto::v1::{Containment, InfoReply};
 use serde::Serialize;
 
+use super::Error;
 use super::connect;
 use crate::cli;
 use crate::client::connection::Connection;
 use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
-use crate::error::Error;
 use crate::golang::build::goarch;
 use crate::program::target_of;
-use crate::session::outcome::ExitCode;
 
 /// What a router is, under names that `docs/specification.md` promises.
 #[derive(Default, Serialize)]

@@ -4,20 +4,21 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{enrolled_router, info, print, print_json};
+use super::Error;
+use super::{enrolled_router, failure, info, print, print_json};
 use crate::cli::{self, Add};
+use crate::client;
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::client::mux::{self, End};
 use crate::config::enrolment::{Destination, Enrolment, Way};
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
 use crate::console::say;
 use crate::enrolment::{self, Removal, Wish};
-use crate::error::Error;
 use crate::golang::build::goarch;
 use crate::program::target_of;
-use crate::session::outcome::ExitCode;
 
 /// The exit code of a check that found something wrong: Hop itself did not fail.
 const FOUND: ExitCode = ExitCode::Program(1);
@@ -105,7 +106,7 @@ async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
     let (_, info) = Connection::open(&router, &home.identity()?, DEFAULT_TIMEOUT).await?;
     let goarch = target_of(&info).and_then(goarch);
     router.entry.goarch =
-        goarch.ok_or_else(|| Error::Incompatible { router: router.name.clone() })?.to_owned();
+        goarch.ok_or_else(|| client::Error::Incompatible { router: router.name.clone() })?.to_owned();
     Inventory::new(home).put(&router)?;
     Ok(router)
 }
@@ -143,7 +144,12 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {
-    let findings = enrolment::check(router, &home.identity()?).await;
+    let mut findings = enrolment::check(router, &home.identity()?).await;
+    for finding in &mut findings {
+        if let Some(cause) = &finding.cause {
+            finding.hint = failure::enrolment_hint(cause);
+        }
+    }
     if json {
         print_json(&findings)?;
     } else {

@@ -7,24 +7,29 @@ use std::time::{Duration, Instant};
 
 use hop_proto::v1::InfoReply;
 
+use super::Error;
 use super::print;
+use super::report;
+use super::status_file::StatusFile;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
+use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities};
 use crate::client::mux::Keeping;
 use crate::client::reconnect::Link;
 use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
 use crate::console::progress::Progress;
 use crate::console::say;
 use crate::console::signals::Interrupts;
 use crate::console::terminal::Terminal;
-use crate::error::Error;
+use crate::golang;
 use crate::golang::build::{self, Build};
 use crate::golang::build_info::go_version;
 use crate::golang::probe::Probe;
 use crate::golang::test_exec::{self, Call};
-use crate::program::{self, Program};
+use crate::program::{self, NotRunnable, Program, elf};
 use crate::session::artifacts::{Local, Request};
-use crate::session::outcome::{self, Ending, ExitCode, Outcome, StatusFile};
+use crate::session::outcome::{Ending, Outcome};
 use crate::session::output;
 use crate::session::run_queue::Turn;
 use crate::session::stdin;
@@ -39,7 +44,7 @@ const GOTRACEBACK: &str = "GOTRACEBACK";
 
 /// Builds a package and runs it.
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
-    options.go.change_directory()?;
+    super::change_directory(&options.go)?;
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
     let order = Order { home, source, router: &options.router, options: &options.job, for_go: None };
@@ -97,15 +102,15 @@ impl Order<'_> {
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes for the test's what is said here, so it is little.
-            Err(error) if self.for_go.is_some() => return Ok(outcome::report_in_a_line(&error)),
+            Err(error) if self.for_go.is_some() => return Ok(report::report_in_a_line(&error)),
             Ok(outcome) if self.for_go.is_some() => outcome.without_the_usual(),
             result => result?,
         };
-        outcome.tell();
+        report::tell(&outcome);
         if outcome.ending == Ending::Detached {
             print(&outcome.job)?;
         }
-        written.map(|()| outcome.exit_code())
+        written.map(|()| report::exit_code(&outcome))
     }
 
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
@@ -125,6 +130,7 @@ impl Order<'_> {
         }
         let result =
             session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
+        let result = result.map_err(Error::from);
         let Some(turn) = turn.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_for_want_of_room))
         else {
             return result;
@@ -138,7 +144,7 @@ impl Order<'_> {
             again = again => again?,
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
-        session::run(link, &program, &job, &sent, Some(turn), &mut interrupts, &progress).await
+        Ok(session::run(link, &program, &job, &sent, Some(turn), &mut interrupts, &progress).await?)
     }
 
     /// The job, as far as it is known here.
@@ -202,7 +208,7 @@ impl Order<'_> {
     async fn connect(&self) -> Result<(Link, InfoReply), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
         let keeping = Keeping::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
-        Link::open(router, self.home.identity()?, keeping, self.router.patience()).await
+        Ok(Link::open(router, self.home.identity()?, keeping, self.router.patience()).await?)
     }
 
     /// Finds the router, and makes the program for it.
@@ -221,7 +227,7 @@ impl Order<'_> {
         if self.for_go.is_some() {
             test_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
         }
-        let incompatible = || Error::Incompatible { router: router.to_owned() };
+        let incompatible = || client::Error::Incompatible { router: router.to_owned() };
         let target = program::target_of(&info).ok_or_else(incompatible)?;
         let mut version = None;
         let program = match &self.source {
@@ -301,7 +307,7 @@ impl Order<'_> {
 async fn build_program(
     build: &Build<'_>,
     router: &str,
-    target: crate::program::elf::Target,
+    target: elf::Target,
     progress: &Progress,
 ) -> Result<Program, Error> {
     // With -o the user keeps the program; without, it is gone when it has been read.
@@ -320,14 +326,11 @@ async fn build_program(
     };
     match loaded {
         // What Go writes for a package without main is an archive.
-        Err(Error::NotRunnable {
-            why: crate::error::NotRunnable::NotAProgram(crate::program::elf::Error::Archive),
-            ..
-        }) => {
+        Err(program::Error::NotRunnable { why: NotRunnable::NotAProgram(elf::Error::Archive), .. }) => {
             let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());
-            Err(Error::NotMain { package: package.unwrap_or_default() })
+            Err(golang::Error::NotMain { package: package.unwrap_or_default() }.into())
         }
-        loaded => loaded,
+        loaded => Ok(loaded?),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hop_proto::identity::Identity;
 
-use crate::error::Error;
+use super::Error;
 
 /// The directories. They are made when something is put into them.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ impl Home {
     /// Finds them in the environment.
     ///
     /// # Errors
-    /// [`Error::Usage`] if neither `HOP_HOME` nor `HOME` is set.
+    /// [`Error::NoHome`] if neither `HOP_HOME` nor `HOME` is set.
     pub fn from_environment() -> Result<Self, Error> {
         Self::find(|name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
     }
@@ -39,9 +39,7 @@ impl Home {
                 .filter(|path| path.is_absolute())
                 .or_else(|| variable("HOME").map(|home| home.join(default)))
                 .map(|path| path.join("hop"))
-                .ok_or_else(|| {
-                    Error::Usage("neither HOP_HOME nor HOME is set, so there is no place for keys".into())
-                })
+                .ok_or_else(|| Error::NoHome)
         };
         let state = directory("XDG_STATE_HOME", ".local/state")?;
         let runtime = match variable("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()) {

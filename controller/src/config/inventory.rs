@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use hop_proto::identity::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::enrolment::Enrolment;
 use super::home::{Home, make_private};
-use crate::error::Error;
 
 /// A router that a controller can talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,14 +145,12 @@ impl Inventory {
     /// Makes sure that a name is one.
     ///
     /// # Errors
-    /// [`Error::Usage`].
+    /// [`Error::InvalidName`].
     pub fn check_name(name: &str) -> Result<(), Error> {
         if is_name(name) {
             return Ok(());
         }
-        Err(Error::Usage(format!(
-            "{name:?} is no name for a router: letters, digits, '.', '_' and '-', a letter or digit first"
-        )))
+        Err(Error::InvalidName(name.to_owned()))
     }
 
     /// Forgets a router. Nothing happens if it is not there.

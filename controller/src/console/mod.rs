@@ -1,5 +1,6 @@
 //! The terminal and the standard streams of `hop` itself: what a user sees, types and signals.
 
+pub mod exit_code;
 pub mod printable;
 pub mod progress;
 pub mod signals;

@@ -12,7 +12,6 @@ use crate::config::enrolment::Enrolment;
 use crate::config::enrolment::Way;
 use crate::config::inventory::{Entry, Router};
 use crate::console::say;
-use crate::error::Error as HopError;
 
 const LISTENING: &str = include_str!("scripts/listening.sh");
 
@@ -51,7 +50,7 @@ pub async fn reach(
     goarch: &str,
     identity: &Identity,
     shell: &Shell,
-) -> Result<Reached, HopError> {
+) -> Result<Reached, Error> {
     let router = |via_ssh: bool, address: String| {
         let Wish { ssh, port, at, store, listen_interface, .. } = wish.clone();
         let way = layout.way;

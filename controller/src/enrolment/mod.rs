@@ -28,13 +28,13 @@ use self::connect::Reached;
 use self::layout::{Layout, Starter};
 use self::shell::{REMOVE, STOP, Shell, Variables};
 use self::survey::{Agent, Survey, Unsuitable};
+use crate::client;
 use crate::client::ssh::{Said, quoted};
 use crate::config::enrolment::{Destination, Enrolment, Way};
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::say;
 use crate::console::signals::Interrupts;
-use crate::error::Error as HopError;
 use crate::program::embedded::Arch;
 
 const PLACE: &str = include_str!("scripts/place.sh");
@@ -77,7 +77,7 @@ impl From<Enrolment> for Wish {
 ///
 /// # Errors
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.
-pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, HopError> {
+pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, Error> {
     Inventory::check_name(name)?;
     let identity = home.identity()?;
     let shell = Shell::new(&wish.ssh)?;
@@ -96,7 +96,7 @@ struct Adding<'a> {
 }
 
 impl Adding<'_> {
-    async fn run(&self) -> Result<Router, HopError> {
+    async fn run(&self) -> Result<Router, Error> {
         let survey = look(self.shell).await?;
         let [machine, system] = survey.describe();
         say!("hop: {}: {machine}", self.name);
@@ -105,7 +105,7 @@ impl Adding<'_> {
         let size = |arch: Arch| arch.agent().map_or(0, |agent| agent.len() as u64);
         let arch = survey.agent_for(size).map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
         if survey.is_guarded {
-            return Err(Error::UnderWay { host: host.clone() }.into());
+            return Err(Error::UnderWay { host: host.clone() });
         }
         survey.check_foreign(host)?;
         match survey.agents.first() {
@@ -115,7 +115,7 @@ impl Adding<'_> {
     }
 
     /// Puts an agent where there is none.
-    async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, HopError> {
+    async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, Error> {
         let agent = arch.agent()?;
         self.check_store(survey)?;
         let layout = self.choose(survey, agent.len() as u64)?;
@@ -130,7 +130,7 @@ impl Adding<'_> {
         let guard = self.shell.guard(guarded, &stage, &[STOP, REMOVE]).await?;
         let placed = tokio::select! {
             placed = self.place_in(&stage, &layout, arch, &agent, survey) => placed,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         let remembered = placed.and_then(|router| self.remember(router));
         let cause = match remembered {
@@ -139,15 +139,13 @@ impl Adding<'_> {
                     return Ok(router);
                 }
                 self.forget(before)?;
-                return Err(HopError::Lost { router: self.name.to_owned(), source: None });
+                return Err(client::Error::Lost { router: self.name.to_owned(), source: None }.into());
             }
             Err(cause) => cause,
         };
         match guard.undo().await {
             Ok(()) => Err(cause),
-            Err(_) => {
-                Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
-            }
+            Err(_) => Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }),
         }
     }
 
@@ -175,7 +173,7 @@ impl Adding<'_> {
         arch: Arch,
         agent: &[u8],
         survey: &Survey,
-    ) -> Result<Router, HopError> {
+    ) -> Result<Router, Error> {
         let version = env!("CARGO_PKG_VERSION");
         say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
         send(self.shell, stage, agent).await?;
@@ -222,11 +220,11 @@ impl Adding<'_> {
     }
 
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
-    async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, HopError> {
+    async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, Error> {
         let layout = Layout::of_existing(&agent.path);
         if self.wish.way.is_some_and(|way| way != layout.way) {
             let host = self.wish.ssh.host.clone();
-            return Err(Error::OtherWay { host, path: agent.path.clone() }.into());
+            return Err(Error::OtherWay { host, path: agent.path.clone() });
         }
         say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
         let own = self.identity.fingerprint();
@@ -254,7 +252,7 @@ impl Adding<'_> {
         };
         let joined = tokio::select! {
             joined = joining => joined,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         if joined.is_err() && !is_known {
             // The failure that is told is the one that comes first.
@@ -330,7 +328,7 @@ impl Adding<'_> {
         interface: &str,
         fingerprint: Fingerprint,
         arch: Arch,
-    ) -> Result<Reached, HopError> {
+    ) -> Result<Reached, Error> {
         let goarch = arch.goarch();
         // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
         let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
@@ -339,25 +337,26 @@ impl Adding<'_> {
     }
 
     /// Writes the inventory, and gives what was there under the name before.
-    fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), HopError> {
+    fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), Error> {
         let inventory = Inventory::new(self.home);
         let before = inventory.find(self.name)?.map(|router| router.entry);
         inventory.put(&router)?;
         Ok((router, before))
     }
 
-    fn forget(&self, before: Option<Entry>) -> Result<(), HopError> {
+    fn forget(&self, before: Option<Entry>) -> Result<(), Error> {
         let inventory = Inventory::new(self.home);
         match before {
-            Some(entry) => inventory.put(&Router { name: self.name.to_owned(), entry }),
-            None => inventory.remove(self.name),
+            Some(entry) => inventory.put(&Router { name: self.name.to_owned(), entry })?,
+            None => inventory.remove(self.name)?,
         }
+        Ok(())
     }
 }
 
 /// Lets a signal undo what is under way, in place of ending this `hop` at once.
-fn listen() -> Result<Interrupts, HopError> {
-    Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))
+fn listen() -> Result<Interrupts, Error> {
+    Interrupts::listen().map_err(Error::io("handle", "signals".as_ref()))
 }
 
 /// Where the system itself is. A store there is one whose medium is missing.

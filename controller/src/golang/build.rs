@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
+use super::Error;
 use crate::console::printable::printable;
 use crate::console::progress::Progress;
 use crate::console::stdio;
-use crate::error::Error;
 use crate::program::elf::Target;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
@@ -225,7 +225,7 @@ pub fn check(version: &str, target: Target, router: &str, kernel: &str) -> Resul
 fn cannot_run(error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => Error::NoGo(error),
-        _ => Error::Io { action: "run", path: "go".into(), source: error },
+        _ => Error::io("run", "go".as_ref())(error),
     }
 }
 

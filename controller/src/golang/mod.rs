@@ -2,6 +2,9 @@
 
 pub mod build;
 pub mod build_info;
+mod error;
 pub mod module;
 pub mod probe;
 pub mod test_exec;
+
+pub use self::error::Error;

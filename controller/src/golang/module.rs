@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ignore::{DirEntry, WalkBuilder};
 
-use crate::error::Error;
+use super::Error;
 use crate::transfer::inputs::Files;
 
 /// A module goes as a whole if it has at most so many bytes, and so many files: a router unpacks them in a tenth of a second.
@@ -216,7 +216,7 @@ impl Found {
         let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
         let below = path.strip_prefix(&self.root).unwrap_or(path);
         // Even what is too much, so that it can be named.
-        self.files.add(below, path).map_err(Stop::Failed)?;
+        self.files.add(below, path).map_err(|error| Stop::Failed(error.into()))?;
         self.bytes = self.bytes.checked_sub(size).ok_or(Stop::TooMuch)?;
         self.count = self.count.checked_sub(1).ok_or(Stop::TooMuch)?;
         Ok(())

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use hop_proto::output_path;
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::module::Package;
-use crate::error::Error;
 use crate::session::Job;
 use crate::session::artifacts::{Local, Policy, Request};
 use crate::transfer::inputs::{Files, InputTree};
@@ -137,7 +137,7 @@ impl Call {
     /// Translates it.
     ///
     /// # Errors
-    /// Those of [`Package::files`]; [`Error::Usage`] for a path to bring that leads elsewhere.
+    /// Those of [`Package::files`]; [`Error::InvalidPattern`] for a path to bring that leads elsewhere.
     pub fn translate(&self) -> Result<Translated, Error> {
         let is_flag_of_test = |arg: &OsString| arg.as_bytes().starts_with(b"-test.");
         let is_test = self.is_of_go && self.args.iter().any(is_flag_of_test);
@@ -343,15 +343,14 @@ impl<'a> Paths<'a> {
     /// Asks for what a pattern names where the program starts.
     fn bring(&mut self, pattern: &OsStr) -> Result<(), Error> {
         let elsewhere = || {
-            let pattern = pattern.to_string_lossy();
-            Error::Usage(format!("--bring {pattern}: it must be below the directory of the package"))
+            let pattern = pattern.to_string_lossy().into_owned();
+            Error::InvalidPattern { pattern, why: "it must be below the directory of the package" }
         };
         let path = output_path::normal(pattern.as_bytes()).ok_or_else(elsewhere)?;
         if output_path::names(&path).into_iter().any(output_path::is_repository) {
-            let pattern = pattern.to_string_lossy();
-            return Err(Error::Usage(format!(
-                "--bring {pattern}: nothing is written into .git, because Git executes what is there"
-            )));
+            let pattern = pattern.to_string_lossy().into_owned();
+            let why = "nothing is written into .git, because Git executes what is there";
+            return Err(Error::InvalidPattern { pattern, why });
         }
         let path = Path::new(OsStr::from_bytes(&path));
         let is_all = path == Path::new(".");

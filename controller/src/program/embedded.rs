@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::error::Error;
+use super::Error;
 
 const MIPS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hopd-mips.zst"));
 const MIPSLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hopd-mipsel.zst"));

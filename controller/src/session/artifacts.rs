@@ -21,8 +21,8 @@ use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, FileProblem, OutputFile};
 use serde::{Serialize, Serializer};
 
+use super::Error;
 use super::staged_file::{Committed, Place, StagedFile};
-use crate::error::Error;
 use crate::program::segments;
 
 /// Bytes after which an acknowledgement is worth its message, as with the outputs.
@@ -85,14 +85,14 @@ impl Request {
     /// Reads `REMOTE[:LOCAL]`.
     ///
     /// # Errors
-    /// [`Error::Usage`].
+    /// [`Error::InvalidOutput`].
     pub fn parse(text: &OsStr, policy: Policy) -> Result<Self, Error> {
         let bytes = text.as_bytes();
         let (remote, local) = match bytes.iter().position(|byte| *byte == b':') {
             Some(colon) => (&bytes[..colon], Some(&bytes[colon + 1..])),
             None => (bytes, None),
         };
-        let refuse = |why| Error::Usage(format!("--output {}: {why}", text.to_string_lossy()));
+        let refuse = |why| Error::InvalidOutput { request: text.to_string_lossy().into_owned(), why };
         let remote = output_path::normal(remote).ok_or_else(|| {
             refuse("it must be below the directory in which the program starts, without ..")
         })?;
@@ -120,10 +120,10 @@ impl Request {
     /// Reads all of them.
     ///
     /// # Errors
-    /// [`Error::Usage`], also if there are too many.
+    /// [`Error::InvalidOutput`], [`Error::TooManyOutputs`].
     pub fn parse_all(texts: &[std::ffi::OsString], policy: Policy) -> Result<Vec<Self>, Error> {
         if texts.len() > MAX_OUTPUT_REQUESTS {
-            return Err(Error::Usage(format!("--output can be given {MAX_OUTPUT_REQUESTS} times")));
+            return Err(Error::TooManyOutputs { most: MAX_OUTPUT_REQUESTS });
         }
         texts.iter().map(|text| Self::parse(text, policy)).collect()
     }

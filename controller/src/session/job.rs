@@ -11,12 +11,12 @@ use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, W
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
+use super::Error;
 use super::artifacts::Request;
 use super::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
 use super::run_queue::Turn;
 use super::stdin;
 use crate::console::printable::printable;
-use crate::error::Error;
 use crate::program::Program;
 use crate::transfer::blob::Blob;
 use crate::transfer::blob_cache::Sent;
@@ -168,7 +168,7 @@ impl Job {
 /// An id that no other job has.
 pub fn new_id() -> Result<String, Error> {
     let mut bytes = [0; ID_BYTES];
-    let no_random = |_| Error::Identity(hop_proto::identity::Error::NoRandom);
+    let no_random = |_| Error::NoRandom(hop_proto::identity::Error::NoRandom);
     SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
     Ok(HEXLOWER.encode(&bytes))
 }

@@ -12,7 +12,7 @@ use hop_proto::v1::{Output, OutputAck, Stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::error::Error;
+use super::Error;
 
 /// True if our two outputs are one file or pipe, so that what is written first should come first.
 pub fn are_one() -> bool {
@@ -191,7 +191,7 @@ fn check(result: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<
     match result {
         Ok(Err((stream, source))) => {
             let path = if stream == Stream::Stderr { "standard error" } else { "standard output" };
-            Err(Error::Io { action: "write", path: path.into(), source })
+            Err(Error::io("write", path.as_ref())(source))
         }
         Ok(Ok(())) | Err(_) => Ok(()),
     }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use hop_proto::v1::InfoReply;
 
+use super::Error;
 use crate::config::file_lock::{self, LOOK_INTERVAL};
 use crate::config::home::{Home, make_private};
-use crate::error::Error;
 
 /// Bytes of a router's memory for each program that runs: what a test of the standard library and its input files take, with
 /// what is left to the garbage collector. Below that, they run one by one.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::error::Error;
+use super::Error;
 
 /// Bytes that are compared at a time.
 const CHUNK: usize = 64 * 1024;

@@ -10,12 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use hop_proto::limits::{INPUT_ENTRY_BYTES, INPUT_PAGE_BYTES, MAX_OUTPUT_PATH_BYTES};
+use hop_proto::limits::{INPUT_ENTRY_BYTES, INPUT_PAGE_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1;
 
+use super::Error;
 use super::blob::{Blob, Kind};
-use crate::error::Error;
 
 /// The name of what comes after the last entry (cpio(5)).
 const TRAILER: &str = "TRAILER!!!";
@@ -146,7 +146,7 @@ impl Files {
     /// Packs them under a name that earlier ones of their kind have, to be unpacked into `directory`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Usage`] for a path that is too long.
+    /// [`Error::Io`]; [`Error::PathTooLong`].
     pub fn pack(mut self, name: String, directory: &str) -> Result<InputTree, Error> {
         let mut archive = Vec::new();
         // Links come last: nothing can be written through one.
@@ -157,10 +157,7 @@ impl Files {
                 }
                 let name = path.as_os_str().as_bytes();
                 if !output_path::is_valid(name) {
-                    let path = path.display();
-                    return Err(Error::Usage(format!(
-                        "{path} is a path of more than {MAX_OUTPUT_PATH_BYTES} bytes"
-                    )));
+                    return Err(Error::PathTooLong(path.clone()));
                 }
                 match entry {
                     Entry::Directory => write(&mut archive, DIRECTORY, name, b""),
@@ -197,6 +194,12 @@ fn write(archive: &mut Vec<u8>, mode: u32, name: &[u8], content: &[u8]) {
     archive.resize(archive.len().next_multiple_of(ALIGNMENT), 0);
     archive.extend_from_slice(content);
     archive.resize(archive.len().next_multiple_of(ALIGNMENT), 0);
+}
+
+/// Files with their sizes, for a person.
+pub(crate) fn named(files: &[(PathBuf, u64)]) -> String {
+    let name = |(path, bytes): &(PathBuf, u64)| format!("{} ({} kB)", path.display(), bytes / 1000);
+    files.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// Files that a program finds when it starts.

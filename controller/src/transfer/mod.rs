@@ -5,4 +5,7 @@ pub mod blob_cache;
 pub mod delta;
 pub mod encode;
 pub mod encoded_cache;
+mod error;
 pub mod inputs;
+
+pub use self::error::Error;

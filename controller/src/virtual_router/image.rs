@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use cpio::newc;
 
+use super::Error;
 use super::profile::{Flavour, Profile};
-use crate::error::Error;
 use crate::program::embedded::Arch;
 
 /// Size of the flash, in bytes: what QEMU's Malta board has.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::image::{self, Artifacts};
 use super::monitor::{self, Monitor, NETWORK};
 use super::profile::{ADDRESS, Clock, Nic, Profile};
@@ -22,7 +23,6 @@ use super::{Up, lock, process, user};
 use crate::config::enrolment::Destination;
 use crate::config::home::{Home, make_private};
 use crate::config::inventory::{Entry, Inventory, ProcessId, is_name};
-use crate::error::Error;
 use crate::program::embedded::Arch;
 
 /// Time to boot. It takes two to five seconds, and on a busy machine longer.

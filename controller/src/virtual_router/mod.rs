@@ -6,6 +6,7 @@
 //!
 //! What must stay true: starting one twice is starting it once, and only processes that were started here are ended.
 
+mod error;
 pub mod image;
 pub mod machine;
 pub mod monitor;
@@ -13,12 +14,13 @@ mod process;
 pub mod profile;
 pub mod user;
 
+pub use self::error::Error;
+
 use std::fs::File;
 
 pub use user::{down, is_running, name, unknown, up};
 
 use crate::config::home::{Home, make_private};
-use crate::error::Error;
 
 /// What became of a wish for a virtual router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

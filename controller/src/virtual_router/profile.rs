@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::Error;
 use crate::config::home::Home;
 use crate::config::inventory::is_name;
-use crate::error::Error;
 use crate::program::embedded::Arch;
 
 /// The profiles that every `hop` has.

@@ -1,7 +1,7 @@
 //! A controller that breaks the rules is told which one, and costs the agent nothing.
 
+use hop::client::Error;
 use hop::client::connection::Connection;
-use hop::error::Error;
 use hop::transfer::encode;
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::outcome::Ending;

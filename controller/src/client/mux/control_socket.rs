@@ -15,8 +15,8 @@ use ring::digest::{SHA256, digest};
 use rustix::process::geteuid;
 use tokio::net::UnixStream;
 
+use crate::client::Error;
 use crate::config::inventory::Router;
-use crate::error::Error;
 
 /// Bytes of the digest in a name: enough that no two are the same, and a socket's path has 107 bytes at most (unix(7)).
 const DIGEST_BYTES: usize = 16;

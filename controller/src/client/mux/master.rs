@@ -32,11 +32,11 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tonic::body::Body;
 
+use crate::client::Error;
 use crate::client::connection::{self, WINDOW};
 use crate::client::observed::Observed;
 use crate::config::home::Home;
 use crate::config::inventory::Inventory;
-use crate::error::Error;
 
 use super::control_socket::{Place, is_ours};
 use super::{END_PATH, USERS};
@@ -124,7 +124,7 @@ async fn keep(
     // It was enrolled anew in the meantime, or the key is another one.
     let address = listener.local_addr().map_err(Error::io("listen on", &socket))?;
     if address.as_pathname() != Some(&socket) {
-        return Err(Error::Usage(format!("this is not the place of the keeper of {}", router.name)));
+        return Err(Error::OtherPlace { router: router.name });
     }
     let door = Door::new(listener, &socket).map_err(Error::io("listen on", &socket))?;
     let patience = args.connect_timeout;

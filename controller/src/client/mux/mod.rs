@@ -24,12 +24,12 @@ use tokio::net::UnixStream;
 use tokio::time::{self, Instant};
 use tonic::body::Body;
 
+use crate::client::Error;
 use crate::client::connection::{self, Connection};
 use crate::config::file_lock;
 use crate::config::home::{Home, make_private};
 use crate::config::inventory::Router;
 use crate::console::say;
-use crate::error::Error;
 
 use self::control_socket::Place;
 pub use self::master::{MuxArgs, run};
@@ -85,7 +85,7 @@ impl Keeping {
         let variable = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
         let from_environment = || {
             let text = variable?;
-            Some(duration(&text).map_err(|why| Error::Usage(format!("{VARIABLE}={text}: {why}"))))
+            Some(duration(&text).map_err(|why| Error::InvalidKeepConnection { value: text, why }))
         };
         let wish = match option.map(Ok).or_else(from_environment).transpose()? {
             None => Wish::Use,

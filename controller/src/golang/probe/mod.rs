@@ -13,7 +13,7 @@ use hop_proto::v1::InfoReply;
 use crate::config::home::{Home, make_private};
 use crate::console::printable::printable;
 use crate::console::progress::Progress;
-use crate::error::Error;
+use crate::golang::Error;
 use crate::golang::build::{self, Build};
 use crate::program::Program;
 use crate::program::elf::Target;
@@ -79,7 +79,7 @@ impl Probe {
         let goarch = build::goarch(target).unwrap_or_default();
         let build = Build { flags: &[], packages: &packages, goarch, symbols: false, cc: None };
         build.run(Some(&output), progress).await?;
-        Program::load(&output, "probe".as_ref(), &self.router, target).map(Some)
+        Ok(Some(Program::load(&output, "probe".as_ref(), &self.router, target)?))
     }
 
     /// How it is run.

@@ -218,7 +218,8 @@ fn uses(path: &Path, source: &str) -> BTreeSet<Vec<String>> {
             "}" => {
                 depth -= 1;
                 if inline.last() == Some(&depth) {
-                    (inline.pop(), module.pop());
+                    inline.pop();
+                    module.pop();
                 }
             }
             "crate" | "super" if after(1) == Some("::") && !is_path_before(&tokens, at) => {
@@ -249,8 +250,7 @@ fn is_path_before(tokens: &[Token], at: usize) -> bool {
 /// Reads a path, or several in braces, behind `base`; gives where the next token is.
 fn tree(tokens: &[Token], mut at: usize, base: &[String], found: &mut BTreeSet<Vec<String>>) -> usize {
     let mut path = base.to_vec();
-    loop {
-        let Some(token) = tokens.get(at) else { break };
+    while let Some(token) = tokens.get(at) {
         if token.text == "{" {
             at += 1;
             while tokens.get(at).is_some_and(|token| token.text != "}") {

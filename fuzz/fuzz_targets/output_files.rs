@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hop::output_files::{Local, OutputFiles, Request};
+use hop::session::artifacts::{Local, OutputFiles, Request};
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, OutputFile};

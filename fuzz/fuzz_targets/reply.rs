@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use hop::failure;
+use hop::client::failure;
 use hop_proto::signal;
 use hop_proto::v1::{InfoReply, JobsReply, Outcome, RunReply, run_reply};
 use libfuzzer_sys::fuzz_target;

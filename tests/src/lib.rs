@@ -28,7 +28,7 @@ mod terminal;
 use std::path::Path;
 use std::time::Duration;
 
-use hop::home::Home;
+use hop::config::home::Home;
 use hop::virtual_router::profile::Profile;
 
 pub use cable::Cable;

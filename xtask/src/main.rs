@@ -4,11 +4,11 @@ mod build;
 mod checks;
 mod cli;
 mod command;
-#[path = "../../controller/src/elf.rs"]
+#[path = "../../controller/src/program/elf.rs"]
 mod elf;
 mod packages;
 mod paths;
-#[path = "../../controller/src/segments.rs"]
+#[path = "../../controller/src/program/segments.rs"]
 mod segments;
 mod virtual_routers;
 

@@ -17,13 +17,12 @@ use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{DEFAULT_PORT, MAX_GRACE_MS, MAX_LINGER_MS};
 use hop_proto::signal;
 
-use crate::connection::DEFAULT_TIMEOUT;
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::keeper;
-use crate::outcome::ExitCode;
-use crate::output_files::Policy;
-use crate::stdio;
+use crate::client::connection::DEFAULT_TIMEOUT;
+use crate::client::mux;
+use crate::console::exit_code::ExitCode;
+use crate::console::stdio;
+use crate::program::embedded::Arch;
+use crate::session::artifacts::Policy;
 
 /// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
 /// takes less, and nobody waits longer without asking what is wrong.
@@ -96,7 +95,7 @@ pub struct KeepConnection {
     /// To which router
     pub router: String,
     /// How long without use
-    #[arg(value_parser = keeper::duration)]
+    #[arg(value_parser = mux::duration)]
     pub lasting: Duration,
     /// How long to try to connect
     pub connect_timeout: humantime::Duration,
@@ -113,7 +112,7 @@ pub struct RouterOptions {
     pub connect_timeout: humantime::Duration,
     /// Leave the connection open for the commands that come next, until none has used it for this long: at most a day; 0 uses
     /// none that was left, either (default: HOP_KEEP_CONNECTION, or leave none)
-    #[arg(long, value_name = "DURATION", value_parser = keeper::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = mux::duration)]
     pub keep_connection: Option<Duration>,
 }
 
@@ -128,7 +127,7 @@ pub struct EnrolledOptions {
     pub connect_timeout: humantime::Duration,
     /// Leave the connection open for the commands that come next, until none has used it for this long: at most a day; 0 uses
     /// none that was left, either (default: HOP_KEEP_CONNECTION, or leave none)
-    #[arg(long, value_name = "DURATION", value_parser = keeper::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = mux::duration)]
     pub keep_connection: Option<Duration>,
 }
 
@@ -405,7 +404,7 @@ pub enum Router {
         #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
         connect_timeout: humantime::Duration,
         /// Leave the connection open for the commands that come next, as `hop info` does
-        #[arg(long, value_name = "DURATION", value_parser = keeper::duration)]
+        #[arg(long, value_name = "DURATION", value_parser = mux::duration)]
         keep_connection: Option<Duration>,
         /// Print JSON
         #[arg(long)]
@@ -628,21 +627,6 @@ pub struct VirtualUp {
     pub counted_clock: bool,
 }
 
-impl GoOptions {
-    /// Does what `-C` asks for. Files on the command line are meant as seen from there, as with `go -C`.
-    ///
-    /// # Errors
-    /// There is no such directory.
-    pub fn change_directory(&self) -> Result<(), Error> {
-        match &self.directory {
-            Some(directory) => {
-                std::env::set_current_dir(directory).map_err(Error::io("change to", directory))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
 impl RouterOptions {
     /// How long to wait for it.
     pub fn patience(&self) -> Duration {
@@ -802,7 +786,7 @@ mod tests {
             command => panic!("{command:?}"),
         };
         assert_eq!(kept("hop|run|-keep-connection|10m|."), Some(Duration::from_secs(600)));
-        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(keeper::LONGEST));
+        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(mux::LONGEST));
         assert_eq!(kept("hop|router|info|--keep-connection|0s"), Some(Duration::ZERO));
         assert_eq!(kept("hop|run|.|--keep-connection|10m"), None);
         let Command::KeepConnection(orders) = parsed("hop|keep-connection|desk|1m 30s|10s") else { panic!() };

@@ -8,29 +8,35 @@ use hop_proto::limits::{MAX_JOB_ID_BYTES, MAX_LISTED_JOBS, MAX_OUTPUT_WINDOW_BYT
 use hop_proto::v1::{self, InfoReply, JobState, JobsRequest, KillRequest, LogsRequest, Output, Stream};
 use serde::Serialize;
 
+use super::Error;
+use super::report;
+use super::status_file::StatusFile;
 use super::{enrolled_router, no_terminal, print_as_it_is};
 use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
-use crate::connection::Connection;
-use crate::error::Error;
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::inventory::Router;
-use crate::keeper::Keeping;
-use crate::link::{self, ATTACH, Link};
-use crate::outcome::{ExitCode, Outcome, StatusFile};
-use crate::output_files::Request;
-use crate::printable::{self, printable};
-use crate::progress::Progress;
+use crate::client;
+use crate::client::capabilities::{ATTACH, Capabilities};
+use crate::client::connection::Connection;
+use crate::client::mux::Keeping;
+use crate::client::reconnect::Link;
+use crate::config::home::Home;
+use crate::config::inventory::Router;
+use crate::console::exit_code::ExitCode;
+use crate::console::printable::{self, printable};
+use crate::console::progress::Progress;
+use crate::console::signals::Interrupts;
+use crate::console::stdio;
+use crate::console::terminal::Terminal;
+use crate::session::artifacts::Request;
+use crate::session::outcome::Outcome;
+use crate::session::stdin;
 use crate::session::{self, Known};
-use crate::terminal::Terminal;
-use crate::{stdin, stdio};
 
 /// Lists the jobs of a router.
 pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
     let mut connection = connect(home, &options.router).await?;
     let jobs = jobs(&mut connection).await?;
     let router = connection.router().to_owned();
-    print_as_it_is(&listed(jobs, options.json).map_err(|what| Error::Protocol { router, what })?)?;
+    print_as_it_is(&listed(jobs, options.json).map_err(|what| client::Error::Protocol { router, what })?)?;
     Ok(ExitCode::Program(0))
 }
 
@@ -50,8 +56,8 @@ pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
     let result = attach_to(home, &options).await;
     let written = status_file.map_or(Ok(()), |file| file.write(&result));
     let outcome = result?;
-    outcome.tell();
-    written.map(|()| outcome.exit_code())
+    report::tell(&outcome);
+    written.map(|()| report::exit_code(&outcome))
 }
 
 async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
@@ -76,7 +82,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         found = finding => found?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    session::attach(link, known, DEFAULT_LINGER, &mut interrupts, &Progress::default()).await
+    Ok(session::attach(link, known, DEFAULT_LINGER, &mut interrupts, &Progress::default()).await?)
 }
 
 /// Prints the output of a job that nobody has read, each of the two to its own place.
@@ -87,17 +93,17 @@ pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
     let mut unread = Unread::default();
     let mut pieces = match connection.client().logs(LogsRequest { job_id }).await {
         Ok(pieces) => pieces.into_inner(),
-        Err(status) => return Err(connection.explain(status).await),
+        Err(status) => return Err(connection.explain(status).await.into()),
     };
     loop {
         match pieces.message().await {
             Ok(Some(piece)) => {
                 let router = connection.router().to_owned();
-                unread.take(&piece).map_err(|what| Error::Protocol { router, what })?;
+                unread.take(&piece).map_err(|what| client::Error::Protocol { router, what })?;
                 write(&piece)?;
             }
             Ok(None) => return Ok(ExitCode::Program(0)),
-            Err(status) => return Err(connection.explain(status).await),
+            Err(status) => return Err(connection.explain(status).await.into()),
         }
     }
 }
@@ -159,7 +165,7 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
     for job in found? {
         let request = KillRequest { job_id: job.job_id.clone(), signal: options.signal.clone() };
         if let Err(status) = connection.client().kill(request).await {
-            return Err(connection.explain(status).await);
+            return Err(connection.explain(status).await.into());
         }
     }
     Ok(ExitCode::Program(0))
@@ -180,18 +186,22 @@ async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, E
 }
 
 fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
-    if link::can(info, ATTACH) { Ok(()) } else { Err(Error::Incompatible { router: router.to_owned() }) }
+    if Capabilities::from(info).has(ATTACH) {
+        Ok(())
+    } else {
+        Err(client::Error::Incompatible { router: router.to_owned() }.into())
+    }
 }
 
 async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {
     match connection.client().jobs(JobsRequest {}).await {
         Ok(reply) => {
             let jobs = reply.into_inner().jobs;
-            let broken = |what| Error::Protocol { router: connection.router().to_owned(), what };
+            let broken = |what| client::Error::Protocol { router: connection.router().to_owned(), what };
             check_list(&jobs).map_err(broken)?;
             Ok(jobs)
         }
-        Err(status) => Err(connection.explain(status).await),
+        Err(status) => Err(connection.explain(status).await.into()),
     }
 }
 
@@ -298,7 +308,7 @@ mod tests {
         assert_eq!(found("12").unwrap(), "12", "an id may begin another");
         assert_eq!(found("12a").unwrap(), "12ab");
         assert_eq!(found("7").unwrap(), "7");
-        assert_eq!(found("77").unwrap_err().reason(), "not_yours");
+        assert!(matches!(found("77").unwrap_err(), Error::NotYours { .. }));
         for nothing in ["", "2", "1fff0"] {
             let error = found(nothing).unwrap_err();
             assert!(matches!(error, Error::NoSuchJob { .. }), "{nothing}: {error:?}");

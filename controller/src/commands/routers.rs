@@ -1,20 +1,24 @@
 //! `hop router`.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
-use super::{enrolled_router, info, print, print_json};
+use super::Error;
+use super::{enrolled_router, failure, info, print, print_json};
 use crate::cli::{self, Add};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
-use crate::error::Error;
-use crate::go::goarch;
-use crate::home::Home;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::keeper::{self, End};
-use crate::outcome::{ExitCode, say};
-use crate::printable::printable;
+use crate::client;
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::mux::{self, End};
+use crate::config::enrolment::{Destination, Enrolment, Way};
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::exit_code::ExitCode;
+use crate::console::printable::printable;
+use crate::console::say;
+use crate::enrolment::{self, Removal, Wish};
+use crate::golang::build::goarch;
 use crate::program::target_of;
-use crate::ssh::{self, Destination};
 
 /// The exit code of a check that found something wrong: Hop itself did not fail.
 const FOUND: ExitCode = ExitCode::Program(1);
@@ -61,7 +65,7 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             let fingerprint = enrolment::rekey(home, &router).await?;
             print(&format!("{name} has the key {fingerprint}"))?;
             // Whose connection is kept has the old one pinned.
-            let _ = keeper::end(home, &router).await;
+            let _ = mux::end(home, &router).await;
             let address = &router.entry.address;
             say!("hop: other controllers: hop router add NAME --at {address} --fingerprint {fingerprint}");
             Ok(DONE)
@@ -102,7 +106,7 @@ async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
     let (_, info) = Connection::open(&router, &home.identity()?, DEFAULT_TIMEOUT).await?;
     let goarch = target_of(&info).and_then(goarch);
     router.entry.goarch =
-        goarch.ok_or_else(|| Error::Incompatible { router: router.name.clone() })?.to_owned();
+        goarch.ok_or_else(|| client::Error::Incompatible { router: router.name.clone() })?.to_owned();
     Inventory::new(home).put(&router)?;
     Ok(router)
 }
@@ -127,19 +131,25 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
             ..before
         });
     };
-    let identity =
-        options.identity.as_deref().map(|path| ssh::absolute(path).map_err(Error::io("find", path)));
+    // The inventory keeps it, so it must mean the same in another directory.
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io("find", path));
+    let identity = options.identity.as_ref().map(absolute);
     let ssh = Destination {
         identity: identity.transpose()?,
         options: options.options,
-        ..Destination::parse(&destination).map_err(enrolment::Error::from)?
+        ..Destination::parse(&destination).map_err(enrolment::Error::Destination)?
     };
     let Add { port, via_ssh, at, store, listen_interface, .. } = options;
     Ok(Wish { ssh, way, port, via_ssh, at, store, listen_interface })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {
-    let findings = enrolment::check(router, &home.identity()?).await;
+    let mut findings = enrolment::check(router, &home.identity()?).await;
+    for finding in &mut findings {
+        if let Some(cause) = &finding.cause {
+            finding.hint = failure::enrolment_hint(cause);
+        }
+    }
     if json {
         print_json(&findings)?;
     } else {
@@ -158,7 +168,7 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
     let inventory = Inventory::new(home);
     let router = inventory.get(name)?;
     // A keeper knows the router by its name, and would know nobody else's.
-    let _ = keeper::end(home, &router).await;
+    let _ = mux::end(home, &router).await;
     if forget {
         inventory.remove(name)?;
         print(&format!("{name} forgotten; what is on it stays there"))?;
@@ -178,7 +188,7 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
 
 async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
     let name = &router.name;
-    print(&match keeper::end(home, router).await? {
+    print(&match mux::end(home, router).await? {
         End::None => format!("no connection to {name} is kept"),
         End::Ended => format!("the connection to {name} is closed"),
         End::After(1) => {

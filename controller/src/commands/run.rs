@@ -7,27 +7,34 @@ use std::time::{Duration, Instant};
 
 use hop_proto::v1::InfoReply;
 
+use super::Error;
 use super::print;
-use crate::build_info::go_version;
+use super::report;
+use super::status_file::StatusFile;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
-use crate::error::Error;
-use crate::go::{self, Build};
-use crate::go_exec::{self, Call};
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::keeper::Keeping;
-use crate::link::{self, Link};
-use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
-use crate::output;
-use crate::output_files::{Local, Request};
-use crate::probe::Probe;
-use crate::program::{self, Program};
-use crate::progress::Progress;
-use crate::sent::Sent;
+use crate::client;
+use crate::client::capabilities::{ATTACH, Capabilities};
+use crate::client::mux::Keeping;
+use crate::client::reconnect::Link;
+use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
+use crate::console::progress::Progress;
+use crate::console::say;
+use crate::console::signals::Interrupts;
+use crate::console::terminal::Terminal;
+use crate::golang;
+use crate::golang::build::{self, Build};
+use crate::golang::build_info::go_version;
+use crate::golang::probe::Probe;
+use crate::golang::test_exec::{self, Call};
+use crate::program::{self, NotRunnable, Program, elf};
+use crate::session::artifacts::{Local, Request};
+use crate::session::outcome::{Ending, Outcome};
+use crate::session::output;
+use crate::session::run_queue::Turn;
+use crate::session::stdin;
 use crate::session::{self, Job};
-use crate::stdin;
-use crate::terminal::Terminal;
-use crate::turn::Turn;
+use crate::transfer::blob_cache::Sent;
 
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
@@ -37,7 +44,7 @@ const GOTRACEBACK: &str = "GOTRACEBACK";
 
 /// Builds a package and runs it.
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
-    options.go.change_directory()?;
+    super::change_directory(&options.go)?;
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
     let order = Order { home, source, router: &options.router, options: &options.job, for_go: None };
@@ -95,15 +102,15 @@ impl Order<'_> {
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes for the test's what is said here, so it is little.
-            Err(error) if self.for_go.is_some() => return Ok(outcome::report_in_a_line(&error)),
+            Err(error) if self.for_go.is_some() => return Ok(report::report_in_a_line(&error)),
             Ok(outcome) if self.for_go.is_some() => outcome.without_the_usual(),
             result => result?,
         };
-        outcome.tell();
+        report::tell(&outcome);
         if outcome.ending == Ending::Detached {
             print(&outcome.job)?;
         }
-        written.map(|()| outcome.exit_code())
+        written.map(|()| report::exit_code(&outcome))
     }
 
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
@@ -123,6 +130,7 @@ impl Order<'_> {
         }
         let result =
             session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
+        let result = result.map_err(Error::from);
         let Some(turn) = turn.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_for_want_of_room))
         else {
             return result;
@@ -136,7 +144,7 @@ impl Order<'_> {
             again = again => again?,
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
-        session::run(link, &program, &job, &sent, Some(turn), &mut interrupts, &progress).await
+        Ok(session::run(link, &program, &job, &sent, Some(turn), &mut interrupts, &progress).await?)
     }
 
     /// The job, as far as it is known here.
@@ -193,14 +201,14 @@ impl Order<'_> {
             }
             None => Call::for_coverage(std::mem::take(&mut job.args))?,
         };
-        job.take(call.translate()?);
+        call.translate()?.apply(&mut job);
         Ok(job)
     }
 
     async fn connect(&self) -> Result<(Link, InfoReply), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
         let keeping = Keeping::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
-        Link::open(router, self.home.identity()?, keeping, self.router.patience()).await
+        Ok(Link::open(router, self.home.identity()?, keeping, self.router.patience()).await?)
     }
 
     /// Finds the router, and makes the program for it.
@@ -217,9 +225,9 @@ impl Order<'_> {
         self.check_capabilities(job, &info, router)?;
         job.check_inputs(router, &info)?;
         if self.for_go.is_some() {
-            go_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
+            test_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
         }
-        let incompatible = || Error::Incompatible { router: router.to_owned() };
+        let incompatible = || client::Error::Incompatible { router: router.to_owned() };
         let target = program::target_of(&info).ok_or_else(incompatible)?;
         let mut version = None;
         let program = match &self.source {
@@ -227,20 +235,20 @@ impl Order<'_> {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
                 let program = Program::load(path, &name, router, target)?;
                 if let Some(built_by) = go_version(&program.whole) {
-                    go::check(&built_by, target, router, &info.kernel)?;
+                    build::check(&built_by, target, router, &info.kernel)?;
                     version = self.for_go.map(|_| built_by);
                 }
                 // Profiles are read here, with the names that are here.
                 if self.for_go.is_some() { program.without_symbols() } else { program }
             }
             Source::Go { flags, packages, cc } => {
-                let goarch = go::goarch(target).ok_or_else(|| {
+                let goarch = build::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
                 let symbols = job.core.is_some();
                 let build = Build { flags, packages, goarch, symbols, cc: cc.as_deref() };
-                version = Some(go::version(target).await?);
-                go::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
+                version = Some(build::version(target).await?);
+                build::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
                 let begun = Instant::now();
                 let program = build_program(&build, router, target, progress).await?;
                 if self.options.verbose {
@@ -280,14 +288,15 @@ impl Order<'_> {
             ("inputs", "input files", !job.inputs.is_empty()),
             ("hold", "programs that take turns", self.for_go.is_some()),
             ("merge", "programs with one output", job.merges_outputs),
-            (link::ATTACH, "--detach", job.detached),
+            (ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
             ("outputs", "--output", !job.outputs.is_empty()),
             ("core", "--core", job.core.is_some()),
         ];
+        let capabilities = Capabilities::from(info);
         let lacks =
-            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !link::can(info, capability);
+            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !capabilities.has(capability);
         match needed.iter().find(lacks) {
             Some((_, what, _)) => Err(Error::Lacks { router: router.to_owned(), what }),
             None => Ok(()),
@@ -298,7 +307,7 @@ impl Order<'_> {
 async fn build_program(
     build: &Build<'_>,
     router: &str,
-    target: crate::elf::Target,
+    target: elf::Target,
     progress: &Progress,
 ) -> Result<Program, Error> {
     // With -o the user keeps the program; without, it is gone when it has been read.
@@ -310,21 +319,18 @@ async fn build_program(
             Program::load(&output, &build.name(), router, target)
         }
         None => {
-            let (_directory, output) = go::temporary_output()?;
+            let (_directory, output) = build::temporary_output()?;
             build.run(Some(&output), progress).await?;
             Program::load(&output, &build.name(), router, target)
         }
     };
     match loaded {
         // What Go writes for a package without main is an archive.
-        Err(Error::NotRunnable {
-            why: crate::error::NotRunnable::NotAProgram(crate::elf::Error::Archive),
-            ..
-        }) => {
+        Err(program::Error::NotRunnable { why: NotRunnable::NotAProgram(elf::Error::Archive), .. }) => {
             let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());
-            Err(Error::NotMain { package: package.unwrap_or_default() })
+            Err(golang::Error::NotMain { package: package.unwrap_or_default() }.into())
         }
-        loaded => loaded,
+        loaded => Ok(loaded?),
     }
 }
 

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::Error;
 use crate::cli::{Virtual, VirtualUp};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::enrolment::{self, Way, Wish};
-use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::outcome::ExitCode;
-use crate::stdio;
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::enrolment::Way;
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::exit_code::ExitCode;
+use crate::console::stdio;
+use crate::enrolment::{self, Wish};
 use crate::virtual_router::machine::{self, Machine};
 use crate::virtual_router::profile::Profile;
 use crate::virtual_router::{self, Up};
@@ -88,7 +89,7 @@ async fn wait_for_agents(home: &Home, machine: &Machine) -> Result<(), Error> {
         let since = Instant::now();
         while let Err(error) = Connection::open(&router, &identity, DEFAULT_TIMEOUT).await {
             if since.elapsed() > AGENT_LIMIT {
-                return Err(error);
+                return Err(error.into());
             }
             tokio::time::sleep(AGENT_PAUSE).await;
         }
@@ -134,7 +135,7 @@ async fn enrol(home: &Home, machine: &Machine) -> Result<Router, Error> {
         store: None,
         listen_interface: None,
     };
-    enrolment::add(home, name, &wish).await
+    Ok(enrolment::add(home, name, &wish).await?)
 }
 
 fn done(up: Up) -> &'static str {

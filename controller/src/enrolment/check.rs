@@ -3,18 +3,20 @@
 use hop_proto::identity::Identity;
 use serde::Serialize;
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
 use super::survey::{Agent, Survey};
-use super::{Enrolment, Error, look};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::embedded::Arch;
-use crate::inventory::Router;
+use super::{Error, look};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::enrolment::Enrolment;
+use crate::config::enrolment::Way;
+use crate::config::inventory::Router;
+use crate::program::embedded::Arch;
 
 const RUNNING: &str = include_str!("scripts/running.sh");
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Finding {
     /// What was looked at.
     pub what: &'static str,
@@ -23,17 +25,24 @@ pub struct Finding {
     /// False if it must be mended.
     #[serde(rename = "good")]
     pub is_good: bool,
-    /// What to do.
+    /// What to do, where the cause does not say so.
     pub hint: Option<String>,
+    /// The failure that was found, of which the commands know what to do about it.
+    #[serde(skip)]
+    pub cause: Option<Error>,
 }
 
 impl Finding {
     fn good(what: &'static str, said: impl Into<String>) -> Self {
-        Self { what, said: said.into(), is_good: true, hint: None }
+        Self { what, said: said.into(), is_good: true, hint: None, cause: None }
     }
 
     fn bad(what: &'static str, said: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
-        Self { what, said: said.into(), is_good: false, hint: hint.into() }
+        Self { what, said: said.into(), is_good: false, hint: hint.into(), cause: None }
+    }
+
+    fn failed(what: &'static str, said: String, cause: Error) -> Self {
+        Self { what, said, is_good: false, hint: None, cause: Some(cause) }
     }
 }
 
@@ -53,7 +62,7 @@ pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
                 shell.end().await;
                 findings
             }
-            Err(error) => vec![Finding::bad("login", error.to_string(), error.hint())],
+            Err(error) => vec![Finding::failed("login", error.to_string(), error)],
         },
         None => vec![Finding::good("login", "none: it was not enrolled over ssh")],
     };
@@ -68,7 +77,7 @@ async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Opt
     let (host, way) = (&enrolment.ssh.host, enrolment.way);
     let survey = match look(shell).await {
         Ok(survey) => survey,
-        Err(error) => return vec![failed("login", &error)],
+        Err(error) => return vec![failed("login", error)],
     };
     let [machine, system] = survey.describe();
     let mut findings = vec![
@@ -84,12 +93,12 @@ async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Opt
     });
     findings.push(flash(&survey, host, way, arch.as_ref().ok().copied()));
     if let Err(error) = survey.check_foreign(host) {
-        findings.push(failed(AGENT, &error));
+        findings.push(failed(AGENT, error));
         return findings;
     }
     let Some(agent) = survey.agents.first() else {
         findings.push(match Layout::check_presence(&survey, host, enrolment.program.as_deref()) {
-            Err(why) if way == Way::Install => failed(AGENT, &why),
+            Err(why) if way == Way::Install => failed(AGENT, why),
             _ => {
                 let said = match way {
                     Way::UntilReboot => "gone, as after a reboot: it was enrolled until then",
@@ -116,7 +125,7 @@ async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
             let hint = format!("`hop router add {name}` starts it");
             Finding::bad(RUNS, format!("the agent does not run; its last words: {source}"), hint)
         }
-        Err(error) => failed(RUNS, &error),
+        Err(error) => failed(RUNS, error),
     }
 }
 
@@ -149,7 +158,7 @@ fn flash(survey: &Survey, host: &str, way: Way, arch: Option<Arch>) -> Finding {
         (Err(Error::NoFlash { place, free, .. }), Way::Install) => {
             Finding::good("flash", format!("{free} bytes free on {}", place.display()))
         }
-        (Err(why), Way::Install) => failed("flash", &why),
+        (Err(why), Way::Install) => failed("flash", why),
     }
 }
 
@@ -171,7 +180,7 @@ async fn self_test(shell: &Shell, layout: &Layout) -> Finding {
             let said = if failed.is_empty() { summary } else { failed.join("; ") };
             Finding::bad("self-test", said, None)
         }
-        Err(error) => failed("self-test", &error),
+        Err(error) => failed("self-test", error),
     }
 }
 
@@ -189,17 +198,17 @@ async fn by_agent(router: &Router, identity: &Identity) -> (Finding, Option<Stri
             );
             (Finding::good("connection", said), Some(info.agent_version))
         }
-        Err(error) => (Finding::bad("connection", error.to_string(), error.hint()), None),
+        Err(error) => (Finding::failed("connection", error.to_string(), error.into()), None),
     }
 }
 
 /// What went wrong, with its cause in the same line.
-fn failed(what: &'static str, error: &Error) -> Finding {
+fn failed(what: &'static str, error: Error) -> Finding {
     let mut said = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         said = format!("{said}: {error}");
         cause = error.source();
     }
-    Finding::bad(what, said, error.hint())
+    Finding::failed(what, said, error)
 }

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use hop_proto::identity::{Fingerprint, Identity};
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
-use super::{Enrolment, Error, Wish};
-use crate::connection::Connection;
-use crate::error::Error as HopError;
-use crate::inventory::{Entry, Router};
-use crate::outcome::say;
+use super::{Error, Wish};
+use crate::client::connection::Connection;
+use crate::config::enrolment::Enrolment;
+use crate::config::enrolment::Way;
+use crate::config::inventory::{Entry, Router};
+use crate::console::say;
 
 const LISTENING: &str = include_str!("scripts/listening.sh");
 
@@ -49,7 +50,7 @@ pub async fn reach(
     goarch: &str,
     identity: &Identity,
     shell: &Shell,
-) -> Result<Reached, HopError> {
+) -> Result<Reached, Error> {
     let router = |via_ssh: bool, address: String| {
         let Wish { ssh, port, at, store, listen_interface, .. } = wish.clone();
         let way = layout.way;

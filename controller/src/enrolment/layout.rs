@@ -3,20 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::Error;
 use super::survey::{Flavour, Mount, PROCD_SERVICE, Survey};
-
-/// How long an agent stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// Everything is in RAM: nothing is written to flash, and a reboot ends it.
-    UntilReboot,
-    /// On flash or a disk: comes back after a reboot, and is started again when it dies.
-    Install,
-}
+use crate::config::enrolment::Way;
 
 /// What starts the agent at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]

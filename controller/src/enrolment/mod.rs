@@ -14,28 +14,28 @@ mod shell;
 pub mod survey;
 mod upkeep;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use hop_proto::identity::{Fingerprint, Identity};
-use serde::{Deserialize, Serialize};
 
 pub use check::{Finding, check};
 pub use error::Error;
 pub use keys::{rekey, revoke};
-pub use layout::Way;
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
 use self::connect::Reached;
 use self::layout::{Layout, Starter};
 use self::shell::{REMOVE, STOP, Shell, Variables};
 use self::survey::{Agent, Survey, Unsuitable};
-use crate::embedded::Arch;
-use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::outcome::say;
-use crate::ssh::{Destination, Said, quoted};
+use crate::client;
+use crate::client::ssh::{Said, quoted};
+use crate::config::enrolment::{Destination, Enrolment, Way};
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::say;
+use crate::console::signals::Interrupts;
+use crate::program::embedded::Arch;
 
 const PLACE: &str = include_str!("scripts/place.sh");
 const START: &str = include_str!("scripts/start.sh");
@@ -46,36 +46,6 @@ const START_SCRIPT: &str = include_str!("files/start");
 /// Exit codes by which a shell says that a program cannot be executed (POSIX, 2.8.2), and the first that means a signal.
 const NOT_EXECUTABLE: std::ops::RangeInclusive<i32> = 126..=127;
 const SIGNALLED: i32 = 128;
-
-/// How a router was enrolled: all that it takes to do it again without a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Enrolment {
-    /// How long the agent stays.
-    pub way: Way,
-    /// Where an installed one is, as far as that was noted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<PathBuf>,
-    /// The port on which it listens.
-    pub port: u16,
-    /// True if the connection rides in an ssh channel.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub via_ssh: bool,
-    /// Where this machine reaches it, if not at ssh's host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
-    /// The directory of its persistent store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// The network interface on which it listens, or `any`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen_interface: Option<String>,
-    /// The key that its agent is about to have, while that is exchanged: both are accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::inventory::optional_text")]
-    pub next_fingerprint: Option<Fingerprint>,
-    /// The login.
-    pub ssh: Destination,
-}
 
 /// What is wished for.
 #[derive(Clone, Debug)]
@@ -107,7 +77,7 @@ impl From<Enrolment> for Wish {
 ///
 /// # Errors
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.
-pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, HopError> {
+pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, Error> {
     Inventory::check_name(name)?;
     let identity = home.identity()?;
     let shell = Shell::new(&wish.ssh)?;
@@ -126,7 +96,7 @@ struct Adding<'a> {
 }
 
 impl Adding<'_> {
-    async fn run(&self) -> Result<Router, HopError> {
+    async fn run(&self) -> Result<Router, Error> {
         let survey = look(self.shell).await?;
         let [machine, system] = survey.describe();
         say!("hop: {}: {machine}", self.name);
@@ -135,7 +105,7 @@ impl Adding<'_> {
         let size = |arch: Arch| arch.agent().map_or(0, |agent| agent.len() as u64);
         let arch = survey.agent_for(size).map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
         if survey.is_guarded {
-            return Err(Error::UnderWay { host: host.clone() }.into());
+            return Err(Error::UnderWay { host: host.clone() });
         }
         survey.check_foreign(host)?;
         match survey.agents.first() {
@@ -145,7 +115,7 @@ impl Adding<'_> {
     }
 
     /// Puts an agent where there is none.
-    async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, HopError> {
+    async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, Error> {
         let agent = arch.agent()?;
         self.check_store(survey)?;
         let layout = self.choose(survey, agent.len() as u64)?;
@@ -160,7 +130,7 @@ impl Adding<'_> {
         let guard = self.shell.guard(guarded, &stage, &[STOP, REMOVE]).await?;
         let placed = tokio::select! {
             placed = self.place_in(&stage, &layout, arch, &agent, survey) => placed,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         let remembered = placed.and_then(|router| self.remember(router));
         let cause = match remembered {
@@ -169,15 +139,13 @@ impl Adding<'_> {
                     return Ok(router);
                 }
                 self.forget(before)?;
-                return Err(HopError::Lost { router: self.name.to_owned(), source: None });
+                return Err(client::Error::Lost { router: self.name.to_owned(), source: None }.into());
             }
             Err(cause) => cause,
         };
         match guard.undo().await {
             Ok(()) => Err(cause),
-            Err(_) => {
-                Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
-            }
+            Err(_) => Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }),
         }
     }
 
@@ -205,7 +173,7 @@ impl Adding<'_> {
         arch: Arch,
         agent: &[u8],
         survey: &Survey,
-    ) -> Result<Router, HopError> {
+    ) -> Result<Router, Error> {
         let version = env!("CARGO_PKG_VERSION");
         say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
         send(self.shell, stage, agent).await?;
@@ -252,11 +220,11 @@ impl Adding<'_> {
     }
 
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
-    async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, HopError> {
+    async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, Error> {
         let layout = Layout::of_existing(&agent.path);
         if self.wish.way.is_some_and(|way| way != layout.way) {
             let host = self.wish.ssh.host.clone();
-            return Err(Error::OtherWay { host, path: agent.path.clone() }.into());
+            return Err(Error::OtherWay { host, path: agent.path.clone() });
         }
         say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
         let own = self.identity.fingerprint();
@@ -284,7 +252,7 @@ impl Adding<'_> {
         };
         let joined = tokio::select! {
             joined = joining => joined,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         if joined.is_err() && !is_known {
             // The failure that is told is the one that comes first.
@@ -360,7 +328,7 @@ impl Adding<'_> {
         interface: &str,
         fingerprint: Fingerprint,
         arch: Arch,
-    ) -> Result<Reached, HopError> {
+    ) -> Result<Reached, Error> {
         let goarch = arch.goarch();
         // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
         let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
@@ -369,25 +337,26 @@ impl Adding<'_> {
     }
 
     /// Writes the inventory, and gives what was there under the name before.
-    fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), HopError> {
+    fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), Error> {
         let inventory = Inventory::new(self.home);
         let before = inventory.find(self.name)?.map(|router| router.entry);
         inventory.put(&router)?;
         Ok((router, before))
     }
 
-    fn forget(&self, before: Option<Entry>) -> Result<(), HopError> {
+    fn forget(&self, before: Option<Entry>) -> Result<(), Error> {
         let inventory = Inventory::new(self.home);
         match before {
-            Some(entry) => inventory.put(&Router { name: self.name.to_owned(), entry }),
-            None => inventory.remove(self.name),
+            Some(entry) => inventory.put(&Router { name: self.name.to_owned(), entry })?,
+            None => inventory.remove(self.name)?,
         }
+        Ok(())
     }
 }
 
 /// Lets a signal undo what is under way, in place of ending this `hop` at once.
-fn listen() -> Result<Interrupts, HopError> {
-    Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))
+fn listen() -> Result<Interrupts, Error> {
+    Interrupts::listen().map_err(Error::io("handle", "signals".as_ref()))
 }
 
 /// Where the system itself is. A store there is one whose medium is missing.
@@ -431,7 +400,7 @@ async fn digest_of(shell: &Shell, path: &str) -> Result<String, Error> {
 }
 
 fn sha256(content: &[u8]) -> String {
-    hexadecimal(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
+    HEXLOWER.encode(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
 }
 
 /// Runs the agent's self-test on the router.
@@ -490,11 +459,7 @@ fn random_name() -> String {
     let mut bytes = [0; 8];
     // Without random numbers there would have been no key either.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
-    hexadecimal(&bytes)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&bytes)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use tokio::process::{Child, ChildStderr, ChildStdin};
 use tokio::task::JoinHandle;
 
 use super::Error;
-use crate::ssh::{Destination, Login, Said, quoted};
+use crate::client::ssh::{Login, Said, quoted};
+use crate::config::enrolment::Destination;
 
 /// What is root's alone, and what is not: functions that come before every script.
 pub const OWNERSHIP: &str = include_str!("scripts/ownership.sh");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use hop_proto::meminfo::Memory;
 
 use super::Error;
-use crate::elf;
-use crate::embedded::Arch;
-use crate::printable::{printable, printable_lines};
+use crate::console::printable::{printable, printable_lines};
+use crate::program::elf;
+use crate::program::embedded::Arch;
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use hop_proto::identity::Fingerprint;
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{REMOVE, STOP, Shell, Variables};
 use super::survey::{Agent, Survey};
-use super::{AUTHORIZE, Adding, Enrolment, Error, START, Wish, look, send, try_out};
-use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::outcome::say;
+use super::{AUTHORIZE, Adding, Error, START, Wish, look, send, try_out};
+use crate::client;
+use crate::config::enrolment::Enrolment;
+use crate::config::enrolment::Way;
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
+use crate::console::say;
 
 const UPGRADE: &str = include_str!("scripts/upgrade.sh");
 const RESTORE: &str = include_str!("scripts/restore.sh");
@@ -38,7 +40,7 @@ pub(super) fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
 ///
 /// # Errors
 /// The login failed; the inventory keeps the router then.
-pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, HopError> {
+pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, Error> {
     let enrolment = enrolment(router)?;
     let own = home.identity()?.fingerprint();
     let shell = Shell::new(&enrolment.ssh)?;
@@ -108,7 +110,7 @@ pub(super) fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent,
 ///
 /// # Errors
 /// The login failed, there is no agent, or its list cannot be written.
-pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str) -> Result<bool, HopError> {
+pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str) -> Result<bool, Error> {
     let enrolment = enrolment(router)?;
     let shell = Shell::new(&enrolment.ssh)?;
     let authorized = async {
@@ -147,7 +149,7 @@ pub(super) async fn authorize_over(
 ///
 /// # Errors
 /// What went wrong; the old agent runs again then, unless the text says otherwise.
-pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, HopError> {
+pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, Error> {
     let wish = Wish::from(enrolment(router)?.clone());
     let identity = home.identity()?;
     let shell = Shell::new(&wish.ssh)?;
@@ -158,14 +160,14 @@ pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, HopError> {
 }
 
 impl Adding<'_> {
-    async fn upgrade(&self, router: &Router) -> Result<bool, HopError> {
+    async fn upgrade(&self, router: &Router) -> Result<bool, Error> {
         let host = &self.wish.ssh.host;
         let survey = look(self.shell).await?;
         let arch = survey
             .agent_for(|arch| arch.agent().map_or(0, |agent| agent.len() as u64))
             .map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
         if survey.is_guarded {
-            return Err(Error::UnderWay { host: host.clone() }.into());
+            return Err(Error::UnderWay { host: host.clone() });
         }
         survey.check_foreign(host)?;
         let old = the_agent(&survey, host)?;
@@ -182,13 +184,13 @@ impl Adding<'_> {
         let guard = self.shell.guard(variables.clone(), &stage, &[STOP, RESTORE, START]).await?;
         let upgraded = tokio::select! {
             upgraded = self.upgrade_in(router, &variables, &stage, &layout, &agent, &survey) => upgraded,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         let Err(cause) = upgraded else {
             if guard.commit().await {
                 return Ok(true);
             }
-            return Err(HopError::Lost { router: self.name.to_owned(), source: None });
+            return Err(client::Error::Lost { router: self.name.to_owned(), source: None }.into());
         };
         say!("hop: {}: the upgrade failed, and is taken back", self.name);
         match guard.undo().await {
@@ -196,9 +198,7 @@ impl Adding<'_> {
                 say!("hop: {}: the old agent is there, and runs", self.name);
                 Err(cause)
             }
-            Err(why) => {
-                Err(Error::NotRestored { cause: Box::new(cause), host: host.clone(), source: why }.into())
-            }
+            Err(why) => Err(Error::NotRestored { cause: Box::new(cause), host: host.clone(), source: why }),
         }
     }
 
@@ -221,7 +221,7 @@ impl Adding<'_> {
         layout: &Layout,
         agent: &[u8],
         survey: &super::survey::Survey,
-    ) -> Result<(), HopError> {
+    ) -> Result<(), Error> {
         say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
-use crate::connection::Channel;
+use crate::client::connection::Channel;
 
 /// Messages on their way to the agent. Each is at most a blob chunk, so this bounds what is read ahead of the link.
 const REQUESTS: usize = 8;

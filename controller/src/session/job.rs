@@ -5,23 +5,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
 use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
-use crate::blob::Blob;
-use crate::error::Error;
-use crate::go_exec::{self, Translated};
-use crate::input_tree::InputTree;
-use crate::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
-use crate::output_files::Request;
-use crate::packing::Decoders;
-use crate::printable::printable;
+use super::Error;
+use super::artifacts::Request;
+use super::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
+use super::run_queue::Turn;
+use super::stdin;
+use crate::console::printable::printable;
 use crate::program::Program;
-use crate::sent::Sent;
-use crate::stdin;
-use crate::turn::Turn;
+use crate::transfer::blob::Blob;
+use crate::transfer::blob_cache::Sent;
+use crate::transfer::encode::Decoders;
+use crate::transfer::inputs::InputTree;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
@@ -74,17 +74,6 @@ pub struct Job {
 }
 
 impl Job {
-    /// Takes what Go called for: its words become those of the router.
-    pub fn take(&mut self, call: Translated) {
-        let Translated { args, env, inputs, working_directory, outputs } = call;
-        (self.args, self.working_directory) = (args, working_directory);
-        // What the user says is last, and wins.
-        self.env.splice(..0, env);
-        self.directory_mark = if inputs.is_empty() { "" } else { go_exec::MARK };
-        self.inputs.extend(inputs);
-        self.outputs.extend(outputs);
-    }
-
     /// Sees to it that several Go programs at a time do not each take the memory of all.
     pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
         let memory = info.memory.unwrap_or_default();
@@ -179,9 +168,9 @@ impl Job {
 /// An id that no other job has.
 pub fn new_id() -> Result<String, Error> {
     let mut bytes = [0; ID_BYTES];
-    let no_random = |_| Error::Identity(hop_proto::identity::Error::NoRandom);
+    let no_random = |_| Error::NoRandom(hop_proto::identity::Error::NoRandom);
     SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&bytes))
 }
 
 /// How `job` ended; `None` if that is not said, or not in the protocol's words. Its files are not in it.
@@ -250,7 +239,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::input_tree::Files;
+    use crate::transfer::inputs::Files;
 
     #[test]
     fn input_files_that_do_not_fit_are_refused_with_the_figures_and_the_largest_is_named() {

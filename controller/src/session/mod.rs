@@ -5,9 +5,18 @@
 //! job whose outcome did not come is a lost job, never a finished one; the agent knows whether this `hop` has gone for
 //! good; and it gets nothing of this machine that was not asked for: no terminal, no file, no memory beyond the windows.
 
+pub mod artifacts;
 mod call;
+mod error;
 mod job;
+pub mod outcome;
+pub mod output;
+pub mod run_queue;
+pub mod staged_file;
+pub mod stdin;
 mod upload;
+
+pub use self::error::Error;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -22,20 +31,21 @@ use hop_proto::v1::{
 };
 use prost::Message as _;
 
-use crate::error::Error;
-use crate::interrupt::{Interrupts, Signals};
-use crate::link::{Comeback, Link};
-use crate::outcome::{Outcome, say};
-use crate::output::Outputs;
-use crate::output_files::{CorePlace, Failure, OutputFiles, Request};
-use crate::packing;
+use self::artifacts::{CorePlace, Failure, OutputFiles, Request};
+use self::outcome::Outcome;
+use self::output::Outputs;
+use self::run_queue::Turn;
+use self::stdin::Input;
+use crate::client;
+use crate::client::reconnect::{Comeback, Link};
+use crate::console::progress::Progress;
+use crate::console::say;
+use crate::console::signals::{Interrupts, Signals};
+use crate::console::stdio;
+use crate::console::terminal::Terminal;
 use crate::program::Program;
-use crate::progress::Progress;
-use crate::sent::Sent;
-use crate::stdin::{self, Input};
-use crate::stdio;
-use crate::terminal::Terminal;
-use crate::turn::Turn;
+use crate::transfer::blob_cache::Sent;
+use crate::transfer::encode::{self, Decoders};
 
 use self::call::Call;
 pub use self::job::Job;
@@ -59,7 +69,7 @@ pub async fn run(
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let id = job::new_id()?;
-    let decoders = link.decoders();
+    let decoders = Decoders::of(link.capabilities());
     let spec = job.specification(id.clone(), program, sent, decoders, turn.is_some(), link.can_pack());
     let blobs = std::iter::once(&program.blob).chain(job.inputs.iter().map(|tree| &tree.archive));
     let uploads = blobs.map(|blob| Upload::new(blob, sent, link.router(), decoders)).collect();
@@ -237,12 +247,15 @@ impl<'a> Session<'a> {
             };
             if self.was_never_asked(&error) {
                 self.asks = Ask::Run;
-            } else if error.may_pass() && !self.linger.is_zero() {
-                if let Err(error) = self.come_back(error).await {
-                    break (Err(error), None);
+                continue;
+            }
+            match error {
+                Error::Client(broke) if broke.may_pass() && !self.linger.is_zero() => {
+                    if let Err(error) = self.come_back(broke).await {
+                        break (Err(error), None);
+                    }
                 }
-            } else {
-                break (Err(error), Some(call));
+                error => break (Err(error), Some(call)),
             }
         };
         let end = end.map_err(|error| self.meaning(error));
@@ -273,7 +286,7 @@ impl<'a> Session<'a> {
     /// True if the agent answers that it has never heard of a job which the last connection may have taken along. Asking
     /// for it once more runs it once.
     fn was_never_asked(&self, error: &Error) -> bool {
-        matches!(error, Error::Refused { reason: Reason::NoSuchJob, .. })
+        matches!(error, Error::Client(client::Error::Refused { reason: Reason::NoSuchJob, .. }))
             && matches!(self.asks, Ask::Attach)
             && !self.is_accepted
             && self.first.is_some()
@@ -282,12 +295,17 @@ impl<'a> Session<'a> {
     /// What an error means for a job that the agent once had.
     fn meaning(&self, error: Error) -> Error {
         match error {
-            Error::Refused { reason: Reason::NoSuchJob, .. } if self.is_accepted => {
-                Error::Lost { router: self.link.router().to_owned(), source: Some(error.into()) }
+            Error::Client(refused @ client::Error::Refused { reason: Reason::NoSuchJob, .. })
+                if self.is_accepted =>
+            {
+                let router = self.link.router().to_owned();
+                client::Error::Lost { router, source: Some(refused.into()) }.into()
             }
             // What has left its files has not been ended by that.
-            Error::Rebooted { router } if self.files.have_begun() => Error::RebootedAfter { router },
-            Error::AgentRestarted { router } if self.files.have_begun() => {
+            Error::Client(client::Error::Rebooted { router }) if self.files.have_begun() => {
+                Error::RebootedAfter { router }
+            }
+            Error::Client(client::Error::AgentRestarted { router }) if self.files.have_begun() => {
                 Error::AgentRestartedAfter { router }
             }
             error => error,
@@ -308,9 +326,10 @@ impl<'a> Session<'a> {
                         }
                     }
                     Ok(None) => {
-                        return Err(Error::Lost { router: self.link.router().to_owned(), source: None });
+                        let router = self.link.router().to_owned();
+                        return Err(client::Error::Lost { router, source: None }.into());
                     }
-                    Err(status) => return Err(self.link.connection().explain(*status).await),
+                    Err(status) => return Err(self.link.connection().explain(*status).await.into()),
                 },
                 name = self.interrupts.next() => self.interrupted(name)?,
                 () = resized(&mut self.terminal) => self.window = Some(Terminal::size()),
@@ -550,7 +569,7 @@ impl<'a> Session<'a> {
     }
 
     /// Has a new connection after a break whose reason is `broke`.
-    async fn come_back(&mut self, broke: Error) -> Result<(), Error> {
+    async fn come_back(&mut self, broke: client::Error) -> Result<(), Error> {
         let mut comeback = match self.comeback.take() {
             Some(mut comeback) => {
                 comeback.broke_again(broke);
@@ -651,16 +670,20 @@ impl<'a> Session<'a> {
             End::Left => return Ok(Outcome::detached(job)),
         };
         if received != [outcome.stdout_bytes, outcome.stderr_bytes] {
-            return Err(Error::Protocol { router, what: "output is missing" });
+            return Err(client::Error::Protocol { router, what: "output is missing" }.into());
         }
         let Some(outcome) = job::read_outcome(job, outcome) else {
-            return Err(Error::Protocol { router, what: "an outcome that says nothing" });
+            return Err(client::Error::Protocol { router, what: "an outcome that says nothing" }.into());
         };
         if outcome.files_lost.is_some() && is_own && !files.are_wanted() {
-            return Err(Error::Protocol { router, what: "output files are lost that nobody asked for" });
+            return Err(client::Error::Protocol {
+                router,
+                what: "output files are lost that nobody asked for",
+            }
+            .into());
         }
         let files = match outcome.files_lost {
-            None => files.finish().map_err(|what| Error::Protocol { router, what })?,
+            None => files.finish().map_err(|what| client::Error::Protocol { router, what })?,
             Some(_) => files.give_up(),
         };
         Ok(Outcome { files, ..outcome })
@@ -671,11 +694,11 @@ impl<'a> Session<'a> {
         if unpacked_size != 0 && !self.link.can_pack() {
             return Err(self.broken("packed output that nobody asked for"));
         }
-        packing::unpack(data, unpacked_size).map_err(|what| self.broken(what))
+        encode::unpack(data, unpacked_size).map_err(|what| self.broken(what))
     }
 
     fn broken(&self, what: &'static str) -> Error {
-        Error::Protocol { router: self.link.router().to_owned(), what }
+        client::Error::Protocol { router: self.link.router().to_owned(), what }.into()
     }
 }
 

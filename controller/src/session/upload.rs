@@ -8,9 +8,9 @@ use hop_proto::limits::BLOB_CHUNK_BYTES;
 use hop_proto::v1::{BlobChunk, Encoding, Need};
 use tokio::task::JoinHandle;
 
-use crate::blob::{Blob, Kind};
-use crate::packing::{self, Base, Decoders, Packed};
-use crate::sent::{Digest, Sent};
+use crate::transfer::blob::{Blob, Kind};
+use crate::transfer::blob_cache::{Digest, Sent};
+use crate::transfer::encode::{self, Base, Decoders, Packed};
 
 /// Bytes from which on the time that they take tells how fast the link is.
 const TELLING_BYTES: usize = 64 * 1024;
@@ -160,11 +160,11 @@ async fn pack(
     rate: Option<u64>,
 ) -> Option<Packed> {
     let kept = sent.packed();
-    let name = packing::name(&blob.digest, decoders, base.as_ref(), rate);
+    let name = encode::name(&blob.digest, decoders, base.as_ref(), rate);
     let is_long = blob.content.len() >= LONG_BYTES;
     let pack = move || {
         let base = base.and_then(|digest| Some(Base { digest, content: sent.content(blob.kind, &digest)? }));
-        packing::pack(&blob.content, decoders, base, rate)
+        encode::pack(&blob.content, decoders, base, rate)
     };
     match is_long {
         true => kept.find_or(&name, base, pack).await,

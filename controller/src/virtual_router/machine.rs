@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use super::image::{self, Artifacts};
 use super::monitor::{self, Monitor, NETWORK};
 use super::profile::{ADDRESS, Clock, Nic, Profile};
 use super::{Up, lock, process, user};
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, ProcessId, is_name};
-use crate::ssh::Destination;
+use crate::config::enrolment::Destination;
+use crate::config::home::{Home, make_private};
+use crate::config::inventory::{Entry, Inventory, ProcessId, is_name};
+use crate::program::embedded::Arch;
 
 /// Time to boot. It takes two to five seconds, and on a busy machine longer.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);

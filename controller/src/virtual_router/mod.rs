@@ -6,6 +6,7 @@
 //!
 //! What must stay true: starting one twice is starting it once, and only processes that were started here are ended.
 
+mod error;
 pub mod image;
 pub mod machine;
 pub mod monitor;
@@ -13,14 +14,13 @@ mod process;
 pub mod profile;
 pub mod user;
 
-use std::fs::File;
+pub use self::error::Error;
 
-use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
 
 pub use user::{down, is_running, name, unknown, up};
 
-use crate::error::Error;
-use crate::home::{Home, make_private};
+use crate::config::home::{Home, make_private};
 
 /// What became of a wish for a virtual router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,6 @@ fn lock(home: &Home) -> Result<File, Error> {
     let directory = home.virtual_routers();
     make_private(&directory)?;
     let file = File::open(&directory).map_err(Error::io("open", &directory))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| Error::io("lock", &directory)(error.into()))?;
+    file.lock().map_err(Error::io("lock", &directory))?;
     Ok(file)
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use super::Error;
 
 /// Time for QEMU to answer. It answers within a millisecond, or on a busy machine within a second.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::inventory::ProcessId;
+use crate::config::inventory::ProcessId;
 
 /// Time for an agent to end its jobs and itself, beyond its own limit of 3 s for the jobs. QEMU takes a moment.
 const STOP_LIMIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };

@@ -11,11 +11,11 @@ use std::time::Duration;
 use hop_proto::identity::{Fingerprint, MalformedFingerprint};
 use serde::Deserialize;
 
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, ProcessId, Router};
-use crate::virtual_router::{Up, lock, process};
+use super::Error;
+use super::{Up, lock, process};
+use crate::config::home::{Home, make_private};
+use crate::config::inventory::{Entry, Inventory, ProcessId, Router};
+use crate::program::embedded::Arch;
 
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -58,7 +58,7 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
         Err(error) => {
             // Nobody knows of it, so nobody would end it. It was started a moment ago, and stops as well.
             let _ = router.entry.process.map(process::stop);
-            Err(error)
+            Err(error.into())
         }
     });
     if started.is_err() {

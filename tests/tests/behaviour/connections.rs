@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use hop::connection::Connection;
-use hop::error::Error;
+use hop::client::Error;
+use hop::client::connection::Connection;
 use hop_proto::tls;
 use hop_proto::v1::Reason;
 use hop_tests::{Options, VirtualRouter};

@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use hop::connection::Connection;
-use hop::home::Home;
+use hop::client::connection::Connection;
+use hop::config::home::Home;
 use hop_tests::{Hop, Options, PATIENCE, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 

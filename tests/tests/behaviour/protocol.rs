@@ -1,8 +1,8 @@
 //! A controller that breaks the rules is told which one, and costs the agent nothing.
 
-use hop::connection::Connection;
-use hop::error::Error;
-use hop::packing;
+use hop::client::Error;
+use hop::client::connection::Connection;
+use hop::transfer::encode;
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::outcome::Ending;
 use hop_proto::v1::{
@@ -253,7 +253,7 @@ fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else() {
             let mut all = Vec::new();
             for piece in pieces {
                 assert_eq!(piece.offset, all.len() as u64, "offsets count what is unpacked");
-                all.extend_from_slice(&packing::unpack(piece.data, piece.unpacked_size).unwrap());
+                all.extend_from_slice(&encode::unpack(piece.data, piece.unpacked_size).unwrap());
             }
             assert!(all == b"all is well, and nothing to be seen\n".repeat(1024));
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use hop::sent::Sent;
+use hop::transfer::blob_cache::Sent;
 use hop_proto::v1::{Encoding, Reason};
 use hop_tests::{Options, VirtualRouter, fixture};
 

@@ -10,8 +10,8 @@ use std::thread;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::{Fingerprint, Identity};
 use hop_proto::tls::{self, Authorized};
 use hop_proto::v1::{

@@ -1,7 +1,7 @@
 //! A controller whose messages lie: about their length, and about names.
 
-use hop::connection::Connection;
-use hop::error::Error;
+use hop::client::Error;
+use hop::client::connection::Connection;
 use hop_proto::v1::{Blob, InputTree, JobSpec, Reason, RunRequest, run_request};
 use hop_tests::{PATIENCE, Stage};
 

@@ -191,8 +191,8 @@ mod tests {
     fn fuzz_targets_run_ten_seconds_by_default() {
         let Command::Fuzz(fuzz) = parse("fuzz").unwrap() else { panic!() };
         assert_eq!((fuzz.seconds, fuzz.targets.len()), (10, 0));
-        let Command::Fuzz(fuzz) = parse("fuzz run --seconds 0 tape").unwrap() else { panic!() };
-        assert_eq!((fuzz.seconds, fuzz.targets.join(" ").as_str()), (0, "run tape"));
+        let Command::Fuzz(fuzz) = parse("fuzz run --seconds 0 stdin").unwrap() else { panic!() };
+        assert_eq!((fuzz.seconds, fuzz.targets.join(" ").as_str()), (0, "run stdin"));
         for wrong in ["fuzz --seconds", "fuzz --seconds soon", "fuzz --minutes 1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

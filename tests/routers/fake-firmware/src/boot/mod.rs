@@ -250,7 +250,7 @@ impl Router {
         }
     }
 
-    /// DD-WRT's init starts its hooks anew when it is told that settings have changed; procd does nothing.
+    /// Runs DD-WRT's hooks again after a change of settings. procd does nothing then.
     fn run_hooks_again(&mut self) {
         if self.profile.flavour != Flavour::DdWrt {
             return;

@@ -305,7 +305,7 @@ mod tests {
             supervisor.tick(now);
         }
         assert_eq!(instance(&supervisor).get("running"), Some(&Json::Bool(false)));
-        assert_eq!(supervisor.take().1.len(), 1, "the crash loop is said once");
+        assert_eq!(supervisor.take().1.len(), 1, "the crash loop is logged once");
         supervisor.call("set", &message(SLEEP), now).expect("set");
         assert!(pid(&supervisor) > 0);
         spawn::signal(pid(&supervisor), libc::SIGKILL);

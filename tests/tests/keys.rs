@@ -119,7 +119,8 @@ fn keys_cannot_take_others_off() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let identity = other.identity().unwrap();
-        let opened = hop::client::connection::Connection::open(&router.entry(), &identity, hop_tests::TIMEOUT).await;
+        let opened =
+            hop::client::connection::Connection::open(&router.entry(), &identity, hop_tests::TIMEOUT).await;
         let (mut connection, _) = opened.unwrap();
         let request = hop_proto::v1::RetirePreviousKeyRequest {};
         connection.client().retire_previous_key(request).await.unwrap();

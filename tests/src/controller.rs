@@ -10,7 +10,7 @@ use std::thread;
 use rustix::process::{Signal, kill_process};
 
 use crate::process::{Lines, collect, pid, wait, with_default_signals};
-use crate::{PATIENCE, Terminal, dist, root};
+use crate::{TIMEOUT, Terminal, dist, root};
 
 /// One call of `hop`, as it is put together.
 pub struct Hop {
@@ -194,8 +194,8 @@ impl Running {
         let status = wait(&mut self.process);
         use std::os::unix::process::ExitStatusExt;
         let code = status.code().unwrap_or_else(|| -status.signal().unwrap());
-        let stdout = stdout.map(|stdout| stdout.recv_timeout(PATIENCE).unwrap()).unwrap_or_default();
-        Ran { stdout, stderr: self.stderr.recv_timeout(PATIENCE).unwrap(), code }
+        let stdout = stdout.map(|stdout| stdout.recv_timeout(TIMEOUT).unwrap()).unwrap_or_default();
+        Ran { stdout, stderr: self.stderr.recv_timeout(TIMEOUT).unwrap(), code }
     }
 }
 

@@ -1,22 +1,22 @@
-//! The stage on which Hop is tested: a real agent, a real `hop`, Go programs of one behaviour.
+//! What tests drive: a real agent, a real `hop`, Go programs of one behaviour.
 //!
-//! - [`Stage`]: where the agent runs: on this machine, or on a whole virtual router.
-//! - [`VirtualRouter`]: an agent of a test's own, on a stage, and a home in which it is enrolled.
+//! - [`Target`]: where the agent runs: on this machine, or on a whole virtual router.
+//! - [`VirtualRouter`]: an agent of a test's own, on a target, and a home in which it is enrolled.
 //! - [`Footprint`]: what its agent holds while it serves.
-//! - [`Cable`]: what is between `hop` and a router, to be cut.
+//! - [`FaultProxy`]: a TCP proxy between `hop` and a router, which can be cut and reset.
 //! - [`Machine`], [`Shell`]: a whole virtual router, and a login to it.
 //! - [`Hop`], [`Running`], [`Ran`]: `hop`, as a user calls it.
 //! - [`Terminal`]: a terminal, and somebody who sits in front of it.
 //! - [`fixture`], [`build_go`], [`dist`]: programs.
 //! - [`Process`]: a process that a test watches.
 //!
-//! What must stay true: a test has its own home, its own agent, its own keys and a free port; it waits for events and
-//! never for time; it ends only what it started; and what it waits for is bounded by [`PATIENCE`].
+//! **Invariants:** a test has its own home, its own agent, its own keys and a free port; it waits for events and
+//! never for time; it ends only what it started; and what it waits for is bounded by [`TIMEOUT`].
 
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on panics, and says where")]
 
-mod cable;
 mod controller;
+mod fault_proxy;
 mod footprint;
 mod machine;
 mod process;
@@ -31,8 +31,8 @@ use std::time::Duration;
 use hop::config::home::Home;
 use hop::virtual_router::profile::Profile;
 
-pub use cable::Cable;
 pub use controller::{Hop, Ran, Running};
+pub use fault_proxy::FaultProxy;
 pub use footprint::Footprint;
 pub use machine::Machine;
 pub use process::{Process, wait_for_exit, wait_until, with_default_signals};
@@ -42,11 +42,11 @@ pub use shell::Shell;
 pub use terminal::{Terminal, set_nonblocking};
 
 /// Longest wait for anything. Only a failing test waits this long.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where the agent runs, and what its programs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Target {
     /// The agent built for this machine, with programs for it.
     Host,
     /// The same, and each `hop` leaves its connection for those that come next.
@@ -60,7 +60,7 @@ pub enum Stage {
     },
 }
 
-impl Stage {
+impl Target {
     /// GOARCH of its programs.
     pub fn goarch(self) -> &'static str {
         match self {

@@ -163,14 +163,14 @@ impl Drop for Machine {
 
 /// A machine of those that the tests of a process share, which nobody else has meanwhile. An agent to start is in
 /// `/tmp/hopd`.
-pub(crate) struct Seat(usize);
+pub(crate) struct PooledMachine(usize);
 
 /// The machines, and which of them are free.
 static SHARED: [OnceLock<Machine>; MACHINES] = [const { OnceLock::new() }; MACHINES];
 static FREE: Mutex<[bool; MACHINES]> = Mutex::new([true; MACHINES]);
 static FREED: Condvar = Condvar::new();
 
-impl Seat {
+impl PooledMachine {
     /// Waits for a machine; a process has those of one profile.
     pub(crate) fn take(profile: &str) -> Self {
         let free = FREE.lock().unwrap();
@@ -178,12 +178,12 @@ impl Seat {
         let index = free.iter().position(|is_free| *is_free).unwrap();
         free[index] = false;
         drop(free);
-        let seat = Self(index);
+        let pooled = Self(index);
         if SHARED[index].get().is_none() {
             SHARED[index].get_or_init(|| Machine::boot_with_disk(profile));
-            seat.equip();
+            pooled.equip();
         }
-        seat
+        pooled
     }
 
     /// Puts an agent to start on the machine, which has been booted.
@@ -200,7 +200,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for PooledMachine {
     fn drop(&mut self) {
         FREE.lock().unwrap()[self.0] = true;
         FREED.notify_one();

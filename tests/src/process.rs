@@ -1,4 +1,4 @@
-//! Processes and their outputs, none of which is waited for longer than [`PATIENCE`].
+//! Processes and their outputs, none of which is waited for longer than [`TIMEOUT`].
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// A process that the test did not start itself: a program of the agent.
 pub struct Process(std::os::fd::OwnedFd);
@@ -23,7 +23,7 @@ impl Process {
 
     /// Waits for its end.
     pub fn wait_until_gone(&self) {
-        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let limit = Timespec { tv_sec: TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         assert_eq!(
             poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&limit)).unwrap(),
             1,
@@ -62,9 +62,9 @@ impl Lines {
     fn wait(&self) {
         let output = self.0.get_ref();
         let mut ready = [PollFd::new(output, PollFlags::IN)];
-        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let limit = Timespec { tv_sec: TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         let is_ready = !self.0.buffer().is_empty() || poll(&mut ready, Some(&limit)).unwrap() > 0;
-        assert!(is_ready, "output comes within {PATIENCE:?}");
+        assert!(is_ready, "output comes within {TIMEOUT:?}");
     }
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Ve
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is_so() {
-        assert!(since.elapsed() < PATIENCE, "{what}");
+        assert!(since.elapsed() < TIMEOUT, "{what}");
         thread::yield_now();
     }
 }
@@ -120,7 +120,7 @@ pub(crate) fn wait(process: &mut Child) -> std::process::ExitStatus {
     let watched = pid(process.id());
     let watchdog = thread::spawn(move || {
         // Not reaped before the channel is closed, so the number is still this process's.
-        if watch.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if watch.recv_timeout(TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!("killing a process that does not end");
             let _ = kill_process(watched, Signal::KILL);
         }

@@ -8,7 +8,7 @@ use hop::client::capabilities::Capabilities;
 use hop::transfer::encode::{self, Decoders};
 use tempfile::TempDir;
 
-use crate::Stage;
+use crate::Target;
 
 /// Has Go link a program to where neither agent nor C programs have code.
 pub const ELSEWHERE: &str = "-ldflags=-s -w -T 0x10001000";
@@ -25,18 +25,18 @@ pub fn dist(name: &str) -> PathBuf {
     path
 }
 
-/// A Go program of one behaviour, built from `tests/fixtures/NAME` for the stage. Go's own cache makes it cheap.
-pub fn fixture(stage: Stage, name: &str) -> PathBuf {
-    let output = root().join("target/fixtures").join(stage.goarch()).join(name);
-    build_go(&format!("./tests/fixtures/{name}"), stage.goarch(), &[("GOMIPS", "softfloat")], &output);
+/// A Go program of one behaviour, built from `tests/fixtures/NAME` for the target. Go's own cache makes it cheap.
+pub fn fixture(target: Target, name: &str) -> PathBuf {
+    let output = root().join("target/fixtures").join(target.goarch()).join(name);
+    build_go(&format!("./tests/fixtures/{name}"), target.goarch(), &[("GOMIPS", "softfloat")], &output);
     output
 }
 
 /// The same, linked to where neither agent nor C programs have code on a router, so that a profile tells them apart.
-pub fn fixture_elsewhere(stage: Stage, name: &str) -> PathBuf {
-    let output = root().join("target/fixtures/elsewhere").join(stage.goarch()).join(name);
+pub fn fixture_elsewhere(target: Target, name: &str) -> PathBuf {
+    let output = root().join("target/fixtures/elsewhere").join(target.goarch()).join(name);
     let env = [("GOMIPS", "softfloat")];
-    build(&format!("./tests/fixtures/{name}"), ELSEWHERE, stage.goarch(), &env, &output);
+    build(&format!("./tests/fixtures/{name}"), ELSEWHERE, target.goarch(), &env, &output);
     output
 }
 

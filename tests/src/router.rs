@@ -1,4 +1,4 @@
-//! An agent of a test's own, on its stage.
+//! An agent of a test's own, on its target.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,11 +15,11 @@ use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::machine::Seat;
+use crate::machine::PooledMachine;
 use crate::process::{Lines, pid, wait, wait_until, with_default_signals};
 use crate::program::{dist, fixture};
 use crate::shell::word;
-use crate::{Cable, Footprint, Hop, Process, Shell, Stage};
+use crate::{FaultProxy, Footprint, Hop, Process, Shell, Target};
 
 /// Where cgroups of version 2 are: as procd mounts them, and beside those of version 1.
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -37,10 +37,10 @@ pub struct Options<'a> {
 
 /// An agent, and a home in which it is enrolled as `router`.
 pub struct VirtualRouter {
-    stage: Stage,
+    target: Target,
     /// On this machine: the home, and whatever else the test needs.
     directory: TempDir,
-    ground: Ground,
+    workspace: Workspace,
     /// The agent, or the ssh in which it runs.
     agent: Child,
     /// Where it is reached.
@@ -65,12 +65,12 @@ impl Drop for PromisesMore<'_> {
 }
 
 /// Where the agent's files are.
-enum Ground {
+enum Workspace {
     /// In the test's directory.
     Here,
     /// In a directory of its own on a machine.
     There {
-        seat: Seat,
+        pooled: PooledMachine,
         shell: Box<Shell>,
         directory: PathBuf,
         pid: String,
@@ -81,27 +81,27 @@ enum Ground {
 
 impl VirtualRouter {
     /// Starts the usual agent.
-    pub fn start(stage: Stage) -> Self {
-        Self::start_with(stage, &Options::default())
+    pub fn start(target: Target) -> Self {
+        Self::start_with(target, &Options::default())
     }
 
     /// Starts an agent with `options`.
-    pub fn start_with(stage: Stage, options: &Options<'_>) -> Self {
+    pub fn start_with(target: Target, options: &Options<'_>) -> Self {
         let directory = TempDir::new().unwrap();
         let home = Home::at(&directory.path().join("home"));
         let own = home.identity().unwrap().fingerprint();
         let authorized = if options.unauthorized { String::new() } else { format!("{own} test\n") };
-        let router = match stage {
-            Stage::Host | Stage::Kept => Self::start_here(stage, directory, options, &authorized),
-            Stage::Machine { profile, .. } => {
-                Self::start_there(stage, directory, Seat::take(profile), options, &authorized)
+        let router = match target {
+            Target::Host | Target::Kept => Self::start_here(target, directory, options, &authorized),
+            Target::Machine { profile, .. } => {
+                Self::start_there(target, directory, PooledMachine::take(profile), options, &authorized)
             }
         };
         router.enrol("router", &router.address, router.fingerprint);
         router
     }
 
-    fn start_here(stage: Stage, directory: TempDir, options: &Options<'_>, authorized: &str) -> Self {
+    fn start_here(target: Target, directory: TempDir, options: &Options<'_>, authorized: &str) -> Self {
         let path = |name: &str| directory.path().join(name);
         fs::write(path("authorized"), authorized).unwrap();
         let mut words: Vec<OsString> = Vec::new();
@@ -115,17 +115,17 @@ impl VirtualRouter {
         let quota = options.quota.map(|quota| ["--quota".into(), quota.to_string().into()]);
         words.extend(quota.into_iter().flatten());
         let (agent, address, fingerprint) = launch_here(directory.path(), &words, "127.0.0.1:0");
-        Self { stage, directory, ground: Ground::Here, agent, address, fingerprint }
+        Self { target, directory, workspace: Workspace::Here, agent, address, fingerprint }
     }
 
     fn start_there(
-        stage: Stage,
+        target: Target,
         directory: TempDir,
-        seat: Seat,
+        pooled: PooledMachine,
         options: &Options<'_>,
         authorized: &str,
     ) -> Self {
-        let shell = Box::new(seat.machine().log_in());
+        let shell = Box::new(pooled.machine().log_in());
         let there = Path::new("/tmp").join(directory.path().file_name().unwrap());
         let place = word(&there);
         // Programs of other users pass it.
@@ -136,22 +136,22 @@ impl VirtualRouter {
         }
         let quota = options.quota.map(|quota| format!("--quota {quota}")).unwrap_or_default();
         let (agent, pid, guest, fingerprint) = launch_there(&shell, &there, 0, &quota);
-        let ports = [seat.machine().forward(guest), guest];
-        let ground = Ground::There { seat, shell, directory: there, pid, ports };
+        let ports = [pooled.machine().forward(guest), guest];
+        let workspace = Workspace::There { pooled, shell, directory: there, pid, ports };
         let address = format!("127.0.0.1:{}", ports[0]);
-        Self { stage, directory, ground, agent, address, fingerprint }
+        Self { target, directory, workspace, agent, address, fingerprint }
     }
 
     /// Starts the agent again, which has ended: the usual one, with its key, where it was.
     pub fn restart_agent(&mut self) {
         wait(&mut self.agent);
         let fingerprint;
-        match &mut self.ground {
-            Ground::Here => {
+        match &mut self.workspace {
+            Workspace::Here => {
                 let words = [dist("hopd-host").into()];
                 (self.agent, _, fingerprint) = launch_here(self.directory.path(), &words, &self.address);
             }
-            Ground::There { shell, directory, pid, ports, .. } => {
+            Workspace::There { shell, directory, pid, ports, .. } => {
                 (self.agent, *pid, _, fingerprint) = launch_there(shell, directory, ports[1], "");
             }
         }
@@ -160,17 +160,17 @@ impl VirtualRouter {
 
     /// Pulls the plug of a whole virtual router, and puts it in again; then starts an agent with the same key.
     pub fn power_cycle(&mut self) {
-        let Ground::There { seat, shell, directory, .. } = &mut self.ground else {
+        let Workspace::There { pooled, shell, directory, .. } = &mut self.workspace else {
             panic!("this machine stays on");
         };
-        let machine = seat.machine();
+        let machine = pooled.machine();
         let [key, authorized] = ["key", "authorized"].map(|name| {
             let path = directory.join(name);
             let content = shell.run(&format!("cat {}", word(&path))).stdout;
             (path, content)
         });
         machine.machine().reset().unwrap();
-        seat.equip();
+        pooled.equip();
         **shell = machine.log_in();
         shell.sh(&format!("mkdir -m 711 {}", word(directory)));
         for (path, content) in [key, authorized] {
@@ -186,18 +186,18 @@ impl VirtualRouter {
     /// Does what a refusal for want of promises advises, until that is dropped: more programs at a time than a router with strict
     /// overcommit promises memory to.
     pub fn let_it_promise_more(&self) -> PromisesMore<'_> {
-        let before = match self.stage {
-            Stage::Machine { .. } => {
+        let before = match self.target {
+            Target::Machine { .. } => {
                 self.shell().sh(&format!("cat {OVERCOMMIT_MEMORY} && echo 0 >{OVERCOMMIT_MEMORY}"))
             }
-            Stage::Host | Stage::Kept => String::new(),
+            Target::Host | Target::Kept => String::new(),
         };
         PromisesMore { router: self, before }
     }
 
     /// Where it is.
-    pub fn stage(&self) -> Stage {
-        self.stage
+    pub fn target(&self) -> Target {
+        self.target
     }
 
     /// Writes an entry into the inventory of the home.
@@ -210,18 +210,18 @@ impl VirtualRouter {
         self.enrol_in(home, "router", &self.address, self.fingerprint);
     }
 
-    /// A cable to this router, which is enrolled as `cabled` at its near end.
-    pub fn cable(&self) -> Cable {
-        let cable = Cable::to(&self.address);
-        self.enrol("cabled", cable.address(), self.fingerprint);
-        cable
+    /// A proxy to this router, which is enrolled as `proxied` at its near end.
+    pub fn proxy(&self) -> FaultProxy {
+        let proxy = FaultProxy::to(&self.address);
+        self.enrol("proxied", proxy.address(), self.fingerprint);
+        proxy
     }
 
     fn enrol_in(&self, home: &Home, name: &str, address: &str, fingerprint: Fingerprint) {
         let entry = Entry {
             address: address.into(),
             fingerprint,
-            goarch: self.stage.goarch().into(),
+            goarch: self.target.goarch().into(),
             enrolment: None,
             process: None,
         };
@@ -241,7 +241,7 @@ impl VirtualRouter {
     /// `hop` with the home of this router, of which the router is the default.
     pub fn hop(&self) -> Hop {
         let hop = Hop::at(&self.path("home"));
-        if self.stage == Stage::Kept { hop.env("HOP_KEEP_CONNECTION", "10s") } else { hop }
+        if self.target == Target::Kept { hop.env("HOP_KEEP_CONNECTION", "10s") } else { hop }
     }
 
     /// The processes that hold connections for the home of this router: their numbers.
@@ -267,7 +267,7 @@ impl VirtualRouter {
 
     /// The same, with options.
     pub fn exec_with(&self, options: &[&str], name: &str) -> Hop {
-        self.hop().args(["exec", "-r", "router"]).args(options).arg(fixture(self.stage, name))
+        self.hop().args(["exec", "-r", "router"]).args(options).arg(fixture(self.target, name))
     }
 
     /// A new file in this test's own directory, on this machine.
@@ -277,17 +277,17 @@ impl VirtualRouter {
 
     /// A new file in this test's own directory, on the router.
     pub fn path_there(&self, name: &str) -> PathBuf {
-        match &self.ground {
-            Ground::Here => self.path(name),
-            Ground::There { directory, .. } => directory.join(name),
+        match &self.workspace {
+            Workspace::Here => self.path(name),
+            Workspace::There { directory, .. } => directory.join(name),
         }
     }
 
     /// True if there is such a file on the router.
     pub fn has(&self, path: &Path) -> bool {
-        match &self.ground {
-            Ground::Here => path.exists(),
-            Ground::There { shell, .. } => shell.holds(&format!("[ -e {} ]", word(path))),
+        match &self.workspace {
+            Workspace::Here => path.exists(),
+            Workspace::There { shell, .. } => shell.holds(&format!("[ -e {} ]", word(path))),
         }
     }
 
@@ -295,13 +295,13 @@ impl VirtualRouter {
     pub fn processes(&self, name: &str) -> usize {
         let ram = self.ram();
         let is_ours = |path: &str| path.starts_with(word(&ram)) && path.ends_with(name);
-        match &self.ground {
-            Ground::Here => fs::read_dir("/proc")
+        match &self.workspace {
+            Workspace::Here => fs::read_dir("/proc")
                 .unwrap()
                 .filter_map(|entry| fs::read_link(entry.ok()?.path().join("exe")).ok())
                 .filter(|exe| is_ours(exe.to_string_lossy().trim_end_matches(" (deleted)")))
                 .count(),
-            Ground::There { shell, .. } => {
+            Workspace::There { shell, .. } => {
                 let links = shell.sh("ls -l /proc/[0-9]*/exe 2>/dev/null; true");
                 let exes = links.lines().filter_map(|line| line.split(" -> ").nth(1));
                 exes.filter(|exe| is_ours(exe.trim_end_matches(" (deleted)"))).count()
@@ -316,17 +316,17 @@ impl VirtualRouter {
 
     /// Writes a file on the router.
     pub fn put(&self, path: &Path, content: &[u8]) {
-        match &self.ground {
-            Ground::Here => fs::write(path, content).unwrap(),
-            Ground::There { shell, .. } => shell.put(path, content),
+        match &self.workspace {
+            Workspace::Here => fs::write(path, content).unwrap(),
+            Workspace::There { shell, .. } => shell.put(path, content),
         }
     }
 
     /// Removes a file on the router.
     pub fn remove(&self, path: &Path) {
-        match &self.ground {
-            Ground::Here => fs::remove_file(path).unwrap(),
-            Ground::There { shell, .. } => _ = shell.sh(&format!("rm {}", word(path))),
+        match &self.workspace {
+            Workspace::Here => fs::remove_file(path).unwrap(),
+            Workspace::There { shell, .. } => _ = shell.sh(&format!("rm {}", word(path))),
         }
     }
 
@@ -340,8 +340,8 @@ impl VirtualRouter {
             _ => blobs.into_iter().map(|(name, _)| name).collect(),
         };
         let ram = self.ram();
-        match &self.ground {
-            Ground::Here => {
+        match &self.workspace {
+            Workspace::Here => {
                 let seen = format!("/proc/{}/root{}", self.agent.id(), ram.display());
                 let names = |path| fs::read_dir(path).into_iter().flatten().map(name_of);
                 left.extend(names(Path::new(&seen).join("jobs")));
@@ -351,7 +351,7 @@ impl VirtualRouter {
                 let cgroups = CGROUPS.into_iter().flat_map(|mount| names(mount.into()));
                 left.extend(cgroups.filter(|name| name.starts_with(&prefix)));
             }
-            Ground::There { shell, .. } => {
+            Workspace::There { shell, .. } => {
                 // On tmpfs, an inode is enough: a machine has one agent at a time.
                 let names = shell.sh(&format!(
                     "cd {} && ls -A jobs && set $(ls -di .) && cd {}
@@ -367,17 +367,17 @@ impl VirtualRouter {
 
     /// The agent's directory on this machine, as others than the agent see it, which may have mounted something there.
     pub fn ram_seen(&self) -> PathBuf {
-        match &self.ground {
-            Ground::Here => format!("/proc/{}/root{}", self.agent.id(), self.ram().display()).into(),
-            Ground::There { .. } => panic!("it is not on this machine"),
+        match &self.workspace {
+            Workspace::Here => format!("/proc/{}/root{}", self.agent.id(), self.ram().display()).into(),
+            Workspace::There { .. } => panic!("it is not on this machine"),
         }
     }
 
     /// The agent's blobs with their sizes in bytes, those that are on their way included.
     pub fn blobs(&self) -> Vec<(String, u64)> {
         let ram = self.ram();
-        match &self.ground {
-            Ground::Here => {
+        match &self.workspace {
+            Workspace::Here => {
                 let seen = format!("/proc/{}/root{}/blobs", self.agent.id(), ram.display());
                 let files = fs::read_dir(seen).into_iter().flatten().flatten();
                 files
@@ -387,7 +387,7 @@ impl VirtualRouter {
                     })
                     .collect()
             }
-            Ground::There { shell, .. } => {
+            Workspace::There { shell, .. } => {
                 let listed = shell.sh(&format!("ls -lA {}", word(&ram.join("blobs"))));
                 let columns = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
                 let files = columns.filter(|columns| columns.len() >= 9);
@@ -407,15 +407,15 @@ impl VirtualRouter {
 
     /// What the agent holds now.
     pub fn footprint(&self) -> Footprint {
-        match &self.ground {
-            Ground::Here => {
+        match &self.workspace {
+            Workspace::Here => {
                 let sh = |script: &str| {
                     let ran = Command::new("sh").args(["-c", script]).output().unwrap();
                     String::from_utf8(ran.stdout).unwrap()
                 };
                 Footprint::of(sh, &self.agent.id().to_string())
             }
-            Ground::There { shell, pid, .. } => Footprint::of(|script| shell.sh(script), pid),
+            Workspace::There { shell, pid, .. } => Footprint::of(|script| shell.sh(script), pid),
         }
     }
 
@@ -435,9 +435,9 @@ impl VirtualRouter {
 
     /// A login to a whole virtual router.
     pub fn shell(&self) -> &Shell {
-        match &self.ground {
-            Ground::Here => panic!("there is no login to this machine"),
-            Ground::There { shell, .. } => shell,
+        match &self.workspace {
+            Workspace::Here => panic!("there is no login to this machine"),
+            Workspace::There { shell, .. } => shell,
         }
     }
 
@@ -450,10 +450,10 @@ impl VirtualRouter {
 
     /// Sends a signal to the agent.
     pub fn signal_agent(&self, signal: Signal) {
-        match &self.ground {
-            Ground::Here => kill_process(pid(self.agent.id()), signal).unwrap(),
+        match &self.workspace {
+            Workspace::Here => kill_process(pid(self.agent.id()), signal).unwrap(),
             // TERM and KILL have the same numbers everywhere.
-            Ground::There { shell, pid, .. } => {
+            Workspace::There { shell, pid, .. } => {
                 shell.sh(&format!("kill -{} {pid}", signal.as_raw()));
             }
         }
@@ -461,9 +461,9 @@ impl VirtualRouter {
 
     /// A program of the agent, which must be alive.
     pub fn watch(&self, number: &str) -> Watched<'_> {
-        match &self.ground {
-            Ground::Here => Watched::Here(Process::open(number.parse().unwrap())),
-            Ground::There { shell, .. } => {
+        match &self.workspace {
+            Workspace::Here => Watched::Here(Process::open(number.parse().unwrap())),
+            Workspace::There { shell, .. } => {
                 shell.sh(&format!("[ -d /proc/{number} ]"));
                 Watched::There(shell, number.to_owned())
             }
@@ -479,9 +479,9 @@ impl VirtualRouter {
     /// What the agent has logged.
     pub fn log(&self) -> String {
         let path = self.path_there("log");
-        match &self.ground {
-            Ground::Here => fs::read_to_string(path).unwrap_or_default(),
-            Ground::There { shell, .. } => shell.run(&format!("cat {}", word(&path))).stdout().to_owned(),
+        match &self.workspace {
+            Workspace::Here => fs::read_to_string(path).unwrap_or_default(),
+            Workspace::There { shell, .. } => shell.run(&format!("cat {}", word(&path))).stdout().to_owned(),
         }
     }
 
@@ -496,11 +496,11 @@ impl Drop for VirtualRouter {
         if thread::panicking() {
             eprintln!("--- log of the agent\n{}", self.log());
         }
-        if let Ground::There { seat, shell, directory, pid, ports } = &self.ground {
+        if let Workspace::There { pooled, shell, directory, pid, ports } = &self.workspace {
             let place = word(directory);
             // It may have ended already, and most have nothing mounted.
             shell.run(&format!("kill -9 {pid}; umount {place}/ram; rm -rf {place}"));
-            seat.machine().unforward(ports[0]);
+            pooled.machine().unforward(ports[0]);
         }
         // As above.
         let _ = self.agent.kill();

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 use crate::process::{wait, with_default_signals};
 
 /// A terminal in which a command runs.
@@ -53,7 +53,7 @@ impl Terminal {
     /// Waits until this is printed, and gives all that was printed up to it since the last such wait.
     #[track_caller]
     pub fn shows(&mut self, text: &str) -> String {
-        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let limit = Timespec { tv_sec: TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         loop {
             if let Some(at) = self.seen.find(text) {
                 let rest = self.seen.split_off(at + text.len());

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
-use hop_tests::{Hop, Process, Ran, Stage, dist, fixture, wait_until};
+use hop_tests::{Hop, Process, Ran, Target, dist, fixture, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -76,7 +76,7 @@ impl Bench {
         let entry = Entry {
             address: agent.address().to_owned(),
             fingerprint: agent.announced["fingerprint"].as_str().unwrap().parse().unwrap(),
-            goarch: Stage::Host.goarch().into(),
+            goarch: Target::Host.goarch().into(),
             enrolment: None,
             process: None,
         };
@@ -204,7 +204,7 @@ fn a_supervised_agent_that_is_killed_comes_back_and_runs_programs() {
     let log = bench.read("log");
     let expected = "supervisor: the agent ended (signal: 9 (SIGKILL)); starting it again in 1 s\n";
     assert!(log.contains(expected), "{log}");
-    let ran = bench.exec(&mut supervisor, &fixture(Stage::Host, "both-outputs"));
+    let ran = bench.exec(&mut supervisor, &fixture(Target::Host, "both-outputs"));
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
 
     supervisor.stop();
@@ -281,7 +281,7 @@ fn a_log_file_takes_the_last_words_too_and_one_that_cannot_be_written_stops_nobo
 fn a_log_file_never_takes_more_than_64_kib() {
     let bench = Bench::new();
     let mut agent = bench.start(&["--log", "log"]);
-    let program = fixture(Stage::Host, "both-outputs");
+    let program = fixture(Target::Host, "both-outputs");
     let size = |name: &str| fs::metadata(bench.path(name)).map_or(0, |metadata| metadata.len());
     for round in 0..2 {
         wait_until("jobs fill the log", || {
@@ -315,7 +315,7 @@ fn a_program_is_kept_across_a_reboot() {
     let bench = Bench::new();
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
-    let program = fixture(Stage::Host, "both-outputs");
+    let program = fixture(Target::Host, "both-outputs");
     let words = ["--store", shelf.to_str().unwrap(), "--log", "log"];
     for life in 0..3 {
         let mut agent = bench.start(&words);
@@ -338,11 +338,11 @@ fn a_store_that_is_not_there_is_done_without_and_said_once() {
     let shelf = bench.path("shelf");
     let mut agent = bench.start(&["--store", shelf.to_str().unwrap(), "--log", "log"]);
     for _ in 0..2 {
-        assert_eq!(bench.exec(&mut agent, &fixture(Stage::Host, "both-outputs")).code, 7);
+        assert_eq!(bench.exec(&mut agent, &fixture(Target::Host, "both-outputs")).code, 7);
     }
     assert_eq!(bench.read("log").matches("no persistent store for now").count(), 1);
     fs::create_dir(&shelf).unwrap();
-    assert_eq!(bench.exec(&mut agent, &fixture(Stage::Host, "both-outputs")).code, 7);
+    assert_eq!(bench.exec(&mut agent, &fixture(Target::Host, "both-outputs")).code, 7);
     assert!(bench.read("log").contains("the persistent store is back"));
     agent.stop();
 }
@@ -352,7 +352,7 @@ fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes
     let bench = Bench::new();
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
-    let content = fs::read(fixture(Stage::Host, "both-outputs")).unwrap();
+    let content = fs::read(fixture(Target::Host, "both-outputs")).unwrap();
     // Room for four, of which a half must stay free. A tmpfs is no shelf, but an overlay on one has its size.
     let script = format!(
         "mkdir medium; mount -t tmpfs -o size={} none medium; mkdir medium/lower medium/upper medium/work
@@ -415,7 +415,7 @@ fn start_on_ramfs(bench: &Bench, free: u64, promisable: Option<u64>) -> Agent {
 /// A program that has so many bytes.
 fn program_of(bench: &Bench, bytes: u64) -> PathBuf {
     let large = bench.path("large");
-    fs::copy(fixture(Stage::Host, "both-outputs"), &large).unwrap();
+    fs::copy(fixture(Target::Host, "both-outputs"), &large).unwrap();
     fs::OpenOptions::new().append(true).open(&large).unwrap().set_len(bytes).unwrap();
     large
 }
@@ -423,7 +423,7 @@ fn program_of(bench: &Bench, bytes: u64) -> PathBuf {
 #[test]
 fn on_a_ramfs_the_memory_alone_decides_also_before_linux_3_14() {
     let bench = Bench::new();
-    let program = fixture(Stage::Host, "both-outputs");
+    let program = fixture(Target::Host, "both-outputs");
     for (free, fits) in [(48 << 20, true), (9 << 20, false)] {
         let mut agent = start_on_ramfs(&bench, free, None);
         let info = bench.info(&mut agent);
@@ -453,7 +453,7 @@ fn strict_overcommit_bounds_what_programs_get() {
     // Less an arena of Go's.
     assert_eq!(info["memory_available"], 16 << 20);
     assert_eq!(info["memory_bound_by_promises"], true);
-    let ran = bench.exec(&mut agent, &fixture(Stage::Host, "environment"));
+    let ran = bench.exec(&mut agent, &fixture(Target::Host, "environment"));
     let limit = format!("GOMEMLIMIT={}", 8 << 20);
     assert!(ran.stdout().split('\0').any(|variable| variable == limit), "{}", ran.stdout());
     let ran = bench.exec(&mut agent, &program_of(&bench, 9 << 20));

@@ -289,7 +289,7 @@ fn wait_for_writer(fifo: &std::path::Path) {
     let (written, wait) = std::sync::mpsc::channel();
     let fifo = fifo.to_owned();
     std::thread::spawn(move || written.send(fs::read(fifo)));
-    wait.recv_timeout(hop_tests::PATIENCE).unwrap().unwrap();
+    wait.recv_timeout(hop_tests::TIMEOUT).unwrap().unwrap();
 }
 
 #[test]

@@ -2,4 +2,4 @@
 
 mod behaviour;
 
-const STAGE: hop_tests::Stage = hop_tests::Stage::Machine { profile: "f7d7302", goarch: "mipsle" };
+const TARGET: hop_tests::Target = hop_tests::Target::Machine { profile: "f7d7302", goarch: "mipsle" };

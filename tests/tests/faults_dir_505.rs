@@ -5,5 +5,5 @@
 mod faults;
 
 fn main() -> std::process::ExitCode {
-    faults::main(hop_tests::Stage::Machine { profile: "dir-505", goarch: "mips" })
+    faults::main(hop_tests::Target::Machine { profile: "dir-505", goarch: "mips" })
 }

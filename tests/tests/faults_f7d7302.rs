@@ -5,5 +5,5 @@
 mod faults;
 
 fn main() -> std::process::ExitCode {
-    faults::main(hop_tests::Stage::Machine { profile: "f7d7302", goarch: "mipsle" })
+    faults::main(hop_tests::Target::Machine { profile: "f7d7302", goarch: "mipsle" })
 }

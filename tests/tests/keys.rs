@@ -8,11 +8,11 @@ use std::process::Command;
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
-use hop_tests::{Hop, Options, Stage, VirtualRouter, dist, fixture, wait_until};
+use hop_tests::{Hop, Options, Target, VirtualRouter, dist, fixture, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-const STAGE: Stage = Stage::Host;
+const TARGET: Target = Target::Host;
 
 /// The jobs of the router that a controller sees.
 fn jobs(home: &Home, router: &str) -> Vec<Value> {
@@ -32,12 +32,12 @@ fn key_of(home: &Home) -> String {
 
 #[test]
 fn revoked_keys_lose_connections_and_jobs() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let other = Home::at(&router.path("other"));
     router.write_authorized(&format!("{} me\n{} other\n", key_of(&router.home()), key_of(&other)));
     router.enrol_for(&other);
     let hop = || Hop::at(directory(&other));
-    let program = fixture(STAGE, "wait");
+    let program = fixture(TARGET, "wait");
     let detached = hop().args(["exec", "-r", "router", "--detach"]).arg(&program).run();
     assert_eq!(detached.code, 0, "{}", detached.stderr());
     // A grace is for who may use the router.
@@ -68,7 +68,7 @@ fn revoked_keys_lose_connections_and_jobs() {
 
 #[test]
 fn rotation_moves_all_routers_to_the_new_key() {
-    let (first, mut second) = (VirtualRouter::start(STAGE), VirtualRouter::start(STAGE));
+    let (first, mut second) = (VirtualRouter::start(TARGET), VirtualRouter::start(TARGET));
     let home = first.home();
     let old = key_of(&home);
     second.write_authorized(&format!("{old} me@desk\n"));
@@ -112,7 +112,7 @@ fn rotation_moves_all_routers_to_the_new_key() {
 
 #[test]
 fn keys_cannot_take_others_off() {
-    let router = VirtualRouter::start_with(STAGE, &Options::default());
+    let router = VirtualRouter::start_with(TARGET, &Options::default());
     let other = Home::at(&router.path("other"));
     let list = format!("{} me\n{} other\n", key_of(&router.home()), key_of(&other));
     router.write_authorized(&list);
@@ -120,7 +120,7 @@ fn keys_cannot_take_others_off() {
     runtime.block_on(async {
         let identity = other.identity().unwrap();
         let opened =
-            hop::client::connection::Connection::open(&router.entry(), &identity, hop_tests::PATIENCE).await;
+            hop::client::connection::Connection::open(&router.entry(), &identity, hop_tests::TIMEOUT).await;
         let (mut connection, _) = opened.unwrap();
         let request = hop_proto::v1::RetirePreviousKeyRequest {};
         connection.client().retire_previous_key(request).await.unwrap();
@@ -193,7 +193,7 @@ fn agents_listen_on_one_interface_and_the_loopback() {
         let entry = Entry {
             address: format!("{host}:4670"),
             fingerprint,
-            goarch: STAGE.goarch().into(),
+            goarch: TARGET.goarch().into(),
             enrolment: None,
             process: None,
         };

@@ -2,4 +2,4 @@
 
 mod behaviour;
 
-const STAGE: hop_tests::Stage = hop_tests::Stage::Host;
+const TARGET: hop_tests::Target = hop_tests::Target::Host;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::process::Stdio;
 use std::thread;
 
-use hop_tests::{Stage, VirtualRouter, set_nonblocking, wait_for_exit, wait_until};
+use hop_tests::{Target, VirtualRouter, set_nonblocking, wait_for_exit, wait_until};
 use rustix::io::ioctl_fionread;
 
 /// Bytes that a pipe holds (pipe(7)).
@@ -15,7 +15,7 @@ const PIPE_BYTES: u64 = 64 * 1024;
 
 #[test]
 fn nonblocking_input_is_waited_for() {
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let (stdin, mut typed) = pipe().unwrap();
     let (said, stdout) = pipe().unwrap();
     // As node and bun hand their pipes on: the flag is a matter of the pipe, not of the process.
@@ -41,7 +41,7 @@ fn nonblocking_input_is_waited_for() {
 #[test]
 fn full_nonblocking_outputs_lose_nothing() {
     const LINES: usize = 20_000;
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let [(out, stdout), (err, stderr)] = [pipe().unwrap(), pipe().unwrap()];
     set_nonblocking(&stdout);
     set_nonblocking(&stderr);
@@ -66,7 +66,7 @@ fn full_nonblocking_outputs_lose_nothing() {
 
 #[test]
 fn nonblocking_terminal_loses_nothing() {
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let mut terminal = router.exec("dialogue").start_in_terminal([24, 80]);
     terminal.set_nonblocking();
     terminal.shows("ready\r\n");
@@ -81,7 +81,7 @@ fn nonblocking_terminal_loses_nothing() {
 
 #[test]
 fn unusable_streams_are_hops_failure() {
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let directory = router.path("directory");
     fs::create_dir(&directory).unwrap();
     let run = |script: &str, program: &str| {
@@ -101,7 +101,7 @@ fn unusable_streams_are_hops_failure() {
 
 #[test]
 fn loop_with_no_stdin_keeps_its_input() {
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let script = "for i in 1 2 3; do echo $i; done | while read x; do \"$@\"; done";
     for (options, runs) in [(&["-n"][..], 3), (&[], 1)] {
         let ran = router.exec_with(options, "both-outputs").in_shell(script).run();
@@ -114,7 +114,7 @@ fn loop_with_no_stdin_keeps_its_input() {
 
 #[test]
 fn attach_without_stdin_leaves_it_open() {
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let mut first = router.exec("dialogue").start();
     assert_eq!(first.line(), "ready\n");
     let ran = router.hop().args(["ps", "-r", "router", "--json"]).run();
@@ -136,7 +136,7 @@ fn attach_without_stdin_leaves_it_open() {
 
 #[test]
 fn background_job_leaves_the_terminal_alone() {
-    let router = VirtualRouter::start(Stage::Host);
+    let router = VirtualRouter::start(Target::Host);
     let shell = "set -m
         echo 'the job is stopped by its first key'
         \"$@\"

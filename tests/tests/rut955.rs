@@ -2,4 +2,4 @@
 
 mod behaviour;
 
-const STAGE: hop_tests::Stage = hop_tests::Stage::Machine { profile: "rut955", goarch: "mips" };
+const TARGET: hop_tests::Target = hop_tests::Target::Machine { profile: "rut955", goarch: "mips" };

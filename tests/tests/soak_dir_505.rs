@@ -5,5 +5,5 @@
 mod soak;
 
 fn main() -> std::process::ExitCode {
-    soak::main(hop_tests::Stage::Machine { profile: "dir-505", goarch: "mips" })
+    soak::main(hop_tests::Target::Machine { profile: "dir-505", goarch: "mips" })
 }

@@ -5,5 +5,5 @@
 mod soak;
 
 fn main() -> std::process::ExitCode {
-    soak::main(hop_tests::Stage::Machine { profile: "f7d7302", goarch: "mipsle" })
+    soak::main(hop_tests::Target::Machine { profile: "f7d7302", goarch: "mipsle" })
 }

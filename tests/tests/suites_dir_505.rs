@@ -4,4 +4,4 @@
 
 mod suites;
 
-const STAGE: hop_tests::Stage = hop_tests::Stage::Machine { profile: "dir-505", goarch: "mips" };
+const TARGET: hop_tests::Target = hop_tests::Target::Machine { profile: "dir-505", goarch: "mips" };

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hop_tests::PATIENCE;
+use hop_tests::TIMEOUT;
 
 use crate::record::{RECORDS, Record};
 
@@ -80,7 +80,7 @@ impl Counter {
         let since = Instant::now();
         let (mut blocks, mut looked, mut looks) = (self.blocks(), since, 0);
         while looks < LOOKS {
-            assert!(since.elapsed() < PATIENCE, "the router comes to rest");
+            assert!(since.elapsed() < TIMEOUT, "the router comes to rest");
             std::thread::sleep(LOOK);
             let (now, before) = (self.blocks(), looked);
             looked = Instant::now();

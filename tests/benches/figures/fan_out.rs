@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
-use hop_tests::{Stage, build_go, dist};
+use hop_tests::{Target, build_go, dist};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -56,7 +56,7 @@ impl Drop for Agent {
 pub fn measure() -> FanOut {
     let directory = TempDir::new().unwrap();
     let program = directory.path().join("hello");
-    build_go("./examples/hello", Stage::Host.goarch(), &[], &program);
+    build_go("./examples/hello", Target::Host.goarch(), &[], &program);
     let ssh = by_ssh(directory.path(), &program);
     let hop = by_hop(directory.path(), &program);
     FanOut { routers: ROUTERS as u64, ssh, hop }
@@ -120,7 +120,7 @@ fn start(directory: &Path, home: &Path, number: usize) -> Agent {
     let entry = Entry {
         address: ready["address"].as_str().unwrap().to_owned(),
         fingerprint: ready["fingerprint"].as_str().unwrap().parse().unwrap(),
-        goarch: Stage::Host.goarch().to_owned(),
+        goarch: Target::Host.goarch().to_owned(),
         enrolment: None,
         process: None,
     };

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot go on panics, and says where")]
 
-mod bed;
+mod bench_router;
 mod check;
 mod counter;
 mod fan_out;
@@ -23,7 +23,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bed::{Bed, Builds};
+use bench_router::{BenchRouter, Builds};
 use figures::Figure;
 use hop_tests::{dist, root};
 use rows::{ROWS, Row, Way};
@@ -64,12 +64,12 @@ fn main() -> ExitCode {
     let fan_out = options.wants_fan_out().then(fan_out::measure);
     let (mut figures, mut failed) = (Vec::new(), Vec::new());
     if !rows.is_empty() {
-        let mut bed = boot(&options);
+        let mut bench = boot(&options);
         if options.mode == Mode::Profile {
-            profile_rows(&mut bed, &rows, &options);
+            profile_rows(&mut bench, &rows, &options);
             return ExitCode::SUCCESS;
         }
-        (figures, failed) = measure(bed, &rows, &options);
+        (figures, failed) = measure(bench, &rows, &options);
     }
     if options.mode == Mode::Check && failed.is_empty() {
         return check::compare(&figures, &publish::Published::read());
@@ -92,34 +92,34 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn boot(options: &Options) -> Bed {
+fn boot(options: &Options) -> BenchRouter {
     let plugin = root().join("target/release/libqemu_insn_counter.so");
-    Bed::boot(Builds { hop: options.hop.clone(), agent: options.agent.clone() }, &plugin)
+    BenchRouter::boot(Builds { hop: options.hop.clone(), agent: options.agent.clone() }, &plugin)
 }
 
 /// Measures, and names what could not be measured.
-fn measure(bed: Bed, rows: &[&Row], options: &Options) -> (Vec<Figure>, Vec<String>) {
-    let (mut bed, mut figures, mut failed) = (Some(bed), Vec::new(), Vec::new());
+fn measure(bench: BenchRouter, rows: &[&Row], options: &Options) -> (Vec<Figure>, Vec<String>) {
+    let (mut bench, mut figures, mut failed) = (Some(bench), Vec::new(), Vec::new());
     for row in rows {
         for way in row.ways.iter().filter(|way| options.mode != Mode::Check || **way == Way::Hop) {
             let name = format!("{}, {}", row.name, way.name());
             let mut measure = || {
-                let bed = bed.get_or_insert_with(|| boot(options));
-                (row.measure)(bed, *way, options.runs)
+                let bench = bench.get_or_insert_with(|| boot(options));
+                (row.measure)(bench, *way, options.runs)
             };
             let mut samples = panic::catch_unwind(AssertUnwindSafe(&mut measure));
             if samples.is_err() {
                 // QEMU with a counted clock has been seen to stand still under much output. Twice is no accident.
                 eprintln!("{name}: once more, on a router that is booted anew");
-                bed = None;
+                bench = None;
                 samples = panic::catch_unwind(AssertUnwindSafe(|| {
-                    let bed = bed.insert(boot(options));
-                    (row.measure)(bed, *way, options.runs)
+                    let bench = bench.insert(boot(options));
+                    (row.measure)(bench, *way, options.runs)
                 }));
             }
             let Ok(samples) = samples else {
                 failed.push(name);
-                bed = None;
+                bench = None;
                 continue;
             };
             let new = figures::of(row, *way, &samples);
@@ -133,13 +133,13 @@ fn measure(bed: Bed, rows: &[&Row], options: &Options) -> (Vec<Figure>, Vec<Stri
     (figures, failed)
 }
 
-fn profile_rows(bed: &mut Bed, rows: &[&Row], options: &Options) {
+fn profile_rows(bench: &mut BenchRouter, rows: &[&Row], options: &Options) {
     for row in rows {
-        bed.executed = Some(Default::default());
-        (row.measure)(bed, Way::Hop, options.runs);
-        let executed = bed.executed.take().unwrap().into_inner();
+        bench.executed = Some(Default::default());
+        (row.measure)(bench, Way::Hop, options.runs);
+        let executed = bench.executed.take().unwrap().into_inner();
         println!("\n{}: {}", row.name, row.what);
-        profile::print(&executed, &options.agent, bed.shell());
+        profile::print(&executed, &options.agent, bench.shell());
     }
 }
 

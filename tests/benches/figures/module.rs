@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::bed::Bed;
+use crate::bench_router::BenchRouter;
 use crate::rows::{Sample, Unit, Way, of};
 
 /// Packages in it, each with a test that reads a file of its own.
@@ -60,21 +60,22 @@ impl Module {
     }
 
     /// Runs all tests by `exec`, so many at a time.
-    fn test(&self, exec: &str, at_a_time: &str, bed: &Bed) {
+    fn test(&self, exec: &str, at_a_time: &str, bench: &BenchRouter) {
         let mut go = Command::new("go");
         go.args(["test", "-count=1", "-p", at_a_time, "-exec", exec, "./..."])
             .current_dir(self.0.path())
             .stdin(Stdio::null());
         go.envs([("CGO_ENABLED", "0"), ("GOOS", "linux"), ("GOARCH", "mips"), ("GOMIPS", "softfloat")]);
-        let ran = go.env("HOP_HOME", bed.home()).output().unwrap();
+        let ran = go.env("HOP_HOME", bench.home()).output().unwrap();
         let said = String::from_utf8_lossy(&ran.stdout);
         assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), PACKAGES, "{said}");
     }
 
-    fn wrapper(&self, bed: &Bed) -> PathBuf {
+    fn wrapper(&self, bench: &BenchRouter) -> PathBuf {
         let place = self.0.path().join("wrapper");
-        let text = WRAPPER.replace("SCP", &bed.words("scp", "-P")).replace("SSH", &bed.words("ssh", "-p"));
+        let text =
+            WRAPPER.replace("SCP", &bench.words("scp", "-P")).replace("SSH", &bench.words("ssh", "-p"));
         fs::write(&place, text).unwrap();
         fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
         place
@@ -82,23 +83,23 @@ impl Module {
 }
 
 /// All tests of a module that the router has never seen.
-pub fn measure(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+pub fn measure(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     let one = |_| {
         let module = Module::new();
         // Built before.
-        module.test("true", "2", bed);
+        module.test("true", "2", bench);
         let (exec, at_a_time) = match way {
             Way::Hop => {
-                bed.fresh_agent();
-                (format!("{} exec --go", bed.hop_file().display()), "2")
+                bench.fresh_agent();
+                (format!("{} exec --go", bench.hop_file().display()), "2")
             }
             // Two at a time would be in each other's way there.
-            _ => (module.wrapper(bed).display().to_string(), "1"),
+            _ => (module.wrapper(bench).display().to_string(), "1"),
         };
         let mut wall = 0.0;
-        let cost = bed.cost(|| {
+        let cost = bench.cost(|| {
             let begun = Instant::now();
-            module.test(&exec, at_a_time, bed);
+            module.test(&exec, at_a_time, bench);
             wall = begun.elapsed().as_secs_f64();
         });
         [of(cost), vec![(Unit::Wall, wall)]].concat()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hop_tests::{ELSEWHERE, Ran, Running};
 
-use crate::bed::{Bed, Cost, STAGE, succeeds};
+use crate::bench_router::{BenchRouter, Cost, TARGET, succeeds};
 use crate::module;
 use crate::source::Source;
 
@@ -55,7 +55,7 @@ pub struct Row {
     /// True if it is short, and repeats so well that CI compares it.
     pub is_checked: bool,
     /// Measures one way so many times.
-    pub measure: fn(&mut Bed, Way, usize) -> Vec<Sample>,
+    pub measure: fn(&mut BenchRouter, Way, usize) -> Vec<Sample>,
 }
 
 /// What Hop must reach.
@@ -109,7 +109,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Raw, Ssh, Scp, Hop],
         targets: &[(Cpu, AtMost(0.10))],
         is_checked: true,
-        measure: |bed, way, runs| first(bed, way, runs, "hello"),
+        measure: |bench, way, runs| first(bench, way, runs, "hello"),
     },
     Row {
         name: "again",
@@ -125,7 +125,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Ssh, Scp, Hop],
         targets: &[(Cpu, AtMost(0.05))],
         is_checked: true,
-        measure: |bed, way, runs| edited(bed, way, runs, "hello", Source::change_a_string),
+        measure: |bench, way, runs| edited(bench, way, runs, "hello", Source::change_a_string),
     },
     Row {
         name: "again-kept",
@@ -133,7 +133,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Hop],
         targets: &[(Cpu, AtMost(0.035))],
         is_checked: true,
-        measure: |bed, way, runs| kept(bed, |bed| again(bed, way, runs)),
+        measure: |bench, way, runs| kept(bench, |bench| again(bench, way, runs)),
     },
     Row {
         name: "edit-kept",
@@ -141,7 +141,9 @@ pub const ROWS: [Row; 19] = [
         ways: &[Hop],
         targets: &[(Cpu, AtMost(0.05))],
         is_checked: true,
-        measure: |bed, way, runs| kept(bed, |bed| edited(bed, way, runs, "hello", Source::change_a_string)),
+        measure: |bench, way, runs| {
+            kept(bench, |bench| edited(bench, way, runs, "hello", Source::change_a_string))
+        },
     },
     Row {
         name: "server",
@@ -149,7 +151,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Raw, Ssh, Scp, Hop],
         targets: &[(Cpu, PartOf(Scp, 0.1))],
         is_checked: false,
-        measure: |bed, way, runs| first(bed, way, runs, "server"),
+        measure: |bench, way, runs| first(bench, way, runs, "server"),
     },
     Row {
         name: "server-other",
@@ -165,7 +167,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Scp, Hop],
         targets: &[(Bytes, AtMost(15e3))],
         is_checked: true,
-        measure: |bed, way, runs| edited(bed, way, runs, "server", Source::change_a_string),
+        measure: |bench, way, runs| edited(bench, way, runs, "server", Source::change_a_string),
     },
     Row {
         name: "server-function",
@@ -173,7 +175,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Scp, Hop],
         targets: &[(Bytes, AtMost(45e3))],
         is_checked: false,
-        measure: |bed, way, runs| edited(bed, way, runs, "server", |source, _| source.add_a_function()),
+        measure: |bench, way, runs| edited(bench, way, runs, "server", |source, _| source.add_a_function()),
     },
     Row {
         name: "server-imports",
@@ -181,7 +183,9 @@ pub const ROWS: [Row; 19] = [
         ways: &[Scp, Hop],
         targets: &[(Bytes, AtMost(320e3))],
         is_checked: false,
-        measure: |bed, way, runs| edited(bed, way, runs, "server", |source, _| source.add_three_imports()),
+        measure: |bench, way, runs| {
+            edited(bench, way, runs, "server", |source, _| source.add_three_imports())
+        },
     },
     Row {
         name: "output",
@@ -189,7 +193,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Ssh, Hop],
         targets: &[(Cpu, PartOf(Ssh, 1.0 / 3.0))],
         is_checked: false,
-        measure: |bed, way, runs| output(bed, way, runs, "log-lines"),
+        measure: |bench, way, runs| output(bench, way, runs, "log-lines"),
     },
     Row {
         name: "output-random",
@@ -197,7 +201,7 @@ pub const ROWS: [Row; 19] = [
         ways: &[Ssh, Hop],
         targets: &[],
         is_checked: false,
-        measure: |bed, way, runs| output(bed, way, runs, "noise"),
+        measure: |bench, way, runs| output(bench, way, runs, "noise"),
     },
     Row {
         name: "lines",
@@ -254,93 +258,99 @@ pub fn of(cost: Cost) -> Sample {
     vec![(Cpu, cost.cpu), (Bytes, cost.bytes as f64)]
 }
 
-fn connect(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
-    bed.fresh_agent();
-    let act = |bed: &Bed| match way {
-        Hop => succeeds(bed.hop(&["info"]).run()),
-        _ => succeeds(bed.ssh("true").wait()),
+fn connect(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
+    bench.fresh_agent();
+    let act = |bench: &BenchRouter| match way {
+        Hop => succeeds(bench.hop(&["info"]).run()),
+        _ => succeeds(bench.ssh("true").wait()),
     };
-    (0..runs).map(|_| of(bed.cost(|| drop(act(bed))))).collect()
+    (0..runs).map(|_| of(bench.cost(|| drop(act(bench))))).collect()
 }
 
 /// Measures with connections that are kept.
-fn kept(bed: &mut Bed, measure: impl FnOnce(&mut Bed) -> Vec<Sample>) -> Vec<Sample> {
-    bed.keeps_connections = true;
-    let samples = measure(bed);
-    bed.keeps_connections = false;
-    bed.disconnect();
+fn kept(bench: &mut BenchRouter, measure: impl FnOnce(&mut BenchRouter) -> Vec<Sample>) -> Vec<Sample> {
+    bench.keeps_connections = true;
+    let samples = measure(bench);
+    bench.keeps_connections = false;
+    bench.disconnect();
     samples
 }
 
 /// The router has nothing of it.
-fn first(bed: &mut Bed, way: Way, runs: usize, name: &'static str) -> Vec<Sample> {
+fn first(bench: &mut BenchRouter, way: Way, runs: usize, name: &'static str) -> Vec<Sample> {
     let source = Source::of(name);
     let one = |_| {
-        prepare(bed, way);
-        arrive(bed, way, &source)
+        prepare(bench, way);
+        arrive(bench, way, &source)
     };
     (0..runs).map(one).collect()
 }
 
 /// The router has another program of the same Go.
-fn other(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+fn other(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     let (hello, server) = (Source::of("hello"), Source::of("server"));
     let one = |_| {
-        prepare(bed, way);
-        arrive(bed, way, &hello);
-        arrive(bed, way, &server)
+        prepare(bench, way);
+        arrive(bench, way, &hello);
+        arrive(bench, way, &server)
     };
     (0..runs).map(one).collect()
 }
 
 /// It has run there.
-fn again(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+fn again(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     let source = Source::of("hello");
-    prepare(bed, way);
-    arrive(bed, way, &source);
-    (0..runs).map(|_| arrive(bed, way, &source)).collect()
+    prepare(bench, way);
+    arrive(bench, way, &source);
+    (0..runs).map(|_| arrive(bench, way, &source)).collect()
 }
 
 /// Another version of it has run there. Each run is preceded by the version of the example.
-fn edited(bed: &mut Bed, way: Way, runs: usize, name: &'static str, edit: fn(&Source, usize)) -> Vec<Sample> {
+fn edited(
+    bench: &mut BenchRouter,
+    way: Way,
+    runs: usize,
+    name: &'static str,
+    edit: fn(&Source, usize),
+) -> Vec<Sample> {
     let one = |number| {
         let source = Source::of(name);
-        prepare(bed, way);
-        arrive(bed, way, &source);
+        prepare(bench, way);
+        arrive(bench, way, &source);
         edit(&source, number);
-        arrive(bed, way, &source)
+        arrive(bench, way, &source)
     };
     (0..runs).map(one).collect()
 }
 
 /// Makes a router that has never seen a program.
-fn prepare(bed: &mut Bed, way: Way) {
-    bed.shell().sh("rm -f /tmp/f");
+fn prepare(bench: &mut BenchRouter, way: Way) {
+    bench.shell().sh("rm -f /tmp/f");
     match way {
-        Hop => bed.fresh_agent(),
-        Raw => bed.start_receiver(),
+        Hop => bench.fresh_agent(),
+        Raw => bench.start_receiver(),
         Ssh | Scp => {}
     }
 }
 
 /// A program arrives and is run. Both examples do no more than starting and ending if they are asked for their options.
-fn arrive(bed: &Bed, way: Way, source: &Source) -> Sample {
+fn arrive(bench: &BenchRouter, way: Way, source: &Source) -> Sample {
     if way == Hop {
         let package = source.package();
         // Built before, so that `hop` and the router are not slowed by the compiler.
         source.build();
-        let flags = bed.executed.is_some().then_some(ELSEWHERE);
-        let hop = bed.hop(&["run"]).args(flags).args([&package, "-h"]).current_dir(source.module());
-        return of(bed.cost(|| drop(succeeds(hop.run()))));
+        let flags = bench.executed.is_some().then_some(ELSEWHERE);
+        let hop = bench.hop(&["run"]).args(flags).args([&package, "-h"]).current_dir(source.module());
+        return of(bench.cost(|| drop(succeeds(hop.run()))));
     }
     let file = source.build();
     let content = fs::read(&file).unwrap();
-    of(bed.cost(|| match way {
-        Raw => bed.send_raw(&content),
-        Ssh => drop(succeeds(pipe(bed.ssh("cat >/tmp/f && chmod 755 /tmp/f && /tmp/f -h"), &content))),
+    of(bench.cost(|| match way {
+        Raw => bench.send_raw(&content),
+        Ssh => drop(succeeds(pipe(bench.ssh("cat >/tmp/f && chmod 755 /tmp/f && /tmp/f -h"), &content))),
         _ => {
-            succeeds(bed.scp(&file));
-            succeeds(bed.ssh("/tmp/f -h").wait());
+            succeeds(bench.scp(&file));
+            succeeds(bench.ssh("/tmp/f -h").wait());
         }
     }))
 }
@@ -351,57 +361,58 @@ fn pipe(mut running: Running, content: &[u8]) -> Ran {
 }
 
 /// Runs a fixture that is there, by its own name.
-fn start(bed: &Bed, way: Way, fixture: &Path, words: &[&str]) -> Running {
+fn start(bench: &BenchRouter, way: Way, fixture: &Path, words: &[&str]) -> Running {
     match way {
-        Hop => bed.hop(&["exec"]).arg(fixture).args(words).start(),
-        _ => bed.ssh(&format!("{} {}", fixture.display(), words.join(" "))),
+        Hop => bench.hop(&["exec"]).arg(fixture).args(words).start(),
+        _ => bench.ssh(&format!("{} {}", fixture.display(), words.join(" "))),
     }
 }
 
 /// Puts a fixture on the router, in the way in which the next run expects it.
-fn place(bed: &mut Bed, way: Way, name: &str, words: &[&str]) -> std::path::PathBuf {
+fn place(bench: &mut BenchRouter, way: Way, name: &str, words: &[&str]) -> std::path::PathBuf {
     if way == Hop {
-        let fixture = match bed.executed {
-            Some(_) => hop_tests::fixture_elsewhere(STAGE, name),
-            None => hop_tests::fixture(STAGE, name),
+        let fixture = match bench.executed {
+            Some(_) => hop_tests::fixture_elsewhere(TARGET, name),
+            None => hop_tests::fixture(TARGET, name),
         };
-        bed.fresh_agent();
-        succeeds(start(bed, way, &fixture, words).wait());
+        bench.fresh_agent();
+        succeeds(start(bench, way, &fixture, words).wait());
         fixture
     } else {
-        bed.install(name).into()
+        bench.install(name).into()
     }
 }
 
-fn output(bed: &mut Bed, way: Way, runs: usize, fixture: &str) -> Vec<Sample> {
-    let fixture = place(bed, way, fixture, &["0"]);
+fn output(bench: &mut BenchRouter, way: Way, runs: usize, fixture: &str) -> Vec<Sample> {
+    let fixture = place(bench, way, fixture, &["0"]);
     let blocks = BLOCKS.to_string();
     let one = |_| {
         let mut length = 0;
-        let cost = bed.cost(|| length = succeeds(start(bed, way, &fixture, &[&blocks]).wait()).stdout.len());
+        let cost =
+            bench.cost(|| length = succeeds(start(bench, way, &fixture, &[&blocks]).wait()).stdout.len());
         assert_eq!(length, BLOCKS << 16, "all of it comes");
         of(cost)
     };
     (0..runs).map(one).collect()
 }
 
-fn lines(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
-    let fixture = place(bed, way, "lines", &["0", "0s"]);
+fn lines(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
+    let fixture = place(bench, way, "lines", &["0", "0s"]);
     let one = |_| {
         let mut count = 0;
         let words = ["1000", "10ms"];
-        let cost =
-            bed.cost(|| count = succeeds(start(bed, way, &fixture, &words).wait()).stdout().lines().count());
+        let cost = bench
+            .cost(|| count = succeeds(start(bench, way, &fixture, &words).wait()).stdout().lines().count());
         assert_eq!(count, 1000, "all of them come");
         of(cost)
     };
     (0..runs).map(one).collect()
 }
 
-fn delay(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
-    let fixture = place(bed, way, "lines", &["0", "0s"]);
+fn delay(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
+    let fixture = place(bench, way, "lines", &["0", "0s"]);
     let one = |_| {
-        let mut running = start(bed, way, &fixture, &["1000", "10ms", "answered"]);
+        let mut running = start(bench, way, &fixture, &["1000", "10ms", "answered"]);
         let mut stdin = running.stdin.take().unwrap();
         loop {
             let line = running.line();
@@ -419,22 +430,22 @@ fn delay(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
 }
 
 /// What a connected controller adds to the load of a router on which the same program runs without one.
-fn idle(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
-    let path = bed.install("wait");
-    let fixture = place(bed, way, "blocks", &["0"]).with_file_name("wait");
-    hop_tests::fixture(STAGE, "wait");
+fn idle(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
+    let path = bench.install("wait");
+    let fixture = place(bench, way, "blocks", &["0"]).with_file_name("wait");
+    hop_tests::fixture(TARGET, "wait");
     let one = |_| {
-        let mut alone = bed.shell().start(&format!("echo $$; exec {path}"));
+        let mut alone = bench.shell().start(&format!("echo $$; exec {path}"));
         let pid = alone.line();
         assert_eq!(alone.line(), "ready\n");
-        let without = bed.load_at_rest(IDLE);
+        let without = bench.load_at_rest(IDLE);
         // Its child is in the same session, and ends with it.
-        bed.shell().sh(&format!("kill {}; killall sleep", pid.trim()));
+        bench.shell().sh(&format!("kill {}; killall sleep", pid.trim()));
         alone.wait();
-        let mut connected = start(bed, way, &fixture, &[]);
+        let mut connected = start(bench, way, &fixture, &[]);
         assert_eq!(connected.line(), "ready\n");
-        let with = bed.load_at_rest(IDLE);
-        let memory = agents_memory(bed);
+        let with = bench.load_at_rest(IDLE);
+        let memory = agents_memory(bench);
         connected.signal(rustix::process::Signal::TERM);
         connected.wait();
         vec![(Cpu, (with - without) * 3600.0), (Memory, memory)]
@@ -443,38 +454,38 @@ fn idle(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
 }
 
 /// What a connection that is kept adds to the load of a router on which an agent waits; the agent has run a program before.
-fn idle_kept(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
-    place(bed, way, "blocks", &["0"]);
+fn idle_kept(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
+    place(bench, way, "blocks", &["0"]);
     let one = |_| {
-        let without = bed.load_at_rest(LONG_IDLE);
-        bed.keeps_connections = true;
-        succeeds(bed.hop(&["info"]).run());
-        let with = bed.load_at_rest(LONG_IDLE);
-        let memory = agents_memory(bed);
-        bed.keeps_connections = false;
-        bed.disconnect();
+        let without = bench.load_at_rest(LONG_IDLE);
+        bench.keeps_connections = true;
+        succeeds(bench.hop(&["info"]).run());
+        let with = bench.load_at_rest(LONG_IDLE);
+        let memory = agents_memory(bench);
+        bench.keeps_connections = false;
+        bench.disconnect();
         vec![(Cpu, (with - without) * 3600.0), (Memory, memory)]
     };
     (0..runs).map(one).collect()
 }
 
-fn agents_memory(bed: &Bed) -> f64 {
-    rss_anon(&bed.shell().sh(&format!("cat /proc/{}/status", bed.agent())))
+fn agents_memory(bench: &BenchRouter) -> f64 {
+    rss_anon(&bench.shell().sh(&format!("cat /proc/{}/status", bench.agent())))
 }
 
-fn memory(bed: &mut Bed, way: Way, runs: usize) -> Vec<Sample> {
+fn memory(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     let one = |number| {
         let mut source = Source::of("server");
         source.add_ballast(BALLAST);
-        prepare(bed, way);
-        arrive(bed, way, &source);
+        prepare(bench, way);
+        arrive(bench, way, &source);
         source.change_a_string(number);
         // A loop of the shell alone, which forks nothing: some hundred looks a second.
-        let mut sampler = bed.shell().start(&SAMPLER.replace("AGENT", bed.agent()));
+        let mut sampler = bench.shell().start(&SAMPLER.replace("AGENT", bench.agent()));
         assert_eq!(sampler.line(), "started\n");
-        let hop = bed.hop(&["run", &source.package(), "-h"]).current_dir(source.module());
+        let hop = bench.hop(&["run", &source.package(), "-h"]).current_dir(source.module());
         succeeds(hop.run());
-        bed.shell().sh("echo >/tmp/bench/stop");
+        bench.shell().sh("echo >/tmp/bench/stop");
         let most: f64 = sampler.line().trim().parse().unwrap();
         sampler.wait();
         vec![(Memory, most)]

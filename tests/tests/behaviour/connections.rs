@@ -16,18 +16,18 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, DigitallySignedStruct, SignatureScheme};
 
-use crate::STAGE;
+use crate::TARGET;
 
 #[test]
 fn a_router_that_is_unknown_is_refused_and_the_known_ones_are_named() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router.hop().args(["info", "-r", "nowhere"]).run();
     ran.assert_fails(125, "there is no router named nowhere; enrolled: router");
 }
 
 #[test]
 fn a_router_that_is_off_is_unreachable() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     // A port that is taken, so that no other test gets it, and that nobody listens on.
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
@@ -42,7 +42,7 @@ fn a_router_that_is_off_is_unreachable() {
 
 #[test]
 fn a_router_that_is_slow_to_answer_is_given_up() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     router.enrol("silent", &silent.local_addr().unwrap().to_string(), router.fingerprint);
     let ran = router.hop().args(["info", "-r", "silent", "--connect-timeout", "300ms"]).run();
@@ -51,7 +51,7 @@ fn a_router_that_is_slow_to_answer_is_given_up() {
 
 #[test]
 fn something_else_that_answers_is_not_taken_for_an_agent() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
     router.enrol("http", &http.local_addr().unwrap().to_string(), router.fingerprint);
     std::thread::spawn(move || {
@@ -69,10 +69,10 @@ fn something_else_that_answers_is_not_taken_for_an_agent() {
 
 #[test]
 fn a_router_with_another_key_than_the_pinned_one_gets_nothing() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
     router.enrol("changed", &router.address, other);
-    let program = hop_tests::fixture(STAGE, "both-outputs");
+    let program = hop_tests::fixture(TARGET, "both-outputs");
     let ran = router.hop().args(["exec", "-r", "changed"]).arg(program).run();
     ran.assert_fails(125, "has another key than the one that was enrolled");
     router.assert_serves_on();
@@ -80,7 +80,7 @@ fn a_router_with_another_key_than_the_pinned_one_gets_nothing() {
 
 #[test]
 fn a_controller_that_the_agent_does_not_know_is_told_so() {
-    let router = VirtualRouter::start_with(STAGE, &Options { unauthorized: true, ..Options::default() });
+    let router = VirtualRouter::start_with(TARGET, &Options { unauthorized: true, ..Options::default() });
     let own = router.home().identity().unwrap().fingerprint();
     let ran = router.exec("both-outputs").run();
     ran.assert_fails(125, &format!("router does not know this controller's key {own}"));
@@ -137,7 +137,7 @@ fn alert_for(router: &VirtualRouter, mut config: rustls::ClientConfig) -> Option
     config.alpn_protocols = vec![b"h2".to_vec()];
     let mut client = rustls::ClientConnection::new(Arc::new(config), tls::server_name()).unwrap();
     let mut socket = std::net::TcpStream::connect(&router.address).unwrap();
-    socket.set_read_timeout(Some(hop_tests::PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(hop_tests::TIMEOUT)).unwrap();
     let mut stream = rustls::Stream::new(&mut client, &mut socket);
     let error = stream.read(&mut [0; 1]).unwrap_err();
     match error.get_ref()?.downcast_ref()? {
@@ -176,7 +176,7 @@ impl ResolvesClientCert for NoKey {
 
 #[test]
 fn a_client_without_a_key_is_refused() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let keyless =
         builder(rustls::crypto::ring::default_provider()).with_client_cert_resolver(Arc::new(NoKey));
     assert_eq!(alert_for(&router, keyless), Some(AlertDescription::CertificateRequired));
@@ -188,7 +188,7 @@ fn a_client_without_a_key_is_refused() {
 
 #[test]
 fn a_client_with_other_ciphers_is_refused() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let provider = rustls::crypto::CryptoProvider {
         cipher_suites: vec![rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
         ..rustls::crypto::ring::default_provider()
@@ -201,11 +201,11 @@ fn a_client_with_other_ciphers_is_refused() {
 
 #[test]
 fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let identity = router.home().identity().unwrap();
-        let opened = Connection::open(&router.entry(), &identity, hop_tests::PATIENCE).await;
+        let opened = Connection::open(&router.entry(), &identity, hop_tests::TIMEOUT).await;
         let (mut connection, _) = opened.unwrap();
         router.write_authorized("");
         match connection.info().await {

@@ -4,20 +4,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hop_tests::{Hop, Stage, VirtualRouter, fixture};
+use hop_tests::{Hop, Target, VirtualRouter, fixture};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// What the program keeps backwards, so that it is in its memory and nowhere else.
 const KEPT: &str = "what is kept in memory";
 
 /// A router whose kernel writes cores; `None` on the one profile whose kernel was built without them, as DD-WRT's are.
 fn router_that_writes_cores() -> Option<VirtualRouter> {
-    let router = VirtualRouter::start(STAGE);
-    let writes = STAGE.is_here() || router.shell().holds("[ -e /proc/sys/kernel/core_pattern ]");
-    assert_eq!(writes, !matches!(STAGE, Stage::Machine { profile: "f7d7302", .. }));
+    let router = VirtualRouter::start(TARGET);
+    let writes = TARGET.is_here() || router.shell().holds("[ -e /proc/sys/kernel/core_pattern ]");
+    assert_eq!(writes, !matches!(TARGET, Target::Machine { profile: "f7d7302", .. }));
     writes.then_some(router)
 }
 
@@ -29,7 +29,7 @@ fn crash(router: &VirtualRouter, core: &Path, options: &[&str]) -> Hop {
 
 /// Where OpenWrt's kernel writes cores there is none; elsewhere they are among the files of the job.
 fn assert_no_core_is_left(router: &VirtualRouter) {
-    if let Stage::Machine { .. } = STAGE {
+    if let Target::Machine { .. } = TARGET {
         assert_eq!(router.shell().sh("ls -A /tmp | grep -F .core; true"), "");
     }
     router.assert_serves_on();
@@ -98,7 +98,7 @@ fn quit_makes_a_core_too_and_output_files_come_with_it() {
 fn a_program_without_a_crash_leaves_no_core_and_one_that_is_not_asked_leaves_none_either() {
     let Some(router) = router_that_writes_cores() else { return };
     let core = router.path("core");
-    let hop = router.hop().args(["exec", "--core"]).arg(&core).arg(fixture(STAGE, "both-outputs"));
+    let hop = router.hop().args(["exec", "--core"]).arg(&core).arg(fixture(TARGET, "both-outputs"));
     let ran = hop.run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     // A user's own word about crashes counts.
@@ -124,40 +124,40 @@ fn a_core_of_a_process_that_the_program_started_goes_too() {
 #[test]
 fn a_core_goes_with_its_job() {
     let Some(mut router) = router_that_writes_cores() else { return };
-    let (core, cable) = (router.path("core"), router.cable());
+    let (core, proxy) = (router.path("core"), router.proxy());
     let hop = || {
-        let hop = router.hop().args(["run", "-r", "cabled", "--linger", "1s", "--core"]).arg(&core);
+        let hop = router.hop().args(["run", "-r", "proxied", "--linger", "1s", "--core"]).arg(&core);
         hop.args(["./tests/fixtures/crash", KEPT])
     };
     // More than what it says, and less than its core.
-    cable.cut_after_received(50_000);
+    proxy.cut_after_received(50_000);
     let running = hop().start();
-    cable.wait_until_cut();
+    proxy.wait_until_cut();
     running.signal(Signal::KILL);
     running.wait();
-    cable.reset();
+    proxy.reset();
     router.wait_until_forgotten();
     assert!(!core.exists());
     assert_no_core_is_left(&router);
-    cable.cut_after_received(50_000);
+    proxy.cut_after_received(50_000);
     let running = hop().start();
-    cable.wait_until_cut();
+    proxy.wait_until_cut();
     router.signal_agent(Signal::KILL);
     router.restart_agent();
-    cable.reset();
+    proxy.reset();
     assert_eq!(running.wait().code, 125);
     assert_no_core_is_left(&router);
 }
 
 #[test]
 fn a_core_that_could_not_be_found_is_refused_with_the_reason() {
-    let Stage::Machine { .. } = STAGE else { return };
+    let Target::Machine { .. } = TARGET else { return };
     let Some(router) = router_that_writes_cores() else { return };
     let pattern = "/proc/sys/kernel/core_pattern";
     let before = router.shell().sh(&format!("cat {pattern}"));
     router.shell().sh(&format!("echo '|/usr/bin/cores %p' >{pattern}"));
     let hop = router.hop().args(["exec", "-r", "router", "--core"]).arg(router.path("core"));
-    let ran = hop.arg(fixture(STAGE, "both-outputs")).run();
+    let ran = hop.arg(fixture(TARGET, "both-outputs")).run();
     router.shell().sh(&format!("echo '{}' >{pattern}", before.trim_end()));
     ran.assert_fails(125, "its kernel.core_pattern hands them to a program");
     router.assert_serves_on();
@@ -165,16 +165,16 @@ fn a_core_that_could_not_be_found_is_refused_with_the_reason() {
 
 #[test]
 fn a_kernel_without_cores_is_named_as_the_reason() {
-    if STAGE.is_here() {
+    if TARGET.is_here() {
         // Nobody takes away what this machine's kernel has.
         return;
     }
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     if router.shell().holds("[ -e /proc/sys/kernel/core_pattern ]") {
         return;
     }
     let hop = router.hop().args(["exec", "-r", "router", "--core"]).arg(router.path("core"));
-    let ran = hop.arg(fixture(STAGE, "both-outputs")).run();
+    let ran = hop.arg(fixture(TARGET, "both-outputs")).run();
     ran.assert_fails(125, "there is no core file to be had on this router: its kernel writes none");
     // One that is not asked for is none that is missed.
     let ran = router.exec("killed-by-signal").arg("SEGV").run();

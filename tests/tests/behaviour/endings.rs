@@ -4,11 +4,11 @@ use hop_tests::{VirtualRouter, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::STAGE;
+use crate::TARGET;
 
 #[test]
 fn the_exit_code_is_the_programs_own() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for code in [0, 1, 2, 7, 42, 124, 125, 126, 137, 255] {
         let ran = router.exec("exit-code").arg(code.to_string()).run();
         assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", code));
@@ -18,7 +18,7 @@ fn the_exit_code_is_the_programs_own() {
 
 #[test]
 fn signal_death_is_reported_as_128_plus_n() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     // USR1 is 16 on MIPS and 10 here: the name travels, and the number is this machine's.
     for (name, number) in [("KILL", 9), ("TERM", 15), ("USR1", 10), ("SEGV", 11)] {
         let ran = router.exec("killed-by-signal").arg(name).run();
@@ -29,8 +29,8 @@ fn signal_death_is_reported_as_128_plus_n() {
 
 #[test]
 fn a_program_that_runs_too_long_is_ended_with_124() {
-    let router = VirtualRouter::start(STAGE);
-    let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(hop_tests::fixture(STAGE, "wait")).run();
+    let router = VirtualRouter::start(TARGET);
+    let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(hop_tests::fixture(TARGET, "wait")).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
     assert_eq!(ran.stderr(), "hop: the program's time was over, and it was ended\n");
     router.assert_serves_on();
@@ -38,8 +38,8 @@ fn a_program_that_runs_too_long_is_ended_with_124() {
 
 #[test]
 fn a_program_that_ignores_term_is_killed_after_the_grace() {
-    let router = VirtualRouter::start(STAGE);
-    let program = hop_tests::fixture(STAGE, "signals");
+    let router = VirtualRouter::start(TARGET);
+    let program = hop_tests::fixture(TARGET, "signals");
     let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(program).arg("1000").run();
     assert_eq!(ran.code, 124, "{}", ran.stderr());
     assert_eq!(ran.stdout(), "ready\ngot terminated\n", "it was asked before it was killed");
@@ -48,7 +48,7 @@ fn a_program_that_ignores_term_is_killed_after_the_grace() {
 
 #[test]
 fn interrupts_are_the_programs() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("signals").arg("3").start();
     assert_eq!(running.line(), "ready\n");
     for (signal, name) in [(Signal::INT, "interrupt"), (Signal::TERM, "terminated"), (Signal::HUP, "hangup")]
@@ -63,7 +63,7 @@ fn interrupts_are_the_programs() {
 
 #[test]
 fn an_interrupt_that_nobody_handles_ends_the_whole_group() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut running = router.exec("wait").start();
         assert_eq!(running.line(), "ready\n");
@@ -76,7 +76,7 @@ fn an_interrupt_that_nobody_handles_ends_the_whole_group() {
 
 #[test]
 fn quit_brings_gos_goroutine_dump() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::QUIT);
@@ -88,7 +88,7 @@ fn quit_brings_gos_goroutine_dump() {
 
 #[test]
 fn the_third_ctrl_c_kills() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("signals").arg("1000").start();
     assert_eq!(running.line(), "ready\n");
     for _ in 0..2 {
@@ -102,7 +102,7 @@ fn the_third_ctrl_c_kills() {
 
 #[test]
 fn a_signal_that_hop_was_told_to_ignore_is_ignored() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("signals").arg("1").ignoring("HUP INT").start();
     assert_eq!(running.line(), "ready\n");
     for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
@@ -115,7 +115,7 @@ fn a_signal_that_hop_was_told_to_ignore_is_ignored() {
 
 #[test]
 fn hop_ends_when_asked_though_nobody_reads_its_output() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("flood").arg("6000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
     // The program has ended; its output is more than the pipe to us holds, and we do not read.
@@ -127,14 +127,14 @@ fn hop_ends_when_asked_though_nobody_reads_its_output() {
 
 #[test]
 fn a_time_limit_of_zero_is_none() {
-    let router = VirtualRouter::start(STAGE);
-    let program = hop_tests::fixture(STAGE, "both-outputs");
+    let router = VirtualRouter::start(TARGET);
+    let program = hop_tests::fixture(TARGET, "both-outputs");
     assert_eq!(router.hop().args(["exec", "--timeout", "0s"]).arg(program).run().code, 7);
 }
 
 #[test]
 fn what_a_program_leaves_in_its_group_ends_with_it() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router.exec("orphan").run();
     // Were the process alive, it would hold the outputs, and standard error would say so.
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", 5));
@@ -143,7 +143,7 @@ fn what_a_program_leaves_in_its_group_ends_with_it() {
 
 #[test]
 fn a_process_that_escapes_is_ended_with_its_program_and_reported() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for how in ["session", "daemon"] {
         let ran = router.exec("orphan").arg(how).run();
         assert_eq!(ran.code, 5);
@@ -159,9 +159,9 @@ fn a_process_that_escapes_is_ended_with_its_program_and_reported() {
 
 #[test]
 fn a_program_that_is_ended_takes_what_escaped_with_it() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let other = router.exec("dialogue").start();
-    let program = hop_tests::fixture(STAGE, "orphan");
+    let program = hop_tests::fixture(TARGET, "orphan");
     let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(program).args(["daemon", "wait"]).run();
     assert_eq!(ran.code, 124, "{}", ran.stderr());
     let number = ran.stdout().trim();
@@ -173,8 +173,8 @@ fn a_program_that_is_ended_takes_what_escaped_with_it() {
 
 #[test]
 fn a_fork_bomb_goes_to_its_last_process() {
-    let router = VirtualRouter::start(STAGE);
-    let program = hop_tests::fixture(STAGE, "fork-bomb");
+    let router = VirtualRouter::start(TARGET);
+    let program = hop_tests::fixture(TARGET, "fork-bomb");
     // As somebody else it has fewer processes, and is killed by an agent whose processes they are not.
     for user in ["0", "nobody"] {
         let hop = router.hop().args(["exec", "--timeout", "2s", "--grace", "0s", "--user", user]);
@@ -187,9 +187,9 @@ fn a_fork_bomb_goes_to_its_last_process() {
 
 #[test]
 fn info_names_what_ends_processes_that_escape() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let level = &router.info()["containment"];
-    match STAGE.has_cgroups() {
+    match TARGET.has_cgroups() {
         Some(true) => assert_eq!(level, "cgroup"),
         Some(false) => assert_eq!(level, "descendants"),
         None => assert!(level == "cgroup" || level == "descendants", "{level}"),
@@ -198,10 +198,10 @@ fn info_names_what_ends_processes_that_escape() {
 
 #[test]
 fn a_program_in_a_cgroup_leaves_half_of_the_threads_to_the_router() {
-    if STAGE.has_cgroups() != Some(true) {
+    if TARGET.has_cgroups() != Some(true) {
         return;
     }
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("pid").start();
     let number = running.line().trim().to_owned();
     let figures = router.shell().sh(&format!(
@@ -216,7 +216,7 @@ fn a_program_in_a_cgroup_leaves_half_of_the_threads_to_the_router() {
 
 #[test]
 fn what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one() {
-    let mut router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(TARGET);
     if router.info()["containment"] != "cgroup" {
         return;
     }
@@ -234,13 +234,13 @@ fn what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one() {
 
 #[test]
 fn a_program_that_is_silent_too_long_is_ended_with_124() {
-    let router = VirtualRouter::start(STAGE);
-    let program = hop_tests::fixture(STAGE, "wait");
+    let router = VirtualRouter::start(TARGET);
+    let program = hop_tests::fixture(TARGET, "wait");
     let ran = router.hop().args(["exec", "--idle-timeout", "1s"]).arg(program).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
     assert_eq!(ran.stderr(), "hop: the program wrote nothing for too long, and it was ended\n");
     // One that writes is not ended for the time that it takes.
-    let program = hop_tests::fixture(STAGE, "flood");
+    let program = hop_tests::fixture(TARGET, "flood");
     let ran = router.hop().args(["exec", "--idle-timeout", "1m"]).arg(program).arg("1000").run();
     assert_eq!(ran.code, 0, "{}", ran.stderr());
     router.assert_serves_on();
@@ -248,10 +248,10 @@ fn a_program_that_is_silent_too_long_is_ended_with_124() {
 
 #[test]
 fn the_status_file_tells_all() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let status_file = router.path("status");
     let status = |words: &[&str], fixture: &str| -> Value {
-        let program = hop_tests::fixture(STAGE, fixture);
+        let program = hop_tests::fixture(TARGET, fixture);
         router.hop().args(["exec", "--status-file"]).arg(&status_file).arg(program).args(words).run();
         serde_json::from_slice(&std::fs::read(&status_file).unwrap()).unwrap()
     };

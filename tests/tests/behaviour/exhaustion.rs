@@ -9,13 +9,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use hop_tests::{Options, Stage, VirtualRouter};
+use hop_tests::{Options, Target, VirtualRouter};
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// Where these are worth their time: here, and on one router of each endianness.
 fn is_worth_it() -> bool {
-    matches!(STAGE, Stage::Host | Stage::Machine { profile: "dir-505" | "f7d7302", .. })
+    matches!(TARGET, Target::Host | Target::Machine { profile: "dir-505" | "f7d7302", .. })
 }
 
 /// More directories one in the other than a process may have descriptors.
@@ -30,7 +30,7 @@ fn nested_directories_are_removed() {
     if !is_worth_it() {
         return;
     }
-    let mut router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(TARGET);
     let ran = router.exec("deep-directories").arg(DEPTH).run();
     assert_eq!(ran.code, 0, "{}", ran.stderr());
     assert!(router.leftovers().is_empty());
@@ -55,8 +55,8 @@ fn inodes_run_out_for_the_program_alone() {
     if !is_worth_it() {
         return;
     }
-    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some(TMPFS), ..Options::default() });
-    if !STAGE.is_here() {
+    let router = VirtualRouter::start_with(TARGET, &Options { tmpfs: Some(TMPFS), ..Options::default() });
+    if !TARGET.is_here() {
         return inodes_run_out(&router);
     }
     let ram = router.ram_seen();
@@ -109,10 +109,10 @@ fn inodes_run_out(router: &VirtualRouter) {
 #[test]
 fn threads_run_out_for_the_program_alone() {
     // Its kernel has no cgroups, which would keep the program from half of them.
-    if !matches!(STAGE, Stage::Machine { profile: "f7d7302", .. }) {
+    if !matches!(TARGET, Target::Machine { profile: "f7d7302", .. }) {
         return;
     }
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let shell = router.shell();
     let used: u64 = shell.sh("cut -d/ -f2 /proc/loadavg | cut -d' ' -f1").trim().parse().unwrap();
     let before = shell.sh("cat /proc/sys/kernel/threads-max");

@@ -7,29 +7,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hop_tests::{Ran, Running, Stage, VirtualRouter, dist, root};
+use hop_tests::{Ran, Running, Target, VirtualRouter, dist, root};
 use rustix::process::Signal;
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// A module with tests of every kind, which is not ours.
 fn suite() -> PathBuf {
     root().join("tests/fixtures/suite")
 }
 
-/// Go, at the top of that module, for the programs of a stage. It does not remember what passed.
-fn go(stage: Stage, words: &[&str]) -> Command {
+/// Go, at the top of that module, for the programs of a target. It does not remember what passed.
+fn go(target: Target, words: &[&str]) -> Command {
     let mut go = Command::new("go");
     go.args(words).current_dir(suite());
     let target =
-        [("GOOS", "linux"), ("GOARCH", stage.goarch()), ("GOMIPS", "softfloat"), ("CGO_ENABLED", "0")];
+        [("GOOS", "linux"), ("GOARCH", target.goarch()), ("GOMIPS", "softfloat"), ("CGO_ENABLED", "0")];
     go.envs(target).env_remove("GOFLAGS").env_remove("GOCOVERDIR");
     go
 }
 
 /// The same; what it builds runs on a router, with these further options of `hop exec`.
 fn go_there(router: &VirtualRouter, options: &str, words: &[&str]) -> Command {
-    let mut go = go(STAGE, &words[..1]);
+    let mut go = go(TARGET, &words[..1]);
     let exec = format!("{} exec --go {options}", dist("hop").display());
     go.args(["-exec", &exec]).args(&words[1..]);
     go.env("HOP_HOME", router.path("home")).env("HOP_ROUTER", "router").env("SUITE_SECRET", "of the host");
@@ -47,7 +47,7 @@ fn assert_passes(ran: &Ran) {
 
 #[test]
 fn a_test_finds_what_it_would_find_here() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let ran = run(go_there(&router, "", &["test", "-count=1", "./..."]));
     assert_passes(&ran);
@@ -58,7 +58,7 @@ fn a_test_finds_what_it_would_find_here() {
 
 #[test]
 fn a_test_says_what_it_says_here_and_in_that_order() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let words = ["test", "-count=1", "-v", "-cpu=2", "-run=Count|Outputs|Fail", "./words", "-fail"];
     // What takes time and what does not are not the same there.
@@ -72,7 +72,7 @@ fn a_test_says_what_it_says_here_and_in_that_order() {
         text.lines().map(line).filter(|line| !line.contains("/two")).collect::<Vec<_>>()
     };
     let there = run(go_there(&router, "", &words));
-    let here = run(go(Stage::Host, &words));
+    let here = run(go(Target::Host, &words));
     assert_eq!((there.code, here.code), (1, 1));
     assert_eq!(plain(there.stdout()), plain(here.stdout()));
     assert!(there.stdout().contains("line 38\nline 39\n"), "{}", there.stdout());
@@ -84,7 +84,7 @@ fn a_test_says_what_it_says_here_and_in_that_order() {
 
 #[test]
 fn coverage_is_that_of_this_machine_to_the_line() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let place = |name: &str| router.path(name).display().to_string();
     for (name, words) in [("own", &["./..."][..]), ("all", &["-coverpkg=./...", "./..."])] {
@@ -92,7 +92,7 @@ fn coverage_is_that_of_this_machine_to_the_line() {
         let [to_there, to_here] = [&there, &here].map(|place| format!("-coverprofile={place}"));
         let call = |profile| [&["test", "-count=1", profile], words].concat();
         assert_passes(&run(go_there(&router, "", &call(&to_there))));
-        assert_passes(&run(go(Stage::Host, &call(&to_here))));
+        assert_passes(&run(go(Target::Host, &call(&to_here))));
         // In the order in which the packages were done.
         let [there, here] = [there, here].map(|place| {
             let mut lines: Vec<_> = fs::read_to_string(place).unwrap().lines().map(str::to_owned).collect();
@@ -110,14 +110,14 @@ fn samples_are_lost(router: &VirtualRouter) -> bool {
     let numbers = |text: &str| -> Vec<u32> {
         text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).take(2).collect()
     };
-    let version = run(go(STAGE, &["env", "GOVERSION"]));
+    let version = run(go(TARGET, &["env", "GOVERSION"]));
     let kernel = numbers(router.info()["kernel"].as_str().unwrap());
-    STAGE.goarch() == "mips" && kernel >= vec![5, 1] && numbers(version.stdout()) >= vec![1, 26]
+    TARGET.goarch() == "mips" && kernel >= vec![5, 1] && numbers(version.stdout()) >= vec![1, 26]
 }
 
 #[test]
 fn profiles_come_back_and_go_reads_them() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let directory = router.path("profiles");
     fs::create_dir(&directory).unwrap();
@@ -132,11 +132,11 @@ fn profiles_come_back_and_go_reads_them() {
     assert!(ran.stdout().contains("BenchmarkCount"), "{}", ran.stdout());
     for name in ["cpu.out", "mem.out", "block.out", "mutex.out"] {
         let top =
-            run(go(Stage::Host, &["tool", "pprof", "-top", &directory.join(name).display().to_string()]));
+            run(go(Target::Host, &["tool", "pprof", "-top", &directory.join(name).display().to_string()]));
         assert!(top.code == 0 && top.stdout().contains("flat%"), "{name}: {}{}", top.stdout(), top.stderr());
     }
     let cpu = directory.join("cpu.out").display().to_string();
-    let top = run(go(Stage::Host, &["tool", "pprof", "-top", &cpu]));
+    let top = run(go(Target::Host, &["tool", "pprof", "-top", &cpu]));
     let is_empty = top.stdout().contains("Total samples = 0 ");
     assert!(!is_empty || samples_are_lost(&router), "{}", top.stdout());
     assert!(fs::read(directory.join("trace.out")).unwrap().starts_with(b"go 1."));
@@ -145,7 +145,7 @@ fn profiles_come_back_and_go_reads_them() {
 
 #[test]
 fn a_program_that_counts_its_coverage_leaves_it_here() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let covered = router.path("covered");
     fs::create_dir(&covered).unwrap();
@@ -154,7 +154,7 @@ fn a_program_that_counts_its_coverage_leaves_it_here() {
         let ran = hop.args(["run", "-cover", "-r", "router", "./leaves"]).args(words).run();
         assert_eq!((ran.stderr(), ran.code), ("", 0));
         let input = format!("-i={}", covered.display());
-        let percent = run(go(Stage::Host, &["tool", "covdata", "percent", &input]));
+        let percent = run(go(Target::Host, &["tool", "covdata", "percent", &input]));
         assert_eq!(percent.code, 0, "{}", percent.stderr());
         percent.stdout().split_whitespace().find(|word| word.ends_with('%')).unwrap().to_owned()
     };
@@ -165,7 +165,7 @@ fn a_program_that_counts_its_coverage_leaves_it_here() {
 
 #[test]
 fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let words = ["test", "-count=1", "-run=Hang", "-timeout=2s", "./words", "-hang"];
     let ran = run(go_there(&router, "", &words));
@@ -174,7 +174,7 @@ fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown() {
     assert!(said.contains("panic: test timed out after 2s") && said.contains("words.TestHang("), "{said}");
     // As cmd/go does it when that is of no avail.
     let binary = router.path("words.test");
-    let build = go(STAGE, &["test", "-c", "-o", &binary.display().to_string(), "./words"]);
+    let build = go(TARGET, &["test", "-c", "-o", &binary.display().to_string(), "./words"]);
     assert_eq!(run(build).code, 0);
     let hop = router.hop().current_dir(suite().join("words")).args(["exec", "--go", "-r", "router"]);
     let mut running = hop.arg(&binary).args(["-test.run=Hang", "-hang"]).start();
@@ -188,7 +188,7 @@ fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown() {
 
 #[test]
 fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     // A copy, because this writes there.
     let copy = router.path("suite");
@@ -220,7 +220,7 @@ fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always() {
 
 #[test]
 fn what_hop_cannot_do_is_said_in_a_line() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let mut go = go_there(&router, "--connect-timeout 100ms", &["test", "-count=1", "./numbers"]);
     go.env("HOP_ROUTER", "nowhere");
@@ -234,13 +234,13 @@ fn what_hop_cannot_do_is_said_in_a_line() {
 
 #[test]
 fn go_run_runs_there_and_go_finds_hop_by_itself() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let _more = router.let_it_promise_more();
     let installed = router.hop().args(["go-exec", "install"]).arg(router.path("bin")).run();
     let directory = Path::new(installed.stdout().trim_end());
     assert_eq!(directory, router.path("bin").canonicalize().unwrap());
     assert!(installed.stderr().contains("not on PATH yet"), "{}", installed.stderr());
-    let mut go = go(STAGE, &["run", "./leaves", "word"]);
+    let mut go = go(TARGET, &["run", "./leaves", "word"]);
     let path = std::env::var_os("PATH").unwrap();
     let places = [directory.to_owned()].into_iter().chain(std::env::split_paths(&path));
     go.env("PATH", std::env::join_paths(places).unwrap());
@@ -248,6 +248,6 @@ fn go_run_runs_there_and_go_finds_hop_by_itself() {
     let ran = run(go);
     assert_eq!((ran.stdout(), ran.code), ("with words\n", 0), "{}", ran.stderr());
     // For a program of this machine, Go needs nobody.
-    assert!(ran.stderr().contains("hop: started after") || STAGE.is_here(), "{}", ran.stderr());
+    assert!(ran.stderr().contains("hop: started after") || TARGET.is_here(), "{}", ran.stderr());
     router.assert_serves_on();
 }

@@ -5,22 +5,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use hop_tests::{Hop, Process, Ran, Running, Stage, VirtualRouter, dist, fixture, wait_until};
+use hop_tests::{Hop, Process, Ran, Running, Target, VirtualRouter, dist, fixture, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// Long enough for everything here. No test waits until it is over.
 const LONG: &str = "10m";
 
-/// A command at the near end of a cable, which leaves its connection.
+/// A command at the near end of a proxy, which leaves its connection.
 fn keeping(router: &VirtualRouter, command: &str) -> Hop {
-    router.hop().args([command, "-r", "cabled", "--keep-connection", LONG])
+    router.hop().args([command, "-r", "proxied", "--keep-connection", LONG])
 }
 
 /// One that does not say what shall become of its connection.
 fn unkept(router: &VirtualRouter, command: &str) -> Hop {
-    router.hop().env("HOP_KEEP_CONNECTION", "").args([command, "-r", "cabled"])
+    router.hop().env("HOP_KEEP_CONNECTION", "").args([command, "-r", "proxied"])
 }
 
 #[track_caller]
@@ -29,12 +29,12 @@ fn succeeds(ran: Ran) {
 }
 
 fn disconnect(router: &VirtualRouter) -> Ran {
-    router.hop().args(["router", "disconnect", "cabled"]).run()
+    router.hop().args(["router", "disconnect", "proxied"]).run()
 }
 
 /// A program that waits for words, after it has started.
 fn dialogue(hop: Hop) -> Running {
-    let mut running = hop.arg(fixture(STAGE, "dialogue")).start();
+    let mut running = hop.arg(fixture(TARGET, "dialogue")).start();
     assert_eq!(running.line(), "ready\n");
     running
 }
@@ -53,9 +53,9 @@ fn signal(process: u32, signal: Signal) {
 
 #[test]
 fn commands_that_come_later_use_the_connection_that_was_kept() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let program = fixture(STAGE, "both-outputs");
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let program = fixture(TARGET, "both-outputs");
     let ran = keeping(&router, "exec").arg(&program).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     for _ in 0..3 {
@@ -65,75 +65,75 @@ fn commands_that_come_later_use_the_connection_that_was_kept() {
     succeeds(unkept(&router, "info").run());
     succeeds(unkept(&router, "ps").run());
     succeeds(unkept(&router, "info").args(["--keep-connection", "1m"]).run());
-    assert_eq!((cable.connections(), router.keepers().len()), (1, 1));
+    assert_eq!((proxy.connections(), router.keepers().len()), (1, 1));
     // Nought is for who wants none of it.
     succeeds(unkept(&router, "info").args(["--keep-connection", "0s"]).run());
-    assert_eq!((cable.connections(), router.keepers().len()), (2, 1));
+    assert_eq!((proxy.connections(), router.keepers().len()), (2, 1));
     let keeper = keeper(&router);
-    assert_eq!(disconnect(&router).stdout(), "the connection to cabled is closed\n");
+    assert_eq!(disconnect(&router).stdout(), "the connection to proxied is closed\n");
     keeper.wait_until_gone();
-    assert_eq!(disconnect(&router).stdout(), "no connection to cabled is kept\n");
+    assert_eq!(disconnect(&router).stdout(), "no connection to proxied is kept\n");
     succeeds(unkept(&router, "info").run());
-    assert_eq!((cable.connections(), router.keepers().len()), (3, 0));
+    assert_eq!((proxy.connections(), router.keepers().len()), (3, 0));
     router.assert_serves_on();
 }
 
 #[test]
 fn a_connection_is_kept_as_long_as_somebody_uses_it_and_then_for_its_time() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let running = dialogue(router.hop().args(["exec", "-r", "cabled"]).env("HOP_KEEP_CONNECTION", "1ms"));
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let running = dialogue(router.hop().args(["exec", "-r", "proxied"]).env("HOP_KEEP_CONNECTION", "1ms"));
     let keeper = keeper(&router);
     assert_eq!(running.wait().code, 0);
     keeper.wait_until_gone();
     succeeds(unkept(&router, "info").run());
-    assert_eq!(cable.connections(), 2);
+    assert_eq!(proxy.connections(), 2);
     router.assert_serves_on();
 }
 
 #[test]
 fn commands_that_begin_at_once_share_one_connection() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     let begun: Vec<_> = (0..6).map(|_| keeping(&router, "info").start()).collect();
     for running in begun {
         assert_eq!(running.wait().code, 0);
     }
-    assert_eq!((cable.connections(), router.keepers().len()), (1, 1));
+    assert_eq!((proxy.connections(), router.keepers().len()), (1, 1));
     succeeds(disconnect(&router));
 }
 
 #[test]
 fn who_finds_no_place_on_a_kept_connection_has_one_of_its_own() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     // Each program is promised 4 MiB and more that it does not use.
     let _more = router.let_it_promise_more();
     let running: Vec<_> = (0..8).map(|_| dialogue(keeping(&router, "exec"))).collect();
-    assert_eq!(cable.connections(), 1);
+    assert_eq!(proxy.connections(), 1);
     succeeds(keeping(&router, "info").run());
     succeeds(unkept(&router, "info").run());
-    assert_eq!((cable.connections(), router.keepers().len()), (3, 1));
+    assert_eq!((proxy.connections(), router.keepers().len()), (3, 1));
     for running in running {
         assert_eq!(running.wait().code, 0);
     }
     succeeds(unkept(&router, "info").run());
-    assert_eq!(cable.connections(), 3);
+    assert_eq!(proxy.connections(), 3);
     router.wait_until_forgotten();
     router.assert_serves_on();
 }
 
 #[test]
 fn a_connection_that_is_closed_is_closed_when_the_commands_on_it_have_ended() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     let running = dialogue(keeping(&router, "exec"));
     let keeper = keeper(&router);
-    let said = "the connection to cabled is closed when the command that uses it has ended\n";
+    let said = "the connection to proxied is closed when the command that uses it has ended\n";
     assert_eq!(disconnect(&router).stdout(), said);
-    assert_eq!(disconnect(&router).stdout(), "no connection to cabled is kept\n");
+    assert_eq!(disconnect(&router).stdout(), "no connection to proxied is kept\n");
     succeeds(unkept(&router, "info").run());
-    assert_eq!(cable.connections(), 2);
+    assert_eq!(proxy.connections(), 2);
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("end of input\n", "", 0));
     keeper.wait_until_gone();
@@ -142,9 +142,9 @@ fn a_connection_that_is_closed_is_closed_when_the_commands_on_it_have_ended() {
 
 #[test]
 fn a_keeper_that_is_killed_costs_its_commands_a_line_and_the_next_one_takes_its_place() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let program = fixture(STAGE, "counter");
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let program = fixture(TARGET, "counter");
     let mut running = keeping(&router, "exec").arg(program).args(["100", "0"]).start();
     let mut output = String::new();
     for _ in 0..2 {
@@ -155,25 +155,25 @@ fn a_keeper_that_is_killed_costs_its_commands_a_line_and_the_next_one_takes_its_
             .unwrap();
         keeper.wait_until_gone();
         // Its socket is still there, and nobody listens.
-        wait_until("the command has come back", || cable.connections() > 1 && !router.keepers().is_empty());
+        wait_until("the command has come back", || proxy.connections() > 1 && !router.keepers().is_empty());
     }
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), ((0..100).map(|i| format!("{i}\n")).collect(), 7));
-    let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(2));
-    assert_eq!(cable.connections(), 3);
+    assert_eq!(proxy.connections(), 3);
     router.wait_until_forgotten();
     router.assert_serves_on();
 }
 
 #[test]
 fn a_keeper_ends_with_its_connection_and_the_next_command_has_another_one() {
-    let mut router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let mut router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
     let first = keeper(&router);
-    cable.reset();
+    proxy.reset();
     first.wait_until_gone();
     succeeds(keeping(&router, "info").run());
     let second = keeper(&router);
@@ -181,15 +181,15 @@ fn a_keeper_ends_with_its_connection_and_the_next_command_has_another_one() {
     second.wait_until_gone();
     router.restart_agent();
     succeeds(keeping(&router, "info").run());
-    assert_eq!((cable.connections(), router.keepers().len()), (3, 1));
+    assert_eq!((proxy.connections(), router.keepers().len()), (3, 1));
     router.assert_serves_on();
 }
 
 #[test]
 fn a_router_that_was_rebooted_is_connected_to_anew() {
     // This machine stays on.
-    let Stage::Machine { .. } = STAGE else { return };
-    let mut router = VirtualRouter::start(STAGE);
+    let Target::Machine { .. } = TARGET else { return };
+    let mut router = VirtualRouter::start(TARGET);
     let running = dialogue(router.exec_with(&["--keep-connection", LONG], "dialogue"));
     let keeper = keeper(&router);
     router.power_cycle();
@@ -203,53 +203,53 @@ fn a_router_that_was_rebooted_is_connected_to_anew() {
 
 #[test]
 fn a_dead_link_under_a_kept_connection_is_noticed_while_somebody_waits() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let program = fixture(STAGE, "counter");
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let program = fixture(TARGET, "counter");
     let mut running =
         keeping(&router, "exec").args(["--linger", "0"]).arg(program).args(["1000000", "0"]).start();
     assert_eq!(running.line(), "0\n");
     let keeper = keeper(&router);
-    cable.cut();
+    proxy.cut();
     let ran = running.wait();
     assert_eq!(ran.code, 125, "{}", ran.stderr());
-    assert!(ran.stderr().contains("the connection to cabled was lost"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("the connection to proxied was lost"), "{}", ran.stderr());
     keeper.wait_until_gone();
-    cable.mend();
+    proxy.mend();
     router.wait_until_idle();
     router.assert_serves_on();
 }
 
 #[test]
 fn a_dead_link_under_a_kept_connection_is_noticed_while_nobody_waits() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
     let keeper = keeper(&router);
-    cable.cut();
+    proxy.cut();
     keeper.wait_until_gone();
-    cable.mend();
+    proxy.mend();
     router.assert_serves_on();
 }
 
 #[test]
 fn a_keeper_that_does_not_answer_is_passed_by() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
     let [number] = router.keepers()[..] else { panic!("there is one") };
     signal(number, Signal::STOP);
     succeeds(unkept(&router, "info").run());
     succeeds(keeping(&router, "info").run());
-    assert_eq!(cable.connections(), 3);
+    assert_eq!(proxy.connections(), 3);
     signal(number, Signal::CONT);
     succeeds(unkept(&router, "info").run());
-    assert_eq!(cable.connections(), 3);
+    assert_eq!(proxy.connections(), 3);
 }
 
 #[test]
 fn a_key_that_is_taken_off_the_list_is_out_on_a_kept_connection_too() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let own = router.home().identity().unwrap().fingerprint();
     succeeds(router.hop().args(["info", "-r", "router", "--keep-connection", LONG]).run());
     router.write_authorized("");
@@ -263,7 +263,7 @@ fn a_key_that_is_taken_off_the_list_is_out_on_a_kept_connection_too() {
 
 #[test]
 fn what_is_wrong_with_a_router_is_said_as_without_keepers() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
     router.enrol("changed", &router.address, other);
     router.enrol("nobody", "127.0.0.1:1", router.fingerprint);
@@ -286,7 +286,7 @@ fn what_is_wrong_with_a_router_is_said_as_without_keepers() {
 
 #[test]
 fn where_others_could_listen_no_connection_is_kept() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let directory = router.path("home/run");
     fs::create_dir_all(&directory).unwrap();
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
@@ -302,7 +302,7 @@ fn where_others_could_listen_no_connection_is_kept() {
 
 #[test]
 fn a_keeper_has_nothing_of_the_command_that_started_it() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let home = router.path("home");
     let mut shell = Command::new("sh");
     // Two more descriptors, one of them the pipe that the test reads to its end.
@@ -336,12 +336,12 @@ fn a_reader_who_is_slow_slows_the_program_and_not_those_beside_it() {
     /// In kB: windows, frames on their way, and what the allocator has of both.
     const HELD: u64 = 4096;
     // 100 MiB take an emulated router a minute.
-    if !STAGE.is_here() {
+    if !TARGET.is_here() {
         return;
     }
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let mut running = keeping(&router, "exec").arg(fixture(STAGE, "blocks")).arg(BLOCKS.to_string()).start();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let mut running = keeping(&router, "exec").arg(fixture(TARGET, "blocks")).arg(BLOCKS.to_string()).start();
     let mut block = vec![0; BLOCK_BYTES];
     let mut expected: Vec<u8> = (0..BLOCK_BYTES).map(|i| i as u8).collect();
     let mut number = None;
@@ -370,6 +370,6 @@ fn a_reader_who_is_slow_slows_the_program_and_not_those_beside_it() {
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", 0));
     assert!(memory(number) < HELD, "the keeper holds {} kB", memory(number));
-    assert_eq!(cable.connections(), 1);
+    assert_eq!(proxy.connections(), 1);
     router.assert_serves_on();
 }

@@ -4,15 +4,15 @@ use std::thread;
 
 use hop::client::connection::Connection;
 use hop::config::home::Home;
-use hop_tests::{Hop, Options, PATIENCE, VirtualRouter, fixture, wait_until};
+use hop_tests::{Hop, Options, TIMEOUT, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 
-use crate::STAGE;
+use crate::TARGET;
 
 #[test]
 fn a_program_over_the_quota_is_refused_with_the_figures() {
-    let router = VirtualRouter::start_with(STAGE, &Options { quota: Some(100_000), ..Options::default() });
-    let size = fixture(STAGE, "both-outputs").metadata().unwrap().len();
+    let router = VirtualRouter::start_with(TARGET, &Options { quota: Some(100_000), ..Options::default() });
+    let size = fixture(TARGET, "both-outputs").metadata().unwrap().len();
     let ran = router.exec("both-outputs").run();
     ran.assert_fails(125, &format!("the program needs {size} bytes and"));
     assert!(ran.stderr().contains("has 100000 left"), "{}", ran.stderr());
@@ -21,7 +21,7 @@ fn a_program_over_the_quota_is_refused_with_the_figures() {
 
 #[test]
 fn a_program_larger_than_the_free_tmpfs_is_refused() {
-    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("size=1m"), ..Options::default() });
+    let router = VirtualRouter::start_with(TARGET, &Options { tmpfs: Some("size=1m"), ..Options::default() });
     router.exec("both-outputs").run().assert_fails(125, "bytes and");
     assert!(router.leftovers().is_empty());
 }
@@ -29,7 +29,7 @@ fn a_program_larger_than_the_free_tmpfs_is_refused() {
 #[test]
 fn a_program_larger_than_the_free_memory_is_refused() {
     // A tmpfs that promises more than there is, as DD-WRT's ramfs does.
-    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("size=1t"), ..Options::default() });
+    let router = VirtualRouter::start_with(TARGET, &Options { tmpfs: Some("size=1t"), ..Options::default() });
     let huge = super::protocol::refusal_of_a_program_of(&router, 512 << 30);
     let figure = match router.info()["memory_bound_by_promises"] == true {
         true => "bytes of memory more, because its vm.overcommit_memory is 2",
@@ -41,7 +41,7 @@ fn a_program_larger_than_the_free_memory_is_refused() {
 
 #[test]
 fn a_tmpfs_that_is_mounted_noexec_is_named() {
-    let router = VirtualRouter::start_with(STAGE, &Options { tmpfs: Some("noexec"), ..Options::default() });
+    let router = VirtualRouter::start_with(TARGET, &Options { tmpfs: Some("noexec"), ..Options::default() });
     let ran = router.exec("both-outputs").run();
     ran.assert_fails(125, "is mounted noexec");
     assert!(ran.stderr().contains("hint: start hopd with --dir"), "{}", ran.stderr());
@@ -51,11 +51,11 @@ fn a_tmpfs_that_is_mounted_noexec_is_named() {
 
 #[test]
 fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not() {
-    if STAGE.is_here() {
+    if TARGET.is_here() {
         // A machine of one's own is not to be filled.
         return;
     }
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut other = router.exec("dialogue").start();
     assert_eq!(other.line(), "ready\n");
     for (fixture, what) in [("eat-memory", "its memory"), ("fill-tmp", "its files")] {
@@ -77,7 +77,7 @@ fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not() {
 
 #[test]
 fn one_job_more_than_there_are_places_is_refused() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let places = router.info()["max_jobs"].as_u64().unwrap();
     // Each program is promised 4 MiB and more that it does not use.
     let _more = router.let_it_promise_more();
@@ -96,19 +96,19 @@ fn one_job_more_than_there_are_places_is_refused() {
 fn one_key_leaves_connections_to_others() {
     /// Of 16, of which 4 are for keys that have fewer than 2.
     const MOST_OF_A_KEY: usize = 12;
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let other = Home::at(&router.path("other"));
     router.enrol_for(&other);
     let identity = router.home().identity().unwrap();
     let keys = [identity.fingerprint(), other.identity().unwrap().fingerprint()];
     router.write_authorized(&format!("{}\n{}\n", keys[0], keys[1]));
-    let program = fixture(STAGE, "both-outputs");
+    let program = fixture(TARGET, "both-outputs");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let [refused, served] = thread::scope(|scope| {
         runtime.block_on(async {
             let mut connected = Vec::new();
             for _ in 0..MOST_OF_A_KEY {
-                connected.push(Connection::open(&router.entry(), &identity, PATIENCE).await.unwrap());
+                connected.push(Connection::open(&router.entry(), &identity, TIMEOUT).await.unwrap());
             }
             let (tell, told) = tokio::sync::oneshot::channel();
             // In a thread, so that the others go on answering when the agent asks whether they are there.
@@ -133,7 +133,7 @@ fn one_key_leaves_connections_to_others() {
 
 #[test]
 fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files() {
-    let mut router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(TARGET);
     let mut running = router.exec("wait").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::TERM);
@@ -147,7 +147,7 @@ fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files() {
 
 #[test]
 fn an_agent_that_is_stopped_does_not_wait_for_a_reader() {
-    let mut router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(TARGET);
     let mut running = router.exec("flood").arg("1000000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
     // Nobody reads on, so the agent has output that it cannot get rid of.

@@ -5,7 +5,7 @@ use hop_tests::{Hop, Ran, VirtualRouter, fixture, length_on_the_wire};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::STAGE;
+use crate::TARGET;
 
 fn numbers(count: u32) -> String {
     (0..count).map(|i| format!("{i}\n")).collect()
@@ -30,21 +30,21 @@ fn attach(router: &VirtualRouter, job: &str) -> Ran {
 
 #[test]
 fn a_connection_that_breaks_costs_nothing_but_a_line() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let program = fixture(STAGE, "counter");
-    let mut running = router.hop().args(["exec", "-r", "cabled"]).arg(program).args(["100", "0"]).start();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let program = fixture(TARGET, "counter");
+    let mut running = router.hop().args(["exec", "-r", "proxied"]).arg(program).args(["100", "0"]).start();
     let mut output = String::new();
     for _ in 0..3 {
         for _ in 0..20 {
             output.push_str(&running.line());
         }
-        cable.reset();
+        proxy.reset();
     }
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), (numbers(100), 7));
-    let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(3));
     router.wait_until_forgotten();
     router.assert_serves_on();
@@ -52,17 +52,17 @@ fn a_connection_that_breaks_costs_nothing_but_a_line() {
 
 #[test]
 fn what_is_typed_arrives_once_though_the_connection_breaks() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
     let content: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
-    let program = fixture(STAGE, "echo-stdin");
+    let program = fixture(TARGET, "echo-stdin");
     let length = length_on_the_wire(&program);
     // In the midst of what is typed: the program is sent before.
-    cable.cut_after(length + 1_000_000);
-    let hop = router.hop().args(["exec", "-r", "cabled"]).arg(program).stdin(content.clone());
+    proxy.cut_after(length + 1_000_000);
+    let hop = router.hop().args(["exec", "-r", "proxied"]).arg(program).stdin(content.clone());
     let running = std::thread::spawn(move || hop.run());
-    cable.wait_until_cut();
-    cable.reset();
+    proxy.wait_until_cut();
+    proxy.reset();
     let ran = running.join().unwrap();
     assert!(ran.stdout == content, "{} bytes came back: {}", ran.stdout.len(), ran.stderr());
     assert!(ran.stderr().ends_with("4000000\n"), "{}", ran.stderr());
@@ -73,22 +73,22 @@ fn what_is_typed_arrives_once_though_the_connection_breaks() {
 
 #[test]
 fn signals_arrive_once_though_connections_break() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let program = fixture(STAGE, "signals");
-    let mut running = router.hop().args(["exec", "-r", "cabled"]).arg(program).arg("3").start();
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let program = fixture(TARGET, "signals");
+    let mut running = router.hop().args(["exec", "-r", "proxied"]).arg(program).arg("3").start();
     assert_eq!(running.line(), "ready\n");
     // The first one is lost on its way.
-    cable.cut_after(1);
+    proxy.cut_after(1);
     running.signal(Signal::INT);
-    cable.wait_until_cut();
-    cable.reset();
+    proxy.wait_until_cut();
+    proxy.reset();
     assert_eq!(running.line(), "got interrupt\n");
     // The second one arrives, and nobody here hears of that.
-    cable.cut_after_received(1);
+    proxy.cut_after_received(1);
     running.signal(Signal::HUP);
-    cable.wait_until_cut();
-    cable.reset();
+    proxy.wait_until_cut();
+    proxy.reset();
     assert_eq!(running.line(), "got hangup\n");
     // If one had come twice, it would be before this one.
     running.signal(Signal::TERM);
@@ -100,7 +100,7 @@ fn signals_arrive_once_though_connections_break() {
 
 #[test]
 fn a_job_that_is_left_is_listed_and_can_be_killed_and_its_end_is_kept() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let job = detach(&router, "counter", &["1000000", "0"]);
     let listed = jobs(router.hop());
     let [only] = &listed[..] else { panic!("{listed:?}") };
@@ -122,7 +122,7 @@ fn a_job_that_is_left_is_listed_and_can_be_killed_and_its_end_is_kept() {
 
 #[test]
 fn a_job_whose_controller_was_killed_is_attached_to_by_another_hop() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("counter").args(["100", "0"]).start();
     assert_eq!(running.line(), "0\n");
     running.signal(Signal::KILL);
@@ -137,7 +137,7 @@ fn a_job_whose_controller_was_killed_is_attached_to_by_another_hop() {
 
 #[test]
 fn a_program_that_waits_for_its_input_goes_on_with_the_next_hop() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut first = router.exec("dialogue").start();
     assert_eq!(first.line(), "ready\n");
     let job = jobs(router.hop())[0]["job"].as_str().unwrap().to_owned();
@@ -152,7 +152,7 @@ fn a_program_that_waits_for_its_input_goes_on_with_the_next_hop() {
 
 #[test]
 fn a_job_is_its_own_controllers() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let other = Home::at(&router.path("other"));
     let [own, others] = [router.home(), other].map(|home| home.identity().unwrap().fingerprint());
     router.write_authorized(&format!("{own}\n{others}\n"));
@@ -174,7 +174,7 @@ fn a_job_is_its_own_controllers() {
 
 #[test]
 fn a_detached_program_has_no_input_and_its_exit_code_waits() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let status = router.path("status");
     let hop = router.exec_with(&["--detach", "--status-file", status.to_str().unwrap()], "echo-stdin");
     let ran = hop.stdin("nobody reads this").run();
@@ -201,7 +201,7 @@ fn a_detached_program_has_no_input_and_its_exit_code_waits() {
 
 #[test]
 fn a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec_with(&["--linger", "0"], "wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
@@ -212,7 +212,7 @@ fn a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger() {
 
 #[test]
 fn a_program_whose_controller_is_gone_gets_its_grace() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mark = router.path_there("mark");
     let mut running = router.exec_with(&["--linger", "0"], "mark-term").arg(&mark).start();
     assert_eq!(running.line(), "ready\n");
@@ -225,7 +225,7 @@ fn a_program_whose_controller_is_gone_gets_its_grace() {
 
 #[test]
 fn a_program_dies_with_its_agent_and_the_next_one_says_so() {
-    let mut router = VirtualRouter::start(STAGE);
+    let mut router = VirtualRouter::start(TARGET);
     let mut running = router.exec("pid").start();
     let number = running.line().trim().to_owned();
     let program = router.watch(&number);
@@ -239,7 +239,7 @@ fn a_program_dies_with_its_agent_and_the_next_one_says_so() {
 
 #[test]
 fn an_agent_that_dies_loses_the_job_and_the_controller_says_so() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec_with(&["--linger", "0"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
@@ -248,7 +248,7 @@ fn an_agent_that_dies_loses_the_job_and_the_controller_says_so() {
 
 #[test]
 fn an_agent_that_does_not_come_back_in_time_is_given_up() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec_with(&["--linger", "1s"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);

@@ -1,4 +1,4 @@
-//! How Hop behaves, whatever the router is made of. Each file that includes this names its stage.
+//! How Hop behaves, whatever the router is made of. Each file that includes this names its target.
 
 #![allow(clippy::unwrap_used)]
 

@@ -10,7 +10,7 @@ use hop_tests::{Hop, VirtualRouter, fixture, left};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// A file that is long enough to be cut in the middle, with all that is on its way.
 const LONG: usize = 1_500_000;
@@ -28,7 +28,7 @@ fn place(router: &VirtualRouter) -> PathBuf {
 /// `hop exec` of a program that leaves `what`, in the directory where its files go.
 fn leave<T: AsRef<OsStr>>(router: &VirtualRouter, place: &Path, options: &[T], what: &[&[u8]]) -> Hop {
     let hop = router.hop().current_dir(place).args(["exec", "-r", "router"]).args(options);
-    hop.arg(fixture(STAGE, "leave")).args(what.iter().map(|word| OsStr::from_bytes(word)))
+    hop.arg(fixture(TARGET, "leave")).args(what.iter().map(|word| OsStr::from_bytes(word)))
 }
 
 /// Everything below a directory, and how long it is.
@@ -57,7 +57,7 @@ fn named(names: &[(&[u8], u64)]) -> Vec<(Vec<u8>, u64)> {
 
 #[test]
 fn what_a_program_leaves_is_brought_back_to_the_last_byte() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     let what: [&[u8]; 6] = [
         b"file=long=1500000",
@@ -89,7 +89,7 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte() {
 
 #[test]
 fn files_go_where_they_are_wanted_and_patterns_stand_for_them() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     fs::create_dir(place.join("there")).unwrap();
     fs::write(place.join("new"), "what was there before").unwrap();
@@ -124,7 +124,7 @@ fn files_go_where_they_are_wanted_and_patterns_stand_for_them() {
 
 #[test]
 fn what_is_not_brought_back_is_said_and_changes_no_exit_code() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     let status_file = router.path("status.json");
     let secret = router.path_there("authorized");
@@ -170,7 +170,7 @@ fn what_is_not_brought_back_is_said_and_changes_no_exit_code() {
 
 #[test]
 fn hidden_files_come_only_by_name() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     let what: [&[u8]; 4] =
         [b"file=.envrc=1", b"file=d/.hidden=2", b"file=d/plain=3", b"program=.git/hooks/x=4"];
@@ -190,7 +190,7 @@ fn hidden_files_come_only_by_name() {
 
 #[test]
 fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     let ran = leave(&router, &place, &["--output", "many"], &[b"many=many/=1500"]).run();
     assert_eq!(ran.code, 7);
@@ -206,7 +206,7 @@ fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody() {
 
 #[test]
 fn a_program_of_another_user_gets_no_file_of_somebody_else_out() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     // It may pass the agent's directory, and give what lies there another name.
     let blob = router.ram().join("secret");
@@ -225,21 +225,21 @@ fn a_program_of_another_user_gets_no_file_of_somebody_else_out() {
 
 #[test]
 fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line() {
-    let router = VirtualRouter::start(STAGE);
-    let (place, cable) = (place(&router), router.cable());
-    cable.cut_after_received(SOME_OF_LONG);
-    let hop = router.hop().current_dir(&place).args(["exec", "-r", "cabled", "--output", "long"]);
-    let running = hop.arg(fixture(STAGE, "leave")).arg(format!("file=long={LONG}")).start();
+    let router = VirtualRouter::start(TARGET);
+    let (place, proxy) = (place(&router), router.proxy());
+    proxy.cut_after_received(SOME_OF_LONG);
+    let hop = router.hop().current_dir(&place).args(["exec", "-r", "proxied", "--output", "long"]);
+    let running = hop.arg(fixture(TARGET, "leave")).arg(format!("file=long={LONG}")).start();
     for _ in 0..2 {
-        cable.wait_until_cut();
+        proxy.wait_until_cut();
         assert!(!place.join("long").exists(), "it has its name when it is whole");
-        cable.reset();
-        cable.cut_after_received(SOME_OF_LONG / 2);
+        proxy.reset();
+        proxy.cut_after_received(SOME_OF_LONG / 2);
     }
-    cable.reset();
+    proxy.reset();
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
     assert!((2..4).any(|count| ran.stderr() == broke.repeat(count)), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"long", LONG as u64)]));
     assert!(fs::read(place.join("long")).unwrap() == left(LONG));
@@ -249,7 +249,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line() {
 
 #[test]
 fn the_files_of_a_job_that_was_left_wait_for_who_attaches() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     let options = ["--detach", "--output", "a/*"];
     let ran = leave(&router, &place, &options, &[b"file=a/one=1000", b"file=a/two=2000"]).run();
@@ -278,17 +278,17 @@ fn the_files_of_a_job_that_was_left_wait_for_who_attaches() {
 
 #[test]
 fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over() {
-    let router = VirtualRouter::start(STAGE);
-    let (place, cable) = (place(&router), router.cable());
-    cable.cut_after_received(SOME_OF_LONG);
+    let router = VirtualRouter::start(TARGET);
+    let (place, proxy) = (place(&router), router.proxy());
+    proxy.cut_after_received(SOME_OF_LONG);
     let hop = router.hop().current_dir(&place);
-    let hop = hop.args(["exec", "-r", "cabled", "--linger", "1s", "--output", "long"]);
-    let running = hop.arg(fixture(STAGE, "leave")).arg(format!("file=long={LONG}")).start();
-    cable.wait_until_cut();
+    let hop = hop.args(["exec", "-r", "proxied", "--linger", "1s", "--output", "long"]);
+    let running = hop.arg(fixture(TARGET, "leave")).arg(format!("file=long={LONG}")).start();
+    proxy.wait_until_cut();
     running.signal(Signal::KILL);
     running.wait();
     assert!(!router.leftovers().is_empty(), "the file waits");
-    cable.reset();
+    proxy.reset();
     router.wait_until_forgotten();
     assert!(!place.join("long").exists());
     router.assert_serves_on();
@@ -296,7 +296,7 @@ fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over() {
 
 #[test]
 fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     let mut left = Vec::new();
     for _ in 0..9 {
@@ -321,7 +321,7 @@ fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended() {
 
 #[test]
 fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let place = place(&router);
     fs::write(place.join("file"), "").unwrap();
     let ran = leave(&router, &place, &["--output", "x:file/x"], &[b"file=x=1000"]).run();
@@ -334,7 +334,7 @@ fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half() {
 
 #[test]
 fn a_path_that_does_not_stay_below_the_programs_directory_is_refused_here() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for path in ["/etc/passwd", "../key", "a/../../b", "", "x:"] {
         let ran = leave(&router, &router.path("home"), &["--output", path], &[]).run();
         ran.assert_fails(125, &format!("--output {path}"));

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use hop_tests::{Ran, VirtualRouter, build_go, fixture};
 
-use crate::STAGE;
+use crate::TARGET;
 
 fn zero_separated(ran: &Ran) -> Vec<&[u8]> {
     assert_eq!((ran.stderr(), ran.code), ("", 0));
@@ -19,7 +19,7 @@ fn zero_separated(ran: &Ran) -> Vec<&[u8]> {
 
 #[test]
 fn arguments_arrive_as_they_were_given() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let given: [&[u8]; 9] = [
         b"a",
         b"b c",
@@ -41,7 +41,7 @@ fn arguments_arrive_as_they_were_given() {
 
 #[test]
 fn the_environment_is_the_routers_and_what_the_user_adds() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router
         .hop()
         .env("FROM_HERE", "here")
@@ -59,7 +59,7 @@ fn the_environment_is_the_routers_and_what_the_user_adds() {
         ])
         .arg("--env")
         .arg(OsStr::from_bytes(b"BYTES=\xff\xfe"))
-        .arg(fixture(STAGE, "environment"))
+        .arg(fixture(TARGET, "environment"))
         .run();
     let variables = zero_separated(&ran);
     let expected: [&[u8]; 4] =
@@ -77,13 +77,13 @@ fn the_environment_is_the_routers_and_what_the_user_adds() {
 
 #[test]
 fn a_megabyte_of_environment_arrives() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let value = "x".repeat(100_000);
     let mut hop = router.hop().arg("exec");
     for i in 0..10 {
         hop = hop.arg("--env").arg(format!("BIG{i}={value}"));
     }
-    let ran = hop.arg(fixture(STAGE, "environment")).run();
+    let ran = hop.arg(fixture(TARGET, "environment")).run();
     let variables = zero_separated(&ran);
     for i in 0..10 {
         assert!(variables.contains(&format!("BIG{i}={value}").as_bytes()));
@@ -93,10 +93,10 @@ fn a_megabyte_of_environment_arrives() {
 
 #[test]
 fn more_arguments_and_environment_than_a_message_holds_are_refused_here() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     // The kernel would not give hop itself as much; but a value from its environment may be passed on many times.
     let many = ["-e", "BIG"].repeat(22);
-    let program = fixture(STAGE, "environment");
+    let program = fixture(TARGET, "environment");
     let ran = router.hop().env("BIG", "x".repeat(100_000)).arg("exec").args(many).arg(program).run();
     ran.assert_fails(125, "2,097,152");
     router.assert_serves_on();
@@ -104,7 +104,7 @@ fn more_arguments_and_environment_than_a_message_holds_are_refused_here() {
 
 #[test]
 fn a_program_has_its_name_and_a_directory_of_its_own() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut directories = Vec::new();
     for _ in 0..2 {
         let ran = router.exec("surroundings").run();
@@ -124,11 +124,11 @@ fn a_program_has_its_name_and_a_directory_of_its_own() {
 
 #[test]
 fn a_program_may_have_any_name() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     // The first two are what the agent calls things of its own.
     for name in ["work", "bin", "two words", "-dash", "\u{1f407}"] {
         let program = router.path(name);
-        fs::copy(fixture(STAGE, "both-outputs"), &program).unwrap();
+        fs::copy(fixture(TARGET, "both-outputs"), &program).unwrap();
         let ran = router.hop().arg("exec").arg(&program).run();
         assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7), "{name}");
     }
@@ -137,7 +137,7 @@ fn a_program_may_have_any_name() {
 
 #[test]
 fn two_jobs_share_one_program_at_the_same_time() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running: Vec<_> = (0..2).map(|_| router.exec("dialogue").start()).collect();
     for hop in &mut running {
         assert_eq!(hop.line(), "ready\n");
@@ -151,14 +151,14 @@ fn two_jobs_share_one_program_at_the_same_time() {
 
 #[test]
 fn a_file_that_is_no_program_for_this_router_is_refused_with_126() {
-    let router = VirtualRouter::start(STAGE);
-    let program = fs::read(fixture(STAGE, "both-outputs")).unwrap();
+    let router = VirtualRouter::start(TARGET);
+    let program = fs::read(fixture(TARGET, "both-outputs")).unwrap();
     let file = |name: &str, content: &[u8]| {
         let path = router.path(name);
         fs::write(&path, content).unwrap();
         path
     };
-    let (wrong_arch, wrong_target) = match STAGE.goarch() {
+    let (wrong_arch, wrong_target) = match TARGET.goarch() {
         "mips" => ("mipsle", "MIPS, 32 bits, little endian"),
         _ => ("mips", "MIPS, 32 bits, big endian"),
     };
@@ -181,17 +181,17 @@ fn a_file_that_is_no_program_for_this_router_is_refused_with_126() {
 
 #[test]
 fn a_program_that_wants_an_fpu_or_a_dynamic_linker_is_refused_with_126() {
-    if STAGE.is_here() {
+    if TARGET.is_here() {
         // A machine of one's own has both.
         return;
     }
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let hard = router.path("hard");
-    build_go("./tests/fixtures/both-outputs", STAGE.goarch(), &[("GOMIPS", "hardfloat")], &hard);
+    build_go("./tests/fixtures/both-outputs", TARGET.goarch(), &[("GOMIPS", "hardfloat")], &hard);
     router.hop().arg("exec").arg(&hard).run().assert_fails(126, "it uses an FPU, and the router has none");
 
     // A dynamic program differs from a static one by a segment: here the note segment is made to name an interpreter.
-    let mut dynamic = fs::read(fixture(STAGE, "both-outputs")).unwrap();
+    let mut dynamic = fs::read(fixture(TARGET, "both-outputs")).unwrap();
     make_dynamic(&mut dynamic);
     let path = router.path("dynamic");
     fs::write(&path, dynamic).unwrap();
@@ -215,7 +215,7 @@ fn make_dynamic(program: &mut [u8]) {
 
 #[test]
 fn a_program_runs_as_the_user_that_is_named() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ram = router.ram();
     let args = [ram.clone(), ram.join("jobs"), ram.join("blobs")];
     let ran = router.exec_with(&["--user", "nobody"], "identity").args(&args).run();
@@ -237,7 +237,7 @@ fn a_program_runs_as_the_user_that_is_named() {
 
 #[test]
 fn a_program_of_another_user_dies_with_its_agent() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec_with(&["--user", "nobody", "--linger", "0"], "pid").start();
     let number = running.line().trim().to_owned();
     let program = router.watch(&number);
@@ -246,9 +246,9 @@ fn a_program_of_another_user_dies_with_its_agent() {
     program.wait_until_gone();
 }
 
-/// A C compiler for the stage's programs, as a user would name it.
+/// A C compiler for the target's programs, as a user would name it.
 fn c_compiler() -> String {
-    let cpu = match STAGE.goarch() {
+    let cpu = match TARGET.goarch() {
         "mips" => "mips",
         "mipsle" => "mipsel",
         _ => return "cc".to_owned(),
@@ -271,7 +271,7 @@ fn c_compiler() -> String {
 
 #[test]
 fn a_program_with_parts_in_c_wants_a_compiler_and_runs_with_it() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let package = "./tests/fixtures/with-c";
     let ran = router.hop().args(["run", "-r", "router", package]).run();
     assert_eq!(ran.code, 125);

@@ -9,12 +9,12 @@ use hop_proto::v1::{
     Attach, Blob, BlobChunk, Encoding, InputTree, JobSpec, Output, OutputAck, Reason, Release, RunReply,
     RunRequest, Signal, Stdin, Stream, run_reply, run_request,
 };
-use hop_tests::{PATIENCE, VirtualRouter};
+use hop_tests::{TIMEOUT, VirtualRouter};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// A controller made of nothing but messages.
 struct Raw {
@@ -27,7 +27,7 @@ impl Raw {
     /// Starts a run with `first`, or attaches to one.
     async fn start(router: &VirtualRouter, first: run_request::Message) -> Result<Self, Error> {
         let identity = router.home().identity().unwrap();
-        let (mut connection, _) = Connection::open(&router.entry(), &identity, PATIENCE).await?;
+        let (mut connection, _) = Connection::open(&router.entry(), &identity, TIMEOUT).await?;
         let (requests, outgoing) = mpsc::channel(16);
         let attaches = matches!(first, run_request::Message::Attach(_));
         requests.send(RunRequest { message: Some(first) }).await.unwrap();
@@ -44,7 +44,7 @@ impl Raw {
     }
 
     async fn next(&mut self) -> Result<Option<run_reply::Message>, Error> {
-        match tokio::time::timeout(PATIENCE, self.replies.message()).await.unwrap() {
+        match tokio::time::timeout(TIMEOUT, self.replies.message()).await.unwrap() {
             Ok(reply) => Ok(reply.and_then(|reply| reply.message)),
             Err(status) => Err(self.connection.explain(status).await),
         }
@@ -121,7 +121,7 @@ pub fn refusal_of_a_program_of(router: &VirtualRouter, size: u64) -> String {
 
 #[test]
 fn a_digest_that_does_not_match_is_refused_and_nothing_runs() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     block_on(async {
         let first = run_request::Message::Spec(spec(sha256(b"announced"), 9));
         let raw = Raw::start(&router, first).await.unwrap();
@@ -149,7 +149,7 @@ fn ending_of(router: &VirtualRouter, content: &[u8], spec: JobSpec) -> Ending {
 
 #[test]
 fn an_argument_that_the_kernel_does_not_take_is_an_outcome() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let content = b"#!/bin/true\n";
     // MAX_ARG_STRLEN is 128 KiB (execve(2)). No shell could give it to hop, but a program that calls hop's library can. A mark
     // becomes the path of the job's directory.
@@ -173,7 +173,7 @@ fn an_argument_that_the_kernel_does_not_take_is_an_outcome() {
 
 #[test]
 fn lists_that_decoding_makes_large_are_refused() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let full = || spec(vec![7; 32], 9);
     for (spec, rule) in [
         (JobSpec { inputs: vec![InputTree::default(); 900_000], ..full() }, "more than 4 trees"),
@@ -193,7 +193,7 @@ fn lists_that_decoding_makes_large_are_refused() {
 
 #[test]
 fn content_that_the_kernel_does_not_execute_is_an_outcome() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let content = b"neither ELF nor script";
     match ending_of(&router, content, spec(sha256(content), content.len() as u64)) {
         Ending::NotExecuted(refused) => {
@@ -233,7 +233,7 @@ const TALKATIVE: &[u8] = b"#!/bin/sh\nline='all is well, and nothing to be seen\
 
 #[test]
 fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for (runs_packed, attaches_packed) in [(false, true), (true, false)] {
         let id = if runs_packed { "packed" } else { "plain" };
         let first = JobSpec {
@@ -263,7 +263,7 @@ fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else() {
 
 #[test]
 fn a_message_over_the_limit_is_refused() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     block_on(async {
         let large = JobSpec { args: vec![vec![b'x'; 3 << 20]], ..spec(vec![7; 32], 1) };
         match Raw::start(&router, run_request::Message::Spec(large)).await {
@@ -284,7 +284,7 @@ fn a_message_over_the_limit_is_refused() {
 
 #[test]
 fn an_upload_that_breaks_off_leaves_nothing() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     block_on(async {
         let first = run_request::Message::Spec(spec(vec![7; 32], 1_000_000));
         let mut raw = Raw::start(&router, first).await.unwrap();
@@ -297,7 +297,7 @@ fn an_upload_that_breaks_off_leaves_nothing() {
 
 #[test]
 fn each_broken_rule_before_the_start_is_refused() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let unready = [
         run_request::Message::Spec(spec(vec![7; 32], 10)),
         run_request::Message::Stdin(Stdin::default()),
@@ -324,8 +324,8 @@ fn each_broken_rule_before_the_start_is_refused() {
 
 #[test]
 fn each_broken_rule_after_the_start_ends_the_program() {
-    let router = VirtualRouter::start(STAGE);
-    let program = std::fs::read(hop_tests::fixture(STAGE, "wait")).unwrap();
+    let router = VirtualRouter::start(TARGET);
+    let program = std::fs::read(hop_tests::fixture(TARGET, "wait")).unwrap();
     let broken = [
         chunk(0, b"the program is complete"),
         run_request::Message::Stdin(Stdin { offset: 7, ..Stdin::default() }),

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::Command;
 
-use crate::STAGE;
-use hop_tests::{Stage, VirtualRouter};
+use crate::TARGET;
+use hop_tests::{Target, VirtualRouter};
 
 /// Bytes that look random, and hold everything that a terminal or a shell would change.
 fn noise(length: usize) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn noise(length: usize) -> Vec<u8> {
 
 #[test]
 fn both_outputs_arrive_apart_and_exact() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router.exec("both-outputs").run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     router.assert_serves_on();
@@ -29,7 +29,7 @@ fn both_outputs_arrive_apart_and_exact() {
 #[test]
 fn a_flood_on_both_outputs_loses_nothing() {
     const LINES: usize = 100_000;
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router.exec("flood").arg(LINES.to_string()).run();
     assert_eq!(ran.code, 0);
     for (name, content) in [("/dev/stdout", ran.stdout()), ("/dev/stderr", ran.stderr())] {
@@ -43,9 +43,9 @@ fn a_flood_on_both_outputs_loses_nothing() {
 
 #[test]
 fn packed_output_arrives_exact_and_what_does_not_become_smaller_too() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for name in ["log-lines", "noise"] {
-        let local = Command::new(hop_tests::fixture(Stage::Host, name)).arg("40").output().unwrap();
+        let local = Command::new(hop_tests::fixture(Target::Host, name)).arg("40").output().unwrap();
         let ran = router.exec(name).arg("40").run();
         assert_eq!((ran.code, ran.stdout.len()), (0, 40 << 16));
         assert!(ran.stdout == local.stdout, "{name}");
@@ -55,7 +55,7 @@ fn packed_output_arrives_exact_and_what_does_not_become_smaller_too() {
 
 #[test]
 fn output_arrives_when_it_is_written_and_input_when_it_is_typed() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("dialogue").start();
     // No line below could be read if output waited for the program's end, or input for its own.
     assert_eq!(running.line(), "ready\n");
@@ -72,7 +72,7 @@ fn output_arrives_when_it_is_written_and_input_when_it_is_typed() {
 
 #[test]
 fn standard_input_is_passed_on_to_its_last_byte() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for length in [0, 1, 65_536, 1_000_003] {
         let content = noise(length);
         let ran = router.exec("echo-stdin").stdin(content.clone()).run();
@@ -84,14 +84,14 @@ fn standard_input_is_passed_on_to_its_last_byte() {
 
 #[test]
 fn unread_input_stays_in_its_file() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let file = router.path("input");
     // More than the window of standard input and a pipe together.
     let content: String = (0..40_000).map(|i| format!("line {i}\n")).collect();
     std::fs::write(&file, content).unwrap();
     let script = "{ \"$@\"; cat; } <\"$INPUT\"";
     for size in ["1", "4096"] {
-        let program = hop_tests::fixture(Stage::Host, "first-line");
+        let program = hop_tests::fixture(Target::Host, "first-line");
         let local =
             Command::new("sh").args(["-c", script, "sh"]).arg(program).arg(size).env("INPUT", &file).output();
         let there = router.exec("first-line").arg(size).env("INPUT", &file).in_shell(script).run();
@@ -103,7 +103,7 @@ fn unread_input_stays_in_its_file() {
 
 #[test]
 fn a_program_that_does_not_read_does_not_stop_anything() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router.exec("both-outputs").stdin(noise(4 << 20)).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     // Its signals too get past the input that it does not take.
@@ -120,7 +120,7 @@ fn a_program_that_does_not_read_does_not_stop_anything() {
 
 #[test]
 fn an_output_that_nobody_reads_ends_the_program_as_in_a_pipeline() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("flood").arg("100000000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
     running.close_stdout();
@@ -133,7 +133,7 @@ fn an_output_that_nobody_reads_ends_the_program_as_in_a_pipeline() {
 #[test]
 fn a_reader_that_does_not_read_slows_the_program_and_still_gets_everything() {
     const LINES: usize = 100_000;
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let mut running = router.exec("flood").arg(LINES.to_string()).start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
     // A whole other job goes through while nobody reads the first one's output.

@@ -2,11 +2,11 @@
 
 use hop_tests::{VirtualRouter, fixture};
 
-use crate::STAGE;
+use crate::TARGET;
 
 #[test]
 fn a_program_has_the_terminal_of_the_user() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let hop = router.exec_with(&["--tty"], "terminal").env("TERM", "vt220");
     let mut terminal = hop.start_in_terminal([33, 99]);
     for stream in ["stdin", "stdout", "stderr"] {
@@ -30,16 +30,16 @@ fn a_program_has_the_terminal_of_the_user() {
 
 #[test]
 fn a_terminal_outlives_a_connection() {
-    let router = VirtualRouter::start(STAGE);
-    let cable = router.cable();
-    let hop = router.hop().args(["exec", "-t", "-r", "cabled"]).arg(fixture(STAGE, "terminal"));
+    let router = VirtualRouter::start(TARGET);
+    let proxy = router.proxy();
+    let hop = router.hop().args(["exec", "-t", "-r", "proxied"]).arg(fixture(TARGET, "terminal"));
     let mut terminal = hop.start_in_terminal([24, 80]);
     terminal.shows("/dev/stderr: 24 rows, 80 columns\r\n");
     // What a size is while nobody hears it is told when the connection is back.
-    cable.cut();
+    proxy.cut();
     terminal.resize([40, 120]);
-    cable.reset();
-    terminal.shows("\r\nhop: the connection to cabled broke; coming back to the job for up to 1m");
+    proxy.reset();
+    terminal.shows("\r\nhop: the connection to proxied broke; coming back to the job for up to 1m");
     terminal.shows("now 40 rows, 120 columns\r\n");
     terminal.type_in("still there?\r");
     terminal.shows("you said still there?\r\n");
@@ -52,7 +52,7 @@ fn a_terminal_outlives_a_connection() {
 
 #[test]
 fn a_terminal_needs_a_terminal() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     let ran = router.exec_with(&["--tty"], "terminal").run();
     ran.assert_fails(125, "--tty needs a terminal, and standard input is none");
 }

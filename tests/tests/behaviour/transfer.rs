@@ -7,7 +7,7 @@ use hop::transfer::blob_cache::Sent;
 use hop_proto::v1::{Encoding, Reason};
 use hop_tests::{Options, VirtualRouter, fixture};
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// What `log-lines` takes at most against `both-outputs`: it is 22 kB, and would be 37 if Go's functions were not known by their names,
 /// and 59 if no address were followed.
@@ -16,7 +16,7 @@ const RELOCATED_KILOBYTES: f64 = 30.0;
 /// A program that does the same as `both-outputs`, and is another file.
 fn variant(router: &VirtualRouter, change: &[u8]) -> PathBuf {
     let path = router.path("both-outputs");
-    let mut content = fs::read(fixture(STAGE, "both-outputs")).unwrap();
+    let mut content = fs::read(fixture(TARGET, "both-outputs")).unwrap();
     // What is behind the last segment, nobody looks at.
     content.extend_from_slice(change);
     fs::write(&path, content).unwrap();
@@ -35,8 +35,8 @@ fn sent(router: &VirtualRouter, program: &PathBuf) -> String {
 
 #[test]
 fn a_program_that_runs_again_is_not_sent_again() {
-    let router = VirtualRouter::start(STAGE);
-    let program = fixture(STAGE, "both-outputs");
+    let router = VirtualRouter::start(TARGET);
+    let program = fixture(TARGET, "both-outputs");
     assert!(sent(&router, &program).ends_with("compressed with LZ4"));
     assert!(sent(&router, &program).starts_with("nothing: the router has the program"));
     assert_eq!(router.info()["store_kept"], program.metadata().unwrap().len());
@@ -45,8 +45,8 @@ fn a_program_that_runs_again_is_not_sent_again() {
 
 #[test]
 fn a_program_that_was_changed_is_sent_as_a_delta() {
-    let router = VirtualRouter::start(STAGE);
-    sent(&router, &fixture(STAGE, "both-outputs"));
+    let router = VirtualRouter::start(TARGET);
+    sent(&router, &fixture(TARGET, "both-outputs"));
     let said = sent(&router, &variant(&router, b"a line more"));
     assert!(said.ends_with("as a delta against what was sent before"), "{said}");
     let bytes: u64 = said.split(' ').next().unwrap().parse().unwrap();
@@ -60,17 +60,17 @@ fn a_program_that_was_changed_is_sent_as_a_delta() {
 
 #[test]
 fn addresses_that_moved_are_worked_out_by_the_router() {
-    let router = VirtualRouter::start(STAGE);
-    sent(&router, &fixture(STAGE, "both-outputs"));
+    let router = VirtualRouter::start(TARGET);
+    sent(&router, &fixture(TARGET, "both-outputs"));
     // On a slow link there is time to look for them, whatever else this machine does.
     Sent::new(&router.home()).set_rate("router", 300_000);
     // Nearly all of it is the same runtime, elsewhere.
-    let log_lines = fixture(STAGE, "log-lines");
+    let log_lines = fixture(TARGET, "log-lines");
     let ran = router.hop().args(["exec", "-v", "-r", "router"]).arg(&log_lines).arg("2").run();
     assert_eq!((ran.stdout().len(), ran.code), (2 * 65_536, 0), "{}", ran.stderr());
     let said = ran.stderr().lines().find_map(|line| line.strip_prefix("hop: sent ")).unwrap();
     let is_relocated = said.ends_with("as a relocated delta against what was sent before");
-    assert_eq!(is_relocated, !STAGE.is_here(), "only for MIPS: {said}");
+    assert_eq!(is_relocated, !TARGET.is_here(), "only for MIPS: {said}");
     if is_relocated {
         let (kilobytes, _) = said.split_once(" kB of ").unwrap();
         assert!(kilobytes.parse::<f64>().unwrap() < RELOCATED_KILOBYTES, "{said}");
@@ -80,9 +80,9 @@ fn addresses_that_moved_are_worked_out_by_the_router() {
 
 #[test]
 fn a_router_on_a_slow_link_is_sent_fewer_bytes() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     Sent::new(&router.home()).set_rate("router", 500_000);
-    assert!(sent(&router, &fixture(STAGE, "both-outputs")).ends_with("compressed with zstd"));
+    assert!(sent(&router, &fixture(TARGET, "both-outputs")).ends_with("compressed with zstd"));
     let rate = Sent::new(&router.home()).rate("router").unwrap();
     assert!(rate != 500_000, "it is measured anew");
     router.assert_serves_on();
@@ -90,8 +90,8 @@ fn a_router_on_a_slow_link_is_sent_fewer_bytes() {
 
 #[test]
 fn a_program_whose_base_this_machine_has_lost_is_sent_whole() {
-    let router = VirtualRouter::start(STAGE);
-    sent(&router, &fixture(STAGE, "both-outputs"));
+    let router = VirtualRouter::start(TARGET);
+    sent(&router, &fixture(TARGET, "both-outputs"));
     fs::remove_dir_all(router.home().cache().join("programs")).unwrap();
     assert!(sent(&router, &variant(&router, b"a line more")).ends_with("compressed with LZ4"));
     router.assert_serves_on();
@@ -99,10 +99,10 @@ fn a_program_whose_base_this_machine_has_lost_is_sent_whole() {
 
 #[test]
 fn what_no_job_uses_goes_when_its_room_is_needed() {
-    let size = fixture(STAGE, "both-outputs").metadata().unwrap().len();
+    let size = fixture(TARGET, "both-outputs").metadata().unwrap().len();
     let options = Options { quota: Some(size + size / 2), ..Options::default() };
-    let router = VirtualRouter::start_with(STAGE, &options);
-    sent(&router, &fixture(STAGE, "both-outputs"));
+    let router = VirtualRouter::start_with(TARGET, &options);
+    sent(&router, &fixture(TARGET, "both-outputs"));
     assert_eq!(router.info()["store_free"], size + size / 2, "what is kept is as good as free");
     let changed = variant(&router, b"a line more");
     // There is no room for both, so none for a delta.
@@ -117,7 +117,7 @@ fn what_no_job_uses_goes_when_its_room_is_needed() {
 
 #[test]
 fn an_encoding_that_is_broken_is_refused_and_nothing_is_left() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     for (encoding, content) in [
         (Encoding::Zstd, &b"not zstd"[..]),
         (Encoding::Lz4, b"not LZ4"),

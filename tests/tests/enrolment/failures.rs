@@ -80,7 +80,7 @@ fn a_self_test_that_fails() {
     let interruption = Interruption::new(&owner.machine);
     let running = interruption.during(owner.adding_at(&[]), |_| {
         // A file where it wants a directory.
-        owner.sh("for stage in /tmp/hop-*; do : >$stage/test; done");
+        owner.sh("for target in /tmp/hop-*; do : >$target/test; done");
     });
     let ran = running.wait();
     ran.assert_fails_after_progress(

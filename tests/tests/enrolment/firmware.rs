@@ -1,6 +1,6 @@
 //! What the firmware around an installed agent does: settings, supervision, log, boot hooks.
 
-use hop_tests::{Stage, fixture, wait_until};
+use hop_tests::{Target, fixture, wait_until};
 
 use crate::owner::Owner;
 
@@ -74,8 +74,8 @@ fn boot_hooks_of_an_f7d7302() {
     owner.wait_for_agent();
     // PID 1 has given the agent what it looks for libraries with, and programs do not see it.
     owner.sh("grep -q LD_LIBRARY_PATH /proc/$(cat /tmp/hop/pid)/environ");
-    let stage = Stage::Machine { profile: "f7d7302", goarch: "mipsle" };
-    let ran = owner.machine.hop().args(["exec", "-r", "desk"]).arg(fixture(stage, "environment")).run();
+    let target = Target::Machine { profile: "f7d7302", goarch: "mipsle" };
+    let ran = owner.machine.hop().args(["exec", "-r", "desk"]).arg(fixture(target, "environment")).run();
     let names: Vec<_> = ran.stdout().split('\0').filter_map(|text| text.split('=').next()).collect();
     assert!(names.contains(&"PATH") && !names.iter().any(|name| name.starts_with("LD_")), "{names:?}");
 

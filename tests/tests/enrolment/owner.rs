@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use hop::config::inventory::{Inventory, Router};
 use hop::virtual_router::profile::Profile;
-use hop_tests::{Hop, Machine, Ran, Running, Stage, fixture, wait_until};
+use hop_tests::{Hop, Machine, Ran, Running, Target, fixture, wait_until};
 use rustix::fs::{FileType, Mode, OFlags, mknodat};
 
 /// Everything on a router but what the kernel shows. Directories below the overlay are left out: overlayfs keeps those in
@@ -100,8 +100,8 @@ impl Owner {
     /// Runs a program there.
     pub fn run(&self, hop: Hop) -> Ran {
         let goarch = if self.machine.goarch() == "mips" { "mips" } else { "mipsle" };
-        let stage = Stage::Machine { profile: self.profile, goarch };
-        hop.args(["exec", "-r", "desk"]).arg(fixture(stage, "both-outputs")).run()
+        let target = Target::Machine { profile: self.profile, goarch };
+        hop.args(["exec", "-r", "desk"]).arg(fixture(target, "both-outputs")).run()
     }
 
     /// A program runs there.

@@ -1,19 +1,19 @@
 //! One cell of the matrix: one fault in one phase.
 
-use hop_tests::Stage;
+use hop_tests::Target;
 
 use super::fault::Fault;
 use super::phase::Phase;
 
 /// Lets `fault` happen in `phase`, and gives what was seen, in a few words.
-pub fn run(stage: Stage, fault: Fault, phase: Phase) -> String {
-    let mut router = fault.router(stage);
-    let cable = router.cable();
-    let hop = router.hop().args(["exec", "-r", "cabled", "--grace", "1s", "--linger", fault.linger()]);
+pub fn run(target: Target, fault: Fault, phase: Phase) -> String {
+    let mut router = fault.router(target);
+    let proxy = router.proxy();
+    let hop = router.hop().args(["exec", "-r", "proxied", "--grace", "1s", "--linger", fault.linger()]);
     let hop = hop.args(["--connect-timeout", fault.connect_timeout()]);
 
-    let (mut running, mut output) = phase.reach(hop, &router, &cable);
-    fault.happen(&mut router, &cable, &running);
+    let (mut running, mut output) = phase.reach(hop, &router, &proxy);
+    fault.happen(&mut router, &proxy, &running);
     phase.go_on(&mut running);
     let ran = running.wait();
     output.push_str(ran.stdout());

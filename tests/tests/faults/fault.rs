@@ -4,12 +4,12 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use hop_tests::{Cable, Hop, Options, Ran, Running, Stage, VirtualRouter};
+use hop_tests::{FaultProxy, Hop, Options, Ran, Running, Target, VirtualRouter};
 use rustix::process::Signal;
 
 use super::phase::Phase;
 
-/// How long a cable is cut that is whole again afterwards.
+/// How long a proxy is cut that is whole again afterwards.
 const CUT: Duration = Duration::from_secs(5);
 
 /// Where a tmpfs of an agent is full: it has room for one program.
@@ -89,9 +89,9 @@ impl Fault {
     }
 
     /// The router to which it happens.
-    pub fn router(self, stage: Stage) -> VirtualRouter {
+    pub fn router(self, target: Target) -> VirtualRouter {
         let tmpfs = (self == Self::TmpfsFull).then_some(TMPFS);
-        VirtualRouter::start_with(stage, &Options { tmpfs, ..Options::default() })
+        VirtualRouter::start_with(target, &Options { tmpfs, ..Options::default() })
     }
 
     /// How long `hop` comes back: long enough for what is over some time, and short where it is not.
@@ -107,15 +107,15 @@ impl Fault {
         if self == Self::CableCutForGood { "2s" } else { "1m" }
     }
 
-    /// Lets it happen now. What is a moment is over then, and the cable is whole.
-    pub fn happen(self, router: &mut VirtualRouter, cable: &Cable, running: &Running) {
+    /// Lets it happen now. What is a moment is over then, and the proxy is whole.
+    pub fn happen(self, router: &mut VirtualRouter, proxy: &FaultProxy, running: &Running) {
         match self {
             Self::CableCut => {
-                cable.cut();
+                proxy.cut();
                 thread::sleep(CUT);
             }
-            Self::CableCutForGood => return cable.cut(),
-            Self::ConnectionReset => return cable.reset(),
+            Self::CableCutForGood => return proxy.cut(),
+            Self::ConnectionReset => return proxy.reset(),
             Self::AgentKilled | Self::AgentTerminated => {
                 let signal = if self == Self::AgentKilled { Signal::KILL } else { Signal::TERM };
                 router.signal_agent(signal);
@@ -138,7 +138,7 @@ impl Fault {
             }
             Self::SecondController => interfere(router),
         }
-        cable.mend();
+        proxy.mend();
     }
 
     /// Puts right what a user would have to put right.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use hop_tests::Stage;
+use hop_tests::Target;
 use libtest_mimic::{Arguments, Trial};
 
 use self::fault::Fault;
@@ -23,7 +23,7 @@ const CELLS_AT_ONCE: usize = 4;
 type Results = Arc<Mutex<BTreeMap<(Fault, Phase), String>>>;
 
 /// Runs the cells that the command line asks for, and prints the table of what was seen.
-pub fn main(stage: Stage) -> ExitCode {
+pub fn main(target: Target) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(CELLS_AT_ONCE);
     let results = Results::default();
@@ -31,7 +31,7 @@ pub fn main(stage: Stage) -> ExitCode {
     let trials = cells.map(|(fault, phase)| {
         let results = results.clone();
         Trial::test(format!("faults::{fault}::{phase}"), move || {
-            let seen = cell::run(stage, fault, phase);
+            let seen = cell::run(target, fault, phase);
             results.lock().unwrap().insert((fault, phase), seen);
             Ok(())
         })

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use hop_tests::{Cable, Hop, Running, VirtualRouter, fixture, left, length_on_the_wire};
+use hop_tests::{FaultProxy, Hop, Running, VirtualRouter, fixture, left, length_on_the_wire};
 
 /// Numbers that the program prints before and after the moment.
 const BEFORE: u32 = 20;
@@ -73,15 +73,15 @@ impl Phase {
     }
 
     /// Starts a program by this `hop exec`, and waits until the moment has come. Gives what was read of its output.
-    pub fn reach(self, hop: Hop, router: &VirtualRouter, cable: &Cable) -> (Running, String) {
-        let program = fixture(router.stage(), self.program());
+    pub fn reach(self, hop: Hop, router: &VirtualRouter, proxy: &FaultProxy) -> (Running, String) {
+        let program = fixture(router.target(), self.program());
         let length = length_on_the_wire(&program);
         match self {
-            Self::Handshake => cable.cut_after(SOME_OF_HANDSHAKE),
-            Self::Upload => cable.cut_after(SOME_OF_UPLOAD),
+            Self::Handshake => proxy.cut_after(SOME_OF_HANDSHAKE),
+            Self::Upload => proxy.cut_after(SOME_OF_UPLOAD),
             // What is sent beside the program is more than nothing, so its last bytes are held back.
-            Self::Start => cable.cut_after(length),
-            Self::Fetch => cable.cut_after_received(SOME_OF_FETCH),
+            Self::Start => proxy.cut_after(length),
+            Self::Fetch => proxy.cut_after_received(SOME_OF_FETCH),
             _ => {}
         }
         let (options, words) = match self {
@@ -95,7 +95,7 @@ impl Phase {
         let mut running = hop.args(&options).arg(program).args(&words).start();
         let mut read = String::new();
         match self {
-            Self::Handshake | Self::Upload | Self::Start | Self::Fetch => cable.wait_until_cut(),
+            Self::Handshake | Self::Upload | Self::Start | Self::Fetch => proxy.wait_until_cut(),
             Self::Output | Self::Outcome => {
                 for _ in 0..BEFORE {
                     read.push_str(&running.line());

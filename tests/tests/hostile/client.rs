@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hop_proto::tls;
-use hop_tests::{PATIENCE, VirtualRouter};
+use hop_tests::{TIMEOUT, VirtualRouter};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -108,7 +108,7 @@ impl RawClient {
 
     /// The next frame; nothing if the agent has ended the connection.
     pub async fn next(&mut self) -> Option<Frame> {
-        tokio::time::timeout(PATIENCE, self.frames.recv()).await.expect("the agent says something")
+        tokio::time::timeout(TIMEOUT, self.frames.recv()).await.expect("the agent says something")
     }
 
     /// Waits until so many calls are refused, which is said in a frame of headers.

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use hop_tests::Stage;
+use hop_tests::Target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::attacked_router::AttackedRouter;
 use crate::client::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, RawClient, SETTINGS, block_on,
     call, frame, preface, reason, secure,
 };
-use crate::target::Target;
 
 /// How often the key is changed before there is anything else.
 const KEYS_AT_ONCE: usize = 50;
@@ -53,40 +53,40 @@ fn pings(count: usize) -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// Sends a flood, as far as the agent takes it.
-async fn flood(target: &Target, pieces: impl Iterator<Item = Vec<u8>>) {
-    RawClient::connect(&target.router).await.flood(pieces).await;
+async fn flood(attacked: &AttackedRouter, pieces: impl Iterator<Item = Vec<u8>>) {
+    RawClient::connect(&attacked.router).await.flood(pieces).await;
 }
 
 /// Sends a flood for which the agent ends the connection, and gives the reason that it says.
-async fn ending_of(target: &Target, pieces: impl Iterator<Item = Vec<u8>>) -> Option<u32> {
-    let mut client = RawClient::connect(&target.router).await;
+async fn ending_of(attacked: &AttackedRouter, pieces: impl Iterator<Item = Vec<u8>>) -> Option<u32> {
+    let mut client = RawClient::connect(&attacked.router).await;
     client.flood(pieces).await;
     reason(&client.ended().await)
 }
 
 /// Floods with `count` frames of each kind.
-fn attack(target: &Target, count: usize) {
+fn attack(attacked: &AttackedRouter, count: usize) {
     block_on(async {
-        let reason = ending_of(target, rapid_resets(count as u32)).await;
+        let reason = ending_of(attacked, rapid_resets(count as u32)).await;
         // ENHANCE_YOUR_CALM, if it is not overtaken by the end of the connection.
         assert!(matches!(reason, None | Some(11)), "{reason:?}");
-        target.assert_unharmed("calls that are given up at once");
-        ending_of(target, endless_headers(count)).await;
-        target.assert_unharmed("headers without an end");
-        flood(target, empty_data(count)).await;
-        target.assert_unharmed("empty pieces");
-        flood(target, settings(count)).await;
-        target.assert_unharmed("settings");
-        flood(target, pings(count)).await;
-        target.assert_unharmed("pings");
-        change_keys(target, count).await;
-        target.assert_unharmed("changes of keys");
+        attacked.assert_unharmed("calls that are given up at once");
+        ending_of(attacked, endless_headers(count)).await;
+        attacked.assert_unharmed("headers without an end");
+        flood(attacked, empty_data(count)).await;
+        attacked.assert_unharmed("empty pieces");
+        flood(attacked, settings(count)).await;
+        attacked.assert_unharmed("settings");
+        flood(attacked, pings(count)).await;
+        attacked.assert_unharmed("pings");
+        change_keys(attacked, count).await;
+        attacked.assert_unharmed("changes of keys");
     });
 }
 
 /// Changes the key of TLS again and again, and asks the agent to do so too (RFC 8446, section 4.6.3).
-async fn change_keys(target: &Target, count: usize) {
-    let mut stream = secure(&target.router).await;
+async fn change_keys(attacked: &AttackedRouter, count: usize) {
+    let mut stream = secure(&attacked.router).await;
     stream.write_all(&preface()).await.unwrap();
     for _ in 0..count / KEYS_AT_ONCE {
         for _ in 0..KEYS_AT_ONCE {
@@ -106,10 +106,10 @@ async fn change_keys(target: &Target, count: usize) {
 
 #[test]
 fn floods_harm_nobody_else() {
-    attack(&Target::start(Stage::Host), 20_000);
+    attack(&AttackedRouter::start(Target::Host), 20_000);
 }
 
 #[test]
 fn floods_harm_nobody_on_mips() {
-    attack(&Target::start(Stage::Machine { profile: "dir-505", goarch: "mips" }), 2000);
+    attack(&AttackedRouter::start(Target::Machine { profile: "dir-505", goarch: "mips" }), 2000);
 }

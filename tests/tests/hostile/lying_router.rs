@@ -15,10 +15,10 @@ use hop::config::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::{Fingerprint, Identity};
 use hop_proto::tls::{self, Authorized};
 use hop_proto::v1::{
-    Accepted, Failure, InfoReply, Job, JobsReply, Outcome, RunReply, RunRequest, Started, Target, outcome,
-    run_reply, run_request,
+    Accepted, Failure, InfoReply, Job, JobsReply, Outcome, RunReply, RunRequest, Started,
+    Target as WireTarget, outcome, run_reply, run_request,
 };
-use hop_tests::{Hop, Stage};
+use hop_tests::{Hop, Target};
 use http::{HeaderMap, Request, Response};
 use prost::Message;
 use rustls::crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
@@ -79,7 +79,7 @@ impl LyingRouter {
         let entry = Entry {
             address: address.to_string(),
             fingerprint,
-            goarch: Stage::Host.goarch().into(),
+            goarch: Target::Host.goarch().into(),
             enrolment: None,
             process: None,
         };
@@ -102,7 +102,7 @@ impl LyingRouter {
 fn honest(mut said: Said) -> Said {
     let elf_machine = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
     let capabilities = ["run", "attach", "outputs", "core", "terminal", "inputs", "merge", "hold", "pack"];
-    said.info.target = Some(Target { elf_class: 2, elf_data: 1, elf_machine });
+    said.info.target = Some(WireTarget { elf_class: 2, elf_data: 1, elf_machine });
     said.info.capabilities = capabilities.map(str::to_owned).to_vec();
     said
 }

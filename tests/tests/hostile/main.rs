@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attacked_router;
 mod client;
 mod floods;
 mod lying_router;
@@ -11,4 +12,3 @@ mod messages;
 mod replay;
 mod router_against_hop;
 mod strangers;
-mod target;

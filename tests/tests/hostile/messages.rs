@@ -3,10 +3,10 @@
 use hop::client::Error;
 use hop::client::connection::Connection;
 use hop_proto::v1::{Blob, InputTree, JobSpec, Reason, RunRequest, run_request};
-use hop_tests::{PATIENCE, Stage};
+use hop_tests::{TIMEOUT, Target};
 
+use crate::attacked_router::AttackedRouter;
 use crate::client::{DATA, END_HEADERS, END_STREAM, HEADERS, RawClient, block_on, call, frame, message};
-use crate::target::Target;
 
 const LARGEST: u32 = 2 << 20;
 
@@ -17,17 +17,17 @@ fn unfinished(stream: u32, method: &str, content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn announced_messages_take_no_memory() {
-    let target = Target::start(Stage::Host);
+    let attacked = AttackedRouter::start(Target::Host);
     block_on(async {
         let mut clients = Vec::new();
         for _ in 0..8 {
-            let mut client = RawClient::connect(&target.router).await;
+            let mut client = RawClient::connect(&attacked.router).await;
             for call in 0..16 {
                 client.send(&unfinished(2 * call + 1, "Run", &message(LARGEST, &[b'x'; 1000]))).await;
             }
             clients.push(client);
         }
-        target.assert_unharmed("sixteen calls that announce 2 MiB each");
+        attacked.assert_unharmed("sixteen calls that announce 2 MiB each");
         for mut client in clients {
             // One of all calls has room.
             client.refusals(15).await;
@@ -38,33 +38,33 @@ fn announced_messages_take_no_memory() {
 
 #[test]
 fn lengths_that_lie_are_refused() {
-    let target = Target::start(Stage::Host);
+    let attacked = AttackedRouter::start(Target::Host);
     block_on(async {
         for announced in [u32::MAX, LARGEST + 1] {
-            let mut client = RawClient::connect(&target.router).await;
+            let mut client = RawClient::connect(&attacked.router).await;
             client.send(&unfinished(1, "Run", &message(announced, b"x"))).await;
             client.send(&unfinished(3, "Kill", &message(64 * 1024 + 1, b"x"))).await;
             client.refusals(2).await;
             client.finish().await;
         }
         // More than the frame says, and less.
-        let mut client = RawClient::connect(&target.router).await;
+        let mut client = RawClient::connect(&attacked.router).await;
         let mut lying = unfinished(1, "Info", &message(0, b""));
         lying.extend_from_slice(&[0, 0x40, 0, DATA, END_STREAM, 0, 0, 0, 1, b'x']);
         client.send(&lying).await;
         client.finish().await;
         // A frame that is longer than any may be (RFC 9113, section 4.2).
-        let mut client = RawClient::connect(&target.router).await;
+        let mut client = RawClient::connect(&attacked.router).await;
         client.send(&frame(DATA, 0, 1, &vec![0; (1 << 14) + 1])).await;
         client.ended().await;
     });
-    target.assert_unharmed("lengths that lie");
+    attacked.assert_unharmed("lengths that lie");
 }
 
 /// What the agent says to a job.
-async fn refusal(target: &Target, spec: JobSpec) -> Reason {
-    let identity = target.router.home().identity().unwrap();
-    let (mut connection, _) = Connection::open(&target.router.entry(), &identity, PATIENCE).await.unwrap();
+async fn refusal(attacked: &AttackedRouter, spec: JobSpec) -> Reason {
+    let identity = attacked.router.home().identity().unwrap();
+    let (mut connection, _) = Connection::open(&attacked.router.entry(), &identity, TIMEOUT).await.unwrap();
     let first = RunRequest { message: Some(run_request::Message::Spec(spec)) };
     let status = match connection.client().run(tokio_stream::iter([first])).await {
         Err(status) => status,
@@ -78,7 +78,7 @@ async fn refusal(target: &Target, spec: JobSpec) -> Reason {
 
 #[test]
 fn names_lead_nowhere_else() {
-    let target = Target::start(Stage::Host);
+    let attacked = AttackedRouter::start(Target::Host);
     let blob = || Some(Blob { sha256: vec![7; 32], size: 1000, checksum: None });
     let spec = || JobSpec { name: "x".into(), program: blob(), output_window: 1, ..JobSpec::default() };
     let tree =
@@ -93,10 +93,10 @@ fn names_lead_nowhere_else() {
                 JobSpec { inputs: vec![tree(path)], ..spec() },
             ];
             for spec in lying {
-                assert_eq!(refusal(&target, spec.clone()).await, Reason::Protocol, "{spec:?}");
+                assert_eq!(refusal(&attacked, spec.clone()).await, Reason::Protocol, "{spec:?}");
             }
         }
     });
-    target.assert_unharmed("names");
-    assert_eq!(target.router.leftovers(), [""; 0]);
+    attacked.assert_unharmed("names");
+    assert_eq!(attacked.router.leftovers(), [""; 0]);
 }

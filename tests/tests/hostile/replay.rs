@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
-use hop_tests::{PATIENCE, Stage, fixture};
+use hop_tests::{TIMEOUT, Target, fixture};
 
-use crate::target::Target;
+use crate::attacked_router::AttackedRouter;
 
 /// Passes one connection on, and gives what went to the agent.
 fn record(listener: &TcpListener, address: &str) -> Vec<u8> {
@@ -31,22 +31,22 @@ fn record(listener: &TcpListener, address: &str) -> Vec<u8> {
 
 #[test]
 fn replayed_bytes_run_nothing() {
-    let target = Target::start(Stage::Host);
+    let attacked = AttackedRouter::start(Target::Host);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let recorder = listener.local_addr().unwrap().to_string();
-    target.router.enrol("recorded", &recorder, target.router.fingerprint);
-    let address = target.router.address.clone();
+    attacked.router.enrol("recorded", &recorder, attacked.router.fingerprint);
+    let address = attacked.router.address.clone();
     let recording = thread::spawn(move || record(&listener, &address));
-    let program = fixture(Stage::Host, "both-outputs");
-    let ran = target.router.hop().args(["exec", "-r", "recorded"]).arg(program).run();
+    let program = fixture(Target::Host, "both-outputs");
+    let ran = attacked.router.hop().args(["exec", "-r", "recorded"]).arg(program).run();
     assert_eq!(ran.code, 7, "{}", ran.stderr());
     let recorded = recording.join().unwrap();
 
-    let jobs = || target.router.log().matches("job ended").count();
+    let jobs = || attacked.router.log().matches("job ended").count();
     let before = jobs();
     assert!(before >= 2, "the log tells of each job");
-    let mut again = TcpStream::connect(&target.router.address).unwrap();
-    again.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut again = TcpStream::connect(&attacked.router.address).unwrap();
+    again.set_read_timeout(Some(TIMEOUT)).unwrap();
     // The agent may end it before all is said.
     let _ = again.write_all(&recorded);
     let mut said = Vec::new();
@@ -54,6 +54,6 @@ fn replayed_bytes_run_nothing() {
     // A record of TLS that is no alert and no part of a handshake would be data; sealed ones all look like that, and the agent
     // has sealed no more than its part of the handshake.
     assert!(said.len() < 1024, "{} bytes", said.len());
-    target.assert_unharmed("replay");
+    attacked.assert_unharmed("replay");
     assert_eq!(jobs(), before + 1, "none but the bystander's");
 }

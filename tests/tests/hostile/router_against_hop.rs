@@ -11,7 +11,7 @@ use hop_proto::v1::{
     Accepted, Cause, Failure, FileInfo, InfoReply, Job, JobState, Need, NotExecuted, Outcome, Output,
     OutputFile, Reason, Started, StdinAck, Stream, outcome, run_reply, run_request,
 };
-use hop_tests::{PATIENCE, Ran};
+use hop_tests::{Ran, TIMEOUT};
 use rustix::process::Signal;
 
 use crate::lying_router::{Call, LyingRouter, Said};
@@ -171,7 +171,7 @@ fn output_beyond_the_window_ends_the_job() {
     });
     let running = router.exec(&[]).start();
     // Nobody reads it meanwhile, so no acknowledgement makes room.
-    ended.recv_timeout(PATIENCE).unwrap();
+    ended.recv_timeout(TIMEOUT).unwrap();
     let ran = running.wait();
     let said = "error: router broke the protocol: more output at a time than it may send\n";
     assert_eq!((ran.stderr(), ran.code), (said, 125));
@@ -313,7 +313,7 @@ fn no_terminal_is_taken_unasked() {
     assert!(terminal.is_cooked());
     for name in ["INT", "INT", "KILL"] {
         terminal.type_in("\x03");
-        assert_eq!(signals.recv_timeout(PATIENCE).unwrap(), name);
+        assert_eq!(signals.recv_timeout(TIMEOUT).unwrap(), name);
     }
     terminal.type_in("\x03");
     assert_eq!(terminal.wait(), Some(130));
@@ -391,7 +391,7 @@ fn a_killed_hop_leaves_no_part_of_a_file() {
     // A file system that has files without names, whatever that of the tests is.
     let place = tempfile::tempdir_in("/dev/shm").unwrap();
     let running = router.exec(&["--output", &format!("a:{}", place.path().display())]).start();
-    sent.recv_timeout(PATIENCE).unwrap();
+    sent.recv_timeout(TIMEOUT).unwrap();
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, -9);
     assert_eq!(names(place.path()), [""; 0]);

@@ -6,13 +6,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use hop_proto::tls;
-use hop_tests::{Stage, VirtualRouter, fixture};
+use hop_tests::{Target, VirtualRouter, fixture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::attacked_router::AttackedRouter;
 use crate::client::block_on;
-use crate::target::Target;
 
 /// The bound of the specification for `hop ps`.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -96,11 +96,11 @@ fn client_hello(router: &VirtualRouter) -> Vec<u8> {
 }
 
 /// Asks for the jobs again and again; each time there is an answer. How long they took, the shortest first.
-fn list_jobs(target: &Target, tries: usize) -> Vec<Duration> {
+fn list_jobs(attacked: &AttackedRouter, tries: usize) -> Vec<Duration> {
     let mut times: Vec<_> = (0..tries)
         .map(|number| {
             let since = Instant::now();
-            let ran = target.bystander().args(["ps", "-r", "router"]).run();
+            let ran = attacked.bystander().args(["ps", "-r", "router"]).run();
             assert_eq!(ran.code, 0, "try {number}: {}", ran.stderr());
             since.elapsed()
         })
@@ -110,20 +110,20 @@ fn list_jobs(target: &Target, tries: usize) -> Vec<Duration> {
 }
 
 /// Strangers come from the address of those who have a key, and these are served all the same.
-fn besiege(stage: Stage) {
-    let target = Target::start(stage);
-    let cable = target.router.cable();
-    let program = fixture(stage, "counter");
+fn besiege(target: Target) {
+    let attacked = AttackedRouter::start(target);
+    let proxy = attacked.router.proxy();
+    let program = fixture(target, "counter");
     let mut running =
-        target.router.hop().args(["exec", "-r", "cabled"]).arg(program).args(["100", "0"]).start();
+        attacked.router.hop().args(["exec", "-r", "proxied"]).arg(program).args(["100", "0"]).start();
     let mut output = running.line();
     let crowd =
-        Crowd::start(&target.router, Ipv4Addr::LOCALHOST, &[(Says::Nothing, 30), (Says::HalfAHello, 30)]);
+        Crowd::start(&attacked.router, Ipv4Addr::LOCALHOST, &[(Says::Nothing, 30), (Says::HalfAHello, 30)]);
     for tries in [5, 5] {
         // A link that breaks meanwhile heals.
         output.push_str(&running.line());
-        cable.reset();
-        let times = list_jobs(&target, tries);
+        proxy.reset();
+        let times = list_jobs(&attacked, tries);
         // Not the longest: this machine may do something else for a while.
         assert!(times[tries / 2] < LIMIT, "{times:?}");
     }
@@ -132,34 +132,34 @@ fn besiege(stage: Stage) {
     let expected: String = (0..100).map(|number| format!("{number}\n")).collect();
     assert_eq!((output, ran.code), (expected, 7), "{}", ran.stderr());
     drop(crowd);
-    target.assert_unharmed("strangers");
-    assert_refusals_are_bounded(&target);
+    attacked.assert_unharmed("strangers");
+    assert_refusals_are_bounded(&attacked);
 }
 
 #[test]
 fn strangers_with_hellos_lock_nobody_out() {
-    let target = Target::start(Stage::Host);
+    let attacked = AttackedRouter::start(Target::Host);
     // One that goes on is thrown out for another one after two seconds. The crowd has an address of its own.
-    let crowd = Crowd::start(&target.router, Ipv4Addr::new(127, 0, 0, 2), &[(Says::AHello, 60)]);
-    list_jobs(&target, 5);
+    let crowd = Crowd::start(&attacked.router, Ipv4Addr::new(127, 0, 0, 2), &[(Says::AHello, 60)]);
+    list_jobs(&attacked, 5);
     drop(crowd);
-    target.assert_unharmed("strangers with hellos");
-    assert_refusals_are_bounded(&target);
+    attacked.assert_unharmed("strangers with hellos");
+    assert_refusals_are_bounded(&attacked);
 }
 
 #[test]
 fn strangers_lock_nobody_out() {
-    besiege(Stage::Host);
+    besiege(Target::Host);
 }
 
 #[test]
 fn strangers_lock_nobody_out_on_mips() {
-    besiege(Stage::Machine { profile: "dir-505", goarch: "mips" });
+    besiege(Target::Machine { profile: "dir-505", goarch: "mips" });
 }
 
 /// Hundreds were refused, and the log has the first of them, and a line a minute.
-fn assert_refusals_are_bounded(target: &Target) {
-    let log = target.router.log();
+fn assert_refusals_are_bounded(attacked: &AttackedRouter) {
+    let log = attacked.router.log();
     let refused = log.lines().filter(|line| line.contains("refused")).count();
     assert!((1..=4).contains(&refused), "{log}");
 }

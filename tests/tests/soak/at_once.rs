@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use hop_tests::{Stage, VirtualRouter, fixture};
+use hop_tests::{Target, VirtualRouter, fixture};
 use serde_json::Value;
 
 use super::figures::Figures;
@@ -25,9 +25,9 @@ const PEAK: u64 = 8 * 1024;
 const REFUSALS: [&str; 5] = ["too_many_jobs", "too_many_connections", "no_memory", "no_promise", "no_space"];
 
 /// As many programs as there are places begin at once, and all of them run at the same time.
-pub fn eight(stage: Stage, figures: &Figures) {
-    let router = VirtualRouter::start(stage);
-    let program = fixture(stage, "dialogue");
+pub fn eight(target: Target, figures: &Figures) {
+    let router = VirtualRouter::start(target);
+    let program = fixture(target, "dialogue");
     let hop = || router.hop().args(["exec", "-r", "router"]).arg(&program);
     // Each is promised 4 MiB and more that it does not use.
     let _more = router.let_it_promise_more();
@@ -49,9 +49,9 @@ pub fn eight(stage: Stage, figures: &Figures) {
 }
 
 /// Many more come than there are places for jobs and for connections.
-pub fn fifty(stage: Stage, figures: &Figures) {
-    let router = VirtualRouter::start(stage);
-    let program = fixture(stage, "exit-code");
+pub fn fifty(target: Target, figures: &Figures) {
+    let router = VirtualRouter::start(target);
+    let program = fixture(target, "exit-code");
     // What a program is promised is known when Go maps its heap, and eight begin within that time.
     let _more = router.let_it_promise_more();
     let one = |number: i32| {

@@ -9,13 +9,13 @@ mod slow_reader;
 
 use std::process::ExitCode;
 
-use hop_tests::Stage;
+use hop_tests::Target;
 use libtest_mimic::{Arguments, Trial};
 
 use self::figures::Figures;
 
 /// A test: what happens on a router, and what was measured.
-type Test = fn(Stage, &Figures);
+type Test = fn(Target, &Figures);
 
 const ALL: [(&str, Test); 5] = [
     ("a_thousand_runs_leave_the_agent_as_it_was", one_by_one::run),
@@ -26,13 +26,13 @@ const ALL: [(&str, Test); 5] = [
 ];
 
 /// Runs the tests that the command line asks for, and prints the table of what was measured.
-pub fn main(stage: Stage) -> ExitCode {
+pub fn main(target: Target) -> ExitCode {
     let arguments = Arguments::from_args();
     let figures = Figures::default();
     let trials = ALL.map(|(name, test)| {
         let figures = figures.clone();
         Trial::test(format!("soak::{name}"), move || {
-            test(stage, &figures);
+            test(target, &figures);
             Ok(())
         })
     });

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hop_tests::{Stage, VirtualRouter, fixture, wait_until};
+use hop_tests::{Target, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 
 use super::figures::Figures;
@@ -19,9 +19,9 @@ const HELD: [u32; 4] = [50, 300, 300, 250];
 const GROWTH: u64 = 64;
 
 /// Runs a program a thousand times, and compares what the agent holds.
-pub fn run(stage: Stage, figures: &Figures) {
-    let router = VirtualRouter::start(stage);
-    let program = fixture(stage, "counter");
+pub fn run(target: Target, figures: &Figures) {
+    let router = VirtualRouter::start(target);
+    let program = fixture(target, "counter");
     let hop = || router.hop().args(["exec", "-r", "router"]).arg(&program);
     // The time of each in milliseconds.
     let runs = |count: u32| {

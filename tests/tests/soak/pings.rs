@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::thread;
 
-use hop_tests::{Stage, VirtualRouter, fixture};
+use hop_tests::{Target, VirtualRouter, fixture};
 
 use super::figures::Figures;
 
@@ -15,9 +15,9 @@ const MEALS: u32 = 5;
 const LONGEST: u64 = 5000;
 
 /// Pings a program without a pause while others eat the memory, each until it is ended for it.
-pub fn run(stage: Stage, figures: &Figures) {
-    let router = VirtualRouter::start(stage);
-    let (pinged, eater) = (fixture(stage, "pinged"), fixture(stage, "eat-memory"));
+pub fn run(target: Target, figures: &Figures) {
+    let router = VirtualRouter::start(target);
+    let (pinged, eater) = (fixture(target, "pinged"), fixture(target, "eat-memory"));
     let hop = || router.hop().args(["exec", "-r", "router"]);
     let mut running = hop().arg(&pinged).start();
     assert_eq!(running.line(), "ready\n");

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
-use hop_tests::{Stage, VirtualRouter, wait_until};
+use hop_tests::{Target, VirtualRouter, wait_until};
 use serde_json::Value;
 
 use super::figures::Figures;
@@ -20,8 +20,8 @@ const STOPS: u32 = 16;
 const HELD: u64 = 1024;
 
 /// Reads the output in parts, and looks at the agent when it can get rid of nothing more.
-pub fn run(stage: Stage, figures: &Figures) {
-    let router = VirtualRouter::start(stage);
+pub fn run(target: Target, figures: &Figures) {
+    let router = VirtualRouter::start(target);
     router.assert_serves_on();
     let before = router.footprint();
     let start = Instant::now();

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use hop_tests::{VirtualRouter, root};
 use serde_json::Value;
 
-use crate::STAGE;
+use crate::TARGET;
 
 /// Packages of the standard library.
 const STANDARD: [&str; 18] = [
@@ -67,7 +67,7 @@ fn results(directory: &Path, words: &[&str], router: Option<&VirtualRouter>) -> 
         go.env("HOP_HOME", router.path("home")).env("HOP_ROUTER", "router");
         go.envs([
             ("GOOS", "linux"),
-            ("GOARCH", STAGE.goarch()),
+            ("GOARCH", TARGET.goarch()),
             ("GOMIPS", "softfloat"),
             ("CGO_ENABLED", "0"),
         ]);
@@ -130,7 +130,7 @@ fn assert_ends_as_here(directory: &Path, words: &[&str], router: &VirtualRouter)
 
 #[test]
 fn the_standard_librarys_tests_end_as_here() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.let_it_promise_more();
     let skip = format!("-skip=^({})$", TOO_LARGE.join("|"));
@@ -155,7 +155,7 @@ fn module(name: &str, place: &Path) -> PathBuf {
 #[test]
 #[ignore = "fetches them from a Go module proxy, which a machine need not have: cargo xtask test suites"]
 fn tests_of_other_modules_end_as_here() {
-    let router = VirtualRouter::start(STAGE);
+    let router = VirtualRouter::start(TARGET);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.let_it_promise_more();
     for name in MODULES {

@@ -1,4 +1,4 @@
-//! A router on the bench: a whole virtual one with a counted clock, its agent, and the cables to its doors.
+//! A router on the bench: a whole virtual one with a counted clock, its agent, and the proxies to its doors.
 //!
 //! What must stay true: what something costs is counted until the router is at rest again, so that what is done when `hop`
 //! or `ssh` has ended is not forgotten.
@@ -12,14 +12,14 @@ use std::process::Command;
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
-use hop_tests::{Cable, Hop, Machine, PATIENCE, Ran, Running, Shell, Stage, fixture};
+use hop_tests::{FaultProxy, Hop, Machine, Ran, Running, Shell, TIMEOUT, Target, fixture};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::counter::{Blocks, Counter, INSTRUCTION};
 
 /// The router that is measured.
-pub const STAGE: Stage = Stage::Machine { profile: "dir-505", goarch: "mips" };
+pub const TARGET: Target = Target::Machine { profile: "dir-505", goarch: "mips" };
 
 /// How often a second the clock of its kernel ticks: CONFIG_HZ of tests/routers/kernel.config.
 const TICKS: f64 = 100.0;
@@ -43,17 +43,17 @@ pub struct Cost {
 }
 
 /// A router, booted.
-pub struct Bed {
+pub struct BenchRouter {
     builds: Builds,
     directory: TempDir,
     counter: Counter,
     machine: Machine,
     shell: Shell,
     agent: Option<Agent>,
-    agent_cable: Cable,
-    ssh_cable: Cable,
+    agent_proxy: FaultProxy,
+    ssh_proxy: FaultProxy,
     /// The program that receives raw TCP, and the way to it.
-    receiver: Option<(Running, Cable)>,
+    receiver: Option<(Running, FaultProxy)>,
     /// What was executed while a cost was counted last, if somebody wants to know.
     pub executed: Option<RefCell<Blocks>>,
     /// Whether `hop` keeps its connections.
@@ -66,18 +66,18 @@ struct Agent {
     ssh: Running,
 }
 
-impl Bed {
+impl BenchRouter {
     /// Boots a router.
     pub fn boot(builds: Builds, plugin: &Path) -> Self {
         let directory = TempDir::new().unwrap();
         let counter = Counter::in_directory(directory.path(), plugin);
-        let Stage::Machine { profile, .. } = STAGE else { unreachable!("it is a machine") };
+        let Target::Machine { profile, .. } = TARGET else { unreachable!("it is a machine") };
         let machine = Machine::boot_counted(profile, counter.directory());
         let shell = machine.log_in();
         shell.put("/tmp/hopd".as_ref(), &fs::read(&builds.agent).unwrap());
         shell.sh("chmod 755 /tmp/hopd");
-        let agent_cable = Cable::to(&machine.machine().agent_address());
-        let ssh_cable = Cable::to(&format!("127.0.0.1:{}", machine.machine().ssh_port()));
+        let agent_proxy = FaultProxy::to(&machine.machine().agent_address());
+        let ssh_proxy = FaultProxy::to(&format!("127.0.0.1:{}", machine.machine().ssh_port()));
         let (agent, receiver, executed, keeps_connections) = (None, None, None, false);
         Self {
             builds,
@@ -86,8 +86,8 @@ impl Bed {
             machine,
             shell,
             agent,
-            agent_cable,
-            ssh_cable,
+            agent_proxy,
+            ssh_proxy,
             receiver,
             executed,
             keeps_connections,
@@ -102,7 +102,7 @@ impl Bed {
     /// Puts a fixture there, as a program that is there already.
     pub fn install(&self, name: &str) -> String {
         let path = format!("/tmp/{name}");
-        self.shell.put(path.as_ref(), &fs::read(fixture(STAGE, name)).unwrap());
+        self.shell.put(path.as_ref(), &fs::read(fixture(TARGET, name)).unwrap());
         self.shell.sh(&format!("chmod 755 {path}"));
         path
     }
@@ -125,7 +125,7 @@ impl Bed {
         let ready: Value = serde_json::from_str(&line)
             .unwrap_or_else(|_| panic!("it said {line}{}", self.shell.run("cat /tmp/bench/log").stdout()));
         let entry = Entry {
-            address: self.agent_cable.address().to_owned(),
+            address: self.agent_proxy.address().to_owned(),
             fingerprint: ready["fingerprint"].as_str().unwrap().parse().unwrap(),
             goarch: self.machine.goarch().to_owned(),
             enrolment: None,
@@ -188,16 +188,16 @@ impl Bed {
     fn open_ssh(&self, program: &str, port: &str) -> Command {
         let mut command = Command::new(program);
         command.args(self.machine.machine().ssh_options()).args(["-o", "LogLevel=ERROR"]);
-        command.args(["-o", "BatchMode=yes", port, port_of(&self.ssh_cable)]);
+        command.args(["-o", "BatchMode=yes", port, port_of(&self.ssh_proxy)]);
         command
     }
 
     /// Sends a file to the router over plain TCP, into its RAM, until it has all of it.
     pub fn send_raw(&self, content: &[u8]) {
-        let (_, cable) = self.receiver.as_ref().unwrap();
-        let mut stream = TcpStream::connect(cable.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let (_, proxy) = self.receiver.as_ref().unwrap();
+        let mut stream = TcpStream::connect(proxy.address()).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(content).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it says nothing, and closes");
@@ -210,7 +210,7 @@ impl Bed {
             let mut running = self.shell.start(&format!("exec {path} 0.0.0.0:{RECEIVER_PORT} /tmp/f"));
             assert_eq!(running.line(), "ready\n");
             let port = self.machine.forward(RECEIVER_PORT);
-            self.receiver = Some((running, Cable::to(&format!("127.0.0.1:{port}"))));
+            self.receiver = Some((running, FaultProxy::to(&format!("127.0.0.1:{port}"))));
         }
     }
 
@@ -250,9 +250,9 @@ impl Bed {
     }
 
     fn carried(&self) -> u64 {
-        let receiver = self.receiver.as_ref().map(|(_, cable)| cable);
-        let cables = [&self.agent_cable, &self.ssh_cable].into_iter().chain(receiver);
-        cables.map(Cable::carried).map(|(to, from)| to + from).sum()
+        let receiver = self.receiver.as_ref().map(|(_, proxy)| proxy);
+        let proxies = [&self.agent_proxy, &self.ssh_proxy].into_iter().chain(receiver);
+        proxies.map(FaultProxy::carried).map(|(to, from)| to + from).sum()
     }
 }
 
@@ -263,6 +263,6 @@ pub fn succeeds(ran: Ran) -> Ran {
     ran
 }
 
-fn port_of(cable: &Cable) -> &str {
-    cable.address().rsplit_once(':').unwrap().1
+fn port_of(proxy: &FaultProxy) -> &str {
+    proxy.address().rsplit_once(':').unwrap().1
 }

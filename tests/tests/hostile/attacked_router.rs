@@ -1,27 +1,27 @@
 //! An agent that is attacked, and another controller that goes on using it.
 
 use hop::config::home::Home;
-use hop_tests::{Footprint, Hop, Options, Stage, VirtualRouter, fixture};
+use hop_tests::{Footprint, Hop, Options, Target, VirtualRouter, fixture};
 
 /// What an attack may make the agent grow by, in kB: messages on their way, and what HTTP/2 and TLS hold of one connection.
 const MAX_GROWTH: u64 = 6 * 1024;
 
 /// An agent with two controllers, of which one attacks.
-pub struct Target {
+pub struct AttackedRouter {
     pub router: VirtualRouter,
     before: Footprint,
 }
 
-impl Target {
-    pub fn start(stage: Stage) -> Self {
-        let router = VirtualRouter::start_with(stage, &Options::default());
+impl AttackedRouter {
+    pub fn start(target: Target) -> Self {
+        let router = VirtualRouter::start_with(target, &Options::default());
         let other = Home::at(&router.path("other"));
         router.enrol_for(&other);
         let keys = [router.home(), other].map(|home| home.identity().unwrap().fingerprint());
         router.write_authorized(&format!("{} attacker\n{} bystander\n", keys[0], keys[1]));
-        let target = Self { before: router.footprint(), router };
-        target.assert_bystander_served();
-        Self { before: target.router.footprint(), ..target }
+        let attacked = Self { before: router.footprint(), router };
+        attacked.assert_bystander_served();
+        Self { before: attacked.router.footprint(), ..attacked }
     }
 
     /// `hop` of the controller that does nothing wrong.
@@ -31,7 +31,7 @@ impl Target {
 
     /// Programs run, and jobs are listed, for whoever does nothing wrong.
     pub fn assert_bystander_served(&self) {
-        let program = fixture(self.router.stage(), "both-outputs");
+        let program = fixture(self.router.target(), "both-outputs");
         let ran = self.bystander().args(["exec", "-r", "router"]).arg(program).run();
         assert_eq!((ran.stdout(), ran.code), ("out\n", 7), "{}", ran.stderr());
         let ran = self.bystander().args(["ps", "-r", "router"]).run();

@@ -1,17 +1,17 @@
-//! The cable between `hop` and a router, which a test can cut.
+//! A TCP proxy between `hop` and a router, which a test can make fail.
 //!
-//! A cut cable loses nothing that was sent: as TCP sends again what was not acknowledged, it arrives when the cable is whole
-//! again. Neither end is told.
+//! **Invariants:** a proxy that is cut loses nothing that was sent, as TCP retransmits what was not acknowledged: it arrives when
+//! the proxy is mended. Neither end is told.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
-/// A cable from a port of this machine to a router.
-pub struct Cable {
+/// A proxy from a port of this machine to a router. It passes bytes on until it is cut.
+pub struct FaultProxy {
     address: String,
     shared: Arc<Shared>,
 }
@@ -40,7 +40,7 @@ struct State {
 struct Traffic {
     /// Bytes that have gone.
     sent: u64,
-    /// Cuts the cable when this much has.
+    /// Cuts the proxy when this much has.
     cut_at: Option<u64>,
 }
 
@@ -55,8 +55,8 @@ impl State {
     }
 }
 
-impl Cable {
-    /// A whole cable to `target`.
+impl FaultProxy {
+    /// A whole proxy to `target`.
     pub fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -108,7 +108,7 @@ impl Cable {
     pub fn wait_until_cut(&self) {
         let state = self.shared.state();
         let (state, _) =
-            self.shared.changed.wait_timeout_while(state, PATIENCE, |state| !state.is_cut).unwrap();
+            self.shared.changed.wait_timeout_while(state, TIMEOUT, |state| !state.is_cut).unwrap();
         assert!(state.is_cut, "so much is sent");
     }
 
@@ -130,7 +130,7 @@ impl Cable {
     }
 }
 
-impl Drop for Cable {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.reset();
         self.shared.state().is_gone = true;
@@ -145,7 +145,7 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Waits until the cable is whole; gives an error when the test is over.
+    /// Waits until the proxy is whole; gives an error when the test is over.
     fn whole(&self) -> io::Result<MutexGuard<'_, State>> {
         let state = self.changed.wait_while(self.state(), |state| state.is_cut && !state.is_gone).unwrap();
         if state.is_gone { Err(io::ErrorKind::Interrupted.into()) } else { Ok(state) }

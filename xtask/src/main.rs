@@ -30,12 +30,12 @@ What a developer of Hop does.
   cargo xtask setup     install what the other commands need, saying what and why first
   cargo xtask build     build target/dist/{hop,hopd-mips,hopd-mipsel,hopd-host}
   cargo xtask demo      set up, build, and run a Go program on a big- and a little-endian virtual router
-  cargo xtask test      set up, build, and run all tests; further words go to `cargo test`
-  cargo xtask test faults
-                        run only the fault matrix of docs/reliability.md, and print it
-  cargo xtask test suites
-                        run tests of Go's standard library and of modules of others on virtual routers
-  cargo xtask test soak run only the soak suite of docs/reliability.md, and print what it measures
+  cargo xtask test      set up, build, and run the tests, in ten minutes; further words go to `cargo test`
+  cargo xtask test --all
+                        the same with the tests that take long; `cargo xtask test rest` runs only those
+  cargo xtask test SUITE
+                        run all tests of a suite: behaviour, enrolment, faults, hostile, soak, third_party, virtual_router;
+                        further words are parts of their names
   cargo xtask bench     measure what Hop costs a router, beside raw TCP, ssh, and scp with ssh; further words name rows;
                         `--write` puts it into docs/benchmarks and README.md, `--check` compares what repeats well
   cargo xtask bench profile ROWS
@@ -65,7 +65,10 @@ fn main() -> ExitCode {
 fn run(words: &[String]) -> Result<()> {
     let (command, rest) = words.split_first().map_or(("help", words), |(first, rest)| (first.as_str(), rest));
     match (command, rest) {
-        ("test", rest) => test::run(rest),
+        ("test", rest) => match rest.split_first() {
+            Some((all, words)) if all == "--all" => test::run(true, words),
+            _ => test::run(false, rest),
+        },
         ("bench", rest) => bench::run(rest),
         ("fuzz", rest) => fuzz::fuzz(rest),
         ("help" | "--help" | "-h", _) => {
@@ -81,7 +84,7 @@ fn run(words: &[String]) -> Result<()> {
         ("reproduce", []) => reproduce::check(),
         ("codegen", []) => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
         ("docs", []) => dist::build().and_then(|()| {
-            test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "command_line", "the_help_in_the_docs"])
+            test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "host", "the_help_in_the_docs"])
         }),
         (unknown, []) => bail!("there is no `cargo xtask {unknown}`; `cargo xtask help` lists what there is"),
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hop_proto::identity::Fingerprint;
-use hop_proto::v1::Reason;
+use hop_proto::v1::ErrorReason;
 
 use crate::config;
 use crate::path_error::PathError;
@@ -33,7 +33,7 @@ pub enum Error {
     #[error("the agent of {router} cannot run jobs: it is older or newer than this hop")]
     Incompatible { router: String },
     #[error("{router} refused: {message}")]
-    Refused { router: String, reason: Reason, message: String },
+    Refused { router: String, reason: ErrorReason, message: String },
     #[error("the connection to {router} was lost; how the program ended is not known")]
     Lost { router: String, source: Option<Box<dyn std::error::Error + Send + Sync>> },
     #[error("{router} was rebooted while the program ran; how it ended is not known")]
@@ -63,13 +63,13 @@ impl Error {
                 | Self::NoAnswer { .. }
                 | Self::NotAnAgent { .. }
                 | Self::Lost { .. }
-                | Self::Refused { reason: Reason::TooManyConnections, .. }
+                | Self::Refused { reason: ErrorReason::TooManyConnections, .. }
         )
     }
 
     /// True if there would be room on the router without what runs there now.
     pub fn is_for_want_of_room(&self) -> bool {
-        use Reason::{NoInodes, NoMemory, NoPromise, NoSpace, TooManyJobs};
+        use ErrorReason::{NoInodes, NoMemory, NoPromise, NoSpace, TooManyJobs};
         matches!(self, Self::Refused { reason: NoSpace | NoMemory | NoPromise | NoInodes | TooManyJobs, .. })
     }
 }

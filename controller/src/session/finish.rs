@@ -36,7 +36,7 @@ impl Session<'_> {
         let is_ours = is_accepted || is_own;
         let mut call = call;
         if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop && is_ours) {
-            call.release().await;
+            call.discard().await;
         }
         let received = outputs.received();
         // What has arrived is written, also when nothing more will.
@@ -48,12 +48,12 @@ impl Session<'_> {
             signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
         };
         match (call, &end) {
-            // To be dropped is to leave.
-            (None, _) | (_, Ok(End::Left)) => {}
+            (None, _) => {}
+            (Some(call), Ok(End::Left)) => call.end().await,
             (Some(mut call), end) => {
                 // Of an output that could not be written, another `hop` may make more.
                 if end.is_ok() && (written.is_ok() || goes_with_hop) {
-                    call.release().await;
+                    call.discard().await;
                 }
                 call.end().await;
             }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use hop_proto::v1::{Attach, JobSpec, Reason, run_request};
+use hop_proto::v1::{Attach, ErrorReason, JobSpec, run_request};
 
 use super::call::Call;
 use super::outcome::Outcome;
@@ -63,7 +63,7 @@ impl Session<'_> {
     /// True if the agent answers that it has never heard of a job which the last connection may have taken along. Asking
     /// for it once more runs it once.
     pub(super) fn was_never_asked(&self, error: &Error) -> bool {
-        matches!(error, Error::Client(client::Error::Refused { reason: Reason::NoSuchJob, .. }))
+        matches!(error, Error::Client(client::Error::Refused { reason: ErrorReason::NoSuchJob, .. }))
             && matches!(self.asks, Ask::Attach)
             && !self.is_accepted
             && self.first.is_some()
@@ -72,7 +72,7 @@ impl Session<'_> {
     /// What an error means for a job that the agent once had.
     pub(super) fn meaning(&self, error: Error) -> Error {
         match error {
-            Error::Client(refused @ client::Error::Refused { reason: Reason::NoSuchJob, .. })
+            Error::Client(refused @ client::Error::Refused { reason: ErrorReason::NoSuchJob, .. })
                 if self.is_accepted =>
             {
                 let router = self.link.router().to_owned();

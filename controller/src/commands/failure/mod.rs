@@ -7,7 +7,7 @@ mod enrolment;
 
 use std::borrow::Cow;
 
-use hop_proto::v1::Reason;
+use hop_proto::v1::ErrorReason;
 
 use self::enrolment::of_enrolment;
 use super::Error;
@@ -150,46 +150,52 @@ fn of_client(error: &client::Error) -> Meaning {
 }
 
 /// What the agent itself says.
-fn of_refusal(reason: Reason) -> Meaning {
+fn of_refusal(reason: ErrorReason) -> Meaning {
     match reason {
-        Reason::NoSpace => (
+        ErrorReason::NoSpace => (
             "no_space",
             some(
                 "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp",
             ),
         ),
-        Reason::NoMemory => ("no_memory", some("end something on the router, or make the program smaller")),
-        Reason::NoPromise => ("no_promise", some(LET_IT_PROMISE_MORE)),
-        Reason::TooManyJobs => ("too_many_jobs", some("wait until one of them has ended")),
-        Reason::TooManyConnections => (
+        ErrorReason::NoMemory => {
+            ("no_memory", some("end something on the router, or make the program smaller"))
+        }
+        ErrorReason::NoPromise => ("no_promise", some(LET_IT_PROMISE_MORE)),
+        ErrorReason::TooManyJobs => ("too_many_jobs", some("wait until one of them has ended")),
+        ErrorReason::TooManyConnections => (
             "too_many_connections",
             some("wait until one of them has gone; a connection that broke is noticed within 40 s"),
         ),
-        Reason::NoSuchUser => ("no_such_user", None),
-        Reason::NoCore => ("no_core", None),
-        Reason::NoInodes => (
+        ErrorReason::NoSuchUser => ("no_such_user", None),
+        ErrorReason::NoCore => ("no_core", None),
+        ErrorReason::NoInodes => (
             "no_inodes",
             some(
                 "remove files on the router, of which there are too many in that file system, or end what makes them",
             ),
         ),
-        Reason::OutputLost => ("output_lost", None),
-        Reason::NotExecutable => ("noexec", some("start hopd with --dir on another file system")),
-        Reason::DigestMismatch => {
+        ErrorReason::OutputLost => ("output_lost", None),
+        ErrorReason::NotExecutable => ("noexec", some("start hopd with --dir on another file system")),
+        ErrorReason::DigestMismatch => {
             ("digest_mismatch", some("the file changed while it was sent: run it again"))
         }
-        Reason::Protocol => ("protocol", None),
-        Reason::Io => ("router_io", None),
-        Reason::Stopping => ("agent_stopping", None),
-        Reason::NotStarted => ("not_started", None),
-        Reason::NotAuthorized => ("not_authorized", None),
-        Reason::NoSuchJob => ("no_such_job", some(LIST_JOBS)),
-        Reason::NotYours => ("not_yours", some(OWN_JOBS)),
-        Reason::TakenOver => (
+        ErrorReason::Protocol => ("protocol", None),
+        ErrorReason::Io => ("router_io", None),
+        ErrorReason::Stopping => ("agent_stopping", None),
+        ErrorReason::NotStarted => ("not_started", None),
+        ErrorReason::NotAuthorized => ("not_authorized", None),
+        ErrorReason::NoSuchJob => ("no_such_job", some(LIST_JOBS)),
+        ErrorReason::NotYours => ("not_yours", some(OWN_JOBS)),
+        ErrorReason::TakenOver => (
             "taken_over",
             some("the program goes on, and `hop attach` somewhere else carries its streams now"),
         ),
-        Reason::Unspecified => ("refused", None),
+        ErrorReason::JobExists => ("job_exists", None),
+        ErrorReason::UploadStalled => ("upload_stalled", None),
+        ErrorReason::NoRandom => ("no_random", None),
+        ErrorReason::Cancelled => ("cancelled", None),
+        ErrorReason::Unspecified => ("refused", None),
     }
 }
 

@@ -8,7 +8,7 @@ use super::Behaviour;
 use hop::client::Error;
 use hop::client::connection::Connection;
 use hop_proto::tls;
-use hop_proto::v1::Reason;
+use hop_proto::v1::ErrorReason;
 use hop_tests::{Options, Target, VirtualRouter};
 use rustix::net::{AddressFamily, SocketType};
 use rustls::client::ResolvesClientCert;
@@ -212,7 +212,7 @@ fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call(target: Target) {
         let (mut connection, _) = opened.unwrap();
         router.write_authorized("");
         match connection.info().await {
-            Err(Error::Refused { reason: Reason::NotAuthorized, .. }) => {}
+            Err(Error::Refused { reason: ErrorReason::NotAuthorized, .. }) => {}
             other => panic!("{other:?}"),
         }
     });

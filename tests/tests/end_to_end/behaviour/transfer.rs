@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Behaviour;
 use hop::transfer::blob_cache::Sent;
-use hop_proto::v1::{Encoding, Reason};
+use hop_proto::v1::{Encoding, ErrorReason};
 use hop_tests::{Options, Target, VirtualRouter, fixture};
 
 pub const ALL: &[Behaviour] = &behaviours! {
@@ -129,7 +129,7 @@ fn an_encoding_that_is_broken_is_refused_and_nothing_is_left(target: Target) {
         (Encoding::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x03, 0x19, 0, 0, b'a', b'b', b'c']),
     ] {
         let reason = super::protocol::refusal_of_content(&router, encoding, content);
-        assert_eq!(reason, Reason::Protocol, "{encoding:?}");
+        assert_eq!(reason, ErrorReason::Protocol, "{encoding:?}");
     }
     router.wait_until_idle();
     assert_eq!(router.blobs(), []);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hop_proto::identity::Fingerprint;
-use hop_proto::v1::Reason;
+use hop_proto::v1::ErrorReason;
 
 use crate::{elf, enrolment};
 
@@ -78,7 +78,7 @@ pub enum Error {
     )]
     NotPromised { router: String, needed: u64, available: u64 },
     #[error("{router} refused: {message}")]
-    Refused { router: String, reason: Reason, message: String },
+    Refused { router: String, reason: ErrorReason, message: String },
     #[error("the connection to {router} was lost; how the program ended is not known")]
     Lost { router: String, source: Option<Box<dyn std::error::Error + Send + Sync>> },
     #[error("{router} was rebooted while the program ran; how it ended is not known")]
@@ -207,26 +207,30 @@ impl Error {
             Self::NotAnAgent { .. } => "not_an_agent",
             Self::Incompatible { .. } | Self::Lacks { .. } => "incompatible",
             Self::Refused { reason, .. } => match reason {
-                Reason::NoSpace => "no_space",
-                Reason::NoMemory => "no_memory",
-                Reason::NoPromise => "no_promise",
-                Reason::TooManyJobs => "too_many_jobs",
-                Reason::TooManyConnections => "too_many_connections",
-                Reason::NoSuchUser => "no_such_user",
-                Reason::NoCore => "no_core",
-                Reason::NoInodes => "no_inodes",
-                Reason::OutputLost => "output_lost",
-                Reason::NotExecutable => "noexec",
-                Reason::DigestMismatch => "digest_mismatch",
-                Reason::Protocol => "protocol",
-                Reason::Io => "router_io",
-                Reason::Stopping => "agent_stopping",
-                Reason::NotStarted => "not_started",
-                Reason::NotAuthorized => "not_authorized",
-                Reason::NoSuchJob => "no_such_job",
-                Reason::NotYours => "not_yours",
-                Reason::TakenOver => "taken_over",
-                Reason::Unspecified => "refused",
+                ErrorReason::NoSpace => "no_space",
+                ErrorReason::NoMemory => "no_memory",
+                ErrorReason::NoPromise => "no_promise",
+                ErrorReason::TooManyJobs => "too_many_jobs",
+                ErrorReason::TooManyConnections => "too_many_connections",
+                ErrorReason::NoSuchUser => "no_such_user",
+                ErrorReason::NoCore => "no_core",
+                ErrorReason::NoInodes => "no_inodes",
+                ErrorReason::OutputLost => "output_lost",
+                ErrorReason::NotExecutable => "noexec",
+                ErrorReason::DigestMismatch => "digest_mismatch",
+                ErrorReason::Protocol => "protocol",
+                ErrorReason::Io => "router_io",
+                ErrorReason::Stopping => "agent_stopping",
+                ErrorReason::NotStarted => "not_started",
+                ErrorReason::NotAuthorized => "not_authorized",
+                ErrorReason::NoSuchJob => "no_such_job",
+                ErrorReason::NotYours => "not_yours",
+                ErrorReason::TakenOver => "taken_over",
+                ErrorReason::JobExists => "job_exists",
+                ErrorReason::UploadStalled => "upload_stalled",
+                ErrorReason::NoRandom => "no_random",
+                ErrorReason::Cancelled => "cancelled",
+                ErrorReason::Unspecified => "refused",
             },
             Self::Lost { .. } => "lost",
             Self::Rebooted { .. } | Self::RebootedAfter { .. } => "router_rebooted",
@@ -260,13 +264,13 @@ impl Error {
                 | Self::NoAnswer { .. }
                 | Self::NotAnAgent { .. }
                 | Self::Lost { .. }
-                | Self::Refused { reason: Reason::TooManyConnections, .. }
+                | Self::Refused { reason: ErrorReason::TooManyConnections, .. }
         )
     }
 
     /// True if there would be room on the router without what runs there now.
     pub fn is_for_want_of_room(&self) -> bool {
-        use Reason::{NoInodes, NoMemory, NoPromise, NoSpace, TooManyJobs};
+        use ErrorReason::{NoInodes, NoMemory, NoPromise, NoSpace, TooManyJobs};
         matches!(self, Self::Refused { reason: NoSpace | NoMemory | NoPromise | NoInodes | TooManyJobs, .. })
     }
 
@@ -319,34 +323,36 @@ impl Error {
                 "an agent of this release does where programs run by themselves, which is not so under qemu-user"
             }
             Self::Lacks { .. } => "`hop router upgrade` puts the agent of this hop there",
-            Self::Refused { reason: Reason::NoSpace, .. } => {
+            Self::Refused { reason: ErrorReason::NoSpace, .. } => {
                 "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp"
             }
-            Self::Refused { reason: Reason::NoMemory, .. } => {
+            Self::Refused { reason: ErrorReason::NoMemory, .. } => {
                 "end something on the router, or make the program smaller"
             }
-            Self::Refused { reason: Reason::NoInodes, .. } => {
+            Self::Refused { reason: ErrorReason::NoInodes, .. } => {
                 "remove files on the router, of which there are too many in that file system, or end what makes them"
             }
-            Self::NotPromised { .. } | Self::Refused { reason: Reason::NoPromise, .. } => LET_IT_PROMISE_MORE,
-            Self::Refused { reason: Reason::TooManyJobs, .. } => "wait until one of them has ended",
-            Self::Refused { reason: Reason::TooManyConnections, .. } => {
+            Self::NotPromised { .. } | Self::Refused { reason: ErrorReason::NoPromise, .. } => {
+                LET_IT_PROMISE_MORE
+            }
+            Self::Refused { reason: ErrorReason::TooManyJobs, .. } => "wait until one of them has ended",
+            Self::Refused { reason: ErrorReason::TooManyConnections, .. } => {
                 "wait until one of them has gone; a connection that broke is noticed within 40 s"
             }
-            Self::Refused { reason: Reason::NotExecutable, .. } => {
+            Self::Refused { reason: ErrorReason::NotExecutable, .. } => {
                 "start hopd with --dir on another file system"
             }
-            Self::Refused { reason: Reason::DigestMismatch, .. } => {
+            Self::Refused { reason: ErrorReason::DigestMismatch, .. } => {
                 "the file changed while it was sent: run it again"
             }
-            Self::Refused { reason: Reason::TakenOver, .. } => {
+            Self::Refused { reason: ErrorReason::TakenOver, .. } => {
                 "the program goes on, and `hop attach` somewhere else carries its streams now"
             }
-            Self::NoSuchJob { .. } | Self::Refused { reason: Reason::NoSuchJob, .. } => {
+            Self::NoSuchJob { .. } | Self::Refused { reason: ErrorReason::NoSuchJob, .. } => {
                 "`hop ps` lists the jobs; one that has ended is kept for a time only"
             }
             Self::AmbiguousJob { .. } => "write more of its id, which `hop ps` shows",
-            Self::NotYours { .. } | Self::Refused { reason: Reason::NotYours, .. } => {
+            Self::NotYours { .. } | Self::Refused { reason: ErrorReason::NotYours, .. } => {
                 "only the controller that started a job can attach to it and end it"
             }
             Self::Incomplete { .. } => "`hop kill` ends it",

@@ -202,7 +202,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io;
 
-    use hop_proto::v1::Reason;
+    use hop_proto::v1::ErrorReason;
 
     use super::*;
 
@@ -249,7 +249,7 @@ mod tests {
             Some(true) => Ok(()),
             _ => Err(Error::Refused {
                 router: "desk".into(),
-                reason: Reason::TooManyConnections,
+                reason: ErrorReason::TooManyConnections,
                 message: "16 controllers are connected already".into(),
             }),
         };

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use hop_proto::v1::agent_client::AgentClient;
-use hop_proto::v1::{Release, RunReply, RunRequest, run_request};
+use hop_proto::v1::{Detach, Discard, RunReply, RunRequest, run_request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -45,19 +45,22 @@ impl Call {
 
     /// Tells the agent that nothing more of the job is wanted, if it is still there to hear it. Nothing can be sent after
     /// that.
-    pub async fn release(&mut self) {
+    pub async fn discard(&mut self) {
+        self.send_last(run_request::Message::Discard(Discard {})).await;
+    }
+
+    async fn send_last(&mut self, message: run_request::Message) {
         let is_over = matches!(self.replies, Replies::Over);
         if let Some(requests) = self.requests.0.take().filter(|_| !is_over) {
-            let release = requests.send(request(run_request::Message::Release(Release {})));
             // Not even this can be sent: then the agent finds out by itself.
-            let _ = tokio::time::timeout(FAREWELL, release).await;
+            let _ = tokio::time::timeout(FAREWELL, requests.send(request(message))).await;
         }
     }
 
-    /// Ends this side, and waits until the agent has ended its own: a call that is dropped before is reset, which may
-    /// overtake what was said last.
+    /// Leaves the job, unless that was said already, and waits until the agent has ended its side: a call that is dropped before
+    /// is reset, which may overtake what was said last.
     pub async fn end(mut self) {
-        self.requests.0 = None;
+        self.send_last(run_request::Message::Detach(Detach {})).await;
         let agents_end = async { while let Ok(Some(_)) = self.replies.next().await {} };
         let _ = tokio::time::timeout(FAREWELL, agents_end).await;
     }

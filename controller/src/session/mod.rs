@@ -17,7 +17,7 @@ use hop_proto::limits::{
     MAX_OUTPUT_WINDOW_BYTES, MAX_SPEC_BYTES, MAX_STDIN_WINDOW_BYTES, OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{
-    self, Accepted, Attach, JobSpec, Need, Reason, RunReply, RunRequest, Start, Started, WindowSize,
+    self, Accepted, Attach, ErrorReason, JobSpec, Need, RunReply, RunRequest, Start, Started, WindowSize,
     run_reply, run_request,
 };
 use prost::Message as _;
@@ -273,7 +273,7 @@ impl<'a> Session<'a> {
     /// True if the agent answers that it has never heard of a job which the last connection may have taken along. Asking
     /// for it once more runs it once.
     fn was_never_asked(&self, error: &Error) -> bool {
-        matches!(error, Error::Refused { reason: Reason::NoSuchJob, .. })
+        matches!(error, Error::Refused { reason: ErrorReason::NoSuchJob, .. })
             && matches!(self.asks, Ask::Attach)
             && !self.is_accepted
             && self.first.is_some()
@@ -282,7 +282,7 @@ impl<'a> Session<'a> {
     /// What an error means for a job that the agent once had.
     fn meaning(&self, error: Error) -> Error {
         match error {
-            Error::Refused { reason: Reason::NoSuchJob, .. } if self.is_accepted => {
+            Error::Refused { reason: ErrorReason::NoSuchJob, .. } if self.is_accepted => {
                 Error::Lost { router: self.link.router().to_owned(), source: Some(error.into()) }
             }
             // What has left its files has not been ended by that.
@@ -621,7 +621,7 @@ impl<'a> Session<'a> {
         let is_ours = is_accepted || is_own;
         let mut call = call;
         if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop && is_ours) {
-            call.release().await;
+            call.discard().await;
         }
         let received = outputs.received();
         // What has arrived is written, also when nothing more will.
@@ -633,12 +633,12 @@ impl<'a> Session<'a> {
             signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
         };
         match (call, &end) {
-            // To be dropped is to leave.
-            (None, _) | (_, Ok(End::Left)) => {}
+            (None, _) => {}
+            (Some(call), Ok(End::Left)) => call.end().await,
             (Some(mut call), end) => {
                 // Of an output that could not be written, another `hop` may make more.
                 if end.is_ok() && (written.is_ok() || goes_with_hop) {
-                    call.release().await;
+                    call.discard().await;
                 }
                 call.end().await;
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hop::connection::Connection;
 use hop::error::Error;
 use hop_proto::tls;
-use hop_proto::v1::Reason;
+use hop_proto::v1::ErrorReason;
 use hop_tests::{Options, VirtualRouter};
 use rustix::net::{AddressFamily, SocketType};
 use rustls::client::ResolvesClientCert;
@@ -209,7 +209,7 @@ fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call() {
         let (mut connection, _) = opened.unwrap();
         router.write_authorized("");
         match connection.info().await {
-            Err(Error::Refused { reason: Reason::NotAuthorized, .. }) => {}
+            Err(Error::Refused { reason: ErrorReason::NotAuthorized, .. }) => {}
             other => panic!("{other:?}"),
         }
     });

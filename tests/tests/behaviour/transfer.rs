@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use hop::sent::Sent;
-use hop_proto::v1::{Encoding, Reason};
+use hop_proto::v1::{Encoding, ErrorReason};
 use hop_tests::{Options, VirtualRouter, fixture};
 
 use crate::STAGE;
@@ -126,7 +126,7 @@ fn an_encoding_that_is_broken_is_refused_and_nothing_is_left() {
         (Encoding::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x03, 0x19, 0, 0, b'a', b'b', b'c']),
     ] {
         let reason = super::protocol::refusal_of_content(&router, encoding, content);
-        assert_eq!(reason, Reason::Protocol, "{encoding:?}");
+        assert_eq!(reason, ErrorReason::Protocol, "{encoding:?}");
     }
     router.wait_until_idle();
     assert_eq!(router.blobs(), []);

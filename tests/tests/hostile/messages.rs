@@ -2,7 +2,7 @@
 
 use hop::connection::Connection;
 use hop::error::Error;
-use hop_proto::v1::{Blob, InputTree, JobSpec, Reason, RunRequest, run_request};
+use hop_proto::v1::{Blob, ErrorReason, InputTree, JobSpec, RunRequest, run_request};
 use hop_tests::{PATIENCE, Stage};
 
 use crate::client::{DATA, END_HEADERS, END_STREAM, HEADERS, RawClient, block_on, call, frame, message};
@@ -62,7 +62,7 @@ fn lengths_that_lie_are_refused() {
 }
 
 /// What the agent says to a job.
-async fn refusal(target: &Target, spec: JobSpec) -> Reason {
+async fn refusal(target: &Target, spec: JobSpec) -> ErrorReason {
     let identity = target.router.home().identity().unwrap();
     let (mut connection, _) = Connection::open(&target.router.entry(), &identity, PATIENCE).await.unwrap();
     let first = RunRequest { message: Some(run_request::Message::Spec(spec)) };
@@ -93,7 +93,7 @@ fn names_lead_nowhere_else() {
                 JobSpec { inputs: vec![tree(path)], ..spec() },
             ];
             for spec in lying {
-                assert_eq!(refusal(&target, spec.clone()).await, Reason::Protocol, "{spec:?}");
+                assert_eq!(refusal(&target, spec.clone()).await, ErrorReason::Protocol, "{spec:?}");
             }
         }
     });

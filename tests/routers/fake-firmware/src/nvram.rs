@@ -163,7 +163,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
                 if let Some((name, value)) = words.next().and_then(|word| word.split_once('='))
                     && !variables.set(name, value)
                 {
-                    let _ = writeln!(io::stderr(), "nvram: no room for {name}");
+                    let _ = writeln!(io::stderr(), "nvram: no space for {name}");
                 }
             }
             Some(Verb::Unset) => {

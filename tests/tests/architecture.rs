@@ -57,7 +57,7 @@ const CRATES: &[Crate] = &[Crate {
         ),
     ],
     reserved: &[],
-    max_lines: 800,
+    max_lines: 400,
 }];
 
 /// Files that may stand beside the folders.

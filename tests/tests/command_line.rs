@@ -496,16 +496,20 @@ fn the_reasons_in_the_specification_are_those_of_the_code() {
     let (_, rest) = text.split_once("Reasons: ").unwrap();
     let (list, _) = rest.split_once(".\n").unwrap();
     let mut listed: Vec<_> = list.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect();
-    let code = ["failure.rs", "status_file.rs"]
+    let code = ["failure/mod.rs", "failure/enrolment.rs", "status_file.rs"]
         .map(|name| fs::read_to_string(root().join("controller/src/commands").join(name)).unwrap())
         .map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned());
     // What is said in one word is a reason; hints have more of them.
     let is_reason =
         |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-    let mut known: Vec<_> =
-        code[0].split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect();
+    let mut known: Vec<_> = code[..2]
+        .iter()
+        .flat_map(|text| text.split('"').skip(1).step_by(2))
+        .filter(is_reason)
+        .map(str::to_owned)
+        .collect();
     known.extend(
-        code[1]
+        code[2]
             .split("status.reason = Some(\"")
             .skip(1)
             .map(|rest| rest.split('"').next().unwrap().to_owned()),

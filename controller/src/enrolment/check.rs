@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
+use super::stage::{random_name, sha256};
 use super::survey::{Agent, Survey};
 use super::{Error, look};
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
@@ -132,7 +133,7 @@ async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
 /// Whether the agent that is there is that of this `hop`: by its digest, or by what it says when it serves.
 fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str>) -> Finding {
     let own = env!("CARGO_PKG_VERSION");
-    let ours = arch.and_then(|arch| arch.agent().ok()).map(|ours| super::sha256(&ours));
+    let ours = arch.and_then(|arch| arch.agent().ok()).map(|ours| sha256(&ours));
     let is_ours = agent.digest.is_some() && agent.digest == ours;
     let version = version.or(is_ours.then_some(own));
     let said = match version {
@@ -167,7 +168,7 @@ async fn self_test(shell: &Shell, layout: &Layout) -> Finding {
     let variables = Variables::default()
         .set("program", layout.program.to_string_lossy())
         .set("state", layout.state.to_string_lossy())
-        .set("stage", format!("/tmp/hop-{}", super::random_name()));
+        .set("stage", format!("/tmp/hop-{}", random_name()));
     match shell.ask("self-test", &variables).await {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hop_proto::identity::Fingerprint;
 
-use super::survey::Unsuitable;
+use super::suitability::Unsuitable;
 use crate::client;
 use crate::client::ssh::{self, Said};
 use crate::config;

@@ -7,20 +7,12 @@ use hop_proto::meminfo::Memory;
 use super::Error;
 use crate::console::printable::{printable, printable_lines};
 use crate::program::elf;
-use crate::program::embedded::Arch;
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");
 
 /// What [`Survey::has`] if services are procd's: it says so on the bus.
 pub const PROCD_SERVICE: &str = "procd-service";
-
-/// Bytes of memory that a router must have to spare beside the agent's own file: what the agent takes when it serves,
-/// and the reserve that it never gives away (8 MiB).
-const MEMORY_TO_SPARE: u64 = 10 << 20;
-
-/// The oldest kernel that the agent runs on: Rust's standard library and Go 1.24 both want 3.2.
-const OLDEST_KERNEL: (u32, u32) = (3, 2);
 
 /// The family of firmware, which decides where things are kept and how they are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,32 +140,6 @@ pub struct Survey {
     pub target: Option<elf::Target>,
 }
 
-/// Why Hop cannot work on a router.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the texts say what the fields are")]
-pub enum Unsuitable {
-    #[error("the login is not root's, and only root may start programs there and see that they end")]
-    NotRoot,
-    #[error("it is {0}, and there are agents for 32-bit MIPS only")]
-    NotMips(String),
-    #[error("its kernel runs 64-bit programs and none for 32-bit MIPS (o32)")]
-    NoO32,
-    #[error("its kernel is Linux {kernel}, and 3.2 is the oldest that runs an agent")]
-    OldKernel { kernel: String, flavour: Flavour },
-    #[error("/tmp is mounted noexec, so no program can run from it")]
-    NoExec,
-    #[error("/tmp is on {0} and not in RAM: programs would wear out the flash")]
-    NotInRam(String),
-    #[error("the agent needs {needed} bytes in /tmp, and {free} are free")]
-    NoRoom { needed: u64, free: u64 },
-    #[error("it has {available} bytes of memory to spare, and {needed} are needed")]
-    NoMemory { needed: u64, available: u64 },
-    #[error(
-        "its kernel promises {available} bytes of memory more, and {needed} are needed; its vm.overcommit_memory is 2"
-    )]
-    NoPromise { needed: u64, available: u64 },
-}
-
 impl Survey {
     /// Reads what [`SCRIPT`] printed.
     pub fn parse(output: &[u8]) -> Self {
@@ -262,61 +228,6 @@ impl Survey {
     pub fn check_foreign(&self, host: &str) -> Result<(), Error> {
         let Some(path) = self.foreign.first() else { return Ok(()) };
         Err(Error::Foreign { host: host.to_owned(), path: path.clone() })
-    }
-
-    /// The agent that can run there, after all that could keep it from running was looked at. `size` is its file's.
-    ///
-    /// # Errors
-    /// The first reason why none can.
-    pub fn agent_for(&self, size: impl Fn(Arch) -> u64) -> Result<Arch, Unsuitable> {
-        if !self.is_root {
-            return Err(Unsuitable::NotRoot);
-        }
-        let arch = self.arch()?;
-        let version: Vec<u32> =
-            self.kernel.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
-        if let [major, minor, ..] = version[..]
-            && (major, minor) < OLDEST_KERNEL
-        {
-            return Err(Unsuitable::OldKernel { kernel: self.kernel.clone(), flavour: self.flavour });
-        }
-        let needed = size(arch);
-        if let Some(tmp) = self.mount_of(Path::new("/tmp")) {
-            if tmp.has("noexec") {
-                return Err(Unsuitable::NoExec);
-            }
-            if !tmp.is_in_ram() {
-                return Err(Unsuitable::NotInRam(tmp.kind.clone()));
-            }
-            if let Some((_, free)) = tmp.size
-                && free < needed
-                // The root of an initramfs says 0 of 0.
-                && tmp.size != Some((0, 0))
-            {
-                return Err(Unsuitable::NoRoom { needed, free });
-            }
-        }
-        let needed = needed + MEMORY_TO_SPARE;
-        let Memory { available, promisable, .. } = self.memory;
-        if available < needed {
-            return Err(Unsuitable::NoMemory { needed, available });
-        }
-        match promisable {
-            Some(available) if available < needed => Err(Unsuitable::NoPromise { needed, available }),
-            _ => Ok(arch),
-        }
-    }
-
-    fn arch(&self) -> Result<Arch, Unsuitable> {
-        match self.target {
-            Some(elf::Target { class: 1, data: 2, machine: 8 }) => Ok(Arch::Mips),
-            Some(elf::Target { class: 1, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
-            // A 64-bit userland may or may not run 32-bit programs; that the agent runs is what decides.
-            Some(elf::Target { class: 2, data: 2, machine: 8 }) => Ok(Arch::Mips),
-            Some(elf::Target { class: 2, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
-            Some(other) => Err(Unsuitable::NotMips(other.to_string())),
-            None => Err(Unsuitable::NotMips(self.machine.clone())),
-        }
     }
 
     /// True if its own programs are for 64-bit MIPS.
@@ -440,6 +351,8 @@ fn agent(line: &str) -> Option<Agent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrolment::suitability::{MEMORY_TO_SPARE, Unsuitable};
+    use crate::program::embedded::Arch;
 
     /// An ELF header as `dd` gives it: class, byte order, machine.
     fn header(class: u8, data: u8, machine: u8) -> Vec<u8> {

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use hop_proto::identity::Fingerprint;
 
+use super::adding::{self, Adding, START};
 use super::layout::Layout;
 use super::shell::{REMOVE, STOP, Shell, Variables};
+use super::stage::{random_name, send, sha256, try_out};
 use super::survey::{Agent, Survey};
-use super::{AUTHORIZE, Adding, Error, START, Wish, look, send, try_out};
+use super::{AUTHORIZE, Error, Wish, look};
 use crate::client;
 use crate::config::enrolment::Enrolment;
 use crate::config::enrolment::Way;
@@ -174,11 +176,11 @@ impl Adding<'_> {
         let layout = Layout::of_existing(&old.path);
         let agent = arch.agent()?;
         // The version alone does not tell two builds apart.
-        if self.digest_of(old, &layout).await? == super::sha256(&agent) {
+        if self.digest_of(old, &layout).await? == sha256(&agent) {
             return Ok(false);
         }
-        let stage = format!("/tmp/hop-{}", super::random_name());
-        let mut interrupts = super::listen()?;
+        let stage = format!("/tmp/hop-{}", random_name());
+        let mut interrupts = adding::listen()?;
         let interface = self.wish.listen_interface.clone().unwrap_or_default();
         let variables = self.variables(&stage, &layout, &interface);
         let guard = self.shell.guard(variables.clone(), &stage, &[STOP, RESTORE, START]).await?;

@@ -6,12 +6,14 @@
 //!
 //! What must stay true: starting one twice is starting it once, and only processes that were started here are ended.
 
+mod console;
 mod error;
 pub mod image;
 pub mod machine;
 pub mod monitor;
 mod process;
 pub mod profile;
+mod qemu;
 pub mod user;
 
 pub use self::error::Error;

@@ -4,23 +4,24 @@
 //! exists is replaced only where the user named it; nothing becomes executable unasked; an agent that sends more than a job
 //! can have breaks the protocol; a file has its name only when it is whole; and what is acknowledged is there.
 
-use std::ffi::OsStr;
-use std::fmt;
+mod fetched;
+mod request;
+
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hop_proto::limits::{
-    MAX_OUTPUT_DEPTH, MAX_OUTPUT_FILES, MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_FILES_PATH_BYTES,
-    MAX_OUTPUT_PATH_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, OUTPUT_CHUNK_BYTES,
-    OUTPUT_WINDOW_BYTES,
+    MAX_OUTPUT_FILES, MAX_OUTPUT_FILES_BYTES, MAX_OUTPUT_FILES_PATH_BYTES, MAX_OUTPUT_PATH_BYTES,
+    MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, OUTPUT_CHUNK_BYTES, OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::output_path;
-use hop_proto::v1::{FileInfo, FilePosition, FileProblem, OutputFile};
-use serde::{Serialize, Serializer};
+use hop_proto::v1::{FileInfo, FilePosition, OutputFile};
 
+pub use self::fetched::{Fetched, Problem};
+use self::request::{EXECUTABLE_MODE, FILE_MODE};
+pub use self::request::{Local, Policy, Request};
 use super::Error;
 use super::staged_file::{Committed, Place, StagedFile};
 use crate::program::segments;
@@ -36,136 +37,8 @@ const MAX_ENTRIES: u32 = (MAX_OUTPUT_FILES + MAX_OUTPUT_REQUESTS + 2) as u32;
 const MAX_PATHS_BYTES: usize =
     MAX_OUTPUT_FILES_PATH_BYTES + (MAX_OUTPUT_REQUESTS + 2) * MAX_OUTPUT_PATH_BYTES;
 
-/// Modes of what comes, before the umask.
-const FILE_MODE: u32 = 0o666;
-const EXECUTABLE_MODE: u32 = 0o777;
-
 /// Bytes in front of a core in which its headers are looked for: 65,535 of the largest kind.
 const MAX_HEADERS: u64 = 4 * 1024 * 1024;
-
-/// What to bring back, and where to put it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The path below the program's directory, by the rules of [`output_path`].
-    pub remote: Vec<u8>,
-    /// Where it goes.
-    pub local: Local,
-    /// What exists is replaced also where the user named only the directory.
-    pub overwrites: bool,
-    /// What its owner may execute there may be executed here.
-    pub keeps_executability: bool,
-}
-
-/// Where the files of a request go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Local {
-    /// Into this directory, under the path that they have there, without as many names at its beginning.
-    Below {
-        /// The directory; empty: the working directory.
-        directory: PathBuf,
-        /// Names to leave out.
-        skip: usize,
-    },
-    /// To where the user said: for one file its path, or a directory for it; for several their directory.
-    Path(PathBuf),
-}
-
-/// What the user says of all output files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// See [`Request::overwrites`].
-    pub overwrites: bool,
-    /// See [`Request::keeps_executability`].
-    pub keeps_executability: bool,
-    /// The files come to this `hop`, so it must be known where they go.
-    pub needs_places: bool,
-}
-
-impl Request {
-    /// Reads `REMOTE[:LOCAL]`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOutput`].
-    pub fn parse(text: &OsStr, policy: Policy) -> Result<Self, Error> {
-        let bytes = text.as_bytes();
-        let (remote, local) = match bytes.iter().position(|byte| *byte == b':') {
-            Some(colon) => (&bytes[..colon], Some(&bytes[colon + 1..])),
-            None => (bytes, None),
-        };
-        let refuse = |why| Error::InvalidOutput { request: text.to_string_lossy().into_owned(), why };
-        let remote = output_path::normal(remote).ok_or_else(|| {
-            refuse("it must be below the directory in which the program starts, without ..")
-        })?;
-        if local.is_some_and(<[u8]>::is_empty) {
-            return Err(refuse("there is nothing behind the colon"));
-        }
-        let names = output_path::names(&remote);
-        let local_names = local.unwrap_or_default().split(|byte| *byte == b'/');
-        if names.iter().copied().chain(local_names).any(output_path::is_repository) {
-            return Err(refuse("nothing is written into .git, because Git executes what is there"));
-        }
-        if policy.needs_places && local.is_none() && is_several(&names) {
-            let directory =
-                "files whose names are the router's choice need a directory: PATH:DIR, with . for this one";
-            return Err(refuse(directory));
-        }
-        let local = match local {
-            Some(local) => Local::Path(OsStr::from_bytes(local).into()),
-            None => Local::Below { directory: PathBuf::new(), skip: 0 },
-        };
-        let Policy { overwrites, keeps_executability, .. } = policy;
-        Ok(Self { remote, local, overwrites, keeps_executability })
-    }
-
-    /// Reads all of them.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOutput`], [`Error::TooManyOutputs`].
-    pub fn parse_all(texts: &[std::ffi::OsString], policy: Policy) -> Result<Vec<Self>, Error> {
-        if texts.len() > MAX_OUTPUT_REQUESTS {
-            return Err(Error::TooManyOutputs { most: MAX_OUTPUT_REQUESTS });
-        }
-        texts.iter().map(|text| Self::parse(text, policy)).collect()
-    }
-
-    /// Where the file at `path` goes, which this request covers. `None` if it is where the directory should be.
-    fn place(&self, path: &[u8]) -> Option<Place> {
-        let (asked, names) = (output_path::names(&self.remote), output_path::names(path));
-        let below = |directory: &PathBuf, skip: usize| {
-            let names = names.get(skip..).filter(|names| !names.is_empty())?;
-            Some(Place::below(directory.clone(), names))
-        };
-        match &self.local {
-            Local::Below { directory, skip } => below(directory, *skip),
-            Local::Path(local) if self.names(path) => {
-                // As cp does it.
-                let is_directory = local.as_os_str().as_bytes().ends_with(b"/") || local.is_dir();
-                match is_directory {
-                    true => below(local, names.len().checked_sub(1)?),
-                    false => Some(Place::of(local)),
-                }
-            }
-            Local::Path(local) => {
-                // What stands for several files keeps them apart.
-                below(local, asked.iter().take_while(|name| !output_path::is_pattern(name)).count())
-            }
-        }
-    }
-
-    /// True if the user has written the whole path, so that no part of it is the router's choice.
-    fn names(&self, path: &[u8]) -> bool {
-        self.remote == path
-    }
-
-    fn mode(&self, is_executable: bool) -> u32 {
-        if is_executable && self.keeps_executability { EXECUTABLE_MODE } else { FILE_MODE }
-    }
-}
-
-/// True if a path stands for files of which the user has not written the names.
-fn is_several(names: &[&[u8]]) -> bool {
-    names.is_empty() || names.iter().any(|name| output_path::is_pattern(name))
-}
 
 /// Where a core goes, and beside it the program that it is of.
 #[derive(Clone, Debug)]
@@ -183,111 +56,6 @@ impl CorePlace {
         place.push(".program");
         place.into()
     }
-}
-
-/// Why a file was not brought back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Problem {
-    /// There was none.
-    NotThere,
-    /// It was no regular file.
-    NotAFile,
-    /// It was too long.
-    TooLarge,
-    /// There were too many.
-    TooMany,
-    /// It was too many directories deep, or its path too long.
-    TooDeep,
-    /// The agent may not read it.
-    Unreadable,
-    /// It was not as it had been.
-    Changed,
-    /// It was another user's.
-    NotOwn,
-    /// Its name begins with a dot, and was not asked for.
-    Hidden,
-    /// What a newer agent says.
-    Other,
-    /// There is another file here, which was not named.
-    Exists,
-    /// The job has it, and no `--output` of this `hop` names it.
-    NotWanted,
-}
-
-impl Problem {
-    /// `None` for no problem; one that this `hop` does not know is the most general one.
-    fn of(problem: i32, info: Option<&FileInfo>) -> Option<Self> {
-        let is_too_deep = info.is_some_and(|FileInfo { path, .. }| {
-            output_path::names(path).len() > MAX_OUTPUT_DEPTH || path.len() > MAX_OUTPUT_PATH_BYTES
-        });
-        Some(match FileProblem::try_from(problem) {
-            Ok(FileProblem::Unspecified) => return None,
-            Ok(FileProblem::NotThere) => Self::NotThere,
-            Ok(FileProblem::NotAFile) => Self::NotAFile,
-            Ok(FileProblem::TooLarge) => Self::TooLarge,
-            Ok(FileProblem::TooMany) if is_too_deep => Self::TooDeep,
-            Ok(FileProblem::TooMany) => Self::TooMany,
-            Ok(FileProblem::Unreadable) => Self::Unreadable,
-            Ok(FileProblem::Changed) => Self::Changed,
-            Ok(FileProblem::NotOwn) => Self::NotOwn,
-            Ok(FileProblem::Hidden) => Self::Hidden,
-            Err(_) => Self::Other,
-        })
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotThere => f.write_str("there is no such file"),
-            Self::NotAFile => f.write_str("it is not a regular file of the program's directory"),
-            Self::TooLarge => {
-                write!(f, "with it, the files would be longer than {} MiB", MAX_OUTPUT_FILES_BYTES >> 20)
-            }
-            Self::TooMany => f.write_str("there are too many files"),
-            Self::TooDeep => write!(
-                f,
-                "it is more than {MAX_OUTPUT_DEPTH} directories deep, or its path is longer than {MAX_OUTPUT_PATH_BYTES} bytes"
-            ),
-            Self::Unreadable => f.write_str("the router cannot read it"),
-            Self::Changed => f.write_str("it changed after the program had ended"),
-            Self::NotOwn => f.write_str("it does not belong to the program's user"),
-            Self::Hidden => f.write_str("its name begins with a dot, and --output does not name it"),
-            Self::Other => f.write_str("the router says why, in words that this hop does not know"),
-            Self::Exists => f.write_str("there is another file here; --output-overwrite replaces it"),
-            Self::NotWanted => f.write_str("no --output names it"),
-        }
-    }
-}
-
-/// What became of a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fetched {
-    /// Where it was below the program's directory, or what was asked for.
-    #[serde(serialize_with = "as_text")]
-    pub path: Vec<u8>,
-    /// Where it is.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "path_as_text")]
-    pub file: Option<PathBuf>,
-    /// Its length.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// Why it was not brought back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<Problem>,
-    /// It is the core; true if the kernel wrote less of it than it would have.
-    #[serde(rename = "truncated", skip_serializing_if = "Option::is_none")]
-    pub core: Option<bool>,
-}
-
-fn as_text<S: Serializer>(path: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&String::from_utf8_lossy(path))
-}
-
-fn path_as_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
-    let text = path.as_ref().map(|path| path.to_string_lossy());
-    serializer.serialize_str(&text.unwrap_or_default())
 }
 
 /// A file that comes.
@@ -586,6 +354,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use hop_proto::v1::FileProblem;
+
     use super::*;
 
     fn request(text: &str) -> Request {
@@ -598,39 +368,6 @@ mod tests {
 
     fn piece(offset: u64, data: &'static [u8], info: Option<FileInfo>) -> OutputFile {
         OutputFile { file: 0, offset, data: Bytes::from_static(data), info, problem: 0, unpacked_size: 0 }
-    }
-
-    #[test]
-    fn a_file_goes_where_cp_would_put_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let there = directory.path().display();
-        for (asked, path, place) in [
-            ("a/b", "a/b", "a/b".to_owned()),
-            ("a/b:c", "a/b", "c".to_owned()),
-            ("a/b:c/", "a/b", "c/b".to_owned()),
-            (&format!("a/b:{there}"), "a/b", format!("{there}/b")),
-            ("a:c", "a/b/d", "c/b/d".to_owned()),
-            (".:c", "a/b", "c/a/b".to_owned()),
-            ("a/*:c", "a/b", "c/b".to_owned()),
-            ("*/b:c", "a/b", "c/a/b".to_owned()),
-            ("a:b:c", "a", "b:c".to_owned()),
-        ] {
-            assert_eq!(request(asked).place(path.as_bytes()).unwrap().path(), Path::new(&place), "{asked}");
-        }
-    }
-
-    #[test]
-    fn names_of_the_routers_choice_need_a_directory() {
-        let policy = Policy { needs_places: true, ..Policy::default() };
-        let refused = |text: &str| Request::parse(text.as_ref(), policy).unwrap_err().to_string();
-        for text in ["*", ".", "a/?", "./"] {
-            assert!(refused(text).contains("need a directory: PATH:DIR"), "{text}");
-            assert!(Request::parse(text.as_ref(), Policy::default()).is_ok(), "{text}");
-            assert!(Request::parse(format!("{text}:.").as_ref(), policy).is_ok(), "{text}");
-        }
-        for text in [".git", "a/.Git/hooks", "hooks:.git/hooks", "x:/somewhere/.git"] {
-            assert!(refused(text).contains("nothing is written into .git"), "{text}");
-        }
     }
 
     /// What came of one file of the agent's, and what is in `directory` then.

@@ -16,14 +16,10 @@
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on panics, and says where")]
 
 mod controller;
-mod fault_proxy;
-mod footprint;
+mod fixture;
 mod machine;
 mod process;
-mod program;
 mod router;
-mod shell;
-mod terminal;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,15 +27,15 @@ use std::time::Duration;
 use hop::config::home::Home;
 use hop::virtual_router::profile::Profile;
 
+pub use controller::terminal::{Terminal, set_nonblocking};
 pub use controller::{Hop, Ran, Running};
-pub use fault_proxy::FaultProxy;
-pub use footprint::Footprint;
-pub use machine::Machine;
+pub use fixture::{ELSEWHERE, build_go, dist, fixture, fixture_elsewhere, left, length_on_the_wire, root};
+pub use machine::{Machine, Shell};
 pub use process::{Process, wait_for_exit, wait_until, with_default_signals};
-pub use program::{ELSEWHERE, build_go, dist, fixture, fixture_elsewhere, left, length_on_the_wire, root};
-pub use router::{Options, VirtualRouter, Watched};
-pub use shell::Shell;
-pub use terminal::{Terminal, set_nonblocking};
+pub use router::fault_proxy::FaultProxy;
+pub use router::footprint::Footprint;
+pub use router::state::Watched;
+pub use router::{Options, VirtualRouter};
 
 /// Longest wait for anything. Only a failing test waits this long.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
@@ -61,6 +57,26 @@ pub enum Target {
 }
 
 impl Target {
+    /// A virtual D-Link DIR-505: OpenWrt, big endian, 64 MB.
+    pub const DIR_505: Self = Self::Machine { profile: "dir-505", goarch: "mips" };
+    /// A virtual Teltonika RUT955: RutOS, big endian, 128 MB.
+    pub const RUT955: Self = Self::Machine { profile: "rut955", goarch: "mips" };
+    /// A virtual TP-Link Archer A6: OpenWrt with apk and cgroups, big endian, 128 MB.
+    pub const ARCHER_A6: Self = Self::Machine { profile: "archer-a6", goarch: "mips" };
+    /// A virtual Belkin F7D7302: DD-WRT with kernel 3.10, little endian, 64 MB.
+    pub const F7D7302: Self = Self::Machine { profile: "f7d7302", goarch: "mipsle" };
+    /// A virtual FRITZ!Box 7362 SL: an older OpenWrt with cgroups, big endian, 128 MB.
+    pub const FRITZBOX_7362SL: Self = Self::Machine { profile: "fritzbox-7362sl", goarch: "mips" };
+
+    /// What tests are named by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "loopback",
+            Self::Kept => "kept",
+            Self::Machine { profile, .. } => profile,
+        }
+    }
+
     /// GOARCH of its programs.
     pub fn goarch(self) -> &'static str {
         match self {

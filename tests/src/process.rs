@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -100,12 +100,15 @@ pub(crate) fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Ve
     receive
 }
 
-/// Waits until it is so. Each look is an event; there is no sleep.
+/// How often to look at what nobody tells of. Looking without a pause would take a CPU from what is waited for.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Waits until it is so, and fails with `what` if that does not come within [`TIMEOUT`].
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is_so() {
         assert!(since.elapsed() < TIMEOUT, "{what}");
-        thread::yield_now();
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::counter::{Blocks, Counter, INSTRUCTION};
 
 /// The router that is measured.
-pub const TARGET: Target = Target::Machine { profile: "dir-505", goarch: "mips" };
+pub const TARGET: Target = Target::DIR_505;
 
 /// How often a second the clock of its kernel ticks: CONFIG_HZ of tests/routers/kernel.config.
 const TICKS: f64 = 100.0;

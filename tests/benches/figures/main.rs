@@ -8,6 +8,7 @@ mod check;
 mod counter;
 mod fan_out;
 mod figures;
+mod measure;
 mod module;
 mod plot;
 mod profile;

@@ -9,7 +9,8 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::bench_router::BenchRouter;
-use crate::rows::{Sample, Unit, Way, of};
+use crate::measure::of;
+use crate::rows::{Sample, Unit, Way};
 
 /// Packages in it, each with a test that reads a file of its own.
 const PACKAGES: usize = 20;

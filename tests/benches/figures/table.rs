@@ -1,7 +1,7 @@
 //! The tables, for a terminal and for Markdown: the same text serves both.
 
 use crate::figures::{Figure, value};
-use crate::rows::{ROWS, Row, Target, Unit, Way};
+use crate::rows::{Goal, ROWS, Row, Unit, Way};
 
 /// The ways, from left to right.
 const COLUMNS: [Way; 4] = [Way::Raw, Way::Ssh, Way::Scp, Way::Hop];
@@ -35,7 +35,7 @@ fn line(figures: &[Figure], row: &Row, unit: Unit) -> Option<Vec<String>> {
     let today = at(Way::Scp).or(at(Way::Ssh));
     let part = hop.zip(today).map(|(hop, today)| part(hop, today));
     cells.push(part.unwrap_or_default());
-    let target = row.targets.iter().find(|(of, _)| *of == unit).map(|(_, target)| *target);
+    let target = row.goals.iter().find(|(of, _)| *of == unit).map(|(_, target)| *target);
     cells.push(target.map(|target| target.show(unit)).unwrap_or_default());
     let met = target.zip(hop).and_then(|(target, hop)| target.is_met(hop, at));
     cells.push(met.map(|met| if met { "yes" } else { "no" }.to_owned()).unwrap_or_default());
@@ -47,7 +47,7 @@ pub fn part(hop: f64, today: f64) -> String {
     if hop <= today { format!("1/{:.1}", today / hop) } else { format!("{:.1} times", hop / today) }
 }
 
-impl Target {
+impl Goal {
     fn show(self, unit: Unit) -> String {
         match self {
             Self::AtMost(most) if unit == Unit::Bytes => format!("≤ {}", unit.show(most)),

@@ -1,5 +1,0 @@
-//! The behaviour suite on a virtual D-Link DIR-505: OpenWrt, big endian, 64 MB.
-
-mod behaviour;
-
-const TARGET: hop_tests::Target = hop_tests::Target::Machine { profile: "dir-505", goarch: "mips" };

@@ -1,0 +1,160 @@
+//! What does not fit is refused before it is sent, with the figures; what fits then runs.
+
+use std::thread;
+
+use super::Behaviour;
+use hop::client::connection::Connection;
+use hop::config::home::Home;
+use hop_tests::{Hop, Options, TIMEOUT, Target, VirtualRouter, fixture, wait_until};
+use rustix::process::Signal;
+
+pub const ALL: &[Behaviour] = &behaviours! {
+    Everywhere:
+        a_program_larger_than_the_free_tmpfs_is_refused,
+        a_program_larger_than_the_free_memory_is_refused,
+        a_tmpfs_that_is_mounted_noexec_is_named,
+        one_job_more_than_there_are_places_is_refused,
+        an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files;
+    Routers:
+        a_program_that_eats_the_memory_is_ended_and_another_one_is_not;
+    Portable:
+        a_program_over_the_quota_is_refused_with_the_figures,
+        one_key_leaves_connections_to_others,
+        an_agent_that_is_stopped_does_not_wait_for_a_reader;
+};
+
+fn a_program_over_the_quota_is_refused_with_the_figures(target: Target) {
+    let router = VirtualRouter::start_with(target, &Options { quota: Some(100_000), ..Options::default() });
+    let size = fixture(target, "both-outputs").metadata().unwrap().len();
+    let ran = router.exec("both-outputs").run();
+    ran.assert_fails(125, &format!("the program needs {size} bytes and"));
+    assert!(ran.stderr().contains("has 100000 left"), "{}", ran.stderr());
+    assert!(router.leftovers().is_empty());
+}
+
+fn a_program_larger_than_the_free_tmpfs_is_refused(target: Target) {
+    let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("size=1m"), ..Options::default() });
+    router.exec("both-outputs").run().assert_fails(125, "bytes and");
+    assert!(router.leftovers().is_empty());
+}
+
+fn a_program_larger_than_the_free_memory_is_refused(target: Target) {
+    // A tmpfs that promises more than there is, as DD-WRT's ramfs does.
+    let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("size=1t"), ..Options::default() });
+    let huge = super::protocol::refusal_of_a_program_of(&router, 512 << 30);
+    let figure = match router.info()["memory_bound_by_promises"] == true {
+        true => "bytes of memory more, because its vm.overcommit_memory is 2",
+        false => "bytes of memory to spare",
+    };
+    assert!(huge.contains(figure), "{huge}");
+    router.assert_serves_on();
+}
+
+fn a_tmpfs_that_is_mounted_noexec_is_named(target: Target) {
+    let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("noexec"), ..Options::default() });
+    let ran = router.exec("both-outputs").run();
+    ran.assert_fails(125, "is mounted noexec");
+    assert!(ran.stderr().contains("hint: start hopd with --dir"), "{}", ran.stderr());
+    assert_eq!(router.info()["store_executable"], false);
+    assert!(router.leftovers().is_empty());
+}
+
+fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not(target: Target) {
+    let router = VirtualRouter::start(target);
+    let mut other = router.exec("dialogue").start();
+    assert_eq!(other.line(), "ready\n");
+    for (fixture, what) in [("eat-memory", "its memory"), ("fill-tmp", "its files")] {
+        let ran = router.exec(fixture).run();
+        // A tmpfs has a limit of its own, which a program is told.
+        if ran.stderr().contains("no space left on device") {
+            continue;
+        }
+        assert_eq!(ran.code, 137, "{what}: {}", ran.stderr());
+        assert!(
+            ran.stderr().contains("hop: the router was running out of memory"),
+            "{what}: {}",
+            ran.stderr()
+        );
+    }
+    assert_eq!(other.wait().code, 0);
+    router.assert_serves_on();
+}
+
+fn one_job_more_than_there_are_places_is_refused(target: Target) {
+    let router = VirtualRouter::start(target);
+    let places = router.info()["max_jobs"].as_u64().unwrap();
+    // Each program is promised 4 MiB and more that it does not use.
+    let _more = router.let_it_promise_more();
+    let mut running: Vec<_> = (0..places).map(|_| router.exec("dialogue").start()).collect();
+    for hop in &mut running {
+        assert_eq!(hop.line(), "ready\n");
+    }
+    router.exec("both-outputs").run().assert_fails(125, "jobs run already");
+    for hop in running {
+        assert_eq!(hop.wait().code, 0);
+    }
+    router.assert_serves_on();
+}
+
+fn one_key_leaves_connections_to_others(target: Target) {
+    /// Of 16, of which 4 are for keys that have fewer than 2.
+    const MOST_OF_A_KEY: usize = 12;
+    let router = VirtualRouter::start(target);
+    let other = Home::at(&router.path("other"));
+    router.enrol_for(&other);
+    let identity = router.home().identity().unwrap();
+    let keys = [identity.fingerprint(), other.identity().unwrap().fingerprint()];
+    router.write_authorized(&format!("{}\n{}\n", keys[0], keys[1]));
+    let program = fixture(target, "both-outputs");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let [refused, served] = thread::scope(|scope| {
+        runtime.block_on(async {
+            let mut connected = Vec::new();
+            for _ in 0..MOST_OF_A_KEY {
+                connected.push(Connection::open(&router.entry(), &identity, TIMEOUT).await.unwrap());
+            }
+            let (tell, told) = tokio::sync::oneshot::channel();
+            // In a thread, so that the others go on answering when the agent asks whether they are there.
+            scope.spawn(|| {
+                let of_the_key = router.hop().arg("exec").arg(&program).run();
+                let of_the_other = Hop::at(&router.path("other")).arg("exec").arg(&program).run();
+                tell.send([of_the_key, of_the_other]).unwrap();
+            });
+            told.await.unwrap()
+        })
+    });
+    refused.assert_fails(
+        125,
+        "router refused: this controller has 12 connections, and the last 4 of 16 are for others",
+    );
+    assert!(refused.stderr().contains("hint: wait until one of them has gone"), "{}", refused.stderr());
+    assert_eq!((served.stdout(), served.code), ("out\n", 7), "{}", served.stderr());
+    drop(runtime);
+    wait_until("there is a place again", || router.hop().arg("info").run().code == 0);
+    router.assert_serves_on();
+}
+
+fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files(target: Target) {
+    let mut router = VirtualRouter::start(target);
+    let mut running = router.exec("wait").start();
+    assert_eq!(running.line(), "ready\n");
+    router.signal_agent(Signal::TERM);
+    let ran = running.wait();
+    assert_eq!((ran.stdout(), ran.code), ("", 125));
+    assert!(ran.stderr().starts_with("error: hopd was stopped"), "{}", ran.stderr());
+    let (code, log) = router.wait_for_agent();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!router.has(&router.ram()), "nothing is left");
+}
+
+fn an_agent_that_is_stopped_does_not_wait_for_a_reader(target: Target) {
+    let mut router = VirtualRouter::start(target);
+    let mut running = router.exec("flood").arg("1000000").start();
+    assert_eq!(running.line(), "/dev/stdout 0\n");
+    // Nobody reads on, so the agent has output that it cannot get rid of.
+    router.signal_agent(Signal::TERM);
+    let (code, log) = router.wait_for_agent();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!router.has(&router.ram()), "nothing is left");
+    assert_eq!(running.wait().code, 125);
+}

@@ -1,0 +1,395 @@
+//! Each step of an enrolment, made to fail: what is said, and that nothing is left.
+
+use std::fs;
+use std::process::Command;
+
+use hop_tests::{Hop, dist, wait_until};
+use rustix::process::Signal;
+
+use super::owner::{Interruption, Owner, UPLOAD, put_in_front_of_ssh};
+use crate::plan::Case;
+
+pub const ALL: &[Case] = &cases![
+    a_login_that_is_refused,
+    a_router_whose_ssh_key_has_changed,
+    a_tmp_that_is_mounted_noexec,
+    a_tmp_that_is_full,
+    an_agent_that_arrives_damaged,
+    a_self_test_that_fails,
+    a_flash_that_is_full,
+    a_flash_that_fills_up_meanwhile,
+    a_port_that_is_taken,
+    an_address_that_leads_elsewhere,
+    an_inventory_that_cannot_be_written,
+    a_link_that_is_cut,
+    a_controller_that_is_killed_or_interrupted,
+    an_agent_whose_key_has_changed,
+    a_machine_without_ssh,
+    a_second_enrolment_of_a_router_that_is_being_enrolled,
+    a_new_agent_that_does_not_listen_gives_way_to_the_old_one,
+    an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running,
+    an_upgrade_keeps_how_another_controller_has_started_the_agent,
+    a_directory_in_tmp_that_somebody_else_has_made,
+    a_removal_that_leaves_something_says_what_and_the_router_stays_known,
+    a_second_controller_that_is_interrupted_is_not_let_in,
+    a_virtual_router_whose_hop_was_interrupted_before_its_ports_were_known,
+];
+
+fn a_login_that_is_refused() {
+    // The one of the five that lets nobody in without a password or a key.
+    let owner = Owner::of("rut955");
+    let before = owner.files();
+    let key = owner.machine.path("other-key");
+    let keygen = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status();
+    assert!(keygen.unwrap().success());
+    let login = format!("root@127.0.0.1:{}", owner.machine.machine().ssh_port());
+    let words =
+        ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
+    let ran =
+        owner.machine.hop().args(["router", "add", "desk", &login]).args(words).arg("-i").arg(&key).run();
+    ran.assert_fails(125, "ssh to root@127.0.0.1 failed");
+    assert!(ran.stderr().contains("Permission denied"), "{}", ran.stderr());
+    owner.assert_nothing_left(&before);
+}
+
+fn a_router_whose_ssh_key_has_changed() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    owner.sh("rm /etc/dropbear/dropbear_*_host_key; dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key; sync");
+    owner.machine.machine().reset().unwrap();
+    let ran = owner.adding(&["-o", "BatchMode=yes"]).run();
+    ran.assert_fails(125, "ssh to root@127.0.0.1 failed");
+    assert!(ran.stderr().contains("caused by: Host key verification failed"), "{}", ran.stderr());
+    // As its owner would, who knows why.
+    let known_hosts = owner.machine.machine().directory().join("known_hosts");
+    fs::remove_file(known_hosts).unwrap();
+    owner.assert_nothing_left(&before);
+}
+
+fn a_tmp_that_is_mounted_noexec() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    owner.sh("mount -o remount,noexec /tmp");
+    let ran = owner.add(&[]);
+    ran.assert_fails_after_progress(125, "/tmp is mounted noexec, so no program can run from it");
+    assert!(ran.stderr().contains("hint: on the router: mount -o remount,exec /tmp"), "{}", ran.stderr());
+    owner.assert_nothing_left(&before);
+}
+
+fn a_tmp_that_is_full() {
+    let owner = Owner::of("dir-505");
+    owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=28 2>/dev/null");
+    let before = owner.files();
+    owner.add(&[]).assert_fails_after_progress(125, "the agent needs ");
+    owner.assert_nothing_left(&before);
+}
+
+fn an_agent_that_arrives_damaged() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let bin = owner.machine.path("bin");
+    fs::create_dir(&bin).unwrap();
+    put_in_front_of_ssh(&bin, UPLOAD, "tr a b | $ssh \"$@\"; exit $?");
+    let ran = owner.adding_at(&[]).first_in_path(&bin).run();
+    ran.assert_fails_after_progress(125, "the agent arrived damaged: its digest is ");
+    owner.assert_nothing_left(&before);
+}
+
+fn a_self_test_that_fails() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let interruption = Interruption::new(&owner.machine);
+    let running = interruption.during(owner.adding_at(&[]), |_| {
+        // A file where it wants a directory.
+        owner.sh("for target in /tmp/hop-*; do : >$target/test; done");
+    });
+    let ran = running.wait();
+    ran.assert_fails_after_progress(
+        125,
+        "the agent's self-test failed on root@127.0.0.1: files beyond 4 GiB",
+    );
+    owner.assert_nothing_left(&before);
+}
+
+fn a_flash_that_is_full() {
+    let owner = Owner::of("dir-505");
+    owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2300 2>/dev/null; sync");
+    let before = owner.files();
+    let ran = owner.add(&["--install"]);
+    ran.assert_fails_after_progress(125, "has no room for an agent that survives a reboot");
+    assert!(ran.stderr().contains("hint: --until-reboot keeps everything in RAM"), "{}", ran.stderr());
+    owner.assert_nothing_left(&before);
+    // Nobody asked for flash, so RAM will do.
+    let ran = owner.add(&[]);
+    assert!(ran.stderr().contains("so it is until the next reboot"), "{}", ran.stderr());
+    assert!(ran.stdout().ends_with(": until its next reboot\n"), "{}", ran.stdout());
+    assert_eq!(owner.router("remove").code, 0);
+    owner.assert_nothing_left(&before);
+}
+
+fn a_flash_that_fills_up_meanwhile() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let interruption = Interruption::new(&owner.machine);
+    let running = interruption.during(owner.adding_at(&["--install"]), |_| {
+        owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2500 2>/dev/null; sync");
+    });
+    let ran = running.wait();
+    ran.assert_fails_after_progress(125, "putting the agent in place failed on root@127.0.0.1");
+    assert!(ran.stderr().contains("cannot write /usr/sbin/hopd: no space left?"), "{}", ran.stderr());
+    owner.sh("rm /root/fill");
+    owner.assert_nothing_left(&before);
+}
+
+fn a_port_that_is_taken() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    // dropbear's. Something listens there, and it is not taken for the agent, which says why it does not.
+    for way in ["--install", "--until-reboot"] {
+        let ran = owner.adding(&[way, "--via-ssh", "--port", "22"]).run();
+        ran.assert_fails_after_progress(125, "the agent was started on root@127.0.0.1 and does not listen");
+        for said in
+            ["caused by: cannot listen on 127.0.0.1:22: Address in use", "hint: --port chooses another one"]
+        {
+            assert!(ran.stderr().contains(said), "{said}: {}", ran.stderr());
+        }
+        owner.assert_nothing_left(&before);
+    }
+}
+
+fn an_address_that_leads_elsewhere() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let at = format!("127.0.0.1:{}", owner.machine.machine().ssh_port());
+    owner.adding(&["--at", &at]).run().assert_fails_after_progress(125, "is not hopd");
+    owner.assert_nothing_left(&before);
+}
+
+fn an_inventory_that_cannot_be_written() {
+    let owner = Owner::of("f7d7302");
+    let before = owner.files();
+    // A file where a directory should be stops root as well.
+    let routers = owner.machine.path("home").join("routers");
+    let _ = fs::remove_dir(&routers);
+    fs::write(&routers, "").unwrap();
+    let ran = owner.add(&["--until-reboot"]);
+    assert_eq!(ran.code, 125, "{}", ran.stderr());
+    fs::remove_file(&routers).unwrap();
+    owner.assert_nothing_left(&before);
+}
+
+fn a_link_that_is_cut() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    let interruption = Interruption::new(&owner.machine);
+    // A shorter patience than its own 20 s, as a user may have.
+    let words = ["--install", "-o", "ServerAliveInterval=1"];
+    let running = interruption.during(owner.adding_at(&words), |_| {
+        owner.machine.monitor().set_link(false).unwrap();
+    });
+    let ran = running.wait();
+    ran.assert_fails_after_progress(125, "ssh to root@127.0.0.1 failed");
+    assert!(ran.stderr().contains("could not be removed"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("it removes that by itself within a minute"), "{}", ran.stderr());
+    owner.machine.monitor().set_link(true).unwrap();
+    owner.wait_until_undone();
+    owner.assert_nothing_left(&before);
+}
+
+fn a_controller_that_is_killed_or_interrupted() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    for signal in [Signal::KILL, Signal::INT] {
+        let interruption = Interruption::new(&owner.machine);
+        let running = interruption.during(owner.adding_at(&["--install"]), |hop| hop.signal(signal));
+        let ran = running.wait();
+        if signal == Signal::INT {
+            ran.assert_fails_after_progress(130, "interrupted by SIGINT");
+        }
+        owner.wait_until_undone();
+        owner.assert_nothing_left(&before);
+        fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
+    }
+}
+
+fn an_agent_whose_key_has_changed() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--install"]);
+    let before = owner.entry();
+    owner.sh("rm /etc/hopd/key; /etc/init.d/hopd restart");
+    wait_until("the agent has another key", || {
+        owner.run(owner.machine.hop()).stderr().contains("has another key than the one that was enrolled")
+    });
+    let ran = owner.run(owner.machine.hop());
+    assert!(ran.stderr().contains("`hop router add` enrols it again"), "{}", ran.stderr());
+    assert_eq!(owner.router("add").code, 0);
+    owner.assert_runs(&owner.machine.hop());
+    assert_ne!(owner.entry(), before, "its new key is pinned");
+}
+
+fn a_machine_without_ssh() {
+    let home = tempfile::tempdir().unwrap();
+    let hop = hop_tests::Hop::at(home.path()).env("PATH", home.path());
+    let ran = hop.args(["router", "add", "desk", "root@192.0.2.1"]).run();
+    ran.assert_fails(125, "cannot run ssh");
+    assert!(ran.stderr().contains("hint: install the OpenSSH client"), "{}", ran.stderr());
+}
+
+fn a_second_enrolment_of_a_router_that_is_being_enrolled() {
+    let owner = Owner::of("dir-505");
+    let interruption = Interruption::new(&owner.machine);
+    let running = interruption.during(owner.adding_at(&[]), |_| {
+        owner.add(&[]).assert_fails_after_progress(125, "another enrolment of root@127.0.0.1 is under way");
+    });
+    assert_eq!(running.wait().code, 0);
+    owner.assert_runs(&owner.machine.hop());
+}
+
+fn a_new_agent_that_does_not_listen_gives_way_to_the_old_one() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--install"]);
+    // An old agent, told apart by its length, and an init script with which no other one starts.
+    owner.sh(
+        "cp /usr/sbin/hopd /tmp/old && echo >>/tmp/old && /etc/init.d/hopd stop
+        rm /usr/sbin/hopd && cp /tmp/old /usr/sbin/hopd && chmod 755 /usr/sbin/hopd
+        sed -i 's#^start_service() {#&\\n\\tcmp -s /usr/sbin/hopd /tmp/old || PROG=/bin/false#' /etc/init.d/hopd
+        /etc/init.d/hopd start",
+    );
+    owner.wait_for_agent();
+    // Nobody is left to say that it failed.
+    let upgrading = owner.machine.hop().args(["router", "upgrade", "desk"]).start();
+    let shell = owner.machine.log_in();
+    wait_until("the new agent is in place", || shell.holds("cmp -s /usr/sbin/hopd /tmp/hop-*/hopd || false"));
+    upgrading.signal(Signal::KILL);
+    upgrading.wait();
+    owner.wait_until_undone();
+    owner.sh("cmp /usr/sbin/hopd /tmp/old");
+    owner.wait_for_agent();
+
+    let ran = owner.router("upgrade");
+    ran.assert_fails_after_progress(125, "the agent was started on root@127.0.0.1 and does not listen");
+    assert!(ran.stderr().contains("the old agent is there, and runs"), "{}", ran.stderr());
+    owner.sh("cmp /usr/sbin/hopd /tmp/old && rm /tmp/old");
+    owner.wait_for_agent();
+    owner.assert_runs(&owner.machine.hop());
+    assert_eq!(owner.sh("ls -d /tmp/hop*"), "/tmp/hop\n");
+}
+
+fn an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--until-reboot"]);
+    owner.sh("cd /tmp/hop && cp hopd other && echo >>other && mv other hopd && cp hopd /tmp/old");
+    for (when, signal) in [(UPLOAD, Signal::INT), (UPLOAD, Signal::KILL), ("rm /tmp/hop-", Signal::TERM)] {
+        let interruption = match when {
+            UPLOAD => Interruption::new(&owner.machine),
+            words => Interruption::before(&owner.machine, words),
+        };
+        let upgrading = owner.machine.hop().args(["router", "upgrade", "desk"]);
+        let ran = interruption.during(upgrading, |hop| hop.signal(signal)).wait();
+        if signal != Signal::KILL {
+            ran.assert_fails_after_progress(128 + signal.as_raw(), "interrupted by SIG");
+        }
+        owner.wait_until_undone();
+        owner.sh("cmp /tmp/hop/hopd /tmp/old");
+        owner.assert_runs(&owner.machine.hop());
+        fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
+    }
+    // No room to keep the old one while the new one is there.
+    let one_and_a_half = dist("hopd-mips").metadata().unwrap().len() * 3 / 2 / 1024;
+    owner.sh(&format!(
+        "set -- $(df -kP /tmp | tail -n 1); dd if=/dev/zero of=/tmp/fill bs=1k count=$(($4 - {one_and_a_half})) 2>/dev/null"
+    ));
+    owner.router("upgrade").assert_fails_after_progress(125, "replacing the agent failed on root@127.0.0.1");
+    owner.sh("rm /tmp/fill; cmp /tmp/hop/hopd /tmp/old");
+    owner.wait_until_undone();
+    owner.assert_runs(&owner.machine.hop());
+}
+
+fn an_upgrade_keeps_how_another_controller_has_started_the_agent() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--until-reboot"]);
+    // As one with --via-ssh and --store would have.
+    owner.sh("kill $(cat /tmp/hop/pid)");
+    let shell = owner.machine.log_in();
+    wait_until("the agent has ended", || !shell.holds("[ -e /tmp/hop/pid ]"));
+    owner.sh("cd /tmp/hop
+        cp hopd other && echo >>other && mv other hopd
+        ./hopd --supervise --listen 0.0.0.0:4670 --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
+            --key key --authorized authorized --store /mnt/theirs </dev/null >/dev/null 2>&1 &");
+    owner.wait_for_agent();
+    let upgraded = owner.router("upgrade");
+    assert_eq!(upgraded.code, 0, "{}", upgraded.stderr());
+    let words = owner.sh("tr '\\0' ' ' </proc/$(cat /tmp/hop/pid)/cmdline");
+    assert!(words.contains("--listen 0.0.0.0:4670 ") && words.contains("--store /mnt/theirs "), "{words}");
+    owner.assert_runs(&owner.machine.hop());
+}
+
+fn a_directory_in_tmp_that_somebody_else_has_made() {
+    let owner = Owner::of("dir-505");
+    for trap in
+        ["mkdir -m 700 /tmp/hop; chown 65534 /tmp/hop", "mkdir -m 755 /tmp/hop", "ln -s /root /tmp/hop"]
+    {
+        owner.sh(trap);
+        let ran = owner.add(&["--until-reboot"]);
+        ran.assert_fails_after_progress(125, "/tmp/hop on root@127.0.0.1 is not root's alone");
+        assert!(ran.stderr().contains("hint: on the router: `ls -ldn /tmp/hop`"), "{trap}: {}", ran.stderr());
+        owner.sh("rm -rf /tmp/hop");
+    }
+    owner.assert_added(&["--until-reboot"]);
+}
+
+fn a_removal_that_leaves_something_says_what_and_the_router_stays_known() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    owner.assert_added(&["--install"]);
+    // As in failsafe mode and at a first boot: what is on the flash would run again after the next boot.
+    owner.sh("umount -l /overlay");
+    let ran = owner.router("remove");
+    ran.assert_fails_after_progress(125, "the agent is installed on root@127.0.0.1, and cannot be removed");
+    assert!(ran.stderr().contains("its flash is not mounted"), "{}", ran.stderr());
+    owner.assert_runs(&owner.machine.hop());
+    owner.reboot();
+    owner.wait_for_agent();
+    owner.sh("mount -t tmpfs -o mode=0700 none /etc/hopd/ && mkdir -m 700 /tmp/hop-0123456789abcdef");
+    let ran = owner.router("remove");
+    ran.assert_fails_after_progress(125, "removing the agent failed on root@127.0.0.1");
+    assert!(ran.stderr().contains("/etc/hopd is still there"), "{}", ran.stderr());
+    assert!(owner.entry().is_some());
+    owner.sh("umount /etc/hopd");
+    assert_eq!(owner.router("remove").code, 0);
+    owner.assert_nothing_left(&before);
+}
+
+fn a_second_controller_that_is_interrupted_is_not_let_in() {
+    let owner = Owner::of("dir-505");
+    owner.assert_added(&["--until-reboot"]);
+    let list = owner.sh("cat /tmp/hop/authorized");
+    let interruption = Interruption::before(&owner.machine, "question='\\''fingerprint'\\''");
+    let home = owner.machine.path("second");
+    let words = ["--at", &owner.machine.machine().agent_address()];
+    let adding = Hop::at(&home).args(["router", "add", "desk"]).args(owner.login()).args(words);
+    let ran = interruption.during(adding, |hop| hop.signal(Signal::INT)).wait();
+    ran.assert_fails_after_progress(130, "interrupted by SIGINT");
+    assert_eq!(owner.sh("cat /tmp/hop/authorized"), list);
+    owner.assert_runs(&owner.machine.hop());
+}
+
+fn a_virtual_router_whose_hop_was_interrupted_before_its_ports_were_known() {
+    let owner = Owner::of("dir-505");
+    let machine = owner.machine.machine();
+    let state = machine.directory().join("machine.toml");
+    let known = fs::read_to_string(&state).unwrap();
+    let port = |line: &str| {
+        if let Some((name, _)) = line.split_once("_port = ") {
+            format!("{name}_port = 0\n")
+        } else {
+            format!("{line}\n")
+        }
+    };
+    fs::write(&state, known.lines().map(port).collect::<String>()).unwrap();
+    let ran = owner.machine.hop().args(["virtual", "up", "--bare", "--profile", "dir-505"]).run();
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    let at = format!("dir-505 runs already at 127.0.0.1:{}: ", machine.ssh_port());
+    assert!(ran.stdout().starts_with(&at), "{}", ran.stdout());
+    assert_eq!(fs::read_to_string(&state).unwrap(), known);
+}

@@ -1,9 +1,0 @@
-//! The fault matrix on a virtual D-Link DIR-505: OpenWrt, big endian, 64 MB.
-
-#![allow(clippy::unwrap_used)]
-
-mod faults;
-
-fn main() -> std::process::ExitCode {
-    faults::main(hop_tests::Target::Machine { profile: "dir-505", goarch: "mips" })
-}

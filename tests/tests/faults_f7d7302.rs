@@ -1,9 +1,0 @@
-//! The fault matrix on a virtual Belkin F7D7302: DD-WRT, little endian, 64 MB.
-
-#![allow(clippy::unwrap_used)]
-
-mod faults;
-
-fn main() -> std::process::ExitCode {
-    faults::main(hop_tests::Target::Machine { profile: "f7d7302", goarch: "mipsle" })
-}

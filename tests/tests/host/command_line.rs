@@ -1,0 +1,371 @@
+//! `hop` as it is typed: Go's flags and Go's errors, virtual routers, help.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use hop_tests::{Process, dist, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::desk::{Desk, is_empty};
+
+#[test]
+fn a_program_runs_on_both_endians_and_comes_back() {
+    let desk = Desk::new();
+    for arch in ["mips", "mipsle"] {
+        let ran = desk.run(&["virtual", "up", "--arch", arch]);
+        assert_eq!((ran.stderr(), ran.code), ("", 0));
+        let ran = desk.run(&["run", "-r", &format!("virtual-{arch}"), "./examples/hello", "a", "b c", ""]);
+        let expected =
+            format!("Hello from linux/{arch}!\nargument 1: \"a\"\nargument 2: \"b c\"\nargument 3: \"\"\n");
+        assert_eq!((ran.stdout(), ran.stderr(), ran.code), (&*expected, "", 0));
+        let ran = desk.run(&["run", "-r", &format!("virtual-{arch}"), "./examples/hello", "-exit", "42"]);
+        assert_eq!((ran.stderr(), ran.code), ("exiting with 42\n", 42));
+    }
+}
+
+#[test]
+fn every_example_runs() {
+    let desk = Desk::new();
+    for arch in ["mips", "mipsle"] {
+        assert_eq!(desk.run(&["virtual", "up", "--arch", arch]).code, 0);
+        let ran = desk.run(&["run", "-r", &format!("virtual-{arch}"), "./examples/sysinfo"]);
+        assert_eq!((ran.stderr(), ran.code), ("", 0));
+        let said = ran.stdout();
+        assert!(said.contains(&format!("linux/{arch}")) && said.contains("MiB available"), "{said}");
+        assert!(said.lines().any(|line| line.starts_with("lo ")), "{said}");
+    }
+
+    let mut running = desk.hop().args(["run", "-r", "virtual-mips", "./examples/server"]).start();
+    let line = running.line();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+    let mut peer = std::net::TcpStream::connect(&address).unwrap();
+    std::io::Write::write_all(&mut peer, b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut peer, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("Hello from "), "{answer}");
+    assert!(running.line().starts_with("GET / from 127.0.0.1"));
+    running.signal(rustix::process::Signal::INT);
+    let ran = running.wait();
+    assert_eq!((ran.stdout(), ran.code), ("stopping\n", 0), "{}", ran.stderr());
+}
+
+#[test]
+fn what_an_agent_cannot_do_is_refused_before_anything_is_sent() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up", "--arch", "mips"]).code, 0);
+    // The core of the emulator would be none of the program's.
+    let core = desk.path("core");
+    let words = ["run", "--core", core.to_str().unwrap(), "./examples/hello"];
+    desk.run(&words).assert_fails(125, "the agent of virtual-mips does not know --core");
+    let words = ["run", "--output", "../x", "./examples/hello"];
+    desk.run(&words)
+        .assert_fails(125, "--output ../x: it must be below the directory in which the program starts");
+    let words = ["run", "--detach", "--output", "x:y", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "with --detach, --output names no place here");
+}
+
+#[test]
+fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
+    let desk = Desk::new();
+    let source = desk.path("x.go");
+    fs::write(
+        &source,
+        "package main; import \"os\"; func main(){ os.Stdout.WriteString(\"out\\n\"); os.Stderr.WriteString(\"err\\n\"); os.Exit(7) }",
+    )
+    .unwrap();
+    let ran = desk.hop().arg("run").arg(&source).run();
+    let line = "hop: no router is enrolled: started virtual-mips\n";
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", &*format!("{line}err\n"), 7));
+    // Now there is one, and nothing is said.
+    let ran = desk.hop().arg("run").arg(&source).run();
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
+}
+
+#[test]
+fn a_virtual_router_is_started_once_and_ended_once() {
+    let desk = Desk::new();
+    let first = desk.run(&["virtual", "up", "--arch", "mips"]);
+    assert!(first.stdout().starts_with("virtual-mips started at 127.0.0.1:"), "{}", first.stdout());
+    let second = desk.run(&["virtual", "up", "--arch", "mips"]);
+    assert!(second.stdout().starts_with("virtual-mips runs already at 127.0.0.1:"), "{}", second.stdout());
+    assert_eq!(desk.list()[0]["running"], true);
+    assert_eq!(desk.list().as_array().unwrap().len(), 1);
+
+    // An agent of another hop is replaced.
+    let agent = desk.path("virtual/virtual-mips/hopd");
+    fs::remove_file(&agent).unwrap();
+    fs::write(&agent, "an older one").unwrap();
+    let updated = desk.run(&["virtual", "up", "--arch", "mips"]);
+    assert!(updated.stdout().starts_with("virtual-mips started at 127.0.0.1:"), "{}", updated.stdout());
+    assert_eq!(desk.run(&["info"]).code, 0);
+
+    desk.run(&["virtual", "down", "nothing"]).assert_fails(125, "there is no router named nothing");
+    let down = desk.run(&["virtual", "down", "virtual-mips"]);
+    assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips ended\n", "", 0));
+    assert_eq!(desk.list().as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn two_at_once_start_one_virtual_router() {
+    let desk = Desk::new();
+    let both: Vec<_> = (0..2).map(|_| desk.hop().args(["virtual", "up"]).start()).collect();
+    let mut said: Vec<_> = both.into_iter().map(|hop| hop.wait().stdout().contains("started")).collect();
+    said.sort();
+    assert_eq!(said, [false, true]);
+}
+
+#[test]
+fn an_agent_whose_hop_was_killed_before_it_listened_is_ended_all_the_same() {
+    for words in [&["virtual", "down"][..], &["virtual", "down", "virtual-mips"], &["virtual", "up"]] {
+        let desk = Desk::new();
+        let (bin, number) = (desk.path("bin"), desk.path("number"));
+        fs::create_dir(&bin).unwrap();
+        let qemu = bin.join("qemu-mips-static");
+        fs::write(&qemu, format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 1000\n", number.display())).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        let starting = desk.hop().first_in_path(&bin).args(["virtual", "up"]).start();
+        let written = desk.path("virtual/virtual-mips/process.toml");
+        let read = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
+        wait_until("it is written down", || {
+            read(&written).contains("started") && read(&number).ends_with('\n')
+        });
+        let agent = Process::open(read(&number).trim().parse().unwrap());
+        starting.signal(Signal::KILL);
+        starting.wait();
+        let ran = desk.run(words);
+        assert!(ran.stdout().starts_with("virtual-mips ") && ran.code == 0, "{words:?}: {}", ran.stderr());
+        agent.wait_until_gone();
+    }
+}
+
+#[test]
+fn with_several_routers_one_must_be_named() {
+    let desk = Desk::new();
+    for arch in ["mips", "mipsle"] {
+        assert_eq!(desk.run(&["virtual", "up", "--arch", arch]).code, 0);
+    }
+    desk.run(&["info"])
+        .assert_fails(125, "several routers are enrolled, and none is named: virtual-mips, virtual-mipsle");
+    let ran = desk.hop().env("HOP_ROUTER", "virtual-mipsle").args(["info", "--json"]).run();
+    let info: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&info["router"], &info["goarch"]), (&"virtual-mipsle".into(), &"mipsle".into()));
+}
+
+#[test]
+fn a_package_that_does_not_compile_shows_gos_own_words() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let ran = desk.run(&["run", "./tests/fixtures/does-not-compile"]);
+    assert_eq!((ran.stdout(), ran.code), ("", 125));
+    let expected = "# example.com/hop/tests/fixtures/does-not-compile\n\
+                    tests/fixtures/does-not-compile/main.go:5:2: undefined: undefinedFunction\n\
+                    error: the program was not built: go build ended with exit status: 1\n";
+    assert_eq!(ran.stderr(), expected);
+
+    let ran = desk.run(&["run", "./tests/fixtures/not-main"]);
+    ran.assert_fails(125, "./tests/fixtures/not-main is not a main package");
+    let ran = desk.run(&["run", "./no/such/package"]);
+    assert_eq!(ran.code, 125);
+    assert!(ran.stderr().contains("no/such/package"), "{}", ran.stderr());
+}
+
+#[test]
+fn gos_flags_are_gos() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let source = desk.path("flags");
+    fs::create_dir(&source).unwrap();
+    let file = |name: &str, content: &str| fs::write(source.join(name), content).unwrap();
+    file("go.mod", "module flags\n\ngo 1.24\n");
+    file(
+        "main.go",
+        "package main\n\nvar Version, Tag = \"none\", \"none\"\n\nfunc main() { println(Version, Tag) }\n",
+    );
+    file("tagged.go", "//go:build tagged\n\npackage main\n\nfunc init() { Tag = \"tagged\" }\n");
+    let directory = source.to_str().unwrap();
+    let kept = desk.path("kept");
+    let kept_name = kept.to_str().unwrap();
+    let run = |words: &[&str]| {
+        let ran = desk.run(&[&["run", "-C", directory], words].concat());
+        (ran.stderr().to_owned(), ran.code)
+    };
+    assert_eq!(run(&["."]), ("none none\n".into(), 0));
+    assert_eq!(run(&["-ldflags", "-X main.Version=1.2", "-tags=tagged", "."]), ("1.2 tagged\n".into(), 0));
+    assert_eq!(run(&["-o", kept_name, "-trimpath=false", "."]), ("none none\n".into(), 0));
+    let exec = desk.hop().arg("exec").arg(&kept).run();
+    assert_eq!((exec.stderr(), exec.code), ("none none\n", 0));
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    assert_eq!(run(&["-o", bin.to_str().unwrap(), "."]), ("none none\n".into(), 0));
+    assert!(bin.join("flags").exists());
+    let by_environment =
+        desk.hop().env("GOFLAGS", "-ldflags=-X=main.Version=3").args(["run", "-C", directory, "."]).run();
+    assert_eq!((by_environment.stderr(), by_environment.code), ("3 none\n", 0));
+    let (said, code) = run(&["./..", "x"]);
+    assert_eq!(code, 125, "{said}");
+    let (said, code) = run(&["-race", "."]);
+    assert!(code == 125 && said.contains("-race"), "{said}");
+
+    let built = desk.path("built");
+    let ran = desk.run(&["build", "--arch", "mipsle", "-o", built.to_str().unwrap(), "-C", directory, "."]);
+    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", 0));
+    desk.hop()
+        .arg("exec")
+        .arg(&built)
+        .run()
+        .assert_fails(126, "little endian, and the router is MIPS, 32 bits, big endian");
+}
+
+#[test]
+fn without_go_it_is_said_what_is_missing() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let ran = desk.hop().env("PATH", "/nonexistent").args(["run", "./examples/hello"]).run();
+    ran.assert_fails(125, "there is no `go` in PATH");
+    assert!(ran.stderr().contains("hint: install Go"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_go_that_breaks_programs_is_refused() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::write(bin.join("go"), "#!/bin/sh\necho go1.26.4\n").unwrap();
+    fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("/bin/sh", bin.join("sh")).unwrap();
+    let ran = desk.hop().env("PATH", &bin).args(["run", "./examples/hello"]).run();
+    ran.assert_fails(125, "go1.26.4 builds programs that crash on these routers");
+}
+
+/// Waits until somebody has written to a fifo.
+fn wait_for_writer(fifo: &std::path::Path) {
+    let (written, wait) = std::sync::mpsc::channel();
+    let fifo = fifo.to_owned();
+    std::thread::spawn(move || written.send(fs::read(fifo)));
+    wait.recv_timeout(hop_tests::TIMEOUT).unwrap().unwrap();
+}
+
+#[test]
+fn an_interrupted_build_is_ended_and_cleans_up() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    // A Go that says by a pipe that it builds, and by another that it was interrupted.
+    let (builds, interrupted) = (desk.path("builds"), desk.path("interrupted"));
+    for fifo in [&builds, &interrupted] {
+        assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    }
+    let script = format!(
+        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\ntrap 'kill $!; echo >{}; exit 1' INT\nsleep 1000 &\necho >{}\nwait\n",
+        interrupted.display(),
+        builds.display()
+    );
+    fs::write(bin.join("go"), script).unwrap();
+    fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let running = desk.hop().env("PATH", path).args(["run", "./examples/hello"]).start();
+    wait_for_writer(&builds);
+    running.signal(rustix::process::Signal::TERM);
+    wait_for_writer(&interrupted);
+    assert_eq!(running.wait_unread().code, 143);
+}
+
+#[test]
+fn without_qemu_it_is_said_what_to_install() {
+    let desk = Desk::new();
+    let ran = desk.hop().env("PATH", "/nonexistent").args(["virtual", "up"]).run();
+    ran.assert_fails(125, "there is no qemu-mips in PATH");
+    assert!(ran.stderr().contains("hint: install the package qemu-user-static"), "{}", ran.stderr());
+}
+
+#[test]
+fn what_a_whole_virtual_router_lacks_is_said_and_nothing_is_made() {
+    let desk = Desk::new();
+    let nothing = desk.path("nothing");
+    let fails = |words: &[&str], path: Option<&str>, text: &str, hint: &str| {
+        let mut hop = desk.hop();
+        if let Some(path) = path {
+            hop = hop.env("PATH", path);
+        }
+        let ran = hop.env("HOP_VIRTUAL_ROUTERS", &nothing).args(words).run();
+        ran.assert_fails(125, text);
+        assert!(ran.stderr().contains(hint), "{}", ran.stderr());
+    };
+    let up = ["virtual", "up", "--profile", "dir-505"];
+    let known =
+        "there is no profile named dir-506; there are: archer-a6, dir-505, f7d7302, fritzbox-7362sl, rut955";
+    fails(&["virtual", "up", "--profile", "dir-506"], None, known, "profiles\n");
+    fails(
+        &up,
+        Some("/nonexistent"),
+        "there is no qemu-system-mips in PATH",
+        "install the package qemu-system-mips",
+    );
+    // What QEMU is, does not matter yet.
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink("/bin/false", bin.join("qemu-system-mips")).unwrap();
+    let kernel = format!("there is no {}", nothing.join("kernel-mips").display());
+    fails(&up, bin.to_str(), &kernel, "hint: run `cargo xtask virtual-routers` in a checkout of Hop");
+    for command in ["ssh", "console", "reboot"] {
+        let text = "there is no virtual router named dir-505 with a profile; there are: none";
+        fails(&["virtual", command, "dir-505"], None, text, "`hop virtual up --profile PROFILE` starts one");
+    }
+    fs::create_dir(desk.path("profiles")).unwrap();
+    fs::write(desk.path("profiles/desk.toml"), "ram = 64").unwrap();
+    fails(
+        &["virtual", "up", "--profile", "desk"],
+        None,
+        "profiles/desk.toml cannot be read",
+        "unknown field `ram`",
+    );
+    assert_eq!(desk.list().as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_before_anything_happens() {
+    let desk = Desk::new();
+    for (words, text) in [
+        (&["run", "--status-file", "/nonexistent/status", "."][..], "cannot write /nonexistent/status"),
+        (&["run", "--env", "=1", "."], "--env =1 has no name"),
+    ] {
+        desk.run(words).assert_fails(125, text);
+    }
+    for words in [&["run"][..], &["run", "-frobnicate", "."], &["exec"], &["run", "--timeout", "soon", "."]] {
+        let ran = desk.run(words);
+        assert_eq!((ran.stdout(), ran.code), ("", 125), "{words:?}");
+        assert!(ran.stderr().starts_with("error: "), "{}", ran.stderr());
+    }
+    assert_eq!(desk.list().as_array().unwrap().len(), 0, "no router was started for them");
+}
+
+#[test]
+fn the_agents_that_hop_carries_pass_their_self_test() {
+    for (agent, qemu) in
+        [("hopd-host", None), ("hopd-mips", Some("qemu-mips")), ("hopd-mipsel", Some("qemu-mipsel"))]
+    {
+        let agent = dist(agent);
+        let mut words = vec![agent.into_os_string(), "--self-test".into()];
+        if let Some(qemu) = qemu {
+            let static_name = format!("{qemu}-static");
+            let exists = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .any(|d| d.join(&static_name).exists());
+            words.insert(0, if exists { static_name.into() } else { qemu.into() });
+        }
+        let directory = TempDir::new().unwrap();
+        let output = std::process::Command::new(&words[0])
+            .args(&words[1..])
+            .arg("--dir")
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && said.ends_with("12 of 12 checks passed\n"), "{words:?}: {said}");
+        assert!(is_empty(directory.path()), "nothing is left");
+    }
+}

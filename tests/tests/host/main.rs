@@ -1,0 +1,11 @@
+//! What needs no router but an agent of this machine: command lines, keys, streams.
+
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod command_line;
+mod desk;
+mod documents;
+mod keys;
+mod own_streams;
+mod store;

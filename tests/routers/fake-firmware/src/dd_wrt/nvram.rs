@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use crate::console::print;
-use crate::mounts;
+use crate::pid1::mounts;
 
 /// The size of the partition in bytes, with the header.
 const SPACE: usize = 32 << 10;

@@ -79,8 +79,8 @@ fn summary(figures: &[Figure]) -> String {
         value.map_or_else(|| "unmeasured".to_owned(), |value| format!("{} s", Unit::Cpu.show(value)))
     };
     format!(
-        "A first run of the hello takes {} of a router's CPU, where scp + ssh takes {}. The same hello again takes {}, and after \
-         one string was changed {}.\n",
+        "The first run of a small Go program takes {} of a router's CPU; with scp and ssh it takes {}. Running it again takes {}, and \
+         after a change of one string {}.\n",
         cpu("first", Way::Hop),
         cpu("first", Way::Scp),
         cpu("again", Way::Hop),

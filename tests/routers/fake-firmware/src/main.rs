@@ -3,38 +3,27 @@
 //!
 //! **Invariants:** it follows the documented behaviour of the originals; it may do less, but it is never more tolerant.
 
-mod boot;
 mod console;
 mod dd_wrt;
-mod disk;
-mod firmware;
-mod init;
-mod interrupts;
-mod json;
-mod log;
-mod modbus;
-mod mounts;
-mod nvram;
-mod packages;
-mod power;
+mod openwrt;
+mod pid1;
+mod procd;
 mod profile;
-mod respawn;
-mod spawn;
-mod supervisor;
-mod system_calls;
-mod ubus;
-mod uci;
-mod upgrade;
 
 use std::path::Path;
 use std::process::ExitCode;
+
+use dd_wrt::nvram;
+use openwrt::{modbus, packages, uci, upgrade};
+use pid1::power;
+use procd::{log, ubus};
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let called = words.next().unwrap_or_default();
     let arguments: Vec<String> = words.collect();
     match Path::new(&called).file_name().and_then(|name| name.to_str()).unwrap_or_default() {
-        "init" | "procd" => init::main(),
+        "init" | "procd" => pid1::main(),
         "logread" => log::main(&arguments),
         "modbus_server" => modbus::main(&arguments),
         "nvram" => nvram::main(&arguments),

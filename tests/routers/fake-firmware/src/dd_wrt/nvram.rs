@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use crate::console::print;
-use crate::mounts;
+use crate::pid1::mounts;
 
 /// The size of the partition in bytes, with the header.
 const SPACE: usize = 32 << 10;
@@ -163,7 +163,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
                 if let Some((name, value)) = words.next().and_then(|word| word.split_once('='))
                     && !variables.set(name, value)
                 {
-                    let _ = writeln!(io::stderr(), "nvram: no room for {name}");
+                    let _ = writeln!(io::stderr(), "nvram: no space for {name}");
                 }
             }
             Some(Verb::Unset) => {

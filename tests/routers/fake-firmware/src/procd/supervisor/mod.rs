@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crate::json::{Blob, Json};
-use crate::spawn;
-use crate::ubus::Status;
+use crate::pid1::spawn;
+use crate::procd::json::{Blob, Json};
+use crate::procd::ubus::Status;
 use instance::Instance;
 
 /// The output of a service, to be logged line by line.
@@ -258,7 +258,7 @@ fn script(action: &Json, data: &Json) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::{self, json};
+    use crate::procd::json::{self, json};
 
     fn message(instances: &str) -> Json {
         json::parse(&format!(r#"{{"name":"x","instances":{instances}}}"#)).expect("JSON")

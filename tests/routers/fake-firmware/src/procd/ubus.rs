@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use crate::console::{fail, print};
-use crate::json::{self, Blob};
+use crate::procd::json::{self, Blob};
 
 /// The socket of PID 1.
 pub const SOCKET: &str = "/var/run/ubus/ubus.sock";

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use crate::console::{fail, log, print, report};
-use crate::ubus;
+use crate::procd::ubus;
 
 /// The archive in RAM.
 const ARCHIVE: &str = "/tmp/sysupgrade.tgz";
@@ -142,7 +142,7 @@ pub fn restore(without_links: bool) {
     }
     log("upgrade: restoring kept files");
     let mut tar = Command::new("tar");
-    tar.args(["-C", "/", "-xzf", SAVED]).env("PATH", crate::spawn::PATH);
+    tar.args(["-C", "/", "-xzf", SAVED]).env("PATH", crate::pid1::spawn::PATH);
     if without_links {
         let list = format!("{ARCHIVE}.left-out");
         report(&list, fs::write(&list, "etc/rc.d/*\netc/profile\n"));

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit};
 
 use super::Output;
-use crate::json::{Blob, Json, json};
-use crate::respawn::Respawn;
-use crate::spawn;
+use crate::pid1::spawn;
+use crate::procd::json::{Blob, Json, json};
+use crate::procd::respawn::Respawn;
 
 /// The time between TERM and KILL, unless `term_timeout` is set.
 const TERM_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use rustix::process::{WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::console::{fail, log, report};
-use crate::mounts;
-use crate::spawn::{signal, signal_all};
+use crate::pid1::mounts;
+use crate::pid1::spawn::{signal, signal_all};
 
 /// The time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(2);

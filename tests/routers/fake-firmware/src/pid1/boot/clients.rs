@@ -6,11 +6,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use super::Router;
-use crate::json::{self, Json, json};
-use crate::log::{DAEMON_ERROR, DAEMON_INFO};
-use crate::power::End;
-use crate::supervisor::Output;
-use crate::ubus::{self, Status};
+use crate::pid1::power::End;
+use crate::procd::json::{self, Json, json};
+use crate::procd::log::{DAEMON_ERROR, DAEMON_INFO};
+use crate::procd::supervisor::Output;
+use crate::procd::ubus::{self, Status};
 
 /// The limit of concurrent clients, and of readers of the log.
 const MAX_CLIENTS: usize = 16;

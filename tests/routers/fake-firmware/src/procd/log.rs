@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::console::{fail, print};
-use crate::ubus;
+use crate::procd::ubus;
 
 /// `logd -S 64`.
 const CAPACITY: usize = 64 << 10;

@@ -16,14 +16,14 @@ use rustix::process::{WaitOptions, wait};
 
 use crate::console::{log, report};
 use crate::dd_wrt;
-use crate::disk;
-use crate::log::{DAEMON_INFO, Ring};
-use crate::power::{self, End};
+use crate::openwrt::upgrade;
+use crate::pid1::disk;
+use crate::pid1::power::{self, End};
+use crate::pid1::spawn;
+use crate::procd::log::{DAEMON_INFO, Ring};
+use crate::procd::supervisor::Supervisor;
+use crate::procd::ubus::{self};
 use crate::profile::{Flavour, Profile};
-use crate::spawn;
-use crate::supervisor::Supervisor;
-use crate::ubus::{self};
-use crate::upgrade;
 use clients::{Client, Stream};
 
 /// The time limit of a script at shutdown, and then after SIGTERM.

@@ -1,5 +1,14 @@
 //! PID 1 from the start of the kernel to the change of root. Then it executes the flavour's init, by its name and in its root.
 
+mod boot;
+pub mod disk;
+mod firmware;
+mod interrupts;
+pub mod mounts;
+pub mod power;
+pub mod spawn;
+mod system_calls;
+
 use std::env;
 use std::fs;
 use std::io;
@@ -8,13 +17,8 @@ use std::process::{Command, ExitCode};
 
 use rustix::system::{RebootCommand, reboot, sethostname};
 
-use crate::boot;
 use crate::console::{fail, log, report};
-use crate::firmware;
-use crate::interrupts;
-use crate::mounts;
 use crate::profile::{Flavour, Profile};
-use crate::system_calls;
 
 /// The variable with the profile after the change of root, where the file does not exist. No other process gets it.
 const PROFILE: &str = "VIRTUAL_ROUTER";

@@ -5,7 +5,7 @@ use std::io;
 use rustix::mount::{MountFlags, mount};
 
 use crate::console::{log, report};
-use crate::mounts;
+use crate::pid1::mounts;
 use crate::profile::Disk;
 
 /// The disk as QEMU shows it.

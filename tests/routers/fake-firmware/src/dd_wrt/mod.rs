@@ -1,5 +1,7 @@
 //! DD-WRT's init, where it differs from OpenWrt's: directories in RAM, users and ssh from nvram, the boot hooks.
 
+pub mod nvram;
+
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::fs;
@@ -8,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::console::{log, report};
-use crate::mounts;
-use crate::nvram::{self, Variables};
-use crate::spawn;
+use crate::pid1::mounts;
+use crate::pid1::spawn;
+use nvram::Variables;
 
 /// The search path of hooks.
 pub const PATH: &str = "/sbin:/bin:/usr/sbin:/usr/bin:/jffs/sbin:/jffs/bin:/jffs/usr/sbin:/jffs/usr/bin:\

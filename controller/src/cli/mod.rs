@@ -94,7 +94,7 @@ pub struct KeepConnection {
     pub router: String,
     /// How long without use
     #[arg(value_parser = mux::duration)]
-    pub lasting: Duration,
+    pub persist: Duration,
     /// How long to try to connect
     pub connect_timeout: humantime::Duration,
 }
@@ -142,7 +142,7 @@ pub struct Info {
 
 impl RouterOptions {
     /// How long to wait for it.
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.connect_timeout.into()
     }
 }
@@ -299,11 +299,11 @@ mod tests {
             command => panic!("{command:?}"),
         };
         assert_eq!(kept("hop|run|-keep-connection|10m|."), Some(Duration::from_secs(600)));
-        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(mux::LONGEST));
+        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(mux::MAX_PERSIST));
         assert_eq!(kept("hop|router|info|--keep-connection|0s"), Some(Duration::ZERO));
         assert_eq!(kept("hop|run|.|--keep-connection|10m"), None);
         let Command::KeepConnection(orders) = parsed("hop|keep-connection|desk|1m 30s|10s") else { panic!() };
-        assert_eq!((&*orders.router, orders.lasting.as_secs()), ("desk", 90));
+        assert_eq!((&*orders.router, orders.persist.as_secs()), ("desk", 90));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// How a router was enrolled: all that it takes to do it again without a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Enrolment {
+pub struct EnrolmentRecord {
     /// How long the agent stays.
-    pub way: Way,
+    pub persistence: Persistence,
     /// Where an installed one is, as far as that was noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub struct Enrolment {
 /// How long an agent stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
+pub enum Persistence {
     /// Everything is in RAM: nothing is written to flash, and a reboot ends it.
     UntilReboot,
     /// On flash or a disk: comes back after a reboot, and is started again when it dies.

@@ -14,12 +14,12 @@ use xxhash_rust::xxh32::xxh32;
 use super::Error;
 use super::artifacts::Request;
 use super::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
-use super::run_queue::Turn;
+use super::run_queue::RunSlot;
 use super::stdin;
 use crate::console::printable::printable;
 use crate::program::Program;
 use crate::transfer::blob::Blob;
-use crate::transfer::blob_cache::Sent;
+use crate::transfer::blob_cache::BlobCache;
 use crate::transfer::encode::Decoders;
 use crate::transfer::inputs::InputTree;
 
@@ -75,13 +75,13 @@ pub struct Job {
 
 impl Job {
     /// Sees to it that several Go programs at a time do not each take the memory of all.
-    pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
+    pub fn share_memory(&mut self, slot: &mut RunSlot, info: &InfoReply) {
         let memory = info.memory.unwrap_or_default();
         let spare = memory.available.saturating_sub(memory.reserve);
-        let places = turn.set_places(spare, info.max_jobs);
-        if places > 1 {
+        let capacity = slot.set_capacity(spare, info.max_jobs);
+        if capacity > 1 {
             // What the user says is last, and wins.
-            self.env.insert(0, (GOMEMLIMIT.into(), (spare / places).to_string().into()));
+            self.env.insert(0, (GOMEMLIMIT.into(), (spare / capacity).to_string().into()));
         }
     }
 
@@ -111,7 +111,7 @@ impl Job {
         &self,
         id: String,
         program: &Program,
-        sent: &Sent,
+        sent: &BlobCache,
         decoders: Decoders,
         hold: bool,
         pack_outputs: bool,

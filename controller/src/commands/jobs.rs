@@ -12,7 +12,7 @@ use super::Error;
 use super::report;
 use super::status_file::StatusFile;
 use super::{enrolled_router, no_terminal, print_as_it_is};
-use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
+use crate::cli::{Attach, DEFAULT_RECONNECT_TIMEOUT, EnrolledOptions, Kill, Logs, Ps};
 use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities};
 use crate::client::connection::Connection;
@@ -65,7 +65,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     if options.tty && !Terminal::is_there() {
         return Err(no_terminal());
     }
-    let outputs = Request::parse_all(&options.output.paths, options.output.policy(true))?;
+    let outputs = Request::parse_all(&options.artifacts.paths, options.artifacts.policy(true))?;
     let finding = async {
         let (router, identity, mux, connect_timeout) = place(home, &options.router)?;
         let (mut client, info) = ReconnectingClient::open(router, identity, mux, connect_timeout).await?;
@@ -82,7 +82,8 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         found = finding => found?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    Ok(session::attach(client, known, DEFAULT_LINGER, &mut interrupts, &Progress::default()).await?)
+    Ok(session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &Progress::default())
+        .await?)
 }
 
 /// Prints the output of a job that nobody has read, each of the two to its own place.

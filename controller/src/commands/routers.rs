@@ -55,7 +55,9 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             print(&format!("{fingerprint} {done} {name}"))?;
             if router.entry.enrolment.as_ref().is_some_and(|enrolment| !enrolment.via_ssh) {
                 let Entry { address, fingerprint, .. } = &router.entry;
-                say!("hop: there: hop router add {name} --at {address} --fingerprint {fingerprint}");
+                say!(
+                    "hop: there: hop router add {name} --agent-address {address} --fingerprint {fingerprint}"
+                );
             }
             Ok(DONE)
         }
@@ -67,7 +69,9 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             // Whose connection is kept has the old one pinned.
             let _ = mux::stop(home, &router).await;
             let address = &router.entry.address;
-            say!("hop: other controllers: hop router add NAME --at {address} --fingerprint {fingerprint}");
+            say!(
+                "hop: other controllers: hop router add NAME --agent-address {address} --fingerprint {fingerprint}"
+            );
             Ok(DONE)
         }
     }
@@ -87,7 +91,7 @@ async fn revoke(home: &Home, name: &str, key: &str, force: bool) -> Result<ExitC
 async fn add(home: &Home, options: Add) -> Result<ExitCode, Error> {
     let router = match options.fingerprint {
         Some(fingerprint) => {
-            let address = options.at.unwrap_or_default();
+            let address = options.agent_address.unwrap_or_default();
             let entry = Entry { address, fingerprint, goarch: String::new(), enrolment: None, process: None };
             add_known(home, Router { name: options.name, entry }).await?
         }
@@ -126,7 +130,7 @@ fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
         let before = EnrolRequest::from(enrolment);
         return Ok(EnrolRequest {
             persistence: persistence.or(before.persistence),
-            store: options.store.or(before.store),
+            cache_dir: options.cache_dir.or(before.cache_dir),
             listen_interface: options.listen_interface.or(before.listen_interface),
             ..before
         });
@@ -139,8 +143,8 @@ fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
         options: options.options,
         ..Destination::parse(&destination).map_err(enrolment::Error::Destination)?
     };
-    let Add { port, via_ssh, at, store, listen_interface, .. } = options;
-    Ok(EnrolRequest { ssh, persistence, port, via_ssh, at, store, listen_interface })
+    let Add { port, via_ssh, agent_address, cache_dir, listen_interface, .. } = options;
+    Ok(EnrolRequest { ssh, persistence, port, via_ssh, agent_address, cache_dir, listen_interface })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {

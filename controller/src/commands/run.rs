@@ -47,7 +47,7 @@ pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
     super::change_directory(&options.go)?;
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
-    let request = RunRequest { home, source, router: &options.router, options: &options.job, for_go: None };
+    let request = RunRequest { home, source, router: &options.router, options: &options.job, for_go: false };
     request.execute(args).await
 }
 
@@ -56,8 +56,8 @@ pub async fn exec(home: &Home, options: Exec) -> Result<ExitCode, Error> {
     let mut words = options.words;
     // clap lets no command line pass without a word here.
     let source = Source::File(PathBuf::from(words.remove(0)));
-    let for_go = options.go.then_some(&options.bring[..]);
-    let request = RunRequest { home, source, router: &options.router, options: &options.job, for_go };
+    let request =
+        RunRequest { home, source, router: &options.router, options: &options.job, for_go: options.go };
     request.execute(words).await
 }
 
@@ -81,8 +81,8 @@ struct RunRequest<'a> {
     source: Source,
     router: &'a RouterOptions,
     options: &'a JobOptions,
-    /// Go has called this `hop`, and these files are to be brought back beside those that Go wants.
-    for_go: Option<&'a [OsString]>,
+    /// Go has called this `hop`.
+    for_go: bool,
 }
 
 /// A program that can be run on a router.
@@ -102,8 +102,8 @@ impl RunRequest<'_> {
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes for the test's what is said here, so it is little.
-            Err(error) if self.for_go.is_some() => return Ok(report::report_in_a_line(&error)),
-            Ok(outcome) if self.for_go.is_some() => outcome.without_the_usual(),
+            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error)),
+            Ok(outcome) if self.for_go => outcome.without_the_usual(),
             result => result?,
         };
         report::tell(&outcome);
@@ -116,7 +116,7 @@ impl RunRequest<'_> {
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
         let mut job = self.job(args)?;
         let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
-        let progress = if self.for_go.is_some() { Progress::none() } else { Progress::default() };
+        let progress = if self.for_go { Progress::none() } else { Progress::default() };
         let sent = BlobCache::new(self.home);
         let Prepared { mut client, program, mut slot, probe } = tokio::select! {
             ready = self.prepare(&mut job, &progress) => ready?,
@@ -175,7 +175,7 @@ impl RunRequest<'_> {
             nice: options.nice,
             user: options.user.clone().unwrap_or_default(),
             terminal: options.tty.then(Terminal::size),
-            linger: options.linger,
+            reconnect_timeout: options.reconnect_timeout,
             detached: options.detach,
             input: match (options.detach, options.no_stdin) {
                 // The agent ends it.
@@ -183,24 +183,27 @@ impl RunRequest<'_> {
                 (false, true) => stdin::Mode::Empty,
                 (false, false) => stdin::Mode::Forwarded,
             },
-            outputs: Request::parse_all(&options.output.paths, options.output.policy(!options.detach))?,
             core: options.core.clone(),
             verbose: options.verbose,
             ..Job::default()
         };
+        if !self.for_go {
+            let policy = options.artifacts.policy(!options.detach);
+            job.outputs = Request::parse_all(&options.artifacts.paths, policy)?;
+        }
         if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
             return Err(Error::Usage(
-                "with --detach, --output names no place here: hop attach does, when it brings the files"
+                "with --detach, --artifact names no place here: hop attach does, when it brings the files"
                     .to_owned(),
             ));
         }
         let call = match self.for_go {
-            Some(bring) => {
+            true => {
                 job.merges_outputs = output::are_one();
-                let policy = options.output.policy(true);
-                Call::of_go(std::mem::take(&mut job.args), bring.to_vec(), policy)?
+                let policy = options.artifacts.policy(true);
+                Call::of_go(std::mem::take(&mut job.args), options.artifacts.paths.clone(), policy)?
             }
-            None => Call::for_coverage(std::mem::take(&mut job.args))?,
+            false => Call::for_coverage(std::mem::take(&mut job.args))?,
         };
         call.translate()?.apply(&mut job);
         Ok(job)
@@ -215,17 +218,17 @@ impl RunRequest<'_> {
     /// Finds the router, and makes the program for it.
     async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
         let mut slot = match self.for_go {
-            Some(_) => {
+            true => {
                 let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
                 Some(RunSlot::enqueue(self.home, &router.name).await?)
             }
-            None => None,
+            false => None,
         };
         let (client, info) = self.connect().await?;
         let router = client.router();
         self.check_capabilities(job, &info, router)?;
         job.check_inputs(router, &info)?;
-        if self.for_go.is_some() {
+        if self.for_go {
             test_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
         }
         let incompatible = || client::Error::Incompatible { router: router.to_owned() };
@@ -237,10 +240,10 @@ impl RunRequest<'_> {
                 let program = Program::load(path, &name, router, target)?;
                 if let Some(built_by) = go_version(&program.whole) {
                     build::check(&built_by, target, router, &info.kernel)?;
-                    version = self.for_go.map(|_| built_by);
+                    version = self.for_go.then_some(built_by);
                 }
                 // Profiles are read here, with the names that are here.
-                if self.for_go.is_some() { program.without_symbols() } else { program }
+                if self.for_go { program.without_symbols() } else { program }
             }
             Source::Go { flags, packages, cc } => {
                 let goarch = build::goarch(target).ok_or_else(|| {
@@ -259,7 +262,7 @@ impl RunRequest<'_> {
             }
         };
         // One that takes its turn may be promised more when that has come.
-        if self.for_go.is_none() || info.jobs == 0 {
+        if !self.for_go || info.jobs == 0 {
             program.check_promised(router, &info.memory.unwrap_or_default())?;
         }
         // Under a launcher it is this machine's kernel, and a program's own programs do not run.
@@ -287,12 +290,12 @@ impl RunRequest<'_> {
         let needed = [
             ("run", "hop run", true),
             ("inputs", "input files", !job.inputs.is_empty()),
-            ("hold", "programs that take turns", self.for_go.is_some()),
+            ("hold", "programs that take turns", self.for_go),
             ("merge", "programs with one output", job.merges_outputs),
             (ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
-            ("outputs", "--output", !job.outputs.is_empty()),
+            ("outputs", "--artifact", !job.outputs.is_empty()),
             ("core", "--core", job.core.is_some()),
         ];
         let capabilities = Capabilities::from(info);

@@ -135,8 +135,8 @@ async fn enrol(home: &Home, machine: &Machine) -> Result<Router, Error> {
         persistence: None,
         port: machine::AGENT_PORT,
         via_ssh: false,
-        at: Some(machine.agent_address()),
-        store: None,
+        agent_address: Some(machine.agent_address()),
+        cache_dir: None,
         listen_interface: None,
     };
     Ok(enrolment::add(home, name, &request).await?)
@@ -166,7 +166,7 @@ fn bare_text(machine: &Machine, profile: &Profile, up: Up) -> String {
         None => {}
     }
     text.push_str(&format!(
-        "  enrol:    hop router add {name} root@127.0.0.1:{port} {options} --at {}",
+        "  enrol:    hop router add {name} root@127.0.0.1:{port} {options} --agent-address {}",
         machine.agent_address()
     ));
     text

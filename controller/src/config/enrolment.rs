@@ -22,10 +22,10 @@ pub struct EnrolmentRecord {
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
+    pub agent_address: Option<String>,
     /// The directory of its persistent store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
+    pub cache_dir: Option<String>,
     /// The network interface on which it listens, or `any`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_interface: Option<String>,

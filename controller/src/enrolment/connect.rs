@@ -52,7 +52,7 @@ pub async fn reach(
     shell: &Shell,
 ) -> Result<Reached, Error> {
     let router = |via_ssh: bool, address: String| {
-        let EnrolRequest { ssh, port, at, store, listen_interface, .. } = request.clone();
+        let EnrolRequest { ssh, port, agent_address, cache_dir, listen_interface, .. } = request.clone();
         let persistence = layout.persistence;
         let program = (persistence == Persistence::Install).then(|| layout.program.clone());
         let enrolment = EnrolmentRecord {
@@ -60,8 +60,8 @@ pub async fn reach(
             program,
             port,
             via_ssh,
-            at,
-            store,
+            agent_address,
+            cache_dir,
             listen_interface,
             next_fingerprint: None,
             ssh,
@@ -81,7 +81,7 @@ pub async fn reach(
         wait_until_it_listens(request, variables, shell).await?;
         return open(&in_ssh, 2 * ATTEMPT_TIMEOUT).await;
     }
-    let address = match &request.at {
+    let address = match &request.agent_address {
         Some(address) => address.clone(),
         None => address_of(&request.ssh.host_name().await.map_err(Error::Ssh)?, request.port),
     };
@@ -95,12 +95,12 @@ pub async fn reach(
     }
     wait_until_it_listens(request, variables, shell).await?;
     let failure = match open(&direct, ATTEMPT_TIMEOUT).await {
-        Err(failure) if request.at.is_none() => failure,
+        Err(failure) if request.agent_address.is_none() => failure,
         reached => return reached,
     };
     let Ok(reached) = open(&in_ssh, 2 * ATTEMPT_TIMEOUT).await else { return Err(failure) };
     say!(
-        "hop: {name}: {} does not lead to its agent, so connections ride in ssh; --at names an address that does",
+        "hop: {name}: {} does not lead to its agent, so connections ride in ssh; --agent-address names an address that does",
         direct.entry.address
     );
     Ok(reached)

@@ -54,7 +54,7 @@ impl Enrolment<'_> {
     /// Puts an agent where there is none.
     async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, Error> {
         let agent = arch.agent()?;
-        self.check_store(survey)?;
+        self.check_cache_dir(survey)?;
         let layout = self.choose(survey, agent.len() as u64)?;
         // The name is made here: a router need not have mktemp.
         let stage = format!("/tmp/hop-{}", random_name());
@@ -62,7 +62,7 @@ impl Enrolment<'_> {
         let home = if is_home { layout.state.to_string_lossy() } else { "".into() };
         let guarded = Variables::default()
             .set("home", home)
-            .set("new_store", self.request.store.as_deref().unwrap_or_default());
+            .set("new_cache_dir", self.request.cache_dir.as_deref().unwrap_or_default());
         let mut interrupts = listen()?;
         let guard = self.shell.guard(guarded, &stage, &[STOP, REMOVE]).await?;
         let placed = tokio::select! {
@@ -86,8 +86,11 @@ impl Enrolment<'_> {
         }
     }
 
-    fn check_store(&self, survey: &Survey) -> Result<(), Error> {
-        self.request.store.as_ref().map_or(Ok(()), |store| check_store(survey, &self.request.ssh.host, store))
+    fn check_cache_dir(&self, survey: &Survey) -> Result<(), Error> {
+        self.request
+            .cache_dir
+            .as_ref()
+            .map_or(Ok(()), |store| check_cache_dir(survey, &self.request.ssh.host, store))
     }
 
     /// The wished way, or the one that lasts longer if there is room for it.
@@ -177,7 +180,7 @@ impl Enrolment<'_> {
             self.shell.script("starting the agent", &variables, &[START]).await?;
             let Reached { router, version } =
                 self.reach(&variables, &layout, &interface, fingerprint, arch).await?;
-            self.check_same_store(&variables).await?;
+            self.check_same_cache_dir(&variables).await?;
             if version != env!("CARGO_PKG_VERSION") {
                 let own = env!("CARGO_PKG_VERSION");
                 say!(
@@ -200,13 +203,13 @@ impl Enrolment<'_> {
     }
 
     /// An agent that others use as well is not started anew with another store.
-    async fn check_same_store(&self, variables: &Variables) -> Result<(), Error> {
-        let Some(store) = &self.request.store else { return Ok(()) };
-        let said = self.shell.ask("store", variables).await?.stdout;
+    async fn check_same_cache_dir(&self, variables: &Variables) -> Result<(), Error> {
+        let Some(store) = &self.request.cache_dir else { return Ok(()) };
+        let said = self.shell.ask("cache-dir", variables).await?.stdout;
         if String::from_utf8_lossy(&said).trim_end_matches('\n') == store {
             return Ok(());
         }
-        Err(Error::OtherStore { host: self.request.ssh.host.clone(), store: store.clone() })
+        Err(Error::OtherCacheDir { host: self.request.ssh.host.clone(), cache_dir: store.clone() })
     }
 
     /// Where the agent listens.
@@ -224,7 +227,7 @@ impl Enrolment<'_> {
             .set("program", layout.program.to_string_lossy())
             .set("state", layout.state.to_string_lossy())
             .set("listen", self.listen())
-            .set("store", self.request.store.as_deref().unwrap_or_default())
+            .set("cache_dir", self.request.cache_dir.as_deref().unwrap_or_default())
             .set("interface", interface)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
         match &layout.boot_method {
@@ -239,7 +242,7 @@ impl Enrolment<'_> {
 
     /// The same, with the files that only an agent needs which is put in place.
     fn with_files(&self, variables: Variables, layout: &Layout, interface: &str) -> Variables {
-        let (listen, store) = (self.listen(), self.request.store.as_deref().unwrap_or_default());
+        let (listen, store) = (self.listen(), self.request.cache_dir.as_deref().unwrap_or_default());
         match &layout.boot_method {
             BootMethod::None => variables,
             BootMethod::Procd { .. } => variables
@@ -247,7 +250,7 @@ impl Enrolment<'_> {
                 .set("config", configuration(&listen, interface, store)),
             BootMethod::BootHook(_) | BootMethod::Nvram => {
                 let settings = format!(
-                    "listen={}\ninterface={}\nstore={}",
+                    "listen={}\ninterface={}\ncache_dir={}",
                     quoted(&listen),
                     quoted(interface),
                     quoted(store)
@@ -301,13 +304,13 @@ const SYSTEM: [&str; 4] = ["/", "/overlay", "/usr/local", "/etc"];
 
 /// A store in RAM would not survive what it is for, and one on the system's own flash would fill that up. Where a medium
 /// is missing, there is the one or the other.
-pub(super) fn check_store(survey: &Survey, host: &str, store: &str) -> Result<(), Error> {
+pub(super) fn check_cache_dir(survey: &Survey, host: &str, store: &str) -> Result<(), Error> {
     let Some(mount) = survey.mount_of(Path::new(store)) else { return Ok(()) };
     let (host, store, place) = (host.to_owned(), store.to_owned(), mount.place.clone());
     match survey.backing(mount) {
-        None => Err(Error::StoreInRam { host, store, place }),
+        None => Err(Error::CacheDirInRam { host, cache_dir: store, place }),
         Some(flash) if flash.is_flash() && SYSTEM.iter().any(|system| place == Path::new(system)) => {
-            Err(Error::StoreInFlash { host, store, place })
+            Err(Error::CacheDirInFlash { host, cache_dir: store, place })
         }
         Some(_) => Ok(()),
     }
@@ -320,7 +323,7 @@ fn configuration(listen: &str, interface: &str, store: &str) -> String {
         text.push_str(&format!("\n\toption device '{interface}'"));
     }
     if !store.is_empty() {
-        text.push_str(&format!("\n\toption store '{store}'"));
+        text.push_str(&format!("\n\toption cache_dir '{store}'"));
     }
     text
 }
@@ -405,14 +408,14 @@ END";
         let unmounted = openwrt.replace("/overlay jffs2", "/elsewhere jffs2");
         let refused = |mounts: &str, store: &str| {
             let survey = Survey::parse(format!("@mounts\n{mounts}@elf\n").as_bytes());
-            check_store(&survey, "desk", store).err()
+            check_cache_dir(&survey, "desk", store).err()
         };
         assert!(refused(openwrt, "/mnt/sda1/programs").is_none());
-        assert!(matches!(refused(openwrt, "/tmp/programs"), Some(Error::StoreInRam { .. })));
+        assert!(matches!(refused(openwrt, "/tmp/programs"), Some(Error::CacheDirInRam { .. })));
         for missing in ["/mnt/sdb1/programs", "/overlay/programs"] {
-            assert!(matches!(refused(openwrt, missing), Some(Error::StoreInFlash { .. })), "{missing}");
+            assert!(matches!(refused(openwrt, missing), Some(Error::CacheDirInFlash { .. })), "{missing}");
             assert!(refused(&extroot, missing).is_none(), "there is a stick below the whole system");
-            assert!(matches!(refused(&unmounted, missing), Some(Error::StoreInRam { .. })), "{missing}");
+            assert!(matches!(refused(&unmounted, missing), Some(Error::CacheDirInRam { .. })), "{missing}");
         }
     }
 }

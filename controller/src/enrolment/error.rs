@@ -59,14 +59,14 @@ pub enum Error {
     UnknownInit { host: String, init: String },
     #[error("{host} has an agent already, at {}", .path.display())]
     OtherWay { host: String, path: PathBuf },
-    #[error("the store {store} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
-    StoreInRam { host: String, store: String, place: PathBuf },
+    #[error("the cache directory {cache_dir} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
+    CacheDirInRam { host: String, cache_dir: String, place: PathBuf },
     #[error(
-        "the store {store} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
+        "the cache directory {cache_dir} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
     )]
-    StoreInFlash { host: String, store: String, place: PathBuf },
-    #[error("{host} has an agent already, which does not keep its programs in {store}")]
-    OtherStore { host: String, store: String },
+    CacheDirInFlash { host: String, cache_dir: String, place: PathBuf },
+    #[error("{host} has an agent already, which does not keep its programs in {cache_dir}")]
+    OtherCacheDir { host: String, cache_dir: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
     Damaged { expected: String, found: String },
     #[error("the agent does not run on {host}")]

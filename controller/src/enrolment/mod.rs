@@ -44,17 +44,34 @@ pub struct EnrolRequest {
     /// The connection is to ride in an ssh channel, and nothing is to listen on the network.
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
-    pub at: Option<String>,
+    pub agent_address: Option<String>,
     /// The directory of its persistent store.
-    pub store: Option<String>,
+    pub cache_dir: Option<String>,
     /// The network interface on which it is to listen, or `any`; `None`: the one by which ssh reaches the router.
     pub listen_interface: Option<String>,
 }
 
 impl From<EnrolmentRecord> for EnrolRequest {
     fn from(enrolment: EnrolmentRecord) -> Self {
-        let EnrolmentRecord { persistence, port, via_ssh, at, store, listen_interface, ssh, .. } = enrolment;
-        Self { ssh, persistence: Some(persistence), port, via_ssh, at, store, listen_interface }
+        let EnrolmentRecord {
+            persistence,
+            port,
+            via_ssh,
+            agent_address,
+            cache_dir,
+            listen_interface,
+            ssh,
+            ..
+        } = enrolment;
+        Self {
+            ssh,
+            persistence: Some(persistence),
+            port,
+            via_ssh,
+            agent_address,
+            cache_dir,
+            listen_interface,
+        }
     }
 }
 

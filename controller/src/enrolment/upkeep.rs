@@ -90,8 +90,8 @@ async fn remove_over(
     }
     let variables = Variables::default()
         .set("home", "")
-        .set("new_store", "")
-        .set("store", enrolment.store.as_deref().unwrap_or_default());
+        .set("new_cache_dir", "")
+        .set("cache_dir", enrolment.cache_dir.as_deref().unwrap_or_default());
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
     for path in &survey.foreign {
         say!("hop: {name}: {} is not root's alone, so it is not Hop's and stays", path.display());

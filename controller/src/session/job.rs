@@ -60,7 +60,7 @@ pub struct Job {
     /// How large its terminal is, if it is to have one.
     pub terminal: Option<WindowSize>,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
-    pub linger: Duration,
+    pub reconnect_timeout: Duration,
     /// It is left alone once it runs.
     pub detached: bool,
     /// What `hop` sends to its standard input.
@@ -153,7 +153,7 @@ impl Job {
             }),
             output_window: OUTPUT_WINDOW_BYTES,
             job_id: id,
-            linger_ms: milliseconds(self.linger),
+            linger_ms: milliseconds(self.reconnect_timeout),
             nice: self.nice.into(),
             user: self.user.clone(),
             terminal: self.terminal,

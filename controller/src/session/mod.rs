@@ -71,7 +71,7 @@ pub async fn run(
     let core = job.core.clone().map(|core| CorePlace { core, program: program.whole.clone() });
     let session = Session {
         // An agent that lacks the capability ends the job with its connection.
-        linger: if client.can_attach() { job.linger } else { Duration::ZERO },
+        reconnect_timeout: if client.can_attach() { job.reconnect_timeout } else { Duration::ZERO },
         discard_on_exit: client.can_attach(),
         detaches: job.detached,
         wants_terminal: job.terminal.is_some(),
@@ -108,13 +108,13 @@ pub struct AttachRequest {
 pub async fn attach(
     client: ReconnectingClient,
     request: AttachRequest,
-    linger: Duration,
+    reconnect_timeout: Duration,
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let input = Input::new(request.input);
     let session = Session {
-        linger,
+        reconnect_timeout,
         discard_on_exit: !request.detached,
         wants_terminal: request.tty,
         files: OutputFiles::new(request.outputs, None, false),
@@ -165,7 +165,7 @@ struct Session<'a> {
     detaches: bool,
     /// Our terminal is for the program, if it has one.
     wants_terminal: bool,
-    linger: Duration,
+    reconnect_timeout: Duration,
     /// What this `hop` started; `None` if it only attaches.
     first: Option<(JobSpec, Uploads<'a>)>,
     /// What the program waits for, if it waits.
@@ -209,7 +209,7 @@ impl<'a> Session<'a> {
             discard_on_exit: false,
             detaches: false,
             wants_terminal: false,
-            linger: Duration::ZERO,
+            reconnect_timeout: Duration::ZERO,
             first: None,
             slot: None,
             start_sent: false,

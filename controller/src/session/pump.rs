@@ -27,7 +27,7 @@ impl Session<'_> {
                 continue;
             }
             match error {
-                Error::Client(broke) if broke.may_pass() && !self.linger.is_zero() => {
+                Error::Client(broke) if broke.may_pass() && !self.reconnect_timeout.is_zero() => {
                     if let Err(error) = self.reconnect(broke).await {
                         break (Err(error), None);
                     }
@@ -148,7 +148,8 @@ impl Session<'_> {
                 backoff
             }
             None => {
-                let (router, within) = (self.client.router(), humantime::format_duration(self.linger));
+                let (router, within) =
+                    (self.client.router(), humantime::format_duration(self.reconnect_timeout));
                 let is_raw = self.terminal.is_some();
                 self.progress.aside(|| {
                     if is_raw {
@@ -157,7 +158,7 @@ impl Session<'_> {
                     }
                     say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
                 });
-                Backoff::new(broke, self.linger)
+                Backoff::new(broke, self.reconnect_timeout)
             }
         };
         if let Some(terminal) = &self.terminal {

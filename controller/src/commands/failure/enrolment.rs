@@ -66,12 +66,12 @@ pub fn of_enrolment(error: &Error) -> Meaning {
             );
             ("untrusted_path", Some(hint.into()))
         }
-        Error::StoreInRam { .. } | Error::StoreInFlash { .. } => {
+        Error::CacheDirInRam { .. } | Error::CacheDirInFlash { .. } => {
             ("usage", some("is the medium there? A stick is mounted some seconds after the boot"))
         }
-        Error::OtherStore { .. } => (
+        Error::OtherCacheDir { .. } => (
             "enrolled_already",
-            some("`hop router remove` takes it off first; or leave out --store to share it"),
+            some("`hop router remove` takes it off first; or leave out --cache-dir to share it"),
         ),
         Error::OtherWay { .. } => (
             "enrolled_already",

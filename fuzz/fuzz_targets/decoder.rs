@@ -67,12 +67,12 @@ fuzz_target!(|input: Input<'_>| match input {
         let mut output = output.repeat(usize::from(times) + 1);
         output.truncate(OUTPUT_CHUNK_BYTES);
         if let Some(packed) = Packer::default().pack(&output) {
-            let unpacked = encode::unpack(packed, output.len() as u32).expect("it is honest");
+            let unpacked = encode::decompress(packed, output.len() as u32).expect("it is honest");
             assert!(unpacked == output);
         }
     }
     Input::Packed(size, data) => {
-        if let Ok(unpacked) = encode::unpack(Bytes::copy_from_slice(data), size.into()) {
+        if let Ok(unpacked) = encode::decompress(Bytes::copy_from_slice(data), size.into()) {
             assert!(size == 0 || unpacked.len() == usize::from(size));
         }
     }

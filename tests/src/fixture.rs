@@ -52,7 +52,7 @@ pub fn length_on_the_wire(program: &Path) -> u64 {
     let capabilities = ["checksum", "zstd", "lz4", "delta"].map(str::to_owned).to_vec();
     let decoders = Decoders::of(&Capabilities::from(capabilities));
     let content = fs::read(program).unwrap().into();
-    encode::pack(&content, decoders, None, None).bytes.len() as u64
+    encode::encode(&content, decoders, None, None).bytes.len() as u64
 }
 
 /// What the fixture `leave` writes into a file of this length: nothing that packing makes smaller.

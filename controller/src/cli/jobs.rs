@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hop_proto::signal;
 
-use super::{EnrolledOptions, OutputOptions};
+use super::{ArtifactOptions, EnrolledOptions};
 
 /// `hop ps`.
 #[derive(Args, Debug)]
@@ -26,7 +26,7 @@ pub struct Attach {
     pub router: EnrolledOptions,
     /// What to bring back; what is not named is lost.
     #[command(flatten)]
-    pub output: OutputOptions,
+    pub artifacts: ArtifactOptions,
     /// If the program has a terminal, let it be this one, as `hop run --tty` does: every key is its own, Ctrl-C too
     #[arg(short, long)]
     pub tty: bool,

@@ -19,7 +19,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use self::jobs::{Attach, Kill, Logs, Ps};
 pub use self::routers::{Add, Key, KeyCommand, Router};
-pub use self::run::{Build, DEFAULT_LINGER, Exec, GoExec, GoOptions, JobOptions, OutputOptions, Run};
+pub use self::run::{
+    ArtifactOptions, Build, DEFAULT_RECONNECT_TIMEOUT, Exec, GoExec, GoOptions, JobOptions, Run,
+};
 pub use self::virtual_routers::{Virtual, VirtualUp};
 use crate::client::connection::DEFAULT_TIMEOUT;
 use crate::client::mux;
@@ -94,7 +96,7 @@ pub struct KeepConnection {
     pub router: String,
     /// How long without use
     #[arg(value_parser = mux::duration)]
-    pub lasting: Duration,
+    pub persist: Duration,
     /// How long to try to connect
     pub connect_timeout: humantime::Duration,
 }
@@ -142,7 +144,7 @@ pub struct Info {
 
 impl RouterOptions {
     /// How long to wait for it.
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.connect_timeout.into()
     }
 }
@@ -252,16 +254,20 @@ mod tests {
 
     #[test]
     fn a_job_may_be_left_alone_and_so_may_a_program_with_the_same_flags() {
-        let Command::Run(run) = parsed("hop|run|-d|-race|-linger|2h|./probe|-d|--detach|--linger|1s") else {
+        let Command::Run(run) =
+            parsed("hop|run|-d|-race|-reconnect-timeout|2h|./probe|-d|--detach|--reconnect-timeout|1s")
+        else {
             panic!()
         };
-        assert_eq!((run.job.detach, run.job.linger.as_secs()), (true, 7200));
+        assert_eq!((run.job.detach, run.job.reconnect_timeout.as_secs()), (true, 7200));
         assert_eq!((run.go.flags, run.words.len()), (vec!["-race".into()], 5));
-        let Command::Exec(exec) = parsed("hop|exec|--linger=0|-detach|./probe|-d") else { panic!() };
-        assert_eq!((exec.job.detach, exec.job.linger), (true, Duration::ZERO));
+        let Command::Exec(exec) = parsed("hop|exec|--reconnect-timeout=0|-detach|./probe|-d") else {
+            panic!()
+        };
+        assert_eq!((exec.job.detach, exec.job.reconnect_timeout), (true, Duration::ZERO));
         assert_eq!(exec.words, ["./probe", "-d"]);
         let Command::Run(run) = parsed("hop|run|.|-d") else { panic!() };
-        assert_eq!((run.job.detach, run.job.linger), (false, DEFAULT_LINGER));
+        assert_eq!((run.job.detach, run.job.reconnect_timeout), (false, DEFAULT_RECONNECT_TIMEOUT));
     }
 
     #[test]
@@ -281,13 +287,13 @@ mod tests {
             let Command::Exec(exec) = parsed(&format!("{name}|/tmp/x.test|-test.v=true|--go")) else {
                 panic!()
             };
-            assert!(exec.go && exec.bring.is_empty());
+            assert!(exec.go && exec.job.artifacts.paths.is_empty());
             assert_eq!(exec.words, ["/tmp/x.test", "-test.v=true", "--go"]);
         }
-        let Command::Exec(exec) = parsed("hop|exec|--go|-bring|*.golden|./x.test|--bring|x") else {
+        let Command::Exec(exec) = parsed("hop|exec|--go|-artifact|*.golden|./x.test|--artifact|x") else {
             panic!()
         };
-        assert_eq!((exec.bring, exec.words.len()), (vec!["*.golden".into()], 3));
+        assert_eq!((exec.job.artifacts.paths, exec.words.len()), (vec!["*.golden".into()], 3));
     }
 
     #[test]
@@ -299,11 +305,11 @@ mod tests {
             command => panic!("{command:?}"),
         };
         assert_eq!(kept("hop|run|-keep-connection|10m|."), Some(Duration::from_secs(600)));
-        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(mux::LONGEST));
+        assert_eq!(kept("hop|ps|--keep-connection=24h"), Some(mux::MAX_PERSIST));
         assert_eq!(kept("hop|router|info|--keep-connection|0s"), Some(Duration::ZERO));
         assert_eq!(kept("hop|run|.|--keep-connection|10m"), None);
         let Command::KeepConnection(orders) = parsed("hop|keep-connection|desk|1m 30s|10s") else { panic!() };
-        assert_eq!((&*orders.router, orders.lasting.as_secs()), ("desk", 90));
+        assert_eq!((&*orders.router, orders.persist.as_secs()), ("desk", 90));
     }
 
     #[test]
@@ -335,7 +341,7 @@ mod tests {
             "hop|run|--timeout|soon|.",
             "hop|exec|--tiemout|5s|./probe",
             "hop|exec|-race|./probe",
-            "hop|exec|--bring|x|./probe",
+            "hop|exec|--output|x|./probe",
             "hop|exec|--go|--detach|./probe",
             "hop|exec|-n|-t|./probe",
             "hop|build|-n|.",
@@ -345,7 +351,7 @@ mod tests {
             "hop|build|-r|x|--arch|mips|.",
             "hop|virtual|up|--arch|mips|--profile|dir-505",
             "hop|virtual|up|--bare",
-            "hop|run|--linger|25h|.",
+            "hop|run|--reconnect-timeout|25h|.",
             "hop|run|--keep-connection|25h|.",
             "hop|attach",
             "hop|attach|12ab|34cd",

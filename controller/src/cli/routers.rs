@@ -122,7 +122,7 @@ pub struct Add {
     pub destination: Option<String>,
     /// Where this machine reaches the agent, if not at ssh's host
     #[arg(long, value_name = "HOST:PORT")]
-    pub at: Option<String>,
+    pub agent_address: Option<String>,
     /// Let connections ride in ssh; the agent listens on the router's loopback only
     #[arg(long)]
     pub via_ssh: bool,
@@ -141,16 +141,16 @@ pub struct Add {
     pub install: bool,
     /// Keep programs in this directory of a stick or a card too, so that they need not be sent again after a reboot; they
     /// are copied into RAM to run
-    #[arg(long, value_name = "DIRECTORY", value_parser = store)]
-    pub store: Option<String>,
+    #[arg(long, value_name = "DIRECTORY", value_parser = cache_dir)]
+    pub cache_dir: Option<String>,
     /// An option for ssh, as ssh's own -o
     #[arg(short = 'o', value_name = "SSH_OPTION")]
     pub options: Vec<String>,
     /// A key for ssh, as ssh's own -i
     #[arg(short = 'i', value_name = "KEY")]
     pub identity: Option<PathBuf>,
-    /// Without ssh: the key of an agent that knows this controller already, reached --at HOST:PORT
-    #[arg(long, requires = "at", conflicts_with_all = ["destination", "store", "via_ssh", "listen_interface", "until_reboot", "install", "options", "identity"])]
+    /// Without ssh: the key of an agent that knows this controller already, reached at --agent-address
+    #[arg(long, requires = "agent_address", conflicts_with_all = ["destination", "cache_dir", "via_ssh", "listen_interface", "until_reboot", "install", "options", "identity"])]
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -168,7 +168,7 @@ fn interface(text: &str) -> Result<String, String> {
 }
 
 /// Reads a directory of a router that its shells and its configuration can name.
-fn store(text: &str) -> Result<String, String> {
+fn cache_dir(text: &str) -> Result<String, String> {
     let path = text.trim_end_matches('/');
     if path.len() < 2 || !path.starts_with('/') || path.contains(|c: char| c.is_control() || c == '\'') {
         return Err("it must be an absolute path on the router, without a quote".to_owned());

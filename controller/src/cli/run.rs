@@ -13,7 +13,7 @@ use crate::session::artifacts::Policy;
 
 /// How long to try to come back to a job unless told otherwise: a router that reboots or a link that is plugged in again
 /// takes less, and nobody waits longer without asking what is wrong.
-pub const DEFAULT_LINGER: Duration = Duration::from_secs(60);
+pub const DEFAULT_RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// As nice(1) without a number.
 const DEFAULT_NICE: u8 = 10;
@@ -32,8 +32,8 @@ pub struct JobOptions {
     pub grace: Duration,
     /// When the connection breaks, the time for which the program goes on and hop tries to come back to it: at most a day;
     /// 0 ends the program with its connection
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = linger)]
-    pub linger: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = reconnect_timeout)]
+    pub reconnect_timeout: Duration,
     /// Print the job's id and leave once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
     #[arg(short, long)]
     pub detach: bool,
@@ -55,7 +55,7 @@ pub struct JobOptions {
     pub env: Vec<OsString>,
     /// What to bring back.
     #[command(flatten)]
-    pub output: OutputOptions,
+    pub artifacts: ArtifactOptions,
     /// If a signal ends the program, write its core to FILE and the program with its symbols to FILE.program, for `gdb-multiarch
     /// FILE.program FILE`. A Go program gets GOTRACEBACK=crash, without which it leaves none
     #[arg(long, value_name = "FILE", conflicts_with = "detach")]
@@ -70,27 +70,27 @@ pub struct JobOptions {
 
 /// Which files come back, and how.
 #[derive(Args, Debug)]
-pub struct OutputOptions {
+pub struct ArtifactOptions {
     /// When the program has ended, bring back a file or a directory that it has left where it started; `*` and `?` may stand
     /// for names. LOCAL is where to put it (default: the same path here); for a pattern, or `.` for all there is, it is a
     /// directory and must be named. Names that begin with a dot come only if PATH has the dot, and `.git` never
-    #[arg(long = "output", value_name = "PATH[:LOCAL]")]
+    #[arg(long = "artifact", value_name = "PATH[:LOCAL]")]
     pub paths: Vec<OsString>,
-    /// Let files from a directory or a pattern replace others here; without this, only a file that --output names in full
+    /// Let files from a directory or a pattern replace others here; without this, only a file that --artifact names in full
     /// does
     #[arg(long)]
-    pub output_overwrite: bool,
+    pub artifact_overwrite: bool,
     /// Let output files be executable here if they are on the router
     #[arg(long)]
-    pub output_executable: bool,
+    pub artifact_executable: bool,
 }
 
-impl OutputOptions {
+impl ArtifactOptions {
     /// What they say of every output file; `needs_places` if those come to this `hop`.
     pub fn policy(&self, needs_places: bool) -> Policy {
         Policy {
-            overwrites: self.output_overwrite,
-            keeps_executability: self.output_executable,
+            overwrites: self.artifact_overwrite,
+            keeps_executability: self.artifact_executable,
             needs_places,
         }
     }
@@ -126,10 +126,6 @@ pub struct Exec {
     /// Go's flags (coverage, profiles) comes back; several programs take turns
     #[arg(long, conflicts_with_all = ["detach", "tty"])]
     pub go: bool,
-    /// With --go, bring back what a test has written in its package's directory: a file, a directory, or a pattern with `*`
-    /// and `?`. What is there already needs --output-overwrite, as with --output
-    #[arg(long, value_name = "PATTERN", requires = "go")]
-    pub bring: Vec<OsString>,
     /// The program, a static ELF file for the router, then what goes to it untouched
     #[arg(required = true, last = true, value_name = "BINARY [ARGS]", hide = true)]
     pub words: Vec<OsString>,
@@ -189,11 +185,12 @@ fn grace(text: &str) -> Result<Duration, String> {
     Ok(grace)
 }
 
-/// Reads a time to linger, which a router bounds.
-fn linger(text: &str) -> Result<Duration, String> {
-    let linger: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
-    if linger > Duration::from_millis(MAX_LINGER_MS) {
+/// Reads a time to reconnect, which a router bounds.
+fn reconnect_timeout(text: &str) -> Result<Duration, String> {
+    let reconnect_timeout: Duration =
+        text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
+    if reconnect_timeout > Duration::from_millis(MAX_LINGER_MS) {
         return Err("it is at most a day".to_owned());
     }
-    Ok(linger)
+    Ok(reconnect_timeout)
 }

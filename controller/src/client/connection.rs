@@ -31,7 +31,7 @@ use super::Error;
 use super::failure;
 use super::observed::Observed;
 use super::transport::Transport;
-use crate::config::enrolment::{Enrolment, Way};
+use crate::config::enrolment::{EnrolmentRecord, Persistence};
 use crate::config::inventory::Router;
 use crate::console::printable::printable;
 
@@ -43,10 +43,10 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// How long to wait for the reason why a connection broke, after a call on it failed.
-const AUTOPSY: Duration = Duration::from_secs(1);
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long what was said last may take to leave.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to an agent that has answered.
 pub struct Connection {
@@ -76,14 +76,14 @@ impl Connection {
         identity: &Identity,
         timeout: Duration,
     ) -> Result<(Self, InfoReply), Error> {
-        within(timeout, router, Self::open_at_leisure(router, identity)).await
+        within(timeout, router, Self::open_without_timeout(router, identity)).await
     }
 
     /// The same, as long as it takes.
     ///
     /// # Errors
     /// As [`Connection::open`], but [`Error::NoAnswer`].
-    pub(crate) async fn open_at_leisure(
+    pub(crate) async fn open_without_timeout(
         router: &Router,
         identity: &Identity,
     ) -> Result<(Self, InfoReply), Error> {
@@ -156,7 +156,7 @@ impl Connection {
         if status.code() == tonic::Code::Unimplemented {
             return Error::Incompatible { router };
         }
-        match tokio::time::timeout(AUTOPSY, &mut self.connection).await {
+        match tokio::time::timeout(DIAGNOSIS_TIMEOUT, &mut self.connection).await {
             Ok(Ok(Err(error))) => match self.refusal.get() {
                 Some(rustls::Error::AlertReceived(AlertDescription::AccessDenied)) => {
                     Error::NotAuthorized { router, own: self.own }
@@ -175,7 +175,7 @@ impl Connection {
         drop(self.client);
         // One that has ended has been looked at by `explain`, and may not be looked at again.
         if !self.connection.is_finished() {
-            let _ = tokio::time::timeout(FAREWELL, self.connection).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.connection).await;
         }
     }
 
@@ -229,31 +229,33 @@ pub(crate) async fn within<T>(
 }
 
 /// How long an installed agent may take that is started again: procd waits 5 s, a supervisor 1 s, and then it must listen.
-const RESTART_LIMIT: Duration = Duration::from_secs(8);
+const RESTART_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Between two attempts meanwhile.
-const RESTART_PAUSE: Duration = Duration::from_millis(500);
+const RESTART_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Does it again, for [`RESTART_LIMIT`] and no longer than `patience`, while nobody listens on a router whose firmware starts
+/// Does it again, for [`RESTART_TIMEOUT`] and no longer than `connect_timeout`, while nobody listens on a router whose firmware starts
 /// an agent that has ended. `waiting` is called once if that is so.
 ///
 /// # Errors
 /// The last attempt's.
 pub(crate) async fn outlasting_restart<T>(
     router: &Router,
-    patience: Duration,
+    connect_timeout: Duration,
     waiting: impl FnOnce(),
     mut attempt: impl AsyncFnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let deadline = Instant::now() + patience.min(RESTART_LIMIT);
+    let deadline = Instant::now() + connect_timeout.min(RESTART_TIMEOUT);
     let mut waiting = Some(waiting);
     loop {
         match attempt().await {
-            Err(error) if may_be_restarting(router, &error) && Instant::now() + RESTART_PAUSE < deadline => {
+            Err(error)
+                if may_be_restarting(router, &error) && Instant::now() + RESTART_POLL_INTERVAL < deadline =>
+            {
                 if let Some(waiting) = waiting.take() {
                     waiting();
                 }
-                tokio::time::sleep(RESTART_PAUSE).await;
+                tokio::time::sleep(RESTART_POLL_INTERVAL).await;
             }
             result => return result,
         }
@@ -267,7 +269,7 @@ fn may_be_restarting(router: &Router, error: &Error) -> bool {
         .entry
         .enrolment
         .as_ref()
-        .is_some_and(|enrolment| enrolment.way == Way::Install && !enrolment.via_ssh);
+        .is_some_and(|enrolment| enrolment.persistence == Persistence::Install && !enrolment.via_ssh);
     let is_refused =
         |source: &io::Error| source.kind() == io::ErrorKind::ConnectionRefused || is_nobody(source);
     is_installed && matches!(error, Error::Unreachable { source, .. } if is_refused(source))
@@ -285,7 +287,9 @@ pub(crate) async fn secure(
     let unreachable = |source| {
         let (router, address, enrolment) = (router.name.clone(), address.clone(), &router.entry.enrolment);
         match enrolment {
-            Some(Enrolment { way: Way::UntilReboot, .. }) => Error::AgentGone { router, address, source },
+            Some(EnrolmentRecord { persistence: Persistence::UntilReboot, .. }) => {
+                Error::AgentGone { router, address, source }
+            }
             _ => Error::Unreachable { router, address, source },
         }
     };
@@ -374,15 +378,15 @@ mod tests {
     use crate::config::enrolment::Destination;
     use crate::config::inventory::Entry;
 
-    fn router(way: Way, via_ssh: bool) -> Router {
+    fn router(persistence: Persistence, via_ssh: bool) -> Router {
         let ssh = Destination { host: "root@desk".into(), port: None, identity: None, options: Vec::new() };
-        let enrolment = Enrolment {
-            way,
+        let enrolment = EnrolmentRecord {
+            persistence,
             program: None,
             port: 4670,
             via_ssh,
-            at: None,
-            store: None,
+            agent_address: None,
+            cache_dir: None,
             listen_interface: None,
             next_fingerprint: None,
             ssh,
@@ -398,26 +402,26 @@ mod tests {
     }
 
     /// Seconds until the agent was given up, attempts, and how often it was said that it is waited for.
-    async fn tried(router: &Router, patience: u64, kind: io::ErrorKind) -> (u64, u32, u32) {
+    async fn tried(router: &Router, connect_timeout: u64, kind: io::ErrorKind) -> (u64, u32, u32) {
         let (start, mut attempts, mut said) = (Instant::now(), 0, 0);
         let attempt = async || {
             attempts += 1;
             Err::<(), _>(unreachable(kind))
         };
-        let patience = Duration::from_secs(patience);
-        outlasting_restart(router, patience, || said += 1, attempt).await.unwrap_err();
+        let connect_timeout = Duration::from_secs(connect_timeout);
+        outlasting_restart(router, connect_timeout, || said += 1, attempt).await.unwrap_err();
         (start.elapsed().as_secs(), attempts, said)
     }
 
     #[tokio::test(start_paused = true)]
     async fn installed_agent_may_be_restarting() {
         use io::ErrorKind::{ConnectionRefused, HostUnreachable};
-        let installed = router(Way::Install, false);
+        let installed = router(Persistence::Install, false);
         assert_eq!(tried(&installed, 10, ConnectionRefused).await, (7, 16, 1));
         assert_eq!(tried(&installed, 2, ConnectionRefused).await, (1, 4, 1));
         assert_eq!(tried(&installed, 10, HostUnreachable).await, (0, 1, 0));
-        assert_eq!(tried(&router(Way::UntilReboot, false), 10, ConnectionRefused).await, (0, 1, 0));
-        assert_eq!(tried(&router(Way::Install, true), 10, ConnectionRefused).await, (0, 1, 0));
+        assert_eq!(tried(&router(Persistence::UntilReboot, false), 10, ConnectionRefused).await, (0, 1, 0));
+        assert_eq!(tried(&router(Persistence::Install, true), 10, ConnectionRefused).await, (0, 1, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -427,7 +431,7 @@ mod tests {
             Some(true) => Ok(()),
             _ => Err(unreachable(io::ErrorKind::ConnectionRefused)),
         };
-        let router = router(Way::Install, false);
+        let router = router(Persistence::Install, false);
         outlasting_restart(&router, Duration::from_secs(10), || {}, attempt).await.unwrap();
         assert_eq!(listens.len(), 0);
     }

@@ -44,7 +44,7 @@ pub enum Error {
     Protocol { router: String, what: &'static str },
     #[error("HOP_KEEP_CONNECTION={value}: {why}")]
     InvalidKeepConnection { value: String, why: String },
-    #[error("this is not the place of the keeper of {router}")]
+    #[error("this is not the control socket of {router}")]
     OtherPlace { router: String },
 }
 

@@ -12,21 +12,21 @@ use tokio::time::{self, Instant};
 use super::Error;
 use super::capabilities::{ATTACH, Capabilities, PACK, SIGNALS};
 use super::connection::Connection;
-use super::mux::Keeping;
+use super::mux::Mux;
 use crate::config::inventory::Router;
 
 /// Time before the first attempt to connect again, which doubles after each.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
 
 /// Longest time between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
 
 /// A connection that can be had again.
-pub struct Link {
+pub struct ReconnectingClient {
     router: Router,
     identity: Identity,
-    keeping: Keeping,
-    patience: Duration,
+    mux: Mux,
+    connect_timeout: Duration,
     connection: Connection,
     agent: Agent,
     capabilities: Capabilities,
@@ -45,33 +45,33 @@ impl From<&InfoReply> for Agent {
     }
 }
 
-impl Link {
-    /// Connects; each attempt may take `patience`.
+impl ReconnectingClient {
+    /// Connects; each attempt may take `connect_timeout`.
     ///
     /// # Errors
     /// Those of [`Connection::open`].
     pub async fn open(
         router: Router,
         identity: Identity,
-        keeping: Keeping,
-        patience: Duration,
+        mux: Mux,
+        connect_timeout: Duration,
     ) -> Result<(Self, InfoReply), Error> {
-        let (connection, info) = keeping.open(&router, &identity, patience).await?;
+        let (connection, info) = mux.open(&router, &identity, connect_timeout).await?;
         let agent = Agent::from(&info);
         let capabilities = Capabilities::from(&info);
-        let link = Self { router, identity, keeping, patience, connection, agent, capabilities };
-        Ok((link, info))
+        let client = Self { router, identity, mux, connect_timeout, connection, agent, capabilities };
+        Ok((client, info))
     }
 
     /// Connects again to the same agent, until the time is over.
     ///
     /// # Errors
     /// Another agent answers, or the last attempt failed, or one in a way that no further one would mend.
-    pub async fn restore(&mut self, comeback: &mut Comeback) -> Result<(), Error> {
-        let (router, identity, keeping, patience) =
-            (&self.router, &self.identity, &self.keeping, self.patience);
+    pub async fn restore(&mut self, backoff: &mut Backoff) -> Result<(), Error> {
+        let (router, identity, mux, connect_timeout) =
+            (&self.router, &self.identity, &self.mux, self.connect_timeout);
         let (connection, info) =
-            comeback.retry(&router.name, async || keeping.open(router, identity, patience).await).await?;
+            backoff.retry(&router.name, async || mux.open(router, identity, connect_timeout).await).await?;
         same_agent(&self.agent, &Agent::from(&info), &router.name)?;
         self.connection = connection;
         Ok(())
@@ -125,21 +125,21 @@ fn same_agent(before: &Agent, now: &Agent, router: &str) -> Result<(), Error> {
 
 /// The attempts after one break: until when, and how long until the next.
 #[derive(Debug)]
-pub struct Comeback {
+pub struct Backoff {
     deadline: Instant,
     pause: Duration,
     /// What failed last.
     last: Option<Error>,
 }
 
-impl Comeback {
+impl Backoff {
     /// After a break whose reason is `broke`, for this long from now on.
     pub fn new(broke: Error, within: Duration) -> Self {
-        Self { deadline: Instant::now() + within, pause: FIRST_PAUSE, last: Some(broke) }
+        Self { deadline: Instant::now() + within, pause: INITIAL_BACKOFF, last: Some(broke) }
     }
 
     /// The new connection broke as well, before it was of use: the time goes on, and so do the pauses.
-    pub fn broke_again(&mut self, error: Error) {
+    pub fn record_failure(&mut self, error: Error) {
         self.last = Some(error);
     }
 
@@ -151,7 +151,7 @@ impl Comeback {
     ) -> Result<T, Error> {
         while Instant::now() < self.deadline {
             time::sleep_until(self.deadline.min(Instant::now() + self.pause)).await;
-            self.pause = LONGEST_PAUSE.min(self.pause * 2);
+            self.pause = MAX_BACKOFF.min(self.pause * 2);
             match time::timeout_at(self.deadline, attempt()).await {
                 Ok(Err(error)) if error.may_pass() => self.last = Some(error),
                 Ok(result) => return result,
@@ -190,8 +190,8 @@ mod tests {
     async fn the_pauses_double_up_to_four_seconds_and_the_time_ends_them() {
         let start = Instant::now();
         let mut at = Vec::new();
-        let mut comeback = Comeback::new(lost(), Duration::from_secs(14));
-        let failed = comeback.retry("desk", async || {
+        let mut backoff = Backoff::new(lost(), Duration::from_secs(14));
+        let failed = backoff.retry("desk", async || {
             at.push(start.elapsed().as_millis());
             Err::<(), _>(unreachable())
         });
@@ -205,8 +205,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_hangs_ends_with_the_time() {
         let start = Instant::now();
-        let mut comeback = Comeback::new(lost(), MINUTE);
-        let failed = comeback.retry("desk", std::future::pending::<Result<(), Error>>);
+        let mut backoff = Backoff::new(lost(), MINUTE);
+        let failed = backoff.retry("desk", std::future::pending::<Result<(), Error>>);
         assert!(matches!(failed.await, Err(Error::Lost { source: None, .. })));
         assert_eq!(start.elapsed(), MINUTE);
     }
@@ -222,7 +222,7 @@ mod tests {
                 message: "16 controllers are connected already".into(),
             }),
         };
-        Comeback::new(lost(), MINUTE).retry("desk", attempt).await.unwrap();
+        Backoff::new(lost(), MINUTE).retry("desk", attempt).await.unwrap();
         assert_eq!(has_place.len(), 0);
     }
 
@@ -230,21 +230,21 @@ mod tests {
     async fn a_failure_that_does_not_pass_ends_the_attempts() {
         let start = Instant::now();
         let refused = async || Err::<(), _>(Error::Incompatible { router: "desk".into() });
-        let error = Comeback::new(lost(), MINUTE).retry("desk", refused).await.unwrap_err();
+        let error = Backoff::new(lost(), MINUTE).retry("desk", refused).await.unwrap_err();
         assert!(matches!(error, Error::Incompatible { .. }), "{error:?}");
-        assert_eq!(start.elapsed(), FIRST_PAUSE);
+        assert_eq!(start.elapsed(), INITIAL_BACKOFF);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_breaks_at_once_leaves_the_time_as_it_was() {
         let start = Instant::now();
-        let mut comeback = Comeback::new(lost(), Duration::from_secs(1));
-        comeback.retry("desk", async || Ok(())).await.unwrap();
-        comeback.broke_again(lost());
-        comeback.retry("desk", async || Ok(())).await.unwrap();
+        let mut backoff = Backoff::new(lost(), Duration::from_secs(1));
+        backoff.retry("desk", async || Ok(())).await.unwrap();
+        backoff.record_failure(lost());
+        backoff.retry("desk", async || Ok(())).await.unwrap();
         assert_eq!(start.elapsed().as_millis(), 750);
-        comeback.broke_again(lost());
-        comeback.retry("desk", async || Err::<(), _>(unreachable())).await.unwrap_err();
+        backoff.record_failure(lost());
+        backoff.retry("desk", async || Err::<(), _>(unreachable())).await.unwrap_err();
         assert_eq!(start.elapsed().as_millis(), 1000);
     }
 

@@ -41,7 +41,7 @@ pub enum Error {
         /// Where to.
         host: String,
         /// What ssh said.
-        source: Said,
+        source: RemoteMessage,
     },
     /// It says more than any command of Hop's is answered with.
     #[error("{host} answers with more than {MAX_ANSWER_BYTES} bytes")]
@@ -54,9 +54,9 @@ pub enum Error {
 /// The words of another program, as the cause of an error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Said(pub String);
+pub struct RemoteMessage(pub String);
 
-impl Said {
+impl RemoteMessage {
     /// The last line of `output` that says something.
     pub fn last_line(output: &[u8]) -> Self {
         let text = String::from_utf8_lossy(output);
@@ -102,8 +102,11 @@ impl Destination {
 
     fn failed(&self, stderr: &[u8]) -> Error {
         // By way of a login that was there, ssh ends without a word when the link breaks.
-        let said =
-            if stderr.is_empty() { Said("the connection broke".to_owned()) } else { Said::last_line(stderr) };
+        let said = if stderr.is_empty() {
+            RemoteMessage("the connection broke".to_owned())
+        } else {
+            RemoteMessage::last_line(stderr)
+        };
         Error::Failed { host: self.host.clone(), source: said }
     }
 }
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_ssh_said_last_is_the_cause() {
-        assert_eq!(Said::last_line(b"banner\r\nPermission denied.\r\n\n").0, "Permission denied.");
+        assert_eq!(RemoteMessage::last_line(b"banner\r\nPermission denied.\r\n\n").0, "Permission denied.");
     }
 
     #[tokio::test]

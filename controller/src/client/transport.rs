@@ -9,12 +9,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 
-use super::ssh::Said;
+use super::ssh::RemoteMessage;
 use crate::config::inventory::Entry;
 
 /// Bytes that are read of what ssh says, and how long to wait for it after the channel closed.
-const LAST_WORDS: u64 = 4096;
-const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+const MAX_STDERR_BYTES: u64 = 4096;
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A byte stream to an agent.
 #[derive(Debug)]
@@ -34,41 +34,41 @@ pub enum Transport {
 
 /// What ssh will have said, should the channel break.
 #[derive(Debug)]
-pub struct LastWords(Option<ChildStderr>);
+pub struct SshStderr(Option<ChildStderr>);
 
 impl Transport {
     /// Connects as the inventory says.
     ///
     /// # Errors
-    /// Nobody answers, or ssh cannot be run. What goes wrong in ssh later is in the [`LastWords`].
-    pub async fn open(entry: &Entry) -> io::Result<(Self, LastWords)> {
+    /// Nobody answers, or ssh cannot be run. What goes wrong in ssh later is in the [`SshStderr`].
+    pub async fn open(entry: &Entry) -> io::Result<(Self, SshStderr)> {
         match entry.enrolment.as_ref().filter(|enrolment| enrolment.via_ssh) {
             Some(enrolment) => {
                 let mut process = enrolment.ssh.channel(&entry.address).map_err(io::Error::other)?;
                 let no_pipe = || io::Error::other("ssh has no pipes");
                 let stdin = process.stdin.take().ok_or_else(no_pipe)?;
                 let stdout = process.stdout.take().ok_or_else(no_pipe)?;
-                let last_words = LastWords(process.stderr.take());
+                let last_words = SshStderr(process.stderr.take());
                 Ok((Self::Ssh { process: Box::new(process), stdin, stdout }, last_words))
             }
             None => {
                 let stream = TcpStream::connect(&entry.address).await?;
                 // Standard input is small and wanted now.
                 stream.set_nodelay(true)?;
-                Ok((Self::Tcp(stream), LastWords(None)))
+                Ok((Self::Tcp(stream), SshStderr(None)))
             }
         }
     }
 }
 
-impl LastWords {
+impl SshStderr {
     /// Waits for them, shortly.
-    pub async fn get(self) -> Option<Said> {
+    pub async fn get(self) -> Option<RemoteMessage> {
         let mut said = Vec::new();
-        let reading = async { self.0?.take(LAST_WORDS).read_to_end(&mut said).await.ok() };
+        let reading = async { self.0?.take(MAX_STDERR_BYTES).read_to_end(&mut said).await.ok() };
         // What was said until the time is over counts.
-        let _ = tokio::time::timeout(LAST_WORDS_LIMIT, reading).await;
-        (!said.is_empty()).then(|| Said::last_line(&said))
+        let _ = tokio::time::timeout(STDERR_TIMEOUT, reading).await;
+        (!said.is_empty()).then(|| RemoteMessage::last_line(&said))
     }
 }
 

@@ -12,12 +12,12 @@ use super::Error;
 use super::report;
 use super::status_file::StatusFile;
 use super::{enrolled_router, no_terminal, print_as_it_is};
-use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
+use crate::cli::{Attach, DEFAULT_RECONNECT_TIMEOUT, EnrolledOptions, Kill, Logs, Ps};
 use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities};
 use crate::client::connection::Connection;
-use crate::client::mux::Keeping;
-use crate::client::reconnect::Link;
+use crate::client::mux::Mux;
+use crate::client::reconnect::ReconnectingClient;
 use crate::config::home::Home;
 use crate::config::inventory::Router;
 use crate::console::exit_code::ExitCode;
@@ -29,7 +29,7 @@ use crate::console::terminal::Terminal;
 use crate::session::artifacts::Request;
 use crate::session::outcome::Outcome;
 use crate::session::stdin;
-use crate::session::{self, Known};
+use crate::session::{self, AttachRequest};
 
 /// Lists the jobs of a router.
 pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
@@ -65,24 +65,25 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     if options.tty && !Terminal::is_there() {
         return Err(no_terminal());
     }
-    let outputs = Request::parse_all(&options.output.paths, options.output.policy(true))?;
+    let outputs = Request::parse_all(&options.artifacts.paths, options.artifacts.policy(true))?;
     let finding = async {
-        let (router, identity, keeping, patience) = place(home, &options.router)?;
-        let (mut link, info) = Link::open(router, identity, keeping, patience).await?;
-        check_capability(&info, link.router())?;
-        let jobs = jobs(link.connection()).await?;
-        let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, link.router())?.clone();
+        let (router, identity, mux, connect_timeout) = place(home, &options.router)?;
+        let (mut client, info) = ReconnectingClient::open(router, identity, mux, connect_timeout).await?;
+        check_capability(&info, client.router())?;
+        let jobs = jobs(client.connection()).await?;
+        let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, client.router())?.clone();
         let input = match detached || options.no_stdin {
             true => stdin::Mode::Unattached,
             false => stdin::Mode::Forwarded,
         };
-        Ok::<_, Error>((link, Known { job: job_id, detached, input, outputs, tty: options.tty }))
+        Ok::<_, Error>((client, AttachRequest { job: job_id, detached, input, outputs, tty: options.tty }))
     };
-    let (link, known) = tokio::select! {
+    let (client, known) = tokio::select! {
         found = finding => found?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    Ok(session::attach(link, known, DEFAULT_LINGER, &mut interrupts, &Progress::default()).await?)
+    Ok(session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &Progress::default())
+        .await?)
 }
 
 /// Prints the output of a job that nobody has read, each of the two to its own place.
@@ -172,15 +173,15 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
 }
 
 /// What it takes to connect to the router that is meant.
-fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Keeping, Duration), Error> {
+fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Mux, Duration), Error> {
     let router = enrolled_router(home, options.router.as_deref())?;
-    let keeping = Keeping::new(home, options.keep_connection)?;
-    Ok((router, home.identity()?, keeping, options.connect_timeout.into()))
+    let mux = Mux::new(home, options.keep_connection)?;
+    Ok((router, home.identity()?, mux, options.connect_timeout.into()))
 }
 
 async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, Error> {
-    let (router, identity, keeping, patience) = place(home, options)?;
-    let (connection, info) = keeping.open(&router, &identity, patience).await?;
+    let (router, identity, mux, connect_timeout) = place(home, options)?;
+    let (connection, info) = mux.open(&router, &identity, connect_timeout).await?;
     check_capability(&info, connection.router())?;
     Ok(connection)
 }

@@ -19,7 +19,7 @@ pub use self::error::Error;
 use crate::cli;
 use crate::cli::Command;
 use crate::client::connection::Connection;
-use crate::client::mux::{self, Keeping, MuxArgs};
+use crate::client::mux::{self, Mux, MuxArgs};
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
 use crate::console::exit_code::ExitCode;
@@ -34,8 +34,8 @@ use crate::virtual_router;
 pub fn run(command: Command) -> ExitCode {
     // Before anything is open.
     if let Command::KeepConnection(options) = command {
-        let cli::KeepConnection { router, lasting, connect_timeout } = options;
-        let args = MuxArgs { router, lasting, connect_timeout: connect_timeout.into() };
+        let cli::KeepConnection { router, persist, connect_timeout } = options;
+        let args = MuxArgs { router, persist, connect_timeout: connect_timeout.into() };
         return mux::run(&args).map_or_else(|error| report::report(&error.into()), |()| ExitCode::Program(0));
     }
     // One thread is enough for one job, and leaves the other core to Go.
@@ -113,8 +113,8 @@ async fn connect(
     options: &cli::RouterOptions,
 ) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
-    let keeping = Keeping::new(home, options.keep_connection)?;
-    Ok(keeping.open(&router, &home.identity()?, options.patience()).await?)
+    let mux = Mux::new(home, options.keep_connection)?;
+    Ok(mux.open(&router, &home.identity()?, options.timeout()).await?)
 }
 
 /// Does what `-C` asks for. Files on the command line are meant as seen from there, as with `go -C`.

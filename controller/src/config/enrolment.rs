@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// How a router was enrolled: all that it takes to do it again without a question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Enrolment {
+pub struct EnrolmentRecord {
     /// How long the agent stays.
-    pub way: Way,
+    pub persistence: Persistence,
     /// Where an installed one is, as far as that was noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<PathBuf>,
@@ -22,10 +22,10 @@ pub struct Enrolment {
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
+    pub agent_address: Option<String>,
     /// The directory of its persistent store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
+    pub cache_dir: Option<String>,
     /// The network interface on which it listens, or `any`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_interface: Option<String>,
@@ -39,7 +39,7 @@ pub struct Enrolment {
 /// How long an agent stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
+pub enum Persistence {
     /// Everything is in RAM: nothing is written to flash, and a reboot ends it.
     UntilReboot,
     /// On flash or a disk: comes back after a reboot, and is started again when it dies.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Between two looks whether a lock is free: flock(2) can be waited for, but not together with anything else.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Takes the lock that a file stands for, unless somebody has it. It is free again when the file is closed.
 ///

@@ -10,7 +10,7 @@ use hop_proto::identity::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::enrolment::Enrolment;
+use super::enrolment::EnrolmentRecord;
 use super::home::{Home, make_private};
 
 /// A router that a controller can talk to.
@@ -35,7 +35,7 @@ pub struct Entry {
     pub goarch: String,
     /// How it was enrolled over ssh; nothing for one whose key was brought here by other means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enrolment: Option<Enrolment>,
+    pub enrolment: Option<EnrolmentRecord>,
     /// The process that is the router, if it is a virtual one.
     #[serde(rename = "virtual", default, skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessId>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A job that is quicker than this shows nothing: a line that flashes is noise.
-const PATIENCE: Duration = Duration::from_millis(300);
+const SHOW_DELAY: Duration = Duration::from_millis(300);
 
 /// The line. It hides itself where standard error is no terminal.
 pub struct Progress {
@@ -37,7 +37,7 @@ impl Progress {
 
     /// Shows how far the upload is.
     pub fn sending(&self, sent: u64, total: u64) {
-        if self.started.elapsed() < PATIENCE {
+        if self.started.elapsed() < SHOW_DELAY {
             return;
         }
         self.bar.set_length(total);

@@ -7,7 +7,7 @@ use hop_proto::v1;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How many Ctrl-C the program may ignore before it is killed, as docker counts.
-pub const PATIENCE: u32 = 3;
+pub const MAX_INTERRUPTS: u32 = 3;
 
 /// The signals that are passed on, by name. `None` for those that whoever started `hop` told it to ignore, as `nohup` and
 /// a shell's background jobs do: they stay ignored, here and for the program.
@@ -76,12 +76,12 @@ impl Signals {
     /// would be next.
     #[must_use]
     pub fn take(&mut self, name: &'static str, is_connected: bool) -> bool {
-        if self.interruptions >= PATIENCE {
+        if self.interruptions >= MAX_INTERRUPTS {
             return false;
         }
         self.last = Some(name);
         self.interruptions += u32::from(name == "INT");
-        let kills = self.interruptions >= PATIENCE;
+        let kills = self.interruptions >= MAX_INTERRUPTS;
         let name = if kills { "KILL" } else { name };
         if !self.waiting.range(self.sent..).any(|waiting| *waiting == name) {
             self.waiting.push_back(name);

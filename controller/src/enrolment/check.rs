@@ -9,8 +9,8 @@ use super::stage::{random_name, sha256};
 use super::survey::{Agent, Survey};
 use super::{Error, look};
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::config::enrolment::Enrolment;
-use crate::config::enrolment::Way;
+use crate::config::enrolment::EnrolmentRecord;
+use crate::config::enrolment::Persistence;
 use crate::config::inventory::Router;
 use crate::program::embedded::Arch;
 
@@ -74,8 +74,13 @@ pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
     findings
 }
 
-async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Option<&str>) -> Vec<Finding> {
-    let (host, way) = (&enrolment.ssh.host, enrolment.way);
+async fn by_login(
+    shell: &Shell,
+    enrolment: &EnrolmentRecord,
+    name: &str,
+    version: Option<&str>,
+) -> Vec<Finding> {
+    let (host, persistence) = (&enrolment.ssh.host, enrolment.persistence);
     let survey = match look(shell).await {
         Ok(survey) => survey,
         Err(error) => return vec![failed("login", error)],
@@ -92,18 +97,18 @@ async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Opt
         Ok(arch) => Finding::good("suits", format!("yes: hopd for {}", arch.machine())),
         Err(why) => Finding::bad("suits", why.to_string(), None),
     });
-    findings.push(flash(&survey, host, way, arch.as_ref().ok().copied()));
+    findings.push(flash(&survey, host, persistence, arch.as_ref().ok().copied()));
     if let Err(error) = survey.check_foreign(host) {
         findings.push(failed(AGENT, error));
         return findings;
     }
     let Some(agent) = survey.agents.first() else {
         findings.push(match Layout::check_presence(&survey, host, enrolment.program.as_deref()) {
-            Err(why) if way == Way::Install => failed(AGENT, why),
+            Err(why) if persistence == Persistence::Install => failed(AGENT, why),
             _ => {
-                let said = match way {
-                    Way::UntilReboot => "gone, as after a reboot: it was enrolled until then",
-                    Way::Install => "gone",
+                let said = match persistence {
+                    Persistence::UntilReboot => "gone, as after a reboot: it was enrolled until then",
+                    Persistence::Install => "gone",
                 };
                 Finding::bad(AGENT, said, format!("`hop router add {name}` brings it back"))
             }
@@ -119,7 +124,7 @@ async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Opt
 
 /// Whether an agent runs there; if not, what it said last, which is mostly why.
 async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
-    let variables = Variables::default().set("starter", layout.starter.name());
+    let variables = Variables::default().set("starter", layout.boot_method.name());
     match shell.script("asking whether the agent runs", &variables, &[STATE, RUNNING]).await {
         Ok(said) => Finding::good(RUNS, format!("it listens on {}", String::from_utf8_lossy(&said).trim())),
         Err(Error::Step { source, .. }) => {
@@ -148,18 +153,18 @@ fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str
     }
 }
 
-fn flash(survey: &Survey, host: &str, way: Way, arch: Option<Arch>) -> Finding {
+fn flash(survey: &Survey, host: &str, persistence: Persistence, arch: Option<Arch>) -> Finding {
     let size = arch.and_then(|arch| arch.agent().ok()).map_or(0, |agent| agent.len() as u64);
-    match (Layout::install(survey, host, size), way) {
+    match (Layout::install(survey, host, size), persistence) {
         (Ok(layout), _) => {
             Finding::good("flash", format!("room for an agent at {}", layout.program.display()))
         }
-        (Err(why), Way::UntilReboot) => Finding::good("flash", why.to_string()),
+        (Err(why), Persistence::UntilReboot) => Finding::good("flash", why.to_string()),
         // It is in there already.
-        (Err(Error::NoFlash { place, free, .. }), Way::Install) => {
+        (Err(Error::NoFlash { place, free, .. }), Persistence::Install) => {
             Finding::good("flash", format!("{free} bytes free on {}", place.display()))
         }
-        (Err(why), Way::Install) => failed("flash", why),
+        (Err(why), Persistence::Install) => failed("flash", why),
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use hop_proto::identity::Fingerprint;
 
-use super::suitability::Unsuitable;
+use super::suitability::Unsupported;
 use crate::client;
-use crate::client::ssh::{self, Said};
+use crate::client::ssh::{self, RemoteMessage};
 use crate::config;
 use crate::config::enrolment::MalformedDestination;
 use crate::path_error::PathError;
@@ -30,7 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Destination(MalformedDestination),
     #[error("{host} cannot be a router of Hop: {why}")]
-    Unsuitable { host: String, why: Unsuitable },
+    Unsupported { host: String, why: Unsupported },
     #[error(
         "{host} has no room for an agent that survives a reboot: {needed} bytes are needed on {place}, and {free} are free"
     )]
@@ -59,24 +59,24 @@ pub enum Error {
     UnknownInit { host: String, init: String },
     #[error("{host} has an agent already, at {}", .path.display())]
     OtherWay { host: String, path: PathBuf },
-    #[error("the store {store} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
-    StoreInRam { host: String, store: String, place: PathBuf },
+    #[error("the cache directory {cache_dir} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
+    CacheDirInRam { host: String, cache_dir: String, place: PathBuf },
     #[error(
-        "the store {store} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
+        "the cache directory {cache_dir} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
     )]
-    StoreInFlash { host: String, store: String, place: PathBuf },
-    #[error("{host} has an agent already, which does not keep its programs in {store}")]
-    OtherStore { host: String, store: String },
+    CacheDirInFlash { host: String, cache_dir: String, place: PathBuf },
+    #[error("{host} has an agent already, which does not keep its programs in {cache_dir}")]
+    OtherCacheDir { host: String, cache_dir: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
     Damaged { expected: String, found: String },
     #[error("the agent does not run on {host}")]
-    NotExecuted { host: String, source: Said },
+    NotExecuted { host: String, source: RemoteMessage },
     #[error("the agent's self-test failed on {host}: {}", .failed.join("; "))]
     SelfTest { host: String, failed: Vec<String> },
     #[error("{step} failed on {host}")]
-    Step { step: &'static str, host: String, source: Said },
+    Step { step: &'static str, host: String, source: RemoteMessage },
     #[error("the agent was started on {host} and does not listen")]
-    NotListening { host: String, source: Said },
+    NotListening { host: String, source: RemoteMessage },
     #[error("{name} was not enrolled over ssh, so there is no login by which to reach it")]
     NoLogin { name: String },
     #[error("there is no agent on {host} any more")]
@@ -88,11 +88,11 @@ pub enum Error {
         host: String,
     },
     #[error("{cause}; and the old agent is not known to be back on {host}")]
-    NotRestored { cause: Box<Error>, host: String, source: Said },
+    NotRestored { cause: Box<Error>, host: String, source: RemoteMessage },
     #[error("{host} has no network interface named {interface}")]
     NoInterface { host: String, interface: String },
     #[error("it cannot be found out by which network interface ssh reaches {host}")]
-    UnknownInterface { host: String, source: Said },
+    UnknownInterface { host: String, source: RemoteMessage },
     #[error("no key on the router's list is or is called {key}; there are: {known}")]
     UnknownKey { key: String, known: String },
     #[error("several keys on the router's list are called {key}")]

@@ -5,9 +5,9 @@
 //! leaves nothing on the router and nothing in the inventory; the keys come over the login, never over the wire; and nothing is
 //! run, read or written as root that another user of the router, or whoever made a stick, can have put there.
 
-mod adding;
 mod check;
 mod connect;
+mod enrol;
 mod error;
 mod keys;
 mod layout;
@@ -24,37 +24,54 @@ pub use error::Error;
 pub use keys::{rekey, revoke};
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
-use self::adding::Adding;
+use self::enrol::Enrolment;
 use self::shell::{Shell, Variables};
 use self::survey::Survey;
-use crate::client::ssh::Said;
-use crate::config::enrolment::{Destination, Enrolment, Way};
+use crate::client::ssh::RemoteMessage;
+use crate::config::enrolment::{Destination, EnrolmentRecord, Persistence};
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
 
 /// What is wished for.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct EnrolRequest {
     /// The login.
     pub ssh: Destination,
     /// How long the agent is to stay; `None`: as long as it can.
-    pub way: Option<Way>,
+    pub persistence: Option<Persistence>,
     /// The port on which it is to listen.
     pub port: u16,
     /// The connection is to ride in an ssh channel, and nothing is to listen on the network.
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
-    pub at: Option<String>,
+    pub agent_address: Option<String>,
     /// The directory of its persistent store.
-    pub store: Option<String>,
+    pub cache_dir: Option<String>,
     /// The network interface on which it is to listen, or `any`; `None`: the one by which ssh reaches the router.
     pub listen_interface: Option<String>,
 }
 
-impl From<Enrolment> for Wish {
-    fn from(enrolment: Enrolment) -> Self {
-        let Enrolment { way, port, via_ssh, at, store, listen_interface, ssh, .. } = enrolment;
-        Self { ssh, way: Some(way), port, via_ssh, at, store, listen_interface }
+impl From<EnrolmentRecord> for EnrolRequest {
+    fn from(enrolment: EnrolmentRecord) -> Self {
+        let EnrolmentRecord {
+            persistence,
+            port,
+            via_ssh,
+            agent_address,
+            cache_dir,
+            listen_interface,
+            ssh,
+            ..
+        } = enrolment;
+        Self {
+            ssh,
+            persistence: Some(persistence),
+            port,
+            via_ssh,
+            agent_address,
+            cache_dir,
+            listen_interface,
+        }
     }
 }
 
@@ -62,11 +79,11 @@ impl From<Enrolment> for Wish {
 ///
 /// # Errors
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.
-pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, Error> {
+pub async fn add(home: &Home, name: &str, request: &EnrolRequest) -> Result<Router, Error> {
     Inventory::check_name(name)?;
     let identity = home.identity()?;
-    let shell = Shell::new(&wish.ssh)?;
-    let added = Adding { home, name, wish, identity: &identity, shell: &shell }.run().await;
+    let shell = Shell::new(&request.ssh)?;
+    let added = Enrolment { home, name, request, identity: &identity, shell: &shell }.run().await;
     shell.end().await;
     added
 }
@@ -85,6 +102,6 @@ fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
     fingerprint.and_then(|text| text.trim().parse().ok()).ok_or_else(|| Error::Step {
         step: "reading the agent's key",
         host: "the router".to_owned(),
-        source: Said::last_line(said),
+        source: RemoteMessage::last_line(said),
     })
 }

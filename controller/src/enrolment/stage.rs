@@ -4,9 +4,9 @@ use data_encoding::HEXLOWER;
 
 use super::Error;
 use super::shell::Shell;
-use super::suitability::Unsuitable;
+use super::suitability::Unsupported;
 use super::survey::Survey;
-use crate::client::ssh::Said;
+use crate::client::ssh::RemoteMessage;
 /// Exit codes by which a shell says that a program cannot be executed (POSIX, 2.8.2), and the first that means a signal.
 const NOT_EXECUTABLE: std::ops::RangeInclusive<i32> = 126..=127;
 const SIGNALLED: i32 = 128;
@@ -38,11 +38,11 @@ pub(super) async fn try_out(shell: &Shell, host: &str, stage: &str, survey: &Sur
     }
     if NOT_EXECUTABLE.contains(&code) || code >= SIGNALLED {
         if survey.is_mips64() {
-            return Err(Error::Unsuitable { host, why: Unsuitable::NoO32 });
+            return Err(Error::Unsupported { host, why: Unsupported::NoO32 });
         }
         let how = String::from_utf8_lossy(&tested.stdout).lines().last().unwrap_or_default().to_owned();
         let how = if how.is_empty() { format!("it ended with {code}") } else { how };
-        return Err(Error::NotExecuted { host, source: Said(how) });
+        return Err(Error::NotExecuted { host, source: RemoteMessage(how) });
     }
     let text = String::from_utf8_lossy(&tested.stdout);
     let failed =

@@ -18,7 +18,7 @@ const OLDEST_KERNEL: (u32, u32) = (3, 2);
 /// Why Hop cannot work on a router.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say what the fields are")]
-pub enum Unsuitable {
+pub enum Unsupported {
     #[error("the login is not root's, and only root may start programs there and see that they end")]
     NotRoot,
     #[error("it is {0}, and there are agents for 32-bit MIPS only")]
@@ -46,9 +46,9 @@ impl Survey {
     ///
     /// # Errors
     /// The first reason why none can.
-    pub fn agent_for(&self, size: impl Fn(Arch) -> u64) -> Result<Arch, Unsuitable> {
+    pub fn agent_for(&self, size: impl Fn(Arch) -> u64) -> Result<Arch, Unsupported> {
         if !self.is_root {
-            return Err(Unsuitable::NotRoot);
+            return Err(Unsupported::NotRoot);
         }
         let arch = self.arch()?;
         let version: Vec<u32> =
@@ -56,44 +56,44 @@ impl Survey {
         if let [major, minor, ..] = version[..]
             && (major, minor) < OLDEST_KERNEL
         {
-            return Err(Unsuitable::OldKernel { kernel: self.kernel.clone(), flavour: self.flavour });
+            return Err(Unsupported::OldKernel { kernel: self.kernel.clone(), flavour: self.flavour });
         }
         let needed = size(arch);
         if let Some(tmp) = self.mount_of(Path::new("/tmp")) {
             if tmp.has("noexec") {
-                return Err(Unsuitable::NoExec);
+                return Err(Unsupported::NoExec);
             }
             if !tmp.is_in_ram() {
-                return Err(Unsuitable::NotInRam(tmp.kind.clone()));
+                return Err(Unsupported::NotInRam(tmp.kind.clone()));
             }
             if let Some((_, free)) = tmp.size
                 && free < needed
                 // The root of an initramfs says 0 of 0.
                 && tmp.size != Some((0, 0))
             {
-                return Err(Unsuitable::NoRoom { needed, free });
+                return Err(Unsupported::NoRoom { needed, free });
             }
         }
         let needed = needed + MEMORY_TO_SPARE;
         let Memory { available, promisable, .. } = self.memory;
         if available < needed {
-            return Err(Unsuitable::NoMemory { needed, available });
+            return Err(Unsupported::NoMemory { needed, available });
         }
         match promisable {
-            Some(available) if available < needed => Err(Unsuitable::NoPromise { needed, available }),
+            Some(available) if available < needed => Err(Unsupported::NoPromise { needed, available }),
             _ => Ok(arch),
         }
     }
 
-    fn arch(&self) -> Result<Arch, Unsuitable> {
+    fn arch(&self) -> Result<Arch, Unsupported> {
         match self.target {
             Some(elf::Target { class: 1, data: 2, machine: 8 }) => Ok(Arch::Mips),
             Some(elf::Target { class: 1, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
             // A 64-bit userland may or may not run 32-bit programs; that the agent runs is what decides.
             Some(elf::Target { class: 2, data: 2, machine: 8 }) => Ok(Arch::Mips),
             Some(elf::Target { class: 2, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
-            Some(other) => Err(Unsuitable::NotMips(other.to_string())),
-            None => Err(Unsuitable::NotMips(self.machine.clone())),
+            Some(other) => Err(Unsupported::NotMips(other.to_string())),
+            None => Err(Unsupported::NotMips(self.machine.clone())),
         }
     }
 }

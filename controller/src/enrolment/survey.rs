@@ -351,7 +351,7 @@ fn agent(line: &str) -> Option<Agent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::enrolment::suitability::{MEMORY_TO_SPARE, Unsuitable};
+    use crate::enrolment::suitability::{MEMORY_TO_SPARE, Unsupported};
     use crate::program::embedded::Arch;
 
     /// An ELF header as `dd` gives it: class, byte order, machine.
@@ -431,7 +431,7 @@ mod tests {
     fn what_the_kernel_promises_must_do_for_an_agent() {
         let survey = survey(&DD_WRT.replace("Committed_AS: 6400", "Committed_AS: 40000"), &header(1, 1, 8));
         let needed = SIZE(Arch::Mipsle) + MEMORY_TO_SPARE;
-        assert_eq!(survey.agent_for(SIZE), Err(Unsuitable::NoPromise { needed, available: 6400 * 1024 }));
+        assert_eq!(survey.agent_for(SIZE), Err(Unsupported::NoPromise { needed, available: 6400 * 1024 }));
     }
 
     #[test]
@@ -447,26 +447,26 @@ mod tests {
         let mips = header(1, 2, 8);
         let refused = |text: &str, header: &[u8]| survey(text, header).agent_for(SIZE).err();
         let changed = |from: &str, to: &str| OPENWRT.replace(from, to);
-        assert_eq!(refused(&changed("@user\n0", "@user\n1000"), &mips), Some(Unsuitable::NotRoot));
+        assert_eq!(refused(&changed("@user\n0", "@user\n1000"), &mips), Some(Unsupported::NotRoot));
         assert_eq!(
             refused(OPENWRT, &header(1, 1, 40)),
-            Some(Unsuitable::NotMips("ARM, 32 bits, little endian".into()))
+            Some(Unsupported::NotMips("ARM, 32 bits, little endian".into()))
         );
-        assert_eq!(refused(OPENWRT, b""), Some(Unsuitable::NotMips("mips".into())));
+        assert_eq!(refused(OPENWRT, b""), Some(Unsupported::NotMips("mips".into())));
         assert_eq!(
             refused(&changed("5.15.167", "2.6.24"), &mips),
-            Some(Unsuitable::OldKernel { kernel: "2.6.24".into(), flavour: Flavour::OpenWrt })
+            Some(Unsupported::OldKernel { kernel: "2.6.24".into(), flavour: Flavour::OpenWrt })
         );
-        assert_eq!(refused(&changed("nosuid,nodev", "nosuid,noexec"), &mips), Some(Unsuitable::NoExec));
+        assert_eq!(refused(&changed("nosuid,nodev", "nosuid,noexec"), &mips), Some(Unsupported::NoExec));
         assert_eq!(
             refused(&changed("/tmp tmpfs", "/tmp ext4"), &mips),
-            Some(Unsuitable::NotInRam("ext4".into()))
+            Some(Unsupported::NotInRam("ext4".into()))
         );
         let full = changed("29004 4 29000", "29004 28000 1004");
-        assert_eq!(refused(&full, &mips), Some(Unsuitable::NoRoom { needed: 1_860_000, free: 1004 * 1024 }));
+        assert_eq!(refused(&full, &mips), Some(Unsupported::NoRoom { needed: 1_860_000, free: 1004 * 1024 }));
         assert!(matches!(
             refused(&changed("50000 kB", "19000 kB"), &mips),
-            Some(Unsuitable::NoMemory { .. })
+            Some(Unsupported::NoMemory { .. })
         ));
         assert!(survey(&changed("@guard\n", "@guard\n/tmp/hop-1/guard\n"), &mips).is_guarded);
     }

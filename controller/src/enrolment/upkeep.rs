@@ -4,15 +4,15 @@ use std::path::Path;
 
 use hop_proto::identity::Fingerprint;
 
-use super::adding::{self, Adding, START};
+use super::enrol::{self, Enrolment, START};
 use super::layout::Layout;
 use super::shell::{REMOVE, STOP, Shell, Variables};
 use super::stage::{random_name, send, sha256, try_out};
 use super::survey::{Agent, Survey};
-use super::{AUTHORIZE, Error, Wish, look};
+use super::{AUTHORIZE, EnrolRequest, Error, look};
 use crate::client;
-use crate::config::enrolment::Enrolment;
-use crate::config::enrolment::Way;
+use crate::config::enrolment::EnrolmentRecord;
+use crate::config::enrolment::Persistence;
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
 use crate::console::say;
@@ -33,7 +33,7 @@ pub enum Removal {
 }
 
 /// The login by which a router was enrolled.
-pub(super) fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
+pub(super) fn enrolment(router: &Router) -> Result<&EnrolmentRecord, Error> {
     router.entry.enrolment.as_ref().ok_or_else(|| Error::NoLogin { name: router.name.clone() })
 }
 
@@ -63,7 +63,7 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
 async fn remove_over(
     shell: &Shell,
     name: &str,
-    enrolment: &Enrolment,
+    enrolment: &EnrolmentRecord,
     own: Fingerprint,
     all: bool,
 ) -> Result<Removal, Error> {
@@ -73,7 +73,7 @@ async fn remove_over(
         return Err(Error::UnderWay { host: host.clone() });
     }
     // What cannot be seen would run again after the next boot.
-    if enrolment.way == Way::Install {
+    if enrolment.persistence == Persistence::Install {
         Layout::check_presence(&survey, host, enrolment.program.as_deref())
             .map_err(|why| Error::Away { host: host.clone(), why: Box::new(why) })?;
     }
@@ -90,8 +90,8 @@ async fn remove_over(
     }
     let variables = Variables::default()
         .set("home", "")
-        .set("new_store", "")
-        .set("store", enrolment.store.as_deref().unwrap_or_default());
+        .set("new_cache_dir", "")
+        .set("cache_dir", enrolment.cache_dir.as_deref().unwrap_or_default());
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
     for path in &survey.foreign {
         say!("hop: {name}: {} is not root's alone, so it is not Hop's and stays", path.display());
@@ -152,22 +152,23 @@ pub(super) async fn authorize_over(
 /// # Errors
 /// What went wrong; the old agent runs again then, unless the text says otherwise.
 pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, Error> {
-    let wish = Wish::from(enrolment(router)?.clone());
+    let request = EnrolRequest::from(enrolment(router)?.clone());
     let identity = home.identity()?;
-    let shell = Shell::new(&wish.ssh)?;
-    let adding = Adding { home, name: &router.name, wish: &wish, identity: &identity, shell: &shell };
+    let shell = Shell::new(&request.ssh)?;
+    let adding =
+        Enrolment { home, name: &router.name, request: &request, identity: &identity, shell: &shell };
     let upgraded = adding.upgrade(router).await;
     shell.end().await;
     upgraded
 }
 
-impl Adding<'_> {
+impl Enrolment<'_> {
     async fn upgrade(&self, router: &Router) -> Result<bool, Error> {
-        let host = &self.wish.ssh.host;
+        let host = &self.request.ssh.host;
         let survey = look(self.shell).await?;
         let arch = survey
             .agent_for(|arch| arch.agent().map_or(0, |agent| agent.len() as u64))
-            .map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
+            .map_err(|why| Error::Unsupported { host: host.clone(), why })?;
         if survey.is_guarded {
             return Err(Error::UnderWay { host: host.clone() });
         }
@@ -180,8 +181,8 @@ impl Adding<'_> {
             return Ok(false);
         }
         let stage = format!("/tmp/hop-{}", random_name());
-        let mut interrupts = adding::listen()?;
-        let interface = self.wish.listen_interface.clone().unwrap_or_default();
+        let mut interrupts = enrol::listen()?;
+        let interface = self.request.listen_interface.clone().unwrap_or_default();
         let variables = self.variables(&stage, &layout, &interface);
         let guard = self.shell.guard(variables.clone(), &stage, &[STOP, RESTORE, START]).await?;
         let upgraded = tokio::select! {
@@ -226,11 +227,11 @@ impl Adding<'_> {
     ) -> Result<(), Error> {
         say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
         send(self.shell, stage, agent).await?;
-        try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
+        try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         self.shell.script("replacing the agent", variables, &[STOP, UPGRADE, START]).await?;
         let (arch, key) = (router.entry.goarch.as_str(), router.entry.fingerprint);
-        let wish = self.wish;
-        super::connect::reach(self.name, wish, variables, layout, key, arch, self.identity, self.shell)
+        let request = self.request;
+        super::connect::reach(self.name, request, variables, layout, key, arch, self.identity, self.shell)
             .await?;
         Ok(())
     }

@@ -41,7 +41,7 @@ pub enum Error {
     NotMain { package: String },
     #[error("what {version} builds does not run on {router}, which has {kernel}: a probe {how}")]
     Probe { version: String, router: String, kernel: String, how: String, file: PathBuf },
-    #[error("--bring {pattern}: {why}")]
+    #[error("--artifact {pattern}: {why}")]
     InvalidPattern { pattern: String, why: &'static str },
     #[error("the tests of {} would bring more files than a router has memory for; the largest: {}", .directory.display(), named(.largest))]
     TooManyFiles { directory: PathBuf, largest: Vec<(PathBuf, u64)> },

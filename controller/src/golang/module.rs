@@ -21,8 +21,8 @@ const WHOLE_BYTES: u64 = 2 << 20;
 const WHOLE_FILES: usize = 1_000;
 
 /// Files and bytes that are looked at for a package of a larger module. More does not go to a router with 128 MiB.
-const MOST_BYTES: u64 = 64 << 20;
-const MOST_FILES: usize = 16_384;
+const MAX_BYTES: u64 = 64 << 20;
+const MAX_FILES: usize = 16_384;
 
 /// What version control keeps for itself.
 const VERSION_CONTROL: [&str; 4] = [".git", ".hg", ".svn", ".bzr"];
@@ -66,7 +66,7 @@ impl Package {
         if !self.is_of_go && whole.take(&self.root, in_module).is_ok() {
             return Ok(whole.files);
         }
-        let mut found = Found::new(&self.root, MOST_BYTES, MOST_FILES);
+        let mut found = Found::new(&self.root, MAX_BYTES, MAX_FILES);
         match self.find(&mut found) {
             Ok(()) => Ok(found.files),
             Err(Stop::TooMuch) => Err(Error::TooManyFiles {
@@ -366,7 +366,7 @@ mod tests {
     fn too_much_for_any_router_is_refused_and_the_largest_files_are_named() {
         let module = module(&["go.mod", "a/a_test.go", "a/testdata/small", "a/testdata/huge"]);
         let huge = fs::File::options().write(true).open(module.path().join("a/testdata/huge")).unwrap();
-        huge.set_len(MOST_BYTES + 1).unwrap();
+        huge.set_len(MAX_BYTES + 1).unwrap();
         let error = Package::of(&module.path().join("a")).files().unwrap_err();
         assert!(error.to_string().contains("the largest: a/testdata/huge (67108 kB)"), "{error}");
     }

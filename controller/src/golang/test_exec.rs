@@ -80,8 +80,8 @@ pub struct Call {
     args: Vec<OsString>,
     /// Gives the value of a variable of this machine.
     variable: fn(&str) -> Option<OsString>,
-    /// Further files to bring back: paths below the working directory, with `*` and `?`.
-    bring: Vec<OsString>,
+    /// Further files to fetch, `PATH[:LOCAL]`: paths below the working directory, with `*` and `?`.
+    artifacts: Vec<OsString>,
     /// What the user says of those.
     policy: Policy,
 }
@@ -97,7 +97,7 @@ pub struct Translated {
     pub inputs: Vec<InputTree>,
     /// Where it starts, below the job's directory.
     pub working_directory: Vec<u8>,
-    /// What to bring back.
+    /// What to fetch.
     pub outputs: Vec<Request>,
 }
 
@@ -119,9 +119,9 @@ impl Call {
     ///
     /// # Errors
     /// There is no working directory.
-    pub fn of_go(args: Vec<OsString>, bring: Vec<OsString>, policy: Policy) -> Result<Self, Error> {
+    pub fn of_go(args: Vec<OsString>, artifacts: Vec<OsString>, policy: Policy) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name);
-        Ok(Self { is_of_go: true, directory: current_directory()?, args, variable, bring, policy })
+        Ok(Self { is_of_go: true, directory: current_directory()?, args, variable, artifacts, policy })
     }
 
     /// The call of a program that may count its coverage, and else is not concerned with Go.
@@ -130,14 +130,14 @@ impl Call {
     /// As [`Call::of_go`].
     pub fn for_coverage(args: Vec<OsString>) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name).filter(|_| name == GOCOVERDIR);
-        let (bring, policy) = (Vec::new(), Policy::default());
-        Ok(Self { is_of_go: false, directory: current_directory()?, args, variable, bring, policy })
+        let (artifacts, policy) = (Vec::new(), Policy::default());
+        Ok(Self { is_of_go: false, directory: current_directory()?, args, variable, artifacts, policy })
     }
 
     /// Translates it.
     ///
     /// # Errors
-    /// Those of [`Package::files`]; [`Error::InvalidPattern`] for a path to bring that leads elsewhere.
+    /// Those of [`Package::files`]; [`Error::InvalidPattern`] for an artifact outside the package's directory.
     pub fn translate(&self) -> Result<Translated, Error> {
         let is_flag_of_test = |arg: &OsString| arg.as_bytes().starts_with(b"-test.");
         let is_test = self.is_of_go && self.args.iter().any(is_flag_of_test);
@@ -157,7 +157,7 @@ impl Call {
             let there = paths.directory(Path::new(&directory), false)?;
             translated.env.push((GOCOVERDIR.into(), there));
         }
-        paths.bring_all(&self.bring)?;
+        paths.request_artifacts(&self.artifacts)?;
         if let Some((package, start)) = package.as_ref().zip(start) {
             let mut files = package.files()?;
             // It may have no file that Git knows.
@@ -170,7 +170,7 @@ impl Call {
             let name = package.root.file_name().unwrap_or(OsStr::new(MODULE)).to_string_lossy();
             translated.inputs.push(files.pack(name.into_owned(), MODULE)?);
             if self.value("fuzz").is_some() {
-                paths.bring(CORPUS.as_ref())?;
+                paths.request_artifact(CORPUS.as_ref())?;
             }
             translated.working_directory = start.into_os_string().into_vec();
         }
@@ -336,21 +336,25 @@ impl<'a> Paths<'a> {
         });
     }
 
-    fn bring_all(&mut self, patterns: &[OsString]) -> Result<(), Error> {
-        patterns.iter().try_for_each(|pattern| self.bring(pattern))
+    fn request_artifacts(&mut self, patterns: &[OsString]) -> Result<(), Error> {
+        patterns.iter().try_for_each(|pattern| self.request_artifact(pattern))
     }
 
-    /// Asks for what a pattern names where the program starts.
-    fn bring(&mut self, pattern: &OsStr) -> Result<(), Error> {
-        let elsewhere = || {
-            let pattern = pattern.to_string_lossy().into_owned();
-            Error::InvalidPattern { pattern, why: "it must be below the directory of the package" }
+    /// Asks for what `PATH[:LOCAL]` names in the package's directory. Without LOCAL it comes to the same path here.
+    fn request_artifact(&mut self, text: &OsStr) -> Result<(), Error> {
+        let invalid = |why| Error::InvalidPattern { pattern: text.to_string_lossy().into_owned(), why };
+        let (path, local) = match text.as_bytes().iter().position(|byte| *byte == b':') {
+            Some(colon) => (&text.as_bytes()[..colon], Some(&text.as_bytes()[colon + 1..])),
+            None => (text.as_bytes(), None),
         };
-        let path = output_path::normal(pattern.as_bytes()).ok_or_else(elsewhere)?;
-        if output_path::names(&path).into_iter().any(output_path::is_repository) {
-            let pattern = pattern.to_string_lossy().into_owned();
-            let why = "nothing is written into .git, because Git executes what is there";
-            return Err(Error::InvalidPattern { pattern, why });
+        let path = output_path::normal(path)
+            .ok_or_else(|| invalid("it must be below the directory of the package"))?;
+        let local_names = local.unwrap_or_default().split(|byte| *byte == b'/');
+        if output_path::names(&path).into_iter().chain(local_names).any(output_path::is_repository) {
+            return Err(invalid("nothing is written into .git, because Git executes what is there"));
+        }
+        if local.is_some_and(<[u8]>::is_empty) {
+            return Err(invalid("there is nothing behind the colon"));
         }
         let path = Path::new(OsStr::from_bytes(&path));
         let is_all = path == Path::new(".");
@@ -362,8 +366,13 @@ impl<'a> Paths<'a> {
         let Policy { overwrites, keeps_executability, .. } = self.call.policy;
         self.outputs.push(Request {
             remote: there.into_os_string().into_vec(),
-            // Where it is there, seen from the package's directory.
-            local: Local::Below { directory: self.call.directory.clone(), skip: self.start.iter().count() },
+            local: match local {
+                Some(local) => Local::Path(self.call.directory.join(OsStr::from_bytes(local))),
+                // Where it is there, seen from the package's directory.
+                None => {
+                    Local::Below { directory: self.call.directory.clone(), skip: self.start.iter().count() }
+                }
+            },
             overwrites,
             keeps_executability,
         });
@@ -382,7 +391,7 @@ mod tests {
         let args = args.iter().map(OsString::from).collect();
         let directory = directory.to_owned();
         let policy = Policy::default();
-        Call { is_of_go: true, directory, args, variable: |_| None, bring: Vec::new(), policy }
+        Call { is_of_go: true, directory, args, variable: |_| None, artifacts: Vec::new(), policy }
     }
 
     fn module() -> tempfile::TempDir {
@@ -466,7 +475,7 @@ mod tests {
         let module = module();
         let package = module.path().join("pkg");
         let mut call = call(&package, &["-test.paniconexit0", "-test.fuzz=FuzzX"]);
-        call.bring = ["testdata/*.golden".into(), "out".into()].into();
+        call.artifacts = ["testdata/*.golden".into(), "out".into()].into();
         let translated = call.translate().unwrap();
         let expected = ["module/pkg/testdata/*.golden", "module/pkg/out", "module/pkg/testdata/fuzz"];
         let expected = expected.map(|remote| Request {
@@ -476,8 +485,11 @@ mod tests {
             keeps_executability: false,
         });
         assert_eq!(translated.outputs, expected);
-        for elsewhere in ["../other", ".git/hooks"] {
-            call.bring = vec![elsewhere.into()];
+        call.artifacts = vec!["out:/elsewhere".into()];
+        let expected = Local::Path("/elsewhere".into());
+        assert_eq!(call.translate().unwrap().outputs[0].local, expected, "LOCAL says where");
+        for elsewhere in ["../other", ".git/hooks", "out:", "out:.git/hooks"] {
+            call.artifacts = vec![elsewhere.into()];
             assert!(call.translate().is_err());
         }
     }

@@ -20,9 +20,9 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("cannot write {}: {} is a symbolic link", .file.display(), .link.display())]
     LinkInTheWay { file: PathBuf, link: PathBuf },
-    #[error("--output {request}: {why}")]
+    #[error("--artifact {request}: {why}")]
     InvalidOutput { request: String, why: &'static str },
-    #[error("--output can be given {most} times")]
+    #[error("--artifact can be given {most} times")]
     TooManyOutputs { most: usize },
     #[error("arguments and environment take {bytes} bytes, and 2,097,152 are the most that can be passed on")]
     TooManyArguments { bytes: usize },
@@ -34,7 +34,7 @@ pub enum Error {
         "the agent of {router} was started anew before all output files of the program were here; how it ended is not known"
     )]
     AgentRestartedAfter { router: String },
-    #[error("the job {job} on {router} has output files, and no --output says where they go")]
+    #[error("the job {job} on {router} has output files, and no --artifact says where they go")]
     NoPlace { job: String, router: String },
     #[error(
         "the job {job} on {router} does not have its whole program, which the hop that sends it must complete"

@@ -2,21 +2,25 @@
 
 use std::time::Duration;
 
-use super::call::Call;
+use super::call::JobStream;
 use super::outcome::Outcome;
-use super::{End, Error, Session, job};
+use super::{Error, Session, SessionEnd, job};
 use crate::client;
 
 /// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
-const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     /// Writes what is left, and takes leave of the agent.
-    pub(super) async fn finish(self, end: Result<End, Error>, call: Option<Call>) -> Result<Outcome, Error> {
+    pub(super) async fn finish(
+        self,
+        end: Result<SessionEnd, Error>,
+        call: Option<JobStream>,
+    ) -> Result<Outcome, Error> {
         let Self {
-            link,
+            client,
             job,
-            goes_with_hop,
+            discard_on_exit,
             is_accepted,
             first,
             signals,
@@ -27,7 +31,7 @@ impl Session<'_> {
             ..
         } = self;
         let consumed = match &end {
-            Ok(End::Outcome(outcome)) => outcome.stdin_bytes,
+            Ok(SessionEnd::Outcome(outcome)) => outcome.stdin_bytes,
             _ => None,
         };
         input.give_back(consumed).await;
@@ -35,7 +39,7 @@ impl Session<'_> {
         let is_own = first.is_some();
         let is_ours = is_accepted || is_own;
         let mut call = call;
-        if let Some(call) = call.as_mut().filter(|_| end.is_err() && goes_with_hop && is_ours) {
+        if let Some(call) = call.as_mut().filter(|_| end.is_err() && discard_on_exit && is_ours) {
             call.discard().await;
         }
         let received = outputs.received();
@@ -49,21 +53,21 @@ impl Session<'_> {
         };
         match (call, &end) {
             (None, _) => {}
-            (Some(call), Ok(End::Left)) => call.end().await,
+            (Some(call), Ok(SessionEnd::Left)) => call.end().await,
             (Some(mut call), end) => {
                 // Of an output that could not be written, another `hop` may make more.
-                if end.is_ok() && (written.is_ok() || goes_with_hop) {
+                if end.is_ok() && (written.is_ok() || discard_on_exit) {
                     call.discard().await;
                 }
                 call.end().await;
             }
         }
-        let router = link.router().to_owned();
-        link.close().await;
+        let router = client.router().to_owned();
+        client.close().await;
         written?;
         let outcome = match end? {
-            End::Outcome(outcome) => outcome,
-            End::Left => return Ok(Outcome::detached(job)),
+            SessionEnd::Outcome(outcome) => outcome,
+            SessionEnd::Left => return Ok(Outcome::detached(job)),
         };
         if received != [outcome.stdout_bytes, outcome.stderr_bytes] {
             return Err(client::Error::Protocol { router, what: "output is missing" }.into());
@@ -90,7 +94,7 @@ impl Session<'_> {
 async fn asked_to_end(signal: Option<&'static str>) -> &'static str {
     match signal {
         Some(signal) => {
-            tokio::time::sleep(OUTPUT_PATIENCE).await;
+            tokio::time::sleep(OUTPUT_TIMEOUT).await;
             signal
         }
         None => std::future::pending().await,

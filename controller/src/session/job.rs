@@ -14,12 +14,12 @@ use xxhash_rust::xxh32::xxh32;
 use super::Error;
 use super::artifacts::Request;
 use super::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
-use super::run_queue::Turn;
+use super::run_queue::RunSlot;
 use super::stdin;
 use crate::console::printable::printable;
 use crate::program::Program;
 use crate::transfer::blob::Blob;
-use crate::transfer::blob_cache::Sent;
+use crate::transfer::blob_cache::BlobCache;
 use crate::transfer::encode::Decoders;
 use crate::transfer::inputs::InputTree;
 
@@ -60,7 +60,7 @@ pub struct Job {
     /// How large its terminal is, if it is to have one.
     pub terminal: Option<WindowSize>,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
-    pub linger: Duration,
+    pub reconnect_timeout: Duration,
     /// It is left alone once it runs.
     pub detached: bool,
     /// What `hop` sends to its standard input.
@@ -75,13 +75,13 @@ pub struct Job {
 
 impl Job {
     /// Sees to it that several Go programs at a time do not each take the memory of all.
-    pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
+    pub fn share_memory(&mut self, slot: &mut RunSlot, info: &InfoReply) {
         let memory = info.memory.unwrap_or_default();
         let spare = memory.available.saturating_sub(memory.reserve);
-        let places = turn.set_places(spare, info.max_jobs);
-        if places > 1 {
+        let capacity = slot.set_capacity(spare, info.max_jobs);
+        if capacity > 1 {
             // What the user says is last, and wins.
-            self.env.insert(0, (GOMEMLIMIT.into(), (spare / places).to_string().into()));
+            self.env.insert(0, (GOMEMLIMIT.into(), (spare / capacity).to_string().into()));
         }
     }
 
@@ -111,7 +111,7 @@ impl Job {
         &self,
         id: String,
         program: &Program,
-        sent: &Sent,
+        sent: &BlobCache,
         decoders: Decoders,
         hold: bool,
         pack_outputs: bool,
@@ -153,7 +153,7 @@ impl Job {
             }),
             output_window: OUTPUT_WINDOW_BYTES,
             job_id: id,
-            linger_ms: milliseconds(self.linger),
+            linger_ms: milliseconds(self.reconnect_timeout),
             nice: self.nice.into(),
             user: self.user.clone(),
             terminal: self.terminal,

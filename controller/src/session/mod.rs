@@ -32,17 +32,17 @@ pub use self::job::Job;
 use self::artifacts::{CorePlace, OutputFiles, Request};
 use self::outcome::Outcome;
 use self::output::Outputs;
-use self::run_queue::Turn;
+use self::run_queue::RunSlot;
 use self::stdin::Input;
 use self::upload::{Upload, Uploads};
 use crate::client;
-use crate::client::reconnect::{Comeback, Link};
+use crate::client::reconnect::{Backoff, ReconnectingClient};
 use crate::console::progress::Progress;
 use crate::console::signals::{Interrupts, Signals};
 use crate::console::stdio;
 use crate::console::terminal::Terminal;
 use crate::program::Program;
-use crate::transfer::blob_cache::Sent;
+use crate::transfer::blob_cache::BlobCache;
 use crate::transfer::encode::Decoders;
 
 /// Runs `program` and carries its streams from and to ours; or, if the job is detached, leaves it when it runs. What is to
@@ -51,19 +51,19 @@ use crate::transfer::encode::Decoders;
 /// # Errors
 /// Hop failed; how the program ended is then not known.
 pub async fn run(
-    link: Link,
+    client: ReconnectingClient,
     program: &Program,
     job: &Job,
-    sent: &Sent,
-    turn: Option<&mut Turn>,
+    sent: &BlobCache,
+    slot: Option<&mut RunSlot>,
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let id = job::new_id()?;
-    let decoders = Decoders::of(link.capabilities());
-    let spec = job.specification(id.clone(), program, sent, decoders, turn.is_some(), link.can_pack());
+    let decoders = Decoders::of(client.capabilities());
+    let spec = job.specification(id.clone(), program, sent, decoders, slot.is_some(), client.can_pack());
     let blobs = std::iter::once(&program.blob).chain(job.inputs.iter().map(|tree| &tree.archive));
-    let uploads = blobs.map(|blob| Upload::new(blob, sent, link.router(), decoders)).collect();
+    let uploads = blobs.map(|blob| Upload::new(blob, sent, client.router(), decoders)).collect();
     let bytes = RunRequest { message: Some(run_request::Message::Spec(spec.clone())) }.encoded_len();
     if bytes > MAX_SPEC_BYTES {
         return Err(Error::TooManyArguments { bytes });
@@ -71,24 +71,24 @@ pub async fn run(
     let core = job.core.clone().map(|core| CorePlace { core, program: program.whole.clone() });
     let session = Session {
         // An agent that lacks the capability ends the job with its connection.
-        linger: if link.can_attach() { job.linger } else { Duration::ZERO },
-        goes_with_hop: link.can_attach(),
-        leaves: job.detached,
+        reconnect_timeout: if client.can_attach() { job.reconnect_timeout } else { Duration::ZERO },
+        discard_on_exit: client.can_attach(),
+        detaches: job.detached,
         wants_terminal: job.terminal.is_some(),
         outputs: outputs(OUTPUT_WINDOW_BYTES),
         first: Some((spec, Uploads::new(uploads))),
-        turn,
+        slot,
         verbose_since: job.verbose.then(Instant::now),
-        asks: Ask::Run,
+        next_call: CallKind::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
-        ..Session::new(link, id, Input::new(job.input), interrupts, progress)
+        ..Session::new(client, id, Input::new(job.input), interrupts, progress)
     };
-    session.see_through().await
+    session.run_to_end().await
 }
 
 /// A job that there is already.
 #[derive(Debug)]
-pub struct Known {
+pub struct AttachRequest {
     /// Its id.
     pub job: String,
     /// It was started with `--detach`: its input is empty, and it is never ended because a `hop` goes.
@@ -106,26 +106,26 @@ pub struct Known {
 /// # Errors
 /// As [`run`].
 pub async fn attach(
-    link: Link,
-    known: Known,
-    linger: Duration,
+    client: ReconnectingClient,
+    request: AttachRequest,
+    reconnect_timeout: Duration,
     interrupts: &mut Interrupts,
     progress: &Progress,
 ) -> Result<Outcome, Error> {
-    let input = Input::new(known.input);
+    let input = Input::new(request.input);
     let session = Session {
-        linger,
-        goes_with_hop: !known.detached,
-        wants_terminal: known.tty,
-        files: OutputFiles::new(known.outputs, None, false),
-        ..Session::new(link, known.job, input, interrupts, progress)
+        reconnect_timeout,
+        discard_on_exit: !request.detached,
+        wants_terminal: request.tty,
+        files: OutputFiles::new(request.outputs, None, false),
+        ..Session::new(client, request.job, input, interrupts, progress)
     };
-    session.see_through().await
+    session.run_to_end().await
 }
 
 /// How a call begins.
 #[derive(Clone, Copy)]
-enum Ask {
+enum CallKind {
     Run,
     Attach,
 }
@@ -136,7 +136,7 @@ enum Stage {
     /// The agent has not accepted: nothing.
     Asked,
     /// It lacks a blob, which is being packed: nothing.
-    Packing,
+    Encoding,
     /// It lacks the rest of a blob: that, and nothing else.
     Sending,
     /// It has everything: signals and acknowledgements, and that the program may start.
@@ -147,35 +147,35 @@ enum Stage {
 
 /// What a job has come to, as far as this `hop` is concerned.
 #[allow(clippy::large_enum_variant, reason = "there is one a job, and nearly always the large one")]
-enum End {
+enum SessionEnd {
     Outcome(v1::Outcome),
     Left,
 }
 
 struct Session<'a> {
-    link: Link,
+    client: ReconnectingClient,
     job: String,
     /// The agent has said that it has the job.
     is_accepted: bool,
     /// It has the whole program, as far as is known here.
-    is_whole: bool,
+    upload_complete: bool,
     /// When this `hop` gives up, nobody else will want the job.
-    goes_with_hop: bool,
+    discard_on_exit: bool,
     /// The job is left alone when the program runs.
-    leaves: bool,
+    detaches: bool,
     /// Our terminal is for the program, if it has one.
     wants_terminal: bool,
-    linger: Duration,
+    reconnect_timeout: Duration,
     /// What this `hop` started; `None` if it only attaches.
     first: Option<(JobSpec, Uploads<'a>)>,
     /// What the program waits for, if it waits.
-    turn: Option<&'a mut Turn>,
+    slot: Option<&'a mut RunSlot>,
     /// On this call the agent was told that the program may start.
-    told_to_start: bool,
+    start_sent: bool,
     /// Since when it is under way, if it is to be said when it has started.
     verbose_since: Option<Instant>,
     /// How the next call begins.
-    asks: Ask,
+    next_call: CallKind,
     stage: Stage,
     signals: Signals,
     input: Input,
@@ -186,7 +186,7 @@ struct Session<'a> {
     /// The size of its window, if the agent has not heard it.
     window: Option<WindowSize>,
     /// There was a break, and no agent has accepted since.
-    comeback: Option<Comeback>,
+    backoff: Option<Backoff>,
     interrupts: &'a mut Interrupts,
     progress: &'a Progress,
 }
@@ -194,27 +194,27 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     /// To attach to a job, and not to come back to it.
     fn new(
-        link: Link,
+        client: ReconnectingClient,
         job: String,
         input: Input,
         interrupts: &'a mut Interrupts,
         progress: &'a Progress,
     ) -> Self {
-        let signals = Signals::new(link.counts_signals());
+        let signals = Signals::new(client.counts_signals());
         Self {
-            link,
+            client,
             job,
             is_accepted: false,
-            is_whole: false,
-            goes_with_hop: false,
-            leaves: false,
+            upload_complete: false,
+            discard_on_exit: false,
+            detaches: false,
             wants_terminal: false,
-            linger: Duration::ZERO,
+            reconnect_timeout: Duration::ZERO,
             first: None,
-            turn: None,
-            told_to_start: false,
+            slot: None,
+            start_sent: false,
             verbose_since: None,
-            asks: Ask::Attach,
+            next_call: CallKind::Attach,
             stage: Stage::Asked,
             signals,
             input,
@@ -223,14 +223,14 @@ impl<'a> Session<'a> {
             files: OutputFiles::new(Vec::new(), None, false),
             terminal: None,
             window: None,
-            comeback: None,
+            backoff: None,
             interrupts,
             progress,
         }
     }
 
     fn broken(&self, what: &'static str) -> Error {
-        client::Error::Protocol { router: self.link.router().to_owned(), what }.into()
+        client::Error::Protocol { router: self.client.router().to_owned(), what }.into()
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Ending {
     Exhausted(Exhausted),
     /// hopd was stopped, and ended it.
     AgentStopped,
-    /// Its connection broke, and no `hop` came back to it within `--linger`.
+    /// Its connection broke, and no `hop` came back to it within `--reconnect-timeout`.
     Abandoned,
     /// The router's kernel refused to execute it.
     NotExecuted {

@@ -8,7 +8,7 @@ impl Session<'_> {
     /// Whether there is something to send.
     pub(super) fn has_message(&self) -> bool {
         match self.stage {
-            Stage::Asked | Stage::Packing => false,
+            Stage::Asked | Stage::Encoding => false,
             Stage::Sending => true,
             Stage::Sent => {
                 self.signals.has_next()
@@ -28,7 +28,7 @@ impl Session<'_> {
 
     /// Whether the program waits for its turn, which has come.
     pub(super) fn start_is_due(&self) -> bool {
-        !self.told_to_start && self.turn.as_ref().is_some_and(|turn| turn.has_come())
+        !self.start_sent && self.slot.as_ref().is_some_and(|slot| slot.is_acquired())
     }
 
     /// What is to be sent next.
@@ -42,7 +42,7 @@ impl Session<'_> {
             return Some(run_request::Message::Signal(signal));
         }
         if self.start_is_due() {
-            self.told_to_start = true;
+            self.start_sent = true;
             return Some(run_request::Message::Start(Start {}));
         }
         if let Some(ack) = self.outputs.next_ack() {

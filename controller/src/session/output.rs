@@ -151,7 +151,7 @@ impl Outputs {
     }
 
     /// What the agent was told may be lost: it will be told again.
-    pub fn tell_again(&mut self) {
+    pub fn resend_acks(&mut self) {
         self.told = [None; 2];
     }
 
@@ -300,7 +300,7 @@ mod tests {
         settled(&mut outputs, [5, 0]).await;
         assert_eq!(outputs.next_ack(), None);
         for _ in 0..2 {
-            outputs.tell_again();
+            outputs.resend_acks();
             assert_eq!(outputs.next_ack(), Some(ack(Stream::Stdout, 1005, false)));
             assert_eq!(outputs.next_ack(), None);
         }

@@ -4,31 +4,31 @@ use std::io::Write;
 
 use hop_proto::v1::{Attach, ErrorReason, JobSpec, run_request};
 
-use super::call::Call;
+use super::call::JobStream;
 use super::outcome::Outcome;
-use super::run_queue::Turn;
+use super::run_queue::RunSlot;
 use super::upload::Uploads;
-use super::{Ask, End, Error, Session, Stage, stdin_error, terminal_error};
+use super::{CallKind, Error, Session, SessionEnd, Stage, stdin_error, terminal_error};
 use crate::client;
-use crate::client::reconnect::Comeback;
+use crate::client::reconnect::Backoff;
 use crate::console::say;
 use crate::console::terminal::Terminal;
 
 impl Session<'_> {
-    pub(super) async fn see_through(mut self) -> Result<Outcome, Error> {
+    pub(super) async fn run_to_end(mut self) -> Result<Outcome, Error> {
         let (end, call) = loop {
             let mut call = self.call();
-            let error = match self.carry(&mut call).await {
+            let error = match self.pump(&mut call).await {
                 Ok(end) => break (Ok(end), Some(call)),
                 Err(error) => error,
             };
-            if self.was_never_asked(&error) {
-                self.asks = Ask::Run;
+            if self.was_never_accepted(&error) {
+                self.next_call = CallKind::Run;
                 continue;
             }
             match error {
-                Error::Client(broke) if broke.may_pass() && !self.linger.is_zero() => {
-                    if let Err(error) = self.come_back(broke).await {
+                Error::Client(broke) if broke.may_pass() && !self.reconnect_timeout.is_zero() => {
+                    if let Err(error) = self.reconnect(broke).await {
                         break (Err(error), None);
                     }
                 }
@@ -40,10 +40,10 @@ impl Session<'_> {
     }
 
     /// Begins a call on the connection that there is.
-    pub(super) fn call(&mut self) -> Call {
+    pub(super) fn call(&mut self) -> JobStream {
         self.stage = Stage::Asked;
-        let message = match (self.asks, &self.first) {
-            (Ask::Run, Some((spec, _))) => run_request::Message::Spec(spec.clone()),
+        let message = match (self.next_call, &self.first) {
+            (CallKind::Run, Some((spec, _))) => run_request::Message::Spec(spec.clone()),
             _ => {
                 let [stdout, stderr] =
                     self.outputs.received().map(|offset| self.is_accepted.then_some(offset));
@@ -53,18 +53,18 @@ impl Session<'_> {
                     stdout_offset: stdout,
                     stderr_offset: stderr,
                     files: self.files.position(),
-                    pack_outputs: self.link.can_pack(),
+                    pack_outputs: self.client.can_pack(),
                 })
             }
         };
-        Call::start(self.link.connection().client(), message)
+        JobStream::start(self.client.connection().client(), message)
     }
 
     /// True if the agent answers that it has never heard of a job which the last connection may have taken along. Asking
     /// for it once more runs it once.
-    pub(super) fn was_never_asked(&self, error: &Error) -> bool {
+    pub(super) fn was_never_accepted(&self, error: &Error) -> bool {
         matches!(error, Error::Client(client::Error::Refused { reason: ErrorReason::NoSuchJob, .. }))
-            && matches!(self.asks, Ask::Attach)
+            && matches!(self.next_call, CallKind::Attach)
             && !self.is_accepted
             && self.first.is_some()
     }
@@ -75,7 +75,7 @@ impl Session<'_> {
             Error::Client(refused @ client::Error::Refused { reason: ErrorReason::NoSuchJob, .. })
                 if self.is_accepted =>
             {
-                let router = self.link.router().to_owned();
+                let router = self.client.router().to_owned();
                 client::Error::Lost { router, source: Some(refused.into()) }.into()
             }
             // What has left its files has not been ended by that.
@@ -90,7 +90,7 @@ impl Session<'_> {
     }
 
     /// Carries the streams and the signals, until the job has ended, or the call.
-    pub(super) async fn carry(&mut self, call: &mut Call) -> Result<End, Error> {
+    pub(super) async fn pump(&mut self, call: &mut JobStream) -> Result<SessionEnd, Error> {
         loop {
             let wants_room = self.has_message();
             tokio::select! {
@@ -98,25 +98,25 @@ impl Session<'_> {
                 biased;
                 reply = call.replies.next() => match reply {
                     Ok(Some(reply)) => {
-                        if let Some(end) = self.hear(reply)? {
+                        if let Some(end) = self.handle_reply(reply)? {
                             return Ok(end);
                         }
                     }
                     Ok(None) => {
-                        let router = self.link.router().to_owned();
+                        let router = self.client.router().to_owned();
                         return Err(client::Error::Lost { router, source: None }.into());
                     }
-                    Err(status) => return Err(self.link.connection().explain(*status).await.into()),
+                    Err(status) => return Err(self.client.connection().explain(*status).await.into()),
                 },
                 name = self.interrupts.next() => self.interrupted(name)?,
                 () = resized(&mut self.terminal) => self.window = Some(Terminal::size()),
-                room = call.requests.room(), if wants_room => {
+                permit = call.requests.reserve(), if wants_room => {
                     if let Some(message) = self.next_message() {
-                        room.send(message);
+                        permit.send(message);
                     }
                 }
-                () = packed(&mut self.first), if self.stage == Stage::Packing => self.send_on(),
-                come = come(&mut self.turn), if self.stage == Stage::Sent => come?,
+                () = encoded(&mut self.first), if self.stage == Stage::Encoding => self.send_on(),
+                acquired = acquired(&mut self.slot), if self.stage == Stage::Sent => acquired?,
                 changed = self.outputs.changed() => changed?,
                 read = self.input.more() => read.map_err(stdin_error)?,
             }
@@ -137,18 +137,19 @@ impl Session<'_> {
 
     /// False while there is no program that a signal could be for.
     pub(super) fn may_run(&self) -> bool {
-        self.is_accepted && self.is_whole && !self.leaves
+        self.is_accepted && self.upload_complete && !self.detaches
     }
 
     /// Has a new connection after a break whose reason is `broke`.
-    pub(super) async fn come_back(&mut self, broke: client::Error) -> Result<(), Error> {
-        let mut comeback = match self.comeback.take() {
-            Some(mut comeback) => {
-                comeback.broke_again(broke);
-                comeback
+    pub(super) async fn reconnect(&mut self, broke: client::Error) -> Result<(), Error> {
+        let mut backoff = match self.backoff.take() {
+            Some(mut backoff) => {
+                backoff.record_failure(broke);
+                backoff
             }
             None => {
-                let (router, within) = (self.link.router(), humantime::format_duration(self.linger));
+                let (router, within) =
+                    (self.client.router(), humantime::format_duration(self.reconnect_timeout));
                 let is_raw = self.terminal.is_some();
                 self.progress.aside(|| {
                     if is_raw {
@@ -157,7 +158,7 @@ impl Session<'_> {
                     }
                     say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
                 });
-                Comeback::new(broke, self.linger)
+                Backoff::new(broke, self.reconnect_timeout)
             }
         };
         if let Some(terminal) = &self.terminal {
@@ -165,7 +166,7 @@ impl Session<'_> {
         }
         let may_run = self.may_run();
         {
-            let restored = self.link.restore(&mut comeback);
+            let restored = self.client.restore(&mut backoff);
             tokio::pin!(restored);
             loop {
                 tokio::select! {
@@ -182,22 +183,22 @@ impl Session<'_> {
         if let Some(terminal) = &self.terminal {
             terminal.resume().map_err(terminal_error)?;
         }
-        self.comeback = Some(comeback);
-        self.asks = Ask::Attach;
+        self.backoff = Some(backoff);
+        self.next_call = CallKind::Attach;
         Ok(())
     }
 }
 
-async fn packed(first: &mut Option<(JobSpec, Uploads<'_>)>) {
+async fn encoded(first: &mut Option<(JobSpec, Uploads<'_>)>) {
     match first.as_mut().and_then(|(_, uploads)| uploads.next()) {
-        Some(upload) => upload.packed().await,
+        Some(upload) => upload.encoded().await,
         None => std::future::pending().await,
     }
 }
 
-async fn come(turn: &mut Option<&mut Turn>) -> Result<(), Error> {
-    match turn {
-        Some(turn) if !turn.has_come() => turn.come().await,
+async fn acquired(slot: &mut Option<&mut RunSlot>) -> Result<(), Error> {
+    match slot {
+        Some(slot) if !slot.is_acquired() => slot.acquire().await,
         _ => std::future::pending().await,
     }
 }

@@ -5,30 +5,30 @@ use hop_proto::limits::MAX_STDIN_WINDOW_BYTES;
 use hop_proto::v1::{Accepted, JobSpec, Need, RunReply, Started, run_reply};
 
 use super::artifacts::Failure;
-use super::{End, Error, Session, Stage, stdin_error, terminal_error};
+use super::{Error, Session, SessionEnd, Stage, stdin_error, terminal_error};
 use crate::console::say;
 use crate::console::terminal::Terminal;
 use crate::transfer::encode;
 
 impl Session<'_> {
     /// Does what a message of the agent says. Gives the end, if it is the last one that is wanted.
-    pub(super) fn hear(&mut self, reply: RunReply) -> Result<Option<End>, Error> {
+    pub(super) fn handle_reply(&mut self, reply: RunReply) -> Result<Option<SessionEnd>, Error> {
         let message = reply.message.ok_or_else(|| self.broken("a message that this hop does not know"))?;
         match (self.stage, message) {
             (Stage::Asked, run_reply::Message::Accepted(accepted)) => self.accepted(accepted)?,
             (Stage::Asked, _) => return Err(self.broken("a job that starts before it is accepted")),
             (_, run_reply::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
-            (Stage::Packing | Stage::Sending, _) => {
+            (Stage::Encoding | Stage::Sending, _) => {
                 return Err(self.broken("an answer before the program was complete"));
             }
             // After a break the program may have been started long ago.
-            (_, run_reply::Message::Started(_) | run_reply::Message::Output(_)) if self.leaves => {
-                self.arrived();
-                return Ok(Some(End::Left));
+            (_, run_reply::Message::Started(_) | run_reply::Message::Output(_)) if self.detaches => {
+                self.on_uploaded();
+                return Ok(Some(SessionEnd::Left));
             }
             (_, run_reply::Message::Started(started)) => self.started(started)?,
             (_, run_reply::Message::Output(mut output)) => {
-                output.data = self.unpacked(output.data, output.unpacked_size)?;
+                output.data = self.decompressed(output.data, output.unpacked_size)?;
                 self.outputs.take(output).map_err(|what| self.broken(what))?;
             }
             (_, run_reply::Message::OutputFile(mut piece)) => {
@@ -37,11 +37,11 @@ impl Session<'_> {
                 }
                 if !self.files.are_wanted() {
                     // Whoever asked for them may come for them.
-                    self.goes_with_hop = false;
-                    let router = self.link.router().to_owned();
+                    self.discard_on_exit = false;
+                    let router = self.client.router().to_owned();
                     return Err(Error::NoPlace { job: self.job.clone(), router });
                 }
-                piece.data = self.unpacked(piece.data, piece.unpacked_size)?;
+                piece.data = self.decompressed(piece.data, piece.unpacked_size)?;
                 self.files.take(piece).map_err(|failure| match failure {
                     Failure::Agent(what) => self.broken(what),
                     Failure::Here(error) => error,
@@ -53,7 +53,7 @@ impl Session<'_> {
             (_, run_reply::Message::SignalAck(ack)) => {
                 self.signals.acknowledged(ack.number).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
+            (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(SessionEnd::Outcome(outcome))),
         }
         Ok(None)
     }
@@ -69,7 +69,7 @@ impl Session<'_> {
         if started.terminal && !self.wants_terminal && self.first.is_some() {
             return Err(self.broken("a terminal that nobody asked for"));
         }
-        self.arrived();
+        self.on_uploaded();
         self.stage = Stage::Started;
         if started.terminal && self.wants_terminal {
             self.take_terminal()?;
@@ -102,29 +102,29 @@ impl Session<'_> {
         } else if self.outputs.received() != offsets {
             return Err(self.broken("output does not continue where it ended"));
         } else {
-            self.outputs.tell_again();
-            self.files.tell_again();
+            self.outputs.resend_acks();
+            self.files.resend_acks();
         }
         self.input.continue_at(stdin_offset).map_err(|what| self.broken(what))?;
         self.signals.continue_at(signals).map_err(|what| self.broken(what))?;
         self.is_accepted = true;
-        self.comeback = None;
-        self.told_to_start = false;
+        self.backoff = None;
+        self.start_sent = false;
         if needs.is_empty() {
             self.is_sent();
             return Ok(());
         }
         let Some((spec, uploads)) = &mut self.first else {
             // The hop that has the program may come back to it.
-            self.goes_with_hop = false;
-            let router = self.link.router().to_owned();
+            self.discard_on_exit = false;
+            let router = self.client.router().to_owned();
             return Err(Error::Incomplete { job: self.job.clone(), router });
         };
         if !needs.iter().all(|need| is_offered(spec, need)) || !uploads.begin(&needs) {
             return Err(self.broken("a blob that nobody offered is needed"));
         }
-        self.stage = Stage::Packing;
-        self.is_whole = false;
+        self.stage = Stage::Encoding;
+        self.upload_complete = false;
         self.progress.show("compressing");
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Session<'_> {
         let Some((_, uploads)) = &mut self.first else { return };
         match uploads.next() {
             None => self.is_sent(),
-            Some(next) if !next.is_packed() => self.stage = Stage::Packing,
+            Some(next) if !next.is_encoded() => self.stage = Stage::Encoding,
             Some(next) => {
                 self.stage = Stage::Sending;
                 let (sent, total) = next.progress();
@@ -145,15 +145,15 @@ impl Session<'_> {
 
     /// The agent has the program, or will.
     pub(super) fn is_sent(&mut self) {
-        self.is_whole = true;
+        self.upload_complete = true;
         self.stage = Stage::Sent;
         self.progress.clear();
     }
 
     /// The agent has the program, for it speaks of what came of it.
-    pub(super) fn arrived(&mut self) {
+    pub(super) fn on_uploaded(&mut self) {
         let Some((_, uploads)) = &mut self.first else { return };
-        uploads.arrived();
+        uploads.on_uploaded();
         if let Some(since) = self.verbose_since.take() {
             let (sent, after) = (uploads.describe(), since.elapsed().as_secs_f64());
             self.progress.aside(|| {
@@ -164,11 +164,11 @@ impl Session<'_> {
     }
 
     /// What `data` is when it is unpacked, if it is packed.
-    pub(super) fn unpacked(&self, data: Bytes, unpacked_size: u32) -> Result<Bytes, Error> {
-        if unpacked_size != 0 && !self.link.can_pack() {
+    pub(super) fn decompressed(&self, data: Bytes, unpacked_size: u32) -> Result<Bytes, Error> {
+        if unpacked_size != 0 && !self.client.can_pack() {
             return Err(self.broken("packed output that nobody asked for"));
         }
-        encode::unpack(data, unpacked_size).map_err(|what| self.broken(what))
+        encode::decompress(data, unpacked_size).map_err(|what| self.broken(what))
     }
 }
 

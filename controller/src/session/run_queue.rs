@@ -10,34 +10,34 @@ use std::path::{Path, PathBuf};
 use hop_proto::v1::InfoReply;
 
 use super::Error;
-use crate::config::file_lock::{self, LOOK_INTERVAL};
+use crate::config::file_lock::{self, POLL_INTERVAL};
 use crate::config::home::{Home, make_private};
 
 /// Bytes of a router's memory for each program that runs: what a test of the standard library and its input files take, with
 /// what is left to the garbage collector. Below that, they run one by one.
-const BYTES_A_PLACE: u64 = 64 << 20;
+const BYTES_PER_SLOT: u64 = 64 << 20;
 
 /// The part of a router's memory that what waits there may take: one of this many.
-const WAITING_PART: u64 = 6;
+const WAITING_FRACTION: u64 = 6;
 
 /// A place in the queue of a router.
 #[derive(Debug)]
-pub struct Turn {
+pub struct RunSlot {
     directory: PathBuf,
     /// How many may run at a time.
-    places: u64,
+    capacity: u64,
     /// While this is held, nobody else is sent.
     next: Option<File>,
     /// While this is held, the program may run.
     running: Option<File>,
 }
 
-impl Turn {
+impl RunSlot {
     /// Waits until this is the next program for `router`.
     ///
     /// # Errors
     /// [`Error::Io`] if the locks cannot be made.
-    pub async fn next_on(home: &Home, router: &str) -> Result<Self, Error> {
+    pub async fn enqueue(home: &Home, router: &str) -> Result<Self, Error> {
         let directory = home.cache().join("turns").join(router);
         make_private(&directory)?;
         let next = directory.join("next");
@@ -45,45 +45,45 @@ impl Turn {
             if let Some(lock) = try_lock(&next)? {
                 break lock;
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         };
-        Ok(Self { directory, places: 1, next: Some(next), running: None })
+        Ok(Self { directory, capacity: 1, next: Some(next), running: None })
     }
 
     /// Tells how much memory the router has available, and how many programs its agent admits. Gives how many may run.
-    pub fn set_places(&mut self, available: u64, most: u32) -> u64 {
-        self.places = (available / BYTES_A_PLACE).clamp(1, u64::from(most.max(1)));
-        self.places
+    pub fn set_capacity(&mut self, available: u64, most: u32) -> u64 {
+        self.capacity = (available / BYTES_PER_SLOT).clamp(1, u64::from(most.max(1)));
+        self.capacity
     }
 
     /// Whether the program may wait on the router for its turn, with the room that it takes there: the program that runs has
     /// been promised half of what is to spare (see `hold` in agent.proto), and this must find its place in the rest.
-    pub fn may_wait_there(&self, room: u64, info: &InfoReply) -> bool {
+    pub fn may_wait_on_router(&self, room: u64, info: &InfoReply) -> bool {
         let memory = info.memory.unwrap_or_default();
-        room <= memory.total.saturating_sub(memory.reserve) / WAITING_PART
+        room <= memory.total.saturating_sub(memory.reserve) / WAITING_FRACTION
     }
 
     /// Waits until the program may run. Cancel safe.
     ///
     /// # Errors
-    /// As [`Turn::next_on`].
-    pub async fn come(&mut self) -> Result<(), Error> {
+    /// As [`RunSlot::enqueue`].
+    pub async fn acquire(&mut self) -> Result<(), Error> {
         while self.running.is_none() {
-            for place in 0..self.places {
-                self.running = try_lock(&self.directory.join(place.to_string()))?;
+            for number in 0..self.capacity {
+                self.running = try_lock(&self.directory.join(number.to_string()))?;
                 if self.running.is_some() {
                     // Others may be sent now.
                     self.next = None;
                     return Ok(());
                 }
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         Ok(())
     }
 
     /// True when the program may run.
-    pub fn has_come(&self) -> bool {
+    pub fn is_acquired(&self) -> bool {
         self.running.is_some()
     }
 }
@@ -109,17 +109,17 @@ mod tests {
     async fn one_runs_and_one_is_next() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
-        let mut first = Turn::next_on(&home, "desk").await.unwrap();
-        assert_eq!(first.set_places(40 << 20, 8), 1);
-        first.come().await.unwrap();
-        let mut second = Turn::next_on(&home, "desk").await.unwrap();
-        assert!(!is_ready(second.come()) && !second.has_come());
-        assert!(!is_ready(async { Turn::next_on(&home, "desk").await.map(drop) }), "there is a next one");
-        let mut elsewhere = Turn::next_on(&home, "roof").await.unwrap();
-        elsewhere.come().await.unwrap();
+        let mut first = RunSlot::enqueue(&home, "desk").await.unwrap();
+        assert_eq!(first.set_capacity(40 << 20, 8), 1);
+        first.acquire().await.unwrap();
+        let mut second = RunSlot::enqueue(&home, "desk").await.unwrap();
+        assert!(!is_ready(second.acquire()) && !second.is_acquired());
+        assert!(!is_ready(async { RunSlot::enqueue(&home, "desk").await.map(drop) }), "there is a next one");
+        let mut elsewhere = RunSlot::enqueue(&home, "roof").await.unwrap();
+        elsewhere.acquire().await.unwrap();
         drop(first);
-        second.come().await.unwrap();
-        Turn::next_on(&home, "desk").await.unwrap();
+        second.acquire().await.unwrap();
+        RunSlot::enqueue(&home, "desk").await.unwrap();
     }
 
     #[tokio::test]
@@ -128,10 +128,10 @@ mod tests {
         let home = Home::at(dir.path());
         let mut running = Vec::new();
         for number in 0..3 {
-            let mut turn = Turn::next_on(&home, "desk").await.unwrap();
-            assert_eq!(turn.set_places(190 << 20, 8), 2);
-            assert_eq!(is_ready(turn.come()), number < 2);
-            running.push(turn);
+            let mut slot = RunSlot::enqueue(&home, "desk").await.unwrap();
+            assert_eq!(slot.set_capacity(190 << 20, 8), 2);
+            assert_eq!(is_ready(slot.acquire()), number < 2);
+            running.push(slot);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What was sent to routers lately: blobs, against which the next ones can be sent as deltas, and how fast that went.
 //!
 //! A cache: whatever is missing or broken here costs bytes on the wire, and is never an error. What must stay true: a blob
-//! that is handed out has the digest that names it; and there are no more of a kind than [`MOST_BYTES`].
+//! that is handed out has the digest that names it; and there are no more of a kind than [`MAX_BYTES`].
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,26 +14,26 @@ use hop_proto::limits::MAX_BASES;
 use ring::digest::{SHA256, digest};
 
 use super::blob::{Blob, Kind};
-use super::encoded_cache::PackedBlobs;
+use super::encoded_cache::EncodedCache;
 use crate::config::home::{Home, make_private};
 
 /// Bytes of all blobs of a kind together.
-const MOST_BYTES: u64 = 512 << 20;
+const MAX_BYTES: u64 = 512 << 20;
 
 /// Blobs of one name that are offered as a base: the last builds of a program.
-const MOST_BUILDS: usize = 4;
+const MAX_BUILDS: usize = 4;
 
 /// SHA-256.
 pub type Digest = [u8; 32];
 
 /// The blobs and the rates.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct BlobCache {
     cache: PathBuf,
 }
 
 /// A blob that was sent.
-struct Kept {
+struct CachedBlob {
     path: PathBuf,
     digest: Digest,
     has_name: bool,
@@ -41,7 +41,7 @@ struct Kept {
     sent: SystemTime,
 }
 
-impl Sent {
+impl BlobCache {
     /// What was sent from this home.
     pub fn new(home: &Home) -> Self {
         Self { cache: home.cache().to_owned() }
@@ -55,8 +55,8 @@ impl Sent {
     }
 
     /// What was packed to be sent.
-    pub fn packed(&self) -> PackedBlobs {
-        PackedBlobs::in_directory(self.cache.join("packed"))
+    pub fn encoded(&self) -> EncodedCache {
+        EncodedCache::in_directory(self.cache.join("packed"))
     }
 
     fn rate_file(&self, router: &str) -> PathBuf {
@@ -68,7 +68,7 @@ impl Sent {
     pub fn candidates(&self, blob: &Blob) -> Vec<Digest> {
         let mut kept = self.kept(blob.kind, &blob.name);
         kept.retain(|kept| kept.digest != blob.digest);
-        let builds = kept.iter().filter(|kept| kept.has_name).take(MOST_BUILDS);
+        let builds = kept.iter().filter(|kept| kept.has_name).take(MAX_BUILDS);
         let others = kept.iter().filter(|kept| !kept.has_name && blob.kind == Kind::Program);
         builds.chain(others).map(|kept| kept.digest).take(MAX_BASES).collect()
     }
@@ -99,7 +99,7 @@ impl Sent {
         let mut bytes = 0;
         for kept in self.kept(blob.kind, "") {
             bytes += kept.bytes;
-            if bytes > MOST_BYTES {
+            if bytes > MAX_BYTES {
                 fs::remove_file(&kept.path)?;
                 // It stays if there is something else in it.
                 let _ = kept.path.parent().map(fs::remove_dir);
@@ -113,9 +113,9 @@ impl Sent {
     }
 
     /// All of a kind that is here, the last one first.
-    fn kept(&self, kind: Kind, name: &str) -> Vec<Kept> {
+    fn kept(&self, kind: Kind, name: &str) -> Vec<CachedBlob> {
         let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-        let mut all: Vec<Kept> = entries(&self.blobs(kind))
+        let mut all: Vec<CachedBlob> = entries(&self.blobs(kind))
             .flat_map(|directory| {
                 let has_name = directory.file_name() == OsStr::new(name);
                 entries(&directory.path()).map(move |file| (file, has_name))
@@ -124,7 +124,7 @@ impl Sent {
                 let digest = digest_of(file.file_name().to_str()?)?;
                 let metadata = file.metadata().ok()?;
                 let (bytes, sent) = (metadata.len(), metadata.modified().ok()?);
-                Some(Kept { path: file.path(), digest, has_name, bytes, sent })
+                Some(CachedBlob { path: file.path(), digest, has_name, bytes, sent })
             })
             .collect();
         all.sort_by_key(|kept| std::cmp::Reverse(kept.sent));
@@ -167,7 +167,7 @@ mod tests {
         Blob::new(Kind::Program, name.to_owned(), content.as_bytes().to_vec())
     }
 
-    fn set_age(sent: &Sent, program: &Blob, seconds: u64) {
+    fn set_age(sent: &BlobCache, program: &Blob, seconds: u64) {
         let then = SystemTime::now() - Duration::from_secs(seconds);
         fs::File::open(sent.path(program)).unwrap().set_modified(then).unwrap();
     }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn earlier_builds_come_first_and_then_what_was_sent_last() {
         let dir = tempfile::tempdir().unwrap();
-        let sent = Sent::new(&Home::at(dir.path()));
+        let sent = BlobCache::new(&Home::at(dir.path()));
         let all = [("probe", "1"), ("probe", "2"), ("other", "3"), ("third", "4")];
         let all = all.map(|(name, content)| program(name, content));
         for (program, age) in all.iter().zip([40, 30, 20, 10]) {
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_not_what_its_name_says_is_not_handed_out() {
         let dir = tempfile::tempdir().unwrap();
-        let sent = Sent::new(&Home::at(dir.path()));
+        let sent = BlobCache::new(&Home::at(dir.path()));
         let program = program("probe", "content");
         sent.keep(&program);
         fs::write(sent.path(&program), "contend").unwrap();
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_rate_is_that_of_its_router() {
         let dir = tempfile::tempdir().unwrap();
-        let sent = Sent::new(&Home::at(dir.path()));
+        let sent = BlobCache::new(&Home::at(dir.path()));
         assert_eq!(sent.rate("desk"), None);
         sent.set_rate("desk", 1_000_000);
         assert_eq!((sent.rate("desk"), sent.rate("roof")), (Some(1_000_000), None));

@@ -31,7 +31,7 @@ const RATES: [(u64, u64); 5] =
 
 /// What LZ4 makes of a Go program takes a second for so many bytes; and it is two fifths of the program.
 const LZ4_LEVEL: u32 = 9;
-const WHOLE_PART: f64 = 0.4;
+const WHOLE_FRACTION: f64 = 0.4;
 
 /// Instructions a second of a likely router, and how many a byte takes there: one on the wire, with its ciphers and TCP; one that comes
 /// out of LZ4, or of zstd; one of a delta's instructions, unpacked and followed; one of a program where addresses are looked at.
@@ -57,10 +57,10 @@ const SHORT: usize = 256 * 1024;
 
 /// Bytes of instructions, before they are compressed, that must be spared on a fast link for addresses to be followed: a router's CPU
 /// looks at each word that is copied.
-const LEAST_SPARED: usize = 16 * 1024;
+const MIN_SAVED_BYTES: usize = 16 * 1024;
 
 /// Changes with what is made of the same, lest an older one be sent from the cache.
-const PACKING: u32 = 3;
+const FORMAT_VERSION: u32 = 3;
 
 /// What an agent can decode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,7 +103,7 @@ pub struct Base {
 
 /// A program as it goes over the wire.
 #[derive(Clone, Debug)]
-pub struct Packed {
+pub struct Encoded {
     /// How.
     pub encoding: Encoding,
     /// What the delta is against, if it is one.
@@ -112,7 +112,7 @@ pub struct Packed {
     pub bytes: Bytes,
 }
 
-impl Packed {
+impl Encoded {
     /// Whether it wants a base.
     pub fn is_delta(&self) -> bool {
         matches!(self.encoding, Encoding::Delta | Encoding::RelocatedDelta)
@@ -121,7 +121,7 @@ impl Packed {
 
 /// Something that a program may be sent as.
 struct Candidate {
-    packed: Packed,
+    encoded: Encoded,
     /// What it costs the router's CPU, in instructions, to make the program of it.
     cost: f64,
 }
@@ -129,7 +129,7 @@ struct Candidate {
 impl Candidate {
     /// How long it takes until a router has the program: the link and the CPU work at the same time.
     fn seconds(&self, rate: u64) -> f64 {
-        seconds(self.packed.bytes.len() as f64, self.cost, rate)
+        seconds(self.encoded.bytes.len() as f64, self.cost, rate)
     }
 }
 
@@ -137,14 +137,14 @@ fn seconds(bytes: f64, cost: f64, rate: u64) -> f64 {
     (bytes / rate as f64).max((bytes * WIRE_COST + cost) / CPU_RATE)
 }
 
-/// All that decides what [`pack`] makes, as the name of a file.
+/// All that decides what [`encode`] makes, as the name of a file.
 pub fn name(program: &Digest, decoders: Decoders, base: Option<&Digest>, rate: Option<u64>) -> String {
     let Decoders { checksum: _, zstd, lz4, delta, relocate } = decoders;
     let able = [(zstd, 'z'), (lz4, 'l'), (delta, 'd'), (relocate, 'r')];
     let able: String = able.iter().filter(|(able, _)| *able).map(|(_, letter)| letter).collect();
     let base =
         base.filter(|_| delta).map(|digest| format!("-{}", HEXLOWER.encode(digest))).unwrap_or_default();
-    format!("{}{base}-{}-{able}-{PACKING}", HEXLOWER.encode(program), likely(rate))
+    format!("{}{base}-{}-{able}-{FORMAT_VERSION}", HEXLOWER.encode(program), likely(rate))
 }
 
 /// The rate of a link that was so fast last time.
@@ -154,10 +154,10 @@ fn likely(rate: Option<u64>) -> u64 {
 }
 
 /// Packs a program for a link of `rate` bytes a second. Takes up to a second or two: for a thread that may wait.
-pub fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
+pub fn encode(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Encoded {
     let rate = likely(rate);
     // A delta that takes longer to find than the whole program takes to arrive is no use.
-    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_PART / rate as f64);
+    let whole = Duration::from_secs_f64(program.len() as f64 * WHOLE_FRACTION / rate as f64);
     smallest_time(program, decoders, base, rate, Instant::now() + whole)
 }
 
@@ -169,11 +169,11 @@ fn smallest_time(
     base: Option<Base>,
     rate: u64,
     deadline: Instant,
-) -> Packed {
+) -> Encoded {
     let base = base.filter(|_| decoders.delta);
     let delta = base.and_then(|base| as_delta(program, base, decoders.relocate, rate, deadline));
     let length = program.len() as f64;
-    let whole = seconds(length * WHOLE_PART, length * LZ4_COST, rate);
+    let whole = seconds(length * WHOLE_FRACTION, length * LZ4_COST, rate);
     let best = match delta {
         // There is no need to pack the whole.
         Some(delta) if delta.seconds(rate) < whole / 2.0 => delta,
@@ -183,7 +183,7 @@ fn smallest_time(
         }
         None => as_whole(program, decoders, rate),
     };
-    best.packed
+    best.encoded
 }
 
 fn as_delta(
@@ -199,7 +199,7 @@ fn as_delta(
         let bytes = zstd(&instructions, level).ok()?.into();
         let looked_at = if encoding == Encoding::RelocatedDelta { program.len() as f64 } else { 0.0 };
         let cost = instructions.len() as f64 * DELTA_COST + looked_at * ADDRESS_COST;
-        Some(Candidate { packed: Packed { encoding, base: Some(base.digest), bytes }, cost })
+        Some(Candidate { encoded: Encoded { encoding, base: Some(base.digest), bytes }, cost })
     };
     let plain = delta::write(&base.content, program, &copies);
     let relocated = match can_relocate {
@@ -210,9 +210,9 @@ fn as_delta(
         // On a slow link the bytes on the wire decide.
         Some(relocated) if rate < SLOW_RATE => {
             let both = [candidate(Encoding::Delta, plain), candidate(Encoding::RelocatedDelta, relocated)];
-            both.into_iter().flatten().min_by_key(|candidate| candidate.packed.bytes.len())
+            both.into_iter().flatten().min_by_key(|candidate| candidate.encoded.bytes.len())
         }
-        Some(relocated) if relocated.len() + LEAST_SPARED < plain.len() => {
+        Some(relocated) if relocated.len() + MIN_SAVED_BYTES < plain.len() => {
             candidate(Encoding::RelocatedDelta, relocated)
         }
         _ => candidate(Encoding::Delta, plain),
@@ -220,21 +220,21 @@ fn as_delta(
 }
 
 fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Candidate {
-    let packed = if decoders.lz4 && (rate >= SLOW_RATE || !decoders.zstd) {
+    let encoded = if decoders.lz4 && (rate >= SLOW_RATE || !decoders.zstd) {
         lz4(program).map(|bytes| (Encoding::Lz4, bytes, LZ4_COST))
     } else if decoders.zstd {
         zstd(program, level(rate)).map(|bytes| (Encoding::Zstd, bytes, ZSTD_COST))
     } else {
         Err(io::ErrorKind::Unsupported.into())
     };
-    match packed {
+    match encoded {
         Ok((encoding, bytes, cost)) if bytes.len() < program.len() => Candidate {
-            packed: Packed { encoding, base: None, bytes: bytes.into() },
+            encoded: Encoded { encoding, base: None, bytes: bytes.into() },
             cost: cost * program.len() as f64,
         },
         // What cannot be compressed goes as it is.
         _ => Candidate {
-            packed: Packed { encoding: Encoding::Identity, base: None, bytes: program.clone() },
+            encoded: Encoded { encoding: Encoding::Identity, base: None, bytes: program.clone() },
             cost: 0.0,
         },
     }
@@ -268,7 +268,7 @@ fn lz4(content: &[u8]) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It is not what it says to be. No more memory was taken than for a chunk.
-pub fn unpack(data: Bytes, unpacked_size: u32) -> Result<Bytes, &'static str> {
+pub fn decompress(data: Bytes, unpacked_size: u32) -> Result<Bytes, &'static str> {
     let size = unpacked_size as usize;
     if size == 0 {
         return Ok(data);
@@ -305,17 +305,17 @@ mod tests {
         Instant::now() + Duration::from_secs(3600)
     }
 
-    fn pack(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Packed {
+    fn encode(program: &Bytes, decoders: Decoders, base: Option<Base>, rate: Option<u64>) -> Encoded {
         smallest_time(program, decoders, base, likely(rate), far())
     }
 
     #[test]
     fn a_slow_link_gets_the_fewest_bytes_and_a_fast_one_what_is_unpacked_fastest() {
         let lengths = [None, Some(900_000), Some(200_000), Some(50_000)].map(|rate| {
-            let packed = pack(&program(), ALL, None, rate);
+            let encoded = encode(&program(), ALL, None, rate);
             let expected = if rate.is_some() { Encoding::Zstd } else { Encoding::Lz4 };
-            assert_eq!(packed.encoding, expected, "{rate:?}");
-            packed.bytes.len()
+            assert_eq!(encoded.encoding, expected, "{rate:?}");
+            encoded.bytes.len()
         });
         assert!(lengths[1..].iter().all(|length| *length < lengths[0]), "{lengths:?}");
     }
@@ -345,7 +345,8 @@ mod tests {
 
     #[test]
     fn an_agent_gets_nothing_that_it_cannot_decode() {
-        let only = |decoders: Decoders| pack(&program(), decoders, base(&program()), Some(100_000)).encoding;
+        let only =
+            |decoders: Decoders| encode(&program(), decoders, base(&program()), Some(100_000)).encoding;
         let none = Decoders::default();
         assert_eq!(only(none), Encoding::Identity);
         assert_eq!(only(Decoders { lz4: true, ..none }), Encoding::Lz4);
@@ -357,10 +358,10 @@ mod tests {
     fn a_delta_is_sent_where_it_is_smaller() {
         let mut changed = program().to_vec();
         changed[1000] ^= 1;
-        let packed = pack(&changed.into(), ALL, base(&program()), None);
-        assert_eq!((packed.encoding, packed.base), (Encoding::Delta, Some([7; 32])));
-        assert!(packed.bytes.len() < 100, "{}", packed.bytes.len());
-        assert_eq!(pack(&program(), ALL, base(b"nothing of it"), Some(100)).encoding, Encoding::Zstd);
+        let encoded = encode(&changed.into(), ALL, base(&program()), None);
+        assert_eq!((encoded.encoding, encoded.base), (Encoding::Delta, Some([7; 32])));
+        assert!(encoded.bytes.len() < 100, "{}", encoded.bytes.len());
+        assert_eq!(encode(&program(), ALL, base(b"nothing of it"), Some(100)).encoding, Encoding::Zstd);
     }
 
     #[test]
@@ -370,20 +371,20 @@ mod tests {
         let digest = |index: u32| ring::digest::digest(&ring::digest::SHA256, &index.to_be_bytes());
         let noise: Vec<u8> = (0..6000).flat_map(|index| digest(index).as_ref().to_vec()).collect();
         let program = Bytes::from([&known[..], &noise].concat());
-        let pack = |rate| pack(&program, ALL, base(&known), rate).encoding;
-        assert_eq!(pack(None), Encoding::Lz4, "which costs the router's CPU less");
-        assert_eq!(pack(Some(SLOW_RATE / 2)), Encoding::Delta, "which is shorter");
+        let encode = |rate| encode(&program, ALL, base(&known), rate).encoding;
+        assert_eq!(encode(None), Encoding::Lz4, "which costs the router's CPU less");
+        assert_eq!(encode(Some(SLOW_RATE / 2)), Encoding::Delta, "which is shorter");
     }
 
     #[test]
     fn addresses_are_followed_where_that_spares_enough() {
         let [base, program] = delta::builds();
         let program = Bytes::from(program);
-        let packed = |can_relocate, rate| {
+        let encoded = |can_relocate, rate| {
             let base = Base { digest: [7; 32], content: base.clone() };
-            as_delta(&program, base, can_relocate, rate, far()).unwrap().packed
+            as_delta(&program, base, can_relocate, rate, far()).unwrap().encoded
         };
-        let (plain, relocated) = (packed(false, 100), packed(true, 100));
+        let (plain, relocated) = (encoded(false, 100), encoded(true, 100));
         assert_eq!((plain.encoding, relocated.encoding), (Encoding::Delta, Encoding::RelocatedDelta));
         assert_eq!(relocated.base, Some([7; 32]));
         assert!(
@@ -395,26 +396,26 @@ mod tests {
         // Little is spared.
         let near =
             as_delta(&program, Base { digest: [7; 32], content: base.clone() }, true, SLOW_RATE, far());
-        assert!(near.is_none_or(|near| near.packed.encoding == Encoding::Delta));
+        assert!(near.is_none_or(|near| near.encoded.encoding == Encoding::Delta));
     }
 
     #[test]
     fn packed_output_is_what_it_says_to_be_or_is_refused() {
         let plain = vec![7; OUTPUT_CHUNK_BYTES + 1];
-        let packed =
+        let encoded =
             |length: usize| Bytes::from(lz4::block::compress(&plain[..length], None, false).unwrap());
-        assert_eq!(unpack(Bytes::from_static(b"as it is"), 0).unwrap(), "as it is");
-        assert_eq!(unpack(packed(1000), 1000).unwrap(), plain[..1000]);
+        assert_eq!(decompress(Bytes::from_static(b"as it is"), 0).unwrap(), "as it is");
+        assert_eq!(decompress(encoded(1000), 1000).unwrap(), plain[..1000]);
         assert_eq!(
-            unpack(packed(OUTPUT_CHUNK_BYTES), OUTPUT_CHUNK_BYTES as u32).unwrap().len(),
+            decompress(encoded(OUTPUT_CHUNK_BYTES), OUTPUT_CHUNK_BYTES as u32).unwrap().len(),
             OUTPUT_CHUNK_BYTES
         );
         for (length, size) in [(1000, 999), (1000, 1001), (OUTPUT_CHUNK_BYTES + 1, OUTPUT_CHUNK_BYTES + 1)] {
-            assert!(unpack(packed(length), size as u32).is_err(), "{length} as {size}");
+            assert!(decompress(encoded(length), size as u32).is_err(), "{length} as {size}");
         }
-        assert!(unpack(packed(1000), u32::MAX).is_err());
+        assert!(decompress(encoded(1000), u32::MAX).is_err());
         for broken in [&b""[..], b"\xff", b"\x10a\x02\x00\x00", b"\x50abc"] {
-            assert!(unpack(Bytes::from_static(broken), 100).is_err(), "{broken:?}");
+            assert!(decompress(Bytes::from_static(broken), 100).is_err(), "{broken:?}");
         }
     }
 
@@ -422,7 +423,7 @@ mod tests {
     fn what_does_not_become_smaller_goes_as_it_is() {
         let noise: Vec<u8> = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let content = ring::digest::digest(&ring::digest::SHA256, &noise).as_ref().to_vec().into();
-        assert_eq!(pack(&content, ALL, None, None).encoding, Encoding::Identity);
+        assert_eq!(encode(&content, ALL, None, None).encoding, Encoding::Identity);
     }
 
     #[test]
@@ -431,10 +432,10 @@ mod tests {
         let unpacked = zstd::decode_all(&zstd(&program, LEVEL).unwrap()[..]).unwrap();
         assert!(unpacked == program);
         let mut unpacked = Vec::new();
-        let packed = lz4(&program).unwrap();
-        io::copy(&mut lz4::Decoder::new(&packed[..]).unwrap(), &mut unpacked).unwrap();
+        let encoded = lz4(&program).unwrap();
+        io::copy(&mut lz4::Decoder::new(&encoded[..]).unwrap(), &mut unpacked).unwrap();
         assert!(unpacked == program);
         // No block is independent, none has a checksum, each is 64 KiB: all that an agent takes.
-        assert_eq!(packed[4..6], [0x40, 0x40]);
+        assert_eq!(encoded[4..6], [0x40, 0x40]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A cache, as [`crate::transfer::blob_cache`] is: whatever is missing or broken here costs time, and is never an error. What must stay true:
 //! what is handed out is what was put in; of several `hop` that want the same at once, one packs, and the others wait for
-//! it no longer than they would take themselves; and there is no more than [`MOST_BYTES`].
+//! it no longer than they would take themselves; and there is no more than [`MAX_BYTES`].
 
 use std::fs::{self, File};
 use std::io;
@@ -15,15 +15,15 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use tokio::time::{Instant, sleep};
 
 use super::blob_cache::{Digest, write};
-use super::encode::Packed;
-use crate::config::file_lock::{self, LOOK_INTERVAL};
+use super::encode::Encoded;
+use crate::config::file_lock::{self, POLL_INTERVAL};
 use crate::config::home::make_private;
 
 /// Bytes of all that is kept: a hundred programs.
-const MOST_BYTES: u64 = 128 << 20;
+const MAX_BYTES: u64 = 128 << 20;
 
 /// How long to wait for another `hop` that packs the same: packing takes up to a second or two.
-const PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is locked while something is packed: one of so many files, by what it is called.
 const LOCKS: usize = 16;
@@ -33,48 +33,48 @@ const HEAD_BYTES: usize = 1 + SHA256_OUTPUT_LEN;
 
 /// What was packed.
 #[derive(Clone, Debug)]
-pub struct PackedBlobs {
+pub struct EncodedCache {
     directory: PathBuf,
-    patience: Duration,
+    timeout: Duration,
 }
 
-impl PackedBlobs {
+impl EncodedCache {
     /// What is kept in this directory, which need not be there.
     pub fn in_directory(directory: PathBuf) -> Self {
-        Self { directory, patience: PATIENCE }
+        Self { directory, timeout: LOCK_TIMEOUT }
     }
 
-    /// What is kept under this name; or what `pack` makes, which may take its time, and is kept. The name says all that
-    /// the result depends on. `base` is what it is against if it is a delta. `None` if `pack` panics.
+    /// What is kept under this name; or what `encode` makes, which may take its time, and is kept. The name says all that
+    /// the result depends on. `base` is what it is against if it is a delta. `None` if `encode` panics.
     pub async fn find_or(
         &self,
         name: &str,
         base: Option<Digest>,
-        pack: impl FnOnce() -> Packed + Send + 'static,
-    ) -> Option<Packed> {
+        encode: impl FnOnce() -> Encoded + Send + 'static,
+    ) -> Option<Encoded> {
         let path = self.directory.join(name);
-        if let Some(packed) = read(&path, base) {
-            return Some(packed);
+        if let Some(encoded) = read(&path, base) {
+            return Some(encoded);
         }
         // Without a lock, everybody packs.
         let lock = self.lock(name).await.ok();
         if lock.is_some()
-            && let Some(packed) = read(&path, base)
+            && let Some(encoded) = read(&path, base)
         {
-            return Some(packed);
+            return Some(encoded);
         }
         let kept = self.clone();
-        let packing = tokio::task::spawn_blocking(move || {
-            let packed = pack();
+        let encoding = tokio::task::spawn_blocking(move || {
+            let encoded = encode();
             // Without a delta to a base there may have been no time to find one, on a busy machine. Next time there is.
-            if base.is_none() || packed.is_delta() {
+            if base.is_none() || encoded.is_delta() {
                 // What goes wrong with a cache is nobody's concern.
-                let _ = kept.keep(&path, &packed);
+                let _ = kept.keep(&path, &encoded);
             }
             drop(lock);
-            packed
+            encoded
         });
-        packing.await.ok()
+        encoding.await.ok()
     }
 
     /// Waits until nobody packs what is called so.
@@ -82,31 +82,31 @@ impl PackedBlobs {
         let number = usize::from(digest(&SHA256, name.as_bytes()).as_ref()[0]) % LOCKS;
         make_private(&self.directory).map_err(io::Error::other)?;
         let path = self.directory.join(format!("lock-{number}"));
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             match file_lock::take(&path)? {
                 Some(lock) => return Ok(lock),
-                None if Instant::now() < deadline => sleep(LOOK_INTERVAL).await,
+                None if Instant::now() < deadline => sleep(POLL_INTERVAL).await,
                 None => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
     }
 
-    fn keep(&self, path: &Path, packed: &Packed) -> io::Result<()> {
+    fn keep(&self, path: &Path, encoded: &Encoded) -> io::Result<()> {
         // As it is, there was nothing to do.
-        if packed.encoding == Encoding::Identity {
+        if encoded.encoding == Encoding::Identity {
             return Ok(());
         }
-        let mut content = Vec::with_capacity(HEAD_BYTES + packed.bytes.len());
-        content.push(packed.encoding as u8);
-        content.extend_from_slice(digest(&SHA256, &packed.bytes).as_ref());
-        content.extend_from_slice(&packed.bytes);
+        let mut content = Vec::with_capacity(HEAD_BYTES + encoded.bytes.len());
+        content.push(encoded.encoding as u8);
+        content.extend_from_slice(digest(&SHA256, &encoded.bytes).as_ref());
+        content.extend_from_slice(&encoded.bytes);
         write(path, &content)?;
-        self.make_room(MOST_BYTES)
+        self.trim(MAX_BYTES)
     }
 
     /// Removes what was used before all else, until there is no more than `most` bytes.
-    fn make_room(&self, most: u64) -> io::Result<()> {
+    fn trim(&self, most: u64) -> io::Result<()> {
         let mut all: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
@@ -127,7 +127,7 @@ impl PackedBlobs {
 }
 
 /// What is kept in a file, if it is there and whole.
-fn read(path: &Path, base: Option<Digest>) -> Option<Packed> {
+fn read(path: &Path, base: Option<Digest>) -> Option<Encoded> {
     let content = Bytes::from(fs::read(path).ok()?);
     let encoding = Encoding::try_from(i32::from(*content.first()?)).ok()?;
     let (head, bytes) = (content.get(1..HEAD_BYTES)?, content.slice(HEAD_BYTES..));
@@ -136,8 +136,8 @@ fn read(path: &Path, base: Option<Digest>) -> Option<Packed> {
     }
     // The one that is used last goes last.
     let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
-    let packed = Packed { encoding, base, bytes };
-    Some(if packed.is_delta() { packed } else { Packed { base: None, ..packed } })
+    let encoded = Encoded { encoding, base, bytes };
+    Some(if encoded.is_delta() { encoded } else { Encoded { base: None, ..encoded } })
 }
 
 #[cfg(test)]
@@ -148,16 +148,16 @@ mod tests {
 
     use super::*;
 
-    fn blobs(directory: &Path) -> PackedBlobs {
-        PackedBlobs { directory: directory.to_owned(), patience: Duration::from_secs(600) }
+    fn blobs(directory: &Path) -> EncodedCache {
+        EncodedCache { directory: directory.to_owned(), timeout: Duration::from_secs(600) }
     }
 
-    fn packed(text: &str) -> Packed {
-        Packed { encoding: Encoding::Lz4, base: None, bytes: text.to_owned().into() }
+    fn encoded(text: &str) -> Encoded {
+        Encoded { encoding: Encoding::Lz4, base: None, bytes: text.to_owned().into() }
     }
 
-    async fn find(blobs: &PackedBlobs, name: &str) -> Option<String> {
-        let found = blobs.find_or(name, None, || packed("packed anew")).await.unwrap();
+    async fn find(blobs: &EncodedCache, name: &str) -> Option<String> {
+        let found = blobs.find_or(name, None, || encoded("packed anew")).await.unwrap();
         let text = String::from_utf8(found.bytes.to_vec()).unwrap();
         (text != "packed anew").then_some(text)
     }
@@ -165,20 +165,20 @@ mod tests {
     #[tokio::test]
     async fn of_many_that_want_the_same_one_packs() {
         let directory = tempfile::tempdir().unwrap();
-        let packings = Arc::new(AtomicUsize::new(0));
+        let encodings = Arc::new(AtomicUsize::new(0));
         let mut all = tokio::task::JoinSet::new();
         for _ in 0..20 {
-            let (blobs, packings) = (blobs(directory.path()), packings.clone());
+            let (blobs, encodings) = (blobs(directory.path()), encodings.clone());
             all.spawn(async move {
-                let pack = move || {
-                    packings.fetch_add(1, Relaxed);
-                    packed("once")
+                let encode = move || {
+                    encodings.fetch_add(1, Relaxed);
+                    encoded("once")
                 };
-                blobs.find_or("program", None, pack).await.unwrap().bytes
+                blobs.find_or("program", None, encode).await.unwrap().bytes
             });
         }
         assert!(all.join_all().await.iter().all(|bytes| bytes == "once"));
-        assert_eq!(packings.load(Relaxed), 1);
+        assert_eq!(encodings.load(Relaxed), 1);
     }
 
     #[tokio::test]
@@ -186,8 +186,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let stuck = blobs(directory.path());
         let _lock = stuck.lock("program").await.unwrap();
-        let impatient = PackedBlobs { patience: Duration::ZERO, ..stuck.clone() };
-        assert_eq!(impatient.find_or("program", None, || packed("own")).await.unwrap().bytes, "own");
+        let hasty = EncodedCache { timeout: Duration::ZERO, ..stuck.clone() };
+        assert_eq!(hasty.find_or("program", None, || encoded("own")).await.unwrap().bytes, "own");
     }
 
     #[tokio::test]
@@ -195,10 +195,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
         for (name, encoding) in [("delta", Encoding::Delta), ("relocated", Encoding::RelocatedDelta)] {
-            let delta = Packed { encoding, base: Some([7; 32]), bytes: "delta".into() };
+            let delta = Encoded { encoding, base: Some([7; 32]), bytes: "delta".into() };
             let first = delta.clone();
             blobs.find_or(name, Some([7; 32]), || first).await.unwrap();
-            let found = blobs.find_or(name, Some([7; 32]), || packed("packed anew")).await.unwrap();
+            let found = blobs.find_or(name, Some([7; 32]), || encoded("packed anew")).await.unwrap();
             assert_eq!((found.encoding, found.base, found.bytes), (encoding, delta.base, delta.bytes));
         }
     }
@@ -207,8 +207,8 @@ mod tests {
     async fn what_could_not_be_made_a_delta_is_tried_again() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
-        blobs.find_or("delta", Some([7; 32]), || packed("whole")).await.unwrap();
-        let found = blobs.find_or("delta", Some([7; 32]), || packed("packed anew")).await.unwrap();
+        blobs.find_or("delta", Some([7; 32]), || encoded("whole")).await.unwrap();
+        let found = blobs.find_or("delta", Some([7; 32]), || encoded("packed anew")).await.unwrap();
         assert_eq!(found.bytes, "packed anew");
     }
 
@@ -220,7 +220,7 @@ mod tests {
         let damages: [fn(&mut Vec<u8>); 3] =
             [|content| content[40] ^= 1, |content| content.truncate(20), Vec::clear];
         for damage in damages {
-            blobs.keep(&path, &packed("something longer than its head, and then some")).unwrap();
+            blobs.keep(&path, &encoded("something longer than its head, and then some")).unwrap();
             let mut content = fs::read(&path).unwrap();
             damage(&mut content);
             fs::write(&path, content).unwrap();
@@ -234,11 +234,11 @@ mod tests {
         let blobs = blobs(directory.path());
         for (name, age) in [("first", 30), ("second", 20), ("third", 10)] {
             let path = directory.path().join(name);
-            blobs.keep(&path, &packed(name)).unwrap();
+            blobs.keep(&path, &encoded(name)).unwrap();
             File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
         assert_eq!(find(&blobs, "first").await.as_deref(), Some("first"), "it is the last one now");
-        blobs.make_room(2 * HEAD_BYTES as u64 + 10).unwrap();
+        blobs.trim(2 * HEAD_BYTES as u64 + 10).unwrap();
         let kept = |name| directory.path().join(name).exists();
         assert_eq!(["first", "second", "third"].map(kept), [true, false, true]);
     }

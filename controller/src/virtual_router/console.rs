@@ -9,16 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use super::machine::{CONSOLE, Machine, POLL, QEMU_LOG};
+use super::machine::{CONSOLE, Machine, POLL_INTERVAL, QEMU_LOG};
 use super::process;
 /// Time to boot. It takes two to five seconds, and on a busy machine longer.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time to boot with a counted clock, which is ten times slower.
-const COUNTED_BOOT_LIMIT: Duration = Duration::from_secs(180);
+const COUNTED_BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Time for a login and for `reboot` to be heard there.
-const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What init in the guest prints once a boot, when dropbear listens.
 const READY: &str = "virtual router: ready";
@@ -50,7 +50,7 @@ impl Machine {
             .spawn()
             .map_err(Error::io("run", Path::new("ssh")))?;
         let heard = match ssh.stdout.take() {
-            Some(stdout) => process::first_line(stdout, LOGIN_LIMIT),
+            Some(stdout) => process::first_line(stdout, LOGIN_TIMEOUT),
             None => Ok(String::new()),
         };
         let heard = heard.is_ok_and(|line| line == "rebooting\n");
@@ -109,7 +109,7 @@ impl Machine {
 
     /// The same, until `hopeless` says why not.
     fn wait(&self, from: u64, mut hopeless: impl FnMut() -> Option<&'static str>) -> Result<(), Error> {
-        let limit = if self.state.counted_clock { COUNTED_BOOT_LIMIT } else { BOOT_LIMIT };
+        let limit = if self.state.counted_clock { COUNTED_BOOT_TIMEOUT } else { BOOT_TIMEOUT };
         let deadline = Instant::now() + limit;
         loop {
             // Before the look at the log, so that what it said last is seen.
@@ -129,7 +129,7 @@ impl Machine {
             if Instant::now() > deadline {
                 return Err(self.failure(format!("it was not ready within {} s", limit.as_secs())));
             }
-            thread::sleep(POLL);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::config::inventory::{Entry, Inventory, ProcessId, is_name};
 use crate::program::embedded::Arch;
 
 /// How often to look whether something has happened that nobody is told of.
-pub(super) const POLL: Duration = Duration::from_millis(25);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The port that leads to an agent on a machine.
 pub const AGENT_PORT: u16 = 4670;

@@ -12,7 +12,7 @@ use super::Error;
 use super::console::tail;
 use super::image::{self, Artifacts};
 use super::machine::{
-    AGENT_PORT, CONSOLE, DISK, FLASH, INITRAMFS, KEY, MONITOR, Machine, POLL, QEMU_LOG, State,
+    AGENT_PORT, CONSOLE, DISK, FLASH, INITRAMFS, KEY, MONITOR, Machine, POLL_INTERVAL, QEMU_LOG, State,
 };
 use super::monitor::{Monitor, NETWORK};
 use super::process;
@@ -20,7 +20,7 @@ use super::profile::{ADDRESS, Clock, Nic, Profile};
 use crate::config::home::make_private;
 
 /// Time for QEMU to open its monitor.
-const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The port of dropbear, and that of the agent.
 pub(super) const PORTS: [u16; 2] = [22, AGENT_PORT];
@@ -138,11 +138,11 @@ impl Machine {
 
     /// Connects to the monitor as soon as there is one.
     fn wait_for_monitor(&self) -> Result<Monitor, Error> {
-        let deadline = Instant::now() + MONITOR_LIMIT;
+        let deadline = Instant::now() + MONITOR_TIMEOUT;
         loop {
             match self.monitor() {
                 Err(Error::Io { .. }) if self.is_running() && Instant::now() < deadline => {
-                    thread::sleep(POLL)
+                    thread::sleep(POLL_INTERVAL)
                 }
                 Err(error) if self.is_running() => return Err(error),
                 Err(_) => return Err(self.failure("QEMU ended".to_owned())),

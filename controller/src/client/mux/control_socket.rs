@@ -23,12 +23,12 @@ const DIGEST_BYTES: usize = 16;
 
 /// The place of one keeper.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ControlSocket {
     directory: PathBuf,
     name: String,
 }
 
-impl Place {
+impl ControlSocket {
     /// That of the keeper of a router, for the controller with this key.
     pub fn of(directory: &Path, router: &Router, own: Fingerprint) -> Self {
         let entry = &router.entry;
@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// Comes to the keeper, if there is one, and it is ours.
-    pub async fn dial(&self) -> Option<UnixStream> {
+    pub async fn connect(&self) -> Option<UnixStream> {
         self.check_directory().ok()?;
         let stream = UnixStream::connect(self.socket()).await.ok()?;
         is_ours(&stream).then_some(stream)
@@ -90,7 +90,7 @@ impl Place {
     ///
     /// # Errors
     /// Nobody can know.
-    pub fn is_free(&self) -> io::Result<bool> {
+    pub fn is_unlocked(&self) -> io::Result<bool> {
         let lock = match File::open(self.lock()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             lock => lock?,
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::config::enrolment::Destination;
-    use crate::config::enrolment::{Enrolment, Way};
+    use crate::config::enrolment::{EnrolmentRecord, Persistence};
     use crate::config::inventory::Entry;
 
     fn fingerprint(digits: &str) -> Fingerprint {
@@ -139,13 +139,13 @@ mod tests {
             options: options.iter().map(|&option| option.into()).collect(),
             ..Destination::parse(host).unwrap()
         };
-        let enrolment = Enrolment {
-            way: Way::Install,
+        let enrolment = EnrolmentRecord {
+            persistence: Persistence::Install,
             program: None,
             port: 4670,
             via_ssh: true,
-            at: None,
-            store: None,
+            agent_address: None,
+            cache_dir: None,
             listen_interface: None,
             next_fingerprint: None,
             ssh,
@@ -158,25 +158,25 @@ mod tests {
     fn another_router_another_key_or_another_way_is_another_place() {
         let directory = Path::new("/run/user/1000/hop");
         let (own, other) = (fingerprint("01"), fingerprint("02"));
-        let place = |router: &Router, own| Place::of(directory, router, own);
+        let socket = |router: &Router, own| ControlSocket::of(directory, router, own);
         let mut renamed = router("desk:4670", "ab");
         renamed.name = "attic".into();
-        let places = [
-            place(&router("desk:4670", "ab"), own),
-            place(&router("desk:4670", "ab"), other),
-            place(&router("desk:4670", "cd"), own),
-            place(&router("desk:4671", "ab"), own),
-            place(&renamed, own),
-            place(&router("127.0.0.1:4670", "ab"), own),
-            place(&via_ssh("desk", &[]), own),
-            place(&via_ssh("attic", &[]), own),
-            place(&via_ssh("desk", &["Port=2222"]), own),
+        let sockets = [
+            socket(&router("desk:4670", "ab"), own),
+            socket(&router("desk:4670", "ab"), other),
+            socket(&router("desk:4670", "cd"), own),
+            socket(&router("desk:4671", "ab"), own),
+            socket(&renamed, own),
+            socket(&router("127.0.0.1:4670", "ab"), own),
+            socket(&via_ssh("desk", &[]), own),
+            socket(&via_ssh("attic", &[]), own),
+            socket(&via_ssh("desk", &["Port=2222"]), own),
         ];
-        for (number, place) in places.iter().enumerate() {
-            assert!(!places[..number].contains(place), "{number}");
+        for (number, socket) in sockets.iter().enumerate() {
+            assert!(!sockets[..number].contains(socket), "{number}");
         }
-        assert_eq!(places[0], place(&router("desk:4670", "ab"), own));
-        let longest = places[0].lock();
+        assert_eq!(sockets[0], socket(&router("desk:4670", "ab"), own));
+        let longest = sockets[0].lock();
         assert!(longest.as_os_str().len() < 64, "{}", longest.display());
     }
 
@@ -184,36 +184,36 @@ mod tests {
     async fn a_directory_that_others_can_look_into_is_not_used() {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("run");
-        let place = Place::of(&directory, &router("desk:4670", "ab"), fingerprint("01"));
-        assert!(place.check_directory().is_err(), "it is not there");
+        let socket = ControlSocket::of(&directory, &router("desk:4670", "ab"), fingerprint("01"));
+        assert!(socket.check_directory().is_err(), "it is not there");
         fs::create_dir(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
-        place.check_directory().unwrap();
-        let _listener = tokio::net::UnixListener::bind(place.socket()).unwrap();
-        assert!(place.dial().await.is_some());
+        socket.check_directory().unwrap();
+        let _listener = tokio::net::UnixListener::bind(socket.socket()).unwrap();
+        assert!(socket.connect().await.is_some());
         for mode in [0o710, 0o701, 0o750, 0o777] {
             fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
-            assert!(place.dial().await.is_none(), "{mode:o}");
+            assert!(socket.connect().await.is_none(), "{mode:o}");
         }
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
         let link = home.path().join("link");
         symlink(&directory, &link).unwrap();
-        let elsewhere = Place { directory: link, ..place };
+        let elsewhere = ControlSocket { directory: link, ..socket };
         assert!(elsewhere.check_directory().is_err(), "a link is somebody's word for where it leads");
     }
 
     #[tokio::test]
-    async fn a_socket_that_nobody_listens_on_is_no_keeper() {
+    async fn a_socket_that_nobody_listens_on_has_no_master() {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let place = Place::of(home.path(), &router("desk:4670", "ab"), fingerprint("01"));
-        assert!(place.dial().await.is_none());
-        drop(std::os::unix::net::UnixListener::bind(place.socket()).unwrap());
-        assert!(place.socket().exists() && place.dial().await.is_none());
-        assert!(place.is_free().unwrap());
-        let lock = File::create(place.lock()).unwrap();
-        assert!(place.is_free().unwrap());
+        let socket = ControlSocket::of(home.path(), &router("desk:4670", "ab"), fingerprint("01"));
+        assert!(socket.connect().await.is_none());
+        drop(std::os::unix::net::UnixListener::bind(socket.socket()).unwrap());
+        assert!(socket.socket().exists() && socket.connect().await.is_none());
+        assert!(socket.is_unlocked().unwrap());
+        let lock = File::create(socket.lock()).unwrap();
+        assert!(socket.is_unlocked().unwrap());
         lock.lock().unwrap();
-        assert!(!place.is_free().unwrap());
+        assert!(!socket.is_unlocked().unwrap());
     }
 }

@@ -38,8 +38,8 @@ use crate::client::observed::Observed;
 use crate::config::home::Home;
 use crate::config::inventory::Inventory;
 
-use super::control_socket::{Place, is_ours};
-use super::{END_PATH, USERS};
+use super::control_socket::{ControlSocket, is_ours};
+use super::{STOP_PATH, USERS};
 
 /// What a keeper is told on its command line, by the `hop` that starts it.
 #[derive(Debug)]
@@ -47,36 +47,36 @@ pub struct MuxArgs {
     /// The router to which it keeps a connection.
     pub router: String,
     /// How long it keeps the connection without use.
-    pub lasting: Duration,
+    pub persist: Duration,
     /// How long it tries to connect.
     pub connect_timeout: Duration,
 }
 
 /// Commands at a time, and calls at a time of one: together as many as an agent takes on one connection, so that none
 /// waits for the end of another. Eight run as many jobs as an agent does; whoever comes then has a connection of its own.
-const PLACES: usize = 8;
-const CALLS: u32 = 2;
+const MAX_COMMANDS: usize = 8;
+const MAX_CALLS: u32 = 2;
 
 /// Bytes that may come ahead on all calls of the connection: what may on each, so that nobody who does not read is in the
 /// way of others.
-const CONNECTION_WINDOW: u32 = PLACES as u32 * CALLS * WINDOW;
+const CONNECTION_WINDOW: u32 = MAX_COMMANDS as u32 * MAX_CALLS * WINDOW;
 
 /// Bytes that a command may send ahead on one call, and on all of its calls, as to an agent; and bytes of a call that wait
 /// to be written, either way: four frames.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const COMMAND_WINDOW: u32 = 256 * 1024;
-const UNSENT: usize = 64 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long an agent may say nothing at all. It asks after us when it has heard nothing for [`KEEPALIVE_INTERVAL`] and
 /// [`KEEPALIVE_LEISURE`], so that we need not ask while no call needs an answer in time; one that is late is not dead.
-const SILENCE: Duration =
+const SILENCE_TIMEOUT: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_LEISURE).saturating_add(KEEPALIVE_TIMEOUT.saturating_mul(2));
 
 /// How long commands may take to hear that the connection broke.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Descriptors that a keeper has from the `hop` that starts it: the socket, the lock, and /dev/null.
-const GIVEN: RawFd = 3;
+const INHERITED_DESCRIPTORS: RawFd = 3;
 
 /// Keeps a connection, until nobody has used it for its time, it breaks, or the keeper is told to end.
 ///
@@ -87,7 +87,7 @@ pub fn run(args: &MuxArgs) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Error::io("start", "a keeper".as_ref()))?;
+        .map_err(Error::io("start", "the connection master".as_ref()))?;
     runtime.block_on(keep(args, listener, lock))
 }
 
@@ -100,7 +100,7 @@ fn detach() -> io::Result<(std::os::unix::net::UnixListener, OwnedFd)> {
     }
     // The directory itself is closed by now.
     let is_open = |number: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
-    for number in open.into_iter().filter(|number| *number >= GIVEN && is_open(number)) {
+    for number in open.into_iter().filter(|number| *number >= INHERITED_DESCRIPTORS && is_open(number)) {
         // SAFETY: it is open, and nothing in this process has opened a file so far, so it was inherited and nobody has it.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
@@ -120,31 +120,32 @@ async fn keep(
 ) -> Result<(), Error> {
     let home = Home::from_environment()?;
     let (router, identity) = (Inventory::new(&home).get(&args.router)?, home.identity()?);
-    let socket = Place::of(home.runtime(), &router, identity.fingerprint()).socket();
+    let socket = ControlSocket::of(home.runtime(), &router, identity.fingerprint()).socket();
     // It was enrolled anew in the meantime, or the key is another one.
     let address = listener.local_addr().map_err(Error::io("listen on", &socket))?;
     if address.as_pathname() != Some(&socket) {
         return Err(Error::OtherPlace { router: router.name });
     }
-    let door = Door::new(listener, &socket).map_err(Error::io("listen on", &socket))?;
-    let patience = args.connect_timeout;
-    let (stream, _) = connection::within(patience, &router, connection::secure(&router, &identity)).await?;
+    let listener = Listener::new(listener, &socket).map_err(Error::io("listen on", &socket))?;
+    let connect_timeout = args.connect_timeout;
+    let (stream, _) =
+        connection::within(connect_timeout, &router, connection::secure(&router, &identity)).await?;
     // Nothing of what follows is below the directory of the `hop` that came first, which may be unmounted now.
     env::set_current_dir("/").map_err(Error::io("change to", "/".as_ref()))?;
-    serve(stream, door, lock, args.lasting)
+    serve(stream, listener, lock, args.persist)
         .await
         .map_err(|error| Error::NotAnAgent { address: router.entry.address, source: error.into() })
 }
 
 /// Where commands come in. When this is dropped, nobody can come any more: who has come and was not let in sees the end,
 /// and goes its own way.
-struct Door {
+struct Listener {
     listener: UnixListener,
     socket: PathBuf,
     inode: u64,
 }
 
-impl Door {
+impl Listener {
     fn new(listener: std::os::unix::net::UnixListener, socket: &Path) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
@@ -152,7 +153,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for Listener {
     fn drop(&mut self) {
         // Somebody may have cleared the directory, and another keeper be there.
         if fs::metadata(&self.socket).is_ok_and(|metadata| metadata.ino() == self.inode) {
@@ -165,41 +166,41 @@ impl Drop for Door {
 /// Serves whoever comes, as long as it is worth it. While the lock is held, this is the only keeper of its place.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    door: Door,
+    listener: Listener,
     lock: OwnedFd,
-    lasting: Duration,
+    persist: Duration,
 ) -> hyper::Result<()> {
-    let heard = Heard::default();
+    let heard = LastHeard::default();
     let hears = heard.clone();
     let stream = Observed::new(stream, move |_: &io::Result<()>| hears.now());
     let handshake = connection::http2()
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(UNSENT)
-        // While a call is under way, the link must be alive; else see SILENCE.
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        // While a call is under way, the link must be alive; else see SILENCE_TIMEOUT.
         .keep_alive_while_idle(false)
         .handshake(TokioIo::new(stream));
     let (agent, connection) = handshake.await?;
     let mut connection = pin!(connection);
-    let shared = Arc::new(Shared { agent, users: AtomicUsize::new(0), told: Notify::new() });
+    let shared = Arc::new(Shared { agent, users: AtomicUsize::new(0), stop: Notify::new() });
     let closing = watch::Sender::new(false);
     let (mut users, mut unused_since) = (JoinSet::new(), Instant::now());
-    let is_told = loop {
+    let is_stopped = loop {
         tokio::select! {
             _ = &mut connection => break false,
             () = heard.nothing() => break false,
-            () = shared.told.notified() => break true,
+            () = shared.stop.notified() => break true,
             _ = users.join_next(), if !users.is_empty() => unused_since = Instant::now(),
-            () = time::sleep_until(unused_since + lasting), if users.is_empty() => break false,
-            accepted = door.listener.accept() => {
+            () = time::sleep_until(unused_since + persist), if users.is_empty() => break false,
+            accepted = listener.listener.accept() => {
                 let Ok((stream, _)) = accepted else { break false };
-                if users.len() < PLACES && is_ours(&stream) {
-                    users.spawn(give(stream, shared.clone(), closing.subscribe()));
+                if users.len() < MAX_COMMANDS && is_ours(&stream) {
+                    users.spawn(serve_command(stream, shared.clone(), closing.subscribe()));
                 }
             }
         }
     };
-    drop(door);
-    if is_told && users.len() > 1 {
+    drop(listener);
+    if is_stopped && users.len() > 1 {
         // Those who are here may stay until they are done, and who comes now may have another keeper meanwhile.
         drop(lock);
         tokio::select! {
@@ -209,7 +210,7 @@ async fn serve(
         }
     }
     closing.send_replace(true);
-    let _ = time::timeout(FAREWELL, async { while users.join_next().await.is_some() {} }).await;
+    let _ = time::timeout(CLOSE_TIMEOUT, async { while users.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
@@ -219,20 +220,20 @@ struct Shared {
     /// How many have come and not gone.
     users: AtomicUsize,
     /// Somebody has said that it is enough.
-    told: Notify,
+    stop: Notify,
 }
 
 /// Gives the agent to one command, until that goes, or shall go.
-async fn give(stream: UnixStream, shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+async fn serve_command(stream: UnixStream, shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     shared.users.fetch_add(1, Relaxed);
-    let passing = shared.clone();
-    let service = service_fn(move |request| pass(passing.clone(), request));
+    let forwarding = shared.clone();
+    let service = service_fn(move |request| forward(forwarding.clone(), request));
     let connection = server::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
-        .max_concurrent_streams(CALLS)
+        .max_concurrent_streams(MAX_CALLS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(COMMAND_WINDOW)
-        .max_send_buf_size(UNSENT)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         // The agent's answers are passed on as they are.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service);
@@ -249,11 +250,11 @@ async fn give(stream: UnixStream, shared: Arc<Shared>, mut closing: watch::Recei
 }
 
 /// Passes one call on.
-async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
-    if request.uri().path() == END_PATH {
+async fn forward(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    if request.uri().path() == STOP_PATH {
         let others = shared.users.load(Relaxed).saturating_sub(1);
         // Nothing is told before this is written: who has asked is one of those who may stay.
-        shared.told.notify_one();
+        shared.stop.notify_one();
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(USERS, others.into());
         return Ok(response);
@@ -265,23 +266,23 @@ async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respons
 
 /// When the agent was heard last.
 #[derive(Clone)]
-struct Heard(Arc<Mutex<Instant>>);
+struct LastHeard(Arc<Mutex<Instant>>);
 
-impl Default for Heard {
+impl Default for LastHeard {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
 }
 
-impl Heard {
+impl LastHeard {
     fn now(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Waits until the agent has been silent for [`SILENCE`]. Cancel safe.
+    /// Waits until the agent has been silent for [`SILENCE_TIMEOUT`]. Cancel safe.
     async fn nothing(&self) {
         loop {
-            let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + SILENCE;
+            let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + SILENCE_TIMEOUT;
             if until <= Instant::now() {
                 return;
             }
@@ -307,7 +308,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_agent_that_says_nothing_for_thirty_seconds_is_given_up() {
-        let (heard, start) = (Heard::default(), Instant::now());
+        let (heard, start) = (LastHeard::default(), Instant::now());
         let talking = async {
             for _ in 0..3 {
                 time::sleep(KEEPALIVE_INTERVAL + KEEPALIVE_LEISURE).await;
@@ -377,10 +378,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let socket = home.path().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let door = Door::new(listener, &socket).unwrap();
+        let listener = Listener::new(listener, &socket).unwrap();
         let lock = File::create(home.path().join("lock")).unwrap().into();
         let (seen, mut saw) = mpsc::unbounded_channel();
-        let serving = tokio::spawn(serve(agent(seen), door, lock, Duration::from_secs(60)));
+        let serving = tokio::spawn(serve(agent(seen), listener, lock, Duration::from_secs(60)));
 
         let command = async || {
             let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
@@ -410,7 +411,7 @@ mod tests {
         first_process.shutdown(Shutdown::Both).unwrap();
         assert_eq!(saw.recv().await, Some(Seen::Reset));
         // The other one does not notice.
-        let end = Request::post(format!("https://hop.invalid{END_PATH}")).body(Body::empty()).unwrap();
+        let end = Request::post(format!("https://hop.invalid{STOP_PATH}")).body(Body::empty()).unwrap();
         let answer = second.send_request(end).await.unwrap();
         assert_eq!(answer.headers()[USERS], "0");
         second_process.shutdown(Shutdown::Both).unwrap();

@@ -31,52 +31,52 @@ use crate::config::home::{Home, make_private};
 use crate::config::inventory::Router;
 use crate::console::say;
 
-use self::control_socket::Place;
+use self::control_socket::ControlSocket;
 pub use self::master::{MuxArgs, run};
 
 /// The variable that says how long connections are kept, where the command line does not.
 const VARIABLE: &str = "HOP_KEEP_CONNECTION";
 
 /// Longest time for which a connection is kept without use: a day. Who wants more works on another day.
-pub const LONGEST: Duration = Duration::from_secs(86_400);
+pub const MAX_PERSIST: Duration = Duration::from_secs(86_400);
 
 /// How long a keeper that is there already may take to answer for the agent. Its connection may lead into a network that
 /// this machine has left, where a new one leads to the router.
-const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long another `hop` may take from its lock to its socket, and a keeper from its last word to its end; and how often
 /// to look, for nothing tells of either.
-const CHANGE: Duration = Duration::from_millis(500);
-const LOOK: Duration = Duration::from_millis(5);
+const SOCKET_TIMEOUT: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long a keeper that was told to end may take, if nobody uses it.
-const END: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a keeper is told to do by a request to this path. To everything else it is the agent.
-const END_PATH: &str = "/hop.keeper/End";
+const STOP_PATH: &str = "/hop.mux/Stop";
 
 /// The header of its answer: how many commands use it still.
 const USERS: &str = "hop-users";
 
 /// Whether a command uses a kept connection, and leaves one.
 #[derive(Clone, Debug)]
-pub struct Keeping {
+pub struct Mux {
     directory: PathBuf,
-    wish: Wish,
+    policy: MuxPolicy,
     verbose: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum MuxPolicy {
     /// Use one if it is there.
-    Use,
+    Reuse,
     /// Have one, and leave it for so long.
-    Leave(Duration),
+    Persist(Duration),
     /// Neither.
-    Refrain,
+    Disabled,
 }
 
-impl Keeping {
+impl Mux {
     /// What the command line says, or else the environment.
     ///
     /// # Errors
@@ -87,12 +87,12 @@ impl Keeping {
             let text = variable?;
             Some(duration(&text).map_err(|why| Error::InvalidKeepConnection { value: text, why }))
         };
-        let wish = match option.map(Ok).or_else(from_environment).transpose()? {
-            None => Wish::Use,
-            Some(Duration::ZERO) => Wish::Refrain,
-            Some(lasting) => Wish::Leave(lasting),
+        let policy = match option.map(Ok).or_else(from_environment).transpose()? {
+            None => MuxPolicy::Reuse,
+            Some(Duration::ZERO) => MuxPolicy::Disabled,
+            Some(persist) => MuxPolicy::Persist(persist),
         };
-        Ok(Self { directory: home.runtime().to_owned(), wish, verbose: false })
+        Ok(Self { directory: home.runtime().to_owned(), policy, verbose: false })
     }
 
     /// The same, and says what it waits for if `verbose`.
@@ -109,10 +109,10 @@ impl Keeping {
         &self,
         router: &Router,
         identity: &Identity,
-        patience: Duration,
+        connect_timeout: Duration,
     ) -> Result<(Connection, InfoReply), Error> {
         let opening = async {
-            match self.by_keeper(router, identity, patience).await {
+            match self.via_master(router, identity, connect_timeout).await {
                 Some(kept) => Ok(kept),
                 None => {
                     let waiting = || {
@@ -123,45 +123,45 @@ impl Keeping {
                             );
                         }
                     };
-                    let attempt = async || Connection::open_at_leisure(router, identity).await;
-                    connection::outlasting_restart(router, patience, waiting, attempt).await
+                    let attempt = async || Connection::open_without_timeout(router, identity).await;
+                    connection::outlasting_restart(router, connect_timeout, waiting, attempt).await
                 }
             }
         };
-        connection::within(patience, router, opening).await
+        connection::within(connect_timeout, router, opening).await
     }
 
     /// The agent as a keeper gives it. What is wrong on that way, nobody needs to know: it is wrong, or it is not, on the
     /// straight one.
-    async fn by_keeper(
+    async fn via_master(
         &self,
         router: &Router,
         identity: &Identity,
-        patience: Duration,
+        connect_timeout: Duration,
     ) -> Option<(Connection, InfoReply)> {
-        let place = Place::of(&self.directory, router, identity.fingerprint());
-        let lasting = match self.wish {
-            Wish::Refrain => return None,
-            Wish::Use => {
-                let stream = place.dial().await?;
-                return time::timeout(ANSWER, ask(router, identity, stream)).await.ok()?;
+        let socket = ControlSocket::of(&self.directory, router, identity.fingerprint());
+        let persist = match self.policy {
+            MuxPolicy::Disabled => return None,
+            MuxPolicy::Reuse => {
+                let stream = socket.connect().await?;
+                return time::timeout(ANSWER_TIMEOUT, query(router, identity, stream)).await.ok()?;
             }
-            Wish::Leave(lasting) => lasting,
+            MuxPolicy::Persist(persist) => persist,
         };
-        let found = place.dial().await;
+        let found = socket.connect().await;
         let was_there = found.is_some();
         if let Some(stream) = found
-            && let Ok(Some(kept)) = time::timeout(ANSWER, ask(router, identity, stream)).await
+            && let Ok(Some(kept)) = time::timeout(ANSWER_TIMEOUT, query(router, identity, stream)).await
         {
             return Some(kept);
         }
-        let until = Instant::now() + CHANGE;
+        let until = Instant::now() + SOCKET_TIMEOUT;
         loop {
-            match start(&place, router, lasting, patience) {
+            match start_master(&socket, router, persist, connect_timeout) {
                 // It connects first, and may take as long as we may.
-                Ok(true) => return ask(router, identity, place.dial().await?).await,
+                Ok(true) => return query(router, identity, socket.connect().await?).await,
                 // Another `hop` starts one, or one is about to end.
-                Ok(false) if !was_there && Instant::now() < until => time::sleep(LOOK).await,
+                Ok(false) if !was_there && Instant::now() < until => time::sleep(POLL_INTERVAL).await,
                 // It has no place for us, or does not answer.
                 Ok(false) => return None,
                 Err(error) => {
@@ -171,8 +171,8 @@ impl Keeping {
                     return None;
                 }
             }
-            if let Some(stream) = place.dial().await {
-                return ask(router, identity, stream).await;
+            if let Some(stream) = socket.connect().await {
+                return query(router, identity, stream).await;
             }
         }
     }
@@ -184,11 +184,11 @@ impl Keeping {
 /// It is no duration, or too long a one.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
-    if duration > LONGEST { Err("it is at most a day".to_owned()) } else { Ok(duration) }
+    if duration > MAX_PERSIST { Err("it is at most a day".to_owned()) } else { Ok(duration) }
 }
 
 /// The first question to the agent, by way of a keeper.
-async fn ask(router: &Router, identity: &Identity, stream: UnixStream) -> Option<(Connection, InfoReply)> {
+async fn query(router: &Router, identity: &Identity, stream: UnixStream) -> Option<(Connection, InfoReply)> {
     let mut connection = Connection::over(router, identity, stream, Default::default()).await.ok()?;
     let info = connection.info().await.ok()?;
     Some((connection, info))
@@ -198,10 +198,15 @@ async fn ask(router: &Router, identity: &Identity, stream: UnixStream) -> Option
 ///
 /// The socket is made here, so that it is there for whoever comes next before the keeper is, and the lock goes over to the
 /// keeper with it, which has it until it ends. A socket that is there without the lock is nobody's.
-fn start(place: &Place, router: &Router, lasting: Duration, patience: Duration) -> Result<bool, Error> {
-    make_private(place.directory())?;
-    place.check_directory()?;
-    let (path, socket) = (place.lock(), place.socket());
+fn start_master(
+    socket: &ControlSocket,
+    router: &Router,
+    persist: Duration,
+    connect_timeout: Duration,
+) -> Result<bool, Error> {
+    make_private(socket.directory())?;
+    socket.check_directory()?;
+    let (path, socket) = (socket.lock(), socket.socket());
     let Some(lock) = file_lock::take(&path).map_err(Error::io("lock", &path))? else { return Ok(false) };
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -213,7 +218,7 @@ fn start(place: &Place, router: &Router, lasting: Duration, patience: Duration) 
     let words = |duration: Duration| humantime::format_duration(duration).to_string();
     let hop = std::env::current_exe().map_err(Error::io("find", "hop".as_ref()))?;
     Command::new(&hop)
-        .args(["keep-connection", &router.name, &words(lasting), &words(patience)])
+        .args(["keep-connection", &router.name, &words(persist), &words(connect_timeout)])
         // It has no terminal to ask for a password, and shall not open a window for it: this `hop` asks, if it must.
         .env("SSH_ASKPASS_REQUIRE", "never")
         .stdin(OwnedFd::from(listener))
@@ -226,11 +231,11 @@ fn start(place: &Place, router: &Router, lasting: Duration, patience: Duration) 
 
 /// What became of a keeper that was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum Stopped {
     /// There was none.
     None,
     /// It has ended.
-    Ended,
+    Now,
     /// It ends when so many commands have.
     After(usize),
 }
@@ -239,36 +244,36 @@ pub enum End {
 ///
 /// # Errors
 /// It does not hear, or does not end.
-pub async fn end(home: &Home, router: &Router) -> Result<End, Error> {
-    let place = Place::of(home.runtime(), router, home.identity()?.fingerprint());
-    let Some(stream) = place.dial().await else { return Ok(End::None) };
-    let socket = place.socket();
-    let deaf = |why: &str| Error::io("end what listens on", &socket)(io::Error::other(why.to_owned()));
-    let users = match time::timeout(END, tell(stream)).await {
+pub async fn stop(home: &Home, router: &Router) -> Result<Stopped, Error> {
+    let socket = ControlSocket::of(home.runtime(), router, home.identity()?.fingerprint());
+    let Some(stream) = socket.connect().await else { return Ok(Stopped::None) };
+    let path = socket.socket();
+    let failed = |why: &str| Error::io("end what listens on", &path)(io::Error::other(why.to_owned()));
+    let users = match time::timeout(STOP_TIMEOUT, request_stop(stream)).await {
         Ok(Some(users)) => users,
         // It ended just now, by itself.
-        Ok(None) if place.dial().await.is_none() => 0,
-        _ => return Err(deaf("it does not answer")),
+        Ok(None) if socket.connect().await.is_none() => 0,
+        _ => return Err(failed("it does not answer")),
     };
     if users > 0 {
-        return Ok(End::After(users));
+        return Ok(Stopped::After(users));
     }
-    let until = Instant::now() + END;
-    while !place.is_free().map_err(Error::io("lock", &place.lock()))? {
+    let until = Instant::now() + STOP_TIMEOUT;
+    while !socket.is_unlocked().map_err(Error::io("lock", &socket.lock()))? {
         if Instant::now() > until {
-            return Err(deaf("it goes on"));
+            return Err(failed("it goes on"));
         }
-        time::sleep(LOOK).await;
+        time::sleep(POLL_INTERVAL).await;
     }
-    Ok(End::Ended)
+    Ok(Stopped::Now)
 }
 
 /// Tells it, and gives how many commands use it still.
-async fn tell(stream: UnixStream) -> Option<usize> {
+async fn request_stop(stream: UnixStream) -> Option<usize> {
     let (mut sender, connection) = connection::http2().handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
     let uri =
-        Uri::builder().scheme("https").authority("hop.invalid").path_and_query(END_PATH).build().ok()?;
+        Uri::builder().scheme("https").authority("hop.invalid").path_and_query(STOP_PATH).build().ok()?;
     let request = Request::builder().method(Method::POST).uri(uri).body(Body::empty()).ok()?;
     let response = sender.send_request(request).await.ok()?;
     response.headers().get(USERS)?.to_str().ok()?.parse().ok()

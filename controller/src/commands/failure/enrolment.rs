@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{LET_IT_PROMISE_MORE, Meaning, of_client, of_config, of_program, some};
 use crate::client::ssh;
 use crate::enrolment::Error;
-use crate::enrolment::suitability::Unsuitable;
+use crate::enrolment::suitability::Unsupported;
 use crate::enrolment::survey::Flavour;
 
 /// The reason, and what to do about it.
@@ -24,7 +24,7 @@ pub fn of_enrolment(error: &Error) -> Meaning {
         }
         Error::Destination(_) => ("ssh", some("an IPv6 address with a port is written [ADDRESS]:PORT")),
         Error::NoPlace(_) => ("ssh", some("is /tmp full?")),
-        Error::Unsuitable { why, .. } => ("unsuitable", of_unsuitable(why)),
+        Error::Unsupported { why, .. } => ("unsuitable", of_unsuitable(why)),
         Error::UnknownInit { .. } => ("unsuitable", some("--until-reboot needs none")),
         Error::NoFlash { .. } => ("no_flash", some("--until-reboot keeps everything in RAM")),
         Error::NothingPersistent { .. } => (
@@ -66,12 +66,12 @@ pub fn of_enrolment(error: &Error) -> Meaning {
             );
             ("untrusted_path", Some(hint.into()))
         }
-        Error::StoreInRam { .. } | Error::StoreInFlash { .. } => {
+        Error::CacheDirInRam { .. } | Error::CacheDirInFlash { .. } => {
             ("usage", some("is the medium there? A stick is mounted some seconds after the boot"))
         }
-        Error::OtherStore { .. } => (
+        Error::OtherCacheDir { .. } => (
             "enrolled_already",
-            some("`hop router remove` takes it off first; or leave out --store to share it"),
+            some("`hop router remove` takes it off first; or leave out --cache-dir to share it"),
         ),
         Error::OtherWay { .. } => (
             "enrolled_already",
@@ -142,18 +142,18 @@ pub fn of_enrolment(error: &Error) -> Meaning {
 }
 
 /// What to do about a router on which Hop cannot work.
-fn of_unsuitable(why: &Unsuitable) -> Option<Cow<'static, str>> {
+fn of_unsuitable(why: &Unsupported) -> Option<Cow<'static, str>> {
     some(match why {
-        Unsuitable::NotRoot => "log in as root@HOST",
-        Unsuitable::NoExec => "on the router: mount -o remount,exec /tmp",
-        Unsuitable::NoRoom { .. } | Unsuitable::NoMemory { .. } => {
+        Unsupported::NotRoot => "log in as root@HOST",
+        Unsupported::NoExec => "on the router: mount -o remount,exec /tmp",
+        Unsupported::NoRoom { .. } | Unsupported::NoMemory { .. } => {
             "free some memory: end a service or a package's daemon, or reboot it"
         }
-        Unsuitable::OldKernel { flavour: Flavour::DdWrt, .. } => {
+        Unsupported::OldKernel { flavour: Flavour::DdWrt, .. } => {
             "install a K3.X build of DD-WRT for this model: those with K2.6 in their name run no agent and no Go"
         }
-        Unsuitable::OldKernel { .. } => "install a newer firmware",
-        Unsuitable::NoPromise { .. } => LET_IT_PROMISE_MORE,
-        Unsuitable::NotMips(_) | Unsuitable::NoO32 | Unsuitable::NotInRam(_) => return None,
+        Unsupported::OldKernel { .. } => "install a newer firmware",
+        Unsupported::NoPromise { .. } => LET_IT_PROMISE_MORE,
+        Unsupported::NotMips(_) | Unsupported::NoO32 | Unsupported::NotInRam(_) => return None,
     })
 }

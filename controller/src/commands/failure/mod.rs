@@ -138,7 +138,7 @@ fn of_client(error: &client::Error) -> Meaning {
         Error::Lost { .. } => (
             "lost",
             some(
-                "the router ends the program when its time to --linger is over, unless it was started with --detach; \
+                "the router ends the program when its time to --reconnect-timeout is over, unless it was started with --detach; \
                  `hop ps` shows whether it still runs",
             ),
         ),
@@ -243,7 +243,7 @@ fn of_session(error: &session::Error) -> Meaning {
         Error::RebootedAfter { .. } => ("router_rebooted", None),
         Error::AgentRestartedAfter { .. } => ("agent_restarted", None),
         Error::NoPlace { .. } => {
-            ("usage", some("they are still there: `hop attach --output .:DIR` puts them into DIR"))
+            ("usage", some("they are still there: `hop attach --artifact .:DIR` puts them into DIR"))
         }
         Error::Incomplete { .. } => ("incomplete", some("`hop kill` ends it")),
         Error::InputsTooLarge { .. } => ("too_many_files", some(FEWER_FILES)),

@@ -24,7 +24,7 @@ use crate::session::outcome::{Ending, Outcome};
 const SOURCE: &str = include_str!("probe.go");
 
 /// How long it may take: it is done in a second, unless the router has much else to do.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What is written of a kernel and a Go that go together.
 const WORKS: &str = "works";
@@ -84,7 +84,7 @@ impl Probe {
 
     /// How it is run.
     pub fn job(&self, nice: u8) -> Job {
-        Job { timeout: Some(TIME_LIMIT), nice, ..Job::default() }
+        Job { timeout: Some(TIMEOUT), nice, ..Job::default() }
     }
 
     /// Takes the answer.
@@ -96,7 +96,7 @@ impl Probe {
             Ending::Exited(0) => WORKS.to_owned(),
             Ending::Exited(code) => format!("exits with {code}"),
             Ending::Signaled { name, .. } => format!("is ended by SIG{name}"),
-            Ending::TimedOut => format!("does not end within {} s", TIME_LIMIT.as_secs()),
+            Ending::TimedOut => format!("does not end within {} s", TIMEOUT.as_secs()),
             Ending::NotExecuted { why } => format!("cannot be executed: {why}"),
             // The router's doing, or ours: another day it is another.
             Ending::OutOfMemory { .. }

@@ -34,7 +34,7 @@ pub enum Problem {
     Other,
     /// There is another file here, which was not named.
     Exists,
-    /// The job has it, and no `--output` of this `hop` names it.
+    /// The job has it, and no `--artifact` of this `hop` names it.
     NotWanted,
 }
 
@@ -76,10 +76,10 @@ impl fmt::Display for Problem {
             Self::Unreadable => f.write_str("the router cannot read it"),
             Self::Changed => f.write_str("it changed after the program had ended"),
             Self::NotOwn => f.write_str("it does not belong to the program's user"),
-            Self::Hidden => f.write_str("its name begins with a dot, and --output does not name it"),
+            Self::Hidden => f.write_str("its name begins with a dot, and --artifact does not name it"),
             Self::Other => f.write_str("the router says why, in words that this hop does not know"),
-            Self::Exists => f.write_str("there is another file here; --output-overwrite replaces it"),
-            Self::NotWanted => f.write_str("no --output names it"),
+            Self::Exists => f.write_str("there is another file here; --artifact-overwrite replaces it"),
+            Self::NotWanted => f.write_str("no --artifact names it"),
         }
     }
 }

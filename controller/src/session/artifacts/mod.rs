@@ -108,7 +108,7 @@ pub struct OutputFiles {
     untold: u64,
     untold_data: u64,
     told: Option<FilePosition>,
-    tells_again: bool,
+    resends_acks: bool,
 }
 
 impl OutputFiles {
@@ -127,7 +127,7 @@ impl OutputFiles {
             untold: 0,
             untold_data: 0,
             told: None,
-            tells_again: false,
+            resends_acks: false,
         }
     }
 
@@ -286,7 +286,7 @@ impl OutputFiles {
         let has_all =
             self.count.is_some_and(|count| self.next == Some(FilePosition { file: count, offset: 0 }));
         let is_news = self.next.is_some() && self.told != self.next;
-        self.tells_again && self.next.is_some() || is_news && (has_all || self.untold >= ACKNOWLEDGE_EVERY)
+        self.resends_acks && self.next.is_some() || is_news && (has_all || self.untold >= ACKNOWLEDGE_EVERY)
     }
 
     /// The next acknowledgement that is worth its message. It counts as told.
@@ -294,13 +294,13 @@ impl OutputFiles {
         if !self.ack_is_due() {
             return None;
         }
-        (self.untold, self.untold_data, self.told, self.tells_again) = (0, 0, self.next, false);
+        (self.untold, self.untold_data, self.told, self.resends_acks) = (0, 0, self.next, false);
         self.next
     }
 
     /// What the agent was told may be lost: it will be told again.
-    pub fn tell_again(&mut self) {
-        self.tells_again = true;
+    pub fn resend_acks(&mut self) {
+        self.resends_acks = true;
     }
 
     /// What became of all files.
@@ -371,7 +371,7 @@ mod tests {
     }
 
     /// What came of one file of the agent's, and what is in `directory` then.
-    fn arrived(asked: Request, sent: FileInfo) -> Result<Fetched, Failure> {
+    fn on_uploaded(asked: Request, sent: FileInfo) -> Result<Fetched, Failure> {
         let mut files = OutputFiles::new(vec![asked], None, true);
         files.take(piece(0, b"new", Some(FileInfo { size: 3, ..sent })))?;
         Ok(files.finish().unwrap().remove(0))
@@ -383,16 +383,16 @@ mod tests {
         let (here, makefile) = (directory.path().display(), directory.path().join("Makefile"));
         fs::write(&makefile, "old").unwrap();
         let sent = || info("Makefile", 0, 3);
-        let kept = arrived(request(&format!("*:{here}")), sent()).unwrap();
+        let kept = on_uploaded(request(&format!("*:{here}")), sent()).unwrap();
         assert_eq!((kept.problem, kept.file), (Some(Problem::Exists), None));
         assert_eq!(fs::read(&makefile).unwrap(), b"old");
-        let replaced = arrived(request(&format!("Makefile:{here}")), sent()).unwrap();
+        let replaced = on_uploaded(request(&format!("Makefile:{here}")), sent()).unwrap();
         assert_eq!((replaced.problem, replaced.file), (None, Some(makefile.clone())));
         // With the same content there is nothing to replace.
-        assert_eq!(arrived(request(&format!("*:{here}")), sent()).unwrap().problem, None);
+        assert_eq!(on_uploaded(request(&format!("*:{here}")), sent()).unwrap().problem, None);
         fs::write(&makefile, "old").unwrap();
         let overwrites = Request { overwrites: true, ..request(&format!("*:{here}")) };
-        assert_eq!(arrived(overwrites, sent()).unwrap().problem, None);
+        assert_eq!(on_uploaded(overwrites, sent()).unwrap().problem, None);
         assert_eq!(fs::read(&makefile).unwrap(), b"new");
     }
 
@@ -402,8 +402,10 @@ mod tests {
         let asked = request(&format!("tool:{}", directory.path().display()));
         for keeps_executability in [false, true] {
             let asked = Request { keeps_executability, ..asked.clone() };
-            let file =
-                arrived(asked, FileInfo { executable: true, ..info("tool", 0, 3) }).unwrap().file.unwrap();
+            let file = on_uploaded(asked, FileInfo { executable: true, ..info("tool", 0, 3) })
+                .unwrap()
+                .file
+                .unwrap();
             let mode = file.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o111 != 0, keeps_executability);
         }
@@ -422,7 +424,7 @@ mod tests {
             ..request(asked)
         };
         for asked in [by_path("."), by_path("*"), below("."), below("sub"), below("sub/x")] {
-            let failure = arrived(asked, info("sub/x", 0, 3)).unwrap_err();
+            let failure = on_uploaded(asked, info("sub/x", 0, 3)).unwrap_err();
             assert!(matches!(failure, Failure::Here(Error::LinkInTheWay { .. })), "{failure:?}");
         }
         assert_eq!(fs::read_dir(at("elsewhere")).unwrap().count(), 0);
@@ -512,7 +514,7 @@ mod tests {
         files.take(piece(0, b"one ", Some(info("a", 0, 1000)))).unwrap();
         assert!(!place.exists() && !files.ack_is_due());
         // On another connection: it is told what was told before, and goes on; then it ends with a hole.
-        files.tell_again();
+        files.resend_acks();
         let at = |file, offset| Some(FilePosition { file, offset });
         assert_eq!([files.next_ack(), files.next_ack()], [at(0, 4), None]);
         files.take(piece(4, b"two", Some(info("a", 0, 1000)))).unwrap();

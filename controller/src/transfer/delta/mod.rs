@@ -5,9 +5,9 @@
 
 mod functions;
 mod image;
-mod moves;
 mod relocation;
 mod search;
+mod shifts;
 
 use std::time::Instant;
 

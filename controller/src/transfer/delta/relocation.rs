@@ -12,13 +12,13 @@ use object::Endianness;
 
 use super::functions::{self, PAIR};
 use super::image::{GoTables, Image};
-use super::moves::{Vote, elect};
 use super::search::Copy;
+use super::shifts::{ShiftSample, fit_shifts};
 
 /// What a difference costs, and what it costs a router's CPU to look at a word: the one is some byte on the wire, and while a
 /// link of 0.5 MB/s takes that, the CPU looks at 128 words.
 const DIFFERENCE: usize = 128;
-const LOOK: usize = 1;
+const WORD_COST: usize = 1;
 
 /// What must be spared by dividing a copy: that takes some four bytes.
 const DIVISION: usize = 8 * DIFFERENCE;
@@ -190,7 +190,7 @@ impl<'a> Relocator<'a> {
     /// Asks all addresses in these copies what has moved.
     fn learn(&mut self, parts: &[Part]) {
         let now = self.relocation.places.map(|(place, by)| (place.wrapping_add(by), 0));
-        let mut votes = Vec::new();
+        let mut samples = Vec::new();
         for (copy, content) in parts.iter().filter(|(_, content)| *content != Content::Bytes) {
             let skipped = to_word(copy.from).min(copy.copied);
             let old = &self.base[copy.from..copy.from + copy.copied][skipped..];
@@ -202,11 +202,11 @@ impl<'a> Relocator<'a> {
                 if let Some((_, now)) = new.next_if(|(other, _)| *other == at)
                     && self.image.has(address)
                 {
-                    votes.push(Vote { address, by: now.wrapping_sub(address) });
+                    samples.push(ShiftSample { address, by: now.wrapping_sub(address) });
                 }
             }
         }
-        self.relocation.moves = elect(votes);
+        self.relocation.moves = fit_shifts(samples);
     }
 
     /// The addresses that words name, and where.
@@ -228,7 +228,7 @@ impl<'a> Relocator<'a> {
 
 /// What it costs a router to make `new` of a copy that holds that.
 fn cost(content: Content, old: &[u8], new: &[u8]) -> usize {
-    let looks = if content == Content::Bytes { 0 } else { old.len() / WORD * LOOK };
+    let looks = if content == Content::Bytes { 0 } else { old.len() / WORD * WORD_COST };
     looks + DIFFERENCE * old.iter().zip(new).filter(|(old, new)| old != new).count()
 }
 

@@ -21,7 +21,7 @@ const CANDIDATES: usize = 16;
 const GAIN: usize = 8;
 
 /// Positions between two looks at the clock.
-const LOOK_INTERVAL: usize = 1 << 14;
+const POLL_INTERVAL: usize = 1 << 14;
 
 /// Bytes of the base, some of which differ in the program, and then bytes that are new.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ pub fn find(base: &[u8], program: &[u8], deadline: Instant) -> Option<Vec<Copy>>
         to += length;
         let mut counted = to;
         while to < program.len() {
-            if to >= looked + LOOK_INTERVAL {
+            if to >= looked + POLL_INTERVAL {
                 looked = to;
                 if Instant::now() >= deadline {
                     return None;

@@ -267,7 +267,7 @@ fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else(target: Target) {
             let mut all = Vec::new();
             for piece in pieces {
                 assert_eq!(piece.offset, all.len() as u64, "offsets count what is unpacked");
-                all.extend_from_slice(&encode::unpack(piece.data, piece.unpacked_size).unwrap());
+                all.extend_from_slice(&encode::decompress(piece.data, piece.unpacked_size).unwrap());
             }
             assert!(all == b"all is well, and nothing to be seen\n".repeat(1024));
         }

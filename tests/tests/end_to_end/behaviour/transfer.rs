@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Behaviour;
-use hop::transfer::blob_cache::Sent;
+use hop::transfer::blob_cache::BlobCache;
 use hop_proto::v1::{Encoding, ErrorReason};
 use hop_tests::{Options, Target, VirtualRouter, fixture};
 
@@ -70,7 +70,7 @@ fn addresses_that_moved_are_worked_out_by_the_router(target: Target) {
     let router = VirtualRouter::start(target);
     sent(&router, &fixture(target, "both-outputs"));
     // On a slow link there is time to look for them, whatever else this machine does.
-    Sent::new(&router.home()).set_rate("router", 300_000);
+    BlobCache::new(&router.home()).set_rate("router", 300_000);
     // Nearly all of it is the same runtime, elsewhere.
     let log_lines = fixture(target, "log-lines");
     let ran = router.hop().args(["exec", "-v", "-r", "router"]).arg(&log_lines).arg("2").run();
@@ -87,9 +87,9 @@ fn addresses_that_moved_are_worked_out_by_the_router(target: Target) {
 
 fn a_router_on_a_slow_link_is_sent_fewer_bytes(target: Target) {
     let router = VirtualRouter::start(target);
-    Sent::new(&router.home()).set_rate("router", 500_000);
+    BlobCache::new(&router.home()).set_rate("router", 500_000);
     assert!(sent(&router, &fixture(target, "both-outputs")).ends_with("compressed with zstd"));
-    let rate = Sent::new(&router.home()).rate("router").unwrap();
+    let rate = BlobCache::new(&router.home()).rate("router").unwrap();
     assert!(rate != 500_000, "it is measured anew");
     router.assert_serves_on();
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use hop_proto::identity::{Fingerprint, Identity};
 
 use super::connect::{self, Reached};
-use super::layout::{Layout, Starter};
+use super::layout::{BootMethod, Layout};
 use super::shell::{REMOVE, STOP, Shell, Variables};
 use super::stage::{random_name, send, try_out};
 use super::survey::{Agent, Survey};
-use super::{AUTHORIZE, Error, Wish, look, read_fingerprint};
+use super::{AUTHORIZE, EnrolRequest, Error, look, read_fingerprint};
 use crate::client;
-use crate::client::ssh::{Said, quoted};
-use crate::config::enrolment::Way;
+use crate::client::ssh::{RemoteMessage, quoted};
+use crate::config::enrolment::Persistence;
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::say;
@@ -24,23 +24,23 @@ const INIT_SCRIPT: &str = include_str!("files/hopd.init");
 const START_SCRIPT: &str = include_str!("files/start");
 
 /// One enrolment under way.
-pub(super) struct Adding<'a> {
+pub(super) struct Enrolment<'a> {
     pub(super) home: &'a Home,
     pub(super) name: &'a str,
-    pub(super) wish: &'a Wish,
+    pub(super) request: &'a EnrolRequest,
     pub(super) identity: &'a Identity,
     pub(super) shell: &'a Shell,
 }
 
-impl Adding<'_> {
+impl Enrolment<'_> {
     pub(super) async fn run(&self) -> Result<Router, Error> {
         let survey = look(self.shell).await?;
         let [machine, system] = survey.describe();
         say!("hop: {}: {machine}", self.name);
         say!("hop: {}: {system}", self.name);
-        let host = &self.wish.ssh.host;
+        let host = &self.request.ssh.host;
         let size = |arch: Arch| arch.agent().map_or(0, |agent| agent.len() as u64);
-        let arch = survey.agent_for(size).map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
+        let arch = survey.agent_for(size).map_err(|why| Error::Unsupported { host: host.clone(), why })?;
         if survey.is_guarded {
             return Err(Error::UnderWay { host: host.clone() });
         }
@@ -54,15 +54,15 @@ impl Adding<'_> {
     /// Puts an agent where there is none.
     async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, Error> {
         let agent = arch.agent()?;
-        self.check_store(survey)?;
+        self.check_cache_dir(survey)?;
         let layout = self.choose(survey, agent.len() as u64)?;
         // The name is made here: a router need not have mktemp.
         let stage = format!("/tmp/hop-{}", random_name());
-        let is_home = matches!(layout.starter, Starter::BootHook(_) | Starter::Nvram);
+        let is_home = matches!(layout.boot_method, BootMethod::BootHook(_) | BootMethod::Nvram);
         let home = if is_home { layout.state.to_string_lossy() } else { "".into() };
         let guarded = Variables::default()
             .set("home", home)
-            .set("new_store", self.wish.store.as_deref().unwrap_or_default());
+            .set("new_cache_dir", self.request.cache_dir.as_deref().unwrap_or_default());
         let mut interrupts = listen()?;
         let guard = self.shell.guard(guarded, &stage, &[STOP, REMOVE]).await?;
         let placed = tokio::select! {
@@ -82,20 +82,23 @@ impl Adding<'_> {
         };
         match guard.undo().await {
             Ok(()) => Err(cause),
-            Err(_) => Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }),
+            Err(_) => Err(Error::NotUndone { cause: Box::new(cause), host: self.request.ssh.host.clone() }),
         }
     }
 
-    fn check_store(&self, survey: &Survey) -> Result<(), Error> {
-        self.wish.store.as_ref().map_or(Ok(()), |store| check_store(survey, &self.wish.ssh.host, store))
+    fn check_cache_dir(&self, survey: &Survey) -> Result<(), Error> {
+        self.request
+            .cache_dir
+            .as_ref()
+            .map_or(Ok(()), |store| check_cache_dir(survey, &self.request.ssh.host, store))
     }
 
     /// The wished way, or the one that lasts longer if there is room for it.
     fn choose(&self, survey: &Survey, size: u64) -> Result<Layout, Error> {
-        let install = || Layout::install(survey, &self.wish.ssh.host, size);
-        match self.wish.way {
-            Some(Way::Install) => install(),
-            Some(Way::UntilReboot) => Ok(Layout::until_reboot()),
+        let install = || Layout::install(survey, &self.request.ssh.host, size);
+        match self.request.persistence {
+            Some(Persistence::Install) => install(),
+            Some(Persistence::UntilReboot) => Ok(Layout::until_reboot()),
             None => Ok(install().unwrap_or_else(|why| {
                 say!("hop: {}: {why}; so it is until the next reboot", self.name);
                 Layout::until_reboot()
@@ -114,7 +117,7 @@ impl Adding<'_> {
         let version = env!("CARGO_PKG_VERSION");
         say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
         send(self.shell, stage, agent).await?;
-        try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
+        try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         let interface = self.interface(&format!("{stage}/hopd"), stage).await?;
         let variables = self.variables(stage, layout, &interface);
         let placing = self.with_files(variables.clone(), layout, &interface);
@@ -128,11 +131,11 @@ impl Adding<'_> {
     /// The interface on which the agent is to listen, by what an agent on the router at `program` says, which has its directory
     /// `state`; empty for the loopback alone.
     async fn interface(&self, program: &str, state: &str) -> Result<String, Error> {
-        let host = || self.wish.ssh.host.clone();
-        if self.wish.via_ssh {
+        let host = || self.request.ssh.host.clone();
+        if self.request.via_ssh {
             return Ok(String::new());
         }
-        match self.wish.listen_interface.as_deref() {
+        match self.request.listen_interface.as_deref() {
             Some("any") => Ok("any".to_owned()),
             Some(name) => {
                 let command = format!("[ -e /sys/class/net/{name} ] || grep -q '^ *{name}:' /proc/net/dev");
@@ -148,7 +151,7 @@ impl Adding<'_> {
                 if !said.status.success() || name.is_empty() {
                     return Err(Error::UnknownInterface {
                         host: host(),
-                        source: Said::last_line(&said.stderr),
+                        source: RemoteMessage::last_line(&said.stderr),
                     });
                 }
                 Ok(name)
@@ -159,8 +162,8 @@ impl Adding<'_> {
     /// Adds this controller to an agent that is there already, and starts it if it does not run.
     async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, Error> {
         let layout = Layout::of_existing(&agent.path);
-        if self.wish.way.is_some_and(|way| way != layout.way) {
-            let host = self.wish.ssh.host.clone();
+        if self.request.persistence.is_some_and(|persistence| persistence != layout.persistence) {
+            let host = self.request.ssh.host.clone();
             return Err(Error::OtherWay { host, path: agent.path.clone() });
         }
         say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
@@ -177,7 +180,7 @@ impl Adding<'_> {
             self.shell.script("starting the agent", &variables, &[START]).await?;
             let Reached { router, version } =
                 self.reach(&variables, &layout, &interface, fingerprint, arch).await?;
-            self.check_same_store(&variables).await?;
+            self.check_same_cache_dir(&variables).await?;
             if version != env!("CARGO_PKG_VERSION") {
                 let own = env!("CARGO_PKG_VERSION");
                 say!(
@@ -200,54 +203,54 @@ impl Adding<'_> {
     }
 
     /// An agent that others use as well is not started anew with another store.
-    async fn check_same_store(&self, variables: &Variables) -> Result<(), Error> {
-        let Some(store) = &self.wish.store else { return Ok(()) };
-        let said = self.shell.ask("store", variables).await?.stdout;
+    async fn check_same_cache_dir(&self, variables: &Variables) -> Result<(), Error> {
+        let Some(store) = &self.request.cache_dir else { return Ok(()) };
+        let said = self.shell.ask("cache-dir", variables).await?.stdout;
         if String::from_utf8_lossy(&said).trim_end_matches('\n') == store {
             return Ok(());
         }
-        Err(Error::OtherStore { host: self.wish.ssh.host.clone(), store: store.clone() })
+        Err(Error::OtherCacheDir { host: self.request.ssh.host.clone(), cache_dir: store.clone() })
     }
 
     /// Where the agent listens.
     fn listen(&self) -> String {
-        let address = if self.wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
-        format!("{address}:{}", self.wish.port)
+        let address = if self.request.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
+        format!("{address}:{}", self.request.port)
     }
 
     /// The variables of the scripts.
     pub(super) fn variables(&self, stage: &str, layout: &Layout, interface: &str) -> Variables {
         let variables = Variables::default()
             .set("stage", stage)
-            .set("starter", layout.starter.name())
-            .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
+            .set("starter", layout.boot_method.name())
+            .set("way", if layout.persistence == Persistence::Install { "install" } else { "until-reboot" })
             .set("program", layout.program.to_string_lossy())
             .set("state", layout.state.to_string_lossy())
             .set("listen", self.listen())
-            .set("store", self.wish.store.as_deref().unwrap_or_default())
+            .set("cache_dir", self.request.cache_dir.as_deref().unwrap_or_default())
             .set("interface", interface)
             .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
-        match &layout.starter {
-            Starter::None => variables,
-            Starter::Procd { keep } => variables.set("keep", keep.to_string_lossy()),
-            Starter::BootHook(hook) => variables
+        match &layout.boot_method {
+            BootMethod::None => variables,
+            BootMethod::Procd { keep } => variables.set("keep", keep.to_string_lossy()),
+            BootMethod::BootHook(hook) => variables
                 .set("hook", hook.to_string_lossy())
                 .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => variables.set("hook_script", layout.hook_script()),
+            BootMethod::Nvram => variables.set("hook_script", layout.hook_script()),
         }
     }
 
     /// The same, with the files that only an agent needs which is put in place.
     fn with_files(&self, variables: Variables, layout: &Layout, interface: &str) -> Variables {
-        let (listen, store) = (self.listen(), self.wish.store.as_deref().unwrap_or_default());
-        match &layout.starter {
-            Starter::None => variables,
-            Starter::Procd { .. } => variables
+        let (listen, store) = (self.listen(), self.request.cache_dir.as_deref().unwrap_or_default());
+        match &layout.boot_method {
+            BootMethod::None => variables,
+            BootMethod::Procd { .. } => variables
                 .set("init_script", INIT_SCRIPT)
                 .set("config", configuration(&listen, interface, store)),
-            Starter::BootHook(_) | Starter::Nvram => {
+            BootMethod::BootHook(_) | BootMethod::Nvram => {
                 let settings = format!(
-                    "listen={}\ninterface={}\nstore={}",
+                    "listen={}\ninterface={}\ncache_dir={}",
                     quoted(&listen),
                     quoted(interface),
                     quoted(store)
@@ -269,8 +272,8 @@ impl Adding<'_> {
         let goarch = arch.goarch();
         // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
         let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
-        let (wish, shell) = (&Wish { listen_interface, ..self.wish.clone() }, self.shell);
-        connect::reach(self.name, wish, variables, layout, fingerprint, goarch, self.identity, shell).await
+        let (request, shell) = (&EnrolRequest { listen_interface, ..self.request.clone() }, self.shell);
+        connect::reach(self.name, request, variables, layout, fingerprint, goarch, self.identity, shell).await
     }
 
     /// Writes the inventory, and gives what was there under the name before.
@@ -301,13 +304,13 @@ const SYSTEM: [&str; 4] = ["/", "/overlay", "/usr/local", "/etc"];
 
 /// A store in RAM would not survive what it is for, and one on the system's own flash would fill that up. Where a medium
 /// is missing, there is the one or the other.
-pub(super) fn check_store(survey: &Survey, host: &str, store: &str) -> Result<(), Error> {
+pub(super) fn check_cache_dir(survey: &Survey, host: &str, store: &str) -> Result<(), Error> {
     let Some(mount) = survey.mount_of(Path::new(store)) else { return Ok(()) };
     let (host, store, place) = (host.to_owned(), store.to_owned(), mount.place.clone());
     match survey.backing(mount) {
-        None => Err(Error::StoreInRam { host, store, place }),
+        None => Err(Error::CacheDirInRam { host, cache_dir: store, place }),
         Some(flash) if flash.is_flash() && SYSTEM.iter().any(|system| place == Path::new(system)) => {
-            Err(Error::StoreInFlash { host, store, place })
+            Err(Error::CacheDirInFlash { host, cache_dir: store, place })
         }
         Some(_) => Ok(()),
     }
@@ -320,7 +323,7 @@ fn configuration(listen: &str, interface: &str, store: &str) -> String {
         text.push_str(&format!("\n\toption device '{interface}'"));
     }
     if !store.is_empty() {
-        text.push_str(&format!("\n\toption store '{store}'"));
+        text.push_str(&format!("\n\toption cache_dir '{store}'"));
     }
     text
 }
@@ -405,14 +408,14 @@ END";
         let unmounted = openwrt.replace("/overlay jffs2", "/elsewhere jffs2");
         let refused = |mounts: &str, store: &str| {
             let survey = Survey::parse(format!("@mounts\n{mounts}@elf\n").as_bytes());
-            check_store(&survey, "desk", store).err()
+            check_cache_dir(&survey, "desk", store).err()
         };
         assert!(refused(openwrt, "/mnt/sda1/programs").is_none());
-        assert!(matches!(refused(openwrt, "/tmp/programs"), Some(Error::StoreInRam { .. })));
+        assert!(matches!(refused(openwrt, "/tmp/programs"), Some(Error::CacheDirInRam { .. })));
         for missing in ["/mnt/sdb1/programs", "/overlay/programs"] {
-            assert!(matches!(refused(openwrt, missing), Some(Error::StoreInFlash { .. })), "{missing}");
+            assert!(matches!(refused(openwrt, missing), Some(Error::CacheDirInFlash { .. })), "{missing}");
             assert!(refused(&extroot, missing).is_none(), "there is a stick below the whole system");
-            assert!(matches!(refused(&unmounted, missing), Some(Error::StoreInRam { .. })), "{missing}");
+            assert!(matches!(refused(&unmounted, missing), Some(Error::CacheDirInRam { .. })), "{missing}");
         }
     }
 }

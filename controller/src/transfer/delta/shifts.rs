@@ -13,7 +13,7 @@ const NAMED_BYTES: u32 = 4;
 
 /// Somebody who has seen an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Vote {
+pub struct ShiftSample {
     /// What it was.
     pub address: u32,
     /// How far it has moved, modulo 2³².
@@ -33,11 +33,11 @@ struct Run {
 ///
 /// Of all ways to divide the addresses into runs, by dynamic programming (after A. Viterbi, 1967): at each address, the best way
 /// that ends with each distance either goes on, or begins where the best of all was before.
-pub fn elect(mut votes: Vec<Vote>) -> Moves {
-    votes.sort_unstable();
+pub fn fit_shifts(mut samples: Vec<ShiftSample>) -> Moves {
+    samples.sort_unstable();
     let mut cost = COST;
     loop {
-        let mut moves = divide(&votes, cost);
+        let mut moves = divide(&samples, cost);
         // What has not moved need not be told.
         moves.retain(|one| one.by != 0);
         if let Some(moves) = Moves::new(moves) {
@@ -47,15 +47,15 @@ pub fn elect(mut votes: Vec<Vote>) -> Moves {
     }
 }
 
-fn divide(votes: &[Vote], cost: u32) -> Vec<Move> {
+fn divide(samples: &[ShiftSample], cost: u32) -> Vec<Move> {
     let mut runs: Vec<Run> = Vec::new();
     // For each distance, the votes of the best way that ends with it, and its last run.
     let mut ways: HashMap<u32, (u32, usize)> = HashMap::new();
     let mut best: (u32, Option<usize>) = (0, None);
-    for voters in votes.chunk_by(|one, other| one.address == other.address) {
-        let address = voters[0].address;
+    for at_address in samples.chunk_by(|one, other| one.address == other.address) {
+        let address = at_address[0].address;
         let (before, mut after) = (best, best);
-        for same in voters.chunk_by(|one, other| one.by == other.by) {
+        for same in at_address.chunk_by(|one, other| one.by == other.by) {
             let (by, count) = (same[0].by, same.len() as u32);
             // What is not worth its cost is left, and this one is the first.
             let (anew, earlier) = if before.0 > cost { (before.0 - cost, before.1) } else { (0, None) };
@@ -92,28 +92,28 @@ mod tests {
 
     use super::*;
 
-    fn votes(addresses: impl Iterator<Item = u32>, by: u32) -> Vec<Vote> {
-        addresses.map(|address| Vote { address, by }).collect()
+    fn samples(addresses: impl Iterator<Item = u32>, by: u32) -> Vec<ShiftSample> {
+        addresses.map(|address| ShiftSample { address, by }).collect()
     }
 
     #[test]
     fn what_moved_together_is_one_move_and_a_stray_vote_is_none() {
-        let mut all = votes((0x1000..0x2000).step_by(16), 0);
-        all.extend(votes((0x2000..0x3000).step_by(16), 24));
-        all.extend(votes((0x3000..0x4000).step_by(8), 0x100_u32.wrapping_neg()));
-        all.extend(votes([0x2208, 0x2209].into_iter(), 7));
+        let mut all = samples((0x1000..0x2000).step_by(16), 0);
+        all.extend(samples((0x2000..0x3000).step_by(16), 24));
+        all.extend(samples((0x3000..0x4000).step_by(8), 0x100_u32.wrapping_neg()));
+        all.extend(samples([0x2208, 0x2209].into_iter(), 7));
         let expected = [
             Move { from: 0x2000, length: 0xff4, by: 24 },
             Move { from: 0x3000, length: 0xffc, by: 0x100_u32.wrapping_neg() },
         ];
-        assert_eq!(elect(all).all(), expected);
+        assert_eq!(fit_shifts(all).all(), expected);
     }
 
     #[test]
     fn many_that_name_the_same_are_a_move() {
-        let mut all = votes((0x1000..0x2000).step_by(16), 8);
-        all.extend([Vote { address: 0x1800, by: 40 }; 9]);
-        let moves = elect(all);
+        let mut all = samples((0x1000..0x2000).step_by(16), 8);
+        all.extend([ShiftSample { address: 0x1800, by: 40 }; 9]);
+        let moves = fit_shifts(all);
         assert_eq!(moves.all().len(), 3);
         assert_eq!(moves.all()[1], Move { from: 0x1800, length: 4, by: 40 });
     }
@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn a_move_that_wins_less_than_it_costs_is_not_added_to_those_before_it() {
         let rising = (0..10).flat_map(|index| {
-            let vote = Vote { address: 64 * index, by: 4 + 4 * index };
-            std::iter::repeat_n(vote, 1 + index as usize)
+            let sample = ShiftSample { address: 64 * index, by: 4 + 4 * index };
+            std::iter::repeat_n(sample, 1 + index as usize)
         });
         // Or there would be no cost at which there are few enough.
         assert_eq!(divide(&rising.collect::<Vec<_>>(), 100).len(), 1);
@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn no_votes_move_nothing_and_too_many_moves_are_fewer() {
-        assert!(elect(Vec::new()).all().is_empty());
+        assert!(fit_shifts(Vec::new()).all().is_empty());
         let wild = (0..4 * MOST_MOVES as u32).flat_map(|index| {
-            let vote = Vote { address: 64 * index, by: 4 * index };
-            [vote; 5]
+            let sample = ShiftSample { address: 64 * index, by: 4 * index };
+            [sample; 5]
         });
-        assert!(elect(wild.collect()).all().len() <= MOST_MOVES);
+        assert!(fit_shifts(wild.collect()).all().len() <= MOST_MOVES);
     }
 }

@@ -5,7 +5,7 @@
 use hop::config::inventory::Entry;
 use hop::config::enrolment::Destination;
 use hop_proto::identity::Fingerprint;
-use hopd::authorized_keys;
+use hopd::access::authorized_keys;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -2,8 +2,8 @@
 #![no_main]
 
 use hop_proto::meminfo;
-use hopd::family;
-use hopd::memory::{Memory, RESERVE};
+use hopd::process::reaper;
+use hopd::system::memory::{Memory, RESERVE};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -124,10 +124,7 @@ impl Cli {
             Command::Words => words::check(),
             Command::Codegen => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
             Command::Docs => dist::build().and_then(|()| {
-                test::write(
-                    "HOP_DOCS",
-                    &["-p", "hop-tests", "--test", "command_line", "the_help_in_the_docs"],
-                )
+                test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "host", "the_help_in_the_docs"])
             }),
         }
     }

@@ -84,7 +84,7 @@ fn run(words: &[String]) -> Result<()> {
         ("reproduce", []) => reproduce::check(),
         ("codegen", []) => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
         ("docs", []) => dist::build().and_then(|()| {
-            test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "host", "the_help_in_the_docs"])
+            test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "host", "commands_page_is_the_programs_help"])
         }),
         (unknown, []) => bail!("there is no `cargo xtask {unknown}`; `cargo xtask help` lists what there is"),
     }

@@ -80,7 +80,7 @@ cd / && rm -r /tmp/applets
 const LEVELS_OF_PCI: &str = "elcr=0c";
 
 /// A card that shares a line of edges with another device is forgotten sooner or later, and with it the network.
-fn devices_that_share_an_interrupt_are_all_served(profile: &str) {
+fn shared_interrupts_reach_all_devices(profile: &str) {
     let machine = Machine::boot(profile);
     let assert_levels = || {
         let said = machine.monitor().human("info pic").unwrap();
@@ -93,14 +93,14 @@ fn devices_that_share_an_interrupt_are_all_served(profile: &str) {
 }
 
 /// What dies on a virtual router for how it was built would look like a fault of whatever called it.
-fn every_applet_runs_and_none_dies_of_a_signal(profile: &str) {
+fn every_applet_runs(profile: &str) {
     let said = Machine::boot(profile).log_in().sh(EVERY_APPLET);
     let number: u32 = said.trim().parse().unwrap_or_else(|_| panic!("{said}"));
     assert!(number > 90, "it has {number} applets");
 }
 
 /// The kernel's own choice is a tenth of it, and then a program gets what it would not get on a real router.
-fn the_kernel_keeps_as_much_memory_as_its_firmware_makes_it(profile: &str) {
+fn memory_reserve_is_the_firmwares(profile: &str) {
     let machine = Machine::boot(profile);
     machine.wait_for_disk();
     let shell = machine.log_in();
@@ -119,20 +119,12 @@ fn the_kernel_keeps_as_much_memory_as_its_firmware_makes_it(profile: &str) {
 type Test = (&'static str, fn(&str), &'static [&'static str]);
 
 const ALL: [Test; 3] = [
-    (
-        "devices_that_share_an_interrupt_are_all_served",
-        devices_that_share_an_interrupt_are_all_served,
-        &["rut955", "f7d7302"],
-    ),
+    ("shared_interrupts_reach_all_devices", shared_interrupts_reach_all_devices, &["rut955", "f7d7302"]),
     // One profile of each firmware.
+    ("every_applet_runs", every_applet_runs, &["dir-505", "rut955", "f7d7302"]),
     (
-        "every_applet_runs_and_none_dies_of_a_signal",
-        every_applet_runs_and_none_dies_of_a_signal,
-        &["dir-505", "rut955", "f7d7302"],
-    ),
-    (
-        "the_kernel_keeps_as_much_memory_as_its_firmware_makes_it",
-        the_kernel_keeps_as_much_memory_as_its_firmware_makes_it,
+        "memory_reserve_is_the_firmwares",
+        memory_reserve_is_the_firmwares,
         &["dir-505", "archer-a6", "f7d7302"],
     ),
 ];

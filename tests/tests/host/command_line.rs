@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::desk::{Desk, is_empty};
 
 #[test]
-fn a_program_runs_on_both_endians_and_comes_back() {
+fn program_runs_on_both_endians() {
     let desk = Desk::new();
     for arch in ["mips", "mipsle"] {
         let ran = desk.run(&["virtual", "up", "--arch", arch]);
@@ -53,7 +53,7 @@ fn every_example_runs() {
 }
 
 #[test]
-fn what_an_agent_cannot_do_is_refused_before_anything_is_sent() {
+fn missing_capability_sends_nothing() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up", "--arch", "mips"]).code, 0);
     // The core of the emulator would be none of the program's.
@@ -68,7 +68,7 @@ fn what_an_agent_cannot_do_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
+fn virtual_router_starts_by_itself() {
     let desk = Desk::new();
     let source = desk.path("x.go");
     fs::write(
@@ -85,7 +85,7 @@ fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
 }
 
 #[test]
-fn a_virtual_router_is_started_once_and_ended_once() {
+fn virtual_router_starts_once() {
     let desk = Desk::new();
     let first = desk.run(&["virtual", "up", "--arch", "mips"]);
     assert!(first.stdout().starts_with("virtual-mips started at 127.0.0.1:"), "{}", first.stdout());
@@ -109,7 +109,7 @@ fn a_virtual_router_is_started_once_and_ended_once() {
 }
 
 #[test]
-fn two_at_once_start_one_virtual_router() {
+fn two_hops_start_one_router() {
     let desk = Desk::new();
     let both: Vec<_> = (0..2).map(|_| desk.hop().args(["virtual", "up"]).start()).collect();
     let mut said: Vec<_> = both.into_iter().map(|hop| hop.wait().stdout().contains("started")).collect();
@@ -118,7 +118,7 @@ fn two_at_once_start_one_virtual_router() {
 }
 
 #[test]
-fn an_agent_whose_hop_was_killed_before_it_listened_is_ended_all_the_same() {
+fn half_started_router_is_ended() {
     for words in [&["virtual", "down"][..], &["virtual", "down", "virtual-mips"], &["virtual", "up"]] {
         let desk = Desk::new();
         let (bin, number) = (desk.path("bin"), desk.path("number"));
@@ -142,7 +142,7 @@ fn an_agent_whose_hop_was_killed_before_it_listened_is_ended_all_the_same() {
 }
 
 #[test]
-fn with_several_routers_one_must_be_named() {
+fn several_routers_need_a_name() {
     let desk = Desk::new();
     for arch in ["mips", "mipsle"] {
         assert_eq!(desk.run(&["virtual", "up", "--arch", arch]).code, 0);
@@ -155,7 +155,7 @@ fn with_several_routers_one_must_be_named() {
 }
 
 #[test]
-fn a_package_that_does_not_compile_shows_gos_own_words() {
+fn compile_errors_are_gos_own() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let ran = desk.run(&["run", "./tests/fixtures/does-not-compile"]);
@@ -220,7 +220,7 @@ fn gos_flags_are_gos() {
 }
 
 #[test]
-fn without_go_it_is_said_what_is_missing() {
+fn missing_go_is_named() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let ran = desk.hop().env("PATH", "/nonexistent").args(["run", "./examples/hello"]).run();
@@ -229,7 +229,7 @@ fn without_go_it_is_said_what_is_missing() {
 }
 
 #[test]
-fn a_go_that_breaks_programs_is_refused() {
+fn broken_go_version_is_refused() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let bin = desk.path("bin");
@@ -250,7 +250,7 @@ fn wait_for_writer(fifo: &std::path::Path) {
 }
 
 #[test]
-fn an_interrupted_build_is_ended_and_cleans_up() {
+fn interrupted_build_cleans_up() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let bin = desk.path("bin");
@@ -276,7 +276,7 @@ fn an_interrupted_build_is_ended_and_cleans_up() {
 }
 
 #[test]
-fn without_qemu_it_is_said_what_to_install() {
+fn missing_qemu_is_named() {
     let desk = Desk::new();
     let ran = desk.hop().env("PATH", "/nonexistent").args(["virtual", "up"]).run();
     ran.assert_fails(125, "there is no qemu-mips in PATH");
@@ -284,7 +284,7 @@ fn without_qemu_it_is_said_what_to_install() {
 }
 
 #[test]
-fn what_a_whole_virtual_router_lacks_is_said_and_nothing_is_made() {
+fn missing_image_makes_nothing() {
     let desk = Desk::new();
     let nothing = desk.path("nothing");
     let fails = |words: &[&str], path: Option<&str>, text: &str, hint: &str| {
@@ -328,7 +328,7 @@ fn what_a_whole_virtual_router_lacks_is_said_and_nothing_is_made() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_before_anything_happens() {
+fn unusable_options_are_refused_first() {
     let desk = Desk::new();
     for (words, text) in [
         (&["run", "--status-file", "/nonexistent/status", "."][..], "cannot write /nonexistent/status"),
@@ -345,7 +345,7 @@ fn what_cannot_be_used_is_refused_before_anything_happens() {
 }
 
 #[test]
-fn the_agents_that_hop_carries_pass_their_self_test() {
+fn carried_agents_pass_their_self_test() {
     for (agent, qemu) in
         [("hopd-host", None), ("hopd-mips", Some("qemu-mips")), ("hopd-mipsel", Some("qemu-mipsel"))]
     {

@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        a_program_of_another_user_gets_no_file_of_somebody_else_out;
+        other_users_get_no_foreign_file;
     Portable:
-        what_a_program_leaves_is_brought_back_to_the_last_byte,
-        files_go_where_they_are_wanted_and_patterns_stand_for_them,
-        what_is_not_brought_back_is_said_and_changes_no_exit_code,
+        output_files_arrive_byte_for_byte,
+        output_patterns_choose_their_places,
+        missing_outputs_change_no_exit_code,
         hidden_files_come_only_by_name,
-        a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody,
-        a_break_in_the_midst_of_a_file_costs_nothing_but_a_line,
-        the_files_of_a_job_that_was_left_wait_for_who_attaches,
-        files_that_nobody_fetches_go_when_the_time_to_linger_is_over,
-        the_files_of_jobs_that_were_left_go_when_eight_more_have_ended,
-        a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half,
-        a_path_that_does_not_stay_below_the_programs_directory_is_refused_here;
+        removed_directory_or_many_files_harm_nobody,
+        broken_connection_resumes_a_file,
+        files_of_detached_jobs_wait,
+        unfetched_files_are_removed_in_time,
+        eight_ended_jobs_keep_their_files,
+        unwritable_file_is_hops_failure,
+        output_path_outside_is_refused;
 };
 
 /// A file that is long enough to be cut in the middle, with all that is on its way.
@@ -71,7 +71,7 @@ fn named(names: &[(&[u8], u64)]) -> Vec<(Vec<u8>, u64)> {
     names.iter().map(|(name, size)| (name.to_vec(), *size)).collect()
 }
 
-fn what_a_program_leaves_is_brought_back_to_the_last_byte(target: Target) {
+fn output_files_arrive_byte_for_byte(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let what: [&[u8]; 6] = [
@@ -102,7 +102,7 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte(target: Target) {
     router.assert_serves_on();
 }
 
-fn files_go_where_they_are_wanted_and_patterns_stand_for_them(target: Target) {
+fn output_patterns_choose_their_places(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     fs::create_dir(place.join("there")).unwrap();
@@ -136,7 +136,7 @@ fn files_go_where_they_are_wanted_and_patterns_stand_for_them(target: Target) {
     router.assert_serves_on();
 }
 
-fn what_is_not_brought_back_is_said_and_changes_no_exit_code(target: Target) {
+fn missing_outputs_change_no_exit_code(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let status_file = router.path("status.json");
@@ -200,7 +200,7 @@ fn hidden_files_come_only_by_name(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody(target: Target) {
+fn removed_directory_or_many_files_harm_nobody(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let ran = leave(&router, &place, &["--output", "many"], &[b"many=many/=1500"]).run();
@@ -215,7 +215,7 @@ fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody(target: 
     router.assert_serves_on();
 }
 
-fn a_program_of_another_user_gets_no_file_of_somebody_else_out(target: Target) {
+fn other_users_get_no_foreign_file(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     // It may pass the agent's directory, and give what lies there another name.
@@ -233,7 +233,7 @@ fn a_program_of_another_user_gets_no_file_of_somebody_else_out(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line(target: Target) {
+fn broken_connection_resumes_a_file(target: Target) {
     let router = VirtualRouter::start(target);
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
@@ -256,7 +256,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line(target: Target) {
     router.assert_serves_on();
 }
 
-fn the_files_of_a_job_that_was_left_wait_for_who_attaches(target: Target) {
+fn files_of_detached_jobs_wait(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let options = ["--detach", "--output", "a/*"];
@@ -284,7 +284,7 @@ fn the_files_of_a_job_that_was_left_wait_for_who_attaches(target: Target) {
     router.assert_serves_on();
 }
 
-fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over(target: Target) {
+fn unfetched_files_are_removed_in_time(target: Target) {
     let router = VirtualRouter::start(target);
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
@@ -301,7 +301,7 @@ fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over(target: Target) 
     router.assert_serves_on();
 }
 
-fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended(target: Target) {
+fn eight_ended_jobs_keep_their_files(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let mut left = Vec::new();
@@ -325,7 +325,7 @@ fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended(target: Target
     router.assert_serves_on();
 }
 
-fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half(target: Target) {
+fn unwritable_file_is_hops_failure(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     fs::write(place.join("file"), "").unwrap();
@@ -337,7 +337,7 @@ fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half(target:
     router.assert_serves_on();
 }
 
-fn a_path_that_does_not_stay_below_the_programs_directory_is_refused_here(target: Target) {
+fn output_path_outside_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     for path in ["/etc/passwd", "../key", "a/../../b", "", "x:"] {
         let ran = leave(&router, &router.path("home"), &["--output", path], &[]).run();

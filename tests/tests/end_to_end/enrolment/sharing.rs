@@ -6,10 +6,9 @@ use hop_tests::Hop;
 use super::owner::Owner;
 use crate::plan::Case;
 
-pub const ALL: &[Case] =
-    &cases![a_second_controller_is_let_in_and_the_first_can_leave, the_other_name_of_a_router_goes_with_it,];
+pub const ALL: &[Case] = &cases![second_controller_joins_and_first_leaves, second_name_is_removed_too,];
 
-fn a_second_controller_is_let_in_and_the_first_can_leave() {
+fn second_controller_joins_and_first_leaves() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     owner.assert_added(&["--install"]);
@@ -81,7 +80,7 @@ fn a_second_controller_is_let_in_and_the_first_can_leave() {
     assert_eq!(second().args(["info", "-r", "desk"]).run().code, 125);
 }
 
-fn the_other_name_of_a_router_goes_with_it() {
+fn second_name_is_removed_too() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
     let at = owner.machine.machine().agent_address();

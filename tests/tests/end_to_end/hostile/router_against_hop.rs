@@ -27,8 +27,8 @@ pub const ALL: &[Case] = &cases![
     nothing_is_done_unasked,
     no_terminal_is_taken_unasked,
     escape_sequences_stay_off_the_terminal,
-    a_program_with_control_characters_stays_here,
-    a_killed_hop_leaves_no_part_of_a_file,
+    control_characters_in_a_name_stay,
+    killed_hop_leaves_no_partial_file,
 ];
 
 /// Clears the screen and sets the title, and then writes a line as if it were Hop's.
@@ -363,7 +363,7 @@ fn escape_sequences_stay_off_the_terminal() {
     assert_eq!((ran.stderr(), ran.code), (&*said, 126));
 }
 
-fn a_program_with_control_characters_stays_here() {
+fn control_characters_in_a_name_stay() {
     let router = LyingRouter::start(|call| async { call.end() });
     let program = router.directory.path().join("x\u{1b}[2J");
     fs::copy("/bin/true", &program).unwrap();
@@ -372,7 +372,7 @@ fn a_program_with_control_characters_stays_here() {
     assert_tame(ran.stderr_bytes());
 }
 
-fn a_killed_hop_leaves_no_part_of_a_file() {
+fn killed_hop_leaves_no_partial_file() {
     let (send, sent) = mpsc::channel();
     let router = LyingRouter::start(move |mut call| {
         let sent = send.clone();

@@ -316,7 +316,7 @@ fn a_program_is_kept_across_a_reboot() {
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
     let program = fixture(Stage::Host, "both-outputs");
-    let words = ["--store", shelf.to_str().unwrap(), "--log", "log"];
+    let words = ["--cache-dir", shelf.to_str().unwrap(), "--log", "log"];
     for life in 0..3 {
         let mut agent = bench.start(&words);
         let ran = bench.exec(&mut agent, &program);
@@ -336,7 +336,7 @@ fn a_program_is_kept_across_a_reboot() {
 fn a_store_that_is_not_there_is_done_without_and_said_once() {
     let bench = Bench::new();
     let shelf = bench.path("shelf");
-    let mut agent = bench.start(&["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut agent = bench.start(&["--cache-dir", shelf.to_str().unwrap(), "--log", "log"]);
     for _ in 0..2 {
         assert_eq!(bench.exec(&mut agent, &fixture(Stage::Host, "both-outputs")).code, 7);
     }
@@ -360,7 +360,8 @@ fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes
         exec \"$@\"",
         content.len() * 4
     );
-    let mut agent = bench.start_in_namespace(&script, &["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut agent =
+        bench.start_in_namespace(&script, &["--cache-dir", shelf.to_str().unwrap(), "--log", "log"]);
     let number = agent.process.id();
     let mut exec = |program: u8| {
         let path = bench.path(&format!("program-{program}"));

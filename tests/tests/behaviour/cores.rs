@@ -83,7 +83,7 @@ fn quit_makes_a_core_too_and_output_files_come_with_it() {
     let Some(router) = router_that_writes_cores() else { return };
     let core = router.path("core");
     let output = format!("nothing:{}", router.path("nothing").display());
-    let mut running = crash(&router, &core, &["--output", &output]).arg("wait").start();
+    let mut running = crash(&router, &core, &["--artifact", &output]).arg("wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::QUIT);
     let ran = running.wait();
@@ -126,7 +126,8 @@ fn a_core_goes_with_its_job() {
     let Some(mut router) = router_that_writes_cores() else { return };
     let (core, cable) = (router.path("core"), router.cable());
     let hop = || {
-        let hop = router.hop().args(["run", "-r", "cabled", "--linger", "1s", "--core"]).arg(&core);
+        let hop =
+            router.hop().args(["run", "-r", "cabled", "--reconnect-timeout", "1s", "--core"]).arg(&core);
         hop.args(["./tests/fixtures/crash", KEPT])
     };
     // More than what it says, and less than its core.

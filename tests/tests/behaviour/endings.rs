@@ -221,7 +221,8 @@ fn what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one() {
         return;
     }
     // It has left its group, its session, its parent and its environment.
-    let mut running = router.exec_with(&["--linger", "0"], "orphan").args(["daemon", "wait"]).start();
+    let mut running =
+        router.exec_with(&["--reconnect-timeout", "0"], "orphan").args(["daemon", "wait"]).start();
     let number = running.line().trim().to_owned();
     router.signal_agent(Signal::KILL);
     running.wait();

@@ -202,7 +202,7 @@ fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always() {
     let words = ["test", "-count=1", "-run=Update", "./words", "-update"];
     assert_passes(&in_copy(go_there(&router, "", &words)));
     assert!(!data.join("new.golden").exists(), "nobody asked");
-    assert_passes(&in_copy(go_there(&router, "--bring testdata/*.golden", &words)));
+    assert_passes(&in_copy(go_there(&router, "--artifact testdata/*.golden", &words)));
     assert_eq!(fs::read_to_string(data.join("new.golden")).unwrap(), "three\n");
     let fuzz = ["test", "-run=-", "-fuzz=Fuzz", "-fuzztime=10x", "-parallel=1", "./words"];
     let ran = in_copy(go_there(&router, "", &fuzz));

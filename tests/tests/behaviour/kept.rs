@@ -206,8 +206,11 @@ fn a_dead_link_under_a_kept_connection_is_noticed_while_somebody_waits() {
     let router = VirtualRouter::start(STAGE);
     let cable = router.cable();
     let program = fixture(STAGE, "counter");
-    let mut running =
-        keeping(&router, "exec").args(["--linger", "0"]).arg(program).args(["1000000", "0"]).start();
+    let mut running = keeping(&router, "exec")
+        .args(["--reconnect-timeout", "0"])
+        .arg(program)
+        .args(["1000000", "0"])
+        .start();
     assert_eq!(running.line(), "0\n");
     let keeper = keeper(&router);
     cable.cut();

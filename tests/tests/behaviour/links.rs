@@ -202,7 +202,7 @@ fn a_detached_program_has_no_input_and_its_exit_code_waits() {
 #[test]
 fn a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger() {
     let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec_with(&["--linger", "0"], "wait").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, -9);
@@ -214,7 +214,7 @@ fn a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger() {
 fn a_program_whose_controller_is_gone_gets_its_grace() {
     let router = VirtualRouter::start(STAGE);
     let mark = router.path_there("mark");
-    let mut running = router.exec_with(&["--linger", "0"], "mark-term").arg(&mark).start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "mark-term").arg(&mark).start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     running.wait();
@@ -240,7 +240,7 @@ fn a_program_dies_with_its_agent_and_the_next_one_says_so() {
 #[test]
 fn an_agent_that_dies_loses_the_job_and_the_controller_says_so() {
     let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec_with(&["--linger", "0"], "dialogue").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
     running.wait().assert_fails(125, "the connection to router was lost");
@@ -249,7 +249,7 @@ fn an_agent_that_dies_loses_the_job_and_the_controller_says_so() {
 #[test]
 fn an_agent_that_does_not_come_back_in_time_is_given_up() {
     let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec_with(&["--linger", "1s"], "dialogue").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "1s"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
     let ran = running.wait();

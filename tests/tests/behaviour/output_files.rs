@@ -67,7 +67,8 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte() {
         b"hole=results/hole=3000000",
         b"file=unwanted=1000",
     ];
-    let options = ["--output", "long", "--output", "./empty", "--output=results/", "--output-executable"];
+    let options =
+        ["--artifact", "long", "--artifact", "./empty", "--artifact=results/", "--artifact-executable"];
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("left\n", "", 7));
     let expected: [(&[u8], u64); 5] = [
@@ -96,15 +97,15 @@ fn files_go_where_they_are_wanted_and_patterns_stand_for_them() {
     let what: [&[u8]; 4] =
         [b"file=a/cpu.prof=10", b"file=a/mem.prof=20", b"file=b/cpu.prof=30", b"file=result=40"];
     let options = [
-        "--output",
+        "--artifact",
         "a/*.prof:profiles",
-        "--output",
+        "--artifact",
         "?/cpu.prof:of-each",
-        "--output",
+        "--artifact",
         "result:new",
-        "--output",
+        "--artifact",
         "result:there",
-        "--output",
+        "--artifact",
         "b:c/d",
     ];
     let ran = leave(&router, &place, &options, &what).run();
@@ -142,7 +143,7 @@ fn what_is_not_brought_back_is_said_and_changes_no_exit_code() {
     let paths =
         ["good", "link", "linked/authorized", "pipe", "nothing", "huge", "missing", "good/x", "*.x:."];
     for path in paths {
-        options.extend(["--output".into(), path.into()]);
+        options.extend(["--artifact".into(), path.into()]);
     }
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
@@ -175,11 +176,11 @@ fn hidden_files_come_only_by_name() {
     let what: [&[u8]; 4] =
         [b"file=.envrc=1", b"file=d/.hidden=2", b"file=d/plain=3", b"program=.git/hooks/x=4"];
     let fetch = |options: &[&str]| leave(&router, &place, options, &what).run();
-    assert_eq!((fetch(&["--output", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
-    let ran = fetch(&["--output", ".:all", "--output", ".e*:."]);
+    assert_eq!((fetch(&["--artifact", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
+    let ran = fetch(&["--artifact", ".:all", "--artifact", ".e*:."]);
     let hidden = |path: &str| {
         format!(
-            "hop: {path} was not brought back: its name begins with a dot, and --output does not name it\n"
+            "hop: {path} was not brought back: its name begins with a dot, and --artifact does not name it\n"
         )
     };
     let said: String = [".envrc", ".git", "d/.hidden"].map(hidden).concat();
@@ -192,14 +193,14 @@ fn hidden_files_come_only_by_name() {
 fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody() {
     let router = VirtualRouter::start(STAGE);
     let place = place(&router);
-    let ran = leave(&router, &place, &["--output", "many"], &[b"many=many/=1500"]).run();
+    let ran = leave(&router, &place, &["--artifact", "many"], &[b"many=many/=1500"]).run();
     assert_eq!(ran.code, 7);
     assert_eq!(ran.stderr(), "hop: many was not brought back: there are too many files\n");
     assert_eq!(files(&place).len(), 1024, "those that were found come");
     let here = router.path("nowhere");
     fs::create_dir(&here).unwrap();
     // Where it works, by a path that has no end of its own.
-    let ran = leave(&router, &here, &["--output", ".:."], &[b"file=x=1", b"gone=../work"]).run();
+    let ran = leave(&router, &here, &["--artifact", ".:."], &[b"file=x=1", b"gone=../work"]).run();
     assert_eq!((ran.stderr(), ran.code), ("hop: . was not brought back: there is no such file\n", 7));
     router.assert_serves_on();
 }
@@ -212,7 +213,7 @@ fn a_program_of_another_user_gets_no_file_of_somebody_else_out() {
     let blob = router.ram().join("secret");
     router.put(&blob, b"secret");
     let hard = format!("hard=hard={}", blob.display());
-    let options = ["--user", "nobody", "--output", "own", "--output", "hard"];
+    let options = ["--user", "nobody", "--artifact", "own", "--artifact", "hard"];
     let ran = leave(&router, &place, &options, &[b"file=own=4", hard.as_bytes()]).run();
     // Where the kernel protects such names (proc_sys_fs(5), protected_hardlinks), there is none.
     let refused = ran.code == 2 && ran.stderr().contains("operation not permitted");
@@ -228,7 +229,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line() {
     let router = VirtualRouter::start(STAGE);
     let (place, cable) = (place(&router), router.cable());
     cable.cut_after_received(SOME_OF_LONG);
-    let hop = router.hop().current_dir(&place).args(["exec", "-r", "cabled", "--output", "long"]);
+    let hop = router.hop().current_dir(&place).args(["exec", "-r", "cabled", "--artifact", "long"]);
     let running = hop.arg(fixture(STAGE, "leave")).arg(format!("file=long={LONG}")).start();
     for _ in 0..2 {
         cable.wait_until_cut();
@@ -251,7 +252,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line() {
 fn the_files_of_a_job_that_was_left_wait_for_who_attaches() {
     let router = VirtualRouter::start(STAGE);
     let place = place(&router);
-    let options = ["--detach", "--output", "a/*"];
+    let options = ["--detach", "--artifact", "a/*"];
     let ran = leave(&router, &place, &options, &[b"file=a/one=1000", b"file=a/two=2000"]).run();
     assert_eq!((ran.stderr(), ran.code), ("", 0));
     let job = ran.stdout().trim_end().to_owned();
@@ -263,12 +264,12 @@ fn the_files_of_a_job_that_was_left_wait_for_who_attaches() {
     let ran = attach(&[]);
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125), "what they are for comes before");
     assert!(
-        ran.stderr().contains("has output files, and no --output says where they go"),
+        ran.stderr().contains("has output files, and no --artifact says where they go"),
         "{}",
         ran.stderr()
     );
-    let ran = attach(&["--output", "a/one:.", "--output", "three"]);
-    let said = "hop: a/two was not brought back: no --output names it\n\
+    let ran = attach(&["--artifact", "a/one:.", "--artifact", "three"]);
+    let said = "hop: a/two was not brought back: no --artifact names it\n\
                 hop: three was not brought back: there is no such file\n";
     assert_eq!((ran.stderr(), ran.code), (said, 7));
     assert_eq!(files(&place), named(&[(b"one", 1000)]));
@@ -282,7 +283,7 @@ fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over() {
     let (place, cable) = (place(&router), router.cable());
     cable.cut_after_received(SOME_OF_LONG);
     let hop = router.hop().current_dir(&place);
-    let hop = hop.args(["exec", "-r", "cabled", "--linger", "1s", "--output", "long"]);
+    let hop = hop.args(["exec", "-r", "cabled", "--reconnect-timeout", "1s", "--artifact", "long"]);
     let running = hop.arg(fixture(STAGE, "leave")).arg(format!("file=long={LONG}")).start();
     cable.wait_until_cut();
     running.signal(Signal::KILL);
@@ -300,7 +301,7 @@ fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended() {
     let place = place(&router);
     let mut left = Vec::new();
     for _ in 0..9 {
-        let ran = leave(&router, &place, &["--detach", "--output", "x"], &[b"file=x=1000"]).run();
+        let ran = leave(&router, &place, &["--detach", "--artifact", "x"], &[b"file=x=1000"]).run();
         assert_eq!((ran.stderr(), ran.code), ("", 0));
         left.push(ran.stdout().trim_end().to_owned());
         // They have no place among those that run.
@@ -309,7 +310,7 @@ fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended() {
     hop_tests::wait_until("the oldest goes", || router.leftovers().len() == 8);
     let attach = |job: &str| {
         let hop = router.hop().current_dir(&place);
-        hop.args(["attach", "-r", "router", "--output", "x", job]).run()
+        hop.args(["attach", "-r", "router", "--artifact", "x", job]).run()
     };
     attach(&left[0]).assert_fails(125, "there is no job");
     for job in &left[1..] {
@@ -324,7 +325,7 @@ fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half() {
     let router = VirtualRouter::start(STAGE);
     let place = place(&router);
     fs::write(place.join("file"), "").unwrap();
-    let ran = leave(&router, &place, &["--output", "x:file/x"], &[b"file=x=1000"]).run();
+    let ran = leave(&router, &place, &["--artifact", "x:file/x"], &[b"file=x=1000"]).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125));
     assert!(ran.stderr().starts_with("error: cannot create file\n"), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"file", 0)]));
@@ -336,8 +337,8 @@ fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half() {
 fn a_path_that_does_not_stay_below_the_programs_directory_is_refused_here() {
     let router = VirtualRouter::start(STAGE);
     for path in ["/etc/passwd", "../key", "a/../../b", "", "x:"] {
-        let ran = leave(&router, &router.path("home"), &["--output", path], &[]).run();
-        ran.assert_fails(125, &format!("--output {path}"));
+        let ran = leave(&router, &router.path("home"), &["--artifact", path], &[]).run();
+        ran.assert_fails(125, &format!("--artifact {path}"));
     }
     router.assert_serves_on();
 }

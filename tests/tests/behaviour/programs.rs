@@ -238,7 +238,7 @@ fn a_program_runs_as_the_user_that_is_named() {
 #[test]
 fn a_program_of_another_user_dies_with_its_agent() {
     let router = VirtualRouter::start(STAGE);
-    let mut running = router.exec_with(&["--user", "nobody", "--linger", "0"], "pid").start();
+    let mut running = router.exec_with(&["--user", "nobody", "--reconnect-timeout", "0"], "pid").start();
     let number = running.line().trim().to_owned();
     let program = router.watch(&number);
     router.signal_agent(rustix::process::Signal::KILL);

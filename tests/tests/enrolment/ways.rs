@@ -167,7 +167,7 @@ fn a_reboot_is_over_when_the_agent_is_back() {
 fn programs_are_kept_on_a_stick_across_a_reboot() {
     let owner = Owner::of("f7d7302");
     let before = owner.files();
-    let words = ["--until-reboot", "--store", "/tmp/mnt/sda1/programs"];
+    let words = ["--until-reboot", "--cache-dir", "/tmp/mnt/sda1/programs"];
     owner.sh("umount /tmp/mnt/sda1");
     owner.add(&words).assert_fails_after_progress(125, "would not survive a reboot");
     owner.sh("mount -t ext2 /dev/sda1 /tmp/mnt/sda1");

@@ -9,7 +9,8 @@ use super::phase::Phase;
 pub fn run(stage: Stage, fault: Fault, phase: Phase) -> String {
     let mut router = fault.router(stage);
     let cable = router.cable();
-    let hop = router.hop().args(["exec", "-r", "cabled", "--grace", "1s", "--linger", fault.linger()]);
+    let hop =
+        router.hop().args(["exec", "-r", "cabled", "--grace", "1s", "--reconnect-timeout", fault.linger()]);
     let hop = hop.args(["--connect-timeout", fault.connect_timeout()]);
 
     let (mut running, mut output) = phase.reach(hop, &router, &cable);

@@ -60,11 +60,11 @@ fn missing_capability_sends_nothing() {
     let core = desk.path("core");
     let words = ["run", "--core", core.to_str().unwrap(), "./examples/hello"];
     desk.run(&words).assert_fails(125, "the agent of virtual-mips does not know --core");
-    let words = ["run", "--output", "../x", "./examples/hello"];
+    let words = ["run", "--artifact", "../x", "./examples/hello"];
     desk.run(&words)
-        .assert_fails(125, "--output ../x: it must be below the directory in which the program starts");
-    let words = ["run", "--detach", "--output", "x:y", "./examples/hello"];
-    desk.run(&words).assert_fails(125, "with --detach, --output names no place here");
+        .assert_fails(125, "--artifact ../x: it must be below the directory in which the program starts");
+    let words = ["run", "--detach", "--artifact", "x:y", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "with --detach, --artifact names no place here");
 }
 
 #[test]

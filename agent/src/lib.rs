@@ -9,7 +9,6 @@
 //!   [`receive_budget`], [`bounds`]: and how much at a time.
 //!   [`keepalive`]: when a silent one is asked.
 //! - [`key_file`], [`authorized_keys`], [`safe_path`], [`directory_lock`], [`revocation`]: who may connect, and what becomes of who may not any more.
-//! - [`cipher`]: what its TLS seals and opens with.
 //! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`], [`job_log`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`board`]: what wakes those which wait
@@ -35,7 +34,6 @@ pub mod bounds;
 mod c_library;
 pub mod cgroup;
 pub mod child;
-pub mod cipher;
 pub mod connection_limits;
 pub mod core_file;
 pub mod decoder;

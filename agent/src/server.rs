@@ -20,7 +20,6 @@ use crate::acceptor::Acceptor;
 use crate::authorized_keys::AuthorizedKeys;
 use crate::cgroup::Cgroups;
 use crate::child;
-use crate::cipher;
 use crate::core_file;
 use crate::family::{self, Family};
 use crate::job;
@@ -87,7 +86,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let key = Arc::new(KeyFile::open(options.key)?);
     let fingerprint = key.current().fingerprint();
     let authorized = Arc::new(AuthorizedKeys::new(options.authorized));
-    let config = tls::server_config_with(key, authorized.clone(), cipher::CIPHER_SUITE)?;
+    let config = tls::server_config_with(key, authorized.clone(), hop_cipher::CIPHER_SUITE)?;
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let shelf = options.shelf.map(Shelf::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);

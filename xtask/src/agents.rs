@@ -31,8 +31,12 @@ pub const AGENTS: [Agent; 2] = [
     Agent { name: "mipsel", target: "mipsel-unknown-linux-musl", data: 1 },
 ];
 
-/// What an agent is built from, beside the toolchain.
-const SOURCES: [&str; 5] = ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src"];
+/// What an agent and its [`VECTORS`] are built from, beside the toolchain.
+const SOURCES: [&str; 6] =
+    ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src", "tests/vectors"];
+
+/// The package that tries the agents' cipher, built with the agents' flags.
+const VECTORS: &str = "hop-vectors";
 
 impl Agent {
     /// Where a build leaves it.
@@ -49,7 +53,9 @@ impl Agent {
             segments::alone(&content).with_context(|| format!("{} has no symbols", symbols.display()))?;
         write(&content, &stripped)?;
         self.check(&stripped)?;
-        copy(&stripped, &self.path())
+        copy(&stripped, &self.path())?;
+        let vectors = self.cached(toolchain, VECTORS, &format!("{VECTORS}-{}", self.name))?;
+        copy(&vectors, &paths::dist().join(format!("{VECTORS}-{}", self.name)))
     }
 
     /// Builds the same agent with the names of its functions, which are not in the one that users get; gives its place.
@@ -61,23 +67,36 @@ impl Agent {
 
     /// The agent as the linker leaves it, in the cache.
     fn cached_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        self.cached(toolchain, "hopd", &format!("hopd-{}-with-symbols", self.name))
+    }
+
+    /// The program of a package, by this name in the cache.
+    fn cached(&self, toolchain: &Toolchain, package: &str, name: &str) -> Result<PathBuf> {
         let directory = paths::cache()?.join(format!("agents/{:016x}", key(toolchain)?));
-        let cached = directory.join(format!("hopd-{}-with-symbols", self.name));
+        let cached = directory.join(name);
         if cached.exists() {
-            eprintln!("hopd-{} is in the cache", self.name);
+            eprintln!("{package} for {} is in the cache", self.name);
             touch(&directory);
         } else {
-            eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
-            copy(&self.compile(toolchain)?, &cached)?;
+            eprintln!(
+                "building {package} for {} with its standard library: two minutes on two cores",
+                self.name
+            );
+            copy(&self.compile_package(toolchain, package)?, &cached)?;
         }
         Ok(cached)
     }
 
-    /// Builds it in the toolchain's checkout, whatever is in the cache; gives its place, with symbols.
+    /// Builds the agent in the toolchain's checkout, whatever is in the cache; gives its place, with symbols.
     pub fn compile(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        self.compile_package(toolchain, "hopd")
+    }
+
+    /// Each package by itself: what one wants of a crate is not to be in another one.
+    fn compile_package(&self, toolchain: &Toolchain, package: &str) -> Result<PathBuf> {
         let mut build = toolchain.agent_build(self.target)?;
-        run(build.args(["--quiet", "--profile", "device", "--package", "hopd"]))?;
-        Ok(toolchain.target_directory().join(self.target).join("device/hopd"))
+        run(build.args(["--quiet", "--profile", "device", "--package", package]))?;
+        Ok(toolchain.target_directory().join(self.target).join("device").join(package))
     }
 
     /// What makes it run on a router: any one of these wrong, and it is "not found" or SIGILL there.

@@ -68,8 +68,8 @@ const SCHEDULE: &str = "-Cllvm-args=-pre-RA-sched=source";
 /// more and not faster. zstd has one decoder of each kind, and no words for its errors (lib/README.md of zstd, "Modular
 /// build").
 const AGENT_C_FLAGS: &str = "-Oz -fno-pic -fno-asynchronous-unwind-tables -fno-unwind-tables \
-    -mllvm -mips-tail-calls=1 -mllvm -disable-mips-df-succbb-search=0 -mllvm -pre-RA-sched=source \
-    -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DZSTD_NO_INLINE -DZSTD_STRIP_ERROR_STRINGS";
+    -mllvm -pre-RA-sched=source \
+    -DHUF_FORCE_DECOMPRESS_X1 -DZSTD_FORCE_DECOMPRESS_SEQUENCES_SHORT -DZSTD_NO_INLINE -DZSTD_STRIP_ERROR_STRINGS -DLZ4_MEMORY_USAGE=12";
 
 /// What no agent needs, in the linker's words: `.pdr` tells debuggers of the stack of each function, and is 160 kB that
 /// `strip` leaves; the tables for unwinding come with the C library.

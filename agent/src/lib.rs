@@ -22,9 +22,6 @@
 //!
 //! What must stay true is in `docs/architecture.md`.
 
-// Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
-#![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
-
 pub mod acceptor;
 pub mod arguments;
 pub mod authorized_keys;

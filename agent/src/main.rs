@@ -7,6 +7,7 @@ use hopd::options::{self, Command};
 use hopd::{log, print, self_test, server, supervisor};
 
 fn main() -> ExitCode {
+    log::report_panics();
     let command = match options::parse(env::args_os()) {
         Ok(command) => command,
         Err(error) => {

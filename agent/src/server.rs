@@ -102,6 +102,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let [terminate, interrupt, hangup] = &mut ends;
     announce(&listener, fingerprint)?;
+    assert!(!options.panics, "--panic was given");
 
     let revocation = Revocation::start(authorized.clone(), jobs.clone());
     let acceptor = Arc::new(Acceptor::new(config, authorized, jobs.clone(), revocation, listener.describe()));
@@ -135,7 +136,7 @@ fn announce(listener: &Listener, fingerprint: Fingerprint) -> Result<(), Error> 
     let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
         .and_then(|()| stdout.flush());
     let place = listener.describe();
-    tracing::info!(%address, place, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(%address, %place, %fingerprint, version = %env!("CARGO_PKG_VERSION"), "listening");
     Ok(())
 }
 

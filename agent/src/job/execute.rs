@@ -253,7 +253,7 @@ impl Job {
         let mut ran = match started {
             Ok((child, streams)) => {
                 let program = spec.name.display();
-                tracing::info!(job = link.job(), pid = child.id(), %program, "job started");
+                tracing::info!(job = %link.job(), pid = child.id(), %program, "job started");
                 if let Some(core) = &mut core {
                     core.started(child.id());
                 }

@@ -235,7 +235,7 @@ impl Jobs {
         let revoked = |entry: &&Entry| is_revoked(&entry.link.owner());
         let links: Vec<_> = self.entries().iter().filter(revoked).map(|entry| entry.link.clone()).collect();
         for link in links {
-            tracing::warn!(job = link.job(), "its controller's key was taken off the list");
+            tracing::warn!(job = %link.job(), "its controller's key was taken off the list");
             link.revoke();
         }
     }

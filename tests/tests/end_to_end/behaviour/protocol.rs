@@ -20,16 +20,16 @@ use tonic_types::StatusExt;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        an_argument_that_the_kernel_does_not_take_is_an_outcome,
-        content_that_the_kernel_does_not_execute_is_an_outcome;
+        argument_too_long_is_an_outcome,
+        unexecutable_content_is_an_outcome;
     Portable:
-        a_digest_that_does_not_match_is_refused_and_nothing_runs,
-        lists_that_decoding_makes_large_are_refused,
-        output_comes_packed_for_who_asks_for_it_and_for_nobody_else,
-        a_message_over_the_limit_is_refused,
-        an_upload_that_breaks_off_leaves_nothing,
-        each_broken_rule_before_the_start_is_refused,
-        each_broken_rule_after_the_start_ends_the_program,
+        wrong_digest_runs_nothing,
+        lists_large_once_decoded_are_refused,
+        output_is_compressed_only_on_request,
+        message_over_the_limit_is_refused,
+        unfinished_upload_leaves_nothing,
+        rules_broken_before_start_are_refused,
+        rules_broken_after_start_end_it,
         half_closing_ends_standard_input,
         detaching_and_resets_leave_standard_input_open,
         every_grpc_client_reads_refusals;
@@ -138,7 +138,7 @@ pub fn refusal_of_a_program_of(router: &VirtualRouter, size: u64) -> String {
     })
 }
 
-fn a_digest_that_does_not_match_is_refused_and_nothing_runs(target: Target) {
+fn wrong_digest_runs_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let first = run_request::Message::Spec(spec(sha256(b"announced"), 9));
@@ -165,7 +165,7 @@ fn ending_of(router: &VirtualRouter, content: &[u8], spec: JobSpec) -> Ending {
     })
 }
 
-fn an_argument_that_the_kernel_does_not_take_is_an_outcome(target: Target) {
+fn argument_too_long_is_an_outcome(target: Target) {
     let router = VirtualRouter::start(target);
     let content = b"#!/bin/true\n";
     // MAX_ARG_STRLEN is 128 KiB (execve(2)). No shell could give it to hop, but a program that calls hop's library can. A mark
@@ -188,7 +188,7 @@ fn an_argument_that_the_kernel_does_not_take_is_an_outcome(target: Target) {
     router.assert_serves_on();
 }
 
-fn lists_that_decoding_makes_large_are_refused(target: Target) {
+fn lists_large_once_decoded_are_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let full = || spec(vec![7; 32], 9);
     for (spec, rule) in [
@@ -207,7 +207,7 @@ fn lists_that_decoding_makes_large_are_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn content_that_the_kernel_does_not_execute_is_an_outcome(target: Target) {
+fn unexecutable_content_is_an_outcome(target: Target) {
     let router = VirtualRouter::start(target);
     let content = b"neither ELF nor script";
     match ending_of(&router, content, spec(sha256(content), content.len() as u64)) {
@@ -246,7 +246,7 @@ fn pieces_of_output(router: &VirtualRouter, first: run_request::Message) -> Vec<
 /// Writes 36,864 bytes, in pieces that are long enough to be packed.
 const TALKATIVE: &[u8] = b"#!/bin/sh\nline='all is well, and nothing to be seen\n'\nfor double in 1 2 3 4 5 6; do line=$line$line; done\nfor a in 1 2 3 4; do\nfor b in 1 2 3 4; do\nprintf %s \"$line\"\ndone; done\n";
 
-fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else(target: Target) {
+fn output_is_compressed_only_on_request(target: Target) {
     let router = VirtualRouter::start(target);
     for (runs_packed, attaches_packed) in [(false, true), (true, false)] {
         let id = if runs_packed { "packed" } else { "plain" };
@@ -275,7 +275,7 @@ fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_message_over_the_limit_is_refused(target: Target) {
+fn message_over_the_limit_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let large = JobSpec { args: vec![vec![b'x'; 3 << 20]], ..spec(vec![7; 32], 1) };
@@ -295,7 +295,7 @@ fn a_message_over_the_limit_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn an_upload_that_breaks_off_leaves_nothing(target: Target) {
+fn unfinished_upload_leaves_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let first = run_request::Message::Spec(spec(vec![7; 32], 1_000_000));
@@ -307,7 +307,7 @@ fn an_upload_that_breaks_off_leaves_nothing(target: Target) {
     router.assert_serves_on();
 }
 
-fn each_broken_rule_before_the_start_is_refused(target: Target) {
+fn rules_broken_before_start_are_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let unready = [
         run_request::Message::Spec(spec(vec![7; 32], 10)),
@@ -333,7 +333,7 @@ fn each_broken_rule_before_the_start_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn each_broken_rule_after_the_start_ends_the_program(target: Target) {
+fn rules_broken_after_start_end_it(target: Target) {
     let router = VirtualRouter::start(target);
     let program = std::fs::read(hop_tests::fixture(target, "wait")).unwrap();
     let broken = [

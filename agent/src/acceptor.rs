@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::authorized_keys::AuthorizedKeys;
-use crate::board::Board;
 use crate::connection_limits::{ConnectionLimits, PendingPeer};
 use crate::error::Error;
 use crate::http2::{self, Windows};
@@ -29,7 +29,7 @@ use crate::listener::Listener;
 use crate::receive_budget::{ConnectionBudget, ReceiveBudget};
 use crate::refusal_log::{self, RefusalLog};
 use crate::revocation::Revocation;
-use crate::service::Service;
+use crate::service::Calls;
 use crate::task;
 
 /// Time for a whole ClientHello, which a controller sends with its first packet of data.
@@ -75,8 +75,8 @@ pub struct Acceptor {
     limits: Arc<ConnectionLimits>,
     budget: Arc<ReceiveBudget>,
     refusals: Arc<RefusalLog>,
-    /// True when connections shall end as soon as what is under way is sent.
-    closing: Arc<Board<bool>>,
+    /// Cancelled when connections shall end as soon as what is under way is sent.
+    closing: CancellationToken,
 }
 
 /// A peer that does not come in.
@@ -108,7 +108,7 @@ impl Acceptor {
             limits: Arc::new(ConnectionLimits::new(refusals.clone())),
             budget: Arc::default(),
             refusals,
-            closing: Arc::default(),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -141,7 +141,7 @@ impl Acceptor {
 
     /// Ends all connections when what is under way on them is sent, or after [`SHUTDOWN_DRAIN_TIMEOUT`].
     pub async fn close(&self) {
-        self.closing.change(|closing| *closing = true);
+        self.closing.cancel();
         // A peer that does not read in time does not get the rest.
         let _ = timeout(SHUTDOWN_DRAIN_TIMEOUT, self.limits.disconnected()).await;
     }
@@ -226,7 +226,7 @@ impl Acceptor {
         });
         let budget = Arc::new(ConnectionBudget::new(self.budget.clone()));
         let controller = Controller { key, name: self.authorized.name(&key), address };
-        let service = Service::new(
+        let service = Calls::new(
             self.jobs.clone(),
             self.authorized.clone(),
             self.place.clone(),

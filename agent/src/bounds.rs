@@ -18,7 +18,8 @@ const OUTPUT_FILES: u32 = 8;
 const BASES: u32 = 17;
 const INPUT_BASES: u32 = 4;
 
-const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
+/// Why bytes are refused that are no message.
+pub const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
 
 /// How many elements of its lists a specification has so far. It may come in parts, which add up.
 #[derive(Default)]

@@ -93,6 +93,13 @@ impl Decoder {
     }
 }
 
+/// `ZSTD_error_memory_allocation` (zstd_errors.h); functions of zstd return its negative.
+const ZSTD_MEMORY_ALLOCATION: usize = 64;
+
+fn no_memory() -> Error {
+    Error::NotStarted(std::io::ErrorKind::OutOfMemory.into())
+}
+
 /// Inflates one zstd frame.
 pub struct Inflater {
     context: DCtx<'static>,
@@ -102,7 +109,6 @@ pub struct Inflater {
 
 impl Inflater {
     fn new() -> Result<Self, Error> {
-        let no_memory = || Error::NotStarted(std::io::ErrorKind::OutOfMemory.into());
         let mut context = DCtx::try_create().ok_or_else(no_memory)?;
         context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(|_| no_memory())?;
         Ok(Self { context, output: vec![0; OUTPUT_BYTES], is_over: false })
@@ -121,8 +127,11 @@ impl Inflater {
             }
             let mut output = OutBuffer::around(&mut self.output[..]);
             let expected = self.context.decompress_stream(&mut output, &mut input);
-            let expected =
-                expected.map_err(|_| Error::Protocol("no zstd frame of a window up to 512 KiB"))?;
+            // The window is allocated when the frame says how large it is.
+            let expected = expected.map_err(|code| match code.wrapping_neg() {
+                ZSTD_MEMORY_ALLOCATION => no_memory(),
+                _ => Error::Protocol("no zstd frame of a window up to 512 KiB"),
+            })?;
             let count = output.pos();
             self.is_over = expected == 0;
             sink(&self.output[..count])?;

@@ -1,9 +1,10 @@
 //! Everything that can go wrong in the agent, with the limit, the path or the figures in it.
 //!
-//! A variant is one thing to say to a controller; `service` turns it into a status, exhaustively.
+//! A variant is one thing to say to a controller; [`crate::status`] turns each into a gRPC status.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The agent's own failures. What a program does wrong is never among them: that is an outcome.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,18 @@ pub enum Error {
     /// A blob is not what its name says.
     #[error("the program arrived with another digest than announced")]
     DigestMismatch,
+    /// The kernel gives no random numbers.
+    #[error("the kernel gives no random numbers for the id of a job")]
+    NoRandom,
+    /// The controller stopped sending blobs that a job needs.
+    #[error("the upload made no progress for {} s", .after.as_secs())]
+    UploadStalled {
+        /// How long nothing came.
+        after: Duration,
+    },
+    /// The id that the controller chose names another job.
+    #[error("there is a job {0} already")]
+    JobExists(String),
     /// The other side broke the rules of the protocol; the text says which.
     #[error("protocol: {0}")]
     Protocol(&'static str),

@@ -143,11 +143,10 @@ mod tests {
     async fn files_wait_as_long_as_their_controller_may_be_away() {
         let ground = tempfile::tempdir().unwrap();
         let Story { link, job, mut handover, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
-        let (say, messages) = tokio::sync::mpsc::channel(1);
-        let replies = link.connect([None, None], None).unwrap();
-        replies.hear(tokio_stream::wrappers::ReceiverStream::new(messages));
+        let replies = link.connect([None, None], None, false).unwrap();
+        let requests = replies.requests();
         assert!(tokio::time::timeout(10 * LINGER, &mut handover).await.is_err(), "it is there");
-        drop((say, replies));
+        drop((requests, replies));
         assert!(tokio::time::timeout(LINGER / 2, &mut handover).await.is_err());
         assert_eq!(handover.await.unwrap(), Some(Cause::ControllerGone));
         assert!(!job.exists());

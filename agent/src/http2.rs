@@ -1,32 +1,35 @@
-//! HTTP/2 between a connection and what answers its calls: h2, and what passes a call's bytes on.
+//! HTTP/2 between a connection and the generated gRPC server: hyper's server connection, and its limits.
 //!
-//! What must stay true: no more of a response is made than its peer and [`MAX_UNSENT_BYTES`] have room for; a request
-//! is acknowledged as it is read; and a connection whose peer is gone ends, and its calls with it.
-//!
-//! A server that serves everybody, such as hyper's, also has dates, upgrades and bodies without an end, and polls a call a second
-//! time for whatever it says: 35 kB of the agent, and a fortieth of what a line of output costs it. A call that has begun to answer
-//! does not look for the peer's reset while it has nothing to say: [`crate::link`] hears of it where the requests end.
+//! **Invariants:** no more of a response is made than its peer and [`MAX_UNSENT_BYTES`] have room for; a request is acknowledged as it is
+//! read; a request stream that breaks off never looks like one that its client has half-closed; and a connection whose peer is gone
+//! ends, and its calls with it.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use hyper::body::{Incoming, SizeHint};
+use hyper::rt::Executor;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinHandle;
 use tokio_util::io::InspectReader;
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::Service;
+use tonic::{Code, Status};
 
-use crate::board::Board;
-use crate::keepalive::{Signs, lost};
+use crate::keepalive::{Activity, SilenceTimer, UnderWay};
+use crate::receive_budget::MessageMeter;
 use crate::task;
 
-/// Time for a peer's first words. A controller says them with its first call.
-const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+/// Time for a client's connection preface. A controller sends it with its first call.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of the headers of a call, as HTTP/2 counts them: a gRPC client has some 300. Repeated from a table they take a hundred
 /// times as much memory as on the wire.
@@ -35,11 +38,10 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Bytes of a response that wait to be sent: what is made next waits until they are, and the kernel has room of its own.
 const MAX_UNSENT_BYTES: usize = 32 * 1024;
 
-/// What pieces of requests that nobody has read yet may fall short of 256 bytes, all together, before their peer is told to
-/// calm down: two thousand keys that were typed while the link stood still.
-const SHORT_PIECES_BYTES: usize = 512 * 1024;
-
 /// Bytes that a peer may send ahead.
+///
+/// h2 also closes a connection whose unread DATA frames fall short of 256 bytes by half of [`Windows::connection`], all together:
+/// of the agent's 256 KiB, five hundred keys that were typed while the link stood still.
 #[derive(Clone, Copy)]
 pub struct Windows {
     /// On one call.
@@ -51,39 +53,26 @@ pub struct Windows {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection broke, or its peer broke a rule of HTTP/2.
-    #[error(transparent)]
-    Http2(#[from] h2::Error),
-    /// There is no sign of life.
+    /// The connection broke, or its peer broke a rule of HTTP/2; in h2's words.
+    #[error("{0}")]
+    Http2(String),
+    /// The peer did not send its connection preface in time, or does not answer.
     #[error("the peer does not answer")]
     Silent,
 }
 
-/// What answers calls.
-pub trait Service: Clone + Send + 'static {
-    /// What comes behind the head of a response.
-    type Body: Body;
-
-    /// The response to a call; if its head is all, without a body.
-    fn call(self, request: Request<Incoming>) -> impl Future<Output = Response<Option<Self::Body>>> + Send;
+impl From<hyper::Error> for Error {
+    fn from(error: hyper::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Silent;
+        }
+        let source = std::error::Error::source(&error);
+        Self::Http2(source.map_or_else(|| error.to_string(), ToString::to_string))
+    }
 }
 
-/// What comes behind the head of a response, made as the peer has room for it.
-pub trait Body: Send {
-    /// The next piece. Nothing is asked for after the end.
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Piece>;
-}
-
-/// A piece of a response.
-pub enum Piece {
-    /// What it is.
-    Data(Bytes),
-    /// What is said behind all data.
-    End(HeaderMap),
-}
-
-/// Serves the calls of a connection until its peer closes it; once `closing` is true, until what is under way is sent. At most `calls`
-/// at a time.
+/// Serves the calls of a connection until its peer closes it; once `closing` is cancelled, until what is under way is sent. At most
+/// `calls` at a time.
 ///
 /// # Errors
 /// It ended in another way.
@@ -92,155 +81,157 @@ pub async fn serve<T, S>(
     service: S,
     windows: Windows,
     calls: u32,
-    closing: Arc<Board<bool>>,
+    closing: CancellationToken,
 ) -> Result<(), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service,
+    S: Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
 {
-    let signs = Arc::<Signs>::default();
-    let listening = signs.clone();
+    let activity = Activity::default();
+    let listening = activity.clone();
     let io = InspectReader::new(io, move |arrived: &[u8]| {
         if !arrived.is_empty() {
-            listening.heard();
+            listening.heard(arrived.len());
         }
     });
-    let handshake = Builder::new()
+    let counting = activity.clone();
+    let service = service_fn(move |request| {
+        let under_way = counting.call();
+        let response = service.clone().call(request);
+        async move {
+            Ok::<_, Infallible>(response.await?.map(|body| ResponseBody { body, _under_way: under_way }))
+        }
+    });
+    let connection = Builder::new(Tasks)
+        .timer(SilenceTimer(activity.clone()))
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(calls)
-        .initial_window_size(windows.stream)
+        .initial_stream_window_size(windows.stream)
         .initial_connection_window_size(windows.connection)
         .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buffer_size(MAX_UNSENT_BYTES)
-        .data_frame_budget(SHORT_PIECES_BYTES)
-        .handshake(io);
-    let handshake = tokio::time::timeout(PREFACE_LIMIT, handshake);
-    let mut connection = handshake.await.map_err(|_| Error::Silent)??;
-    // It is given to the first who asks for it.
-    let pings = connection.ping_pong().ok_or(Error::Silent)?;
-    let serving = tokio::spawn(accept(connection, service, signs.clone(), closing.clone()));
-    let mut serving = Serving { task: serving, closing };
-    // It is a task of its own because it runs with each line of output, and the question whether the peer is there need not.
-    tokio::select! {
-        biased;
-        ended = &mut serving.task => Ok(ended.unwrap_or(Ok(()))?),
-        () = lost(pings, &signs) => Err(Error::Silent),
-    }
-}
-
-/// Takes calls, and carries what they say, until the connection ends.
-async fn accept<T, S>(
-    mut connection: Connection<T, Bytes>,
-    service: S,
-    signs: Arc<Signs>,
-    closing: Arc<Board<bool>>,
-) -> Result<(), h2::Error>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    S: Service,
-{
-    let mut is_closing = false;
+        .max_send_buf_size(MAX_UNSENT_BYTES)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let mut preface = pin!(tokio::time::sleep(PREFACE_TIMEOUT));
+    let (mut has_preface, mut is_closing) = (false, false);
     loop {
-        let next = poll_fn(|context| {
-            let look = |closing: &mut bool| if *closing { Poll::Ready(()) } else { Poll::Pending };
-            if !is_closing && closing.poll(context, look).is_ready() {
+        tokio::select! {
+            biased;
+            ended = &mut connection => return Ok(ended?),
+            () = &mut preface, if !has_preface => {
+                has_preface = true;
+                if !activity.has_preface() {
+                    return Err(Error::Silent);
+                }
+            }
+            () = closing.cancelled(), if !is_closing => {
                 is_closing = true;
-                connection.graceful_shutdown();
+                connection.as_mut().graceful_shutdown();
             }
-            connection.poll_accept(context)
-        });
-        let Some(call) = next.await else { return Ok(()) };
-        let (request, reply) = call?;
-        let response = service.clone().call(request.map(Incoming));
-        let under_way = signs.call();
-        task::spawn(async move {
-            // Who does not want it any more hears no more of it.
-            let _ = answer(response, reply).await;
-            drop(under_way);
-        });
-    }
-}
-
-/// What a peer says in a call.
-pub struct Incoming(RecvStream);
-
-impl Incoming {
-    /// The next of it; `None` at its end. What would come behind the data, a gRPC client does not send.
-    pub fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        self.0.poll_data(context).map_ok(|data| {
-            // It may send as much again. It was received, so it can be released.
-            let _ = self.0.flow_control().release_capacity(data.len());
-            data
-        })
-    }
-}
-
-/// Says what a response says, as the peer has room for it.
-async fn answer<R, B>(response: R, mut reply: SendResponse<Bytes>) -> Result<(), h2::Error>
-where
-    R: Future<Output = Response<Option<B>>>,
-    B: Body,
-{
-    let mut response = pin!(response);
-    let response = poll_fn(|context| match response.as_mut().poll(context) {
-        Poll::Ready(response) => Poll::Ready(Ok(response)),
-        Poll::Pending => reply.poll_reset(context).map(|reason| Err(reason?.into())),
-    });
-    let response: Result<_, h2::Error> = response.await;
-    let (head, body) = response?.into_parts();
-    let mut stream = reply.send_response(Response::from_parts(head, ()), body.is_none())?;
-    let Some(mut body) = body else { return Ok(()) };
-    loop {
-        match poll_fn(|context| body.poll_next(context)).await {
-            Piece::Data(data) => {
-                room(&mut stream).await?;
-                stream.send_data(data, false)?;
-            }
-            Piece::End(trailers) => return stream.send_trailers(trailers),
+            () = activity.lost() => return Err(Error::Silent),
         }
     }
 }
 
-/// Waits until what was sent is on its way, and the peer has room for more.
-///
-/// # Errors
-/// It does not want more.
-async fn room(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
-    // Not for all that there is: a call that holds room in the connection's window may keep it from one that needs it.
-    stream.reserve_capacity(1);
-    while stream.capacity() == 0 {
-        match poll_fn(|context| stream.poll_capacity(context)).await {
-            Some(capacity) => _ = capacity?,
-            None => return Err(h2::Reason::CANCEL.into()),
+/// Runs what hyper spawns: a task for each call.
+#[derive(Clone)]
+struct Tasks;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, future: F) {
+        task::spawn(future);
+    }
+}
+
+/// The body of a request, whose messages are measured as they arrive.
+pub struct RequestBody<B> {
+    incoming: B,
+    meter: MessageMeter,
+}
+
+impl<B> RequestBody<B> {
+    /// What arrives in `incoming`, measured by `meter`.
+    pub fn new(incoming: B, meter: MessageMeter) -> Self {
+        Self { incoming, meter }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Not CANCELLED: tonic takes that for the end of a stream that was half-closed.
+        let broken =
+            || Poll::Ready(Some(Err(Status::new(Code::Unavailable, "the request stream broke off"))));
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    // A client of gRPC sends no trailers.
+                    let Some(data) = frame.data_ref() else { continue };
+                    let measured = self.meter.arrived(data);
+                    return Poll::Ready(Some(measured.map(|()| frame).map_err(Status::from)));
+                }
+                Some(Err(_)) => return broken(),
+                // hyper says no more of a stream that was reset with NO_ERROR, as it is when this side gives up the connection.
+                None if !self.incoming.is_end_stream() => return broken(),
+                None => return Poll::Ready(self.meter.end().err().map(|error| Err(error.into()))),
+            }
         }
     }
-    Ok(())
 }
 
-/// The task of a connection, which ends with whoever waits for it.
-struct Serving {
-    task: JoinHandle<Result<(), h2::Error>>,
-    closing: Arc<Board<bool>>,
+/// The body of a response, whose call is under way as long as it lives.
+struct ResponseBody {
+    body: tonic::body::Body,
+    _under_way: UnderWay,
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.task.abort();
-        // It has left a waker there, and with it would stay what is left of the task.
-        self.closing.wake();
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 #[cfg(test)]
 pub mod tests {
     #![allow(clippy::unwrap_used, missing_docs)]
+    use std::future::poll_fn;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use h2::client::{SendRequest, handshake};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::mpsc;
+    use tokio::task::JoinHandle;
     use tokio::time::Instant;
+    use tonic::codegen::BoxFuture;
 
     use super::*;
+    use crate::receive_budget::ConnectionBudget;
 
     pub const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 
@@ -255,32 +246,69 @@ pub mod tests {
         Endlessly(Arc<[AtomicUsize; 2]>),
         /// It tells how much it has read, and says nothing until that is all.
         Reading(mpsc::Sender<usize>),
+        /// It tells how the request ended: half-closed, or why not.
+        Ending(mpsc::Sender<Result<(), Code>>),
     }
 
-    impl Service for Answer {
-        type Body = Endless;
+    impl Service<Request<Incoming>> for Answer {
+        type Response = Response<tonic::body::Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<Self::Response, Infallible>;
 
-        async fn call(self, request: Request<Incoming>) -> Response<Option<Endless>> {
-            match self {
-                Self::Never => std::future::pending().await,
-                Self::Endlessly(counts) => Response::new(Some(Endless(counts))),
-                Self::Reading(lengths) => {
-                    let mut body = request.into_body();
-                    while let Some(data) = poll_fn(|context| body.poll_data(context)).await {
-                        lengths.send(data.unwrap().len()).await.unwrap();
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+            let answer = self.clone();
+            Box::pin(async move {
+                match answer {
+                    Self::Never => std::future::pending().await,
+                    Self::Endlessly(counts) => Ok(Response::new(tonic::body::Body::new(Endless(counts)))),
+                    Self::Reading(lengths) => {
+                        let mut body = request.into_body();
+                        while let Some(frame) = next(&mut body).await {
+                            lengths.send(frame.unwrap().into_data().unwrap().len()).await.unwrap();
+                        }
+                        Ok(Response::new(tonic::body::Body::empty()))
                     }
-                    Response::new(None)
+                    Self::Ending(ends) => {
+                        let budget = Arc::new(ConnectionBudget::new(Arc::default()));
+                        let mut body = RequestBody::new(request.into_body(), MessageMeter::new(budget, 100));
+                        // Apart from the call, as a session is.
+                        tokio::spawn(async move {
+                            let end = loop {
+                                match next(&mut body).await {
+                                    Some(Ok(_)) => {}
+                                    Some(Err(status)) => break Err(status.code()),
+                                    None => break Ok(()),
+                                }
+                            };
+                            ends.send(end).await.unwrap();
+                        });
+                        std::future::pending().await
+                    }
                 }
-            }
+            })
         }
     }
 
-    pub struct Endless(Arc<[AtomicUsize; 2]>);
+    async fn next<B: Body + Unpin>(body: &mut B) -> Option<Result<Frame<B::Data>, B::Error>> {
+        poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+    }
+
+    struct Endless(Arc<[AtomicUsize; 2]>);
 
     impl Body for Endless {
-        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Piece> {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
             self.0[0].fetch_add(1, Relaxed);
-            Poll::Ready(Piece::Data(Bytes::from_static(&[7; PIECE])))
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; PIECE])))))
         }
     }
 
@@ -294,7 +322,7 @@ pub mod tests {
 
     async fn connect(
         answer: Answer,
-        closing: &Arc<Board<bool>>,
+        closing: &CancellationToken,
     ) -> (SendRequest<Bytes>, tokio::task::AbortHandle, Serving) {
         let (ours, theirs) = duplex(1 << 20);
         let serving = tokio::spawn(serve(ours, answer, WINDOWS, 16, closing.clone()));
@@ -311,7 +339,7 @@ pub mod tests {
     async fn no_more_of_a_response_is_made_than_its_peer_has_room_for() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         let (mut client, _connection, _serving) =
-            connect(Answer::Endlessly(counts.clone()), &Arc::default()).await;
+            connect(Answer::Endlessly(counts.clone()), &CancellationToken::new()).await;
         let (response, _) = client.send_request(request(), true).unwrap();
         let mut body = response.await.unwrap().into_body();
         let mut made = Vec::new();
@@ -335,7 +363,8 @@ pub mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_may_send_as_much_again_as_was_read() {
         let (lengths, mut read) = mpsc::channel(1);
-        let (mut client, _connection, _serving) = connect(Answer::Reading(lengths), &Arc::default()).await;
+        let (mut client, _connection, _serving) =
+            connect(Answer::Reading(lengths), &CancellationToken::new()).await;
         let (response, mut stream) = client.send_request(request(), false).unwrap();
         stream.send_data(vec![7; 1_000_000].into(), true).unwrap();
         let mut all = 0;
@@ -349,7 +378,7 @@ pub mod tests {
     async fn calls_end_with_their_connection() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         let (mut client, connection, serving) =
-            connect(Answer::Endlessly(counts.clone()), &Arc::default()).await;
+            connect(Answer::Endlessly(counts.clone()), &CancellationToken::new()).await;
         let (response, _) = client.send_request(request(), true).unwrap();
         let _body = response.await.unwrap();
         connection.abort();
@@ -360,13 +389,13 @@ pub mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_closes_sends_what_is_under_way_and_takes_no_more_calls() {
-        let closing = Arc::default();
+        let closing = CancellationToken::new();
         let (lengths, mut read) = mpsc::channel(100);
         let (mut client, _connection, serving) = connect(Answer::Reading(lengths), &closing).await;
         let (response, mut stream) = client.send_request(request(), false).unwrap();
         stream.send_data("one".into(), false).unwrap();
         assert_eq!(read.recv().await, Some(3));
-        closing.change(|closing| *closing = true);
+        closing.cancel();
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert!(!serving.is_finished());
         poll_fn(|context| client.poll_ready(context)).await.unwrap_err();
@@ -389,11 +418,13 @@ pub mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_told_what_it_may_send() {
         let (ours, mut theirs) = duplex(1 << 20);
-        let _serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, Arc::default()));
+        let _serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
         let setting = |number: u16, value: u32| [&number.to_be_bytes()[..], &value.to_be_bytes()].concat();
-        // How many calls, the window of one, the headers; and what the connection's window has beyond 65,535 bytes.
-        let settings = [setting(3, 16), setting(4, WINDOWS.stream), setting(6, MAX_HEADER_BYTES)].concat();
+        // How many calls, the window of one, frames, headers; and what the connection's window has beyond 65,535 bytes.
+        let settings =
+            [setting(3, 16), setting(4, WINDOWS.stream), setting(5, 16 * 1024), setting(6, MAX_HEADER_BYTES)]
+                .concat();
         let window = (WINDOWS.connection - 65_535).to_be_bytes();
         for expected in [frame(4, 0, 0, &settings), frame(4, 1, 0, b""), frame(8, 0, 0, &window)] {
             let mut said = vec![0; expected.len()];
@@ -405,7 +436,7 @@ pub mod tests {
     #[tokio::test(start_paused = true)]
     async fn headers_that_take_much_memory_end_the_connection() {
         let (ours, mut theirs) = duplex(1 << 20);
-        let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, Arc::default()));
+        let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
         // A header without a value is put into the table, and named again and again.
         let mut block = [CALL, b"\x40\x01a\0"].concat();
@@ -423,12 +454,13 @@ pub mod tests {
     async fn many_short_pieces_at_once_are_read() {
         let (lengths, mut read) = mpsc::channel(1);
         let (ours, mut theirs) = duplex(1 << 20);
-        let _serving = tokio::spawn(serve(ours, Answer::Reading(lengths), WINDOWS, 16, Arc::default()));
+        let _serving =
+            tokio::spawn(serve(ours, Answer::Reading(lengths), WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
-        let pieces = (0..1500).flat_map(|_| frame(0, 0, 1, b"0123456789"));
+        let pieces = (0..500).flat_map(|_| frame(0, 0, 1, b"0123456789"));
         let call: Vec<u8> = frame(1, 4, 1, CALL).into_iter().chain(pieces).collect();
         theirs.write_all(&call).await.unwrap();
-        for index in 0..1500 {
+        for index in 0..500 {
             assert_eq!(read.recv().await, Some(10), "{index}");
         }
     }
@@ -438,8 +470,13 @@ pub mod tests {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         // Nobody reads it.
         let (ours, mut theirs) = duplex(1000);
-        let _serving =
-            tokio::spawn(serve(ours, Answer::Endlessly(counts.clone()), WINDOWS, 16, Arc::default()));
+        let _serving = tokio::spawn(serve(
+            ours,
+            Answer::Endlessly(counts.clone()),
+            WINDOWS,
+            16,
+            CancellationToken::new(),
+        ));
         theirs.write_all(PREFACE).await.unwrap();
         // There is all the room that there can be.
         let window = frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
@@ -450,27 +487,70 @@ pub mod tests {
         assert!((2..=MAX_UNSENT_BYTES / PIECE + 3).contains(&made), "{made}");
     }
 
-    #[tokio::test]
-    async fn a_connection_that_has_ended_leaves_nothing_with_those_that_go_on() {
-        let closing = Arc::<Board<bool>>::default();
-        for _ in 0..10 {
-            let (ours, mut theirs) = duplex(4096);
-            let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, closing.clone()));
-            theirs.write_all(PREFACE).await.unwrap();
-            tokio::task::yield_now().await;
-            drop(theirs);
-            // Whether it is an error is not what is asked.
-            let _ = serving.await.unwrap();
+    /// The bytes of a call that sends one message, and what comes after that.
+    fn call_and(rest: &[u8]) -> Vec<u8> {
+        [&frame(1, 4, 1, CALL), &frame(0, 0, 1, b"\0\0\0\0\x01x")[..], rest].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_half_closing_looks_like_it() {
+        // RST_STREAM with NO_ERROR and with CANCEL; nothing, until the connection is given up; and half of a message.
+        let broken = Err(Code::Unavailable);
+        for (rest, end) in [
+            (frame(0, 1, 1, b""), Ok(())),
+            (frame(3, 0, 1, &0_u32.to_be_bytes()), broken),
+            (frame(3, 0, 1, &8_u32.to_be_bytes()), broken),
+            (Vec::new(), broken),
+            (frame(0, 1, 1, b"\0\0\0\0\x02x"), Err(Code::InvalidArgument)),
+        ] {
+            let (ends, mut ended) = mpsc::channel(1);
+            let (ours, mut theirs) = duplex(1 << 20);
+            let answer = Answer::Ending(ends);
+            let _serving = tokio::spawn(serve(ours, answer, WINDOWS, 16, CancellationToken::new()));
+            theirs.write_all(&[PREFACE, &call_and(&rest)].concat()).await.unwrap();
+            assert_eq!(ended.recv().await, Some(end), "{rest:?}");
         }
-        assert_eq!(closing.waiting(), 0);
+        // A connection that breaks.
+        let (ends, mut ended) = mpsc::channel(1);
+        let (ours, mut theirs) = duplex(1 << 20);
+        let _serving = tokio::spawn(serve(ours, Answer::Ending(ends), WINDOWS, 16, CancellationToken::new()));
+        theirs.write_all(&[PREFACE, &call_and(b"")].concat()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        drop(theirs);
+        assert_eq!(ended.recv().await, Some(broken));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dead_peer_with_full_buffers_is_dropped() {
+        let (ours, mut theirs) = duplex(1000);
+        let answer = Answer::Endlessly(Arc::default());
+        let serving = tokio::spawn(serve(ours, answer, WINDOWS, 16, CancellationToken::new()));
+        theirs.write_all(&[PREFACE, &frame(1, 5, 1, CALL)].concat()).await.unwrap();
+        // Nobody reads, so not even the last words can be sent.
+        let begin = Instant::now();
+        assert!(matches!(serving.await.unwrap(), Err(Error::Silent)));
+        assert_eq!(begin.elapsed().as_secs(), 41);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_says_nothing_at_all_is_given_up() {
         let begin = Instant::now();
         let (ours, _theirs): (DuplexStream, DuplexStream) = duplex(1000);
-        let served = serve(ours, Answer::Never, WINDOWS, 16, Arc::default()).await;
+        let served = serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()).await;
         assert!(matches!(served, Err(Error::Silent)));
-        assert_eq!(begin.elapsed(), PREFACE_LIMIT);
+        assert_eq!(begin.elapsed(), PREFACE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn incomplete_preface_is_not_waited_for() {
+        let (ours, mut theirs) = duplex(1000);
+        let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
+        let begin = Instant::now();
+        for byte in &PREFACE[..9] {
+            theirs.write_all(&[*byte]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(matches!(serving.await.unwrap(), Err(Error::Silent)));
+        assert_eq!(begin.elapsed(), PREFACE_TIMEOUT);
     }
 }

@@ -62,6 +62,12 @@ impl Queue {
         Ok(())
     }
 
+    /// Nothing follows what came in. The controller may say so again.
+    pub fn end(&self) {
+        self.state().ended = true;
+        self.0.changed.notify_one();
+    }
+
     /// Offset behind the last byte that came in.
     pub fn received(&self) -> u64 {
         self.state().received

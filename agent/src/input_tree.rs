@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, lchown, symlink};
 use std::path::Path;
@@ -76,6 +76,14 @@ impl InputTree {
     }
 }
 
+/// Why an archive cannot be read to its end: it is cut short, or the router's file system fails.
+fn unreadable(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => BROKEN,
+        _ => Error::io("read", Path::new("an archive of input files"))(error),
+    }
+}
+
 /// An archive that is being unpacked.
 struct Unpacking<'a> {
     archive: File,
@@ -92,7 +100,7 @@ impl Unpacking<'_> {
     /// Unpacks the next entry; false if there is none.
     async fn entry(&mut self, root: &Path) -> Result<bool, Error> {
         let mut header = [0; HEADER_BYTES];
-        self.archive.read_exact(&mut header).map_err(|_| BROKEN)?;
+        self.archive.read_exact(&mut header).map_err(unreadable)?;
         let field = |at| hexadecimal(&header[at..at + 8]).ok_or(BROKEN);
         let (mode, size, name_size) = (field(MODE)?, field(FILE_SIZE)?, field(NAME_SIZE)? as usize);
         // With the zero byte at its end.
@@ -126,7 +134,7 @@ impl Unpacking<'_> {
     /// The next bytes, of which `before` have been read already before the alignment was looked at.
     fn read(&mut self, before: usize, count: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; count + padding(before + count)];
-        self.archive.read_exact(&mut bytes).map_err(|_| BROKEN)?;
+        self.archive.read_exact(&mut bytes).map_err(unreadable)?;
         bytes.truncate(count);
         Ok(bytes)
     }

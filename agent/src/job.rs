@@ -35,8 +35,8 @@ use crate::store::{Blob, Digest, Promise, Upload};
 use crate::terminal::Size;
 use crate::user::User;
 
-/// How long an upload may stand still before its promised memory is taken back.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an upload may make no progress before its reserved memory is taken back.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
 const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -349,8 +349,8 @@ async fn receive_one(
             biased;
             heard = inbox.recv() => heard.ok_or(Error::Gone)?,
             () = link.abandoned() => return Err(Error::Gone),
-            () = tokio::time::sleep(UPLOAD_PATIENCE) => {
-                return Err(Error::Protocol("the upload stood still for a minute"));
+            () = tokio::time::sleep(UPLOAD_TIMEOUT) => {
+                return Err(Error::UploadStalled { after: UPLOAD_TIMEOUT });
             }
             () = is_set(&mut stopping) => return Err(Error::Stopping),
         };
@@ -443,13 +443,12 @@ pub fn signal(name: &str) -> Result<Signal, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::child::Ending;
     use crate::decoder::Encoding;
     use crate::family::Family;
-    use crate::link::{FromController, ToController};
+    use crate::link::{Event, Request};
     use crate::outcome::Ran;
     use crate::reception::Chunk;
     use crate::store::Store;
@@ -458,28 +457,26 @@ mod tests {
     async fn is_asked_for(jobs: &Arc<Jobs>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);
-        let (say, messages) = mpsc::channel(1);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
-        let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
-        let mut replies = job.link().connect([None, None], None).unwrap();
-        replies.hear(messages);
+        let mut replies = job.link().connect([None, None], None, false).unwrap();
+        let mut requests = replies.requests();
         let run = tokio::spawn(job.run(Controller::of_test()));
-        let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
+        let Some(Event::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is accepted first");
         };
         if !needs.is_empty() {
             let data = Bytes::from_static(SCRIPT);
             let chunk = Chunk { offset: 0, encoding: Encoding::Identity, data };
-            say.send(Ok(FromController::Chunk(chunk))).await.unwrap();
+            assert!(requests.handle(Request::Chunk(chunk)).await);
         }
         while let Some(reply) = replies.recv().await {
-            if let ToController::Last(last) = reply {
+            if let Event::Last(last) = reply {
                 let Ok(Outcome::Ran(Ran { ending: Ending::Exited(3), .. })) = &*last else {
                     panic!("{last:?}");
                 };
             }
         }
-        drop(say);
+        drop(requests);
         run.await.unwrap();
         assert_eq!(jobs.list().len(), 0);
         jobs.store.evict_unused();

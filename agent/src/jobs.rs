@@ -151,7 +151,7 @@ impl Jobs {
             self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyJobs { limit: MAX_JOBS })?;
         let id = match &spec.id {
             Some(id) if self.entries().iter().any(|entry| entry.link.job() == id) => {
-                return Err(Error::Protocol("there is a job of this id already"));
+                return Err(Error::JobExists(id.clone()));
             }
             Some(id) => id.clone(),
             None => random_id()?,
@@ -296,7 +296,7 @@ impl Jobs {
 /// Sixteen digits that no other job has.
 fn random_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Protocol("no random numbers for an id"))?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::NoRandom)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -305,7 +305,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::job_log::Controller;
-    use crate::link::ToController;
+    use crate::link::Event;
 
     #[tokio::test]
     async fn only_the_latest_that_have_ended_are_kept() {
@@ -366,7 +366,7 @@ mod tests {
             links.last().unwrap().over().await;
         }
         assert_eq!(jobs.entries.bytes(), 0, "a controller that is there has time to read");
-        links.iter().for_each(|link| drop(link.connect([None, None], None).unwrap()));
+        links.iter().for_each(|link| drop(link.connect([None, None], None, false).unwrap()));
         assert_eq!(jobs.entries.bytes(), 14);
         // More than any machine has: nothing goes, because it would be in vain.
         assert!(matches!(
@@ -378,11 +378,11 @@ mod tests {
         assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
         // Whoever comes for it is told, wherever he stands.
         for had in [None, Some(0), Some(7)] {
-            let mut connection = links[0].connect([had, None], None).unwrap();
+            let mut connection = links[0].connect([had, None], None, false).unwrap();
             let last = loop {
                 match connection.recv().await.unwrap() {
-                    ToController::Last(last) => break last,
-                    ToController::Output { .. } => panic!("there is none"),
+                    Event::Last(last) => break last,
+                    Event::Output { .. } => panic!("there is none"),
                     _ => {}
                 }
             };

@@ -1,93 +1,172 @@
-//! When the peer of a connection is asked whether it is still there, and when it is given up.
+//! When a silent peer is asked whether it is there, and when it is given up: the clock by which hyper's server does both.
 //!
-//! What must stay true: while a call is under way, a dead link is noticed as early as [`KEEPALIVE_INTERVAL`] and
-//! [`KEEPALIVE_TIMEOUT`] say. While none is, there is only a place to be freed, and both are [`KEEPALIVE_LEISURE`] longer:
-//! each question costs the router 0.2 ms of its CPU, and an idle connection would ask 720 times an hour. Whatever arrives is
-//! a sign of life, so a slow link on which the answer comes behind much else is not given up; but nothing arrives while a question
-//! cannot be sent.
+//! **Invariants:** while a call is under way, a dead link is noticed as early as [`KEEPALIVE_INTERVAL`] and [`KEEPALIVE_TIMEOUT`] say.
+//! While none is, there is only a place to be freed, and both are [`KEEPALIVE_LEISURE`] longer: each question costs the router
+//! 0.2 ms of its CPU, and an idle connection would ask 720 times an hour. Whatever arrives is a sign of life, so a slow link on
+//! which the answer comes behind much else is not given up.
+//!
+//! hyper sends the PINGs and closes the connection, but it asks idle connections as often as others, and takes nothing but the answer
+//! for an answer. So its timer here is one that waits for silence, as it is defined above.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use h2::{Ping, PingPong};
 use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT};
+use hyper::rt;
 use tokio::time::{Instant, sleep_until};
 
-use crate::board::Board;
+// A `Silence` need not know which of the two hyper waits for.
+const _: () = assert!(KEEPALIVE_INTERVAL.as_millis() == KEEPALIVE_TIMEOUT.as_millis());
 
-/// What is known of a peer's life, on the connection's side.
-pub struct Signs(Board<State>);
+/// How long a connection may be silent at all: it was asked, did not answer, and takes nothing more. hyper would wait until its last
+/// words were sent.
+const LOST_AFTER: Duration = KEEPALIVE_INTERVAL
+    .saturating_add(KEEPALIVE_TIMEOUT)
+    .saturating_add(KEEPALIVE_LEISURE)
+    .saturating_add(KEEPALIVE_LEISURE)
+    .saturating_add(Duration::from_secs(1));
+
+/// Bytes of a client's connection preface (RFC 9113, section 3.4), without its settings.
+const PREFACE_BYTES: usize = 24;
+
+/// What is known of a connection's peer.
+#[derive(Clone)]
+pub struct Activity(Arc<Mutex<State>>);
 
 struct State {
     /// When something arrived last.
     heard: Instant,
+    /// Bytes that have arrived, up to those of the preface.
+    received: usize,
     /// Calls that are under way.
     calls: u32,
 }
 
-impl Default for Signs {
-    /// Those of a connection that begins.
+impl Default for Activity {
+    /// That of a connection that begins.
     fn default() -> Self {
-        Self(Board::new(State { heard: Instant::now(), calls: 0 }))
+        Self(Arc::new(Mutex::new(State { heard: Instant::now(), received: 0, calls: 0 })))
     }
 }
 
-impl Signs {
-    /// Something has arrived.
-    pub fn heard(&self) {
-        // Who waits for silence wakes by itself, and finds that it has to wait longer.
-        self.0.look(|state| state.heard = Instant::now());
+impl Activity {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call is under way as long as what this gives lives.
-    pub fn call(self: &Arc<Self>) -> UnderWay {
-        self.0.change(|state| state.calls += 1);
+    /// So many bytes have arrived.
+    pub fn heard(&self, bytes: usize) {
+        let mut state = self.state();
+        state.heard = Instant::now();
+        state.received = state.received.saturating_add(bytes).min(PREFACE_BYTES);
+    }
+
+    /// True if the peer has begun to speak HTTP/2.
+    pub fn has_preface(&self) -> bool {
+        self.state().received == PREFACE_BYTES
+    }
+
+    /// A call is under way as long as what this returns lives.
+    pub fn call(&self) -> UnderWay {
+        self.state().calls += 1;
         UnderWay(self.clone())
     }
 
-    /// Waits until nothing has arrived for `limit` since `begin`, or longer if no call is under way. Cancel safe.
-    async fn silent(&self, begin: Instant, limit: Duration) {
+    /// Waits until the peer must be dead, even if hyper cannot say so to it. Cancel safe.
+    pub async fn lost(&self) {
         loop {
-            let (heard, calls) = self.0.look(|state| (state.heard, state.calls));
-            let leisure = if calls > 0 { Duration::ZERO } else { KEEPALIVE_LEISURE };
-            let until = heard.max(begin) + limit + leisure;
+            let until = self.state().heard + LOST_AFTER;
             if until <= Instant::now() {
                 return;
             }
-            tokio::select! {
-                () = sleep_until(until) => {}
-                () = self.0.until(|state| state.calls != calls) => {}
-            }
+            sleep_until(until).await;
         }
     }
 }
 
 /// A call.
-pub struct UnderWay(Arc<Signs>);
+pub struct UnderWay(Activity);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.change(|state| state.calls -= 1);
+        self.0.state().calls -= 1;
     }
 }
 
-/// Asks a silent peer, again and again, until it does not answer. An end of the connection does not end this.
-pub async fn lost(mut pings: PingPong, signs: &Signs) {
-    loop {
-        signs.silent(Instant::now(), KEEPALIVE_INTERVAL).await;
-        tokio::select! {
-            answer = pings.ping(Ping::opaque()) => if answer.is_err() {
-                std::future::pending::<()>().await;
-            },
-            () = signs.silent(Instant::now(), KEEPALIVE_TIMEOUT) => return,
+/// The timer of a connection.
+pub struct SilenceTimer(pub Activity);
+
+impl rt::Timer for SilenceTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
+        self.sleep_until((Instant::now() + duration).into_std())
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
+        let deadline = Instant::from_std(deadline);
+        let is_over = deadline <= Instant::now();
+        Box::pin(Silence {
+            activity: self.0.clone(),
+            deadline,
+            is_over,
+            sleep: Box::pin(tokio::time::sleep_until(deadline)),
+        })
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+}
+
+/// Ends when it is `deadline`, and nothing has arrived for as long as a peer may be silent.
+struct Silence {
+    activity: Activity,
+    deadline: Instant,
+    /// It was over when it began: hyper has waited already.
+    is_over: bool,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Silence {
+    fn until(&self) -> Instant {
+        let state = self.activity.state();
+        let leisure = if state.calls > 0 { Duration::ZERO } else { KEEPALIVE_LEISURE };
+        self.deadline.max(state.heard + KEEPALIVE_INTERVAL) + leisure
+    }
+}
+
+impl Future for Silence {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_over {
+            return Poll::Ready(());
+        }
+        loop {
+            // A call that begins makes it earlier, and hyper polls this after each; what makes it later is looked at then.
+            let until = self.until();
+            if until < self.sleep.deadline() || self.sleep.is_elapsed() {
+                self.sleep.as_mut().reset(until);
+            }
+            if self.sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.until() <= Instant::now() {
+                self.is_over = true;
+                return Poll::Ready(());
+            }
         }
     }
 }
+
+impl rt::Sleep for Silence {}
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::http2::serve;
@@ -110,7 +189,7 @@ mod tests {
     impl Controller {
         async fn connect() -> Self {
             let (ours, mut stream) = tokio::io::duplex(64 * 1024);
-            tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, Arc::default()));
+            tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
             stream.write_all(PREFACE).await.unwrap();
             Self { stream, since: Instant::now() }
         }

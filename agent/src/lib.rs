@@ -5,12 +5,12 @@
 //! - [`options`], [`log`], [`self_test`], [`print`]: the command line and what it can ask for.
 //! - [`supervisor`], [`pid_file`]: an agent that is watched where nothing else watches.
 //! - [`server`]: starts the agent, and ends it in order. [`listener`], [`acceptor`]: where controllers come in, TLS, and who may.
-//!   [`connection_limits`]: how many. [`refusal_log`]: who may not. [`http2`], [`grpc`]: what calls say, and hear.
-//!   [`receive_budget`], [`bounds`]: and how much at a time.
-//!   [`keepalive`]: when a silent one is asked.
+//!   [`connection_limits`]: how many. [`refusal_log`]: who may not. [`http2`], [`keepalive`]: their connections, and
+//!   when one is given up. [`receive_budget`], [`bounds`]: how much they may send at a time.
 //! - [`key_file`], [`authorized_keys`], [`safe_path`], [`directory_lock`], [`revocation`]: who may connect, and what becomes of who may not any more.
 //! - [`cipher`]: what its TLS seals and opens with.
-//! - [`service`]: translates between the protocol and the modules below; touches no file and no process.
+//! - [`service`]: translates between the protocol and the modules below; touches no file and no process. [`codec`]: how its requests
+//!   are decoded. [`status`]: what each error is to gRPC.
 //! - [`jobs`], [`job`], [`job_directory`], [`running`], [`outcome`], [`job_log`]: all jobs; one run of a program, from its admission to its outcome.
 //! - [`link`], [`tape`]: what stands between a job and its controller while connections come and go. [`board`]: what wakes those which wait
 //!   for either. [`packer`]: output on its way.
@@ -36,6 +36,7 @@ mod c_library;
 pub mod cgroup;
 pub mod child;
 pub mod cipher;
+pub mod codec;
 pub mod connection_limits;
 pub mod core_file;
 pub mod decoder;
@@ -44,7 +45,6 @@ pub mod descriptors;
 pub mod directory_lock;
 pub mod error;
 pub mod family;
-pub mod grpc;
 pub mod guard;
 pub mod handover;
 pub mod http2;
@@ -81,6 +81,7 @@ pub mod self_test;
 pub mod server;
 pub mod service;
 pub mod shelf;
+pub mod status;
 pub mod store;
 pub mod supervisor;
 pub mod tape;
@@ -89,3 +90,9 @@ pub mod terminal;
 pub mod time;
 pub mod tree;
 pub mod user;
+
+/// The server half of the service, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
+#[allow(missing_docs, clippy::all)]
+mod generated {
+    include!("generated/hop.v1.rs");
+}

@@ -1,9 +1,11 @@
 //! What stands between a job and its controller, whichever connection carries it.
 //!
-//! A job does not talk to a connection: it tells its [`Link`] how it stands, and a [`Connection`] tells the controller
-//! whatever that one has not heard yet. So a controller that comes back hears the rest, and a job does not notice that it
-//! was away. What must stay true: a job has one connection at a time, the newest; nothing is lost between two of them; and
-//! a job whose controller stays away for longer than its linger time is abandoned.
+//! A job does not talk to a connection: it tells its [`Link`] how it stands, and an [`Attachment`] has the [`Event`]s that its
+//! controller has not heard yet, and takes that one's [`Request`]s. So a controller that comes back hears the rest, and a job does
+//! not notice that it was away.
+//!
+//! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose controller stays
+//! away for longer than its linger time is abandoned; and nothing here knows how requests and events are encoded.
 
 use std::io;
 use std::sync::Arc;
@@ -16,14 +18,14 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
-use tokio_stream::{Stream, StreamExt};
 
 use crate::board::Board;
 use crate::error::Error;
 use crate::input;
 use crate::outcome::Outcome;
 use crate::output::Control;
-use crate::output_files::{Cursor, Offer, Piece, Position};
+use crate::output_files::{Cursor, Info, Offer, Piece, Position, Problem};
+use crate::packer::Packer;
 use crate::reception::{Chunk, Need};
 use crate::tape::{OutputStream, Tape};
 use crate::task;
@@ -36,9 +38,9 @@ const INBOX_MESSAGES: usize = 1;
 /// How long a controller that is there has for the rest of the output of a job that has ended, before it may be given up.
 const READING_TIME: Duration = Duration::from_secs(10);
 
-/// What a controller says during a job.
+/// What a controller asks for during a job.
 #[derive(Debug)]
-pub enum FromController {
+pub enum Request {
     /// A piece of the program.
     Chunk(Chunk),
     /// A piece of standard input.
@@ -73,12 +75,14 @@ pub enum FromController {
     /// It has stored the output files up to there.
     Stored(Position),
     /// It wants nothing more of the job.
-    Release,
+    Discard,
+    /// It leaves, and may come back.
+    Detach,
 }
 
-/// What a job says to its controller; `D` is what is made of output for it.
+/// What a job says to its controller.
 #[derive(Debug)]
-pub enum ToController<D> {
+pub enum Event {
     /// There is room.
     Accepted {
         /// The job's name.
@@ -104,7 +108,7 @@ pub enum ToController<D> {
         /// Where it belongs.
         offset: u64,
         /// What it is.
-        data: D,
+        payload: Payload,
     },
     /// How far the program read.
     StdinAck {
@@ -116,11 +120,29 @@ pub enum ToController<D> {
     /// All signals up to the one with this number are here.
     SignalAck(u64),
     /// A piece of an output file.
-    File(Piece),
+    File {
+        /// Where it belongs.
+        at: Position,
+        /// What is known of the file, if this was not said on this connection.
+        info: Option<Info>,
+        /// Nothing more of this file comes.
+        problem: Option<Problem>,
+        /// What it is.
+        payload: Payload,
+    },
     /// The last message.
     Last(Last),
     /// Another connection has the job now.
     TakenOver,
+}
+
+/// Content as it goes to the controller.
+#[derive(Debug)]
+pub struct Payload {
+    /// What goes.
+    pub data: Bytes,
+    /// How long the content is, if it is compressed; 0 if it goes as it is.
+    pub unpacked_size: u32,
 }
 
 /// How it all ended, for however many connections ask.
@@ -332,7 +354,10 @@ impl Link {
 
     /// The next piece of output that is kept, for whoever has what is before `had`; it counts as had then.
     pub fn next_piece(&self, had: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
-        self.state.look(|state| next_piece(&state.tape, had, Bytes::copy_from_slice))
+        self.state.look(|state| {
+            next_piece(&state.tape, had)
+                .map(|(stream, offset, data)| (stream, offset, Bytes::copy_from_slice(data)))
+        })
     }
 
     // ---------------------------------------------------------------------------------------------- the job's side
@@ -515,7 +540,7 @@ impl Link {
 
     /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
     /// without such an offset, all that is kept. Output files go on at `files`; without that, with the first one that is not
-    /// stored whole.
+    /// stored whole. What it sends is compressed if the controller `accepts_compressed`.
     ///
     /// # Errors
     /// [`Error::Protocol`] for an offset before what was acknowledged, or behind what was written.
@@ -523,7 +548,8 @@ impl Link {
         self: &Arc<Self>,
         had: [Option<u64>; 2],
         files: Option<Position>,
-    ) -> Result<Connection, Error> {
+        accepts_compressed: bool,
+    ) -> Result<Attachment, Error> {
         let told = self.state.look(|state| {
             let mut outputs = [0; 2];
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
@@ -543,7 +569,8 @@ impl Link {
         // The one before it is to tell that.
         self.state.wake();
         self.presence.change(|presence| presence.left = None);
-        Ok(Connection { link: self.clone(), told })
+        let encoder = Encoder { packer: accepts_compressed.then(Packer::default), plain: BytesMut::new() };
+        Ok(Attachment { link: self.clone(), told, encoder })
     }
 
     /// The connection with this number is gone.
@@ -553,37 +580,45 @@ impl Link {
         }
     }
 
-    /// Takes a message of a connection to where it belongs.
-    async fn hear(&self, connection: u64, message: FromController) -> Result<(), Error> {
+    /// The controller has left by the connection with this number, and hears nothing more on it.
+    fn leave(&self, number: u64) {
+        self.disconnect(number);
+        self.state.change(|state| state.left = number);
+    }
+
+    /// Does what a connection's request asks for. Gives false if the controller leaves by it.
+    async fn handle(&self, connection: u64, request: Request) -> Result<bool, Error> {
         let can_hear_more = self.state.look(|state| state.has_started || state.stage == Stage::Ended);
-        match message {
-            FromController::Stdin { .. } | FromController::Acknowledge { .. } | FromController::Stored(_)
-                if !can_hear_more =>
-            {
+        match request {
+            Request::Stdin { .. } | Request::Acknowledge { .. } | Request::Stored(_) if !can_hear_more => {
                 return Err(Error::Protocol("the program has not started yet"));
             }
-            FromController::Stdin { offset, data, end } => self.stdin.push(offset, &data, end)?,
-            FromController::Acknowledge { stream, offset, closed } => {
+            Request::Stdin { offset, data, end } => self.stdin.push(offset, &data, end)?,
+            Request::Acknowledge { stream, offset, closed } => {
                 self.acknowledge(stream, offset, closed);
             }
-            FromController::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
-            FromController::Signal { number, signal } => {
+            Request::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
+            Request::Signal { number, signal } => {
                 if self.count_signal(number)? {
                     self.tell_job(connection, Heard::Signal(signal)).await;
                 }
             }
-            FromController::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
-            FromController::Start => self.tell_job(connection, Heard::Start).await,
-            FromController::Stored(position) => {
+            Request::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
+            Request::Start => self.tell_job(connection, Heard::Start).await,
+            Request::Stored(position) => {
                 self.state.change(|state| {
                     // There may be none any more.
                     let end = state.offer.as_ref().map(Offer::end).unwrap_or_default();
                     state.stored = state.stored.max(position.min(end));
                 });
             }
-            FromController::Release => self.release(),
+            Request::Discard => {
+                self.release();
+                return Ok(false);
+            }
+            Request::Detach => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
@@ -619,9 +654,10 @@ impl Link {
 }
 
 /// One connection of a controller to its job. When it is dropped, the controller is gone, unless it has heard everything.
-pub struct Connection {
+pub struct Attachment {
     link: Arc<Link>,
     told: Told,
+    encoder: Encoder,
 }
 
 /// What the controller has heard by a connection.
@@ -641,51 +677,129 @@ struct Told {
     last: bool,
 }
 
-impl Connection {
-    /// Carries `messages` to the job, until the connection is gone.
-    pub fn hear(&self, messages: impl Stream<Item = Result<FromController, Error>> + Unpin + Send + 'static) {
-        let (link, number) = (self.link.clone(), self.told.connection);
-        task::spawn(async move {
-            match hear_out(&link, number, messages).await {
-                Parting::Left => {
-                    link.disconnect(number);
-                    link.state.change(|state| state.left = number);
-                }
-                // It is still to be told that.
-                Parting::TakenOver => {}
-                Parting::Fault(fault) => {
-                    link.tell_job(number, Heard::Fault(fault)).await;
-                    // It hears what it did wrong, and then nothing more of it counts.
-                    link.disconnect(number);
-                    link.state.change(|state| state.unheard = number);
-                }
-            }
-        });
+impl Attachment {
+    /// Where the controller's requests go.
+    pub fn requests(&self) -> Requests {
+        Requests { link: self.link.clone(), number: self.told.connection, is_over: false }
     }
 
-    /// The next thing that the controller has not heard, with what `take` makes of it if it is output; nothing when there is
-    /// nothing more to say, or nobody to say it to.
-    pub fn poll_next<D>(
-        &mut self,
-        context: &mut Context<'_>,
-        take: impl FnOnce(&[u8]) -> D,
-    ) -> Poll<Option<ToController<D>>> {
-        let Self { link, told } = self;
+    /// The next thing that the controller has not heard; nothing when there is nothing more to say, or nobody to say it to.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let Self { link, told, encoder } = self;
         link.state.poll(context, |state| {
             if told.last || state.left == told.connection {
                 return Poll::Ready(None);
             }
-            match told.next(link, state, take) {
+            match told.next(link, state, encoder) {
                 // The job had ended before it heard of that, and what it has left goes on only as it is acknowledged.
                 None if state.unheard == told.connection && state.offer.is_some() => Poll::Ready(None),
                 None => Poll::Pending,
-                message => Poll::Ready(message),
+                event => Poll::Ready(event),
             }
         })
     }
 }
 
-impl Drop for Connection {
+/// What one connection brings to the job. When it is dropped before it is over, the connection has broken.
+pub struct Requests {
+    link: Arc<Link>,
+    number: u64,
+    is_over: bool,
+}
+
+impl Requests {
+    /// Does what a request asks for. Gives false if nothing that comes after it counts: the controller has left, has broken a
+    /// rule, or has a newer connection.
+    pub async fn handle(&mut self, request: Request) -> bool {
+        if self.is_taken_over() {
+            return false;
+        }
+        match self.link.handle(self.number, request).await {
+            Ok(true) => true,
+            Ok(false) => {
+                self.is_over = true;
+                self.link.leave(self.number);
+                false
+            }
+            Err(fault) => {
+                self.stop(fault).await;
+                false
+            }
+        }
+    }
+
+    /// Nothing follows, and so no standard input does; the controller goes on listening.
+    pub fn finish(mut self) {
+        if !self.is_taken_over() {
+            self.is_over = true;
+            self.link.stdin.end();
+        }
+    }
+
+    /// The controller broke a rule, and cannot be believed any more.
+    pub async fn fail(mut self, fault: Error) {
+        if !self.is_taken_over() {
+            self.stop(fault).await;
+        }
+    }
+
+    /// True if a newer connection has the job. It is still to be told here, where nothing that comes counts any more.
+    fn is_taken_over(&mut self) -> bool {
+        let is_taken_over = self.link.state.look(|state| state.connection) != self.number;
+        self.is_over |= is_taken_over;
+        is_taken_over
+    }
+
+    async fn stop(&mut self, fault: Error) {
+        // Or else, to be dropped is to break.
+        if !matches!(fault, Error::Gone) {
+            self.is_over = true;
+            self.link.tell_job(self.number, Heard::Fault(fault)).await;
+            // It hears what it did wrong, and then nothing more of it counts.
+            self.link.disconnect(self.number);
+            self.link.state.change(|state| state.unheard = self.number);
+        }
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.leave(self.number);
+        }
+    }
+}
+
+/// Makes what is sent of content.
+struct Encoder {
+    /// There is one if the controller accepts what it makes.
+    packer: Option<Packer>,
+    /// For what goes as it is: a buffer that was sent is used again.
+    plain: BytesMut,
+}
+
+impl Encoder {
+    /// What is sent of content that is somebody else's.
+    fn encode(&mut self, content: &[u8]) -> Payload {
+        self.compressed(content).unwrap_or_else(|| {
+            self.plain.extend_from_slice(content);
+            Payload { data: self.plain.split().freeze(), unpacked_size: 0 }
+        })
+    }
+
+    /// What is sent of content that is nobody else's.
+    fn encode_owned(&mut self, content: Bytes) -> Payload {
+        self.compressed(&content).unwrap_or(Payload { data: content, unpacked_size: 0 })
+    }
+
+    fn compressed(&mut self, content: &[u8]) -> Option<Payload> {
+        // At most OUTPUT_CHUNK_BYTES.
+        let unpacked_size = content.len() as u32;
+        self.packer.as_mut()?.pack(content).map(|data| Payload { data, unpacked_size })
+    }
+}
+
+impl Drop for Attachment {
     fn drop(&mut self) {
         if !self.told.last {
             self.link.disconnect(self.told.connection);
@@ -708,15 +822,10 @@ impl Told {
         }
     }
 
-    fn next<D>(
-        &mut self,
-        link: &Link,
-        state: &State,
-        take: impl FnOnce(&[u8]) -> D,
-    ) -> Option<ToController<D>> {
+    fn next(&mut self, link: &Link, state: &State, encoder: &mut Encoder) -> Option<Event> {
         if state.connection != self.connection {
             self.last = true;
-            return Some(ToController::TakenOver);
+            return Some(Event::TakenOver);
         }
         if !self.accepted && state.stage != Stage::Admitted {
             // An error says by itself that there was nothing to accept, unless there is more to say before it.
@@ -730,7 +839,7 @@ impl Told {
                 };
                 let (job, stdin) = (link.job.clone(), link.stdin.received());
                 let (outputs, signals) = (self.outputs, self.signals);
-                return Some(ToController::Accepted { job, needs, stdin, outputs, signals });
+                return Some(Event::Accepted { job, needs, stdin, outputs, signals });
             }
         }
         // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
@@ -739,23 +848,23 @@ impl Told {
         let stdin = (state.stdin, state.stdin_closed || has_ended);
         if state.has_started && self.stdin != stdin {
             self.stdin = stdin;
-            return Some(ToController::StdinAck { offset: stdin.0, closed: stdin.1 });
+            return Some(Event::StdinAck { offset: stdin.0, closed: stdin.1 });
         }
         if !self.started && state.has_started {
             self.started = true;
-            return Some(ToController::Started { has_terminal: link.tenure.has_terminal });
+            return Some(Event::Started { has_terminal: link.tenure.has_terminal });
         }
         if self.accepted && self.signals != state.signals && state.last.is_none() {
             self.signals = state.signals;
-            return Some(ToController::SignalAck(state.signals));
+            return Some(Event::SignalAck(state.signals));
         }
-        if let Some((stream, offset, data)) = next_piece(&state.tape, &mut self.outputs, take) {
-            return Some(ToController::Output { stream, offset, data });
+        if let Some((stream, offset, content)) = next_piece(&state.tape, &mut self.outputs) {
+            return Some(Event::Output { stream, offset, payload: encoder.encode(content) });
         }
         match &state.offer {
             Some(offer) => {
-                if let Some(piece) = offer.next(&mut self.files, state.stored) {
-                    return Some(ToController::File(piece));
+                if let Some(Piece { at, data, info, problem }) = offer.next(&mut self.files, state.stored) {
+                    return Some(Event::File { at, info, problem, payload: encoder.encode_owned(data) });
                 }
             }
             // Nothing of a job is held when its end is told.
@@ -763,53 +872,15 @@ impl Told {
         }
         let last = state.last.clone()?;
         self.last = true;
-        Some(ToController::Last(last))
+        Some(Event::Last(last))
     }
 }
 
-/// The next piece for whoever has what is before `had` of each output, and what `take` makes of it; it counts as had then.
-fn next_piece<D>(
-    tape: &Tape,
-    had: &mut [u64; 2],
-    take: impl FnOnce(&[u8]) -> D,
-) -> Option<(OutputStream, u64, D)> {
+/// The next piece for whoever has what is before `had` of each output; it counts as had then.
+fn next_piece<'a>(tape: &'a Tape, had: &mut [u64; 2]) -> Option<(OutputStream, u64, &'a [u8])> {
     let (stream, offset, data) = tape.next(*had)?;
     had[stream as usize] = offset + data.len() as u64;
-    Some((stream, offset, take(data)))
-}
-
-/// Why a connection is not heard any more.
-enum Parting {
-    /// The controller has left.
-    Left,
-    /// A newer one has the job: what this one still brings is not said any more.
-    TakenOver,
-    /// The controller has broken a rule.
-    Fault(Error),
-}
-
-/// Hears a controller out.
-async fn hear_out(
-    link: &Link,
-    number: u64,
-    mut messages: impl Stream<Item = Result<FromController, Error>> + Unpin,
-) -> Parting {
-    loop {
-        let message = messages.next().await;
-        if link.state.look(|state| state.connection) != number {
-            return Parting::TakenOver;
-        }
-        let heard = match message {
-            Some(Ok(message)) => link.hear(number, message).await,
-            Some(Err(error)) => Err(error),
-            None => Err(Error::Gone),
-        };
-        match heard {
-            Ok(()) => {}
-            Err(Error::Gone) => return Parting::Left,
-            Err(fault) => return Parting::Fault(fault),
-        }
-    }
+    Some((stream, offset, data))
 }
 
 #[cfg(test)]
@@ -821,18 +892,16 @@ impl Link {
 }
 
 #[cfg(test)]
-impl Connection {
+impl Attachment {
     /// The next thing that the controller has not heard.
-    pub async fn recv(&mut self) -> Option<ToController<Bytes>> {
-        std::future::poll_fn(|context| self.poll_next(context, Bytes::copy_from_slice)).await
+    pub async fn recv(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tokio_stream::wrappers::ReceiverStream;
-
     use super::OutputStream::{Stderr, Stdout};
     use super::*;
     use crate::child::{Ending, Usage};
@@ -843,21 +912,34 @@ mod tests {
 
     const LINGER: Duration = Duration::from_secs(60);
 
-    type Say = mpsc::Sender<Result<FromController, Error>>;
+    type Say = mpsc::Sender<Result<Request, Error>>;
 
     fn link() -> (Arc<Link>, Inbox) {
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
         Link::new("7".into(), Tenure { owner, linger: Some(LINGER), has_terminal: false })
     }
 
-    fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, Connection) {
-        carry(link.connect(had, None).unwrap())
+    fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, Attachment) {
+        carry(link.connect(had, None, false).unwrap())
     }
 
-    fn carry(connection: Connection) -> (Say, Connection) {
-        let (say, messages) = mpsc::channel(8);
-        connection.hear(ReceiverStream::new(messages));
-        (say, connection)
+    /// To drop what this gives is to break the connection.
+    fn carry(attachment: Attachment) -> (Say, Attachment) {
+        let (say, mut said) = mpsc::channel(8);
+        let mut requests = attachment.requests();
+        tokio::spawn(async move {
+            while let Some(said) = said.recv().await {
+                match said {
+                    Ok(request) => {
+                        if !requests.handle(request).await {
+                            return;
+                        }
+                    }
+                    Err(fault) => return requests.fail(fault).await,
+                }
+            }
+        });
+        (say, attachment)
     }
 
     fn chunk(offset: u64, data: &'static [u8]) -> Chunk {
@@ -879,11 +961,11 @@ mod tests {
         })
     }
 
-    async fn output(replies: &mut Connection) -> (OutputStream, u64, Bytes) {
+    async fn output(replies: &mut Attachment) -> (OutputStream, u64, Bytes) {
         loop {
             match replies.recv().await.unwrap() {
-                ToController::Output { stream, offset, data } => return (stream, offset, data),
-                ToController::Accepted { .. } | ToController::Started { .. } => {}
+                Event::Output { stream, offset, payload } => return (stream, offset, payload.data),
+                Event::Accepted { .. } | Event::Started { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -910,13 +992,13 @@ mod tests {
         link.write(Stderr, b"oops");
         link.end(Ok(exited()));
         let (_say, mut replies) = attach(&link, [Some(4), Some(0)]);
-        let Some(ToController::Accepted { outputs: [4, 0], needs, .. }) = replies.recv().await else {
+        let Some(Event::Accepted { outputs: [4, 0], needs, .. }) = replies.recv().await else {
             panic!("where it goes on comes first");
         };
         assert_eq!(needs, []);
         assert_eq!(output(&mut replies).await, (Stdout, 4, Bytes::from_static(b"two")));
         assert_eq!(output(&mut replies).await, (Stderr, 0, Bytes::from_static(b"oops")));
-        assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_ok()));
+        assert!(matches!(replies.recv().await, Some(Event::Last(last)) if last.is_ok()));
         assert!(replies.recv().await.is_none());
     }
 
@@ -926,7 +1008,7 @@ mod tests {
         link.write(Stdout, b"hello");
         link.acknowledge(Stdout, 3, false);
         for (had, is_kept) in [(2, false), (3, true), (5, true), (6, false)] {
-            assert_eq!(link.connect([Some(had), None], None).is_ok(), is_kept, "{had}");
+            assert_eq!(link.connect([Some(had), None], None, false).is_ok(), is_kept, "{had}");
         }
     }
 
@@ -937,7 +1019,7 @@ mod tests {
         link.need(&needed(0));
         let (old, _old_replies) = attach(&link, [None, None]);
         for offset in [0, 1] {
-            old.send(Ok(FromController::Chunk(chunk(offset, b"x")))).await.unwrap();
+            old.send(Ok(Request::Chunk(chunk(offset, b"x")))).await.unwrap();
         }
         // One piece fills the inbox, and the other waits for room there.
         settle().await;
@@ -945,12 +1027,12 @@ mod tests {
         link.need(&needed(1));
         let (new, mut replies) = attach(&link, [None, None]);
         settle().await;
-        let Some(ToController::Accepted { needs, .. }) = replies.recv().await else {
+        let Some(Event::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is to send the rest");
         };
         assert_eq!(needs, needed(1));
         for offset in [1, 2] {
-            new.send(Ok(FromController::Chunk(chunk(offset, b"y")))).await.unwrap();
+            new.send(Ok(Request::Chunk(chunk(offset, b"y")))).await.unwrap();
         }
         for expected in [1, 2] {
             let Some(Heard::Chunk(Chunk { offset, data, .. })) = heard.recv().await else {
@@ -967,10 +1049,10 @@ mod tests {
         link.write(Stdout, b"hello");
         link.end(Err(Error::Stopping));
         let (_say, mut replies) = attach(&link, [Some(0), Some(0)]);
-        assert!(matches!(replies.recv().await, Some(ToController::Accepted { .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Started { .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Output { .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_err()));
+        assert!(matches!(replies.recv().await, Some(Event::Accepted { .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Started { .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Output { .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Last(last)) if last.is_err()));
     }
 
     #[tokio::test]
@@ -990,16 +1072,16 @@ mod tests {
         link.set_stage(Stage::Running);
         let (old, mut old_replies) = attach(&link, [None, None]);
         let (new, _new_replies) = attach(&link, [None, None]);
-        old.send(Ok(FromController::Signal { number: 1, signal: Signal::HUP })).await.unwrap();
+        old.send(Ok(Request::Signal { number: 1, signal: Signal::HUP })).await.unwrap();
         settle().await;
         loop {
             match old_replies.recv().await {
-                Some(ToController::TakenOver) => break,
+                Some(Event::TakenOver) => break,
                 Some(_) => {}
                 None => panic!("it was not told"),
             }
         }
-        new.send(Ok(FromController::Signal { number: 1, signal: Signal::INT })).await.unwrap();
+        new.send(Ok(Request::Signal { number: 1, signal: Signal::INT })).await.unwrap();
         assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
         drop((old, old_replies));
         settle().await;
@@ -1011,16 +1093,16 @@ mod tests {
         let (link, mut heard) = link();
         link.set_stage(Stage::Running);
         let (say, mut replies) = attach(&link, [None, None]);
-        let signal = |number, signal| Ok(FromController::Signal { number, signal });
-        assert!(matches!(replies.recv().await, Some(ToController::Accepted { signals: 0, .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Started { .. })));
+        let signal = |number, signal| Ok(Request::Signal { number, signal });
+        assert!(matches!(replies.recv().await, Some(Event::Accepted { signals: 0, .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Started { .. })));
         say.send(signal(1, Signal::INT)).await.unwrap();
         assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
-        assert!(matches!(replies.recv().await, Some(ToController::SignalAck(1))));
+        assert!(matches!(replies.recv().await, Some(Event::SignalAck(1))));
         // The connection breaks, and whoever comes back may not have heard of it.
         drop((say, replies));
         let (say, mut replies) = attach(&link, [None, None]);
-        let Some(ToController::Accepted { signals: 1, .. }) = replies.recv().await else {
+        let Some(Event::Accepted { signals: 1, .. }) = replies.recv().await else {
             panic!("it is told where signals go on");
         };
         // An older controller does not count.
@@ -1043,34 +1125,34 @@ mod tests {
         link.write(Stdout, b"done");
         link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
         assert_eq!(output(&mut replies).await.2, "done");
-        let Some(ToController::File(Piece { at, data, info: Some(info), .. })) = replies.recv().await else {
+        let Some(Event::File { at, info: Some(info), payload, .. }) = replies.recv().await else {
             panic!("files follow the output");
         };
-        assert_eq!((at, data.len(), info.size), (Position::default(), 30, 50));
+        assert_eq!((at, payload.data.len(), info.size), (Position::default(), 30, 50));
         settle().await;
         let more = tokio::time::timeout(Duration::ZERO, replies.recv()).await;
         assert!(more.is_err(), "no more than the window is on its way");
         drop((say, replies));
         settle().await;
         let had = Position { file: 0, offset: 30 };
-        let (say, mut replies) = carry(link.connect([Some(4), Some(0)], Some(had)).unwrap());
-        say.send(Ok(FromController::Stored(had))).await.unwrap();
+        let (say, mut replies) = carry(link.connect([Some(4), Some(0)], Some(had), false).unwrap());
+        say.send(Ok(Request::Stored(had))).await.unwrap();
         let rest = loop {
             match replies.recv().await.unwrap() {
-                ToController::File(piece) => break piece,
-                ToController::Accepted { .. } | ToController::Started { .. } => {}
+                Event::File { at, payload, .. } => break (at, payload),
+                Event::Accepted { .. } | Event::Started { .. } => {}
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!((rest.at.offset, rest.data.len()), (30, 20));
+        assert_eq!((rest.0.offset, rest.1.data.len()), (30, 20));
         assert!(tokio::time::timeout(Duration::ZERO, link.fetched()).await.is_err());
         let end = Position { file: 1, offset: 0 };
         // An acknowledgement of what there is not is one of all that there is.
-        say.send(Ok(FromController::Stored(Position { file: 9, ..end }))).await.unwrap();
+        say.send(Ok(Request::Stored(Position { file: 9, ..end }))).await.unwrap();
         link.fetched().await;
         link.withdraw();
         link.end(Ok(exited()));
-        assert!(matches!(replies.recv().await, Some(ToController::Last(last)) if last.is_ok()));
+        assert!(matches!(replies.recv().await, Some(Event::Last(last)) if last.is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -1090,10 +1172,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_is_released_is_abandoned_at_once() {
+    async fn discarded_job_is_abandoned_at_once() {
         let (link, _heard) = link();
         let (say, _replies) = attach(&link, [None, None]);
-        say.send(Ok(FromController::Release)).await.unwrap();
+        say.send(Ok(Request::Discard)).await.unwrap();
         link.abandoned().await;
         assert!(link.is_abandoned());
     }
@@ -1107,7 +1189,7 @@ mod tests {
         link.end(Ok(exited()));
         say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
         settle().await;
-        while !matches!(connection.recv().await.unwrap(), ToController::Last(_)) {}
+        while !matches!(connection.recv().await.unwrap(), Event::Last(_)) {}
     }
 
     #[tokio::test(start_paused = true)]
@@ -1130,19 +1212,58 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn half_closing_ends_the_input_and_not_the_attachment() {
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        let mut attachment = link.connect([None, None], None, false).unwrap();
+        attachment.requests().finish();
+        assert!(link.stdin.has_ended() && link.is_attached());
+        link.write(Stdout, b"still heard");
+        assert_eq!(output(&mut attachment).await.2, "still heard");
+        drop(attachment);
+        assert!(!link.is_attached(), "its response is not wanted any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_connections_do_not_end_the_input() {
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        let (say, _replies) = attach(&link, [None, None]);
+        drop(say);
+        settle().await;
+        let (say, _replies) = attach(&link, [None, None]);
+        say.send(Err(Error::Gone)).await.unwrap();
+        settle().await;
+        assert!(!link.stdin.has_ended() && !link.is_attached());
+        // Nor does an older one that is half-closed.
+        let old = link.connect([None, None], None, false).unwrap();
+        let _new = link.connect([None, None], None, false).unwrap();
+        old.requests().finish();
+        assert!(!link.stdin.has_ended() && link.is_attached());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn detaching_ends_the_attachment_and_not_the_job() {
+        let (link, _heard) = link();
+        link.set_stage(Stage::Running);
+        let (say, mut replies) = attach(&link, [None, None]);
+        say.send(Ok(Request::Detach)).await.unwrap();
+        while replies.recv().await.is_some() {}
+        assert!(!link.is_attached() && !link.is_abandoned() && !link.stdin.has_ended());
+    }
+
     #[tokio::test]
     async fn whoever_comes_back_learns_that_the_input_has_ended() {
         let (link, _heard) = link();
         link.set_stage(Stage::Running);
         let (say, replies) = attach(&link, [None, None]);
-        say.send(Ok(FromController::Stdin { offset: 0, data: Bytes::from_static(b"in"), end: true }))
-            .await
-            .unwrap();
+        say.send(Ok(Request::Stdin { offset: 0, data: Bytes::from_static(b"in"), end: true })).await.unwrap();
         settle().await;
         drop((say, replies));
         let (_say, mut replies) = attach(&link, [None, None]);
-        assert!(matches!(replies.recv().await, Some(ToController::Accepted { stdin: 2, .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::StdinAck { closed: true, .. })));
-        assert!(matches!(replies.recv().await, Some(ToController::Started { .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Accepted { stdin: 2, .. })));
+        assert!(matches!(replies.recv().await, Some(Event::StdinAck { closed: true, .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Started { .. })));
     }
 }

@@ -25,7 +25,7 @@ Options:
   --key FILE           the agent's key, made if there is none (default /etc/hopd/key)
   --authorized FILE    fingerprints of the controllers that may connect, one a line (default /etc/hopd/authorized)
   --quota BYTES        most bytes of programs to keep (default: what the file system has)
-  --store DIR          keep programs in DIR too, and copy them from there into --dir to run. DIR is on a medium that
+  --cache-dir DIR      keep programs in DIR too, and copy them from there into --dir to run. DIR is on a medium that
                        survives a reboot and comes and goes as it likes; hopd does not make it, and never fills the
                        medium by more than 7/8
   --launcher COMMAND   put COMMAND in front of every program; words are split at spaces
@@ -147,7 +147,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             Long("key") => options.key = parser.value()?.into(),
             Long("authorized") => options.authorized = parser.value()?.into(),
             Long("quota") => options.quota = Some(value(&mut parser, "quota")?),
-            Long("store") => options.shelf = Some(parser.value()?.into()),
+            Long("cache-dir") => options.shelf = Some(parser.value()?.into()),
             Long("launcher") => options.launcher = words(&parser.value()?),
             Long("log") => options.log = Destination::File(parser.value()?.into()),
             Long("syslog") => options.log = Destination::System,
@@ -237,13 +237,15 @@ mod tests {
 
     #[test]
     fn a_supervised_agent_gets_every_option_but_the_supervisors() {
-        let line =
-            "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--store|/s";
+        let line = "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--cache-dir|/s";
         let Command::Supervise(supervision) = parse(line.split('|').map(OsString::from)).unwrap() else {
             panic!("it supervises");
         };
         assert_eq!(supervision.program, "./hopd");
-        assert_eq!(supervision.args, ["--dir", "--supervise", "--log=/l", "--quota", "5", "--store", "/s"]);
+        assert_eq!(
+            supervision.args,
+            ["--dir", "--supervise", "--log=/l", "--quota", "5", "--cache-dir", "/s"]
+        );
         assert_eq!(supervision.log, Destination::File("/l".into()));
         assert_eq!(supervision.pid_file.as_deref(), Some("/q".as_ref()));
     }

@@ -4,12 +4,14 @@
 //! connection has [`CONNECTION_SHARE_BYTES`] for itself, whatever the others do; and a message that has no room is refused
 //! when its length is known, before there is a buffer for it.
 //!
-//! It looks at the bytes of a call as they pass (`doc/PROTOCOL-HTTP2.md` of gRPC), and does not mind what decodes them.
+//! It looks at the bytes of a call as they pass (`doc/PROTOCOL-HTTP2.md` of gRPC). What decodes them keeps the buffer of the largest
+//! message for as long as the call's requests go on, and so does the memory of a large one that is reserved here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 
+use crate::bounds::UNDECODABLE;
 use crate::connection_limits::MAX_CONNECTIONS;
 use crate::error::Error;
 
@@ -100,18 +102,31 @@ pub struct MessageMeter {
     /// Bytes of the message that have not arrived, and its memory.
     missing: usize,
     held: Option<Reservation>,
+    /// The memory of a first message that was larger than any other may be.
+    kept: Option<Reservation>,
+    /// A message has begun.
+    has_message: bool,
 }
 
 impl MessageMeter {
     /// For a call whose first message has at most `first` bytes, and every other [`MAX_MESSAGE_BYTES`].
     pub fn new(budget: Arc<ConnectionBudget>, first: usize) -> Self {
-        Self { budget, limit: first, head: [0; HEAD_BYTES], head_length: 0, missing: 0, held: None }
+        Self {
+            budget,
+            limit: first,
+            head: [0; HEAD_BYTES],
+            head_length: 0,
+            missing: 0,
+            held: None,
+            kept: None,
+            has_message: false,
+        }
     }
 
     /// Looks at the next piece of the call.
     ///
     /// # Errors
-    /// A message in it is too long, or there is no memory for it.
+    /// A message in it is compressed or too long, or there is no memory for it.
     pub fn arrived(&mut self, mut piece: &[u8]) -> Result<(), Error> {
         while !piece.is_empty() {
             if self.missing == 0 {
@@ -134,9 +149,26 @@ impl MessageMeter {
         Ok(())
     }
 
+    /// The call has no further piece.
+    ///
+    /// # Errors
+    /// It ends within a message, or before the first.
+    pub fn end(&self) -> Result<(), Error> {
+        match self {
+            Self { has_message: false, head_length: 0, .. } => {
+                Err(Error::Protocol("a call without a message"))
+            }
+            Self { missing: 0, head_length: 0, .. } => Ok(()),
+            _ => Err(UNDECODABLE),
+        }
+    }
+
     /// A message begins, whose head is here.
     fn begin(&mut self) -> Result<(), Error> {
-        let [_, length @ ..] = self.head;
+        let [compressed, length @ ..] = self.head;
+        if compressed != 0 {
+            return Err(UNDECODABLE);
+        }
         let length = u32::from_be_bytes(length) as usize;
         if length > self.limit {
             return Err(Error::Protocol(if self.limit > MAX_MESSAGE_BYTES {
@@ -146,7 +178,10 @@ impl MessageMeter {
             }));
         }
         (self.head_length, self.missing, self.limit) = (0, length, MAX_MESSAGE_BYTES);
-        if length > 0 {
+        self.has_message = true;
+        if length > MAX_MESSAGE_BYTES {
+            self.kept = Some(self.budget.reserve(length)?);
+        } else if length > 0 {
             self.held = Some(self.budget.reserve(length)?);
         }
         Ok(())
@@ -207,6 +242,36 @@ mod tests {
         assert_eq!(*greedy.own(), CONNECTION_SHARE_BYTES);
         drop(others);
         assert_eq!(*all.common(), COMMON_BYTES, "all of it is given back");
+    }
+
+    #[test]
+    fn large_messages_keep_their_memory_while_requests_go_on() {
+        let budget = Arc::new(ConnectionBudget::new(Arc::default()));
+        let mut run = MessageMeter::new(budget.clone(), MAX_SPEC_BYTES);
+        run.arrived(&head(MAX_SPEC_BYTES)).unwrap();
+        run.arrived(&vec![0; MAX_SPEC_BYTES]).unwrap();
+        let mut next = MessageMeter::new(budget, MAX_SPEC_BYTES);
+        assert!(next.arrived(&head(MAX_SPEC_BYTES)).is_err());
+        drop(run);
+        let mut last = MessageMeter::new(next.budget.clone(), MAX_SPEC_BYTES);
+        last.arrived(&head(MAX_SPEC_BYTES)).unwrap();
+    }
+
+    #[test]
+    fn broken_framing_is_refused() {
+        let meter = || MessageMeter::new(Arc::new(ConnectionBudget::new(Arc::default())), MAX_SPEC_BYTES);
+        assert_eq!(refusal(meter().end()), "protocol: a call without a message");
+        let undecodable = "protocol: a message that cannot be decoded";
+        assert_eq!(refusal(meter().arrived(&[1, 0, 0, 0, 1])), undecodable);
+        let whole = [&head(3)[..], b"abc"].concat();
+        for cut in 1..whole.len() {
+            let mut meter = meter();
+            meter.arrived(&whole[..cut]).unwrap();
+            assert_eq!(refusal(meter.end()), undecodable, "{cut}");
+        }
+        let mut meter = meter();
+        meter.arrived(&whole).unwrap();
+        meter.end().unwrap();
     }
 
     #[test]

@@ -1,49 +1,51 @@
-//! Translates between the protocol and the jobs: every message in, every message out, every error to its status.
+//! Translates between the protocol and the jobs: decodes requests, calls the jobs and their sessions, and encodes what those say.
 //!
-//! What must stay true: nothing here touches a file or a process, and nothing elsewhere knows a message. A message that
-//! breaks the rules of `agent.proto` is refused here or by the module that counts.
+//! **Invariants:** nothing here touches a file or a process, and nothing below knows a message. A message that breaks the rules of
+//! `agent.proto` is refused here or by the module that counts.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::future::ready;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{
     MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
     MAX_MARK_BYTES, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
     MAX_SPEC_BYTES, MIN_MARK_BYTES, STDIN_WINDOW_BYTES,
 };
-use hop_proto::v1::{self, Reason, run_reply, run_request};
+use hop_proto::v1::{self, run_reply, run_request};
 use hop_proto::{output_path, program_name, v1::outcome::Ending as WireEnding};
-use http::{Request, Response};
-use prost::Message;
-use tokio_stream::StreamExt;
+use hyper::body::Incoming;
+use tokio_stream::Stream;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::authorized_keys::{self, AuthorizedKeys};
-use crate::bounds::check_run_request;
+use crate::authorized_keys::AuthorizedKeys;
 use crate::child::Ending;
 use crate::decoder::Encoding;
 use crate::error::Error;
-use crate::grpc::{self, Answer, Check, Code, Messages, Replies, Requests, Status};
+use crate::generated::agent_server::{Agent, AgentServer};
 use crate::guard::{self, Shortage};
-use crate::http2::{self, Incoming};
+use crate::http2::RequestBody;
 use crate::input_tree::InputTree;
 use crate::job::{JOB_DIRECTORY, Spec, signal};
 use crate::job_log::Controller;
 use crate::jobs::{Jobs, Listed, MAX_JOBS};
-use crate::link::{Connection, FromController, Link, Stage, ToController};
+use crate::link::{self, Attachment, Event, Link, Payload, Stage};
 use crate::machine::{Machine, TARGET};
 use crate::memory::{Memory, RESERVE};
 use crate::outcome::{Cause, Outcome};
-use crate::output_files::{Info, Piece, Position, Problem};
-use crate::packer::Packer;
+use crate::output_files::{Info, Position, Problem};
 use crate::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::reception::{Announced, Chunk, Need};
 use crate::resources::{self, Exhausted, Resource};
+use crate::status::stream_error;
 use crate::store::Digest;
 use crate::tape::OutputStream;
 use crate::task;
@@ -63,35 +65,24 @@ const CAPABILITIES: [&str; 17] = [
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
 const WITHOUT_LAUNCHER: &str = "core";
 
-/// The calls of `agent.proto`, for one connection.
-#[derive(Clone)]
-pub struct Service {
-    jobs: Arc<Jobs>,
-    keys: Arc<AuthorizedKeys>,
-    /// Where the agent listens, for people.
-    place: Arc<str>,
-    controller: Fingerprint,
-    /// The same, for the log.
-    client: Controller,
-    admission: Admission,
-    budget: Arc<ConnectionBudget>,
-}
+/// The one call whose first message may have [`MAX_SPEC_BYTES`].
+const RUN: &str = "/hop.v1.Agent/Run";
 
 /// The question whether the controller at the other end of a connection may use it, and if not, why.
 pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
-impl http2::Service for Service {
-    type Body = Answer;
-
-    async fn call(self, request: Request<Incoming>) -> Response<Option<Answer>> {
-        let (head, incoming) = request.into_parts();
-        grpc::response(self.answer(head.uri.path(), incoming).await)
-    }
+/// All that one connection can call.
+#[derive(Clone)]
+pub struct Calls {
+    server: AgentServer<AgentService>,
+    admission: Admission,
+    budget: Arc<ConnectionBudget>,
 }
 
-impl Service {
+impl Calls {
     /// The agent's service over `jobs`, for a connection of `client`, whose messages take their memory from `budget`. `admission` is
-    /// asked at every call: a key that was taken off the list since its controller connected starts nothing more.
+    /// asked at every call: a key that was taken off the list since its controller connected starts nothing more. `place` is where
+    /// the agent listens, for people.
     pub fn new(
         jobs: Arc<Jobs>,
         keys: Arc<AuthorizedKeys>,
@@ -100,109 +91,137 @@ impl Service {
         admission: Admission,
         budget: Arc<ConnectionBudget>,
     ) -> Self {
-        Self { jobs, keys, place, controller: client.key, client, admission, budget }
+        let service =
+            AgentService { jobs, keys, place, controller: client.key, client, admission: admission.clone() };
+        let server = AgentServer::new(service).max_decoding_message_size(MAX_SPEC_BYTES);
+        Self { server, admission, budget }
+    }
+}
+
+impl Service<http::Request<Incoming>> for Calls {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    /// The messages of a call, of which the first may have `first` bytes.
-    fn requests<M: Message + Default>(&self, incoming: Incoming, first: usize, check: Check) -> Requests<M> {
-        Requests::new(incoming, MessageMeter::new(self.budget.clone(), first), check)
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        if let Err(error) = (self.admission)() {
+            return Box::pin(ready(Ok(Status::from(error).into_http())));
+        }
+        let first = if request.uri().path() == RUN { MAX_SPEC_BYTES } else { MAX_MESSAGE_BYTES };
+        let meter = MessageMeter::new(self.budget.clone(), first);
+        self.server.call(request.map(|incoming| RequestBody::new(incoming, meter)))
+    }
+}
+
+/// The service of `agent.proto`, for one connection.
+struct AgentService {
+    jobs: Arc<Jobs>,
+    keys: Arc<AuthorizedKeys>,
+    place: Arc<str>,
+    controller: Fingerprint,
+    /// The same, for the log.
+    client: Controller,
+    admission: Admission,
+}
+
+#[tonic::async_trait]
+impl Agent for AgentService {
+    type RunStream = SessionStream;
+    type AttachStream = SessionStream;
+    type LogsStream = KeptOutput;
+
+    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
+        Ok(Response::new(self.describe()?))
     }
 
-    /// The message of a call that has one.
-    async fn only<M: Message + Default>(&self, incoming: Incoming) -> Result<M, Error> {
-        self.requests(incoming, MAX_MESSAGE_BYTES, |_| Ok(())).only().await
-    }
-
-    async fn answer(&self, method: &str, incoming: Incoming) -> Result<Answer, Status> {
-        (self.admission)()?;
-        Ok(match method {
-            "/hop.v1.Agent/Info" => {
-                let v1::InfoRequest {} = self.only(incoming).await?;
-                Answer::one(&self.describe()?)
-            }
-            "/hop.v1.Agent/Run" => {
-                self.run(self.requests(incoming, MAX_SPEC_BYTES, check_run_request)).await?
-            }
-            "/hop.v1.Agent/Attach" => {
-                self.attach(self.requests(incoming, MAX_MESSAGE_BYTES, check_run_request)).await?
-            }
-            "/hop.v1.Agent/Jobs" => {
-                let v1::JobsRequest {} = self.only(incoming).await?;
-                let jobs = self.jobs.list().into_iter();
-                let jobs = jobs.map(|listed| write_listed(listed, self.controller)).collect();
-                Answer::one(&v1::JobsReply { jobs })
-            }
-            "/hop.v1.Agent/Logs" => {
-                let v1::LogsRequest { job_id } = self.only(incoming).await?;
-                let link = self.jobs.find(&job_id, self.controller)?;
-                link.has_its_output()?;
-                Answer::many(Kept { link, had: [0; 2] })
-            }
-            "/hop.v1.Agent/Kill" => {
-                let v1::KillRequest { job_id, signal: name } = self.only(incoming).await?;
-                let signal = signal(&name)?;
-                self.jobs.find(&job_id, self.controller)?.signal(signal).await;
-                Answer::one(&v1::KillReply {})
-            }
-            "/hop.v1.Agent/AddNextKey" => {
-                let v1::AddNextKeyRequest { sha256 } = self.only(incoming).await?;
-                let next = <[u8; 32]>::try_from(&sha256[..])
-                    .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
-                let next = Fingerprint::from_bytes(next);
-                self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
-                tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
-                Answer::one(&v1::AddNextKeyReply {})
-            }
-            "/hop.v1.Agent/RetirePreviousKey" => {
-                let v1::RetirePreviousKeyRequest {} = self.only(incoming).await?;
-                let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
-                // In the same breath: what belongs to a key that is off the list is ended.
-                if let Some(previous) = previous {
-                    self.jobs.transfer(previous, self.controller);
-                    tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
-                }
-                Answer::one(&v1::RetirePreviousKeyReply {})
-            }
-            // A controller of another age asks for what this agent does not have.
-            _ => {
-                return Err(Status {
-                    code: Code::Unimplemented,
-                    message: String::new(),
-                    details: Vec::new(),
-                });
-            }
-        })
-    }
-
-    async fn run(&self, mut requests: Requests<v1::RunRequest>) -> Result<Answer, Error> {
-        let Some(run_request::Message::Spec(spec)) = first(&mut requests).await? else {
-            return Err(Error::Protocol("a run begins with its specification"));
+    async fn run(
+        &self,
+        request: Request<Streaming<v1::RunRequest>>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let mut messages = request.into_inner();
+        let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
+            return Err(Error::Protocol("a run begins with its specification").into());
         };
-        let packs = spec.pack_outputs;
+        let accepts_compressed = spec.pack_outputs;
         let spec = read_spec(spec)?;
         // It may have taken its time to say what to run.
         (self.admission)()?;
         // The controller has not heard that it was accepted, and asks once more.
         if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            return Ok(carry(link.connect([None, None], None)?, requests, packs));
+            let attachment = link.connect([None, None], None, accepts_compressed)?;
+            return Ok(open_session(attachment, messages));
         }
         let job = self.jobs.admit(spec, self.controller)?;
-        let connection = job.link().connect([None, None], None)?;
+        let attachment = job.link().connect([None, None], None, accepts_compressed)?;
         task::spawn(job.run(self.client.clone()));
-        Ok(carry(connection, requests, packs))
+        Ok(open_session(attachment, messages))
     }
 
-    async fn attach(&self, mut requests: Requests<v1::RunRequest>) -> Result<Answer, Error> {
-        let Some(run_request::Message::Attach(attach)) = first(&mut requests).await? else {
-            return Err(Error::Protocol("to attach begins with saying to which job"));
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::RunRequest>>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let mut messages = request.into_inner();
+        let Some(run_request::Message::Attach(attach)) = first(&mut messages).await? else {
+            return Err(Error::Protocol("to attach begins with saying to which job").into());
         };
         let link = self.jobs.find(&attach.job_id, self.controller)?;
         let files = attach.files.map(read_position);
-        let connection = link.connect([attach.stdout_offset, attach.stderr_offset], files)?;
+        let had = [attach.stdout_offset, attach.stderr_offset];
+        let attachment = link.connect(had, files, attach.pack_outputs)?;
         tracing::info!(job = attach.job_id, "controller attached");
-        Ok(carry(connection, requests, attach.pack_outputs))
+        Ok(open_session(attachment, messages))
     }
 
+    async fn jobs(&self, _: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
+        let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
+        Ok(Response::new(v1::JobsReply { jobs }))
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<KeptOutput>, Status> {
+        let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
+        link.has_its_output()?;
+        Ok(Response::new(KeptOutput { link, had: [0; 2] }))
+    }
+
+    async fn kill(&self, request: Request<v1::KillRequest>) -> Result<Response<v1::KillReply>, Status> {
+        let v1::KillRequest { job_id, signal: name } = request.into_inner();
+        let signal = signal(&name)?;
+        self.jobs.find(&job_id, self.controller)?.signal(signal).await;
+        Ok(Response::new(v1::KillReply {}))
+    }
+
+    async fn add_next_key(
+        &self,
+        request: Request<v1::AddNextKeyRequest>,
+    ) -> Result<Response<v1::AddNextKeyReply>, Status> {
+        let next = <[u8; 32]>::try_from(&request.into_inner().sha256[..])
+            .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
+        let next = Fingerprint::from_bytes(next);
+        self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
+        tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
+        Ok(Response::new(v1::AddNextKeyReply {}))
+    }
+
+    async fn retire_previous_key(
+        &self,
+        _: Request<v1::RetirePreviousKeyRequest>,
+    ) -> Result<Response<v1::RetirePreviousKeyReply>, Status> {
+        let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
+        // In the same breath: what belongs to a key that is off the list is ended.
+        if let Some(previous) = previous {
+            self.jobs.transfer(previous, self.controller);
+            tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
+        }
+        Ok(Response::new(v1::RetirePreviousKeyReply {}))
+    }
+}
+
+impl AgentService {
     fn describe(&self) -> Result<v1::InfoReply, Error> {
         let machine = Machine::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
@@ -255,62 +274,66 @@ impl Service {
     }
 }
 
-async fn first(requests: &mut Requests<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
-    Ok(requests.next().await.transpose()?.and_then(|first| first.message))
+/// The first message of a call.
+///
+/// # Errors
+/// It cannot be understood, or its controller is gone.
+async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
+    let first = messages.message().await.map_err(|status| stream_error(&status))?;
+    Ok(first.and_then(|first| first.message))
 }
 
-/// Lets a connection carry what both sides say; output packed, if its controller unpacks it.
-fn carry(connection: Connection, requests: Requests<v1::RunRequest>, packs: bool) -> Answer {
-    connection.hear(requests.map(|request| read_message(request?)));
-    Answer::many(Telling { connection, packer: packs.then(Packer::default), plain: BytesMut::new() })
+/// Takes a controller's messages to its job for as long as they count, and gives what its job says.
+fn open_session(attachment: Attachment, mut messages: Streaming<v1::RunRequest>) -> Response<SessionStream> {
+    let mut requests = attachment.requests();
+    task::spawn(async move {
+        loop {
+            let fault = match messages.message().await {
+                Ok(None) => return requests.finish(),
+                Ok(Some(message)) => match read_message(message) {
+                    Ok(request) => {
+                        if requests.handle(request).await {
+                            continue;
+                        }
+                        return;
+                    }
+                    Err(fault) => fault,
+                },
+                Err(status) => stream_error(&status),
+            };
+            return requests.fail(fault).await;
+        }
+    });
+    Response::new(SessionStream(attachment))
 }
 
-/// What a connection tells, as messages.
-struct Telling {
-    connection: Connection,
-    packer: Option<Packer>,
-    /// Room for what goes as it is: one that was written into a message is used again.
-    plain: BytesMut,
-}
+/// What a job says to its controller, as messages. The job is asked when the connection has room for the answer.
+struct SessionStream(Attachment);
 
-impl Replies for Telling {
-    fn poll_write(
-        &mut self,
-        context: &mut Context<'_>,
-        messages: &mut Messages,
-    ) -> Poll<Option<Result<(), Status>>> {
-        let Self { connection, packer, plain } = self;
-        let take = |data: &[u8]| {
-            Packed::of(data, packer, || {
-                plain.extend_from_slice(data);
-                plain.split().freeze()
-            })
-        };
-        let reply = ready!(connection.poll_next(context, take));
-        Poll::Ready(reply.map(|reply| {
-            messages.write(&write_reply(reply, packer)?);
-            Ok(())
-        }))
+impl Stream for SessionStream {
+    type Item = Result<v1::RunReply, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next(context).map(|event| event.map(write_event))
     }
 }
 
 /// The output of a job that is kept, piece by piece as the connection takes them: at once it would be both windows in memory
 /// once more.
-struct Kept {
+struct KeptOutput {
     link: Arc<Link>,
     /// How much of each output was said.
     had: [u64; 2],
 }
 
-impl Replies for Kept {
-    fn poll_write(
-        &mut self,
-        _: &mut Context<'_>,
-        messages: &mut Messages,
-    ) -> Poll<Option<Result<(), Status>>> {
-        Poll::Ready(self.link.next_piece(&mut self.had).map(|(stream, offset, data)| {
-            messages.write(&write_output(stream, offset, Packed { data, unpacked_size: 0 }));
-            Ok(())
+impl Stream for KeptOutput {
+    type Item = Result<v1::Output, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { link, had } = &mut *self;
+        let piece = link.next_piece(had);
+        Poll::Ready(piece.map(|(stream, offset, data)| {
+            Ok(write_output(stream, offset, Payload { data, unpacked_size: 0 }))
         }))
     }
 }
@@ -454,14 +477,14 @@ fn read_position(position: v1::FilePosition) -> Position {
 ///
 /// # Errors
 /// [`Error::Protocol`] with the rule.
-pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
+pub fn read_message(request: v1::RunRequest) -> Result<link::Request, Error> {
     Ok(match request.message {
-        Some(run_request::Message::Blob(chunk)) => FromController::Chunk(read_chunk(chunk)?),
+        Some(run_request::Message::Blob(chunk)) => link::Request::Chunk(read_chunk(chunk)?),
         Some(run_request::Message::Stdin(v1::Stdin { offset, data, end })) => {
-            FromController::Stdin { offset, data, end }
+            link::Request::Stdin { offset, data, end }
         }
         Some(run_request::Message::Signal(v1::Signal { name, number })) => {
-            FromController::Signal { number, signal: signal(&name)? }
+            link::Request::Signal { number, signal: signal(&name)? }
         }
         Some(run_request::Message::OutputAck(ack)) => {
             let stream = match ack.stream() {
@@ -469,12 +492,13 @@ pub fn read_message(request: v1::RunRequest) -> Result<FromController, Error> {
                 v1::Stream::Stderr => OutputStream::Stderr,
                 v1::Stream::Unspecified => return Err(Error::Protocol("an output that there is not")),
             };
-            FromController::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
+            link::Request::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
         }
-        Some(run_request::Message::WindowSize(size)) => FromController::Resize(read_size(size)?),
-        Some(run_request::Message::FileAck(position)) => FromController::Stored(read_position(position)),
-        Some(run_request::Message::Start(v1::Start {})) => FromController::Start,
-        Some(run_request::Message::Release(v1::Release {})) => FromController::Release,
+        Some(run_request::Message::WindowSize(size)) => link::Request::Resize(read_size(size)?),
+        Some(run_request::Message::FileAck(position)) => link::Request::Stored(read_position(position)),
+        Some(run_request::Message::Start(v1::Start {})) => link::Request::Start,
+        Some(run_request::Message::Discard(v1::Discard {})) => link::Request::Discard,
+        Some(run_request::Message::Detach(v1::Detach {})) => link::Request::Detach,
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
         Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("it is attached already")),
         None => return Err(Error::Protocol("a message that this agent does not know")),
@@ -496,9 +520,9 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
     Ok(Chunk { offset: chunk.offset, encoding, data: chunk.data })
 }
 
-fn write_reply(reply: ToController<Packed>, packer: &mut Option<Packer>) -> Result<v1::RunReply, Status> {
-    let message = match reply {
-        ToController::Accepted { job, needs, stdin, outputs: [stdout, stderr], signals } => {
+fn write_event(event: Event) -> Result<v1::RunReply, Status> {
+    let message = match event {
+        Event::Accepted { job, needs, stdin, outputs: [stdout, stderr], signals } => {
             let need = |need: Need| v1::Need {
                 sha256: need.digest.to_vec(),
                 offset: need.offset,
@@ -513,46 +537,28 @@ fn write_reply(reply: ToController<Packed>, packer: &mut Option<Packer>) -> Resu
                 signals,
             })
         }
-        ToController::Started { has_terminal } => run_reply::Message::Started(v1::Started {
+        Event::Started { has_terminal } => run_reply::Message::Started(v1::Started {
             stdin_window: STDIN_WINDOW_BYTES,
             terminal: has_terminal,
         }),
-        ToController::Output { stream, offset, data } => {
-            run_reply::Message::Output(write_output(stream, offset, data))
+        Event::Output { stream, offset, payload } => {
+            run_reply::Message::Output(write_output(stream, offset, payload))
         }
-        ToController::StdinAck { offset, closed } => {
-            run_reply::Message::StdinAck(v1::StdinAck { offset, closed })
+        Event::StdinAck { offset, closed } => run_reply::Message::StdinAck(v1::StdinAck { offset, closed }),
+        Event::SignalAck(number) => run_reply::Message::SignalAck(v1::SignalAck { number }),
+        Event::File { at, info, problem, payload } => {
+            run_reply::Message::OutputFile(write_file_piece(at, info, problem, payload))
         }
-        ToController::SignalAck(number) => run_reply::Message::SignalAck(v1::SignalAck { number }),
-        ToController::File(piece) => run_reply::Message::OutputFile(write_piece(piece, packer)),
-        ToController::Last(last) => match &*last {
+        Event::Last(last) => match &*last {
             Ok(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
             Err(error) => return Err(error.into()),
         },
-        ToController::TakenOver => return Err(Error::TakenOver.into()),
+        Event::TakenOver => return Err(Error::TakenOver.into()),
     };
     Ok(v1::RunReply { message: Some(message) })
 }
 
-/// What goes on the wire.
-struct Packed {
-    data: Bytes,
-    /// What `unpacked_size` says of it: 0 if it goes as it is.
-    unpacked_size: u32,
-}
-
-impl Packed {
-    /// For `data`, of which `whole` is all.
-    fn of(data: &[u8], packer: &mut Option<Packer>, whole: impl FnOnce() -> Bytes) -> Self {
-        match packer.as_mut().and_then(|packer| packer.pack(data)) {
-            // At most OUTPUT_CHUNK_BYTES.
-            Some(packed) => Self { data: packed, unpacked_size: data.len() as u32 },
-            None => Self { data: whole(), unpacked_size: 0 },
-        }
-    }
-}
-
-fn write_output(stream: OutputStream, offset: u64, Packed { data, unpacked_size }: Packed) -> v1::Output {
+fn write_output(stream: OutputStream, offset: u64, Payload { data, unpacked_size }: Payload) -> v1::Output {
     let stream = match stream {
         OutputStream::Stdout => v1::Stream::Stdout,
         OutputStream::Stderr => v1::Stream::Stderr,
@@ -560,8 +566,12 @@ fn write_output(stream: OutputStream, offset: u64, Packed { data, unpacked_size 
     v1::Output { stream: stream.into(), offset, data, unpacked_size }
 }
 
-fn write_piece(piece: Piece, packer: &mut Option<Packer>) -> v1::OutputFile {
-    let Piece { at: Position { file, offset }, data, info, problem } = piece;
+fn write_file_piece(
+    Position { file, offset }: Position,
+    info: Option<Info>,
+    problem: Option<Problem>,
+    Payload { data, unpacked_size }: Payload,
+) -> v1::OutputFile {
     let info = info.map(|info| {
         let Info { path, request, size, is_executable, is_core, files } = info;
         v1::FileInfo { path, request, size, executable: is_executable, core: is_core, files }
@@ -577,7 +587,6 @@ fn write_piece(piece: Piece, packer: &mut Option<Packer>) -> v1::OutputFile {
         Some(Problem::NotOwn) => v1::FileProblem::NotOwn,
         Some(Problem::Hidden) => v1::FileProblem::Hidden,
     };
-    let Packed { data, unpacked_size } = Packed::of(&data, packer, || data.clone());
     v1::OutputFile { file, offset, data, info, problem: problem.into(), unpacked_size }
 }
 
@@ -670,65 +679,6 @@ fn write_cause(cause: &Cause) -> v1::Cause {
     }
 }
 
-impl From<Error> for Status {
-    fn from(error: Error) -> Self {
-        Self::from(&error)
-    }
-}
-
-impl From<&Error> for Status {
-    fn from(error: &Error) -> Self {
-        let (code, reason, needed, available) = match error {
-            Error::NoSpace { needed, available, .. } => {
-                (Code::ResourceExhausted, Reason::NoSpace, *needed, *available)
-            }
-            Error::NoMemory { needed, available } => {
-                (Code::ResourceExhausted, Reason::NoMemory, *needed, *available)
-            }
-            Error::NoReceiveMemory { needed, available } => {
-                (Code::ResourceExhausted, Reason::NoMemory, *needed, *available)
-            }
-            Error::NoInodes { needed, available, .. } => {
-                (Code::ResourceExhausted, Reason::NoInodes, *needed, *available)
-            }
-            Error::NoPromise { needed, available } => {
-                (Code::ResourceExhausted, Reason::NoPromise, *needed, *available)
-            }
-            Error::TooManyJobs { limit } => {
-                (Code::ResourceExhausted, Reason::TooManyJobs, u64::from(*limit) + 1, (*limit).into())
-            }
-            Error::TooManyConnections { limit } => {
-                (Code::ResourceExhausted, Reason::TooManyConnections, u64::from(*limit) + 1, (*limit).into())
-            }
-            Error::TooManyConnectionsOfKey { held, reserved, limit } => (
-                Code::ResourceExhausted,
-                Reason::TooManyConnections,
-                u64::from(*held) + 1,
-                u64::from(limit - reserved),
-            ),
-            Error::NotExecutable(_) => (Code::FailedPrecondition, Reason::NotExecutable, 0, 0),
-            Error::DigestMismatch => (Code::DataLoss, Reason::DigestMismatch, 0, 0),
-            Error::Protocol(_) => (Code::InvalidArgument, Reason::Protocol, 0, 0),
-            Error::Io { .. } => (Code::Internal, Reason::Io, 0, 0),
-            Error::NotStarted(_) => (Code::ResourceExhausted, Reason::NotStarted, 0, 0),
-            Error::NotAuthorized | Error::KeyList(authorized_keys::Error::NotListed) => {
-                (Code::PermissionDenied, Reason::NotAuthorized, 0, 0)
-            }
-            Error::KeyList(_) => (Code::Internal, Reason::Io, 0, 0),
-            Error::NoSuchUser(_) | Error::NotRoot => (Code::FailedPrecondition, Reason::NoSuchUser, 0, 0),
-            Error::NoCore(_) => (Code::FailedPrecondition, Reason::NoCore, 0, 0),
-            Error::NoSuchJob(_) => (Code::NotFound, Reason::NoSuchJob, 0, 0),
-            Error::NotYours(_) => (Code::PermissionDenied, Reason::NotYours, 0, 0),
-            Error::OutputLost { .. } => (Code::DataLoss, Reason::OutputLost, 0, 0),
-            Error::TakenOver => (Code::Aborted, Reason::TakenOver, 0, 0),
-            Error::Stopping => (Code::Unavailable, Reason::Stopping, 0, 0),
-            Error::Gone => (Code::Cancelled, Reason::Unspecified, 0, 0),
-        };
-        let failure = v1::Failure { reason: reason.into(), needed, available };
-        Self { code, message: error.to_string(), details: failure.encode_to_vec() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -796,16 +746,6 @@ mod tests {
         assert_eq!(
             args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>(),
             [&b""[..], &[0xff, b'\n', b'"']]
-        );
-    }
-
-    #[test]
-    fn figures_of_a_refusal_travel_as_numbers() {
-        let status = Status::from(Error::NoMemory { needed: 9_000_000_000, available: 5 });
-        let failure = v1::Failure::decode(&status.details[..]).unwrap();
-        assert_eq!(
-            (failure.reason(), failure.needed, failure.available),
-            (Reason::NoMemory, 9_000_000_000, 5)
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The shelf: where blobs survive a reboot, on a USB stick or an SD card, `--store`.
+//! The shelf: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
 //!
 //! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and
 //! not the program finds nothing, and cannot even learn that it is there.

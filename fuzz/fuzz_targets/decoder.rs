@@ -7,7 +7,8 @@ use std::os::fd::FromRawFd;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hop::{delta, packing};
+use hop::transfer::delta;
+use hop::transfer::encode;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hopd::decoder::{Decoder, Encoding};
 use hopd::delta::Patcher;
@@ -66,12 +67,12 @@ fuzz_target!(|input: Input<'_>| match input {
         let mut output = output.repeat(usize::from(times) + 1);
         output.truncate(OUTPUT_CHUNK_BYTES);
         if let Some(packed) = Packer::default().pack(&output) {
-            let unpacked = packing::unpack(packed, output.len() as u32).expect("it is honest");
+            let unpacked = encode::decompress(packed, output.len() as u32).expect("it is honest");
             assert!(unpacked == output);
         }
     }
     Input::Packed(size, data) => {
-        if let Ok(unpacked) = packing::unpack(Bytes::copy_from_slice(data), size.into()) {
+        if let Ok(unpacked) = encode::decompress(Bytes::copy_from_slice(data), size.into()) {
             assert!(size == 0 || unpacked.len() == usize::from(size));
         }
     }

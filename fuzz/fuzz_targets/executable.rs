@@ -1,7 +1,7 @@
 //! A file that may be a program: as the controller reads it before it is sent, and as the agent does before it is started.
 #![no_main]
 
-use hop::elf;
+use hop::program::elf;
 use hopd::machine::{TARGET, can_execute};
 use libfuzzer_sys::fuzz_target;
 

@@ -6,7 +6,7 @@ use std::io::{Seek, Write};
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 
-use hop::input_tree::Files;
+use hop::transfer::inputs::Files;
 use hopd::error::Error;
 use hopd::input_tree::InputTree;
 use hopd::reception::Announced;

@@ -2,8 +2,8 @@
 //! connect.
 #![no_main]
 
-use hop::inventory::Entry;
-use hop::ssh::Destination;
+use hop::config::inventory::Entry;
+use hop::config::enrolment::Destination;
 use hop_proto::identity::Fingerprint;
 use hopd::authorized_keys;
 use libfuzzer_sys::fuzz_target;

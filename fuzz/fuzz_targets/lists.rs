@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use hop::commands::jobs::{Unread, listed};
-use hop::output::Outputs;
+use hop::session::output::Outputs;
 use hop_proto::limits::MAX_OUTPUT_WINDOW_BYTES;
 use hop_proto::v1::{Job, Output};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};

@@ -2,23 +2,33 @@
 //! asked for, and given back. What is too much to be decoded is the target `request`'s.
 #![no_main]
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use hop_proto::limits::MAX_SPEC_BYTES;
+use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 use hop_proto::v1::RunRequest;
+use hopd::bounds::check_run_request;
+use hopd::codec::Decoder;
 use hopd::error::Error;
-use hopd::grpc::Arrived;
+use hopd::http2::RequestBody;
 use hopd::receive_budget::{ConnectionBudget, MessageMeter};
+use http_body::{Body, Frame};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-
-type Heard = (Vec<RunRequest>, Option<String>);
+use tokio_stream::Stream;
+use tonic::Streaming;
 
 fuzz_target!(|input: &[u8]| {
     let [size, said @ ..] = input else { return };
     let size = 1 + usize::from(*size);
-    assert_eq!(hear(said, size), model(said));
+    let (heard, complaint) = hear(said, size);
+    let (messages, complaints) = model(said);
+    // A piece is measured before what is in it is decoded.
+    assert!(messages.starts_with(&heard) && (complaint.is_some() || heard.len() == messages.len()));
+    assert!(complaints.contains(&complaint), "{complaint:?}: {complaints:?}");
     assert_eq!(measure(said, size), measure(said, said.len().max(1)));
 });
 
@@ -34,43 +44,86 @@ fn measure(said: &[u8], size: usize) -> Option<String> {
     complaint.map(|complaint| complaint.to_string())
 }
 
-fn hear(said: &[u8], size: usize) -> Heard {
-    let (mut arrived, mut messages) = (Arrived::default(), Vec::new());
-    let mut complaint = None;
-    for piece in said.chunks(size) {
-        arrived.push(piece);
-        loop {
-            match arrived.message() {
-                Ok(Some(message)) => messages.push(message),
-                Ok(None) => break,
-                Err(error) => return (messages, Some(error.to_string())),
-            }
-        }
-    }
-    if let Err(error) = arrived.end() {
-        complaint = Some(error.to_string());
-    }
-    (messages, complaint)
+/// The body of a request, piece by piece.
+struct Pieces {
+    said: Bytes,
+    size: usize,
 }
 
-/// The same from the whole of it.
-fn model(mut said: &[u8]) -> Heard {
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let count = self.size.min(self.said.len());
+        Poll::Ready((count > 0).then(|| Ok(Frame::data(self.said.split_to(count)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.said.is_empty()
+    }
+}
+
+/// What the agent hears, up to its first complaint.
+fn hear(said: &[u8], size: usize) -> (Vec<RunRequest>, Option<String>) {
+    let budget = Arc::new(ConnectionBudget::new(Arc::default()));
+    let pieces = Pieces { said: Bytes::copy_from_slice(said), size };
+    let body = RequestBody::new(pieces, MessageMeter::new(budget, MAX_SPEC_BYTES));
+    let mut stream =
+        Streaming::new_request(Decoder::<RunRequest>::default(), body, None, Some(MAX_SPEC_BYTES));
     let mut messages = Vec::new();
-    let complaint = loop {
+    loop {
+        match Pin::new(&mut stream).poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(message))) => messages.push(message),
+            Poll::Ready(Some(Err(status))) => return (messages, Some(status.message().to_owned())),
+            Poll::Ready(None) => return (messages, None),
+            Poll::Pending => panic!("all of it is here"),
+        }
+    }
+}
+
+/// The same from the whole of it: the messages up to the first complaint, and what may be said of it: the first that the meter
+/// has, the first of all.
+fn model(mut said: &[u8]) -> (Vec<RunRequest>, Vec<Option<String>>) {
+    let undecodable = || Error::Protocol("a message that cannot be decoded");
+    let (mut messages, mut complaints) = (Vec::new(), Vec::new());
+    let mut limit = (MAX_SPEC_BYTES, "the first message of a run is larger than 2 MiB");
+    if said.is_empty() {
+        complaints.push(Error::Protocol("a call without a message"));
+    }
+    while !said.is_empty() {
         let [compressed, a, b, c, d, rest @ ..] = said else {
-            break (!said.is_empty()).then_some("a message that cannot be decoded");
+            complaints.push(undecodable());
+            break;
         };
         let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-        if *compressed == 0 && length > MAX_SPEC_BYTES {
-            break Some("a message is larger than 2 MiB");
+        if *compressed != 0 {
+            complaints.push(undecodable());
+            break;
         }
-        let message =
-            rest.get(..length).and_then(|message| RunRequest::decode(Bytes::copy_from_slice(message)).ok());
-        match message.filter(|_| *compressed == 0) {
-            Some(message) => messages.push(message),
-            None => break Some("a message that cannot be decoded"),
+        if length > limit.0 {
+            complaints.push(Error::Protocol(limit.1));
+            break;
+        }
+        limit = (MAX_MESSAGE_BYTES, "a message is larger than 64 KiB");
+        let Some(message) = rest.get(..length) else {
+            complaints.push(undecodable());
+            break;
+        };
+        if complaints.is_empty() {
+            match check_run_request(message) {
+                Err(error) => complaints.push(error),
+                Ok(()) => match RunRequest::decode(Bytes::copy_from_slice(message)) {
+                    Ok(message) => messages.push(message),
+                    Err(_) => complaints.push(undecodable()),
+                },
+            }
         }
         said = &rest[length..];
-    };
-    (messages, complaint.map(|complaint| Error::Protocol(complaint).to_string()))
+    }
+    let complaints: Vec<_> = complaints.iter().map(|complaint| Some(complaint.to_string())).collect();
+    (messages, if complaints.is_empty() { vec![None] } else { complaints })
 }

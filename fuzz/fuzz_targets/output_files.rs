@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use hop::output_files::{Local, OutputFiles, Request};
+use hop::session::artifacts::{Local, OutputFiles, Request};
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, OutputFile};
@@ -128,7 +128,7 @@ fn honest(window: u64, connections: &[(u8, bool)]) {
     let holds = (u8::MAX, true);
     for (count, tells) in connections.iter().chain(std::iter::repeat_n(&holds, 1000)) {
         let mut cursor = Cursor::new(files.position().map_or(stored, read));
-        files.tell_again();
+        files.resend_acks();
         for _ in 0..*count {
             let piece = offer.next(&mut cursor, stored);
             let is_all = piece.is_none();

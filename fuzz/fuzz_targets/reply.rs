@@ -3,11 +3,12 @@
 
 use std::fmt::Debug;
 
-use hop::failure;
+use hop::client::failure;
 use hop_proto::signal;
 use hop_proto::v1::{InfoReply, JobsReply, Outcome, RunReply, run_reply};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
+use prost_types::Any;
 use tonic::{Code, Status};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,11 +21,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     survives::<InfoReply>(bytes);
     survives::<JobsReply>(bytes);
-    let status = |details: &[u8]| Status::with_details(Code::Internal, "", details.to_vec().into());
-    if let Some(failure) = failure::of(&status(bytes)) {
-        let again = status(&failure.encode_to_vec());
-        // A failure of which nothing is known has no details.
-        assert_eq!(failure::of(&again).unwrap_or_default(), failure);
+    let status = |details: Vec<u8>| Status::with_details(Code::Internal, "", details.into());
+    if let Some(failure) = failure::of(&status(bytes.to_vec())) {
+        let type_url = "type.googleapis.com/hop.v1.ErrorDetail".to_owned();
+        let details = vec![Any { type_url, value: failure.encode_to_vec() }];
+        let again = tonic_types::Status { details, ..tonic_types::Status::default() };
+        assert_eq!(failure::of(&status(again.encode_to_vec())), Some(failure));
     }
 });
 

@@ -12,7 +12,7 @@ use hop_proto::limits::{
 use hop_proto::v1::{RunRequest, run_request};
 use hopd::bounds::check_run_request;
 use hopd::job::Spec;
-use hopd::link::FromController;
+use hopd::link;
 use hopd::reception::Chunk;
 use hopd::service::{read_message, read_spec};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         check(&spec);
     }
-    if let Ok(FromController::Chunk(Chunk { data, .. })) = read_message(request) {
+    if let Ok(link::Request::Chunk(Chunk { data, .. })) = read_message(request) {
         assert!(data.len() <= MAX_BLOB_CHUNK_BYTES);
     }
 });

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
 use hopd::decoder::Encoding;
 use hopd::error::Error;
-use hopd::link::{self, FromController, Heard, Inbox, Link, Stage, Tenure, ToController};
+use hopd::link::{Attachment, Event, Heard, Inbox, Link, Request, Stage, Tenure};
 use hopd::outcome::Outcome;
 use hopd::reception::{Chunk, Need};
 use hopd::tape::OutputStream::{self, Stderr, Stdout};
@@ -22,7 +22,6 @@ use libfuzzer_sys::fuzz_target;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// What happens.
 #[derive(Arbitrary, Debug)]
@@ -40,7 +39,7 @@ struct Story {
 enum Step {
     /// The controller comes, and says what it has of the outputs.
     Connect { had: Had },
-    /// A connection breaks, or the controller only ends its side of it.
+    /// A connection breaks, or the controller half-closes it.
     Leave { connection: u8, only_its_side: bool },
     /// The controller says something on its newest connection.
     Say(Say),
@@ -114,12 +113,21 @@ const WINDOW: u64 = 40_000;
 const MANY_TURNS: u32 = 100;
 const STREAMS: [OutputStream; 2] = [Stdout, Stderr];
 
+/// What is said on a connection.
+enum Said {
+    Request(Request),
+    /// Something that breaks a rule before it is a request.
+    Nonsense(Error),
+    /// Nothing more.
+    HalfClose,
+}
+
 /// One connection, as the controller sees it.
 struct Connection {
     /// Whether the controller may still say something.
-    say: Option<mpsc::Sender<Result<FromController, Error>>>,
+    say: Option<mpsc::Sender<Said>>,
     /// Whether it still listens.
-    replies: Option<link::Connection>,
+    replies: Option<Attachment>,
     /// Offsets with which it came.
     had: [Option<u64>; 2],
     is_accepted: bool,
@@ -206,18 +214,18 @@ impl World {
                 self.connect([Some(stdout), Some(stderr)]);
             }
             Step::Leave { connection, only_its_side } => {
-                if let Some(connection) = self.connection(connection) {
+                if only_its_side {
+                    self.half_close(connection);
+                } else if let Some(connection) = self.connection(connection) {
                     connection.say = None;
-                    if !only_its_side {
-                        connection.replies = None;
-                    }
+                    connection.replies = None;
                 }
             }
             Step::Say(say) => self.say(say),
             Step::Lie { connection, lie } if self.lies => {
                 if let Some(Connection { say: Some(say), .. }) = self.connection(connection) {
                     // What does not fit is not said.
-                    let _ = say.try_send(lie.message());
+                    let _ = say.try_send(lie.said());
                 }
             }
             Step::Hear { connection, messages } => {
@@ -245,17 +253,49 @@ impl World {
 
     // --------------------------------------------------------------------------------------------- the controller
 
+    /// Ends the controller's side of a connection, and so its input. An honest one has sent all of that.
+    fn half_close(&mut self, connection: u8) {
+        let newest = self.connections.len().wrapping_sub(1);
+        let index = usize::from(connection) % self.connections.len().max(1);
+        let (lies, total) = (self.lies, self.stdin_total);
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        let has_said_all = connection.is_accepted && total.is_none_or(|total| connection.stdin == total);
+        if index == newest && !lies && !has_said_all {
+            return;
+        }
+        let stdin = connection.stdin;
+        if let Some(Ok(())) = connection.say.take().map(|say| say.try_send(Said::HalfClose))
+            && index == newest
+            && connection.is_accepted
+        {
+            self.stdin_total.get_or_insert(stdin);
+        }
+    }
+
     fn connect(&mut self, had: [Option<u64>; 2]) {
         let is_kept = STREAMS.iter().all(|stream| {
             let kept = self.acknowledged(*stream)..=self.written[*stream as usize];
             had[*stream as usize].is_none_or(|offset| kept.contains(&offset))
         });
-        let connected = self.link.connect(had, None);
+        let connected = self.link.connect(had, None, false);
         assert_eq!(connected.is_ok(), is_kept, "{had:?}");
         assert!(self.lies || is_kept, "what an honest controller does not have is kept");
         let Ok(connected) = connected else { return };
-        let (say, messages) = mpsc::channel(4);
-        connected.hear(ReceiverStream::new(messages));
+        let (say, mut messages) = mpsc::channel(4);
+        let mut requests = connected.requests();
+        tokio::spawn(async move {
+            while let Some(said) = messages.recv().await {
+                match said {
+                    Said::Request(request) => {
+                        if !requests.handle(request).await {
+                            return;
+                        }
+                    }
+                    Said::Nonsense(fault) => return requests.fail(fault).await,
+                    Said::HalfClose => return requests.finish(),
+                }
+            }
+        });
         self.had = had;
         self.connections.push(Connection {
             say: Some(say),
@@ -284,7 +324,7 @@ impl World {
                 let Some(offset) = newest.upload.filter(|offset| *offset < PROGRAM_BYTES) else { return };
                 let count = u64::from(bytes).min(PROGRAM_BYTES - offset);
                 newest.upload = Some(offset + count);
-                FromController::Chunk(chunk(offset, data(2, offset, count)))
+                Request::Chunk(chunk(offset, data(2, offset, count)))
             }
             Say::Stdin { bytes, end } => {
                 if !has_started || stdin_closed || newest.stdin_has_ended {
@@ -300,26 +340,26 @@ impl World {
                     self.stdin_total = Some(newest.stdin);
                 }
                 newest.stdin_has_ended = end;
-                FromController::Stdin { offset, data: data(3, offset, count), end }
+                Request::Stdin { offset, data: data(3, offset, count), end }
             }
             Say::Signal => {
                 let [_, counted] = &mut newest.signals;
                 *counted += 1;
-                FromController::Signal { number: *counted, signal: signal(*counted) }
+                Request::Signal { number: *counted, signal: signal(*counted) }
             }
             Say::Acknowledge { stderr, close } => {
                 if !has_started {
                     return;
                 }
                 let stream = if stderr { Stderr } else { Stdout };
-                FromController::Acknowledge { stream, offset: newest.outputs[stream as usize], closed: close }
+                Request::Acknowledge { stream, offset: newest.outputs[stream as usize], closed: close }
             }
             Say::Release => {
                 self.is_released = true;
-                FromController::Release
+                Request::Discard
             }
         };
-        place.send(Ok(message));
+        place.send(Said::Request(message));
     }
 
     /// Hears one message on a connection, if there is one, and holds it against the rules.
@@ -328,7 +368,7 @@ impl World {
         let Some(connection) = self.connections.get_mut(index) else { return };
         let Some(replies) = &mut connection.replies else { return };
         let mut context = Context::from_waker(Waker::noop());
-        let reply = match replies.poll_next(&mut context, Bytes::copy_from_slice) {
+        let reply = match replies.poll_next(&mut context) {
             Poll::Ready(Some(reply)) => reply,
             Poll::Pending => return,
             Poll::Ready(None) => {
@@ -339,7 +379,7 @@ impl World {
         };
         assert!(!connection.is_over, "nothing comes after the last message: {reply:?}");
         match reply {
-            ToController::Accepted { job, needs, stdin, outputs, signals } => {
+            Event::Accepted { job, needs, stdin, outputs, signals } => {
                 assert!(!connection.is_accepted && job == "7");
                 connection.is_accepted = true;
                 for stream in [0, 1] {
@@ -355,12 +395,12 @@ impl World {
                     *offset
                 });
             }
-            ToController::Started { .. } => {
+            Event::Started { .. } => {
                 assert!(connection.is_accepted && !connection.has_started);
                 connection.has_started = true;
                 self.has_started = true;
             }
-            ToController::StdinAck { offset, closed } => {
+            Event::StdinAck { offset, closed } => {
                 assert!(connection.is_accepted && (offset, closed) != connection.stdin_ack);
                 assert!(
                     offset >= connection.stdin_ack.0
@@ -370,12 +410,13 @@ impl World {
                 connection.stdin_ack = (offset, closed);
                 self.stdin_closed |= closed;
             }
-            ToController::SignalAck(number) => {
+            Event::SignalAck(number) => {
                 let [acknowledged, _] = &mut connection.signals;
                 assert!(connection.is_accepted && number > *acknowledged, "each is acknowledged once");
                 *acknowledged = number;
             }
-            ToController::Output { stream, offset, data: piece } => {
+            Event::Output { stream, offset, payload } => {
+                let piece = payload.data;
                 assert!(connection.has_started && (1..=OUTPUT_CHUNK_BYTES).contains(&piece.len()));
                 let acknowledged = self.link.output(stream).look(|control| control.acknowledged);
                 let next = &mut connection.outputs[stream as usize];
@@ -385,8 +426,8 @@ impl World {
                 *next = offset + piece.len() as u64;
                 assert!(*next <= self.written[stream as usize]);
             }
-            ToController::File(_) => panic!("no program has left a file"),
-            ToController::Last(last) => {
+            Event::File { .. } => panic!("no program has left a file"),
+            Event::Last(last) => {
                 connection.is_over = true;
                 assert_eq!(Some(last.is_ok()), self.ended);
                 assert!(connection.is_accepted || last.is_err());
@@ -396,7 +437,7 @@ impl World {
                     assert!(has == self.written[stream as usize], "the end comes after the last byte");
                 }
             }
-            ToController::TakenOver => {
+            Event::TakenOver => {
                 connection.is_over = true;
                 assert!(!is_newest);
             }
@@ -550,20 +591,20 @@ impl World {
 }
 
 impl Lie {
-    fn message(self) -> Result<FromController, Error> {
-        Ok(match self {
-            Self::Chunk { offset, bytes } => {
-                FromController::Chunk(chunk(offset, data(2, offset, bytes.into())))
-            }
+    fn said(self) -> Said {
+        Said::Request(match self {
+            Self::Chunk { offset, bytes } => Request::Chunk(chunk(offset, data(2, offset, bytes.into()))),
             Self::Stdin { offset, bytes, end } => {
-                FromController::Stdin { offset, data: data(3, offset, bytes.into()), end }
+                Request::Stdin { offset, data: data(3, offset, bytes.into()), end }
             }
             Self::Acknowledge { stderr, offset, close } => {
                 let stream = if stderr { Stderr } else { Stdout };
-                FromController::Acknowledge { stream, offset, closed: close }
+                Request::Acknowledge { stream, offset, closed: close }
             }
-            Self::Signal { number } => FromController::Signal { number, signal: signal(number) },
-            Self::Nonsense => return Err(Error::Protocol("a message that cannot be decoded")),
+            Self::Signal { number } => Request::Signal { number, signal: signal(number) },
+            Self::Nonsense => {
+                return Said::Nonsense(Error::Protocol("a message that cannot be decoded"));
+            }
         })
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use hop::packing::{self, Decoders};
-use hop_proto::v1::InfoReply;
+use hop::client::capabilities::Capabilities;
+use hop::transfer::encode::{self, Decoders};
 use tempfile::TempDir;
 
 use crate::Target;
@@ -50,9 +50,9 @@ pub fn fixture_elsewhere(target: Target, name: &str) -> PathBuf {
 /// Bytes that a program is on the wire when it is sent for the first time over a fast link.
 pub fn length_on_the_wire(program: &Path) -> u64 {
     let capabilities = ["checksum", "zstd", "lz4", "delta"].map(str::to_owned).to_vec();
-    let decoders = Decoders::of(&InfoReply { capabilities, ..InfoReply::default() });
+    let decoders = Decoders::of(&Capabilities::from(capabilities));
     let content = fs::read(program).unwrap().into();
-    packing::pack(&content, decoders, None, None).bytes.len() as u64
+    encode::encode(&content, decoders, None, None).bytes.len() as u64
 }
 
 /// What the fixture `leave` writes into a file of this length: nothing that packing makes smaller.

@@ -24,7 +24,7 @@ mod router;
 use std::path::Path;
 use std::time::Duration;
 
-use hop::home::Home;
+use hop::config::home::Home;
 use hop::virtual_router::profile::Profile;
 
 pub use controller::terminal::{Terminal, set_nonblocking};

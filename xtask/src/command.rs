@@ -1,4 +1,4 @@
-//! Other programs: how they are called, and what is said when they fail.
+//! Running other programs, and reporting which one failed.
 
 use std::env;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::paths;
 
-/// The cargo that runs this, at the top of the checkout, with the checkout's own target directory.
+/// The cargo that runs this, at the top of the checkout, with the checkout's target directory.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(paths::root()).env("CARGO_TARGET_DIR", paths::root().join("target"));
@@ -23,7 +23,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command that must succeed; what it prints is for nobody unless it fails.
+/// Runs a command that must succeed, without its output; its standard error is in the error if it fails.
 pub fn run_quietly(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {}", name(command)))?;
@@ -34,7 +34,7 @@ pub fn run_quietly(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The standard output of a command that must succeed, without the line's end.
+/// The standard output of a command that must succeed, without trailing white space.
 pub fn output(command: &mut Command) -> Result<String> {
     let output =
         command.stderr(Stdio::null()).output().with_context(|| format!("cannot run {}", name(command)))?;
@@ -44,7 +44,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-/// True if a command can be run and succeeds; nothing is printed.
+/// True if a command can be run and succeeds. Its output is discarded.
 pub fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -54,7 +54,7 @@ pub fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|s| s.success())
 }
 
-/// The command as it would be typed at the top of the checkout, for people.
+/// The command as a user would type it at the top of the checkout.
 pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_can_be_typed() {
+    fn lines_are_quoted_for_a_shell() {
         let mut command = Command::new(paths::dist().join("hop"));
         command.args(["run", "./examples/hello", "a", "b c", "", "it's"]);
         assert_eq!(line(&command), r"target/dist/hop run ./examples/hello a 'b c' '' 'it'\''s'");

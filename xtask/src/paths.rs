@@ -1,4 +1,4 @@
-//! Where things are: in the checkout, and in the user's cache.
+//! Paths in the checkout and in the user's cache.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ pub fn root() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
-/// What a build leaves for people.
+/// The directory with the binaries for users.
 pub fn dist() -> PathBuf {
     root().join("target/dist")
 }
 
-/// What outlives a checkout: `$XDG_CACHE_HOME/hop`, else `~/.cache/hop`. It may be deleted at any time.
+/// The cache that all checkouts share: `$XDG_CACHE_HOME/hop`, else `~/.cache/hop`. It may be deleted at any time.
 pub fn cache() -> Result<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME")

@@ -1,15 +1,15 @@
 //! `hop build`.
 
+use super::Error;
 use crate::cli;
-use crate::error::Error;
-use crate::go::Build;
-use crate::home::Home;
-use crate::outcome::ExitCode;
-use crate::progress::Progress;
+use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
+use crate::console::progress::Progress;
+use crate::golang::build::Build;
 
 /// Builds a package for a router, without asking the router.
 pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> {
-    options.go.change_directory()?;
+    super::change_directory(&options.go)?;
     let goarch = match options.arch {
         Some(arch) => arch.goarch().to_owned(),
         None => goarch_of_router(home, options.router.as_deref())?,
@@ -24,7 +24,8 @@ pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> 
     let progress = Progress::default();
     let built = build.run(options.output.as_deref(), &progress).await;
     progress.clear();
-    built.map(|()| ExitCode::Program(0))
+    built?;
+    Ok(ExitCode::Program(0))
 }
 
 fn goarch_of_router(home: &Home, named: Option<&str>) -> Result<String, Error> {

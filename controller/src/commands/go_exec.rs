@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use super::print;
 use crate::cli::{GO_EXEC_NAMES, GoExec};
-use crate::error::Error;
-use crate::home::Home;
-use crate::outcome::{ExitCode, say};
+use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
+use crate::console::say;
 
 /// Does what the command line asks for.
 pub fn run(home: &Home, options: GoExec) -> Result<ExitCode, Error> {

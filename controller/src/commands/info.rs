@@ -5,14 +5,14 @@ use std::time::Duration;
 use hop_proto::v1::{Containment, InfoReply};
 use serde::Serialize;
 
+use super::Error;
 use super::connect;
 use crate::cli;
-use crate::connection::Connection;
-use crate::error::Error;
-use crate::go::goarch;
-use crate::home::Home;
-use crate::outcome::ExitCode;
-use crate::printable::printable;
+use crate::client::connection::Connection;
+use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
+use crate::console::printable::printable;
+use crate::golang::build::goarch;
 use crate::program::target_of;
 
 /// What a router is, under names that `docs/specification.md` promises.

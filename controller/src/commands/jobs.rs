@@ -8,29 +8,35 @@ use hop_proto::limits::{MAX_JOB_ID_BYTES, MAX_LISTED_JOBS, MAX_OUTPUT_WINDOW_BYT
 use hop_proto::v1::{self, InfoReply, JobState, JobsRequest, KillRequest, LogsRequest, Output, Stream};
 use serde::Serialize;
 
+use super::Error;
+use super::report;
+use super::status_file::StatusFile;
 use super::{enrolled_router, no_terminal, print_as_it_is};
-use crate::cli::{Attach, DEFAULT_LINGER, EnrolledOptions, Kill, Logs, Ps};
-use crate::connection::Connection;
-use crate::error::Error;
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::inventory::Router;
-use crate::keeper::Keeping;
-use crate::link::{self, ATTACH, Link};
-use crate::outcome::{ExitCode, Outcome, StatusFile};
-use crate::output_files::Request;
-use crate::printable::{self, printable};
-use crate::progress::Progress;
-use crate::session::{self, Known};
-use crate::terminal::Terminal;
-use crate::{stdin, stdio};
+use crate::cli::{Attach, DEFAULT_RECONNECT_TIMEOUT, EnrolledOptions, Kill, Logs, Ps};
+use crate::client;
+use crate::client::capabilities::{ATTACH, Capabilities};
+use crate::client::connection::Connection;
+use crate::client::mux::Mux;
+use crate::client::reconnect::ReconnectingClient;
+use crate::config::home::Home;
+use crate::config::inventory::Router;
+use crate::console::exit_code::ExitCode;
+use crate::console::printable::{self, printable};
+use crate::console::progress::Progress;
+use crate::console::signals::Interrupts;
+use crate::console::stdio;
+use crate::console::terminal::Terminal;
+use crate::session::artifacts::Request;
+use crate::session::outcome::Outcome;
+use crate::session::stdin;
+use crate::session::{self, AttachRequest};
 
 /// Lists the jobs of a router.
 pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
     let mut connection = connect(home, &options.router).await?;
     let jobs = jobs(&mut connection).await?;
     let router = connection.router().to_owned();
-    print_as_it_is(&listed(jobs, options.json).map_err(|what| Error::Protocol { router, what })?)?;
+    print_as_it_is(&listed(jobs, options.json).map_err(|what| client::Error::Protocol { router, what })?)?;
     Ok(ExitCode::Program(0))
 }
 
@@ -50,8 +56,8 @@ pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
     let result = attach_to(home, &options).await;
     let written = status_file.map_or(Ok(()), |file| file.write(&result));
     let outcome = result?;
-    outcome.tell();
-    written.map(|()| outcome.exit_code())
+    report::tell(&outcome);
+    written.map(|()| report::exit_code(&outcome))
 }
 
 async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
@@ -59,24 +65,25 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     if options.tty && !Terminal::is_there() {
         return Err(no_terminal());
     }
-    let outputs = Request::parse_all(&options.output.paths, options.output.policy(true))?;
+    let outputs = Request::parse_all(&options.artifacts.paths, options.artifacts.policy(true))?;
     let finding = async {
-        let (router, identity, keeping, patience) = place(home, &options.router)?;
-        let (mut link, info) = Link::open(router, identity, keeping, patience).await?;
-        check_capability(&info, link.router())?;
-        let jobs = jobs(link.connection()).await?;
-        let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, link.router())?.clone();
+        let (router, identity, mux, connect_timeout) = place(home, &options.router)?;
+        let (mut client, info) = ReconnectingClient::open(router, identity, mux, connect_timeout).await?;
+        check_capability(&info, client.router())?;
+        let jobs = jobs(client.connection()).await?;
+        let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, client.router())?.clone();
         let input = match detached || options.no_stdin {
             true => stdin::Mode::Unattached,
             false => stdin::Mode::Forwarded,
         };
-        Ok::<_, Error>((link, Known { job: job_id, detached, input, outputs, tty: options.tty }))
+        Ok::<_, Error>((client, AttachRequest { job: job_id, detached, input, outputs, tty: options.tty }))
     };
-    let (link, known) = tokio::select! {
+    let (client, known) = tokio::select! {
         found = finding => found?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    session::attach(link, known, DEFAULT_LINGER, &mut interrupts, &Progress::default()).await
+    Ok(session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &Progress::default())
+        .await?)
 }
 
 /// Prints the output of a job that nobody has read, each of the two to its own place.
@@ -87,17 +94,17 @@ pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
     let mut unread = Unread::default();
     let mut pieces = match connection.client().logs(LogsRequest { job_id }).await {
         Ok(pieces) => pieces.into_inner(),
-        Err(status) => return Err(connection.explain(status).await),
+        Err(status) => return Err(connection.explain(status).await.into()),
     };
     loop {
         match pieces.message().await {
             Ok(Some(piece)) => {
                 let router = connection.router().to_owned();
-                unread.take(&piece).map_err(|what| Error::Protocol { router, what })?;
+                unread.take(&piece).map_err(|what| client::Error::Protocol { router, what })?;
                 write(&piece)?;
             }
             Ok(None) => return Ok(ExitCode::Program(0)),
-            Err(status) => return Err(connection.explain(status).await),
+            Err(status) => return Err(connection.explain(status).await.into()),
         }
     }
 }
@@ -159,39 +166,43 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
     for job in found? {
         let request = KillRequest { job_id: job.job_id.clone(), signal: options.signal.clone() };
         if let Err(status) = connection.client().kill(request).await {
-            return Err(connection.explain(status).await);
+            return Err(connection.explain(status).await.into());
         }
     }
     Ok(ExitCode::Program(0))
 }
 
 /// What it takes to connect to the router that is meant.
-fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Keeping, Duration), Error> {
+fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Mux, Duration), Error> {
     let router = enrolled_router(home, options.router.as_deref())?;
-    let keeping = Keeping::new(home, options.keep_connection)?;
-    Ok((router, home.identity()?, keeping, options.connect_timeout.into()))
+    let mux = Mux::new(home, options.keep_connection)?;
+    Ok((router, home.identity()?, mux, options.connect_timeout.into()))
 }
 
 async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, Error> {
-    let (router, identity, keeping, patience) = place(home, options)?;
-    let (connection, info) = keeping.open(&router, &identity, patience).await?;
+    let (router, identity, mux, connect_timeout) = place(home, options)?;
+    let (connection, info) = mux.open(&router, &identity, connect_timeout).await?;
     check_capability(&info, connection.router())?;
     Ok(connection)
 }
 
 fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
-    if link::can(info, ATTACH) { Ok(()) } else { Err(Error::Incompatible { router: router.to_owned() }) }
+    if Capabilities::from(info).has(ATTACH) {
+        Ok(())
+    } else {
+        Err(client::Error::Incompatible { router: router.to_owned() }.into())
+    }
 }
 
 async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {
     match connection.client().jobs(JobsRequest {}).await {
         Ok(reply) => {
             let jobs = reply.into_inner().jobs;
-            let broken = |what| Error::Protocol { router: connection.router().to_owned(), what };
+            let broken = |what| client::Error::Protocol { router: connection.router().to_owned(), what };
             check_list(&jobs).map_err(broken)?;
             Ok(jobs)
         }
-        Err(status) => Err(connection.explain(status).await),
+        Err(status) => Err(connection.explain(status).await.into()),
     }
 }
 
@@ -298,7 +309,7 @@ mod tests {
         assert_eq!(found("12").unwrap(), "12", "an id may begin another");
         assert_eq!(found("12a").unwrap(), "12ab");
         assert_eq!(found("7").unwrap(), "7");
-        assert_eq!(found("77").unwrap_err().reason(), "not_yours");
+        assert!(matches!(found("77").unwrap_err(), Error::NotYours { .. }));
         for nothing in ["", "2", "1fff0"] {
             let error = found(nothing).unwrap_err();
             assert!(matches!(error, Error::NoSuchJob { .. }), "{nothing}: {error:?}");

@@ -15,14 +15,17 @@ use std::path::{Path, PathBuf};
 use hop_proto::identity::Identity;
 use hop_proto::v1::{AddNextKeyRequest, RetirePreviousKeyRequest};
 
+use super::Error;
 use super::print;
 use crate::cli::{self, KeyCommand};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::error::Error;
-use crate::file_lock;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::outcome::{ExitCode, say};
+use crate::client::capabilities::Capabilities;
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config;
+use crate::config::file_lock;
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
+use crate::console::exit_code::ExitCode;
+use crate::console::say;
 use crate::virtual_router;
 
 /// The capability by which an agent exchanges keys.
@@ -78,7 +81,7 @@ impl<'a> Rotation<'a> {
     /// Every router lets the next key in.
     async fn introduce(&self, next: &Path) -> Result<(), Error> {
         let own = self.home.identity()?;
-        let next = Identity::load_or_create(next).map_err(Error::Identity)?;
+        let next = Identity::load_or_create(next).map_err(config::Error::Identity)?;
         let mut failed = Vec::new();
         for router in &self.routers {
             match self.add_next(router, &own, &next).await {
@@ -94,12 +97,12 @@ impl<'a> Rotation<'a> {
 
     async fn add_next(&self, router: &Router, own: &Identity, next: &Identity) -> Result<(), Error> {
         let (mut connection, info) = Connection::open(router, own, DEFAULT_TIMEOUT).await?;
-        if !info.capabilities.iter().any(|capability| capability == ROTATE) {
+        if !Capabilities::from(&info).has(ROTATE) {
             return Err(Error::Lacks { router: router.name.clone(), what: "`hop key rotate`" });
         }
         let sha256 = next.fingerprint().as_bytes().to_vec();
         if let Err(status) = connection.client().add_next_key(AddNextKeyRequest { sha256 }).await {
-            return Err(connection.explain(status).await);
+            return Err(connection.explain(status).await.into());
         }
         connection.close().await;
         // It is believed when the new key was let in, and not before.
@@ -124,7 +127,7 @@ impl<'a> Rotation<'a> {
     /// Every router takes the old key off its list.
     async fn retire(&self, previous: PathBuf) -> Result<ExitCode, Error> {
         let own = self.home.identity()?;
-        let old = Identity::load(&previous).map_err(Error::Identity)?.fingerprint();
+        let old = Identity::load(&previous).map_err(config::Error::Identity)?.fingerprint();
         let mut failed = Vec::new();
         for router in &self.routers {
             match self.retire_previous(router, &own).await {
@@ -144,7 +147,7 @@ impl<'a> Rotation<'a> {
     async fn retire_previous(&self, router: &Router, own: &Identity) -> Result<(), Error> {
         let (mut connection, _) = Connection::open(router, own, DEFAULT_TIMEOUT).await?;
         if let Err(status) = connection.client().retire_previous_key(RetirePreviousKeyRequest {}).await {
-            return Err(connection.explain(status).await);
+            return Err(connection.explain(status).await.into());
         }
         connection.close().await;
         Ok(())

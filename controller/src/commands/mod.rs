@@ -1,32 +1,42 @@
 //! What each command does. Each is a function from its options to an exit code or a failure.
 
 mod build;
+mod error;
+mod failure;
 mod go_exec;
 mod info;
 pub mod jobs;
 mod key;
+mod report;
 mod routers;
 mod run;
+mod status_file;
 mod virtual_routers;
 
 use serde::Serialize;
 
+pub use self::error::Error;
+use crate::cli;
 use crate::cli::Command;
-use crate::connection::Connection;
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::keeper::{self, Keeping};
-use crate::outcome::{self, ExitCode, say};
-use crate::printable::printable_lines;
-use crate::{cli, printable, stdio, virtual_router};
+use crate::client::connection::Connection;
+use crate::client::mux::{self, Mux, MuxArgs};
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
+use crate::console::exit_code::ExitCode;
+use crate::console::printable;
+use crate::console::printable::printable_lines;
+use crate::console::say;
+use crate::console::stdio;
+use crate::program::embedded::Arch;
+use crate::virtual_router;
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
     // Before anything is open.
-    if let Command::KeepConnection(orders) = &command {
-        return keeper::run(orders).map_or_else(|error| outcome::report(&error), |()| ExitCode::Program(0));
+    if let Command::KeepConnection(options) = command {
+        let cli::KeepConnection { router, persist, connect_timeout } = options;
+        let args = MuxArgs { router, persist, connect_timeout: connect_timeout.into() };
+        return mux::run(&args).map_or_else(|error| report::report(&error.into()), |()| ExitCode::Program(0));
     }
     // One thread is enough for one job, and leaves the other core to Go.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -57,7 +67,7 @@ pub fn run(command: Command) -> ExitCode {
     });
     // A thread that waits for standard input would be waited for.
     runtime.shutdown_background();
-    result.unwrap_or_else(|error| outcome::report(&error))
+    result.unwrap_or_else(|error| report::report(&error))
 }
 
 /// The enrolled router that is meant: the named one, that of `HOP_ROUTER`, or the only one; `None` if there is none.
@@ -66,8 +76,8 @@ fn meant_router(home: &Home, named: Option<&str>) -> Result<Option<Router>, Erro
     // Empty means unset: that is how a CI configuration unsets a variable.
     let from_environment = std::env::var("HOP_ROUTER").ok().filter(|name| !name.is_empty());
     match named.or(from_environment.as_deref()) {
-        Some(name) => inventory.get(name).map(Some),
-        None => inventory.only(),
+        Some(name) => Ok(Some(inventory.get(name)?)),
+        None => Ok(inventory.only()?),
     }
 }
 
@@ -91,7 +101,7 @@ async fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error
     let home = home.clone();
     let (router, _) =
         tokio::task::spawn_blocking(move || virtual_router::up(&home, arch)).await.map_err(|error| {
-            Error::VirtualRouter { name: virtual_router::name(arch), why: error.to_string() }
+            virtual_router::Error::VirtualRouter { name: virtual_router::name(arch), why: error.to_string() }
         })??;
     say!("hop: {why}: started {}", router.name);
     Ok(router)
@@ -103,8 +113,16 @@ async fn connect(
     options: &cli::RouterOptions,
 ) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
-    let keeping = Keeping::new(home, options.keep_connection)?;
-    keeping.open(&router, &home.identity()?, options.patience()).await
+    let mux = Mux::new(home, options.keep_connection)?;
+    Ok(mux.open(&router, &home.identity()?, options.timeout()).await?)
+}
+
+/// Does what `-C` asks for. Files on the command line are meant as seen from there, as with `go -C`.
+fn change_directory(options: &cli::GoOptions) -> Result<(), Error> {
+    match &options.directory {
+        Some(directory) => std::env::set_current_dir(directory).map_err(Error::io("change to", directory)),
+        None => Ok(()),
+    }
 }
 
 /// What is wrong with `--tty` where there is no terminal to give.

@@ -1,20 +1,24 @@
 //! `hop router`.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
-use super::{enrolled_router, info, print, print_json};
+use super::Error;
+use super::{enrolled_router, failure, info, print, print_json};
 use crate::cli::{self, Add};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::enrolment::{self, Enrolment, Removal, Way, Wish};
-use crate::error::Error;
-use crate::go::goarch;
-use crate::home::Home;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::keeper::{self, End};
-use crate::outcome::{ExitCode, say};
-use crate::printable::printable;
+use crate::client;
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::client::mux::{self, Stopped};
+use crate::config::enrolment::{Destination, EnrolmentRecord, Persistence};
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::exit_code::ExitCode;
+use crate::console::printable::printable;
+use crate::console::say;
+use crate::enrolment::{self, EnrolRequest, Removal};
+use crate::golang::build::goarch;
 use crate::program::target_of;
-use crate::ssh::{self, Destination};
 
 /// The exit code of a check that found something wrong: Hop itself did not fail.
 const FOUND: ExitCode = ExitCode::Program(1);
@@ -51,7 +55,9 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             print(&format!("{fingerprint} {done} {name}"))?;
             if router.entry.enrolment.as_ref().is_some_and(|enrolment| !enrolment.via_ssh) {
                 let Entry { address, fingerprint, .. } = &router.entry;
-                say!("hop: there: hop router add {name} --at {address} --fingerprint {fingerprint}");
+                say!(
+                    "hop: there: hop router add {name} --agent-address {address} --fingerprint {fingerprint}"
+                );
             }
             Ok(DONE)
         }
@@ -61,9 +67,11 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             let fingerprint = enrolment::rekey(home, &router).await?;
             print(&format!("{name} has the key {fingerprint}"))?;
             // Whose connection is kept has the old one pinned.
-            let _ = keeper::end(home, &router).await;
+            let _ = mux::stop(home, &router).await;
             let address = &router.entry.address;
-            say!("hop: other controllers: hop router add NAME --at {address} --fingerprint {fingerprint}");
+            say!(
+                "hop: other controllers: hop router add NAME --agent-address {address} --fingerprint {fingerprint}"
+            );
             Ok(DONE)
         }
     }
@@ -83,13 +91,13 @@ async fn revoke(home: &Home, name: &str, key: &str, force: bool) -> Result<ExitC
 async fn add(home: &Home, options: Add) -> Result<ExitCode, Error> {
     let router = match options.fingerprint {
         Some(fingerprint) => {
-            let address = options.at.unwrap_or_default();
+            let address = options.agent_address.unwrap_or_default();
             let entry = Entry { address, fingerprint, goarch: String::new(), enrolment: None, process: None };
             add_known(home, Router { name: options.name, entry }).await?
         }
         None => {
             let name = options.name.clone();
-            enrolment::add(home, &name, &wish(home, options)?).await?
+            enrolment::add(home, &name, &request(home, options)?).await?
         }
     };
     print(&format!("{} enrolled {}", router.name, how(&router.entry)))?;
@@ -102,16 +110,16 @@ async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
     let (_, info) = Connection::open(&router, &home.identity()?, DEFAULT_TIMEOUT).await?;
     let goarch = target_of(&info).and_then(goarch);
     router.entry.goarch =
-        goarch.ok_or_else(|| Error::Incompatible { router: router.name.clone() })?.to_owned();
+        goarch.ok_or_else(|| client::Error::Incompatible { router: router.name.clone() })?.to_owned();
     Inventory::new(home).put(&router)?;
     Ok(router)
 }
 
 /// What the command line asks for; with no destination, what was asked for before.
-fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
-    let way = match (options.install, options.until_reboot) {
-        (true, _) => Some(Way::Install),
-        (_, true) => Some(Way::UntilReboot),
+fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
+    let persistence = match (options.install, options.until_reboot) {
+        (true, _) => Some(Persistence::Install),
+        (_, true) => Some(Persistence::UntilReboot),
         _ => None,
     };
     let Some(destination) = options.destination else {
@@ -119,27 +127,33 @@ fn wish(home: &Home, options: Add) -> Result<Wish, Error> {
         let enrolment = before.and_then(|router| router.entry.enrolment).ok_or_else(|| {
             Error::Usage(format!("{} is not enrolled over ssh, so it must be said where it is", options.name))
         })?;
-        let before = Wish::from(enrolment);
-        return Ok(Wish {
-            way: way.or(before.way),
-            store: options.store.or(before.store),
+        let before = EnrolRequest::from(enrolment);
+        return Ok(EnrolRequest {
+            persistence: persistence.or(before.persistence),
+            cache_dir: options.cache_dir.or(before.cache_dir),
             listen_interface: options.listen_interface.or(before.listen_interface),
             ..before
         });
     };
-    let identity =
-        options.identity.as_deref().map(|path| ssh::absolute(path).map_err(Error::io("find", path)));
+    // The inventory keeps it, so it must mean the same in another directory.
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io("find", path));
+    let identity = options.identity.as_ref().map(absolute);
     let ssh = Destination {
         identity: identity.transpose()?,
         options: options.options,
-        ..Destination::parse(&destination).map_err(enrolment::Error::from)?
+        ..Destination::parse(&destination).map_err(enrolment::Error::Destination)?
     };
-    let Add { port, via_ssh, at, store, listen_interface, .. } = options;
-    Ok(Wish { ssh, way, port, via_ssh, at, store, listen_interface })
+    let Add { port, via_ssh, agent_address, cache_dir, listen_interface, .. } = options;
+    Ok(EnrolRequest { ssh, persistence, port, via_ssh, agent_address, cache_dir, listen_interface })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {
-    let findings = enrolment::check(router, &home.identity()?).await;
+    let mut findings = enrolment::check(router, &home.identity()?).await;
+    for finding in &mut findings {
+        if let Some(cause) = &finding.cause {
+            finding.hint = failure::enrolment_hint(cause);
+        }
+    }
     if json {
         print_json(&findings)?;
     } else {
@@ -158,7 +172,7 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
     let inventory = Inventory::new(home);
     let router = inventory.get(name)?;
     // A keeper knows the router by its name, and would know nobody else's.
-    let _ = keeper::end(home, &router).await;
+    let _ = mux::stop(home, &router).await;
     if forget {
         inventory.remove(name)?;
         print(&format!("{name} forgotten; what is on it stays there"))?;
@@ -178,13 +192,13 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
 
 async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
     let name = &router.name;
-    print(&match keeper::end(home, router).await? {
-        End::None => format!("no connection to {name} is kept"),
-        End::Ended => format!("the connection to {name} is closed"),
-        End::After(1) => {
+    print(&match mux::stop(home, router).await? {
+        Stopped::None => format!("no connection to {name} is kept"),
+        Stopped::Now => format!("the connection to {name} is closed"),
+        Stopped::After(1) => {
             format!("the connection to {name} is closed when the command that uses it has ended")
         }
-        End::After(users) => {
+        Stopped::After(users) => {
             format!("the connection to {name} is closed when the {users} commands that use it have ended")
         }
     })?;
@@ -207,8 +221,8 @@ struct Line {
 impl From<Router> for Line {
     fn from(Router { name, entry }: Router) -> Self {
         let enrolled = match &entry.enrolment {
-            Some(Enrolment { way: Way::Install, .. }) => "install",
-            Some(Enrolment { way: Way::UntilReboot, .. }) => "until-reboot",
+            Some(EnrolmentRecord { persistence: Persistence::Install, .. }) => "install",
+            Some(EnrolmentRecord { persistence: Persistence::UntilReboot, .. }) => "until-reboot",
             None if entry.process.is_some() => "virtual",
             None => "by hand",
         };
@@ -249,8 +263,8 @@ pub fn how(entry: &Entry) -> String {
     let Some(enrolment) = &entry.enrolment else { return format!("at {address}") };
     let by =
         if enrolment.via_ssh { format!("by ssh to {}", enrolment.ssh.host) } else { format!("at {address}") };
-    match enrolment.way {
-        Way::Install => format!("{by}: installed, comes back after a reboot"),
-        Way::UntilReboot => format!("{by}: until its next reboot"),
+    match enrolment.persistence {
+        Persistence::Install => format!("{by}: installed, comes back after a reboot"),
+        Persistence::UntilReboot => format!("{by}: until its next reboot"),
     }
 }

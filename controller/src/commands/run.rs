@@ -7,27 +7,34 @@ use std::time::{Duration, Instant};
 
 use hop_proto::v1::InfoReply;
 
+use super::Error;
 use super::print;
-use crate::build_info::go_version;
+use super::report;
+use super::status_file::StatusFile;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
-use crate::error::Error;
-use crate::go::{self, Build};
-use crate::go_exec::{self, Call};
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::keeper::Keeping;
-use crate::link::{self, Link};
-use crate::outcome::{self, Ending, ExitCode, Outcome, StatusFile, say};
-use crate::output;
-use crate::output_files::{Local, Request};
-use crate::probe::Probe;
-use crate::program::{self, Program};
-use crate::progress::Progress;
-use crate::sent::Sent;
+use crate::client;
+use crate::client::capabilities::{ATTACH, Capabilities};
+use crate::client::mux::Mux;
+use crate::client::reconnect::ReconnectingClient;
+use crate::config::home::Home;
+use crate::console::exit_code::ExitCode;
+use crate::console::progress::Progress;
+use crate::console::say;
+use crate::console::signals::Interrupts;
+use crate::console::terminal::Terminal;
+use crate::golang;
+use crate::golang::build::{self, Build};
+use crate::golang::build_info::go_version;
+use crate::golang::probe::Probe;
+use crate::golang::test_exec::{self, Call};
+use crate::program::{self, NotRunnable, Program, elf};
+use crate::session::artifacts::{Local, Request};
+use crate::session::outcome::{Ending, Outcome};
+use crate::session::output;
+use crate::session::run_queue::RunSlot;
+use crate::session::stdin;
 use crate::session::{self, Job};
-use crate::stdin;
-use crate::terminal::Terminal;
-use crate::turn::Turn;
+use crate::transfer::blob_cache::BlobCache;
 
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
@@ -37,11 +44,11 @@ const GOTRACEBACK: &str = "GOTRACEBACK";
 
 /// Builds a package and runs it.
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
-    options.go.change_directory()?;
+    super::change_directory(&options.go)?;
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
-    let order = Order { home, source, router: &options.router, options: &options.job, for_go: None };
-    order.carry_out(args).await
+    let request = RunRequest { home, source, router: &options.router, options: &options.job, for_go: false };
+    request.execute(args).await
 }
 
 /// Runs a file.
@@ -49,9 +56,9 @@ pub async fn exec(home: &Home, options: Exec) -> Result<ExitCode, Error> {
     let mut words = options.words;
     // clap lets no command line pass without a word here.
     let source = Source::File(PathBuf::from(words.remove(0)));
-    let for_go = options.go.then_some(&options.bring[..]);
-    let order = Order { home, source, router: &options.router, options: &options.job, for_go };
-    order.carry_out(words).await
+    let request =
+        RunRequest { home, source, router: &options.router, options: &options.job, for_go: options.go };
+    request.execute(words).await
 }
 
 /// As `go run` does: if the first word is a `.go` file, all `.go` files that follow belong to the package.
@@ -69,74 +76,76 @@ enum Source {
 }
 
 /// What is to be done.
-struct Order<'a> {
+struct RunRequest<'a> {
     home: &'a Home,
     source: Source,
     router: &'a RouterOptions,
     options: &'a JobOptions,
-    /// Go has called this `hop`, and these files are to be brought back beside those that Go wants.
-    for_go: Option<&'a [OsString]>,
+    /// Go has called this `hop`.
+    for_go: bool,
 }
 
 /// A program that can be run on a router.
-struct Ready {
-    link: Link,
+struct Prepared {
+    client: ReconnectingClient,
     program: Program,
     /// If it is to take its turn.
-    turn: Option<Turn>,
+    slot: Option<RunSlot>,
     /// Whether what Go builds runs there at all, if that is not known, and what tells.
     probe: Option<(Probe, Program)>,
 }
 
-impl Order<'_> {
-    async fn carry_out(self, args: Vec<OsString>) -> Result<ExitCode, Error> {
+impl RunRequest<'_> {
+    async fn execute(self, args: Vec<OsString>) -> Result<ExitCode, Error> {
         let status_file = self.options.status_file.as_deref().map(StatusFile::create).transpose()?;
         let result = self.run_job(args).await;
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes for the test's what is said here, so it is little.
-            Err(error) if self.for_go.is_some() => return Ok(outcome::report_in_a_line(&error)),
-            Ok(outcome) if self.for_go.is_some() => outcome.without_the_usual(),
+            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error)),
+            Ok(outcome) if self.for_go => outcome.without_the_usual(),
             result => result?,
         };
-        outcome.tell();
+        report::tell(&outcome);
         if outcome.ending == Ending::Detached {
             print(&outcome.job)?;
         }
-        written.map(|()| outcome.exit_code())
+        written.map(|()| report::exit_code(&outcome))
     }
 
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
         let mut job = self.job(args)?;
         let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
-        let progress = if self.for_go.is_some() { Progress::none() } else { Progress::default() };
-        let sent = Sent::new(self.home);
-        let Ready { mut link, program, mut turn, probe } = tokio::select! {
+        let progress = if self.for_go { Progress::none() } else { Progress::default() };
+        let sent = BlobCache::new(self.home);
+        let Prepared { mut client, program, mut slot, probe } = tokio::select! {
             ready = self.prepare(&mut job, &progress) => ready?,
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
         if let Some((probe, program)) = probe {
             let job = probe.job(job.nice);
-            let outcome = session::run(link, &program, &job, &sent, None, &mut interrupts, &progress).await?;
+            let outcome =
+                session::run(client, &program, &job, &sent, None, &mut interrupts, &progress).await?;
             probe.answer(&outcome)?;
-            link = self.connect().await?.0;
+            client = self.connect().await?.0;
         }
         let result =
-            session::run(link, &program, &job, &sent, turn.as_mut(), &mut interrupts, &progress).await;
-        let Some(turn) = turn.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_for_want_of_room))
+            session::run(client, &program, &job, &sent, slot.as_mut(), &mut interrupts, &progress).await;
+        let result = result.map_err(Error::from);
+        let Some(slot) = slot.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_for_want_of_room))
         else {
             return result;
         };
         // What takes the room has ended when the turn has come.
         let again = async {
-            turn.come().await?;
+            slot.acquire().await?;
             self.connect().await
         };
-        let (link, _) = tokio::select! {
+        let (client, _) = tokio::select! {
             again = again => again?,
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
-        session::run(link, &program, &job, &sent, Some(turn), &mut interrupts, &progress).await
+        Ok(session::run(client, &program, &job, &sent, Some(slot), &mut interrupts, &progress).await?)
     }
 
     /// The job, as far as it is known here.
@@ -166,7 +175,7 @@ impl Order<'_> {
             nice: options.nice,
             user: options.user.clone().unwrap_or_default(),
             terminal: options.tty.then(Terminal::size),
-            linger: options.linger,
+            reconnect_timeout: options.reconnect_timeout,
             detached: options.detach,
             input: match (options.detach, options.no_stdin) {
                 // The agent ends it.
@@ -174,52 +183,55 @@ impl Order<'_> {
                 (false, true) => stdin::Mode::Empty,
                 (false, false) => stdin::Mode::Forwarded,
             },
-            outputs: Request::parse_all(&options.output.paths, options.output.policy(!options.detach))?,
             core: options.core.clone(),
             verbose: options.verbose,
             ..Job::default()
         };
+        if !self.for_go {
+            let policy = options.artifacts.policy(!options.detach);
+            job.outputs = Request::parse_all(&options.artifacts.paths, policy)?;
+        }
         if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
             return Err(Error::Usage(
-                "with --detach, --output names no place here: hop attach does, when it brings the files"
+                "with --detach, --artifact names no place here: hop attach does, when it brings the files"
                     .to_owned(),
             ));
         }
         let call = match self.for_go {
-            Some(bring) => {
+            true => {
                 job.merges_outputs = output::are_one();
-                let policy = options.output.policy(true);
-                Call::of_go(std::mem::take(&mut job.args), bring.to_vec(), policy)?
+                let policy = options.artifacts.policy(true);
+                Call::of_go(std::mem::take(&mut job.args), options.artifacts.paths.clone(), policy)?
             }
-            None => Call::for_coverage(std::mem::take(&mut job.args))?,
+            false => Call::for_coverage(std::mem::take(&mut job.args))?,
         };
-        job.take(call.translate()?);
+        call.translate()?.apply(&mut job);
         Ok(job)
     }
 
-    async fn connect(&self) -> Result<(Link, InfoReply), Error> {
+    async fn connect(&self) -> Result<(ReconnectingClient, InfoReply), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
-        let keeping = Keeping::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
-        Link::open(router, self.home.identity()?, keeping, self.router.patience()).await
+        let mux = Mux::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
+        Ok(ReconnectingClient::open(router, self.home.identity()?, mux, self.router.timeout()).await?)
     }
 
     /// Finds the router, and makes the program for it.
-    async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Ready, Error> {
-        let mut turn = match self.for_go {
-            Some(_) => {
+    async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
+        let mut slot = match self.for_go {
+            true => {
                 let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
-                Some(Turn::next_on(self.home, &router.name).await?)
+                Some(RunSlot::enqueue(self.home, &router.name).await?)
             }
-            None => None,
+            false => None,
         };
-        let (link, info) = self.connect().await?;
-        let router = link.router();
+        let (client, info) = self.connect().await?;
+        let router = client.router();
         self.check_capabilities(job, &info, router)?;
         job.check_inputs(router, &info)?;
-        if self.for_go.is_some() {
-            go_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
+        if self.for_go {
+            test_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
         }
-        let incompatible = || Error::Incompatible { router: router.to_owned() };
+        let incompatible = || client::Error::Incompatible { router: router.to_owned() };
         let target = program::target_of(&info).ok_or_else(incompatible)?;
         let mut version = None;
         let program = match &self.source {
@@ -227,20 +239,20 @@ impl Order<'_> {
                 let name = path.file_name().unwrap_or(OsStr::new("program")).to_owned();
                 let program = Program::load(path, &name, router, target)?;
                 if let Some(built_by) = go_version(&program.whole) {
-                    go::check(&built_by, target, router, &info.kernel)?;
-                    version = self.for_go.map(|_| built_by);
+                    build::check(&built_by, target, router, &info.kernel)?;
+                    version = self.for_go.then_some(built_by);
                 }
                 // Profiles are read here, with the names that are here.
-                if self.for_go.is_some() { program.without_symbols() } else { program }
+                if self.for_go { program.without_symbols() } else { program }
             }
             Source::Go { flags, packages, cc } => {
-                let goarch = go::goarch(target).ok_or_else(|| {
+                let goarch = build::goarch(target).ok_or_else(|| {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
                 let symbols = job.core.is_some();
                 let build = Build { flags, packages, goarch, symbols, cc: cc.as_deref() };
-                version = Some(go::version(target).await?);
-                go::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
+                version = Some(build::version(target).await?);
+                build::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
                 let begun = Instant::now();
                 let program = build_program(&build, router, target, progress).await?;
                 if self.options.verbose {
@@ -250,7 +262,7 @@ impl Order<'_> {
             }
         };
         // One that takes its turn may be promised more when that has come.
-        if self.for_go.is_none() || info.jobs == 0 {
+        if !self.for_go || info.jobs == 0 {
             program.check_promised(router, &info.memory.unwrap_or_default())?;
         }
         // Under a launcher it is this machine's kernel, and a program's own programs do not run.
@@ -263,14 +275,14 @@ impl Order<'_> {
             }
             _ => None,
         };
-        if let Some(turn) = &mut turn {
-            job.share_memory(turn, &info);
+        if let Some(slot) = &mut slot {
+            job.share_memory(slot, &info);
             // The probe must not be in the way of what runs.
-            if probe.is_some() || !turn.may_wait_there(job.room(&program), &info) {
-                turn.come().await?;
+            if probe.is_some() || !slot.may_wait_on_router(job.room(&program), &info) {
+                slot.acquire().await?;
             }
         }
-        Ok(Ready { link, program, turn, probe })
+        Ok(Prepared { client, program, slot, probe })
     }
 
     /// Whether the agent can do what the job needs.
@@ -278,16 +290,17 @@ impl Order<'_> {
         let needed = [
             ("run", "hop run", true),
             ("inputs", "input files", !job.inputs.is_empty()),
-            ("hold", "programs that take turns", self.for_go.is_some()),
+            ("hold", "programs that take turns", self.for_go),
             ("merge", "programs with one output", job.merges_outputs),
-            (link::ATTACH, "--detach", job.detached),
+            (ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
-            ("outputs", "--output", !job.outputs.is_empty()),
+            ("outputs", "--artifact", !job.outputs.is_empty()),
             ("core", "--core", job.core.is_some()),
         ];
+        let capabilities = Capabilities::from(info);
         let lacks =
-            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !link::can(info, capability);
+            |(capability, _, is_needed): &&(&str, _, bool)| *is_needed && !capabilities.has(capability);
         match needed.iter().find(lacks) {
             Some((_, what, _)) => Err(Error::Lacks { router: router.to_owned(), what }),
             None => Ok(()),
@@ -298,7 +311,7 @@ impl Order<'_> {
 async fn build_program(
     build: &Build<'_>,
     router: &str,
-    target: crate::elf::Target,
+    target: elf::Target,
     progress: &Progress,
 ) -> Result<Program, Error> {
     // With -o the user keeps the program; without, it is gone when it has been read.
@@ -310,21 +323,18 @@ async fn build_program(
             Program::load(&output, &build.name(), router, target)
         }
         None => {
-            let (_directory, output) = go::temporary_output()?;
+            let (_directory, output) = build::temporary_output()?;
             build.run(Some(&output), progress).await?;
             Program::load(&output, &build.name(), router, target)
         }
     };
     match loaded {
         // What Go writes for a package without main is an archive.
-        Err(Error::NotRunnable {
-            why: crate::error::NotRunnable::NotAProgram(crate::elf::Error::Archive),
-            ..
-        }) => {
+        Err(program::Error::NotRunnable { why: NotRunnable::NotAProgram(elf::Error::Archive), .. }) => {
             let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());
-            Err(Error::NotMain { package: package.unwrap_or_default() })
+            Err(golang::Error::NotMain { package: package.unwrap_or_default() }.into())
         }
-        loaded => loaded,
+        loaded => Ok(loaded?),
     }
 }
 

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::Error;
 use crate::cli::{Virtual, VirtualUp};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::enrolment::{self, Way, Wish};
-use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::outcome::ExitCode;
-use crate::stdio;
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::enrolment::Persistence;
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, Router};
+use crate::console::exit_code::ExitCode;
+use crate::console::stdio;
+use crate::enrolment::{self, EnrolRequest};
 use crate::virtual_router::machine::{self, Machine};
 use crate::virtual_router::profile::Profile;
 use crate::virtual_router::{self, Up};
@@ -27,8 +28,8 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long an agent may take to answer after its router has said that it is up, and how often it is asked. It starts with
 /// the last services.
-const AGENT_LIMIT: Duration = Duration::from_secs(30);
-const AGENT_PAUSE: Duration = Duration::from_millis(100);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+const AGENT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Does what is asked for with a virtual router.
 pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
@@ -81,16 +82,20 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
 async fn wait_for_agents(home: &Home, machine: &Machine) -> Result<(), Error> {
     let identity = home.identity()?;
     for router in Inventory::new(home).list()? {
-        let stays = router.entry.enrolment.as_ref().is_some_and(|enrolment| enrolment.way == Way::Install);
+        let stays = router
+            .entry
+            .enrolment
+            .as_ref()
+            .is_some_and(|enrolment| enrolment.persistence == Persistence::Install);
         if !stays || !machine.is_way_to(&router.entry) {
             continue;
         }
         let since = Instant::now();
         while let Err(error) = Connection::open(&router, &identity, DEFAULT_TIMEOUT).await {
-            if since.elapsed() > AGENT_LIMIT {
-                return Err(error);
+            if since.elapsed() > AGENT_TIMEOUT {
+                return Err(error.into());
             }
-            tokio::time::sleep(AGENT_PAUSE).await;
+            tokio::time::sleep(AGENT_POLL_INTERVAL).await;
         }
     }
     Ok(())
@@ -125,16 +130,16 @@ async fn enrol(home: &Home, machine: &Machine) -> Result<Router, Error> {
     {
         return Ok(router);
     }
-    let wish = Wish {
+    let request = EnrolRequest {
         ssh: machine.login(),
-        way: None,
+        persistence: None,
         port: machine::AGENT_PORT,
         via_ssh: false,
-        at: Some(machine.agent_address()),
-        store: None,
+        agent_address: Some(machine.agent_address()),
+        cache_dir: None,
         listen_interface: None,
     };
-    enrolment::add(home, name, &wish).await
+    Ok(enrolment::add(home, name, &request).await?)
 }
 
 fn done(up: Up) -> &'static str {
@@ -161,7 +166,7 @@ fn bare_text(machine: &Machine, profile: &Profile, up: Up) -> String {
         None => {}
     }
     text.push_str(&format!(
-        "  enrol:    hop router add {name} root@127.0.0.1:{port} {options} --at {}",
+        "  enrol:    hop router add {name} root@127.0.0.1:{port} {options} --agent-address {}",
         machine.agent_address()
     ));
     text

@@ -3,18 +3,21 @@
 use hop_proto::identity::Identity;
 use serde::Serialize;
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
+use super::stage::{random_name, sha256};
 use super::survey::{Agent, Survey};
-use super::{Enrolment, Error, look};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::embedded::Arch;
-use crate::inventory::Router;
+use super::{Error, look};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::enrolment::EnrolmentRecord;
+use crate::config::enrolment::Persistence;
+use crate::config::inventory::Router;
+use crate::program::embedded::Arch;
 
 const RUNNING: &str = include_str!("scripts/running.sh");
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Finding {
     /// What was looked at.
     pub what: &'static str,
@@ -23,17 +26,24 @@ pub struct Finding {
     /// False if it must be mended.
     #[serde(rename = "good")]
     pub is_good: bool,
-    /// What to do.
+    /// What to do, where the cause does not say so.
     pub hint: Option<String>,
+    /// The failure that was found, of which the commands know what to do about it.
+    #[serde(skip)]
+    pub cause: Option<Error>,
 }
 
 impl Finding {
     fn good(what: &'static str, said: impl Into<String>) -> Self {
-        Self { what, said: said.into(), is_good: true, hint: None }
+        Self { what, said: said.into(), is_good: true, hint: None, cause: None }
     }
 
     fn bad(what: &'static str, said: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
-        Self { what, said: said.into(), is_good: false, hint: hint.into() }
+        Self { what, said: said.into(), is_good: false, hint: hint.into(), cause: None }
+    }
+
+    fn failed(what: &'static str, said: String, cause: Error) -> Self {
+        Self { what, said, is_good: false, hint: None, cause: Some(cause) }
     }
 }
 
@@ -53,7 +63,7 @@ pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
                 shell.end().await;
                 findings
             }
-            Err(error) => vec![Finding::bad("login", error.to_string(), error.hint())],
+            Err(error) => vec![Finding::failed("login", error.to_string(), error)],
         },
         None => vec![Finding::good("login", "none: it was not enrolled over ssh")],
     };
@@ -64,11 +74,16 @@ pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
     findings
 }
 
-async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Option<&str>) -> Vec<Finding> {
-    let (host, way) = (&enrolment.ssh.host, enrolment.way);
+async fn by_login(
+    shell: &Shell,
+    enrolment: &EnrolmentRecord,
+    name: &str,
+    version: Option<&str>,
+) -> Vec<Finding> {
+    let (host, persistence) = (&enrolment.ssh.host, enrolment.persistence);
     let survey = match look(shell).await {
         Ok(survey) => survey,
-        Err(error) => return vec![failed("login", &error)],
+        Err(error) => return vec![failed("login", error)],
     };
     let [machine, system] = survey.describe();
     let mut findings = vec![
@@ -82,18 +97,18 @@ async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Opt
         Ok(arch) => Finding::good("suits", format!("yes: hopd for {}", arch.machine())),
         Err(why) => Finding::bad("suits", why.to_string(), None),
     });
-    findings.push(flash(&survey, host, way, arch.as_ref().ok().copied()));
+    findings.push(flash(&survey, host, persistence, arch.as_ref().ok().copied()));
     if let Err(error) = survey.check_foreign(host) {
-        findings.push(failed(AGENT, &error));
+        findings.push(failed(AGENT, error));
         return findings;
     }
     let Some(agent) = survey.agents.first() else {
         findings.push(match Layout::check_presence(&survey, host, enrolment.program.as_deref()) {
-            Err(why) if way == Way::Install => failed(AGENT, &why),
+            Err(why) if persistence == Persistence::Install => failed(AGENT, why),
             _ => {
-                let said = match way {
-                    Way::UntilReboot => "gone, as after a reboot: it was enrolled until then",
-                    Way::Install => "gone",
+                let said = match persistence {
+                    Persistence::UntilReboot => "gone, as after a reboot: it was enrolled until then",
+                    Persistence::Install => "gone",
                 };
                 Finding::bad(AGENT, said, format!("`hop router add {name}` brings it back"))
             }
@@ -109,21 +124,21 @@ async fn by_login(shell: &Shell, enrolment: &Enrolment, name: &str, version: Opt
 
 /// Whether an agent runs there; if not, what it said last, which is mostly why.
 async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
-    let variables = Variables::default().set("starter", layout.starter.name());
+    let variables = Variables::default().set("starter", layout.boot_method.name());
     match shell.script("asking whether the agent runs", &variables, &[STATE, RUNNING]).await {
         Ok(said) => Finding::good(RUNS, format!("it listens on {}", String::from_utf8_lossy(&said).trim())),
         Err(Error::Step { source, .. }) => {
             let hint = format!("`hop router add {name}` starts it");
             Finding::bad(RUNS, format!("the agent does not run; its last words: {source}"), hint)
         }
-        Err(error) => failed(RUNS, &error),
+        Err(error) => failed(RUNS, error),
     }
 }
 
 /// Whether the agent that is there is that of this `hop`: by its digest, or by what it says when it serves.
 fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str>) -> Finding {
     let own = env!("CARGO_PKG_VERSION");
-    let ours = arch.and_then(|arch| arch.agent().ok()).map(|ours| super::sha256(&ours));
+    let ours = arch.and_then(|arch| arch.agent().ok()).map(|ours| sha256(&ours));
     let is_ours = agent.digest.is_some() && agent.digest == ours;
     let version = version.or(is_ours.then_some(own));
     let said = match version {
@@ -138,18 +153,18 @@ fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str
     }
 }
 
-fn flash(survey: &Survey, host: &str, way: Way, arch: Option<Arch>) -> Finding {
+fn flash(survey: &Survey, host: &str, persistence: Persistence, arch: Option<Arch>) -> Finding {
     let size = arch.and_then(|arch| arch.agent().ok()).map_or(0, |agent| agent.len() as u64);
-    match (Layout::install(survey, host, size), way) {
+    match (Layout::install(survey, host, size), persistence) {
         (Ok(layout), _) => {
             Finding::good("flash", format!("room for an agent at {}", layout.program.display()))
         }
-        (Err(why), Way::UntilReboot) => Finding::good("flash", why.to_string()),
+        (Err(why), Persistence::UntilReboot) => Finding::good("flash", why.to_string()),
         // It is in there already.
-        (Err(Error::NoFlash { place, free, .. }), Way::Install) => {
+        (Err(Error::NoFlash { place, free, .. }), Persistence::Install) => {
             Finding::good("flash", format!("{free} bytes free on {}", place.display()))
         }
-        (Err(why), Way::Install) => failed("flash", &why),
+        (Err(why), Persistence::Install) => failed("flash", why),
     }
 }
 
@@ -158,7 +173,7 @@ async fn self_test(shell: &Shell, layout: &Layout) -> Finding {
     let variables = Variables::default()
         .set("program", layout.program.to_string_lossy())
         .set("state", layout.state.to_string_lossy())
-        .set("stage", format!("/tmp/hop-{}", super::random_name()));
+        .set("stage", format!("/tmp/hop-{}", random_name()));
     match shell.ask("self-test", &variables).await {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -171,7 +186,7 @@ async fn self_test(shell: &Shell, layout: &Layout) -> Finding {
             let said = if failed.is_empty() { summary } else { failed.join("; ") };
             Finding::bad("self-test", said, None)
         }
-        Err(error) => failed("self-test", &error),
+        Err(error) => failed("self-test", error),
     }
 }
 
@@ -189,17 +204,17 @@ async fn by_agent(router: &Router, identity: &Identity) -> (Finding, Option<Stri
             );
             (Finding::good("connection", said), Some(info.agent_version))
         }
-        Err(error) => (Finding::bad("connection", error.to_string(), error.hint()), None),
+        Err(error) => (Finding::failed("connection", error.to_string(), error.into()), None),
     }
 }
 
 /// What went wrong, with its cause in the same line.
-fn failed(what: &'static str, error: &Error) -> Finding {
+fn failed(what: &'static str, error: Error) -> Finding {
     let mut said = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         said = format!("{said}: {error}");
         cause = error.source();
     }
-    Finding::bad(what, said, error.hint())
+    Finding::failed(what, said, error)
 }

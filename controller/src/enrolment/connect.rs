@@ -4,25 +4,26 @@ use std::time::{Duration, Instant};
 
 use hop_proto::identity::{Fingerprint, Identity};
 
-use super::layout::{Layout, Way};
+use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
-use super::{Enrolment, Error, Wish};
-use crate::connection::Connection;
-use crate::error::Error as HopError;
-use crate::inventory::{Entry, Router};
-use crate::outcome::say;
+use super::{EnrolRequest, Error};
+use crate::client::connection::Connection;
+use crate::config::enrolment::EnrolmentRecord;
+use crate::config::enrolment::Persistence;
+use crate::config::inventory::{Entry, Router};
+use crate::console::say;
 
 const LISTENING: &str = include_str!("scripts/listening.sh");
 
 /// Longest for one attempt to connect. A router that is on the network answers in much less; a firewall that drops
 /// packets never does.
-const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an agent may take to answer before the router is asked what it does: making a key and listening take 0.3 s.
-const PROMPT: Duration = Duration::from_secs(1);
+const PROMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An agent that was reached.
 pub struct Reached {
@@ -42,25 +43,25 @@ pub struct Reached {
 #[allow(clippy::too_many_arguments, reason = "all of them are of the one agent that is reached")]
 pub async fn reach(
     name: &str,
-    wish: &Wish,
+    request: &EnrolRequest,
     variables: &Variables,
     layout: &Layout,
     fingerprint: Fingerprint,
     goarch: &str,
     identity: &Identity,
     shell: &Shell,
-) -> Result<Reached, HopError> {
+) -> Result<Reached, Error> {
     let router = |via_ssh: bool, address: String| {
-        let Wish { ssh, port, at, store, listen_interface, .. } = wish.clone();
-        let way = layout.way;
-        let program = (way == Way::Install).then(|| layout.program.clone());
-        let enrolment = Enrolment {
-            way,
+        let EnrolRequest { ssh, port, agent_address, cache_dir, listen_interface, .. } = request.clone();
+        let persistence = layout.persistence;
+        let program = (persistence == Persistence::Install).then(|| layout.program.clone());
+        let enrolment = EnrolmentRecord {
+            persistence,
             program,
             port,
             via_ssh,
-            at,
-            store,
+            agent_address,
+            cache_dir,
             listen_interface,
             next_fingerprint: None,
             ssh,
@@ -71,42 +72,46 @@ pub async fn reach(
             entry: Entry { address, fingerprint, goarch: goarch.to_owned(), enrolment, process: None },
         }
     };
-    let open = async |router: &Router, patience: Duration| {
-        let (_, info) = Connection::open(router, identity, patience).await?;
+    let open = async |router: &Router, timeout: Duration| {
+        let (_, info) = Connection::open(router, identity, timeout).await?;
         Ok(Reached { router: router.clone(), version: info.agent_version })
     };
-    let in_ssh = router(true, format!("127.0.0.1:{}", wish.port));
-    if wish.via_ssh {
-        wait_until_it_listens(wish, variables, shell).await?;
-        return open(&in_ssh, 2 * ATTEMPT).await;
+    let in_ssh = router(true, format!("127.0.0.1:{}", request.port));
+    if request.via_ssh {
+        wait_until_it_listens(request, variables, shell).await?;
+        return open(&in_ssh, 2 * ATTEMPT_TIMEOUT).await;
     }
-    let address = match &wish.at {
+    let address = match &request.agent_address {
         Some(address) => address.clone(),
-        None => address_of(&wish.ssh.host_name().await.map_err(Error::Ssh)?, wish.port),
+        None => address_of(&request.ssh.host_name().await.map_err(Error::Ssh)?, request.port),
     };
     let direct = router(false, address);
     let since = Instant::now();
-    while since.elapsed() < PROMPT {
-        if let Ok(reached) = open(&direct, ATTEMPT).await {
+    while since.elapsed() < PROMPT_TIMEOUT {
+        if let Ok(reached) = open(&direct, ATTEMPT_TIMEOUT).await {
             return Ok(reached);
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
-    wait_until_it_listens(wish, variables, shell).await?;
-    let failure = match open(&direct, ATTEMPT).await {
-        Err(failure) if wish.at.is_none() => failure,
+    wait_until_it_listens(request, variables, shell).await?;
+    let failure = match open(&direct, ATTEMPT_TIMEOUT).await {
+        Err(failure) if request.agent_address.is_none() => failure,
         reached => return reached,
     };
-    let Ok(reached) = open(&in_ssh, 2 * ATTEMPT).await else { return Err(failure) };
+    let Ok(reached) = open(&in_ssh, 2 * ATTEMPT_TIMEOUT).await else { return Err(failure) };
     say!(
-        "hop: {name}: {} does not lead to its agent, so connections ride in ssh; --at names an address that does",
+        "hop: {name}: {} does not lead to its agent, so connections ride in ssh; --agent-address names an address that does",
         direct.entry.address
     );
     Ok(reached)
 }
 
-async fn wait_until_it_listens(wish: &Wish, variables: &Variables, shell: &Shell) -> Result<(), Error> {
-    let variables = variables.clone().set("port", wish.port.to_string());
+async fn wait_until_it_listens(
+    request: &EnrolRequest,
+    variables: &Variables,
+    shell: &Shell,
+) -> Result<(), Error> {
+    let variables = variables.clone().set("port", request.port.to_string());
     match shell.script("waiting for the agent", &variables, &[STATE, LISTENING]).await {
         Err(Error::Step { host, source, .. }) => Err(Error::NotListening { host, source }),
         other => other.map(|_| ()),

@@ -1,21 +1,36 @@
 //! What goes wrong when a router is enrolled, looked after or let go: one variant a thing to say, with what to do about it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hop_proto::identity::Fingerprint;
 
-use super::survey::{Flavour, Unsuitable};
-use crate::ssh::{self, Said};
+use super::suitability::Unsupported;
+use crate::client;
+use crate::client::ssh::{self, RemoteMessage};
+use crate::config;
+use crate::config::enrolment::MalformedDestination;
+use crate::path_error::PathError;
+use crate::program;
 
 /// A failure of enrolment. Whatever it is, what was put on the router is gone again unless the text says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say what the fields are")]
 pub enum Error {
     #[error(transparent)]
+    Io(#[from] PathError),
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error(transparent)]
+    Program(#[from] program::Error),
+    #[error(transparent)]
     Ssh(#[from] ssh::Error),
+    #[error(transparent)]
+    Destination(MalformedDestination),
     #[error("{host} cannot be a router of Hop: {why}")]
-    Unsuitable { host: String, why: Unsuitable },
+    Unsupported { host: String, why: Unsupported },
     #[error(
         "{host} has no room for an agent that survives a reboot: {needed} bytes are needed on {place}, and {free} are free"
     )]
@@ -44,24 +59,24 @@ pub enum Error {
     UnknownInit { host: String, init: String },
     #[error("{host} has an agent already, at {}", .path.display())]
     OtherWay { host: String, path: PathBuf },
-    #[error("the store {store} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
-    StoreInRam { host: String, store: String, place: PathBuf },
+    #[error("the cache directory {cache_dir} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
+    CacheDirInRam { host: String, cache_dir: String, place: PathBuf },
     #[error(
-        "the store {store} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
+        "the cache directory {cache_dir} would fill the flash of {host}: nothing else is mounted there than {}", .place.display()
     )]
-    StoreInFlash { host: String, store: String, place: PathBuf },
-    #[error("{host} has an agent already, which does not keep its programs in {store}")]
-    OtherStore { host: String, store: String },
+    CacheDirInFlash { host: String, cache_dir: String, place: PathBuf },
+    #[error("{host} has an agent already, which does not keep its programs in {cache_dir}")]
+    OtherCacheDir { host: String, cache_dir: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
     Damaged { expected: String, found: String },
     #[error("the agent does not run on {host}")]
-    NotExecuted { host: String, source: Said },
+    NotExecuted { host: String, source: RemoteMessage },
     #[error("the agent's self-test failed on {host}: {}", .failed.join("; "))]
     SelfTest { host: String, failed: Vec<String> },
     #[error("{step} failed on {host}")]
-    Step { step: &'static str, host: String, source: Said },
+    Step { step: &'static str, host: String, source: RemoteMessage },
     #[error("the agent was started on {host} and does not listen")]
-    NotListening { host: String, source: Said },
+    NotListening { host: String, source: RemoteMessage },
     #[error("{name} was not enrolled over ssh, so there is no login by which to reach it")]
     NoLogin { name: String },
     #[error("there is no agent on {host} any more")]
@@ -69,15 +84,15 @@ pub enum Error {
     #[error("{cause}; and what had been put on {host} could not be removed")]
     NotUndone {
         #[source]
-        cause: Box<crate::error::Error>,
+        cause: Box<Error>,
         host: String,
     },
     #[error("{cause}; and the old agent is not known to be back on {host}")]
-    NotRestored { cause: Box<crate::error::Error>, host: String, source: Said },
+    NotRestored { cause: Box<Error>, host: String, source: RemoteMessage },
     #[error("{host} has no network interface named {interface}")]
     NoInterface { host: String, interface: String },
     #[error("it cannot be found out by which network interface ssh reaches {host}")]
-    UnknownInterface { host: String, source: Said },
+    UnknownInterface { host: String, source: RemoteMessage },
     #[error("no key on the router's list is or is called {key}; there are: {known}")]
     UnknownKey { key: String, known: String },
     #[error("several keys on the router's list are called {key}")]
@@ -90,137 +105,15 @@ pub enum Error {
     OtherKey { name: String, found: Fingerprint },
     #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
     UnderWay { host: String },
+    #[error("interrupted by SIG{signal}")]
+    Interrupted { signal: &'static str },
     #[error("cannot make a place for the ssh login")]
     NoPlace(#[source] io::Error),
 }
 
 impl Error {
-    /// A word for machines, stable across versions; `docs/specification.md` lists them.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Ssh(_) | Self::NoPlace(_) => "ssh",
-            Self::Unsuitable { .. } | Self::UnknownInit { .. } => "unsuitable",
-            Self::NoFlash { .. }
-            | Self::NothingPersistent { .. }
-            | Self::NoOverlay { .. }
-            | Self::ReadOnly { .. }
-            | Self::NotMounted { .. }
-            | Self::OpenToOthers { .. }
-            | Self::Away { .. } => "no_flash",
-            Self::Foreign { .. } => "untrusted_path",
-            Self::StoreInRam { .. } | Self::StoreInFlash { .. } => "usage",
-            Self::OtherWay { .. } | Self::OtherStore { .. } | Self::UnderWay { .. } => "enrolled_already",
-            Self::Damaged { .. } => "damaged",
-            Self::NotExecuted { .. } | Self::SelfTest { .. } => "self_test",
-            Self::Step { .. } | Self::NotListening { .. } => "enrolment",
-            Self::UnknownKey { .. }
-            | Self::AmbiguousKey { .. }
-            | Self::NoInterface { .. }
-            | Self::UnknownInterface { .. }
-            | Self::OwnKey { .. }
-            | Self::OnlyKey { .. } => "usage",
-            Self::OtherKey { .. } => "wrong_key",
-            Self::NoLogin { .. } => "no_login",
-            Self::NoAgent { .. } => "no_agent",
-            Self::NotUndone { cause, .. } | Self::NotRestored { cause, .. } => cause.reason(),
-        }
-    }
-
-    /// What to do about it, if there is something.
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Ssh(ssh::Error::Run(_)) => "install the OpenSSH client",
-            Self::Ssh(ssh::Error::Failed { host, .. }) => {
-                return Some(format!("does `ssh {host}` log in, with the same -i, -o and port?"));
-            }
-            Self::Ssh(ssh::Error::Malformed(_)) => "an IPv6 address with a port is written [ADDRESS]:PORT",
-            Self::Ssh(ssh::Error::TooMuch { .. }) => {
-                "does its login print something endless, or is it no router of yours?"
-            }
-            Self::NoPlace(_) => "is /tmp full?",
-            Self::Unsuitable { why, .. } => match why {
-                Unsuitable::NotRoot => "log in as root@HOST",
-                Unsuitable::NoExec => "on the router: mount -o remount,exec /tmp",
-                Unsuitable::NoRoom { .. } | Unsuitable::NoMemory { .. } => {
-                    "free some memory: end a service or a package's daemon, or reboot it"
-                }
-                Unsuitable::OldKernel { flavour: Flavour::DdWrt, .. } => {
-                    "install a K3.X build of DD-WRT for this model: those with K2.6 in their name run no agent and no Go"
-                }
-                Unsuitable::OldKernel { .. } => "install a newer firmware",
-                Unsuitable::NoPromise { .. } => crate::error::LET_IT_PROMISE_MORE,
-                Unsuitable::NotMips(_) | Unsuitable::NoO32 | Unsuitable::NotInRam(_) => return None,
-            },
-            Self::NoFlash { .. } => "--until-reboot keeps everything in RAM",
-            Self::NothingPersistent { .. } => {
-                "enable JFFS2 or plug in a USB stick with ext4, because FAT and NTFS cannot keep a key private; or --until-reboot, which keeps everything in RAM"
-            }
-            Self::NoOverlay { .. } => {
-                "has it just been flashed, or is it in failsafe mode? Reboot it; or --until-reboot, which keeps everything in RAM"
-            }
-            Self::ReadOnly { .. } => {
-                "is it in failsafe mode, or did a fault of its flash make it read-only (`dmesg` says)? Reboot it; or --until-reboot, which keeps everything in RAM"
-            }
-            Self::NotMounted { .. } => "plug the disk in, and wait until it is mounted",
-            Self::OpenToOthers { place, .. } => {
-                return Some(format!(
-                    "on the router: chown 0:0 {0}; chmod go-w {0}; or --until-reboot, which keeps everything in RAM",
-                    place.display()
-                ));
-            }
-            Self::Away { .. } => {
-                "reboot it, or plug its disk in, and try again; if the agent is gone for good, `hop router remove --forget NAME`"
-            }
-            Self::Foreign { path, .. } => {
-                return Some(format!(
-                    "on the router: `ls -ldn {0}` and of what is above says whose it is; `rm -r {0}` if nobody wants it, or chown 0:0 and chmod go-w if it is Hop's",
-                    path.display()
-                ));
-            }
-            Self::UnknownInit { .. } => "--until-reboot needs none",
-            Self::StoreInRam { .. } | Self::StoreInFlash { .. } => {
-                "is the medium there? A stick is mounted some seconds after the boot"
-            }
-            Self::OtherStore { .. } => {
-                "`hop router remove` takes it off first; or leave out --store to share it"
-            }
-            Self::OtherWay { .. } => {
-                "`hop router remove` takes it off first; or leave out --install and --until-reboot to share it"
-            }
-            Self::UnderWay { .. } => "wait a minute: one that was cut off is undone by then",
-            Self::Damaged { .. } => "try again; if it happens twice, the router's memory is bad",
-            Self::NotExecuted { .. } => {
-                "the kernel refuses what it should run: please report it with the output of `hop router check`"
-            }
-            Self::SelfTest { .. } => {
-                "this kernel breaks what programs need; please report it with the router's model and firmware"
-            }
-            // As musl and glibc say it, and listening.sh.
-            Self::NotListening { source, .. } if source.0.contains("in use") => "--port chooses another one",
-            Self::NotListening { source, .. } if source.0.starts_with("it listens on port") => {
-                "--port says on which port it listens"
-            }
-            Self::NotListening { .. } => return None,
-            Self::NoInterface { .. } => "`ls /sys/class/net` there lists them",
-            Self::UnknownInterface { .. } => {
-                "--listen-interface names the one on which the agent is to listen: br-lan, or any"
-            }
-            Self::UnknownKey { .. } => "KEY is a fingerprint, or the name behind it on the list",
-            Self::AmbiguousKey { .. } => "name it by its fingerprint, which `hop key` shows there",
-            Self::OwnKey { .. } | Self::OnlyKey { .. } => {
-                "--force takes it off all the same; `hop router add` lets this controller in again by its login"
-            }
-            Self::OtherKey { .. } => "`hop router add` enrols it again, by its login",
-            Self::NoLogin { .. } => "`hop router add NAME [user@]host` enrols it over ssh",
-            Self::NoAgent { .. } => "`hop router add NAME` brings it back",
-            Self::NotUndone { .. } => {
-                "it removes that by itself within a minute; if it reboots before that, `hop router add` and then `hop router remove` take it off"
-            }
-            Self::NotRestored { .. } => {
-                "if the connection broke, the router puts it back by itself within two minutes; `hop router check` says what is there then, and `hop router upgrade`, or `add` if it is gone, tries again"
-            }
-            Self::Step { .. } => return None,
-        };
-        Some(hint.to_owned())
+    /// Puts a path and a verb to an error of the kernel: `.map_err(Error::io("read", &path))`.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io(PathError { action, path: path.to_owned(), source })
     }
 }

@@ -8,10 +8,9 @@ use hop_proto::identity::Fingerprint;
 use super::layout::Layout;
 use super::shell::{Shell, Variables};
 use super::{Error, look, read_fingerprint};
-use crate::connection::{Connection, DEFAULT_TIMEOUT};
-use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
+use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
 
 const REKEY: &str = include_str!("scripts/rekey.sh");
 
@@ -24,12 +23,7 @@ type Listed = (Fingerprint, String);
 /// # Errors
 /// [`Error::UnknownKey`], [`Error::AmbiguousKey`], [`Error::OwnKey`], [`Error::OnlyKey`]; the login failed, there is no agent, or
 /// its list cannot be written.
-pub async fn revoke(
-    router: &Router,
-    key: &str,
-    own: Fingerprint,
-    force: bool,
-) -> Result<Fingerprint, HopError> {
+pub async fn revoke(router: &Router, key: &str, own: Fingerprint, force: bool) -> Result<Fingerprint, Error> {
     let enrolment = super::upkeep::enrolment(router)?;
     let shell = Shell::new(&enrolment.ssh)?;
     let revoked = async {
@@ -55,7 +49,7 @@ pub async fn revoke(
     };
     let revoked = revoked.await;
     shell.end().await;
-    Ok(revoked?)
+    revoked
 }
 
 /// Gives a router's agent another key, and pins that. Gives its fingerprint.
@@ -67,7 +61,7 @@ pub async fn revoke(
 /// # Errors
 /// [`Error::OtherKey`] if the router has neither of the keys that the inventory knows; the login failed, there is no agent, or it
 /// does not answer. What was begun is finished by doing it again.
-pub async fn rekey(home: &Home, router: &Router) -> Result<Fingerprint, HopError> {
+pub async fn rekey(home: &Home, router: &Router) -> Result<Fingerprint, Error> {
     let enrolment = super::upkeep::enrolment(router)?;
     let shell = Shell::new(&enrolment.ssh)?;
     let exchanged = exchange(home, router, &shell, &enrolment.ssh.host).await;
@@ -75,13 +69,13 @@ pub async fn rekey(home: &Home, router: &Router) -> Result<Fingerprint, HopError
     exchanged
 }
 
-async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Result<Fingerprint, HopError> {
+async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Result<Fingerprint, Error> {
     let variables = variables(&layout_of_agent(shell, host).await?);
     let said = shell.ask("fingerprint", &variables).await?;
     let current = read_fingerprint(&shell.succeeded("asking for its key", said)?)?;
     let pinned = router.entry.pinned();
     if !pinned.contains(&current) {
-        return Err(Error::OtherKey { name: router.name.clone(), found: current }.into());
+        return Err(Error::OtherKey { name: router.name.clone(), found: current });
     }
     let next = if current == router.entry.fingerprint {
         let said = shell.ask("next-fingerprint", &variables).await?;
@@ -91,7 +85,7 @@ async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Re
         let now = read_fingerprint(&shell.script("exchanging its key", &variables, &[REKEY]).await?)?;
         if now != next {
             // Somebody else has exchanged it at the same time.
-            return Err(Error::OtherKey { name: router.name.clone(), found: now }.into());
+            return Err(Error::OtherKey { name: router.name.clone(), found: now });
         }
         next
     } else {
@@ -109,7 +103,7 @@ fn pin(
     home: &Home,
     router: &Router,
     keys: impl Fn(Fingerprint) -> (Fingerprint, Option<Fingerprint>),
-) -> Result<(), HopError> {
+) -> Result<(), Error> {
     let inventory = Inventory::new(home);
     for mut other in inventory.list()? {
         if other.entry.fingerprint != router.entry.fingerprint {
@@ -186,7 +180,7 @@ mod tests {
     use super::super::AUTHORIZE;
     use super::super::shell::OWNERSHIP;
     use super::*;
-    use crate::ssh::quoted;
+    use crate::client::ssh::quoted;
 
     /// In front of the script, behind what tells who owns what: here the paths may be anybody's.
     const ANYBODYS: &str = "close_tmp() { :; }\nmust_be_ours() { :; }\n";

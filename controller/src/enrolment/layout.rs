@@ -3,24 +3,13 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::Error;
 use super::survey::{Flavour, Mount, PROCD_SERVICE, Survey};
-
-/// How long an agent stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// Everything is in RAM: nothing is written to flash, and a reboot ends it.
-    UntilReboot,
-    /// On flash or a disk: comes back after a reboot, and is started again when it dies.
-    Install,
-}
+use crate::config::enrolment::Persistence;
 
 /// What starts the agent at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Starter {
+pub enum BootMethod {
     /// Nothing.
     None,
     /// procd, by `/etc/init.d/hopd`; its list of what a firmware upgrade keeps is this file.
@@ -34,7 +23,7 @@ pub enum Starter {
     Nvram,
 }
 
-impl Starter {
+impl BootMethod {
     /// What the scripts call it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -50,9 +39,9 @@ impl Starter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// How long it stays.
-    pub way: Way,
+    pub persistence: Persistence,
     /// What starts it.
-    pub starter: Starter,
+    pub boot_method: BootMethod,
     /// The agent's executable.
     pub program: PathBuf,
     /// Directory of its key and of the list of who may connect.
@@ -70,8 +59,8 @@ impl Layout {
     /// In RAM, the same everywhere.
     pub fn until_reboot() -> Self {
         Self {
-            way: Way::UntilReboot,
-            starter: Starter::None,
+            persistence: Persistence::UntilReboot,
+            boot_method: BootMethod::None,
             program: "/tmp/hop/hopd".into(),
             state: "/tmp/hop".into(),
         }
@@ -154,20 +143,25 @@ impl Layout {
 
     fn procd(prefix: &str) -> Self {
         Self {
-            way: Way::Install,
-            starter: Starter::Procd { keep: format!("{prefix}/lib/upgrade/keep.d/hopd").into() },
+            persistence: Persistence::Install,
+            boot_method: BootMethod::Procd { keep: format!("{prefix}/lib/upgrade/keep.d/hopd").into() },
             program: format!("{prefix}/usr/sbin/hopd").into(),
             state: "/etc/hopd".into(),
         }
     }
 
     fn dd_wrt(home: &Path) -> Self {
-        let starter = match home.to_str() {
-            Some("/jffs/hop") => Starter::BootHook("/jffs/etc/config/hopd.startup".into()),
-            Some("/opt/hop") => Starter::BootHook("/opt/etc/init.d/S95hopd".into()),
-            _ => Starter::Nvram,
+        let boot_method = match home.to_str() {
+            Some("/jffs/hop") => BootMethod::BootHook("/jffs/etc/config/hopd.startup".into()),
+            Some("/opt/hop") => BootMethod::BootHook("/opt/etc/init.d/S95hopd".into()),
+            _ => BootMethod::Nvram,
         };
-        Self { way: Way::Install, starter, program: home.join("hopd"), state: home.to_owned() }
+        Self {
+            persistence: Persistence::Install,
+            boot_method,
+            program: home.join("hopd"),
+            state: home.to_owned(),
+        }
     }
 
     /// What the boot hook of DD-WRT does. It waits for a disk that is mounted late, and it must not be waited for:

@@ -7,99 +7,71 @@
 
 mod check;
 mod connect;
+mod enrol;
 mod error;
 mod keys;
 mod layout;
 mod shell;
+mod stage;
+pub mod suitability;
 pub mod survey;
 mod upkeep;
 
-use std::path::{Path, PathBuf};
-
-use hop_proto::identity::{Fingerprint, Identity};
-use serde::{Deserialize, Serialize};
+use hop_proto::identity::Fingerprint;
 
 pub use check::{Finding, check};
 pub use error::Error;
 pub use keys::{rekey, revoke};
-pub use layout::Way;
 pub use upkeep::{Removal, authorize, remove, upgrade};
 
-use self::connect::Reached;
-use self::layout::{Layout, Starter};
-use self::shell::{REMOVE, STOP, Shell, Variables};
-use self::survey::{Agent, Survey, Unsuitable};
-use crate::embedded::Arch;
-use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::interrupt::Interrupts;
-use crate::inventory::{Entry, Inventory, Router};
-use crate::outcome::say;
-use crate::ssh::{Destination, Said, quoted};
-
-const PLACE: &str = include_str!("scripts/place.sh");
-const START: &str = include_str!("scripts/start.sh");
-const AUTHORIZE: &str = include_str!("scripts/authorize.sh");
-const INIT_SCRIPT: &str = include_str!("files/hopd.init");
-const START_SCRIPT: &str = include_str!("files/start");
-
-/// Exit codes by which a shell says that a program cannot be executed (POSIX, 2.8.2), and the first that means a signal.
-const NOT_EXECUTABLE: std::ops::RangeInclusive<i32> = 126..=127;
-const SIGNALLED: i32 = 128;
-
-/// How a router was enrolled: all that it takes to do it again without a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Enrolment {
-    /// How long the agent stays.
-    pub way: Way,
-    /// Where an installed one is, as far as that was noted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<PathBuf>,
-    /// The port on which it listens.
-    pub port: u16,
-    /// True if the connection rides in an ssh channel.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub via_ssh: bool,
-    /// Where this machine reaches it, if not at ssh's host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<String>,
-    /// The directory of its persistent store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// The network interface on which it listens, or `any`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen_interface: Option<String>,
-    /// The key that its agent is about to have, while that is exchanged: both are accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::inventory::optional_text")]
-    pub next_fingerprint: Option<Fingerprint>,
-    /// The login.
-    pub ssh: Destination,
-}
+use self::enrol::Enrolment;
+use self::shell::{Shell, Variables};
+use self::survey::Survey;
+use crate::client::ssh::RemoteMessage;
+use crate::config::enrolment::{Destination, EnrolmentRecord, Persistence};
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
 
 /// What is wished for.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct EnrolRequest {
     /// The login.
     pub ssh: Destination,
     /// How long the agent is to stay; `None`: as long as it can.
-    pub way: Option<Way>,
+    pub persistence: Option<Persistence>,
     /// The port on which it is to listen.
     pub port: u16,
     /// The connection is to ride in an ssh channel, and nothing is to listen on the network.
     pub via_ssh: bool,
     /// Where this machine reaches it, if not at ssh's host.
-    pub at: Option<String>,
+    pub agent_address: Option<String>,
     /// The directory of its persistent store.
-    pub store: Option<String>,
+    pub cache_dir: Option<String>,
     /// The network interface on which it is to listen, or `any`; `None`: the one by which ssh reaches the router.
     pub listen_interface: Option<String>,
 }
 
-impl From<Enrolment> for Wish {
-    fn from(enrolment: Enrolment) -> Self {
-        let Enrolment { way, port, via_ssh, at, store, listen_interface, ssh, .. } = enrolment;
-        Self { ssh, way: Some(way), port, via_ssh, at, store, listen_interface }
+impl From<EnrolmentRecord> for EnrolRequest {
+    fn from(enrolment: EnrolmentRecord) -> Self {
+        let EnrolmentRecord {
+            persistence,
+            port,
+            via_ssh,
+            agent_address,
+            cache_dir,
+            listen_interface,
+            ssh,
+            ..
+        } = enrolment;
+        Self {
+            ssh,
+            persistence: Some(persistence),
+            port,
+            via_ssh,
+            agent_address,
+            cache_dir,
+            listen_interface,
+        }
     }
 }
 
@@ -107,353 +79,21 @@ impl From<Enrolment> for Wish {
 ///
 /// # Errors
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.
-pub async fn add(home: &Home, name: &str, wish: &Wish) -> Result<Router, HopError> {
+pub async fn add(home: &Home, name: &str, request: &EnrolRequest) -> Result<Router, Error> {
     Inventory::check_name(name)?;
     let identity = home.identity()?;
-    let shell = Shell::new(&wish.ssh)?;
-    let added = Adding { home, name, wish, identity: &identity, shell: &shell }.run().await;
+    let shell = Shell::new(&request.ssh)?;
+    let added = Enrolment { home, name, request, identity: &identity, shell: &shell }.run().await;
     shell.end().await;
     added
 }
 
-/// One enrolment under way.
-struct Adding<'a> {
-    home: &'a Home,
-    name: &'a str,
-    wish: &'a Wish,
-    identity: &'a Identity,
-    shell: &'a Shell,
-}
-
-impl Adding<'_> {
-    async fn run(&self) -> Result<Router, HopError> {
-        let survey = look(self.shell).await?;
-        let [machine, system] = survey.describe();
-        say!("hop: {}: {machine}", self.name);
-        say!("hop: {}: {system}", self.name);
-        let host = &self.wish.ssh.host;
-        let size = |arch: Arch| arch.agent().map_or(0, |agent| agent.len() as u64);
-        let arch = survey.agent_for(size).map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
-        if survey.is_guarded {
-            return Err(Error::UnderWay { host: host.clone() }.into());
-        }
-        survey.check_foreign(host)?;
-        match survey.agents.first() {
-            Some(agent) => self.join(agent, arch).await,
-            None => self.place(&survey, arch).await,
-        }
-    }
-
-    /// Puts an agent where there is none.
-    async fn place(&self, survey: &Survey, arch: Arch) -> Result<Router, HopError> {
-        let agent = arch.agent()?;
-        self.check_store(survey)?;
-        let layout = self.choose(survey, agent.len() as u64)?;
-        // The name is made here: a router need not have mktemp.
-        let stage = format!("/tmp/hop-{}", random_name());
-        let is_home = matches!(layout.starter, Starter::BootHook(_) | Starter::Nvram);
-        let home = if is_home { layout.state.to_string_lossy() } else { "".into() };
-        let guarded = Variables::default()
-            .set("home", home)
-            .set("new_store", self.wish.store.as_deref().unwrap_or_default());
-        let mut interrupts = listen()?;
-        let guard = self.shell.guard(guarded, &stage, &[STOP, REMOVE]).await?;
-        let placed = tokio::select! {
-            placed = self.place_in(&stage, &layout, arch, &agent, survey) => placed,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
-        };
-        let remembered = placed.and_then(|router| self.remember(router));
-        let cause = match remembered {
-            Ok((router, before)) => {
-                if guard.commit().await {
-                    return Ok(router);
-                }
-                self.forget(before)?;
-                return Err(HopError::Lost { router: self.name.to_owned(), source: None });
-            }
-            Err(cause) => cause,
-        };
-        match guard.undo().await {
-            Ok(()) => Err(cause),
-            Err(_) => {
-                Err(Error::NotUndone { cause: Box::new(cause), host: self.wish.ssh.host.clone() }.into())
-            }
-        }
-    }
-
-    fn check_store(&self, survey: &Survey) -> Result<(), Error> {
-        self.wish.store.as_ref().map_or(Ok(()), |store| check_store(survey, &self.wish.ssh.host, store))
-    }
-
-    /// The wished way, or the one that lasts longer if there is room for it.
-    fn choose(&self, survey: &Survey, size: u64) -> Result<Layout, Error> {
-        let install = || Layout::install(survey, &self.wish.ssh.host, size);
-        match self.wish.way {
-            Some(Way::Install) => install(),
-            Some(Way::UntilReboot) => Ok(Layout::until_reboot()),
-            None => Ok(install().unwrap_or_else(|why| {
-                say!("hop: {}: {why}; so it is until the next reboot", self.name);
-                Layout::until_reboot()
-            })),
-        }
-    }
-
-    async fn place_in(
-        &self,
-        stage: &str,
-        layout: &Layout,
-        arch: Arch,
-        agent: &[u8],
-        survey: &Survey,
-    ) -> Result<Router, HopError> {
-        let version = env!("CARGO_PKG_VERSION");
-        say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
-        send(self.shell, stage, agent).await?;
-        try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
-        let interface = self.interface(&format!("{stage}/hopd"), stage).await?;
-        let variables = self.variables(stage, layout, &interface);
-        let placing = self.with_files(variables.clone(), layout, &interface);
-        let said = self.shell.script("putting the agent in place", &placing, &[PLACE]).await?;
-        let fingerprint = read_fingerprint(&said)?;
-        self.shell.script("starting the agent", &variables, &[START]).await?;
-        let reached = self.reach(&variables, layout, &interface, fingerprint, arch).await?;
-        Ok(reached.router)
-    }
-
-    /// The interface on which the agent is to listen, by what an agent on the router at `program` says, which has its directory
-    /// `state`; empty for the loopback alone.
-    async fn interface(&self, program: &str, state: &str) -> Result<String, Error> {
-        let host = || self.wish.ssh.host.clone();
-        if self.wish.via_ssh {
-            return Ok(String::new());
-        }
-        match self.wish.listen_interface.as_deref() {
-            Some("any") => Ok("any".to_owned()),
-            Some(name) => {
-                let command = format!("[ -e /sys/class/net/{name} ] || grep -q '^ *{name}:' /proc/net/dev");
-                let is_there = self.shell.attempt(&command).await?;
-                let unknown = || Error::NoInterface { host: host(), interface: name.to_owned() };
-                is_there.status.success().then(|| name.to_owned()).ok_or_else(unknown)
-            }
-            None => {
-                // Where the login came from is where connections will come from.
-                let variables = Variables::default().set("program", program).set("state", state);
-                let said = self.shell.ask("interface", &variables).await?;
-                let name = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-                if !said.status.success() || name.is_empty() {
-                    return Err(Error::UnknownInterface {
-                        host: host(),
-                        source: Said::last_line(&said.stderr),
-                    });
-                }
-                Ok(name)
-            }
-        }
-    }
-
-    /// Adds this controller to an agent that is there already, and starts it if it does not run.
-    async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, HopError> {
-        let layout = Layout::of_existing(&agent.path);
-        if self.wish.way.is_some_and(|way| way != layout.way) {
-            let host = self.wish.ssh.host.clone();
-            return Err(Error::OtherWay { host, path: agent.path.clone() }.into());
-        }
-        say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
-        let own = self.identity.fingerprint();
-        let interface =
-            self.interface(&layout.program.to_string_lossy(), &layout.state.to_string_lossy()).await?;
-        let variables = self.variables("/tmp/hop", &layout, &interface).set("fingerprint", own.to_string());
-        let is_known = self.shell.ask("is-known", &variables).await?.status.success();
-        let mut interrupts = listen()?;
-        let joining = async {
-            self.shell.script("adding this controller", &variables, &[AUTHORIZE]).await?;
-            let said = self.shell.ask("fingerprint", &variables).await?;
-            let fingerprint = read_fingerprint(&self.shell.succeeded("asking for its key", said)?)?;
-            self.shell.script("starting the agent", &variables, &[START]).await?;
-            let Reached { router, version } =
-                self.reach(&variables, &layout, &interface, fingerprint, arch).await?;
-            self.check_same_store(&variables).await?;
-            if version != env!("CARGO_PKG_VERSION") {
-                let own = env!("CARGO_PKG_VERSION");
-                say!(
-                    "hop: {}: it is hopd {version}, and `hop router upgrade` would make it {own}",
-                    self.name
-                );
-            }
-            self.remember(router).map(|(router, _)| router)
-        };
-        let joined = tokio::select! {
-            joined = joining => joined,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
-        };
-        if joined.is_err() && !is_known {
-            // The failure that is told is the one that comes first.
-            let off = variables.set("controller", "");
-            let _ = self.shell.take_back("taking this controller off", &off, &[AUTHORIZE]).await;
-        }
-        joined
-    }
-
-    /// An agent that others use as well is not started anew with another store.
-    async fn check_same_store(&self, variables: &Variables) -> Result<(), Error> {
-        let Some(store) = &self.wish.store else { return Ok(()) };
-        let said = self.shell.ask("store", variables).await?.stdout;
-        if String::from_utf8_lossy(&said).trim_end_matches('\n') == store {
-            return Ok(());
-        }
-        Err(Error::OtherStore { host: self.wish.ssh.host.clone(), store: store.clone() })
-    }
-
-    /// Where the agent listens.
-    fn listen(&self) -> String {
-        let address = if self.wish.via_ssh { "127.0.0.1" } else { "0.0.0.0" };
-        format!("{address}:{}", self.wish.port)
-    }
-
-    /// The variables of the scripts.
-    fn variables(&self, stage: &str, layout: &Layout, interface: &str) -> Variables {
-        let variables = Variables::default()
-            .set("stage", stage)
-            .set("starter", layout.starter.name())
-            .set("way", if layout.way == Way::Install { "install" } else { "until-reboot" })
-            .set("program", layout.program.to_string_lossy())
-            .set("state", layout.state.to_string_lossy())
-            .set("listen", self.listen())
-            .set("store", self.wish.store.as_deref().unwrap_or_default())
-            .set("interface", interface)
-            .set("controller", format!("{} {}", self.identity.fingerprint(), own_name()));
-        match &layout.starter {
-            Starter::None => variables,
-            Starter::Procd { keep } => variables.set("keep", keep.to_string_lossy()),
-            Starter::BootHook(hook) => variables
-                .set("hook", hook.to_string_lossy())
-                .set("hook_script", format!("#!/bin/sh\n{}", layout.hook_script())),
-            Starter::Nvram => variables.set("hook_script", layout.hook_script()),
-        }
-    }
-
-    /// The same, with the files that only an agent needs which is put in place.
-    fn with_files(&self, variables: Variables, layout: &Layout, interface: &str) -> Variables {
-        let (listen, store) = (self.listen(), self.wish.store.as_deref().unwrap_or_default());
-        match &layout.starter {
-            Starter::None => variables,
-            Starter::Procd { .. } => variables
-                .set("init_script", INIT_SCRIPT)
-                .set("config", configuration(&listen, interface, store)),
-            Starter::BootHook(_) | Starter::Nvram => {
-                let settings = format!(
-                    "listen={}\ninterface={}\nstore={}",
-                    quoted(&listen),
-                    quoted(interface),
-                    quoted(store)
-                );
-                variables.set("start_script", START_SCRIPT).set("settings", settings)
-            }
-        }
-    }
-
-    /// Connects, and so makes sure of both keys.
-    async fn reach(
-        &self,
-        variables: &Variables,
-        layout: &Layout,
-        interface: &str,
-        fingerprint: Fingerprint,
-        arch: Arch,
-    ) -> Result<Reached, HopError> {
-        let goarch = arch.goarch();
-        // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
-        let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
-        let (wish, shell) = (&Wish { listen_interface, ..self.wish.clone() }, self.shell);
-        connect::reach(self.name, wish, variables, layout, fingerprint, goarch, self.identity, shell).await
-    }
-
-    /// Writes the inventory, and gives what was there under the name before.
-    fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), HopError> {
-        let inventory = Inventory::new(self.home);
-        let before = inventory.find(self.name)?.map(|router| router.entry);
-        inventory.put(&router)?;
-        Ok((router, before))
-    }
-
-    fn forget(&self, before: Option<Entry>) -> Result<(), HopError> {
-        let inventory = Inventory::new(self.home);
-        match before {
-            Some(entry) => inventory.put(&Router { name: self.name.to_owned(), entry }),
-            None => inventory.remove(self.name),
-        }
-    }
-}
-
-/// Lets a signal undo what is under way, in place of ending this `hop` at once.
-fn listen() -> Result<Interrupts, HopError> {
-    Interrupts::listen().map_err(HopError::io("handle", "signals".as_ref()))
-}
-
-/// Where the system itself is. A store there is one whose medium is missing.
-const SYSTEM: [&str; 4] = ["/", "/overlay", "/usr/local", "/etc"];
-
-/// A store in RAM would not survive what it is for, and one on the system's own flash would fill that up. Where a medium
-/// is missing, there is the one or the other.
-fn check_store(survey: &Survey, host: &str, store: &str) -> Result<(), Error> {
-    let Some(mount) = survey.mount_of(Path::new(store)) else { return Ok(()) };
-    let (host, store, place) = (host.to_owned(), store.to_owned(), mount.place.clone());
-    match survey.backing(mount) {
-        None => Err(Error::StoreInRam { host, store, place }),
-        Some(flash) if flash.is_flash() && SYSTEM.iter().any(|system| place == Path::new(system)) => {
-            Err(Error::StoreInFlash { host, store, place })
-        }
-        Some(_) => Ok(()),
-    }
-}
+const AUTHORIZE: &str = include_str!("scripts/authorize.sh");
 
 /// Finds out what the router is.
 async fn look(shell: &Shell) -> Result<Survey, Error> {
     let said = shell.script("looking at the router", &Variables::default(), &[survey::SCRIPT]).await?;
     Ok(Survey::parse(&said))
-}
-
-/// Sends an agent into `stage`, and makes sure that it arrived.
-async fn send(shell: &Shell, stage: &str, agent: &[u8]) -> Result<(), Error> {
-    let receive = format!("umask 077; echo $$ >{stage}/busy; exec cat >{stage}/hopd");
-    shell.command("sending the agent", &receive, agent).await?;
-    shell.command("sending the agent", &format!("rm {stage}/busy; chmod 755 {stage}/hopd"), b"").await?;
-    let (expected, found) = (sha256(agent), digest_of(shell, &format!("{stage}/hopd")).await?);
-    if found == expected { Ok(()) } else { Err(Error::Damaged { expected, found }) }
-}
-
-/// The digest of an agent that was sent to a directory of root's own, as hexadecimal digits. Where there is no sha256sum the
-/// agent counts what it is made of.
-async fn digest_of(shell: &Shell, path: &str) -> Result<String, Error> {
-    let said = shell.attempt(&format!("sha256sum {path} 2>/dev/null || {path} --digest")).await?;
-    let text = String::from_utf8_lossy(&said.stdout);
-    Ok(text.split_whitespace().next().unwrap_or("nothing that can be read").to_owned())
-}
-
-fn sha256(content: &[u8]) -> String {
-    hexadecimal(ring::digest::digest(&ring::digest::SHA256, content).as_ref())
-}
-
-/// Runs the agent's self-test on the router.
-async fn try_out(shell: &Shell, host: &str, stage: &str, survey: &Survey) -> Result<(), Error> {
-    let host = host.to_owned();
-    let tested = shell.attempt(&format!("{stage}/hopd --self-test --dir {stage}/test 2>&1")).await?;
-    let code = tested.status.code().unwrap_or(SIGNALLED);
-    if code == 0 {
-        return Ok(());
-    }
-    if NOT_EXECUTABLE.contains(&code) || code >= SIGNALLED {
-        if survey.is_mips64() {
-            return Err(Error::Unsuitable { host, why: Unsuitable::NoO32 });
-        }
-        let how = String::from_utf8_lossy(&tested.stdout).lines().last().unwrap_or_default().to_owned();
-        let how = if how.is_empty() { format!("it ended with {code}") } else { how };
-        return Err(Error::NotExecuted { host, source: Said(how) });
-    }
-    let text = String::from_utf8_lossy(&tested.stdout);
-    let failed =
-        text.lines().filter_map(|line| line.strip_prefix("FAILED")).map(|line| line.trim().to_owned());
-    Err(Error::SelfTest { host, failed: failed.collect() })
 }
 
 fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
@@ -462,122 +102,6 @@ fn read_fingerprint(said: &[u8]) -> Result<Fingerprint, Error> {
     fingerprint.and_then(|text| text.trim().parse().ok()).ok_or_else(|| Error::Step {
         step: "reading the agent's key",
         host: "the router".to_owned(),
-        source: Said::last_line(said),
+        source: RemoteMessage::last_line(said),
     })
-}
-
-/// `/etc/config/hopd`.
-fn configuration(listen: &str, interface: &str, store: &str) -> String {
-    let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
-    if !interface.is_empty() {
-        text.push_str(&format!("\n\toption device '{interface}'"));
-    }
-    if !store.is_empty() {
-        text.push_str(&format!("\n\toption store '{store}'"));
-    }
-    text
-}
-
-/// Who this controller is, for the people who read the router's list: `user@host`.
-fn own_name() -> String {
-    let user =
-        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "hop".to_owned());
-    format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy()).replace(['\n', '\r'], " ")
-}
-
-/// Sixteen digits that nobody guesses, because others may write to a router's /tmp.
-fn random_name() -> String {
-    let mut bytes = [0; 8];
-    // Without random numbers there would have been no key either.
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
-    hexadecimal(&bytes)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-    use std::process::{Command, Output, Stdio};
-
-    use super::*;
-
-    /// Runs a script with programs of these names in front of the others.
-    fn run_with(programs: &[(&str, &str)], script: &str) -> Output {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, content) in programs {
-            let path = dir.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\n{content}\n")).unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        }
-        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-        let mut sh = Command::new("sh");
-        sh.arg("-s").env("PATH", path).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut sh = sh.spawn().unwrap();
-        sh.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        sh.wait_with_output().unwrap()
-    }
-
-    #[test]
-    fn overfull_nvram_takes_no_hook() {
-        let start = START.replace("start </dev/null", "hook_script=x; hook_into_nvram </dev/null");
-        let script = format!("{}{start}", shell::OWNERSHIP);
-        let left = |bytes: &str| {
-            // As DD-WRT's: it always succeeds, and what it has left is on standard error.
-            let nvram = format!(
-                "case $1 in show) echo 'size: 33000 bytes ({bytes} left)' >&2 ;; set) echo \"$2\" >\"$0.set\" ;;\n\
-                 get) sed 's/^rc_startup=//' \"$0.set\" 2>/dev/null ;; esac; true"
-            );
-            let ran = run_with(&[("nvram", &nvram)], &script);
-            (ran.status.success(), String::from_utf8(ran.stderr).unwrap())
-        };
-        assert_eq!(left("-232"), (false, "nvram has only -232 bytes left\n".to_owned()));
-        assert_eq!(left("2000"), (false, "nvram has only 2000 bytes left\n".to_owned()));
-        assert_eq!(left("30000"), (true, String::new()));
-    }
-
-    #[test]
-    fn last_words_are_those_of_last_process() {
-        let logread = "cat <<'END'
-Thu Jan  1 00:00:12 1970 daemon.err hopd[41]: error: cannot listen on 0.0.0.0:4670: Address in use
-Thu Jan  1 00:00:17 1970 daemon.info hopd[52]: listening address=0.0.0.0:4670
-Thu Jan  1 00:00:18 1970 daemon.err hopd[52]: error: cannot use the directory /tmp/hop: Read-only file system
-Thu Jan  1 00:00:18 1970 daemon.info hopd[52]: stopping
-Thu Jan  1 00:00:19 1970 daemon.info procd: hopd::instance1 ended
-END";
-        let words = |log: &str| {
-            let script = format!("starter=procd\n{}\nlast_words", shell::STATE);
-            String::from_utf8(run_with(&[("logread", log)], &script).stdout).unwrap()
-        };
-        assert_eq!(words(logread), "cannot use the directory /tmp/hop: Read-only file system\n");
-        assert_eq!(words(&logread.replace("error: cannot use", "cannot use")), "stopping\n");
-        assert_eq!(
-            words(&logread.replace("hopd[52]: stopping", "hopd: error: no /usr/sbin/hopd")),
-            "no /usr/sbin/hopd\n"
-        );
-        assert_eq!(words("true"), "it said nothing\n");
-    }
-
-    #[test]
-    fn a_store_whose_medium_is_missing_is_refused() {
-        let openwrt = "/dev/mtdblock1 /overlay jffs2 rw 0 0\noverlayfs:/overlay / overlay rw 0 0\n\
-            tmpfs /tmp tmpfs rw 0 0\n/dev/sda1 /mnt/sda1 vfat rw 0 0\n";
-        let extroot = openwrt.replace("/dev/mtdblock1 /overlay jffs2", "/dev/sdb1 /overlay ext4");
-        let unmounted = openwrt.replace("/overlay jffs2", "/elsewhere jffs2");
-        let refused = |mounts: &str, store: &str| {
-            let survey = Survey::parse(format!("@mounts\n{mounts}@elf\n").as_bytes());
-            check_store(&survey, "desk", store).err()
-        };
-        assert!(refused(openwrt, "/mnt/sda1/programs").is_none());
-        assert!(matches!(refused(openwrt, "/tmp/programs"), Some(Error::StoreInRam { .. })));
-        for missing in ["/mnt/sdb1/programs", "/overlay/programs"] {
-            assert!(matches!(refused(openwrt, missing), Some(Error::StoreInFlash { .. })), "{missing}");
-            assert!(refused(&extroot, missing).is_none(), "there is a stick below the whole system");
-            assert!(matches!(refused(&unmounted, missing), Some(Error::StoreInRam { .. })), "{missing}");
-        }
-    }
 }

@@ -9,7 +9,8 @@ use tokio::process::{Child, ChildStderr, ChildStdin};
 use tokio::task::JoinHandle;
 
 use super::Error;
-use crate::ssh::{Destination, Login, Said, quoted};
+use crate::client::ssh::{Login, RemoteMessage, quoted};
+use crate::config::enrolment::Destination;
 
 /// What is root's alone, and what is not: functions that come before every script.
 pub const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
@@ -24,11 +25,11 @@ const ASK: &str = include_str!("scripts/ask.sh");
 
 /// How often the guard on the router hears from us, and how long it does without: half a dozen signs of life may be lost.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-const GUARD_PATIENCE: u32 = 60;
+const GUARD_TIMEOUT_S: u32 = 60;
 
 /// How long to wait for the guard's own work: it waits for an upgrade that is under way (40 s at most), ends an agent (15 s),
 /// and writes to flash.
-const UNDO_LIMIT: Duration = Duration::from_secs(90);
+const UNDO_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Bytes that are read of what the guard says when it stands, and of its complaint in the end.
 const GUARD_SAYS: u64 = 256;
@@ -133,7 +134,7 @@ impl Shell {
             return Ok(output.stdout);
         }
         let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-        Err(Error::Step { step, host: self.host.clone(), source: Said::last_line(said) })
+        Err(Error::Step { step, host: self.host.clone(), source: RemoteMessage::last_line(said) })
     }
 
     /// Makes the directory `stage` and leaves a guard there, which takes back what was done by the scripts `undo`.
@@ -141,13 +142,13 @@ impl Shell {
     /// # Errors
     /// As [`Shell::script`].
     pub async fn guard(&self, variables: Variables, stage: &str, undo: &[&str]) -> Result<Guard, Error> {
-        let variables = variables.set("stage", stage).set("patience", GUARD_PATIENCE.to_string());
+        let variables = variables.set("stage", stage).set("patience", GUARD_TIMEOUT_S.to_string());
         // As a command and not as a script: its standard input is for the signs of life.
         let mut child = self.login.start_apart(&command(&variables, &[&[GUARD], undo].concat()))?;
         let failed = |said: &[u8]| Error::Step {
             step: "making a directory in /tmp",
             host: self.host.clone(),
-            source: Said::last_line(said),
+            source: RemoteMessage::last_line(said),
         };
         let (Some(stdin), Some(stdout), Some(mut stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
@@ -201,12 +202,12 @@ impl Guard {
     ///
     /// # Errors
     /// Why it is not known to be.
-    pub async fn undo(self) -> Result<(), Said> {
+    pub async fn undo(self) -> Result<(), RemoteMessage> {
         self.finish(b"undo\n").await
     }
 
-    async fn finish(mut self, word: &[u8]) -> Result<(), Said> {
-        let lost = || Said("the connection to its guard there broke".to_owned());
+    async fn finish(mut self, word: &[u8]) -> Result<(), RemoteMessage> {
+        let lost = || RemoteMessage("the connection to its guard there broke".to_owned());
         // The task lives until it is told, or until its pipe breaks.
         let _ = self.stop.send(());
         let Ok(Some(mut stdin)) = self.signs.await else { return Err(lost()) };
@@ -215,9 +216,9 @@ impl Guard {
         let mut said = Vec::new();
         let mut stderr = self.stderr.take(GUARD_COMPLAINS);
         let ended = async { tokio::join!(stderr.read_to_end(&mut said), self.child.wait()).1 };
-        match tokio::time::timeout(UNDO_LIMIT, ended).await {
+        match tokio::time::timeout(UNDO_TIMEOUT, ended).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(_)) if !said.is_empty() => Err(Said::last_line(&said)),
+            Ok(Ok(_)) if !said.is_empty() => Err(RemoteMessage::last_line(&said)),
             _ => Err(lost()),
         }
     }

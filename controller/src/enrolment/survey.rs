@@ -5,22 +5,14 @@ use std::path::{Path, PathBuf};
 use hop_proto::meminfo::Memory;
 
 use super::Error;
-use crate::elf;
-use crate::embedded::Arch;
-use crate::printable::{printable, printable_lines};
+use crate::console::printable::{printable, printable_lines};
+use crate::program::elf;
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");
 
 /// What [`Survey::has`] if services are procd's: it says so on the bus.
 pub const PROCD_SERVICE: &str = "procd-service";
-
-/// Bytes of memory that a router must have to spare beside the agent's own file: what the agent takes when it serves,
-/// and the reserve that it never gives away (8 MiB).
-const MEMORY_TO_SPARE: u64 = 10 << 20;
-
-/// The oldest kernel that the agent runs on: Rust's standard library and Go 1.24 both want 3.2.
-const OLDEST_KERNEL: (u32, u32) = (3, 2);
 
 /// The family of firmware, which decides where things are kept and how they are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,32 +140,6 @@ pub struct Survey {
     pub target: Option<elf::Target>,
 }
 
-/// Why Hop cannot work on a router.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "the texts say what the fields are")]
-pub enum Unsuitable {
-    #[error("the login is not root's, and only root may start programs there and see that they end")]
-    NotRoot,
-    #[error("it is {0}, and there are agents for 32-bit MIPS only")]
-    NotMips(String),
-    #[error("its kernel runs 64-bit programs and none for 32-bit MIPS (o32)")]
-    NoO32,
-    #[error("its kernel is Linux {kernel}, and 3.2 is the oldest that runs an agent")]
-    OldKernel { kernel: String, flavour: Flavour },
-    #[error("/tmp is mounted noexec, so no program can run from it")]
-    NoExec,
-    #[error("/tmp is on {0} and not in RAM: programs would wear out the flash")]
-    NotInRam(String),
-    #[error("the agent needs {needed} bytes in /tmp, and {free} are free")]
-    NoRoom { needed: u64, free: u64 },
-    #[error("it has {available} bytes of memory to spare, and {needed} are needed")]
-    NoMemory { needed: u64, available: u64 },
-    #[error(
-        "its kernel promises {available} bytes of memory more, and {needed} are needed; its vm.overcommit_memory is 2"
-    )]
-    NoPromise { needed: u64, available: u64 },
-}
-
 impl Survey {
     /// Reads what [`SCRIPT`] printed.
     pub fn parse(output: &[u8]) -> Self {
@@ -262,61 +228,6 @@ impl Survey {
     pub fn check_foreign(&self, host: &str) -> Result<(), Error> {
         let Some(path) = self.foreign.first() else { return Ok(()) };
         Err(Error::Foreign { host: host.to_owned(), path: path.clone() })
-    }
-
-    /// The agent that can run there, after all that could keep it from running was looked at. `size` is its file's.
-    ///
-    /// # Errors
-    /// The first reason why none can.
-    pub fn agent_for(&self, size: impl Fn(Arch) -> u64) -> Result<Arch, Unsuitable> {
-        if !self.is_root {
-            return Err(Unsuitable::NotRoot);
-        }
-        let arch = self.arch()?;
-        let version: Vec<u32> =
-            self.kernel.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
-        if let [major, minor, ..] = version[..]
-            && (major, minor) < OLDEST_KERNEL
-        {
-            return Err(Unsuitable::OldKernel { kernel: self.kernel.clone(), flavour: self.flavour });
-        }
-        let needed = size(arch);
-        if let Some(tmp) = self.mount_of(Path::new("/tmp")) {
-            if tmp.has("noexec") {
-                return Err(Unsuitable::NoExec);
-            }
-            if !tmp.is_in_ram() {
-                return Err(Unsuitable::NotInRam(tmp.kind.clone()));
-            }
-            if let Some((_, free)) = tmp.size
-                && free < needed
-                // The root of an initramfs says 0 of 0.
-                && tmp.size != Some((0, 0))
-            {
-                return Err(Unsuitable::NoRoom { needed, free });
-            }
-        }
-        let needed = needed + MEMORY_TO_SPARE;
-        let Memory { available, promisable, .. } = self.memory;
-        if available < needed {
-            return Err(Unsuitable::NoMemory { needed, available });
-        }
-        match promisable {
-            Some(available) if available < needed => Err(Unsuitable::NoPromise { needed, available }),
-            _ => Ok(arch),
-        }
-    }
-
-    fn arch(&self) -> Result<Arch, Unsuitable> {
-        match self.target {
-            Some(elf::Target { class: 1, data: 2, machine: 8 }) => Ok(Arch::Mips),
-            Some(elf::Target { class: 1, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
-            // A 64-bit userland may or may not run 32-bit programs; that the agent runs is what decides.
-            Some(elf::Target { class: 2, data: 2, machine: 8 }) => Ok(Arch::Mips),
-            Some(elf::Target { class: 2, data: 1, machine: 8 }) => Ok(Arch::Mipsle),
-            Some(other) => Err(Unsuitable::NotMips(other.to_string())),
-            None => Err(Unsuitable::NotMips(self.machine.clone())),
-        }
     }
 
     /// True if its own programs are for 64-bit MIPS.
@@ -440,6 +351,8 @@ fn agent(line: &str) -> Option<Agent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrolment::suitability::{MEMORY_TO_SPARE, Unsupported};
+    use crate::program::embedded::Arch;
 
     /// An ELF header as `dd` gives it: class, byte order, machine.
     fn header(class: u8, data: u8, machine: u8) -> Vec<u8> {
@@ -518,7 +431,7 @@ mod tests {
     fn what_the_kernel_promises_must_do_for_an_agent() {
         let survey = survey(&DD_WRT.replace("Committed_AS: 6400", "Committed_AS: 40000"), &header(1, 1, 8));
         let needed = SIZE(Arch::Mipsle) + MEMORY_TO_SPARE;
-        assert_eq!(survey.agent_for(SIZE), Err(Unsuitable::NoPromise { needed, available: 6400 * 1024 }));
+        assert_eq!(survey.agent_for(SIZE), Err(Unsupported::NoPromise { needed, available: 6400 * 1024 }));
     }
 
     #[test]
@@ -534,26 +447,26 @@ mod tests {
         let mips = header(1, 2, 8);
         let refused = |text: &str, header: &[u8]| survey(text, header).agent_for(SIZE).err();
         let changed = |from: &str, to: &str| OPENWRT.replace(from, to);
-        assert_eq!(refused(&changed("@user\n0", "@user\n1000"), &mips), Some(Unsuitable::NotRoot));
+        assert_eq!(refused(&changed("@user\n0", "@user\n1000"), &mips), Some(Unsupported::NotRoot));
         assert_eq!(
             refused(OPENWRT, &header(1, 1, 40)),
-            Some(Unsuitable::NotMips("ARM, 32 bits, little endian".into()))
+            Some(Unsupported::NotMips("ARM, 32 bits, little endian".into()))
         );
-        assert_eq!(refused(OPENWRT, b""), Some(Unsuitable::NotMips("mips".into())));
+        assert_eq!(refused(OPENWRT, b""), Some(Unsupported::NotMips("mips".into())));
         assert_eq!(
             refused(&changed("5.15.167", "2.6.24"), &mips),
-            Some(Unsuitable::OldKernel { kernel: "2.6.24".into(), flavour: Flavour::OpenWrt })
+            Some(Unsupported::OldKernel { kernel: "2.6.24".into(), flavour: Flavour::OpenWrt })
         );
-        assert_eq!(refused(&changed("nosuid,nodev", "nosuid,noexec"), &mips), Some(Unsuitable::NoExec));
+        assert_eq!(refused(&changed("nosuid,nodev", "nosuid,noexec"), &mips), Some(Unsupported::NoExec));
         assert_eq!(
             refused(&changed("/tmp tmpfs", "/tmp ext4"), &mips),
-            Some(Unsuitable::NotInRam("ext4".into()))
+            Some(Unsupported::NotInRam("ext4".into()))
         );
         let full = changed("29004 4 29000", "29004 28000 1004");
-        assert_eq!(refused(&full, &mips), Some(Unsuitable::NoRoom { needed: 1_860_000, free: 1004 * 1024 }));
+        assert_eq!(refused(&full, &mips), Some(Unsupported::NoRoom { needed: 1_860_000, free: 1004 * 1024 }));
         assert!(matches!(
             refused(&changed("50000 kB", "19000 kB"), &mips),
-            Some(Unsuitable::NoMemory { .. })
+            Some(Unsupported::NoMemory { .. })
         ));
         assert!(survey(&changed("@guard\n", "@guard\n/tmp/hop-1/guard\n"), &mips).is_guarded);
     }

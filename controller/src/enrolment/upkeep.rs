@@ -4,14 +4,18 @@ use std::path::Path;
 
 use hop_proto::identity::Fingerprint;
 
-use super::layout::{Layout, Way};
+use super::enrol::{self, Enrolment, START};
+use super::layout::Layout;
 use super::shell::{REMOVE, STOP, Shell, Variables};
+use super::stage::{random_name, send, sha256, try_out};
 use super::survey::{Agent, Survey};
-use super::{AUTHORIZE, Adding, Enrolment, Error, START, Wish, look, send, try_out};
-use crate::error::Error as HopError;
-use crate::home::Home;
-use crate::inventory::{Inventory, Router};
-use crate::outcome::say;
+use super::{AUTHORIZE, EnrolRequest, Error, look};
+use crate::client;
+use crate::config::enrolment::EnrolmentRecord;
+use crate::config::enrolment::Persistence;
+use crate::config::home::Home;
+use crate::config::inventory::{Inventory, Router};
+use crate::console::say;
 
 const UPGRADE: &str = include_str!("scripts/upgrade.sh");
 const RESTORE: &str = include_str!("scripts/restore.sh");
@@ -29,7 +33,7 @@ pub enum Removal {
 }
 
 /// The login by which a router was enrolled.
-pub(super) fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
+pub(super) fn enrolment(router: &Router) -> Result<&EnrolmentRecord, Error> {
     router.entry.enrolment.as_ref().ok_or_else(|| Error::NoLogin { name: router.name.clone() })
 }
 
@@ -38,7 +42,7 @@ pub(super) fn enrolment(router: &Router) -> Result<&Enrolment, Error> {
 ///
 /// # Errors
 /// The login failed; the inventory keeps the router then.
-pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, HopError> {
+pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, Error> {
     let enrolment = enrolment(router)?;
     let own = home.identity()?.fingerprint();
     let shell = Shell::new(&enrolment.ssh)?;
@@ -59,7 +63,7 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
 async fn remove_over(
     shell: &Shell,
     name: &str,
-    enrolment: &Enrolment,
+    enrolment: &EnrolmentRecord,
     own: Fingerprint,
     all: bool,
 ) -> Result<Removal, Error> {
@@ -69,7 +73,7 @@ async fn remove_over(
         return Err(Error::UnderWay { host: host.clone() });
     }
     // What cannot be seen would run again after the next boot.
-    if enrolment.way == Way::Install {
+    if enrolment.persistence == Persistence::Install {
         Layout::check_presence(&survey, host, enrolment.program.as_deref())
             .map_err(|why| Error::Away { host: host.clone(), why: Box::new(why) })?;
     }
@@ -86,8 +90,8 @@ async fn remove_over(
     }
     let variables = Variables::default()
         .set("home", "")
-        .set("new_store", "")
-        .set("store", enrolment.store.as_deref().unwrap_or_default());
+        .set("new_cache_dir", "")
+        .set("cache_dir", enrolment.cache_dir.as_deref().unwrap_or_default());
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
     for path in &survey.foreign {
         say!("hop: {name}: {} is not root's alone, so it is not Hop's and stays", path.display());
@@ -108,7 +112,7 @@ pub(super) fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent,
 ///
 /// # Errors
 /// The login failed, there is no agent, or its list cannot be written.
-pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str) -> Result<bool, HopError> {
+pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str) -> Result<bool, Error> {
     let enrolment = enrolment(router)?;
     let shell = Shell::new(&enrolment.ssh)?;
     let authorized = async {
@@ -147,48 +151,49 @@ pub(super) async fn authorize_over(
 ///
 /// # Errors
 /// What went wrong; the old agent runs again then, unless the text says otherwise.
-pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, HopError> {
-    let wish = Wish::from(enrolment(router)?.clone());
+pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, Error> {
+    let request = EnrolRequest::from(enrolment(router)?.clone());
     let identity = home.identity()?;
-    let shell = Shell::new(&wish.ssh)?;
-    let adding = Adding { home, name: &router.name, wish: &wish, identity: &identity, shell: &shell };
+    let shell = Shell::new(&request.ssh)?;
+    let adding =
+        Enrolment { home, name: &router.name, request: &request, identity: &identity, shell: &shell };
     let upgraded = adding.upgrade(router).await;
     shell.end().await;
     upgraded
 }
 
-impl Adding<'_> {
-    async fn upgrade(&self, router: &Router) -> Result<bool, HopError> {
-        let host = &self.wish.ssh.host;
+impl Enrolment<'_> {
+    async fn upgrade(&self, router: &Router) -> Result<bool, Error> {
+        let host = &self.request.ssh.host;
         let survey = look(self.shell).await?;
         let arch = survey
             .agent_for(|arch| arch.agent().map_or(0, |agent| agent.len() as u64))
-            .map_err(|why| Error::Unsuitable { host: host.clone(), why })?;
+            .map_err(|why| Error::Unsupported { host: host.clone(), why })?;
         if survey.is_guarded {
-            return Err(Error::UnderWay { host: host.clone() }.into());
+            return Err(Error::UnderWay { host: host.clone() });
         }
         survey.check_foreign(host)?;
         let old = the_agent(&survey, host)?;
         let layout = Layout::of_existing(&old.path);
         let agent = arch.agent()?;
         // The version alone does not tell two builds apart.
-        if self.digest_of(old, &layout).await? == super::sha256(&agent) {
+        if self.digest_of(old, &layout).await? == sha256(&agent) {
             return Ok(false);
         }
-        let stage = format!("/tmp/hop-{}", super::random_name());
-        let mut interrupts = super::listen()?;
-        let interface = self.wish.listen_interface.clone().unwrap_or_default();
+        let stage = format!("/tmp/hop-{}", random_name());
+        let mut interrupts = enrol::listen()?;
+        let interface = self.request.listen_interface.clone().unwrap_or_default();
         let variables = self.variables(&stage, &layout, &interface);
         let guard = self.shell.guard(variables.clone(), &stage, &[STOP, RESTORE, START]).await?;
         let upgraded = tokio::select! {
             upgraded = self.upgrade_in(router, &variables, &stage, &layout, &agent, &survey) => upgraded,
-            signal = interrupts.next() => Err(HopError::Interrupted { signal }),
+            signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         let Err(cause) = upgraded else {
             if guard.commit().await {
                 return Ok(true);
             }
-            return Err(HopError::Lost { router: self.name.to_owned(), source: None });
+            return Err(client::Error::Lost { router: self.name.to_owned(), source: None }.into());
         };
         say!("hop: {}: the upgrade failed, and is taken back", self.name);
         match guard.undo().await {
@@ -196,9 +201,7 @@ impl Adding<'_> {
                 say!("hop: {}: the old agent is there, and runs", self.name);
                 Err(cause)
             }
-            Err(why) => {
-                Err(Error::NotRestored { cause: Box::new(cause), host: host.clone(), source: why }.into())
-            }
+            Err(why) => Err(Error::NotRestored { cause: Box::new(cause), host: host.clone(), source: why }),
         }
     }
 
@@ -221,14 +224,14 @@ impl Adding<'_> {
         layout: &Layout,
         agent: &[u8],
         survey: &super::survey::Survey,
-    ) -> Result<(), HopError> {
+    ) -> Result<(), Error> {
         say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
         send(self.shell, stage, agent).await?;
-        try_out(self.shell, &self.wish.ssh.host, stage, survey).await?;
+        try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         self.shell.script("replacing the agent", variables, &[STOP, UPGRADE, START]).await?;
         let (arch, key) = (router.entry.goarch.as_str(), router.entry.fingerprint);
-        let wish = self.wish;
-        super::connect::reach(self.name, wish, variables, layout, key, arch, self.identity, self.shell)
+        let request = self.request;
+        super::connect::reach(self.name, request, variables, layout, key, arch, self.identity, self.shell)
             .await?;
         Ok(())
     }

@@ -7,31 +7,31 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use hop_proto::v1::agent_client::AgentClient;
-use hop_proto::v1::{Release, RunReply, RunRequest, run_request};
+use hop_proto::v1::{Detach, Discard, RunReply, RunRequest, run_request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
-use crate::connection::Channel;
+use crate::client::connection::Channel;
 
 /// Messages on their way to the agent. Each is at most a blob chunk, so this bounds what is read ahead of the link.
-const REQUESTS: usize = 8;
+const MAX_QUEUED_REQUESTS: usize = 8;
 
 /// How long the last message may wait for its place, and how long the agent may take to end its side after this one.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A call of `Run` or `Attach`.
-pub struct Call {
+pub struct JobStream {
     /// To the agent.
-    pub requests: Requests,
+    pub requests: RequestSender,
     /// From the agent.
     pub replies: Replies,
 }
 
-impl Call {
+impl JobStream {
     /// Starts a call whose first message this is: a `spec` or an `attach`.
     pub fn start(client: &AgentClient<Channel>, first: run_request::Message) -> Self {
-        let (requests, outgoing) = mpsc::channel(REQUESTS);
+        let (requests, outgoing) = mpsc::channel(MAX_QUEUED_REQUESTS);
         let attaches = matches!(first, run_request::Message::Attach(_));
         // The channel is empty, so there is room.
         let _ = requests.try_send(request(first));
@@ -40,39 +40,42 @@ impl Call {
             let outgoing = ReceiverStream::new(outgoing);
             if attaches { client.attach(outgoing).await } else { client.run(outgoing).await }
         };
-        Self { requests: Requests(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
+        Self { requests: RequestSender(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
     }
 
     /// Tells the agent that nothing more of the job is wanted, if it is still there to hear it. Nothing can be sent after
     /// that.
-    pub async fn release(&mut self) {
+    pub async fn discard(&mut self) {
+        self.send_last(run_request::Message::Discard(Discard {})).await;
+    }
+
+    async fn send_last(&mut self, message: run_request::Message) {
         let is_over = matches!(self.replies, Replies::Over);
         if let Some(requests) = self.requests.0.take().filter(|_| !is_over) {
-            let release = requests.send(request(run_request::Message::Release(Release {})));
             // Not even this can be sent: then the agent finds out by itself.
-            let _ = tokio::time::timeout(FAREWELL, release).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, requests.send(request(message))).await;
         }
     }
 
-    /// Ends this side, and waits until the agent has ended its own: a call that is dropped before is reset, which may
-    /// overtake what was said last.
+    /// Leaves the job, unless that was said already, and waits until the agent has ended its side: a call that is dropped before
+    /// is reset, which may overtake what was said last.
     pub async fn end(mut self) {
-        self.requests.0 = None;
+        self.send_last(run_request::Message::Detach(Detach {})).await;
         let agents_end = async { while let Ok(Some(_)) = self.replies.next().await {} };
-        let _ = tokio::time::timeout(FAREWELL, agents_end).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, agents_end).await;
     }
 }
 
 /// The controller's side of a call; `None` when it has ended.
-pub struct Requests(Option<mpsc::Sender<RunRequest>>);
+pub struct RequestSender(Option<mpsc::Sender<RunRequest>>);
 
-impl Requests {
+impl RequestSender {
     /// Waits until there is room for a message. Cancel safe.
-    pub async fn room(&self) -> Room<'_> {
+    pub async fn reserve(&self) -> SendPermit<'_> {
         if let Some(requests) = &self.0
             && let Ok(permit) = requests.reserve().await
         {
-            return Room(permit);
+            return SendPermit(permit);
         }
         // The call has ended, of which the replies tell.
         std::future::pending().await
@@ -80,9 +83,9 @@ impl Requests {
 }
 
 /// The place of one message.
-pub struct Room<'a>(mpsc::Permit<'a, RunRequest>);
+pub struct SendPermit<'a>(mpsc::Permit<'a, RunRequest>);
 
-impl Room<'_> {
+impl SendPermit<'_> {
     /// Sends it.
     pub fn send(self, message: run_request::Message) {
         self.0.send(request(message));

@@ -5,23 +5,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
 use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
-use crate::blob::Blob;
-use crate::error::Error;
-use crate::go_exec::{self, Translated};
-use crate::input_tree::InputTree;
-use crate::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
-use crate::output_files::Request;
-use crate::packing::Decoders;
-use crate::printable::printable;
+use super::Error;
+use super::artifacts::Request;
+use super::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource, Usage};
+use super::run_queue::RunSlot;
+use super::stdin;
+use crate::console::printable::printable;
 use crate::program::Program;
-use crate::sent::Sent;
-use crate::stdin;
-use crate::turn::Turn;
+use crate::transfer::blob::Blob;
+use crate::transfer::blob_cache::BlobCache;
+use crate::transfer::encode::Decoders;
+use crate::transfer::inputs::InputTree;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
@@ -60,7 +60,7 @@ pub struct Job {
     /// How large its terminal is, if it is to have one.
     pub terminal: Option<WindowSize>,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
-    pub linger: Duration,
+    pub reconnect_timeout: Duration,
     /// It is left alone once it runs.
     pub detached: bool,
     /// What `hop` sends to its standard input.
@@ -74,25 +74,14 @@ pub struct Job {
 }
 
 impl Job {
-    /// Takes what Go called for: its words become those of the router.
-    pub fn take(&mut self, call: Translated) {
-        let Translated { args, env, inputs, working_directory, outputs } = call;
-        (self.args, self.working_directory) = (args, working_directory);
-        // What the user says is last, and wins.
-        self.env.splice(..0, env);
-        self.directory_mark = if inputs.is_empty() { "" } else { go_exec::MARK };
-        self.inputs.extend(inputs);
-        self.outputs.extend(outputs);
-    }
-
     /// Sees to it that several Go programs at a time do not each take the memory of all.
-    pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
+    pub fn share_memory(&mut self, slot: &mut RunSlot, info: &InfoReply) {
         let memory = info.memory.unwrap_or_default();
         let spare = memory.available.saturating_sub(memory.reserve);
-        let places = turn.set_places(spare, info.max_jobs);
-        if places > 1 {
+        let capacity = slot.set_capacity(spare, info.max_jobs);
+        if capacity > 1 {
             // What the user says is last, and wins.
-            self.env.insert(0, (GOMEMLIMIT.into(), (spare / places).to_string().into()));
+            self.env.insert(0, (GOMEMLIMIT.into(), (spare / capacity).to_string().into()));
         }
     }
 
@@ -122,7 +111,7 @@ impl Job {
         &self,
         id: String,
         program: &Program,
-        sent: &Sent,
+        sent: &BlobCache,
         decoders: Decoders,
         hold: bool,
         pack_outputs: bool,
@@ -164,7 +153,7 @@ impl Job {
             }),
             output_window: OUTPUT_WINDOW_BYTES,
             job_id: id,
-            linger_ms: milliseconds(self.linger),
+            linger_ms: milliseconds(self.reconnect_timeout),
             nice: self.nice.into(),
             user: self.user.clone(),
             terminal: self.terminal,
@@ -179,9 +168,9 @@ impl Job {
 /// An id that no other job has.
 pub fn new_id() -> Result<String, Error> {
     let mut bytes = [0; ID_BYTES];
-    let no_random = |_| Error::Identity(hop_proto::identity::Error::NoRandom);
+    let no_random = |_| Error::NoRandom(hop_proto::identity::Error::NoRandom);
     SystemRandom::new().fill(&mut bytes).map_err(no_random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&bytes))
 }
 
 /// How `job` ended; `None` if that is not said, or not in the protocol's words. Its files are not in it.
@@ -250,7 +239,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::input_tree::Files;
+    use crate::transfer::inputs::Files;
 
     #[test]
     fn input_files_that_do_not_fit_are_refused_with_the_figures_and_the_largest_is_named() {

@@ -8,9 +8,9 @@ use hop_proto::limits::BLOB_CHUNK_BYTES;
 use hop_proto::v1::{BlobChunk, Encoding, Need};
 use tokio::task::JoinHandle;
 
-use crate::blob::{Blob, Kind};
-use crate::packing::{self, Base, Decoders, Packed};
-use crate::sent::{Digest, Sent};
+use crate::transfer::blob::{Blob, Kind};
+use crate::transfer::blob_cache::{BlobCache, Digest};
+use crate::transfer::encode::{self, Base, Decoders, Encoded};
 
 /// Bytes from which on the time that they take tells how fast the link is.
 const TELLING_BYTES: usize = 64 * 1024;
@@ -21,13 +21,13 @@ const LONG_BYTES: usize = 256 * 1024;
 /// A blob on its way.
 pub struct Upload<'a> {
     blob: &'a Blob,
-    sent: &'a Sent,
+    sent: &'a BlobCache,
     router: String,
     decoders: Decoders,
     /// What it may be a delta against, by the agent.
     base: Option<Digest>,
-    packing: Option<JoinHandle<Option<Packed>>>,
-    packed: Option<Packed>,
+    encoding: Option<JoinHandle<Option<Encoded>>>,
+    encoded: Option<Encoded>,
     /// Bytes of what it is packed as that the agent has or will have.
     offset: usize,
     /// When the first of them was sent, if they all went over one connection.
@@ -36,15 +36,15 @@ pub struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     /// A blob that `router` may want; its agent has these decoders.
-    pub fn new(blob: &'a Blob, sent: &'a Sent, router: &str, decoders: Decoders) -> Self {
+    pub fn new(blob: &'a Blob, sent: &'a BlobCache, router: &str, decoders: Decoders) -> Self {
         Self {
             blob,
             sent,
             router: router.to_owned(),
             decoders,
             base: None,
-            packing: None,
-            packed: None,
+            encoding: None,
+            encoded: None,
             offset: 0,
             begun: None,
         }
@@ -60,11 +60,11 @@ impl<'a> Upload<'a> {
         self.offset = usize::try_from(need.offset).unwrap_or(usize::MAX);
         // Another job of the same blob may meet another agent's store.
         if self.offset == 0 && self.base != base {
-            (self.packed, self.packing) = (None, None);
+            (self.encoded, self.encoding) = (None, None);
         }
-        if self.packed.is_none() && self.packing.is_none() {
+        if self.encoded.is_none() && self.encoding.is_none() {
             self.base = base;
-            self.packing = Some(tokio::spawn(pack(
+            self.encoding = Some(tokio::spawn(encode(
                 self.blob.clone(),
                 self.sent.clone(),
                 self.decoders,
@@ -76,47 +76,47 @@ impl<'a> Upload<'a> {
     }
 
     /// Waits until there is something to send. Cancel safe.
-    pub async fn packed(&mut self) {
-        if let Some(packing) = &mut self.packing {
+    pub async fn encoded(&mut self) {
+        if let Some(encoding) = &mut self.encoding {
             // It does not panic; if it did, the blob goes as it is.
             let plain =
-                || Packed { encoding: Encoding::Identity, base: None, bytes: self.blob.content.clone() };
-            self.packed = Some(packing.await.ok().flatten().unwrap_or_else(plain));
-            self.packing = None;
+                || Encoded { encoding: Encoding::Identity, base: None, bytes: self.blob.content.clone() };
+            self.encoded = Some(encoding.await.ok().flatten().unwrap_or_else(plain));
+            self.encoding = None;
         }
     }
 
     /// True when there is something to send.
-    pub fn is_packed(&self) -> bool {
-        self.packed.is_some()
+    pub fn is_encoded(&self) -> bool {
+        self.encoded.is_some()
     }
 
     /// The next piece.
     pub fn next_chunk(&mut self) -> Option<BlobChunk> {
-        let packed = self.packed.as_ref()?;
+        let encoded = self.encoded.as_ref()?;
         let start = self.offset;
-        let end = packed.bytes.len().min(start.saturating_add(BLOB_CHUNK_BYTES));
-        let data = packed.bytes.get(start..end).map(|_| packed.bytes.slice(start..end))?;
+        let end = encoded.bytes.len().min(start.saturating_add(BLOB_CHUNK_BYTES));
+        let data = encoded.bytes.get(start..end).map(|_| encoded.bytes.slice(start..end))?;
         if start == 0 {
             self.begun = Some(Instant::now());
         }
         self.offset = end;
-        let encoding = if start == 0 { packed.encoding } else { Encoding::Identity };
+        let encoding = if start == 0 { encoded.encoding } else { Encoding::Identity };
         Some(BlobChunk { offset: start as u64, data, encoding: encoding.into() })
     }
 
     /// Bytes that are sent, and how many there are.
     pub fn progress(&self) -> (u64, u64) {
-        (self.offset as u64, self.packed.as_ref().map_or(u64::MAX, |packed| packed.bytes.len() as u64))
+        (self.offset as u64, self.encoded.as_ref().map_or(u64::MAX, |encoded| encoded.bytes.len() as u64))
     }
 
     /// True when nothing is left to be sent.
     pub fn is_sent(&self) -> bool {
-        self.packed.as_ref().is_some_and(|packed| self.offset >= packed.bytes.len())
+        self.encoded.as_ref().is_some_and(|encoded| self.offset >= encoded.bytes.len())
     }
 
     /// The agent has the whole blob.
-    fn arrived(&self) {
+    fn on_uploaded(&self) {
         self.sent.keep(self.blob);
     }
 
@@ -127,17 +127,17 @@ impl<'a> Upload<'a> {
             Kind::Program => "program",
             Kind::Files => "files",
         };
-        let Some(packed) = &self.packed else {
+        let Some(encoded) = &self.encoded else {
             return format!("sent nothing: the router has the {what}, {size}");
         };
-        let how = match packed.encoding {
+        let how = match encoded.encoding {
             Encoding::Identity => "as it is",
             Encoding::Zstd => "compressed with zstd",
             Encoding::Lz4 => "compressed with LZ4",
             Encoding::Delta => "as a delta against what was sent before",
             Encoding::RelocatedDelta => "as a relocated delta against what was sent before",
         };
-        format!("sent {} of {size}, {how}", bytes(packed.bytes.len()))
+        format!("sent {} of {size}, {how}", bytes(encoded.bytes.len()))
     }
 }
 
@@ -152,23 +152,23 @@ fn rate(bytes: usize, has_delta: bool, time: Duration, known: Option<u64>) -> Op
 }
 
 /// Packs a blob, unless that was done before. `None` if that panics.
-async fn pack(
+async fn encode(
     blob: Blob,
-    sent: Sent,
+    sent: BlobCache,
     decoders: Decoders,
     base: Option<Digest>,
     rate: Option<u64>,
-) -> Option<Packed> {
-    let kept = sent.packed();
-    let name = packing::name(&blob.digest, decoders, base.as_ref(), rate);
+) -> Option<Encoded> {
+    let kept = sent.encoded();
+    let name = encode::name(&blob.digest, decoders, base.as_ref(), rate);
     let is_long = blob.content.len() >= LONG_BYTES;
-    let pack = move || {
+    let encode = move || {
         let base = base.and_then(|digest| Some(Base { digest, content: sent.content(blob.kind, &digest)? }));
-        packing::pack(&blob.content, decoders, base, rate)
+        encode::encode(&blob.content, decoders, base, rate)
     };
     match is_long {
-        true => kept.find_or(&name, base, pack).await,
-        false => tokio::task::spawn_blocking(pack).await.ok(),
+        true => kept.find_or(&name, base, encode).await,
+        false => tokio::task::spawn_blocking(encode).await.ok(),
     }
 }
 
@@ -205,25 +205,25 @@ impl<'a> Uploads<'a> {
     }
 
     /// The agent has all of them.
-    pub fn arrived(&mut self) {
+    pub fn on_uploaded(&mut self) {
         // One waits for the other, so only all together tell something.
         let begun = self.all.iter().filter_map(|upload| upload.begun).min();
-        let packed = || {
+        let encoded = || {
             self.all
                 .iter()
                 .filter(|upload| upload.begun.is_some())
-                .filter_map(|upload| upload.packed.as_ref())
+                .filter_map(|upload| upload.encoded.as_ref())
         };
-        let bytes = packed().map(|packed| packed.bytes.len()).sum();
+        let bytes = encoded().map(|encoded| encoded.bytes.len()).sum();
         if let Some((begun, first)) = begun.zip(self.all.first())
             && let known = first.sent.rate(&first.router)
-            && let Some(rate) = rate(bytes, packed().any(Packed::is_delta), begun.elapsed(), known)
+            && let Some(rate) = rate(bytes, encoded().any(Encoded::is_delta), begun.elapsed(), known)
         {
             first.sent.set_rate(&first.router, rate);
         }
         for upload in &mut self.all {
             upload.begun = None;
-            upload.arrived();
+            upload.on_uploaded();
         }
     }
 

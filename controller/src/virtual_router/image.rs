@@ -8,9 +8,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use cpio::newc;
+
+use super::Error;
 use super::profile::{Flavour, Profile};
-use crate::embedded::Arch;
-use crate::error::Error;
+use crate::program::embedded::Arch;
 
 /// Size of the flash, in bytes: what QEMU's Malta board has.
 const FLASH_SIZE: usize = 4 << 20;
@@ -96,23 +98,23 @@ pub fn write_initramfs(path: &Path, root: &Path, profile: &Profile, key: &str) -
     let mut image = fs::read(root).map_err(Error::io("read", root))?;
     // The kernel takes several archives, packed or not; one that is not begins at a multiple of four bytes.
     image.resize(image.len().next_multiple_of(4), 0);
-    image.extend(own_files(profile, key));
+    image.extend(own_files(profile, key).map_err(Error::io("write", path))?);
     fs::write(path, image).map_err(Error::io("write", path))
 }
 
-fn own_files(profile: &Profile, key: &str) -> Vec<u8> {
-    let mut archive = Cpio::default();
-    archive.file("profile", 0o644, profile.guest_file().as_bytes());
-    archive.directory("rom", 0o755);
+fn own_files(profile: &Profile, key: &str) -> io::Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.file("profile", 0o644, profile.guest_file().as_bytes())?;
+    archive.directory("rom", 0o755)?;
     match profile.flavour {
         Flavour::Openwrt | Flavour::Rutos => {
-            archive.directory("rom/etc", 0o755);
-            archive.directory("rom/etc/dropbear", 0o700);
-            archive.file("rom/etc/dropbear/authorized_keys", 0o600, format!("{key}\n").as_bytes());
+            archive.directory("rom/etc", 0o755)?;
+            archive.directory("rom/etc/dropbear", 0o700)?;
+            archive.file("rom/etc/dropbear/authorized_keys", 0o600, format!("{key}\n").as_bytes())?;
         }
         Flavour::DdWrt => {
             let line = format!("sshd_authorized_keys={key}\n");
-            archive.file("rom/nvram.defaults", 0o644, line.as_bytes());
+            archive.file("rom/nvram.defaults", 0o644, line.as_bytes())?;
         }
     }
     archive.finish()
@@ -155,56 +157,32 @@ pub fn copy_disk(from: &Path, to: &Path) -> Result<(), Error> {
 /// A cpio archive of the format "newc" (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst), in which
 /// everything belongs to root.
 #[derive(Default)]
-struct Cpio {
+struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
-impl Cpio {
-    fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
-        self.entry(name, 0o100_000 | permissions, content);
+impl Archive {
+    fn file(&mut self, name: &str, permissions: u32, content: &[u8]) -> io::Result<()> {
+        self.entry(name, 0o100_000 | permissions, content)
     }
 
-    fn directory(&mut self, name: &str, permissions: u32) {
-        self.entry(name, 0o040_000 | permissions, &[]);
+    fn directory(&mut self, name: &str, permissions: u32) -> io::Result<()> {
+        self.entry(name, 0o040_000 | permissions, &[])
     }
 
-    fn finish(mut self) -> Vec<u8> {
-        self.entry("TRAILER!!!", 0, &[]);
-        self.bytes
+    fn finish(self) -> io::Result<Vec<u8>> {
+        newc::trailer(self.bytes)
     }
 
-    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
-        // Numbers that must differ, or the kernel takes two files for links to one. It forgets them with each archive.
+    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) -> io::Result<()> {
+        // Each entry has an inode number of its own, or the kernel takes two files for hard links to one.
         self.entries += 1;
-        let header = [
-            self.entries as usize, // inode
-            mode as usize,
-            0, // user
-            0, // group
-            1, // links
-            0, // time
-            content.len(),
-            0, // device, major and minor
-            0,
-            0, // device that the file is, major and minor
-            0,
-            name.len() + 1,
-            0, // checksum, not in this format
-        ];
-        self.bytes.extend_from_slice(b"070701");
-        for number in header {
-            self.bytes.extend_from_slice(format!("{number:08x}").as_bytes());
-        }
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.push(0);
-        self.pad();
-        self.bytes.extend_from_slice(content);
-        self.pad();
-    }
-
-    fn pad(&mut self) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        let length = u32::try_from(content.len()).map_err(io::Error::other)?;
+        let entry = newc::Builder::new(name).ino(self.entries).mode(mode);
+        let mut writer = entry.write(&mut self.bytes, length);
+        writer.write_all(content)?;
+        writer.finish().map(drop)
     }
 }
 
@@ -214,26 +192,22 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::home::Home;
+    use crate::config::home::Home;
 
-    /// Name, mode and content of each entry, read as the kernel reads them.
+    /// Name, mode and content of each entry.
     fn read(mut archive: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
         let mut entries = Vec::new();
         loop {
-            assert_eq!(&archive[..6], b"070701");
-            let field = |n: usize| {
-                let text = std::str::from_utf8(&archive[6 + 8 * n..14 + 8 * n]).unwrap();
-                usize::from_str_radix(text, 16).unwrap()
-            };
-            let (mode, size, name_size) = (field(1), field(6), field(11));
-            let name = std::str::from_utf8(&archive[110..110 + name_size - 1]).unwrap().to_owned();
-            let start = (110 + name_size).next_multiple_of(4);
-            if name == "TRAILER!!!" {
-                assert_eq!(archive.len(), start);
+            let mut reader = newc::Reader::new(archive).unwrap();
+            let (name, mode) = (reader.entry().name().to_owned(), reader.entry().mode());
+            if reader.entry().is_trailer() {
+                assert_eq!(reader.finish().unwrap(), b"", "nothing follows");
                 return entries;
             }
-            entries.push((name, u32::try_from(mode).unwrap(), archive[start..start + size].to_vec()));
-            archive = &archive[(start + size).next_multiple_of(4)..];
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).unwrap();
+            archive = reader.finish().unwrap();
+            entries.push((name, mode, content));
         }
     }
 
@@ -241,7 +215,7 @@ mod tests {
     fn a_machine_has_its_own_files() {
         let home = Home::at(Path::new("/nonexistent"));
         let profile = Profile::load(&home, "dir-505").unwrap();
-        let entries = read(&own_files(&profile, "ssh-ed25519 AAAA"));
+        let entries = read(&own_files(&profile, "ssh-ed25519 AAAA").unwrap());
         assert_eq!(entries[0], ("profile".into(), 0o100_644, profile.guest_file().into_bytes()));
         let (path, mode, content) = entries.last().unwrap();
         assert_eq!((&**path, *mode), ("rom/etc/dropbear/authorized_keys", 0o100_600));
@@ -251,7 +225,7 @@ mod tests {
         assert_eq!(directories.len(), 3);
 
         let profile = Profile::load(&home, "f7d7302").unwrap();
-        let entries = read(&own_files(&profile, "ssh-ed25519 AAAA"));
+        let entries = read(&own_files(&profile, "ssh-ed25519 AAAA").unwrap());
         let (path, _, content) = entries.last().unwrap();
         assert_eq!(
             (&**path, &**content),

@@ -4,92 +4,63 @@
 //! started can always be ended; flash and disk are kept until it is taken down; it is reached from this machine only.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::image::{self, Artifacts};
-use super::monitor::{self, Monitor, NETWORK};
-use super::profile::{ADDRESS, Clock, Nic, Profile};
+use super::Error;
+use super::monitor::{self, Monitor};
+use super::profile::Profile;
+use super::qemu::{program, serial_socket};
 use super::{Up, lock, process, user};
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, ProcessId, is_name};
-use crate::ssh::Destination;
-
-/// Time to boot. It takes two to five seconds, and on a busy machine longer.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
-
-/// Time to boot with a counted clock, which is ten times slower.
-const COUNTED_BOOT_LIMIT: Duration = Duration::from_secs(180);
-
-/// Time for QEMU to open its monitor.
-const MONITOR_LIMIT: Duration = Duration::from_secs(10);
-
-/// Time for a login and for `reboot` to be heard there.
-const LOGIN_LIMIT: Duration = Duration::from_secs(20);
+use crate::config::enrolment::Destination;
+use crate::config::home::Home;
+use crate::config::inventory::{Entry, Inventory, ProcessId, is_name};
+use crate::program::embedded::Arch;
 
 /// How often to look whether something has happened that nobody is told of.
-const POLL: Duration = Duration::from_millis(25);
-
-/// What init in the guest prints once a boot, when dropbear listens.
-const READY: &str = "virtual router: ready";
-
-/// What the kernel prints last.
-const PANIC: &str = "Kernel panic";
-
-/// How many lines of the console an error shows.
-const CONSOLE_LINES: usize = 4;
-
-/// How much of a log an error looks at, in bytes.
-const CONSOLE_TAIL: u64 = 4 << 10;
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The port that leads to an agent on a machine.
 pub const AGENT_PORT: u16 = 4670;
-
-/// The port of dropbear, and that of the agent.
-const PORTS: [u16; 2] = [22, AGENT_PORT];
 
 /// The file that says what a machine is.
 const STATE: &str = "machine.toml";
 
 // Names within its directory, in which QEMU runs: the path of a socket must be short, and a comma in a path would split
 // QEMU's options.
-const CONSOLE: &str = "console.log";
-const QEMU_LOG: &str = "qemu.log";
-const MONITOR: &str = "qmp.sock";
-const FLASH: &str = "flash.img";
-const DISK: &str = "disk.img";
-const INITRAMFS: &str = "initramfs";
-const KEY: &str = "id";
+pub(super) const CONSOLE: &str = "console.log";
+pub(super) const QEMU_LOG: &str = "qemu.log";
+pub(super) const MONITOR: &str = "qmp.sock";
+pub(super) const FLASH: &str = "flash.img";
+pub(super) const DISK: &str = "disk.img";
+pub(super) const INITRAMFS: &str = "initramfs";
+pub(super) const KEY: &str = "id";
 const KNOWN_HOSTS: &str = "known_hosts";
 
 /// A virtual router that is a machine of its own.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    name: String,
-    directory: PathBuf,
-    state: State,
+    pub(super) name: String,
+    pub(super) directory: PathBuf,
+    pub(super) state: State,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct State {
-    profile: String,
-    goarch: String,
-    counted_clock: bool,
+pub(super) struct State {
+    pub(super) profile: String,
+    pub(super) goarch: String,
+    pub(super) counted_clock: bool,
     /// 0 until QEMU has said which it is, as is the next.
-    ssh_port: u16,
-    agent_port: u16,
-    process: ProcessId,
+    pub(super) ssh_port: u16,
+    pub(super) agent_port: u16,
+    pub(super) process: ProcessId,
 }
 
 impl Machine {
@@ -326,122 +297,6 @@ impl Machine {
         Ok(command)
     }
 
-    /// Types `reboot` there, and waits until it is back.
-    ///
-    /// # Errors
-    /// Nobody can log in, or it does not come back.
-    pub fn reboot(&self) -> Result<(), Error> {
-        let from = self.console_length()?;
-        let mut command = self.ssh()?;
-        // A guest that reboots does not close its connections, so this ssh is ended here. It waits until its word is heard,
-        // which the reboot would overtake on a machine that has much else to do.
-        command.args(["-o", "BatchMode=yes", "echo rebooting; read heard; reboot"]);
-        let mut ssh = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(Error::io("run", Path::new("ssh")))?;
-        let heard = match ssh.stdout.take() {
-            Some(stdout) => process::first_line(stdout, LOGIN_LIMIT),
-            None => Ok(String::new()),
-        };
-        let heard = heard.is_ok_and(|line| line == "rebooting\n");
-        drop(ssh.stdin.take());
-        let back = if heard {
-            self.wait(from, || match ssh.try_wait() {
-                // 255 is ssh's own: the connection was lost, as it should be.
-                Ok(Some(status)) if !matches!(status.code(), Some(0 | 255)) => Some("`reboot` failed there"),
-                _ => None,
-            })
-        } else {
-            Err(self.failure("nobody can log in to reboot it".to_owned()))
-        };
-        // Both fail only if it has ended.
-        let _ = ssh.kill();
-        let said = ssh.wait_with_output().map(|output| output.stderr).unwrap_or_default();
-        back.map_err(|error| match error {
-            Error::VirtualRouter { name, why } => {
-                let said = String::from_utf8_lossy(&said);
-                let said = said.lines().last().map(|line| format!("; ssh said: {line}")).unwrap_or_default();
-                Error::NotBack { name, why: why + &said }
-            }
-            error => error,
-        })
-    }
-
-    /// Presses its reset button, and waits until it is back.
-    ///
-    /// # Errors
-    /// QEMU does not answer, or it does not come back.
-    pub fn reset(&self) -> Result<(), Error> {
-        let from = self.console_length()?;
-        self.monitor()?.reset()?;
-        self.wait_until_ready(from).map_err(|error| match error {
-            Error::VirtualRouter { name, why } => Error::NotBack { name, why },
-            error => error,
-        })
-    }
-
-    /// How much its console has printed, in bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn console_length(&self) -> Result<u64, Error> {
-        let path = self.console_log();
-        fs::metadata(&path).map(|metadata| metadata.len()).map_err(Error::io("read", &path))
-    }
-
-    /// Waits until its console has said that it is ready, somewhere after the first `from` bytes.
-    ///
-    /// # Errors
-    /// [`Error::VirtualRouter`] if it has ended or takes too long.
-    pub fn wait_until_ready(&self, from: u64) -> Result<(), Error> {
-        self.wait(from, || None)
-    }
-
-    /// The same, until `hopeless` says why not.
-    fn wait(&self, from: u64, mut hopeless: impl FnMut() -> Option<&'static str>) -> Result<(), Error> {
-        let limit = if self.state.counted_clock { COUNTED_BOOT_LIMIT } else { BOOT_LIMIT };
-        let deadline = Instant::now() + limit;
-        loop {
-            // Before the look at the log, so that what it said last is seen.
-            let running = self.is_running();
-            if self.console_says(from, READY)? {
-                return Ok(());
-            }
-            if !running {
-                return Err(self.failure("QEMU ended".to_owned()));
-            }
-            if let Some(why) = hopeless() {
-                return Err(self.failure(why.to_owned()));
-            }
-            if self.console_says(from, PANIC)? {
-                return Err(self.failure("its kernel gave up".to_owned()));
-            }
-            if Instant::now() > deadline {
-                return Err(self.failure(format!("it was not ready within {} s", limit.as_secs())));
-            }
-            thread::sleep(POLL);
-        }
-    }
-
-    /// True if the console printed `text` somewhere after its first `from` bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn console_says(&self, from: u64, text: &str) -> Result<bool, Error> {
-        let path = self.console_log();
-        let mut said = Vec::new();
-        File::open(&path)
-            .and_then(|mut file| {
-                file.seek(SeekFrom::Start(from))?;
-                file.read_to_end(&mut said)
-            })
-            .map_err(Error::io("read", &path))?;
-        Ok(said.windows(text.len()).any(|window| window == text.as_bytes()))
-    }
-
     fn check_same(&self, profile: &Profile, counted_clock: bool) -> Result<(), Error> {
         if self.state.profile != profile.name {
             return Err(Error::Usage(format!(
@@ -456,128 +311,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Makes what lasts until it is taken down: its flash, its disk, its key.
-    fn prepare(directory: &Path, name: &str, profile: &Profile) -> Result<(), Error> {
-        // What is missing on this machine is said before anything is made.
-        let artifacts = Artifacts::from_environment()?;
-        qemu(profile)?;
-        artifacts.kernel(profile)?;
-        artifacts.root(profile)?;
-        let stick = profile.disk.is_some().then(|| artifacts.stick()).transpose()?;
-        let keygen = program("ssh-keygen", "openssh-client")?;
-        make_private(directory)?;
-        image::write_flash(&directory.join(FLASH))?;
-        if let Some(stick) = stick {
-            image::copy_disk(&stick, &directory.join(DISK))?;
-        }
-        let output = Command::new(&keygen)
-            .args(["-q", "-t", "ed25519", "-N", "", "-C"])
-            .arg(format!("hop-virtual-{name}"))
-            .arg("-f")
-            .arg(directory.join(KEY))
-            .stdin(Stdio::null())
-            .output()
-            .map_err(Error::io("run", &keygen))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let why = String::from_utf8_lossy(&output.stderr);
-        Err(Error::VirtualRouter { name: name.to_owned(), why: format!("ssh-keygen failed: {}", why.trim()) })
-    }
-
-    /// Starts QEMU on what is in `directory`, and waits until the guest has booted. If that fails, QEMU is ended, and the
-    /// directory stays.
-    fn start(name: &str, directory: PathBuf, profile: &Profile, counted_clock: bool) -> Result<Self, Error> {
-        let artifacts = Artifacts::from_environment()?;
-        let public = directory.join(KEY).with_extension("pub");
-        let key = fs::read_to_string(&public).map_err(Error::io("read", &public))?;
-        let initramfs = directory.join(INITRAMFS);
-        image::write_initramfs(&initramfs, &artifacts.root(profile)?, profile, key.trim())?;
-        // Those of the QEMU before. A console that cannot be emptied is told when QEMU opens it.
-        for file in [CONSOLE, MONITOR, &serial_socket(1), &serial_socket(2)] {
-            let _ = fs::remove_file(directory.join(file));
-        }
-        let console = directory.join(CONSOLE);
-        File::create(&console).map_err(Error::io("write", &console))?;
-        let log = directory.join(QEMU_LOG);
-        let log_file = File::create(&log).map_err(Error::io("write", &log))?;
-        let copy = log_file.try_clone().map_err(Error::io("write", &log))?;
-        let qemu = qemu(profile)?;
-        let mut child = Command::new(&qemu)
-            .args(arguments(profile, &artifacts.kernel(profile)?, counted_clock))
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stdout(copy)
-            .stderr(log_file)
-            // It outlives this hop, and a Ctrl-C that is meant for this hop.
-            .process_group(0)
-            .spawn()
-            .map_err(Error::io("run", &qemu))?;
-        let started = Self::follow(name, directory, profile, counted_clock, &mut child);
-        if started.is_err() {
-            // It may be hung as well as gone. Both calls fail only if it is gone.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        started
-    }
-
-    fn follow(
-        name: &str,
-        directory: PathBuf,
-        profile: &Profile,
-        counted_clock: bool,
-        child: &mut Child,
-    ) -> Result<Self, Error> {
-        let Some(process) = process::find(child.id()) else {
-            let why = format!("QEMU ended at once: {}", tail(&directory.join(QEMU_LOG), 1));
-            return Err(Error::VirtualRouter { name: name.to_owned(), why });
-        };
-        let state = State {
-            profile: profile.name.clone(),
-            goarch: profile.machine().goarch().to_owned(),
-            counted_clock,
-            ssh_port: 0,
-            agent_port: 0,
-            process,
-        };
-        let mut machine = Self { name: name.to_owned(), directory, state };
-        machine.save()?;
-        machine.learn_ports()?;
-        machine.wait_until_ready(0)?;
-        Ok(machine)
-    }
-
-    /// Asks QEMU at which ports it listens, and writes that down.
-    fn learn_ports(&mut self) -> Result<(), Error> {
-        let forwards = self.wait_for_monitor()?.forwards()?;
-        let [ssh_port, agent_port] = PORTS
-            .map(|guest| forwards.iter().find(|forward| forward.guest == guest).map(|forward| forward.host));
-        let (Some(ssh_port), Some(agent_port)) = (ssh_port, agent_port) else {
-            return Err(self.failure("QEMU does not say at which ports it listens".to_owned()));
-        };
-        self.state.ssh_port = ssh_port;
-        self.state.agent_port = agent_port;
-        self.save()
-    }
-
-    /// Connects to the monitor as soon as there is one.
-    fn wait_for_monitor(&self) -> Result<Monitor, Error> {
-        let deadline = Instant::now() + MONITOR_LIMIT;
-        loop {
-            match self.monitor() {
-                Err(Error::Io { .. }) if self.is_running() && Instant::now() < deadline => {
-                    thread::sleep(POLL)
-                }
-                Err(error) if self.is_running() => return Err(error),
-                Err(_) => return Err(self.failure("QEMU ended".to_owned())),
-                Ok(monitor) => return Ok(monitor),
-            }
-        }
-    }
-
     /// Writes its file, whole or not at all.
-    fn save(&self) -> Result<(), Error> {
+    pub(super) fn save(&self) -> Result<(), Error> {
         let path = self.directory.join(STATE);
         let text = toml::to_string(&self.state)
             .map_err(|source| Error::Malformed { path: path.clone(), source: source.into() })?;
@@ -586,15 +321,6 @@ impl Machine {
             .and_then(|file| file.persist(&path).map_err(|error| error.error))
             .map(drop)
             .map_err(Error::io("write", &path))
-    }
-
-    /// What went wrong, with what QEMU and the console said last, in one line.
-    fn failure(&self, why: String) -> Error {
-        let logs = [("QEMU", QEMU_LOG, 1), ("its console", CONSOLE, CONSOLE_LINES)];
-        let said = logs.map(|(who, log, lines)| (who, tail(&self.directory.join(log), lines)));
-        let said = said.iter().filter(|(_, said)| !said.is_empty());
-        let why = said.fold(why, |why, (who, said)| format!("{why}; {who} said last: {said}"));
-        Error::VirtualRouter { name: self.name.clone(), why }
     }
 }
 
@@ -613,85 +339,4 @@ fn remove_directory(directory: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
         _ => Ok(()),
     }
-}
-
-fn qemu(profile: &Profile) -> Result<PathBuf, Error> {
-    program(&image::qemu(profile.machine()), "qemu-system-mips")
-}
-
-fn program(name: &str, package: &'static str) -> Result<PathBuf, Error> {
-    process::in_path(name).ok_or_else(|| Error::NoProgram { name: name.to_owned(), package })
-}
-
-fn serial_socket(port: u8) -> String {
-    format!("serial{port}.sock")
-}
-
-/// QEMU's command line. All paths but the kernel's are within its directory.
-fn arguments(profile: &Profile, kernel: &Path, counted_clock: bool) -> Vec<OsString> {
-    let forwards: String = PORTS.map(|port| format!(",hostfwd=tcp:127.0.0.1:0-{ADDRESS}:{port}")).concat();
-    let network = format!("user,id={NETWORK},restrict=on,net=192.168.1.0/24,host=192.168.1.2{forwards}");
-    let nic = match profile.nic {
-        Nic::Virtio => "virtio-net-pci",
-        Nic::Pcnet => "pcnet",
-    };
-    let nic = format!("{nic},netdev={NETWORK},romfile=,id=nic0");
-    let base = match profile.clock {
-        Clock::Now => "utc",
-        Clock::Epoch => "1970-01-01T00:00:00",
-    };
-    let rtc = format!("base={base}{}", if counted_clock { ",clock=vm" } else { "" });
-    // QEMU's flash is at 1e000000 on this board, and its first MiB is the boot loader's.
-    let kernel_line =
-        "console=ttyS0 mtdparts=1e000000.flash:1m(boot)ro,2944k(rootfs_data),128k(nvram) panic=1 quiet";
-    let mut words = vec![OsString::from("-nodefaults"), "-kernel".into(), kernel.into()];
-    let mut add = |option: &str, value: &str| words.extend([option, value].map(OsString::from));
-    add("-M", "malta");
-    add("-cpu", &profile.cpu);
-    add("-m", &profile.ram_mib.to_string());
-    add("-display", "none");
-    add("-vga", "none");
-    add("-rtc", &rtc);
-    add("-initrd", INITRAMFS);
-    add("-append", kernel_line);
-    add("-drive", &format!("if=pflash,format=raw,file={FLASH}"));
-    add("-netdev", &network);
-    add("-device", &nic);
-    if profile.entropy {
-        add("-device", "virtio-rng-pci");
-    }
-    if let Some(disk) = &profile.disk {
-        let limit =
-            disk.bytes_per_second.map(|bytes| format!(",throttling.bps-total={bytes}")).unwrap_or_default();
-        add("-drive", &format!("if=none,id=disk,format=raw,file={DISK}{limit}"));
-        add("-device", "virtio-blk-pci,drive=disk");
-    }
-    add("-chardev", &format!("file,id=console,append=on,path={CONSOLE}"));
-    add("-serial", "chardev:console");
-    for port in [1, 2] {
-        add("-chardev", &format!("socket,id=serial{port},server=on,wait=off,path={}", serial_socket(port)));
-        add("-serial", &format!("chardev:serial{port}"));
-    }
-    add("-chardev", &format!("socket,id=monitor,server=on,wait=off,path={MONITOR}"));
-    add("-mon", "chardev=monitor,mode=control");
-    if counted_clock {
-        add("-icount", "shift=1,align=on,sleep=on");
-    }
-    words
-}
-
-/// The last lines of a file that are not empty, as one. Nothing if it cannot be read.
-fn tail(path: &Path, lines: usize) -> String {
-    let mut end = Vec::new();
-    let read = File::open(path).and_then(|mut file| {
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL)))?;
-        file.read_to_end(&mut end)
-    });
-    if read.is_err() {
-        return String::new();
-    }
-    let text = String::from_utf8_lossy(&end);
-    let all: Vec<_> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    all[all.len().saturating_sub(lines)..].join(" / ")
 }

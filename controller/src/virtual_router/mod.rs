@@ -6,21 +6,23 @@
 //!
 //! What must stay true: starting one twice is starting it once, and only processes that were started here are ended.
 
+mod console;
+mod error;
 pub mod image;
 pub mod machine;
 pub mod monitor;
 mod process;
 pub mod profile;
+mod qemu;
 pub mod user;
+
+pub use self::error::Error;
 
 use std::fs::File;
 
-use rustix::fs::{FlockOperation, flock};
-
 pub use user::{down, is_running, name, unknown, up};
 
-use crate::error::Error;
-use crate::home::{Home, make_private};
+use crate::config::home::{Home, make_private};
 
 /// What became of a wish for a virtual router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,6 @@ fn lock(home: &Home) -> Result<File, Error> {
     let directory = home.virtual_routers();
     make_private(&directory)?;
     let file = File::open(&directory).map_err(Error::io("open", &directory))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .map_err(|error| Error::io("lock", &directory)(error.into()))?;
+    file.lock().map_err(Error::io("lock", &directory))?;
     Ok(file)
 }

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use super::Error;
 
 /// Time for QEMU to answer. It answers within a millisecond, or on a busy machine within a second.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest answer. Those to the commands here are below 1 kB.
 const MAX_ANSWER: usize = 1 << 20;
@@ -48,7 +48,7 @@ impl Monitor {
     pub fn connect(path: &Path) -> Result<Self, Error> {
         let stream = connect(path).map_err(Error::io("connect to", path))?;
         let mut monitor = Self { path: path.to_owned(), stream, read: Vec::new() };
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let greeting = monitor.message(deadline)?;
         if greeting.get("QMP").is_none() {
             return Err(monitor.error(format!("it greets with {greeting}")));
@@ -119,9 +119,9 @@ impl Monitor {
         if !arguments.is_null() {
             request["arguments"] = arguments;
         }
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         self.stream
-            .set_write_timeout(Some(ANSWER_LIMIT))
+            .set_write_timeout(Some(ANSWER_TIMEOUT))
             .and_then(|()| self.stream.write_all(format!("{request}\n").as_bytes()))
             .map_err(|error| self.error(format!("{command} cannot be sent: {error}")))?;
         loop {
@@ -146,7 +146,7 @@ impl Monitor {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(self.error(format!("no answer within {} s", ANSWER_LIMIT.as_secs())));
+                return Err(self.error(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
             }
             let mut buffer = [0; 4096];
             let read = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut buffer));

@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::inventory::ProcessId;
+use crate::config::inventory::ProcessId;
 
 /// Time for an agent to end its jobs and itself, beyond its own limit of 3 s for the jobs. QEMU takes a moment.
-const STOP_LIMIT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const STOP_TIMEOUT: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// The program with this name, as the shell would find it.
 pub(super) fn in_path(name: &str) -> Option<PathBuf> {
@@ -72,7 +72,7 @@ pub(super) fn stop(process: ProcessId) -> io::Result<()> {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             result => result?,
         }
-        if poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&STOP_LIMIT))? > 0 {
+        if poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&STOP_TIMEOUT))? > 0 {
             return Ok(());
         }
     }

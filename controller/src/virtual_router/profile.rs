@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::home::Home;
-use crate::inventory::is_name;
+use super::Error;
+use crate::config::home::Home;
+use crate::config::inventory::is_name;
+use crate::program::embedded::Arch;
 
 /// The profiles that every `hop` has.
 const BUILT_IN: [(&str, &str); 5] = [

@@ -11,14 +11,14 @@ use std::time::Duration;
 use hop_proto::identity::{Fingerprint, MalformedFingerprint};
 use serde::Deserialize;
 
-use crate::embedded::Arch;
-use crate::error::Error;
-use crate::home::{Home, make_private};
-use crate::inventory::{Entry, Inventory, ProcessId, Router};
-use crate::virtual_router::{Up, lock, process};
+use super::Error;
+use super::{Up, lock, process};
+use crate::config::home::{Home, make_private};
+use crate::config::inventory::{Entry, Inventory, ProcessId, Router};
+use crate::program::embedded::Arch;
 
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What programs on a router find: nothing of this machine's environment.
 const ROUTER_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -58,7 +58,7 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
         Err(error) => {
             // Nobody knows of it, so nobody would end it. It was started a moment ago, and stops as well.
             let _ = router.entry.process.map(process::stop);
-            Err(error)
+            Err(error.into())
         }
     });
     if started.is_err() {
@@ -210,10 +210,10 @@ impl Ready {
 }
 
 fn first_line(stdout: ChildStdout) -> Result<String, String> {
-    match process::first_line(stdout, START_LIMIT) {
+    match process::first_line(stdout, START_TIMEOUT) {
         Ok(line) if line.is_empty() => Err("it ended before it listened".to_owned()),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(format!("it did not listen within {} s", START_LIMIT.as_secs()))
+            Err(format!("it did not listen within {} s", START_TIMEOUT.as_secs()))
         }
         line => line.map_err(|error| error.to_string()),
     }

@@ -107,11 +107,11 @@ pub struct Inodes {
     #[prost(uint64, tag = "3")]
     pub reserve: u64,
 }
-/// From the controller. The first message is `spec` or `attach`, and it is the only one of these. A controller that ends its
-/// side of the stream leaves, as one does whose connection breaks.
+/// From the controller. The first message is `spec` or `attach`, and it is the only one of these. To half-close the stream is to
+/// end standard input, as a `Stdin` with `end` does; the agent goes on sending.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
-    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 6, 11, 9")]
+    #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 10, 6, 11, 9")]
     pub message: ::core::option::Option<run_request::Message>,
 }
 /// Nested message and enum types in `RunRequest`.
@@ -131,7 +131,9 @@ pub mod run_request {
         #[prost(message, tag = "7")]
         Attach(super::Attach),
         #[prost(message, tag = "8")]
-        Release(super::Release),
+        Discard(super::Discard),
+        #[prost(message, tag = "10")]
+        Detach(super::Detach),
         /// The terminal's window has another size.
         #[prost(message, tag = "6")]
         WindowSize(super::WindowSize),
@@ -278,10 +280,13 @@ pub struct Attach {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {}
-/// The controller wants nothing more of the job. One that has not ended yet ends now, as if its time to linger were over; of
-/// one that has, the agent keeps the outcome and the output until this is said or that time is over.
+/// The controller wants nothing more of the job, and the agent ends the stream. A job that has not ended yet is killed, as if its
+/// time to linger were over; of one that has, the agent keeps the outcome and the output until this is said or that time is over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Release {}
+pub struct Discard {}
+/// The controller leaves the job, as if its connection had broken, and the agent ends the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Detach {}
 /// A file, named by what is in it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Blob {
@@ -675,13 +680,15 @@ pub struct AddNextKeyReply {}
 pub struct RetirePreviousKeyRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetirePreviousKeyReply {}
-/// In the details of every gRPC status that the agent itself makes.
+/// Why the agent refused a call or a job. Packed as google.protobuf.Any (type URL type.googleapis.com/hop.v1.ErrorDetail) into the
+/// `details` of the google.rpc.Status in the trailer grpc-status-details-bin, in every status that the agent itself makes. Beside it
+/// stands a google.rpc.ErrorInfo that says the same to clients that do not know this file: `reason` is the value of `reason`
+/// without its prefix ("NO_SPACE"), `domain` is "hop.v1", and `metadata` has "needed" and "available" where they mean something.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Failure {
-    #[prost(enumeration = "Reason", tag = "1")]
+pub struct ErrorDetail {
+    #[prost(enumeration = "ErrorReason", tag = "1")]
     pub reason: i32,
-    /// For REASON_NO_SPACE, REASON_NO_MEMORY, REASON_NO_INODES, REASON_NO_PROMISE, REASON_TOO_MANY_JOBS,
-    /// REASON_TOO_MANY_CONNECTIONS: what was asked and what there is.
+    /// For NO_SPACE, NO_MEMORY, NO_INODES, NO_PROMISE, TOO_MANY_JOBS, TOO_MANY_CONNECTIONS: what was asked and what there is.
     #[prost(uint64, tag = "2")]
     pub needed: u64,
     #[prost(uint64, tag = "3")]
@@ -967,7 +974,7 @@ impl JobState {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
-pub enum Reason {
+pub enum ErrorReason {
     Unspecified = 0,
     /// The program does not fit into the store. In bytes.
     NoSpace = 1,
@@ -1008,59 +1015,75 @@ pub enum Reason {
     /// The router's kernel promises no more memory, though RAM is free (vm.overcommit_memory is 2). In bytes, the reserve already
     /// taken off `available`. To a controller that does not know it, a refusal like any other.
     NoPromise = 19,
+    /// The job id that the controller chose names another job.
+    JobExists = 20,
+    /// Nothing of a blob that is missing came for a minute.
+    UploadStalled = 21,
+    /// The kernel gives no random numbers.
+    NoRandom = 22,
+    /// The job was given up before its program ran: its controller went away, or sent a signal.
+    Cancelled = 23,
 }
-impl Reason {
+impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
     ///
     /// The values are not transformed in any way and thus are considered stable
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unspecified => "REASON_UNSPECIFIED",
-            Self::NoSpace => "REASON_NO_SPACE",
-            Self::NoMemory => "REASON_NO_MEMORY",
-            Self::TooManyJobs => "REASON_TOO_MANY_JOBS",
-            Self::NotExecutable => "REASON_NOT_EXECUTABLE",
-            Self::DigestMismatch => "REASON_DIGEST_MISMATCH",
-            Self::Protocol => "REASON_PROTOCOL",
-            Self::Io => "REASON_IO",
-            Self::Stopping => "REASON_STOPPING",
-            Self::NotStarted => "REASON_NOT_STARTED",
-            Self::NotAuthorized => "REASON_NOT_AUTHORIZED",
-            Self::NoSuchJob => "REASON_NO_SUCH_JOB",
-            Self::NotYours => "REASON_NOT_YOURS",
-            Self::TakenOver => "REASON_TAKEN_OVER",
-            Self::TooManyConnections => "REASON_TOO_MANY_CONNECTIONS",
-            Self::NoSuchUser => "REASON_NO_SUCH_USER",
-            Self::NoCore => "REASON_NO_CORE",
-            Self::NoInodes => "REASON_NO_INODES",
-            Self::OutputLost => "REASON_OUTPUT_LOST",
-            Self::NoPromise => "REASON_NO_PROMISE",
+            Self::Unspecified => "ERROR_REASON_UNSPECIFIED",
+            Self::NoSpace => "ERROR_REASON_NO_SPACE",
+            Self::NoMemory => "ERROR_REASON_NO_MEMORY",
+            Self::TooManyJobs => "ERROR_REASON_TOO_MANY_JOBS",
+            Self::NotExecutable => "ERROR_REASON_NOT_EXECUTABLE",
+            Self::DigestMismatch => "ERROR_REASON_DIGEST_MISMATCH",
+            Self::Protocol => "ERROR_REASON_PROTOCOL",
+            Self::Io => "ERROR_REASON_IO",
+            Self::Stopping => "ERROR_REASON_STOPPING",
+            Self::NotStarted => "ERROR_REASON_NOT_STARTED",
+            Self::NotAuthorized => "ERROR_REASON_NOT_AUTHORIZED",
+            Self::NoSuchJob => "ERROR_REASON_NO_SUCH_JOB",
+            Self::NotYours => "ERROR_REASON_NOT_YOURS",
+            Self::TakenOver => "ERROR_REASON_TAKEN_OVER",
+            Self::TooManyConnections => "ERROR_REASON_TOO_MANY_CONNECTIONS",
+            Self::NoSuchUser => "ERROR_REASON_NO_SUCH_USER",
+            Self::NoCore => "ERROR_REASON_NO_CORE",
+            Self::NoInodes => "ERROR_REASON_NO_INODES",
+            Self::OutputLost => "ERROR_REASON_OUTPUT_LOST",
+            Self::NoPromise => "ERROR_REASON_NO_PROMISE",
+            Self::JobExists => "ERROR_REASON_JOB_EXISTS",
+            Self::UploadStalled => "ERROR_REASON_UPLOAD_STALLED",
+            Self::NoRandom => "ERROR_REASON_NO_RANDOM",
+            Self::Cancelled => "ERROR_REASON_CANCELLED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "REASON_UNSPECIFIED" => Some(Self::Unspecified),
-            "REASON_NO_SPACE" => Some(Self::NoSpace),
-            "REASON_NO_MEMORY" => Some(Self::NoMemory),
-            "REASON_TOO_MANY_JOBS" => Some(Self::TooManyJobs),
-            "REASON_NOT_EXECUTABLE" => Some(Self::NotExecutable),
-            "REASON_DIGEST_MISMATCH" => Some(Self::DigestMismatch),
-            "REASON_PROTOCOL" => Some(Self::Protocol),
-            "REASON_IO" => Some(Self::Io),
-            "REASON_STOPPING" => Some(Self::Stopping),
-            "REASON_NOT_STARTED" => Some(Self::NotStarted),
-            "REASON_NOT_AUTHORIZED" => Some(Self::NotAuthorized),
-            "REASON_NO_SUCH_JOB" => Some(Self::NoSuchJob),
-            "REASON_NOT_YOURS" => Some(Self::NotYours),
-            "REASON_TAKEN_OVER" => Some(Self::TakenOver),
-            "REASON_TOO_MANY_CONNECTIONS" => Some(Self::TooManyConnections),
-            "REASON_NO_SUCH_USER" => Some(Self::NoSuchUser),
-            "REASON_NO_CORE" => Some(Self::NoCore),
-            "REASON_NO_INODES" => Some(Self::NoInodes),
-            "REASON_OUTPUT_LOST" => Some(Self::OutputLost),
-            "REASON_NO_PROMISE" => Some(Self::NoPromise),
+            "ERROR_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "ERROR_REASON_NO_SPACE" => Some(Self::NoSpace),
+            "ERROR_REASON_NO_MEMORY" => Some(Self::NoMemory),
+            "ERROR_REASON_TOO_MANY_JOBS" => Some(Self::TooManyJobs),
+            "ERROR_REASON_NOT_EXECUTABLE" => Some(Self::NotExecutable),
+            "ERROR_REASON_DIGEST_MISMATCH" => Some(Self::DigestMismatch),
+            "ERROR_REASON_PROTOCOL" => Some(Self::Protocol),
+            "ERROR_REASON_IO" => Some(Self::Io),
+            "ERROR_REASON_STOPPING" => Some(Self::Stopping),
+            "ERROR_REASON_NOT_STARTED" => Some(Self::NotStarted),
+            "ERROR_REASON_NOT_AUTHORIZED" => Some(Self::NotAuthorized),
+            "ERROR_REASON_NO_SUCH_JOB" => Some(Self::NoSuchJob),
+            "ERROR_REASON_NOT_YOURS" => Some(Self::NotYours),
+            "ERROR_REASON_TAKEN_OVER" => Some(Self::TakenOver),
+            "ERROR_REASON_TOO_MANY_CONNECTIONS" => Some(Self::TooManyConnections),
+            "ERROR_REASON_NO_SUCH_USER" => Some(Self::NoSuchUser),
+            "ERROR_REASON_NO_CORE" => Some(Self::NoCore),
+            "ERROR_REASON_NO_INODES" => Some(Self::NoInodes),
+            "ERROR_REASON_OUTPUT_LOST" => Some(Self::OutputLost),
+            "ERROR_REASON_NO_PROMISE" => Some(Self::NoPromise),
+            "ERROR_REASON_JOB_EXISTS" => Some(Self::JobExists),
+            "ERROR_REASON_UPLOAD_STALLED" => Some(Self::UploadStalled),
+            "ERROR_REASON_NO_RANDOM" => Some(Self::NoRandom),
+            "ERROR_REASON_CANCELLED" => Some(Self::Cancelled),
             _ => None,
         }
     }
@@ -1165,8 +1188,9 @@ pub mod agent_client {
             req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Info"));
             self.inner.unary(req, path, codec).await
         }
-        /// One job, from its specification to its outcome. The first request is `spec`. When the stream breaks, the job goes on
-        /// for `JobSpec.linger_ms`, and is ended unless a controller attaches.
+        /// One job, from its specification to its outcome. The first request is `spec`. A client that half-closes the stream has
+        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.linger_ms`,
+        /// and is killed unless a controller attaches.
         pub async fn run(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
@@ -1189,7 +1213,7 @@ pub mod agent_client {
             self.inner.streaming(req, path, codec).await
         }
         /// Comes back to a job, wherever it stands. The first request is `attach`; everything else is as in Run. Capability
-        /// "attach". A job has one controller at a time: an older stream of the same job ends with REASON_TAKEN_OVER.
+        /// "attach". A job has one controller at a time: an older stream of the same job ends with ERROR_REASON_TAKEN_OVER.
         pub async fn attach(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,

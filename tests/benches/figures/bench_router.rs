@@ -10,8 +10,8 @@ use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_tests::{FaultProxy, Hop, Machine, Ran, Running, Shell, TIMEOUT, Target, fixture};
 use serde_json::Value;
 use tempfile::TempDir;

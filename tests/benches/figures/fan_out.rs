@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_tests::{Target, build_go, dist};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -13,7 +13,7 @@ mod module;
 mod plot;
 mod profile;
 mod publish;
-#[path = "../../routers/instructions/src/record.rs"]
+#[path = "../../routers/qemu-insn-counter/src/record.rs"]
 mod record;
 mod rows;
 mod source;
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 fn boot(options: &Options) -> BenchRouter {
-    let plugin = root().join("target/release/libhop_instructions.so");
+    let plugin = root().join("target/release/libqemu_insn_counter.so");
     BenchRouter::boot(Builds { hop: options.hop.clone(), agent: options.agent.clone() }, &plugin)
 }
 

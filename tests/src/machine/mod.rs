@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hop::home::Home;
+use hop::config::home::Home;
 use hop::virtual_router::machine;
 use hop::virtual_router::monitor::Monitor;
 use hop::virtual_router::profile::Profile;

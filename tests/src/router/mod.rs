@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
 
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::Fingerprint;
 use hop_proto::meminfo::OVERCOMMIT_MEMORY;
 use rustix::process::{Signal, kill_process};

@@ -7,8 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_tests::{Hop, Process, Ran, Target, dist, fixture, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -117,16 +117,20 @@ fn specified_reasons_are_the_codes() {
     let (_, rest) = text.split_once("Reasons: ").unwrap();
     let (list, _) = rest.split_once(".\n").unwrap();
     let mut listed: Vec<_> = list.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect();
-    let code = ["error.rs", "outcome.rs", "enrolment/error.rs"]
-        .map(|name| fs::read_to_string(root().join("controller/src").join(name)).unwrap());
-    let words = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let reasons = |code: &str| {
-        let (_, reasons) = code.split_once("fn reason(&self)").unwrap();
-        words(reasons.split_once("fn hint(&self)").unwrap().0)
-    };
-    let mut known = [reasons(&code[0]), reasons(&code[2])].concat();
+    let code = ["failure/mod.rs", "failure/enrolment.rs", "status_file.rs"]
+        .map(|name| fs::read_to_string(root().join("controller/src/commands").join(name)).unwrap())
+        .map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned());
+    // A reason is one word in lower case; hints have more words.
+    let is_reason =
+        |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let mut known: Vec<_> = code[..2]
+        .iter()
+        .flat_map(|text| text.split('"').skip(1).step_by(2))
+        .filter(is_reason)
+        .map(str::to_owned)
+        .collect();
     known.extend(
-        code[1]
+        code[2]
             .split("status.reason = Some(\"")
             .skip(1)
             .map(|rest| rest.split('"').next().unwrap().to_owned()),

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_tests::{Hop, Options, Target, VirtualRouter, dist, fixture, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -117,7 +117,8 @@ fn keys_cannot_take_others_off() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let identity = other.identity().unwrap();
-        let opened = hop::connection::Connection::open(&router.entry(), &identity, hop_tests::TIMEOUT).await;
+        let opened =
+            hop::client::connection::Connection::open(&router.entry(), &identity, hop_tests::TIMEOUT).await;
         let (mut connection, _) = opened.unwrap();
         let request = hop_proto::v1::RetirePreviousKeyRequest {};
         connection.client().retire_previous_key(request).await.unwrap();

@@ -1,4 +1,4 @@
-//! busybox with the applets of a flavour, static, from Debian's source package.
+//! Builds busybox with the applets of a flavour, static, from Debian's source package.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,14 +8,14 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::part::{Part, remove, scratch};
+use super::cached_build::{CachedBuild, remove, scratch};
 use super::sources::Sources;
 use super::{System, config, routers};
+use crate::build::toolchain::{C_COMPILER, Toolchain};
 use crate::command::run;
-use crate::packages::ZIG;
-use crate::toolchain::{C_COMPILER, Toolchain};
+use crate::packages::zig;
 
-/// What a configuration has without being asked for: choices of which one must be made, and what an applet brings along.
+/// Symbols that a configuration has without its fragment: choices that Kconfig must make, and dependencies of an applet.
 const IMPLIED: [&str; 8] = [
     "BASH_IS_NONE",
     "FEATURE_BUFFERS_USE_MALLOC",
@@ -27,33 +27,33 @@ const IMPLIED: [&str; 8] = [
     "SHELL_ASH",
 ];
 
-/// What busybox's build says to GNU's compiler and linker, and zig's does not know.
+/// Options of busybox's build for GNU's compiler and linker that zig's do not know.
 const UNKNOWN_TO_ZIG: &str = "-finline-limit=* | -falign-* | -Wl,--warn-common | -Wl,-Map,* | -Wl,--verbose";
 
-/// Where applets keep their state is a pointer that busybox declares constant and writes to by a trick, which zig's clang sees
-/// through: it reads the pointer before it is set, and the applet dies of SIGSEGV. Without the `const` there is no trick.
+/// busybox declares the pointer to an applet's state constant, and writes it through another pointer. zig's clang therefore reads
+/// it before it is set, and the applet dies of SIGSEGV. This removes the `const`.
 const WITHOUT_CONSTANT_GLOBALS: &str = "-DBB_GLOBAL_CONST=";
 
-/// The declaration of one such pointer, most applets', which busybox 1.35 does not yet write by that macro; and as 1.36 does.
+/// The declaration of that pointer for most applets: in busybox 1.35, which does not use the macro, and in 1.36, which does.
 const CONSTANT_POINTER: [&str; 2] = [
     "extern struct globals *const ptr_to_globals;",
     "extern struct globals *BB_GLOBAL_CONST ptr_to_globals;",
 ];
 
-/// A directory with `busybox` and `links`: the paths under which a system finds its applets, one a line.
+/// Returns a directory with `busybox` and `links`, the paths of the applets, one a line.
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let System { flavour, architecture } = system;
     let files = ["common", flavour].map(|name| routers().join(format!("busybox/{name}.config")));
-    let mut part = Part::new(format!("busybox-{flavour}-{architecture}"), include_str!("busybox.rs"))
-        .of(include_str!("config.rs"))
-        .of(C_COMPILER)
-        .of(ZIG);
+    let mut build = CachedBuild::new(format!("busybox-{flavour}-{architecture}"), include_str!("busybox.rs"))
+        .input(include_str!("config.rs"))
+        .input(C_COMPILER)
+        .input(zig::VERSION);
     let mut fragment = String::new();
     for file in &files {
-        part = part.of_file(file)?;
+        build = build.input_file(file)?;
         fragment += &fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     }
-    part.get(&["busybox", "links"], |place| {
+    build.get(&["busybox", "links"], |place| {
         let (source, version) = sources.get("busybox")?;
         eprintln!("building busybox {version} for {flavour} on {architecture}: half a minute on two cores");
         release_globals(&source)?;
@@ -72,13 +72,13 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
     })
 }
 
-/// Lets the source declare the pointer to the globals by its macro.
+/// Makes the source declare the pointer to the globals by its macro.
 fn release_globals(source: &Path) -> Result<()> {
     let path = source.join("include/libbb.h");
     let header = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let [constant, by_macro] = CONSTANT_POINTER;
     let header = header.replace(constant, by_macro);
-    ensure!(header.contains(by_macro), "{} declares its globals in another way", path.display());
+    ensure!(header.contains(by_macro), "{} has another declaration of its globals", path.display());
     fs::write(&path, header).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -86,7 +86,7 @@ fn log(objects: &Path) -> Result<fs::File> {
     fs::File::create(objects.join("log")).context("cannot create a log")
 }
 
-/// How make is called for this source and these objects.
+/// Returns a function that makes a call of make for this source and these objects.
 fn make(
     source: &Path,
     objects: &Path,
@@ -103,7 +103,7 @@ fn make(
          exec '{}' {WITHOUT_CONSTANT_GLOBALS} \"$@\"\n",
         cc.display()
     );
-    crate::toolchain::write_script(&wrapper, &body)?;
+    crate::build::toolchain::write_script(&wrapper, &body)?;
     let (source, objects) = (source.to_owned(), objects.to_owned());
     Ok(move || {
         let jobs = available_parallelism().map_or(1, |jobs| jobs.get());
@@ -113,7 +113,7 @@ fn make(
             .args(["--silent", &format!("--jobs={jobs}"), "HOSTCC=gcc", "SKIP_STRIP=y"])
             .arg(format!("O={}", objects.display()))
             .arg(format!("CC={}", wrapper.display()))
-            // The compiler links objects to an object too; busybox's build asks for nothing else.
+            // The build only links objects to an object, which the compiler does too.
             .arg(format!("LD={}", wrapper.display()))
             .arg(format!("AR={}", ar.display()))
             .env("KCONFIG_NOTIMESTAMP", "1")
@@ -122,8 +122,8 @@ fn make(
     })
 }
 
-/// Writes a configuration with the settings of the fragment and nothing else. busybox's own allnoconfig forgets a fragment,
-/// and its oldconfig answers what it is not told with the default, which is mostly yes: so it is told of every symbol.
+/// Writes a configuration with exactly the settings of the fragment. busybox's allnoconfig ignores a fragment, and its oldconfig
+/// takes the default for a missing symbol, which is mostly yes: so the configuration names every symbol.
 fn configure(source: &Path, objects: &Path, fragment: &str, make: &impl Fn() -> Command) -> Result<()> {
     // This also writes the Config.in of each directory.
     run(make().arg("allyesconfig").stdout(Stdio::null()).stderr(Stdio::null()))?;
@@ -134,42 +134,42 @@ fn configure(source: &Path, objects: &Path, fragment: &str, make: &impl Fn() -> 
     }
     let path = objects.join(".config");
     fs::write(&path, content).context("cannot write a configuration")?;
-    // What is left are numbers and texts: an empty line takes the default. At the end of its input it would ask for ever.
+    // For numbers and texts, an empty line takes the default. At the end of its input, oldconfig would loop.
     let answers = objects.join("answers");
     fs::write(&answers, "\n".repeat(10_000)).context("cannot write answers")?;
     let answers = fs::File::open(answers).context("cannot read answers")?;
     run(make().arg("oldconfig").stdin(answers).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let configuration = fs::read_to_string(&path).context("cannot read a configuration")?;
     config::check(fragment, &configuration)?;
-    let uncalled: Vec<&str> = config::settings(&configuration)
+    let unexpected: Vec<&str> = config::settings(&configuration)
         .filter(|setting| setting.ends_with("=y"))
         .map(config::symbol)
         .filter(|symbol| !wanted.contains(symbol) && !IMPLIED.contains(symbol))
         .collect();
-    if !uncalled.is_empty() {
-        bail!("busybox has what nobody asked for: {}", uncalled.join(" "));
+    if !unexpected.is_empty() {
+        bail!("the configuration of busybox has more than its fragment: {}", unexpected.join(" "));
     }
     Ok(())
 }
 
-/// All symbols that busybox's sources define, in comments of C files and in Kconfig's files.
+/// All symbols that busybox's sources define, in comments of C files and in Kconfig files.
 fn symbols(directory: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    let mut unread = vec![directory.to_owned()];
-    while let Some(directory) = unread.pop() {
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
         let entries =
             fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
         for entry in entries {
             let path = entry.context("cannot read busybox's sources")?.path();
             if path.is_dir() {
-                unread.push(path);
+                pending.push(path);
             } else if path
                 .extension()
                 .is_some_and(|extension| ["c", "in", "src"].iter().any(|wanted| extension == *wanted))
             {
                 let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
                 let content = String::from_utf8_lossy(&content);
-                found.extend(content.lines().filter_map(defined).map(str::to_owned));
+                found.extend(content.lines().filter_map(defined_symbol).map(str::to_owned));
             }
         }
     }
@@ -178,7 +178,7 @@ fn symbols(directory: &Path) -> Result<BTreeSet<String>> {
 }
 
 /// The symbol that a line defines.
-fn defined(line: &str) -> Option<&str> {
+fn defined_symbol(line: &str) -> Option<&str> {
     line.strip_prefix("//config:").unwrap_or(line).strip_prefix("config ").map(str::trim_end)
 }
 
@@ -187,10 +187,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_symbol_is_defined_in_a_comment_or_in_a_configuration() {
-        assert_eq!(defined("//config:config ASH"), Some("ASH"));
-        assert_eq!(defined("config LFS"), Some("LFS"));
-        assert_eq!(defined("//config:\tdefault y"), None);
-        assert_eq!(defined("configure it"), None);
+    fn symbols_come_from_comments_and_kconfig() {
+        assert_eq!(defined_symbol("//config:config ASH"), Some("ASH"));
+        assert_eq!(defined_symbol("config LFS"), Some("LFS"));
+        assert_eq!(defined_symbol("//config:\tdefault y"), None);
+        assert_eq!(defined_symbol("configure it"), None);
     }
 }

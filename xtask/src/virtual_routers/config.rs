@@ -1,6 +1,7 @@
-//! Fragments of configurations, such as `CONFIG_ASH=y`, for Kconfig as Linux and busybox have it.
-//! What must stay true: every line of a fragment is in the configuration that is built, because Kconfig drops a line
-//! whose conditions are not met without a word.
+//! Fragments of Kconfig configurations, such as `CONFIG_ASH=y`, for Linux and busybox.
+//!
+//! **Invariants:** every line of a fragment is in the configuration that is built; Kconfig silently drops a line whose
+//! dependencies are not met.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +32,7 @@ pub fn replace(fragment: &str, replacing: &str) -> String {
     kept.chain(settings(replacing)).map(|setting| format!("{setting}\n")).collect()
 }
 
-/// Fails with the settings of the fragment that are not in the configuration. What is not set may also be absent.
+/// Fails with the settings of the fragment that are not in the configuration. A symbol that is not set may also be absent.
 pub fn check(fragment: &str, configuration: &str) -> Result<()> {
     let lines: BTreeSet<&str> = configuration.lines().collect();
     let symbols: BTreeSet<&str> = settings(configuration).map(symbol).collect();
@@ -40,7 +41,7 @@ pub fn check(fragment: &str, configuration: &str) -> Result<()> {
     };
     let missing: Vec<&str> = settings(fragment).filter(|setting| !survived(setting)).collect();
     if !missing.is_empty() {
-        bail!("these settings have conditions that are not met:\n  {}", missing.join("\n  "));
+        bail!("these settings have unmet dependencies:\n  {}", missing.join("\n  "));
     }
     Ok(())
 }
@@ -53,7 +54,7 @@ mod tests {
     const FRAGMENT: &str = "# The shell\nCONFIG_ASH=y\nCONFIG_LEN=512\n\n# CONFIG_FPU is not set\n";
 
     #[test]
-    fn a_fragment_is_its_settings() {
+    fn comments_are_no_settings() {
         let settings: Vec<&str> = settings(FRAGMENT).collect();
         assert_eq!(settings, ["CONFIG_ASH=y", "CONFIG_LEN=512", "# CONFIG_FPU is not set"]);
         let symbols: Vec<&str> = settings.iter().map(|setting| symbol(setting)).collect();
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_replaces_that_of_its_symbol() {
+    fn settings_replace_those_of_their_symbol() {
         let replaced = replace(FRAGMENT, "# CONFIG_ASH is not set\nCONFIG_AIO=y\n");
         assert_eq!(
             replaced,
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_survived_is_well() {
+    fn complete_configurations_pass() {
         let explicit = "CONFIG_A=y\nCONFIG_ASH=y\nCONFIG_LEN=512\n# CONFIG_FPU is not set\n";
         let absent = "CONFIG_ASH=y\nCONFIG_LEN=512\nCONFIG_FPU_EMULATOR=y\n";
         check(FRAGMENT, explicit).unwrap();
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_or_changed_is_named() {
+    fn dropped_and_changed_settings_are_named() {
         let configuration = "# CONFIG_ASH is not set\nCONFIG_LEN=5120\nCONFIG_FPU=y\n";
         let error = check(FRAGMENT, configuration).unwrap_err().to_string();
         for line in ["CONFIG_ASH=y", "CONFIG_LEN=512", "# CONFIG_FPU is not set"] {

@@ -1,4 +1,4 @@
-//! dropbear, dropbearkey and scp in one static file, from Debian's source package.
+//! Builds dropbear, dropbearkey and scp as one static file, from Debian's source package.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
 
-use super::part::{Part, remove, scratch};
+use super::cached_build::{CachedBuild, remove, scratch};
 use super::sources::Sources;
 use super::{System, routers};
+use crate::build::toolchain::{C_COMPILER, Toolchain};
 use crate::command::{run, succeeds};
-use crate::packages::ZIG;
-use crate::toolchain::{C_COMPILER, Toolchain};
+use crate::packages::zig;
 
-/// No libraries, and no logins in files that these systems do not have.
+/// Options of configure: no libraries, and no records of logins in files that these systems do not have.
 const FEATURES: [&str; 7] = [
     "--enable-static",
     "--disable-zlib",
@@ -25,17 +25,17 @@ const FEATURES: [&str; 7] = [
     "--disable-utmpx",
 ];
 
-/// A directory with `dropbear`, which is `dropbearkey` or `scp` under those names.
+/// Returns a directory with `dropbear`, which is also `dropbearkey` and `scp`, by the name that it is called by.
 pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Result<PathBuf> {
     let architecture = system.architecture;
-    // DD-WRT writes root's keys from nvram into root's home at boot; the others keep them beside the host keys.
+    // DD-WRT writes root's keys from nvram into root's home at boot; the others keep them in the host keys' directory.
     let keys = if system.flavour == "dd-wrt" { "home" } else { "etc" };
     let patch = routers().join("dropbear.patch");
-    let part = Part::new(format!("dropbear-{keys}-{architecture}"), include_str!("dropbear.rs"))
-        .of(C_COMPILER)
-        .of(ZIG)
-        .of_file(&patch)?;
-    part.get(&["dropbear"], |place| {
+    let build = CachedBuild::new(format!("dropbear-{keys}-{architecture}"), include_str!("dropbear.rs"))
+        .input(C_COMPILER)
+        .input(zig::VERSION)
+        .input_file(&patch)?;
+    build.get(&["dropbear"], |place| {
         let (source, version) = sources.get("dropbear")?;
         apply(&patch, &source)?;
         eprintln!(
@@ -52,7 +52,7 @@ pub fn build(system: System, toolchain: &Toolchain, sources: &mut Sources) -> Re
     })
 }
 
-/// Two flavours are built from one tree.
+/// Applies the patch, unless it is applied: two flavours are built from one tree.
 fn apply(patch: &Path, source: &Path) -> Result<()> {
     let command = |extra: &[&str]| {
         let mut command = Command::new("patch");
@@ -78,14 +78,14 @@ fn compile(source: &Path, objects: &Path, toolchain: &Toolchain, architecture: &
         .current_dir(objects)
         .arg(format!("--host={architecture}-linux-musl"))
         .args(FEATURES)
-        // Without symbols and zig's debug information, which are four fifths of it: a router has all of it in RAM. Its
-        // assertions name their files, which are then not those of this machine.
+        // Without symbols and zig's debug information, which are four fifths of the file: a router has it in RAM. The prefix map
+        // keeps paths of this machine out of its assertions.
         .arg(format!(
             "CFLAGS=-Os -ffunction-sections -fdata-sections -ffile-prefix-map={}/=",
             source.display()
         ))
         .arg("LDFLAGS=-static -s -Wl,--gc-sections")
-        // zig's archiver writes the index itself.
+        // zig's ar writes the index itself.
         .arg("RANLIB=:")
         .arg(format!("CC={}", cc.display()))
         .arg(format!("AR={}", ar.display()));

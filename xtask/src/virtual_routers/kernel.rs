@@ -1,4 +1,4 @@
-//! The kernels: Debian's source of Linux with our configuration, for Malta, without FPU.
+//! Builds the kernels: Debian's source of Linux with our configuration, for QEMU's Malta board, without FPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,26 +7,26 @@ use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
 
-use super::part::{Part, remove, scratch};
+use super::cached_build::{CachedBuild, remove, scratch};
 use super::{config, routers};
 use crate::command::{output, run};
 use crate::packages;
 
-/// Debian's package of the source, and where it puts it.
+/// Debian's package of the source, and its file.
 const PACKAGE: &str = "linux-source-6.1";
 const TARBALL: &str = "/usr/src/linux-source-6.1.tar.xz";
 
-/// What programs ask of a kernel by its name is answered as this one would: DD-WRT's.
+/// DD-WRT's kernel, by whose release programs decide which system calls they use.
 const OLD: Variant = Variant {
     release: "3.10.108-d10",
     // DD-WRT builds its kernels without core dumps. Few of the kernel's objects depend on that.
     settings: "# CONFIG_COREDUMP is not set\n# CONFIG_ELF_CORE is not set\n",
 };
 
-/// The file that says what version of the source the kernels beside it are built from.
+/// The file in the kernels' directory with the version of their source.
 const VERSION: &str = "version";
 
-/// Programs or files, and the packages that bring them.
+/// Programs or files that the build needs, and their packages.
 const TOOLS: [(&str, &str); 12] = [
     (TARBALL, PACKAGE),
     ("mips-linux-gnu-gcc", "gcc-mips-linux-gnu"),
@@ -42,16 +42,16 @@ const TOOLS: [(&str, &str); 12] = [
     ("/usr/include/stdio.h", "libc6-dev"),
 ];
 
-/// The kernels, big-endian, little-endian, and little-endian under an old name.
+/// Builds the kernels: big-endian, little-endian, and little-endian with an old release.
 pub fn build() -> Result<Vec<PathBuf>> {
-    let part = Part::new("kernels", include_str!("kernel.rs"))
-        .of(include_str!("config.rs"))
-        .of_file(&routers().join("kernel.config"))?;
+    let build = CachedBuild::new("kernels", include_str!("kernel.rs"))
+        .input(include_str!("config.rs"))
+        .input_file(&routers().join("kernel.config"))?;
     let kernels =
         ["kernel-mips".to_owned(), "kernel-mipsel".to_owned(), format!("kernel-mipsel-{}", OLD.release)];
     let [big, little, old] = kernels.each_ref().map(String::as_str);
-    let place = part.get_if(is_current, &[big, little, old, VERSION], |place| {
-        packages::require(&TOOLS, "the kernels of virtual routers are built from Debian's source")?;
+    let place = build.get_if(is_current, &[big, little, old, VERSION], |place| {
+        packages::debian::require(&TOOLS, "the kernels of virtual routers are built from Debian's source")?;
         let version = installed_version().with_context(|| format!("{PACKAGE} is not installed"))?;
         eprintln!("building the kernels, three minutes each on two cores, from {PACKAGE} {version}");
         let source = unpack()?;
@@ -64,14 +64,14 @@ pub fn build() -> Result<Vec<PathBuf>> {
     Ok(kernels.iter().map(|name| place.join(name)).collect())
 }
 
-/// The version of the source package, where it is installed. dpkg answers from a file.
+/// The version of the source package, if it is installed.
 fn installed_version() -> Option<String> {
     let format = "--showformat=${db:Status-Status} ${Version}";
     let answer = output(Command::new("dpkg-query").args(["--show", format, PACKAGE])).ok()?;
     answer.strip_prefix("installed ").map(str::to_owned)
 }
 
-/// Kernels are to be from the version of the source that is installed; where none is, all are good.
+/// True if the kernels are from the installed version of the source, or if none is installed.
 fn is_current(place: &Path) -> bool {
     let built = fs::read_to_string(place.join(VERSION)).ok();
     installed_version().is_none_or(|installed| built == Some(installed))
@@ -88,11 +88,11 @@ fn unpack() -> Result<PathBuf> {
 struct Endian {
     architecture: &'static str,
     settings: &'static str,
-    /// Kernels that differ in little, built from the objects of this one.
+    /// Kernels that differ little, built from the objects of this one.
     variants: &'static [Variant],
 }
 
-/// A kernel that claims another release, with settings that replace those of `kernel.config`.
+/// A kernel that reports another release, with settings that replace those of `kernel.config`.
 struct Variant {
     release: &'static str,
     settings: &'static str,
@@ -136,7 +136,7 @@ impl Endian {
         format!("{}-linux-gnu-", self.architecture)
     }
 
-    /// Two builds from the same source are the same bytes.
+    /// A call of make. Two builds from the same source are the same bytes.
     fn make(&self, source: &Path, objects: &Path) -> Command {
         let jobs = available_parallelism().map_or(1, |jobs| jobs.get());
         let mut command = Command::new("make");
@@ -149,7 +149,7 @@ impl Endian {
             .env("KBUILD_BUILD_VERSION", "1")
             .env("KBUILD_BUILD_USER", "hop")
             .env("KBUILD_BUILD_HOST", "hop")
-            // A cargo that was called by make must not lend its job server to this one.
+            // If make called cargo, this make must not use the job server of that one.
             .env_remove("MAKEFLAGS");
         command
     }

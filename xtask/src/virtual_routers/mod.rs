@@ -1,19 +1,19 @@
 //! `cargo xtask virtual-routers`: kernels and root archives of the virtual routers, built from Debian's source packages.
 //!
-//! Each part is kept in the cache by what it was built from, and put into `virtual-routers` in the cache whole. When
-//! every part is there, nothing is installed and nobody is asked: neither apt nor the network. So busybox and dropbear stay
-//! at the version that Debian had when they were built, until their recipe changes or the cache is removed. Kernels are
-//! built again when the package of their source is upgraded.
+//! Each build is cached under a hash of its inputs, and its result is published in the cache's `virtual-routers`. When all
+//! builds are cached, nothing is installed, and neither apt nor the network is used. So busybox and dropbear stay at the version
+//! that Debian had when they were built, until their recipe changes or the cache is removed. The kernels are rebuilt when the
+//! package of their source is upgraded.
 
+mod archive;
 mod busybox;
+mod cached_build;
 mod config;
-mod cpio;
 mod dropbear;
+mod fake_firmware;
 mod kernel;
-mod part;
 mod root;
 mod sources;
-mod stand_ins;
 mod stick;
 
 use std::fs::{self, File};
@@ -22,10 +22,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::agents::AGENTS;
-use crate::cache::forget_unused;
+use crate::build::agents::AGENTS;
+use crate::build::cache::evict_unused;
+use crate::build::toolchain::Toolchain;
 use crate::command::run;
-use crate::toolchain::Toolchain;
 use crate::{packages, paths};
 use sources::Sources;
 
@@ -40,25 +40,25 @@ const SYSTEMS: [System; 4] = [
 /// One root archive.
 #[derive(Clone, Copy)]
 struct System {
-    /// The file under `tests/routers` that bears its name says what is on it.
+    /// The firmware; files of `tests/routers` with this name say what is on it.
     flavour: &'static str,
-    /// `mips` or `mipsel`: zig's, QEMU's and our own name for the CPU.
+    /// `mips` or `mipsel`: the CPU's name in zig and QEMU.
     architecture: &'static str,
 }
 
 impl System {
-    /// Fails unless a program runs on the system's CPU without its libraries and without an FPU.
+    /// Fails unless a program is static and for the system's CPU, without FPU.
     fn check(&self, program: &Path) -> Result<()> {
         let agent = AGENTS.iter().find(|agent| agent.name == self.architecture);
         agent.context("there is an agent for every CPU")?.check(program)
     }
 }
 
-/// Builds what is missing and puts everything where `hop` looks for it.
+/// Builds what is missing and publishes everything where `hop` looks for it.
 pub fn build() -> Result<()> {
     let cache = paths::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    // A second build waits here and then finds everything done.
+    // A concurrent build waits here, and then finds everything cached.
     let lock = cache.join("virtual-routers.lock");
     let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
     lock.lock().context("cannot lock the cache")?;
@@ -70,8 +70,8 @@ pub fn build() -> Result<()> {
     for system in SYSTEMS {
         let busybox = busybox::build(system, &toolchain, &mut sources)?;
         let dropbear = dropbear::build(system, &toolchain, &mut sources)?;
-        let stand_ins = stand_ins::build(system, &toolchain)?;
-        artifacts.push(root::build(system, &busybox, &dropbear, &stand_ins)?);
+        let fake_firmware = fake_firmware::build(system, &toolchain)?;
+        artifacts.push(root::build(system, &busybox, &dropbear, &fake_firmware)?);
     }
     artifacts.push(stick::build()?);
 
@@ -80,8 +80,8 @@ pub fn build() -> Result<()> {
     for artifact in &artifacts {
         publish(artifact, &place)?;
     }
-    // Nobody else is building a part: the lock is ours.
-    forget_unused(&part::directory()?);
+    // Safe under the lock: no other build is running.
+    evict_unused(&cached_build::directory()?);
     Ok(())
 }
 
@@ -90,7 +90,7 @@ fn routers() -> PathBuf {
     paths::root().join("tests/routers")
 }
 
-/// Puts a file into a directory, whole or not at all, with its holes.
+/// Copies a file into a directory, whole or not at all, with its holes.
 fn publish(artifact: &Path, place: &Path) -> Result<()> {
     let name = artifact.file_name().context("an artifact has a name")?;
     let published = place.join(name);

@@ -1,4 +1,4 @@
-//! Root archives: what a kernel finds when it starts. `/init` and, below `/rom`, a system as its maker would ship it.
+//! Root archives: the files of a system when its kernel starts. `/init` and, below `/rom`, the firmware as its maker would ship it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,23 +7,25 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::cpio::{Archive, Entry};
-use super::part::Part;
+use super::archive::{Archive, Entry};
+use super::cached_build::CachedBuild;
 use super::{System, routers};
 use crate::command::run;
 
-/// The archive of a system, compressed.
-pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) -> Result<PathBuf> {
-    let archive = archive(system, busybox, dropbear, stand_ins)
-        .with_context(|| format!("cannot put {} for {} together", system.flavour, system.architecture))?
-        .to_bytes();
+/// Builds the archive of a system, compressed.
+pub fn build(system: System, busybox: &Path, dropbear: &Path, fake_firmware: &Path) -> Result<PathBuf> {
+    let archive = archive(system, busybox, dropbear, fake_firmware)
+        .with_context(|| {
+            format!("cannot build the archive of {} for {}", system.flavour, system.architecture)
+        })?
+        .to_bytes()?;
     let name = format!("root-{}-{}", system.flavour, system.architecture);
     let file = format!("{name}.cpio.gz");
-    let place = Part::new(name, include_str!("root.rs")).of(&archive).get(&[&file], |place| {
+    let place = CachedBuild::new(name, include_str!("root.rs")).input(&archive).get(&[&file], |place| {
         let plain = place.join("cpio");
         fs::write(&plain, &archive).with_context(|| format!("cannot write {}", plain.display()))?;
         let compressed = fs::File::create(place.join(&file)).context("cannot create a root archive")?;
-        // Without a name and a time in it.
+        // -n: without name and time, so that two builds are equal.
         let mut gzip = Command::new("gzip");
         run(gzip.args(["-n", "-9", "--stdout"]).arg(&plain).stdout(Stdio::from(compressed)))?;
         fs::remove_file(&plain).with_context(|| format!("cannot remove {}", plain.display()))
@@ -31,14 +33,14 @@ pub fn build(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) 
     Ok(place.join(file))
 }
 
-fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) -> Result<Archive> {
+fn archive(system: System, busybox: &Path, dropbear: &Path, fake_firmware: &Path) -> Result<Archive> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys"] {
         archive.put(directory, Entry::Directory { mode: 0o755 })?;
     }
     archive.put("dev/console", Entry::Device(5, 1))?;
-    archive.put("rom/sbin/stand-ins", program(stand_ins)?)?;
-    archive.put("init", Entry::Link("rom/sbin/stand-ins".to_owned()))?;
+    archive.put("rom/sbin/fake-firmware", program(fake_firmware)?)?;
+    archive.put("init", Entry::Link("rom/sbin/fake-firmware".to_owned()))?;
 
     let root = routers().join("root");
     let directories = lines(&root.join("directories"))?;
@@ -50,10 +52,10 @@ fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) ->
         if tree.exists() {
             add_tree(&mut archive, &tree, "rom")?;
         }
-        let names = routers().join("stand-ins/names").join(&layer);
+        let names = routers().join("fake-firmware/names").join(&layer);
         let names = if names.exists() { lines(&names)? } else { Vec::new() };
         for name in names {
-            archive.put(&format!("rom{name}"), link(&name, "/sbin/stand-ins"))?;
+            archive.put(&format!("rom{name}"), link(&name, "/sbin/fake-firmware"))?;
         }
     }
 
@@ -64,7 +66,7 @@ fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) ->
     archive.put("rom/bin/busybox", program(&busybox.join("busybox"))?)?;
     for name in lines(&busybox.join("links"))? {
         let path = format!("rom{name}");
-        // As on the real systems, a program of its own goes before an applet of that name.
+        // As on the real systems, a program replaces the applet of its name.
         if !archive.contains(&path) {
             archive.put(&path, link(&name, "/bin/busybox"))?;
         }
@@ -72,8 +74,7 @@ fn archive(system: System, busybox: &Path, dropbear: &Path, stand_ins: &Path) ->
     Ok(archive)
 }
 
-/// The layers of a flavour, the lowest first: a line `flavour: layer layer`. Git keeps no empty directory, so a layer
-/// may have no tree, and it may have no program of its own.
+/// The layers of a flavour, the lowest first, from a line `flavour: layer layer`. A layer may have no files, and no programs.
 fn layers(lines: &[String], flavour: &str) -> Result<Vec<String>> {
     let of_flavour = lines.iter().find_map(|line| line.strip_prefix(flavour)?.strip_prefix(':'));
     let layers = of_flavour.with_context(|| format!("no layers of {flavour}"))?;
@@ -92,7 +93,7 @@ fn program(path: &Path) -> Result<Entry> {
     Ok(Entry::File { mode: 0o755, content })
 }
 
-/// A symbolic link from one absolute path to another that is right wherever the two are mounted.
+/// A relative symbolic link from one absolute path to another, valid wherever both are mounted.
 fn link(from: &str, to: &str) -> Entry {
     let (mut from, mut to) = (components(from), components(to));
     while from.len() > 1 && to.len() > 1 && from[0] == to[0] {
@@ -107,7 +108,7 @@ fn components(path: &str) -> Vec<&str> {
     path.split('/').filter(|component| !component.is_empty()).collect()
 }
 
-/// Adds the files of the repository. Git keeps one bit of a mode: who may execute.
+/// Adds a tree of files of the repository. Of modes, only the executable bit counts, as in Git.
 fn add_tree(archive: &mut Archive, directory: &Path, above: &str) -> Result<()> {
     let unreadable = || format!("cannot read {}", directory.display());
     for entry in fs::read_dir(directory).with_context(unreadable)? {
@@ -137,18 +138,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layers_of_a_flavour_are_named_in_their_order() {
+    fn layers_are_in_order() {
         let lines = ["openwrt: common openwrt", "rutos: common openwrt rutos"].map(str::to_owned);
         assert_eq!(layers(&lines, "rutos").unwrap(), ["common", "openwrt", "rutos"]);
         assert!(layers(&lines, "dd-wrt").is_err());
     }
 
     #[test]
-    fn links_lead_from_any_place_to_the_program() {
+    fn links_are_relative() {
         for (from, to, target) in [
             ("/bin/sh", "/bin/busybox", "busybox"),
             ("/usr/bin/awk", "/bin/busybox", "../../bin/busybox"),
-            ("/sbin/procd", "/sbin/stand-ins", "stand-ins"),
+            ("/sbin/procd", "/sbin/fake-firmware", "fake-firmware"),
             ("/linuxrc", "/bin/busybox", "bin/busybox"),
             ("/usr/bin/dropbearkey", "/usr/sbin/dropbear", "../sbin/dropbear"),
         ] {

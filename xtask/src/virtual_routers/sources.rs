@@ -1,6 +1,7 @@
-//! Debian's source packages. The system's own configuration of apt stays as it is: a copy of it with `deb-src` for `deb`
-//! and lists of its own is used. apt checks the signatures, as always. What must stay true: that copy, which may have a
-//! password in it, is for its owner only, and is removed as soon as apt-get has fetched.
+//! Debian's source packages, fetched by apt-get with a copy of the system's sources in which `deb` is `deb-src`.
+//!
+//! **Invariants:** the system's configuration of apt is not changed; apt checks signatures; the copy, which may contain a password,
+//! is readable for its owner only, and is removed as soon as apt-get has fetched.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -9,24 +10,24 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::part::{remove, scratch};
+use super::cached_build::{remove, scratch};
 use crate::command::run_quietly;
 use crate::packages;
 
-/// Where apt looks for what it may install from.
+/// The directory of apt's sources.
 const ETC: &str = "/etc/apt";
 
-/// All that something is built from. One is hardly ever built without the other.
+/// The packages that are fetched, together because they are mostly built together.
 const PACKAGES: [&str; 2] = ["busybox", "dropbear"];
 
-/// Source packages, fetched when the first is asked for.
+/// Source packages, fetched on first use.
 pub struct Sources {
-    /// Where they are unpacked, once they are.
+    /// Where they are unpacked; none before the first use.
     directory: Option<PathBuf>,
 }
 
 impl Sources {
-    /// Nothing is asked yet.
+    /// No packages yet.
     pub fn new() -> Self {
         Self { directory: None }
     }
@@ -44,7 +45,7 @@ impl Sources {
 impl Drop for Sources {
     fn drop(&mut self) {
         if let Some(directory) = &self.directory {
-            // What cannot be removed is in the way of nobody: the next build empties it.
+            // Best effort: the next build empties the directory.
             let _ = remove(directory);
         }
     }
@@ -52,14 +53,14 @@ impl Drop for Sources {
 
 /// Fetches and unpacks all packages into one directory.
 fn fetch() -> Result<PathBuf> {
-    // dpkg-dev brings the programs that unpack and patch.
+    // dpkg-dev has the programs that unpack and patch.
     let tools = [
         ("dpkg-source", "dpkg-dev"),
         ("make", "make"),
         ("gcc", "gcc"),
         ("/usr/include/stdio.h", "libc6-dev"),
     ];
-    packages::require(&tools, "busybox and dropbear are built from Debian's source packages")?;
+    packages::debian::require(&tools, "busybox and dropbear are built from Debian's source packages")?;
     let directory = scratch("sources")?;
     let apt = scratch("sources/apt")?;
     let fetched = fetch_with(&apt, &directory);
@@ -68,16 +69,16 @@ fn fetch() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Fetches with apt's own files in one directory, and the packages in another.
+/// Fetches the packages into `directory`, with apt's files in `apt`.
 fn fetch_with(apt: &Path, directory: &Path) -> Result<()> {
     write_entries(&create_private(apt.join("entries"))?)?;
     fs::create_dir_all(apt.join("lists/partial"))
         .and_then(|()| fs::create_dir_all(apt.join("cache/archives/partial")))
         .context("cannot create a directory for apt")?;
-    eprintln!("asking apt for its list of source packages");
-    // One entry that has no sources need not be the one that is needed.
+    eprintln!("fetching apt's list of source packages");
+    // An entry without sources fails, and the packages may come from another one.
     if let Err(error) = run_quietly(apt_get(apt, directory).arg("update")) {
-        eprintln!("{error}; trying all the same");
+        eprintln!("{error}; trying anyway");
     }
     eprintln!("fetching the source packages {}", PACKAGES.join(" "));
     run_quietly(apt_get(apt, directory).arg("source").args(PACKAGES))
@@ -117,7 +118,7 @@ fn find(directory: &Path, package: &str) -> Result<Option<(PathBuf, String)>> {
     Ok(tree.zip(version).map(|(tree, version)| (directory.join(tree), version.to_owned())))
 }
 
-/// Writes the machine's own entries as entries for source packages into a directory.
+/// Writes the machine's sources as entries for source packages into a directory.
 fn write_entries(place: &Path) -> Result<()> {
     let mut found = vec![Path::new(ETC).join("sources.list")];
     if let Ok(entries) = fs::read_dir(Path::new(ETC).join("sources.list.d")) {
@@ -141,7 +142,7 @@ fn write_entries(place: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Entries of one line each: `deb [options] URI suite components`.
+/// Translates one-line entries: `deb [options] URI suite components`.
 fn lines_for_sources(content: &str) -> String {
     content
         .lines()
@@ -150,7 +151,7 @@ fn lines_for_sources(content: &str) -> String {
         .collect()
 }
 
-/// Entries of a paragraph each, with a field `Types`.
+/// Translates entries in deb822 format: a paragraph each, with a field `Types`.
 fn paragraphs_for_sources(content: &str) -> String {
     content
         .lines()
@@ -169,14 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_of_the_entries_is_for_its_owner_only() {
+    fn copied_entries_are_private() {
         let place = tempfile::tempdir().unwrap();
         let entries = create_private(place.path().join("entries")).unwrap();
         assert_eq!(entries.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
-    fn one_line_entries_become_source_entries_and_keep_their_options() {
+    fn one_line_entries_keep_their_options() {
         let content = "# deb file:/commented stable main\n\
                        deb [signed-by=/usr/share/keyrings/k.gpg] file:/debian stable main contrib\n\
                        deb-src file:/debian stable main\n\
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn paragraphs_become_source_entries_and_keep_their_other_fields() {
+    fn paragraphs_keep_their_other_fields() {
         let content = "types: deb deb-src\nURIs: file:/debian\nSuites: stable\nSigned-By:\n -----BEGIN\n .\n\nTypes: deb\n";
         assert_eq!(
             paragraphs_for_sources(content),

@@ -1,4 +1,4 @@
-//! The USB stick, or SD card, that a virtual router finds: a file system without a partition table.
+//! Builds the USB stick, or SD card, of a virtual router: a file system without a partition table.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::part::Part;
+use super::cached_build::CachedBuild;
 use crate::command::run;
 use crate::packages;
 use crate::paths::which;
 
-/// Bytes. Few of them are written until the router does.
+/// The size in bytes. The image is sparse.
 const SIZE: u64 = 64 << 20;
 
-/// Two sticks are the same bytes.
+/// A fixed UUID, so that two builds are equal.
 const UUID: &str = "40f5d3c7-5f0a-4d0c-9d7b-0a3e4c1b2f70";
 
-/// An image with an empty ext2.
+/// Builds an image with an empty ext2.
 pub fn build() -> Result<PathBuf> {
-    let place = Part::new("stick", include_str!("stick.rs")).get(&["stick.img"], |place| {
+    let place = CachedBuild::new("stick", include_str!("stick.rs")).get(&["stick.img"], |place| {
         if program().is_none() {
-            packages::apt(&["e2fsprogs"], "mke2fs makes the virtual routers' stick")?;
+            packages::debian::apt(&["e2fsprogs"], "mke2fs makes the virtual routers' stick")?;
         }
         let image = place.join("stick.img");
         let file = File::create(&image).with_context(|| format!("cannot create {}", image.display()))?;
@@ -35,7 +35,7 @@ pub fn build() -> Result<PathBuf> {
     Ok(place.join("stick.img"))
 }
 
-/// It is where users do not look.
+/// mke2fs, which is not in every user's PATH.
 fn program() -> Option<PathBuf> {
     which("mke2fs").or_else(|| Some(Path::new("/usr/sbin/mke2fs").to_owned()).filter(|path| path.exists()))
 }

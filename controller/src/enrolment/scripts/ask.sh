@@ -1,6 +1,6 @@
 # Asks the agent that is there, once it is sure to be root's, and prints: `fingerprint`, that of its key; `next-fingerprint`,
 # that of the key which is to follow, made if there is none; `digest`, that of its executable; `list`, who may connect;
-# `is-known`, nothing, and fails if $fingerprint is not in that list; `store`, the directory that the one that runs was started
+# `is-known`, nothing, and fails if $fingerprint is not in that list; `cache-dir`, the directory that the one that runs was started
 # with; `interface`, the one by which this login came; `self-test`, what it says of this router.
 #
 # In: question, program, state; fingerprint; for the self-test stage, a directory that it may make.
@@ -24,7 +24,7 @@ ask() {
 		done <"$state/authorized"
 		exit 1
 		;;
-	store) pid=$(agent_pid) && option store ;;
+	cache-dir) pid=$(agent_pid) && option cache-dir ;;
 	interface) "$program" --interface-to "${SSH_CONNECTION%% *}" ;;
 	self-test)
 		umask 077

@@ -1,6 +1,6 @@
 # Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
 #
-# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, interface, store,
+# In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, interface, cache_dir,
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
 # installations: start_script, settings, hook, hook_script.
 
@@ -23,13 +23,13 @@ make_state() {
 }
 
 # A disk without owners is everybody's or root's, as it was mounted, and has no links that lead elsewhere.
-make_store() {
-	[ -n "$store" ] || return 0
-	part=$store
+make_cache_dir() {
+	[ -n "$cache_dir" ] || return 0
+	part=$cache_dir
 	while [ -n "$part" ] && [ ! -e "$part" ]; do part=${part%/*}; done
 	part=${part:-/}
 	is_ownerless "$part" || must_be_ours "$part"
-	mkdir -p "$store" || fail "cannot make the store $store"
+	mkdir -p "$cache_dir" || fail "cannot make the cache directory $cache_dir"
 }
 
 place() {
@@ -52,7 +52,7 @@ place() {
 	chmod 755 "$program" || fail "cannot make $program executable"
 
 	umask 077
-	make_store
+	make_cache_dir
 	echo "$controller" >"$state/authorized" || fail "cannot write $state/authorized: no space left?"
 	fingerprint=$("$program" --fingerprint --key "$state/key") || fail "cannot make a key in $state"
 

@@ -1,13 +1,13 @@
 # Removes all of Hop from this router, whatever of it is there; after stop.sh. Fails with what is still there then. What is
 # not root's alone is not Hop's, and is left as it is.
 #
-# In: store (or nothing: then that of the agent that runs), or new_store (or nothing: a store that is removed only if
+# In: cache_dir (or nothing: then that of the agent that runs), or new_cache_dir (or nothing: a directory that is removed only if
 # nothing is in it); home (or nothing: the directory of an installation that no boot hook names yet).
 
-# Removes the programs that the store keeps, and it, unless somebody else has something there.
-remove_store() {
-	[ -d "$store" ] && { is_ours "$store" || is_ownerless "$store"; } || return 0
-	for file in "$store"/*; do
+# Removes the programs that the cache directory keeps, and it, unless somebody else has something there.
+remove_cache_dir() {
+	[ -d "$cache_dir" ] && { is_ours "$cache_dir" || is_ownerless "$cache_dir"; } || return 0
+	for file in "$cache_dir"/*; do
 		name=${file##*/}
 		name=${name%.part}
 		case $name in
@@ -15,14 +15,14 @@ remove_store() {
 		*) [ ${#name} -eq 64 ] && rm -f "$file" ;;
 		esac
 	done
-	rmdir "$store" 2>/dev/null
+	rmdir "$cache_dir" 2>/dev/null
 }
 
 remove() {
 	close_tmp
 	homes="$(hooked_homes) $home"
 	pid=$(agent_pid)
-	[ -n "$pid" ] && [ -z "$store$new_store" ] && store=$(option store)
+	[ -n "$pid" ] && [ -z "$cache_dir$new_cache_dir" ] && cache_dir=$(option cache-dir)
 	[ -x /etc/init.d/hopd ] && is_ours /etc/init.d/hopd && /etc/init.d/hopd disable
 	end_agent
 	rm -f /etc/init.d/hopd /etc/rc.d/S95hopd /etc/rc.d/K05hopd /etc/config/hopd
@@ -46,8 +46,8 @@ remove() {
 	done
 	is_ours /jffs/etc/config && rm -f /jffs/etc/config/hopd.startup && rmdir /jffs/etc/config /jffs/etc
 	is_ours /opt/etc/init.d && rm -f /opt/etc/init.d/S95hopd && rmdir /opt/etc/init.d /opt/etc
-	[ -n "$store" ] && remove_store
-	[ -n "$new_store" ] && is_ours "${new_store%/*}" && rmdir "$new_store" 2>/dev/null
+	[ -n "$cache_dir" ] && remove_cache_dir
+	[ -n "$new_cache_dir" ] && is_ours "${new_cache_dir%/*}" && rmdir "$new_cache_dir" 2>/dev/null
 	for home in $homes; do
 		is_ours "$home" && rmdir "$home" 2>/dev/null
 	done

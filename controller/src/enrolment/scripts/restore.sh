@@ -18,7 +18,7 @@ restore() {
 	if [ -f "$stage/listen" ]; then
 		listen=$(cat "$stage/listen")
 		interface=$(cat "$stage/interface")
-		store=$(cat "$stage/store")
+		cache_dir=$(cat "$stage/cache_dir")
 	fi
 	[ -f "$stage/old" ] || return 0
 	end_agent

@@ -47,7 +47,7 @@ start() {
 		sh "$state/start"
 		;;
 	none)
-		[ -n "$store" ] && set -- --store "$store"
+		[ -n "$cache_dir" ] && set -- --cache-dir "$cache_dir"
 		[ -n "$interface" ] && set -- --interface "$interface" "$@"
 		# What is in the log from now on is of this start.
 		[ ! -f /tmp/hop/log ] || mv /tmp/hop/log /tmp/hop/log.old

@@ -13,10 +13,10 @@ upgrade() {
 		# Another controller may have started it, and wished for something else.
 		listen=$(option listen)
 		interface=$(option interface)
-		store=$(option store)
+		cache_dir=$(option cache-dir)
 		echo "$listen" >"$stage/listen"
 		echo "$interface" >"$stage/interface"
-		echo "$store" >"$stage/store"
+		echo "$cache_dir" >"$stage/cache_dir"
 	fi
 	# While the old one still runs: there may be no room.
 	cp "$program" "$stage/old.new" && mv "$stage/old.new" "$stage/old" || fail "cannot keep the old agent in $stage: no space left?"

@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use super::Behaviour;
-use hop::connection::Connection;
-use hop::error::Error;
+use hop::client::Error;
+use hop::client::connection::Connection;
 use hop_proto::tls;
-use hop_proto::v1::Reason;
+use hop_proto::v1::ErrorReason;
 use hop_tests::{Options, Target, VirtualRouter};
 use rustix::net::{AddressFamily, SocketType};
 use rustls::client::ResolvesClientCert;
@@ -212,7 +212,7 @@ fn revoked_key_fails_at_next_call(target: Target) {
         let (mut connection, _) = opened.unwrap();
         router.write_authorized("");
         match connection.info().await {
-            Err(Error::Refused { reason: Reason::NotAuthorized, .. }) => {}
+            Err(Error::Refused { reason: ErrorReason::NotAuthorized, .. }) => {}
             other => panic!("{other:?}"),
         }
     });

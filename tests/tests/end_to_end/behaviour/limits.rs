@@ -3,8 +3,8 @@
 use std::thread;
 
 use super::Behaviour;
-use hop::connection::Connection;
-use hop::home::Home;
+use hop::client::connection::Connection;
+use hop::config::home::Home;
 use hop_tests::{Hop, Options, TIMEOUT, Target, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 

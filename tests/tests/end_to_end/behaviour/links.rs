@@ -1,7 +1,7 @@
 //! What becomes of a job when its connection goes, and how another one is had.
 
 use super::Behaviour;
-use hop::home::Home;
+use hop::config::home::Home;
 use hop_tests::{Hop, Ran, Target, VirtualRouter, fixture, length_on_the_wire};
 use rustix::process::Signal;
 use serde_json::Value;

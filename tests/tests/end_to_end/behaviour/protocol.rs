@@ -1,19 +1,22 @@
 //! A controller that breaks the rules is told which one, and costs the agent nothing.
 
 use super::Behaviour;
-use hop::connection::Connection;
-use hop::error::Error;
-use hop::packing;
+use hop::client::Error;
+use hop::client::connection::Connection;
+use hop::config::home::Home;
+use hop::transfer::encode;
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::outcome::Ending;
 use hop_proto::v1::{
-    Attach, Blob, BlobChunk, Encoding, InputTree, JobSpec, Output, OutputAck, Reason, Release, RunReply,
-    RunRequest, Signal, Stdin, Stream, run_reply, run_request,
+    Attach, Blob, BlobChunk, Detach, Discard, Encoding, ErrorReason, InputTree, JobSpec, KillRequest, Output,
+    OutputAck, RunReply, RunRequest, Signal, Stdin, Stream, run_reply, run_request,
 };
 use hop_tests::{TIMEOUT, Target, VirtualRouter};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
+use tonic_types::StatusExt;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
@@ -26,7 +29,10 @@ pub const ALL: &[Behaviour] = &behaviours! {
         message_over_the_limit_is_refused,
         unfinished_upload_leaves_nothing,
         rules_broken_before_start_are_refused,
-        rules_broken_after_start_end_it;
+        rules_broken_after_start_end_it,
+        half_closing_ends_standard_input,
+        detaching_and_resets_leave_standard_input_open,
+        every_grpc_client_reads_refusals;
 };
 
 /// A controller made of nothing but messages.
@@ -72,7 +78,7 @@ impl Raw {
     }
 
     /// Reads up to the end, which must be a refusal.
-    async fn refusal(mut self) -> (Reason, String) {
+    async fn refusal(mut self) -> (ErrorReason, String) {
         loop {
             match self.next().await {
                 Ok(Some(_)) => {}
@@ -83,7 +89,7 @@ impl Raw {
     }
 }
 
-fn refused(error: Error) -> (Reason, String) {
+fn refused(error: Error) -> (ErrorReason, String) {
     match error {
         Error::Refused { reason, message, .. } => (reason, message),
         other => panic!("{other}"),
@@ -112,7 +118,7 @@ fn chunk(offset: u64, data: &[u8]) -> run_request::Message {
 }
 
 /// Why a program of some length is refused that comes as `content` in an encoding.
-pub fn refusal_of_content(router: &VirtualRouter, encoding: Encoding, content: &[u8]) -> Reason {
+pub fn refusal_of_content(router: &VirtualRouter, encoding: Encoding, content: &[u8]) -> ErrorReason {
     block_on(async {
         let raw = Raw::start(router, run_request::Message::Spec(spec(vec![7; 32], 1000))).await.unwrap();
         let data = content.to_vec().into();
@@ -138,7 +144,7 @@ fn wrong_digest_runs_nothing(target: Target) {
         let first = run_request::Message::Spec(spec(sha256(b"announced"), 9));
         let raw = Raw::start(&router, first).await.unwrap();
         raw.send(chunk(0, b"delivered")).await;
-        assert_eq!(raw.refusal().await.0, Reason::DigestMismatch);
+        assert_eq!(raw.refusal().await.0, ErrorReason::DigestMismatch);
     });
     router.wait_until_idle();
     router.assert_serves_on();
@@ -196,7 +202,7 @@ fn lists_large_once_decoded_are_refused(target: Target) {
                 Ok(raw) => raw.refusal().await,
             }
         });
-        assert!(reason == Reason::Protocol && message.contains(rule), "{message}");
+        assert!(reason == ErrorReason::Protocol && message.contains(rule), "{message}");
     }
     router.assert_serves_on();
 }
@@ -227,7 +233,7 @@ fn pieces_of_output(router: &VirtualRouter, first: run_request::Message) -> Vec<
                 Some(run_reply::Message::Output(piece)) => pieces.push(piece),
                 Some(run_reply::Message::Outcome(_)) => {
                     if attaches {
-                        raw.send(run_request::Message::Release(Release {})).await;
+                        raw.send(run_request::Message::Discard(Discard {})).await;
                     }
                     return pieces;
                 }
@@ -261,7 +267,7 @@ fn output_is_compressed_only_on_request(target: Target) {
             let mut all = Vec::new();
             for piece in pieces {
                 assert_eq!(piece.offset, all.len() as u64, "offsets count what is unpacked");
-                all.extend_from_slice(&packing::unpack(piece.data, piece.unpacked_size).unwrap());
+                all.extend_from_slice(&encode::decompress(piece.data, piece.unpacked_size).unwrap());
             }
             assert!(all == b"all is well, and nothing to be seen\n".repeat(1024));
         }
@@ -276,14 +282,14 @@ fn message_over_the_limit_is_refused(target: Target) {
         match Raw::start(&router, run_request::Message::Spec(large)).await {
             Err(error) => assert_eq!(
                 refused(error),
-                (Reason::Protocol, "protocol: the first message of a run is larger than 2 MiB".into())
+                (ErrorReason::Protocol, "protocol: the first message of a run is larger than 2 MiB".into())
             ),
             Ok(_) => panic!("3 MiB in one message"),
         }
         let raw = Raw::start(&router, run_request::Message::Spec(spec(vec![7; 32], 4 << 20))).await.unwrap();
         raw.send(chunk(0, &vec![0; MAX_MESSAGE_BYTES])).await;
         let (reason, why) = raw.refusal().await;
-        assert_eq!((reason, &*why), (Reason::Protocol, "protocol: a message is larger than 64 KiB"));
+        assert_eq!((reason, &*why), (ErrorReason::Protocol, "protocol: a message is larger than 64 KiB"));
     });
     router.wait_until_idle();
     router.assert_serves_on();
@@ -316,10 +322,10 @@ fn rules_broken_before_start_are_refused(target: Target) {
             let first = run_request::Message::Spec(spec(vec![7; 32], 10));
             let raw = Raw::start(&router, first).await.unwrap();
             raw.send(message.clone()).await;
-            assert_eq!(raw.refusal().await.0, Reason::Protocol, "{message:?}");
+            assert_eq!(raw.refusal().await.0, ErrorReason::Protocol, "{message:?}");
         }
         match Raw::start(&router, chunk(0, b"no specification")).await {
-            Err(error) => assert_eq!(refused(error).0, Reason::Protocol),
+            Err(error) => assert_eq!(refused(error).0, ErrorReason::Protocol),
             Ok(_) => panic!("a run without a specification"),
         }
     });
@@ -349,9 +355,138 @@ fn rules_broken_after_start_end_it(target: Target) {
             }
             while !matches!(raw.next().await.unwrap(), Some(run_reply::Message::Output(_))) {}
             raw.send(message.clone()).await;
-            assert_eq!(raw.refusal().await.0, Reason::Protocol);
+            assert_eq!(raw.refusal().await.0, ErrorReason::Protocol);
         }
     });
     router.wait_until_idle();
+    router.assert_serves_on();
+}
+
+/// A script that writes its input, and then that this has ended.
+const COPIES_INPUT: &[u8] = b"#!/bin/sh\ncat\necho end\n";
+
+impl Raw {
+    /// Runs a script as `id`, whose job is kept for a minute, until it has started.
+    async fn run(router: &VirtualRouter, id: &str, script: &[u8]) -> Self {
+        let spec =
+            JobSpec { job_id: id.into(), linger_ms: 60_000, ..spec(sha256(script), script.len() as u64) };
+        let mut raw = Self::start(router, run_request::Message::Spec(spec)).await.unwrap();
+        if raw.is_asked_for_the_program().await {
+            raw.send(chunk(0, script)).await;
+        }
+        while !matches!(raw.next().await.unwrap(), Some(run_reply::Message::Started(_))) {}
+        raw
+    }
+
+    /// Half-closes the stream, and gives all that comes on it: the outputs, and the exit code.
+    async fn half_close(self) -> (Vec<u8>, Option<Ending>) {
+        let Self { mut replies, requests, connection: _connection } = self;
+        drop(requests);
+        let (mut output, mut ending) = (Vec::new(), None);
+        while let Some(reply) = tokio::time::timeout(TIMEOUT, replies.message()).await.unwrap().unwrap() {
+            match reply.message {
+                Some(run_reply::Message::Output(piece)) => output.extend_from_slice(&piece.data),
+                Some(run_reply::Message::Outcome(outcome)) => ending = outcome.ending,
+                _ => {}
+            }
+        }
+        (output, ending)
+    }
+}
+
+fn attach(id: &str) -> run_request::Message {
+    run_request::Message::Attach(Attach { job_id: id.into(), ..Attach::default() })
+}
+
+fn half_closing_ends_standard_input(target: Target) {
+    let router = VirtualRouter::start(target);
+    block_on(async {
+        let raw = Raw::run(&router, "a", COPIES_INPUT).await;
+        let data = b"in\n".to_vec().into();
+        raw.send(run_request::Message::Stdin(Stdin { offset: 0, data, end: false })).await;
+        let (output, ending) = raw.half_close().await;
+        assert_eq!((&*output, ending), (&b"in\nend\n"[..], Some(Ending::ExitCode(0))));
+        // Nobody has acknowledged it, so it is there for whoever attaches; and half-closing may come first.
+        let raw = Raw::start(&router, attach("a")).await.unwrap();
+        assert_eq!(raw.half_close().await.0, b"in\nend\n");
+        let raw = Raw::start(&router, attach("a")).await.unwrap();
+        raw.send(run_request::Message::Discard(Discard {})).await;
+        raw.half_close().await;
+    });
+    router.wait_until_forgotten();
+    router.assert_serves_on();
+}
+
+fn detaching_and_resets_leave_standard_input_open(target: Target) {
+    let router = VirtualRouter::start(target);
+    block_on(async {
+        let mut raw = Raw::run(&router, "a", COPIES_INPUT).await;
+        raw.send(run_request::Message::Detach(Detach {})).await;
+        while raw.next().await.unwrap().is_some() {}
+        // To drop it is to reset its stream.
+        drop(Raw::start(&router, attach("a")).await.unwrap());
+        let mut raw = Raw::start(&router, attach("a")).await.unwrap();
+        loop {
+            match raw.next().await.unwrap() {
+                Some(run_reply::Message::Started(_)) => break,
+                Some(run_reply::Message::StdinAck(ack)) => assert!(!ack.closed, "its input has ended"),
+                _ => {}
+            }
+        }
+        let data = b"still open\n".to_vec().into();
+        raw.send(run_request::Message::Stdin(Stdin { offset: 0, data, end: false })).await;
+        assert_eq!(raw.half_close().await.0, b"still open\nend\n");
+        router.hop().args(["kill", "-r", "router", "a"]).run();
+    });
+    router.assert_serves_on();
+}
+
+fn every_grpc_client_reads_refusals(target: Target) {
+    let router = VirtualRouter::start(target);
+    let other = Home::at(&router.path("other"));
+    let keys = [router.home(), other].map(|home| home.identity().unwrap());
+    router.write_authorized(&format!("{} me\n{} other\n", keys[0].fingerprint(), keys[1].fingerprint()));
+    let too_large = JobSpec { job_id: "b".into(), ..spec(vec![7; 32], 1 << 40) };
+    let taken = JobSpec { job_id: "a".into(), ..spec(vec![7; 32], 1) };
+    let user = JobSpec { user: "nobody-of-this-name".into(), ..spec(vec![7; 32], 1) };
+    let broken = JobSpec { name: "..".into(), ..spec(vec![7; 32], 1) };
+    let run = |spec| run_request::Message::Spec(spec);
+    block_on(async {
+        let _raw = Raw::run(&router, "a", COPIES_INPUT).await;
+        for (first, code, reasons) in [
+            (run(broken), Code::InvalidArgument, ["PROTOCOL"; 2]),
+            (chunk(0, b"no specification"), Code::InvalidArgument, ["PROTOCOL"; 2]),
+            (run(taken), Code::AlreadyExists, ["JOB_EXISTS"; 2]),
+            (attach("none"), Code::NotFound, ["NO_SUCH_JOB"; 2]),
+            (attach("a"), Code::PermissionDenied, ["NOT_YOURS"; 2]),
+            (run(user), Code::FailedPrecondition, ["NO_SUCH_USER"; 2]),
+            (run(too_large), Code::ResourceExhausted, ["NO_MEMORY", "NO_SPACE"]),
+        ] {
+            let opened = Connection::open(&router.entry(), &keys[1], TIMEOUT).await;
+            let (mut connection, _) = opened.unwrap();
+            let attaches = matches!(first, run_request::Message::Attach(_));
+            let request = tokio_stream::iter([RunRequest { message: Some(first) }]);
+            let client = connection.client();
+            let answer = if attaches { client.attach(request).await } else { client.run(request).await };
+            let status = match answer {
+                Err(status) => status,
+                Ok(replies) => replies.into_inner().message().await.unwrap_err(),
+            };
+            assert_eq!(status.code(), code, "{status}");
+            let rich = tonic_types::Status::decode(status.details()).unwrap();
+            assert_eq!((rich.code, &*rich.message), (status.code().into(), status.message()));
+            let info = status.get_details_error_info().unwrap();
+            assert!(reasons.contains(&&*info.reason) && info.domain == "hop.v1", "{info:?}");
+            let figures = ["needed", "available"].map(|name| info.metadata.contains_key(name));
+            assert_eq!(figures, [status.code() == Code::ResourceExhausted; 2]);
+        }
+        // A call with one answer.
+        let opened = Connection::open(&router.entry(), &keys[1], TIMEOUT).await;
+        let (mut connection, _) = opened.unwrap();
+        let request = KillRequest { job_id: "a".into(), signal: "9".into() };
+        let status = connection.client().kill(request).await.unwrap_err();
+        assert_eq!(status.get_details_error_info().unwrap().reason, "PROTOCOL");
+    });
+    router.hop().args(["kill", "-r", "router", "a"]).run();
     router.assert_serves_on();
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::Behaviour;
-use hop::sent::Sent;
-use hop_proto::v1::{Encoding, Reason};
+use hop::transfer::blob_cache::BlobCache;
+use hop_proto::v1::{Encoding, ErrorReason};
 use hop_tests::{Options, Target, VirtualRouter, fixture};
 
 pub const ALL: &[Behaviour] = &behaviours! {
@@ -70,7 +70,7 @@ fn moved_addresses_make_relocated_delta(target: Target) {
     let router = VirtualRouter::start(target);
     sent(&router, &fixture(target, "both-outputs"));
     // On a slow link there is time to look for them, whatever else this machine does.
-    Sent::new(&router.home()).set_rate("router", 300_000);
+    BlobCache::new(&router.home()).set_rate("router", 300_000);
     // Nearly all of it is the same runtime, elsewhere.
     let log_lines = fixture(target, "log-lines");
     let ran = router.hop().args(["exec", "-v", "-r", "router"]).arg(&log_lines).arg("2").run();
@@ -87,9 +87,9 @@ fn moved_addresses_make_relocated_delta(target: Target) {
 
 fn slow_link_is_sent_zstd(target: Target) {
     let router = VirtualRouter::start(target);
-    Sent::new(&router.home()).set_rate("router", 500_000);
+    BlobCache::new(&router.home()).set_rate("router", 500_000);
     assert!(sent(&router, &fixture(target, "both-outputs")).ends_with("compressed with zstd"));
-    let rate = Sent::new(&router.home()).rate("router").unwrap();
+    let rate = BlobCache::new(&router.home()).rate("router").unwrap();
     assert!(rate != 500_000, "it is measured anew");
     router.assert_serves_on();
 }
@@ -129,7 +129,7 @@ fn broken_encoding_leaves_nothing(target: Target) {
         (Encoding::Zstd, &[0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x03, 0x19, 0, 0, b'a', b'b', b'c']),
     ] {
         let reason = super::protocol::refusal_of_content(&router, encoding, content);
-        assert_eq!(reason, Reason::Protocol, "{encoding:?}");
+        assert_eq!(reason, ErrorReason::Protocol, "{encoding:?}");
     }
     router.wait_until_idle();
     assert_eq!(router.blobs(), []);

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hop::inventory::{Inventory, Router};
+use hop::config::inventory::{Inventory, Router};
 use hop::virtual_router::profile::Profile;
 use hop_tests::{Hop, Machine, Ran, Running, Shell, Target, fixture, wait_until};
 use rustix::fs::{FileType, Mode, OFlags, mknodat};

@@ -1,6 +1,6 @@
 //! Several controllers on one router.
 
-use hop::inventory::Inventory;
+use hop::config::inventory::Inventory;
 use hop_tests::Hop;
 
 use super::owner::Owner;

@@ -207,10 +207,10 @@ impl End {
 /// Another controller, which may use the router as well, tries to have whatever job there is.
 fn interfere(router: &VirtualRouter) {
     let home = router.path("other");
-    let identity = hop::home::Home::at(&home).identity().unwrap();
+    let identity = hop::config::home::Home::at(&home).identity().unwrap();
     let own = router.home().identity().unwrap();
     router.write_authorized(&format!("{}\n{}\n", own.fingerprint(), identity.fingerprint()));
-    router.enrol_for(&hop::home::Home::at(&home));
+    router.enrol_for(&hop::config::home::Home::at(&home));
     let hop = || Hop::at(&home);
     let ran = hop().args(["ps", "-r", "router", "--json"]).run();
     assert_eq!(ran.code, 0, "{}", ran.stderr());

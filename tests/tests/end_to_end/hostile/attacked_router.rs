@@ -1,6 +1,6 @@
 //! An agent that is attacked, and another controller that goes on using it.
 
-use hop::home::Home;
+use hop::config::home::Home;
 use hop_tests::{Footprint, Hop, Options, Target, VirtualRouter, fixture};
 
 /// What an attack may make the agent grow by, in kB: messages on their way, and what HTTP/2 and TLS hold of one connection.

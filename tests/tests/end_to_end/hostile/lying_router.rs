@@ -10,12 +10,12 @@ use std::thread;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use hop::home::Home;
-use hop::inventory::{Entry, Inventory, Router};
+use hop::config::home::Home;
+use hop::config::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::{Fingerprint, Identity};
 use hop_proto::tls::{self, Authorized};
 use hop_proto::v1::{
-    Accepted, Failure, InfoReply, Job, JobsReply, Outcome, RunReply, RunRequest, Started,
+    Accepted, ErrorDetail, InfoReply, Job, JobsReply, Outcome, RunReply, RunRequest, Started,
     Target as WireTarget, outcome, run_reply, run_request,
 };
 use hop_tests::{Hop, Target};
@@ -225,7 +225,7 @@ impl Call {
 
     /// Waits until the controller has hung up, or has said that it wants nothing more.
     pub async fn wait_for_the_end(&mut self) {
-        while !matches!(self.next().await, None | Some(run_request::Message::Release(_))) {}
+        while !matches!(self.next().await, None | Some(run_request::Message::Discard(_))) {}
     }
 
     /// Says that the program has ended well, and ends the call.
@@ -241,8 +241,14 @@ impl Call {
     }
 
     /// Ends the call as an agent does that refuses something.
-    pub fn refuse(self, failure: &Failure, message: &str) {
-        self.end_with(&Status::with_details(Code::Aborted, message, failure.encode_to_vec().into()));
+    pub fn refuse(self, detail: &ErrorDetail, message: &str) {
+        let detail = prost_types::Any {
+            type_url: "type.googleapis.com/hop.v1.ErrorDetail".to_owned(),
+            value: detail.encode_to_vec(),
+        };
+        let code = Code::Aborted.into();
+        let rich = tonic_types::Status { code, message: message.to_owned(), details: vec![detail] };
+        self.end_with(&Status::with_details(Code::Aborted, message, rich.encode_to_vec().into()));
     }
 
     fn end_with(mut self, status: &Status) {

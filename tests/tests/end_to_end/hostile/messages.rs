@@ -1,8 +1,8 @@
 //! A controller whose messages lie: about their length, and about names.
 
-use hop::connection::Connection;
-use hop::error::Error;
-use hop_proto::v1::{Blob, InputTree, JobSpec, Reason, RunRequest, run_request};
+use hop::client::Error;
+use hop::client::connection::Connection;
+use hop_proto::v1::{Blob, ErrorReason, InputTree, JobSpec, RunRequest, run_request};
 use hop_tests::{TIMEOUT, Target};
 
 use super::attacked_router::AttackedRouter;
@@ -64,7 +64,7 @@ fn lengths_that_lie_are_refused() {
 }
 
 /// What the agent says to a job.
-async fn refusal(attacked: &AttackedRouter, spec: JobSpec) -> Reason {
+async fn refusal(attacked: &AttackedRouter, spec: JobSpec) -> ErrorReason {
     let identity = attacked.router.home().identity().unwrap();
     let (mut connection, _) = Connection::open(&attacked.router.entry(), &identity, TIMEOUT).await.unwrap();
     let first = RunRequest { message: Some(run_request::Message::Spec(spec)) };
@@ -94,7 +94,7 @@ fn names_lead_nowhere_else() {
                 JobSpec { inputs: vec![tree(path)], ..spec() },
             ];
             for spec in lying {
-                assert_eq!(refusal(&attacked, spec.clone()).await, Reason::Protocol, "{spec:?}");
+                assert_eq!(refusal(&attacked, spec.clone()).await, ErrorReason::Protocol, "{spec:?}");
             }
         }
     });

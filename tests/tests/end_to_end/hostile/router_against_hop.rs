@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, MAX_REPLY_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{
-    Accepted, Cause, Failure, FileInfo, InfoReply, Job, JobState, Need, NotExecuted, Outcome, Output,
-    OutputFile, Reason, Started, StdinAck, Stream, outcome, run_reply, run_request,
+    Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, InfoReply, Job, JobState, Need, NotExecuted,
+    Outcome, Output, OutputFile, Started, StdinAck, Stream, outcome, run_reply, run_request,
 };
 use hop_tests::{Ran, TIMEOUT};
 use rustix::process::Signal;
@@ -343,7 +343,7 @@ fn escape_sequences_stay_off_the_terminal() {
     };
     let router = LyingRouter::start_saying(said, |mut call| async move {
         call.next().await;
-        call.refuse(&Failure { reason: Reason::Io.into(), ..Failure::default() }, NASTY);
+        call.refuse(&ErrorDetail { reason: ErrorReason::Io.into(), ..ErrorDetail::default() }, NASTY);
     });
     for command in ["info", "ps"] {
         let ran = router.hop().args([command, "-r", "router"]).run();

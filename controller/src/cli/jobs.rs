@@ -1,0 +1,99 @@
+//! `hop ps`, `hop attach`, `hop logs` and `hop kill`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hop_proto::signal;
+
+use super::{ArtifactOptions, EnrolledOptions};
+
+/// `hop ps`.
+#[derive(Args, Debug)]
+pub struct Ps {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hop attach`.
+#[derive(Args, Debug)]
+pub struct Attach {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// What to bring back; what is not named is lost.
+    #[command(flatten)]
+    pub artifacts: ArtifactOptions,
+    /// If the program has a terminal, let it be this one, as `hop run --tty` does: every key is its own, Ctrl-C too
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Do not attach to the program's standard input, which stays open, and read nothing of hop's own
+    #[arg(short, long)]
+    pub no_stdin: bool,
+    /// Write how it ended to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub status_file: Option<PathBuf>,
+    /// Its id, or the beginning of it
+    pub job: String,
+}
+
+/// `hop logs`.
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// Its id, or the beginning of it
+    pub job: String,
+}
+
+/// `hop kill`.
+#[derive(Args, Debug)]
+pub struct Kill {
+    /// Which router.
+    #[command(flatten)]
+    pub router: EnrolledOptions,
+    /// The signal: a name, with or without SIG, or the number that it has on this machine
+    #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal_name)]
+    pub signal: String,
+    /// Their ids, or the beginnings of them
+    #[arg(required = true, value_name = "JOB")]
+    pub jobs: Vec<String>,
+}
+
+/// Reads a signal as kill(1) does, and gives the name under which it travels.
+fn signal_name(text: &str) -> Result<String, String> {
+    let name = match text.parse() {
+        Ok(number) => signal::name(number),
+        Err(_) => {
+            let name = text.to_ascii_uppercase();
+            name.strip_prefix("SIG").unwrap_or(&name).to_owned()
+        }
+    };
+    match signal::sendable(&name) {
+        Some(_) => Ok(name),
+        None => Err(format!("it is none of {}", signal::SENDABLE.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn signals_are_named_as_kill_names_them() {
+        for (text, name) in
+            [("TERM", "TERM"), ("SIGTERM", "TERM"), ("sigint", "INT"), ("9", "KILL"), ("1", "HUP")]
+        {
+            assert_eq!(signal_name(text).unwrap(), name, "{text}");
+        }
+        assert_eq!(signal_name(&signal::number("USR1").unwrap().to_string()).unwrap(), "USR1");
+        for text in ["STOP", "19", "0", "-9", "64", "", "SIG", "FOO"] {
+            assert!(signal_name(text).unwrap_err().starts_with("it is none of HUP, INT"), "{text}");
+        }
+    }
+}

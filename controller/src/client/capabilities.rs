@@ -1,0 +1,35 @@
+//! What an agent can do, by the names that `docs/protocol.md` lists. No version is ever compared.
+
+use hop_proto::v1::InfoReply;
+
+/// Jobs outlive a connection, and a controller can attach to them.
+pub const ATTACH: &str = "attach";
+
+/// Output is compressed for a controller that asks for it.
+pub const PACK: &str = "pack";
+
+/// Signals are counted and acknowledged.
+pub const SIGNALS: &str = "signals";
+
+/// The names that an agent has told.
+#[derive(Clone, Debug, Default)]
+pub struct Capabilities(Vec<String>);
+
+impl Capabilities {
+    /// Whether the agent has this capability.
+    pub fn has(&self, capability: &str) -> bool {
+        self.0.iter().any(|known| known == capability)
+    }
+}
+
+impl From<Vec<String>> for Capabilities {
+    fn from(names: Vec<String>) -> Self {
+        Self(names)
+    }
+}
+
+impl From<&InfoReply> for Capabilities {
+    fn from(info: &InfoReply) -> Self {
+        Self(info.capabilities.clone())
+    }
+}

@@ -1,0 +1,422 @@
+//! A keeper: the process that holds one connection to a router and gives it to the commands that come.
+//!
+//! It speaks HTTP/2 on a socket and passes each call on as it is: headers, bodies and trailers in either direction, and
+//! resets; no message is looked into. What must stay true: a piece of a body is taken from one side when the other has
+//! room for it, so that a reader who is slow slows the program, and nobody else; a command that goes takes its calls along
+//! at once; and when the connection breaks, everybody here is told, and the keeper ends.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::server::conn::http2 as server;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::process::setsid;
+use rustix::stdio::{dup2_stdin, dup2_stdout};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{self, Instant};
+use tonic::body::Body;
+
+use crate::client::Error;
+use crate::client::connection::{self, WINDOW};
+use crate::client::observed::Observed;
+use crate::config::home::Home;
+use crate::config::inventory::Inventory;
+
+use super::control_socket::{ControlSocket, is_ours};
+use super::{STOP_PATH, USERS};
+
+/// What a keeper is told on its command line, by the `hop` that starts it.
+#[derive(Debug)]
+pub struct MuxArgs {
+    /// The router to which it keeps a connection.
+    pub router: String,
+    /// How long it keeps the connection without use.
+    pub persist: Duration,
+    /// How long it tries to connect.
+    pub connect_timeout: Duration,
+}
+
+/// Commands at a time, and calls at a time of one: together as many as an agent takes on one connection, so that none
+/// waits for the end of another. Eight run as many jobs as an agent does; whoever comes then has a connection of its own.
+const MAX_COMMANDS: usize = 8;
+const MAX_CALLS: u32 = 2;
+
+/// Bytes that may come ahead on all calls of the connection: what may on each, so that nobody who does not read is in the
+/// way of others.
+const CONNECTION_WINDOW: u32 = MAX_COMMANDS as u32 * MAX_CALLS * WINDOW;
+
+/// Bytes that a command may send ahead on one call, and on all of its calls, as to an agent; and bytes of a call that wait
+/// to be written, either way: four frames.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const COMMAND_WINDOW: u32 = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long an agent may say nothing at all. It asks after us when it has heard nothing for [`KEEPALIVE_INTERVAL`] and
+/// [`KEEPALIVE_LEISURE`], so that we need not ask while no call needs an answer in time; one that is late is not dead.
+const SILENCE_TIMEOUT: Duration =
+    KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_LEISURE).saturating_add(KEEPALIVE_TIMEOUT.saturating_mul(2));
+
+/// How long commands may take to hear that the connection broke.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Descriptors that a keeper has from the `hop` that starts it: the socket, the lock, and /dev/null.
+const INHERITED_DESCRIPTORS: RawFd = 3;
+
+/// Keeps a connection, until nobody has used it for its time, it breaks, or the keeper is told to end.
+///
+/// # Errors
+/// The connection does not come about. Nobody hears that here: who started this one tries for itself, and says it.
+pub fn run(args: &MuxArgs) -> Result<(), Error> {
+    let (listener, lock) = detach().map_err(Error::io("leave", "the terminal".as_ref()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::io("start", "the connection master".as_ref()))?;
+    runtime.block_on(keep(args, listener, lock))
+}
+
+/// Leaves everything of the `hop` that started this one: its session, its streams, and what it had open by accident. What
+/// was given is the socket and the lock.
+fn detach() -> io::Result<(std::os::unix::net::UnixListener, OwnedFd)> {
+    let mut open = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_string_lossy().parse::<RawFd>());
+    }
+    // The directory itself is closed by now.
+    let is_open = |number: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    for number in open.into_iter().filter(|number| *number >= INHERITED_DESCRIPTORS && is_open(number)) {
+        // SAFETY: it is open, and nothing in this process has opened a file so far, so it was inherited and nobody has it.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    let listener = io::stdin().as_fd().try_clone_to_owned()?.into();
+    let lock = io::stdout().as_fd().try_clone_to_owned()?;
+    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&nothing)?;
+    dup2_stdout(&nothing)?;
+    setsid()?;
+    Ok((listener, lock))
+}
+
+async fn keep(
+    args: &MuxArgs,
+    listener: std::os::unix::net::UnixListener,
+    lock: OwnedFd,
+) -> Result<(), Error> {
+    let home = Home::from_environment()?;
+    let (router, identity) = (Inventory::new(&home).get(&args.router)?, home.identity()?);
+    let socket = ControlSocket::of(home.runtime(), &router, identity.fingerprint()).socket();
+    // It was enrolled anew in the meantime, or the key is another one.
+    let address = listener.local_addr().map_err(Error::io("listen on", &socket))?;
+    if address.as_pathname() != Some(&socket) {
+        return Err(Error::OtherPlace { router: router.name });
+    }
+    let listener = Listener::new(listener, &socket).map_err(Error::io("listen on", &socket))?;
+    let connect_timeout = args.connect_timeout;
+    let (stream, _) =
+        connection::within(connect_timeout, &router, connection::secure(&router, &identity)).await?;
+    // Nothing of what follows is below the directory of the `hop` that came first, which may be unmounted now.
+    env::set_current_dir("/").map_err(Error::io("change to", "/".as_ref()))?;
+    serve(stream, listener, lock, args.persist)
+        .await
+        .map_err(|error| Error::NotAnAgent { address: router.entry.address, source: error.into() })
+}
+
+/// Where commands come in. When this is dropped, nobody can come any more: who has come and was not let in sees the end,
+/// and goes its own way.
+struct Listener {
+    listener: UnixListener,
+    socket: PathBuf,
+    inode: u64,
+}
+
+impl Listener {
+    fn new(listener: std::os::unix::net::UnixListener, socket: &Path) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(Self { listener, socket: socket.to_owned(), inode: fs::metadata(socket)?.ino() })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Somebody may have cleared the directory, and another keeper be there.
+        if fs::metadata(&self.socket).is_ok_and(|metadata| metadata.ino() == self.inode) {
+            // If it cannot be removed, the next one does it.
+            let _ = fs::remove_file(&self.socket);
+        }
+    }
+}
+
+/// Serves whoever comes, as long as it is worth it. While the lock is held, this is the only keeper of its place.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    listener: Listener,
+    lock: OwnedFd,
+    persist: Duration,
+) -> hyper::Result<()> {
+    let heard = LastHeard::default();
+    let hears = heard.clone();
+    let stream = Observed::new(stream, move |_: &io::Result<()>| hears.now());
+    let handshake = connection::http2()
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        // While a call is under way, the link must be alive; else see SILENCE_TIMEOUT.
+        .keep_alive_while_idle(false)
+        .handshake(TokioIo::new(stream));
+    let (agent, connection) = handshake.await?;
+    let mut connection = pin!(connection);
+    let shared = Arc::new(Shared { agent, users: AtomicUsize::new(0), stop: Notify::new() });
+    let closing = watch::Sender::new(false);
+    let (mut users, mut unused_since) = (JoinSet::new(), Instant::now());
+    let is_stopped = loop {
+        tokio::select! {
+            _ = &mut connection => break false,
+            () = heard.nothing() => break false,
+            () = shared.stop.notified() => break true,
+            _ = users.join_next(), if !users.is_empty() => unused_since = Instant::now(),
+            () = time::sleep_until(unused_since + persist), if users.is_empty() => break false,
+            accepted = listener.listener.accept() => {
+                let Ok((stream, _)) = accepted else { break false };
+                if users.len() < MAX_COMMANDS && is_ours(&stream) {
+                    users.spawn(serve_command(stream, shared.clone(), closing.subscribe()));
+                }
+            }
+        }
+    };
+    drop(listener);
+    if is_stopped && users.len() > 1 {
+        // Those who are here may stay until they are done, and who comes now may have another keeper meanwhile.
+        drop(lock);
+        tokio::select! {
+            _ = &mut connection => {}
+            () = heard.nothing() => {}
+            () = async { while users.join_next().await.is_some() {} } => {}
+        }
+    }
+    closing.send_replace(true);
+    let _ = time::timeout(CLOSE_TIMEOUT, async { while users.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+/// What a keeper has for all who come.
+struct Shared {
+    agent: SendRequest<Body>,
+    /// How many have come and not gone.
+    users: AtomicUsize,
+    /// Somebody has said that it is enough.
+    stop: Notify,
+}
+
+/// Gives the agent to one command, until that goes, or shall go.
+async fn serve_command(stream: UnixStream, shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
+    shared.users.fetch_add(1, Relaxed);
+    let forwarding = shared.clone();
+    let service = service_fn(move |request| forward(forwarding.clone(), request));
+    let connection = server::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_CALLS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(COMMAND_WINDOW)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        // The agent's answers are passed on as they are.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // However it ends, nobody is here any more.
+    tokio::select! {
+        _ = &mut connection => {}
+        _ = async { closing.wait_for(|closing| *closing).await.is_ok() } => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+    shared.users.fetch_sub(1, Relaxed);
+}
+
+/// Passes one call on.
+async fn forward(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    if request.uri().path() == STOP_PATH {
+        let others = shared.users.load(Relaxed).saturating_sub(1);
+        // Nothing is told before this is written: who has asked is one of those who may stay.
+        shared.stop.notify_one();
+        let mut response = Response::new(Body::empty());
+        response.headers_mut().insert(USERS, others.into());
+        return Ok(response);
+    }
+    let mut agent = shared.agent.clone();
+    agent.ready().await?;
+    Ok(agent.send_request(request.map(Body::new)).await?.map(Body::new))
+}
+
+/// When the agent was heard last.
+#[derive(Clone)]
+struct LastHeard(Arc<Mutex<Instant>>);
+
+impl Default for LastHeard {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+}
+
+impl LastHeard {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Waits until the agent has been silent for [`SILENCE_TIMEOUT`]. Cancel safe.
+    async fn nothing(&self) {
+        loop {
+            let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + SILENCE_TIMEOUT;
+            if until <= Instant::now() {
+                return;
+            }
+            time::sleep_until(until).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::convert::Infallible;
+    use std::net::Shutdown;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http::StatusCode;
+    use hyper::body::Body as _;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_says_nothing_for_thirty_seconds_is_given_up() {
+        let (heard, start) = (LastHeard::default(), Instant::now());
+        let talking = async {
+            for _ in 0..3 {
+                time::sleep(KEEPALIVE_INTERVAL + KEEPALIVE_LEISURE).await;
+                heard.now();
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = heard.nothing() => {}
+            () = talking => {}
+        }
+        assert_eq!(start.elapsed().as_secs(), 60 + 30);
+    }
+
+    /// What an agent of the tests sees of a call.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Call(String),
+        Reset,
+    }
+
+    /// An agent which answers each call with its path, and says when one is broken off.
+    fn agent(seen: mpsc::UnboundedSender<Seen>) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let seen = seen.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                seen.send(Seen::Call(path.clone())).unwrap();
+                let mut body = request.into_body();
+                tokio::spawn(async move {
+                    let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+                    // Nothing is ever sent.
+                    if let Some(Err(_)) = frame.await {
+                        seen.send(Seen::Reset).unwrap();
+                    }
+                });
+                let answer = Response::builder().status(StatusCode::IM_A_TEAPOT).header("path", path);
+                Ok::<_, Infallible>(answer.body(Body::new(Open)).unwrap())
+            }
+        });
+        tokio::spawn(
+            server::Builder::new(TokioExecutor::new())
+                .auto_date_header(false)
+                .serve_connection(TokioIo::new(theirs), service),
+        );
+        ours
+    }
+
+    /// A body that does not end.
+    struct Open;
+
+    impl hyper::body::Body for Open {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_passed_on_as_they_are_and_go_with_the_command_that_made_them() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let listener = Listener::new(listener, &socket).unwrap();
+        let lock = File::create(home.path().join("lock")).unwrap().into();
+        let (seen, mut saw) = mpsc::unbounded_channel();
+        let serving = tokio::spawn(serve(agent(seen), listener, lock, Duration::from_secs(60)));
+
+        let command = async || {
+            let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            let process = stream.try_clone().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let stream = TokioIo::new(UnixStream::from_std(stream).unwrap());
+            let (sender, connection) = connection::http2().handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            (sender, process)
+        };
+        let request =
+            |path: &str| Request::post(format!("https://hop.invalid{path}")).body(Body::new(Open)).unwrap();
+        let (mut first, first_process) = command().await;
+        let (mut second, second_process) = command().await;
+        let answers =
+            [first.send_request(request("/first")).await, second.send_request(request("/second")).await];
+        for (answer, path) in answers.iter().zip(["/first", "/second"]) {
+            let answer = answer.as_ref().unwrap();
+            assert_eq!(
+                (answer.status(), answer.headers()["path"].to_str().unwrap()),
+                (StatusCode::IM_A_TEAPOT, path)
+            );
+            assert!(!answer.headers().contains_key("date"), "nothing is added");
+            assert_eq!(saw.recv().await, Some(Seen::Call(path.into())));
+        }
+        // As when its process is killed: the socket closes.
+        first_process.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(saw.recv().await, Some(Seen::Reset));
+        // The other one does not notice.
+        let end = Request::post(format!("https://hop.invalid{STOP_PATH}")).body(Body::empty()).unwrap();
+        let answer = second.send_request(end).await.unwrap();
+        assert_eq!(answer.headers()[USERS], "0");
+        second_process.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(saw.recv().await, Some(Seen::Reset));
+        serving.await.unwrap().unwrap();
+        assert!(!socket.exists());
+    }
+}

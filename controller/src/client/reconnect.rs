@@ -1,0 +1,261 @@
+//! The way to an agent: the connection, and how to have another one when it breaks.
+//!
+//! What must stay true: the agent that answers after a break is the one of before, which still has the job; if the router
+//! was rebooted or the agent started anew, that is said, and nothing is asked of it.
+
+use std::time::Duration;
+
+use hop_proto::identity::Identity;
+use hop_proto::v1::InfoReply;
+use tokio::time::{self, Instant};
+
+use super::Error;
+use super::capabilities::{ATTACH, Capabilities, PACK, SIGNALS};
+use super::connection::Connection;
+use super::mux::Mux;
+use crate::config::inventory::Router;
+
+/// Time before the first attempt to connect again, which doubles after each.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
+
+/// Longest time between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(4);
+
+/// A connection that can be had again.
+pub struct ReconnectingClient {
+    router: Router,
+    identity: Identity,
+    mux: Mux,
+    connect_timeout: Duration,
+    connection: Connection,
+    agent: Agent,
+    capabilities: Capabilities,
+}
+
+/// One start of an agent.
+#[derive(Debug, PartialEq, Eq)]
+struct Agent {
+    boot_id: String,
+    instance: u64,
+}
+
+impl From<&InfoReply> for Agent {
+    fn from(info: &InfoReply) -> Self {
+        Self { boot_id: info.boot_id.clone(), instance: info.instance }
+    }
+}
+
+impl ReconnectingClient {
+    /// Connects; each attempt may take `connect_timeout`.
+    ///
+    /// # Errors
+    /// Those of [`Connection::open`].
+    pub async fn open(
+        router: Router,
+        identity: Identity,
+        mux: Mux,
+        connect_timeout: Duration,
+    ) -> Result<(Self, InfoReply), Error> {
+        let (connection, info) = mux.open(&router, &identity, connect_timeout).await?;
+        let agent = Agent::from(&info);
+        let capabilities = Capabilities::from(&info);
+        let client = Self { router, identity, mux, connect_timeout, connection, agent, capabilities };
+        Ok((client, info))
+    }
+
+    /// Connects again to the same agent, until the time is over.
+    ///
+    /// # Errors
+    /// Another agent answers, or the last attempt failed, or one in a way that no further one would mend.
+    pub async fn restore(&mut self, backoff: &mut Backoff) -> Result<(), Error> {
+        let (router, identity, mux, connect_timeout) =
+            (&self.router, &self.identity, &self.mux, self.connect_timeout);
+        let (connection, info) =
+            backoff.retry(&router.name, async || mux.open(router, identity, connect_timeout).await).await?;
+        same_agent(&self.agent, &Agent::from(&info), &router.name)?;
+        self.connection = connection;
+        Ok(())
+    }
+
+    /// The connection that there is.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// The router's name, for messages.
+    pub fn router(&self) -> &str {
+        &self.router.name
+    }
+
+    /// Whether the agent's jobs outlive a connection.
+    pub fn can_attach(&self) -> bool {
+        self.capabilities.has(ATTACH)
+    }
+
+    /// Whether the agent compresses output on request.
+    pub fn can_pack(&self) -> bool {
+        self.capabilities.has(PACK)
+    }
+
+    /// Whether the agent counts signals and acknowledges them.
+    pub fn counts_signals(&self) -> bool {
+        self.capabilities.has(SIGNALS)
+    }
+
+    /// What the agent can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// See [`Connection::close`].
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+}
+
+fn same_agent(before: &Agent, now: &Agent, router: &str) -> Result<(), Error> {
+    if now.boot_id != before.boot_id {
+        return Err(Error::Rebooted { router: router.to_owned() });
+    }
+    if now.instance != before.instance {
+        return Err(Error::AgentRestarted { router: router.to_owned() });
+    }
+    Ok(())
+}
+
+/// The attempts after one break: until when, and how long until the next.
+#[derive(Debug)]
+pub struct Backoff {
+    deadline: Instant,
+    pause: Duration,
+    /// What failed last.
+    last: Option<Error>,
+}
+
+impl Backoff {
+    /// After a break whose reason is `broke`, for this long from now on.
+    pub fn new(broke: Error, within: Duration) -> Self {
+        Self { deadline: Instant::now() + within, pause: INITIAL_BACKOFF, last: Some(broke) }
+    }
+
+    /// The new connection broke as well, before it was of use: the time goes on, and so do the pauses.
+    pub fn record_failure(&mut self, error: Error) {
+        self.last = Some(error);
+    }
+
+    /// Tries until it works, fails for good, or the time is over, which is [`Error::Lost`].
+    async fn retry<T>(
+        &mut self,
+        router: &str,
+        mut attempt: impl AsyncFnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        while Instant::now() < self.deadline {
+            time::sleep_until(self.deadline.min(Instant::now() + self.pause)).await;
+            self.pause = MAX_BACKOFF.min(self.pause * 2);
+            match time::timeout_at(self.deadline, attempt()).await {
+                Ok(Err(error)) if error.may_pass() => self.last = Some(error),
+                Ok(result) => return result,
+                // What failed before says more than that the time is over.
+                Err(_) => {}
+            }
+        }
+        Err(match self.last.take() {
+            Some(lost @ Error::Lost { .. }) => lost,
+            last => Error::Lost { router: router.to_owned(), source: last.map(Into::into) },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io;
+
+    use hop_proto::v1::ErrorReason;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn lost() -> Error {
+        Error::Lost { router: "desk".into(), source: None }
+    }
+
+    fn unreachable() -> Error {
+        let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+        Error::Unreachable { router: "desk".into(), address: "desk:4670".into(), source }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pauses_double_up_to_four_seconds_and_the_time_ends_them() {
+        let start = Instant::now();
+        let mut at = Vec::new();
+        let mut backoff = Backoff::new(lost(), Duration::from_secs(14));
+        let failed = backoff.retry("desk", async || {
+            at.push(start.elapsed().as_millis());
+            Err::<(), _>(unreachable())
+        });
+        let error = failed.await.unwrap_err();
+        assert_eq!(at, [250, 750, 1750, 3750, 7750, 11750, 14000]);
+        assert_eq!(start.elapsed().as_secs(), 14);
+        let Error::Lost { source: Some(source), .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.to_string(), unreachable().to_string());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_ends_with_the_time() {
+        let start = Instant::now();
+        let mut backoff = Backoff::new(lost(), MINUTE);
+        let failed = backoff.retry("desk", std::future::pending::<Result<(), Error>>);
+        assert!(matches!(failed.await, Err(Error::Lost { source: None, .. })));
+        assert_eq!(start.elapsed(), MINUTE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_has_no_place_for_a_connection_is_asked_again() {
+        let mut has_place = [false, false, true].into_iter();
+        let attempt = async || match has_place.next() {
+            Some(true) => Ok(()),
+            _ => Err(Error::Refused {
+                router: "desk".into(),
+                reason: ErrorReason::TooManyConnections,
+                message: "16 controllers are connected already".into(),
+            }),
+        };
+        Backoff::new(lost(), MINUTE).retry("desk", attempt).await.unwrap();
+        assert_eq!(has_place.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_does_not_pass_ends_the_attempts() {
+        let start = Instant::now();
+        let refused = async || Err::<(), _>(Error::Incompatible { router: "desk".into() });
+        let error = Backoff::new(lost(), MINUTE).retry("desk", refused).await.unwrap_err();
+        assert!(matches!(error, Error::Incompatible { .. }), "{error:?}");
+        assert_eq!(start.elapsed(), INITIAL_BACKOFF);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_breaks_at_once_leaves_the_time_as_it_was() {
+        let start = Instant::now();
+        let mut backoff = Backoff::new(lost(), Duration::from_secs(1));
+        backoff.retry("desk", async || Ok(())).await.unwrap();
+        backoff.record_failure(lost());
+        backoff.retry("desk", async || Ok(())).await.unwrap();
+        assert_eq!(start.elapsed().as_millis(), 750);
+        backoff.record_failure(lost());
+        backoff.retry("desk", async || Err::<(), _>(unreachable())).await.unwrap_err();
+        assert_eq!(start.elapsed().as_millis(), 1000);
+    }
+
+    #[test]
+    fn another_start_of_the_agent_is_told_from_another_boot() {
+        let agent = |boot_id: &str, instance| Agent { boot_id: boot_id.into(), instance };
+        let before = agent("a", 1);
+        same_agent(&before, &agent("a", 1), "desk").unwrap();
+        let error = same_agent(&before, &agent("a", 2), "desk").unwrap_err();
+        assert!(matches!(error, Error::AgentRestarted { .. }));
+        let error = same_agent(&before, &agent("b", 2), "desk").unwrap_err();
+        assert!(matches!(error, Error::Rebooted { .. }));
+    }
+}

@@ -1,0 +1,159 @@
+//! What each failure of enrolment means.
+
+use std::borrow::Cow;
+
+use super::{LET_IT_PROMISE_MORE, Meaning, of_client, of_config, of_program, some};
+use crate::client::ssh;
+use crate::enrolment::Error;
+use crate::enrolment::suitability::Unsupported;
+use crate::enrolment::survey::Flavour;
+
+/// The reason, and what to do about it.
+pub fn of_enrolment(error: &Error) -> Meaning {
+    match error {
+        Error::Io(_) => ("local_io", None),
+        Error::Config(error) => of_config(error),
+        Error::Client(error) => of_client(error),
+        Error::Program(error) => of_program(error),
+        Error::Ssh(ssh::Error::Run(_)) => ("ssh", some("install the OpenSSH client")),
+        Error::Ssh(ssh::Error::Failed { host, .. }) => {
+            ("ssh", Some(format!("does `ssh {host}` log in, with the same -i, -o and port?").into()))
+        }
+        Error::Ssh(ssh::Error::TooMuch { .. }) => {
+            ("ssh", some("does its login print something endless, or is it no router of yours?"))
+        }
+        Error::Destination(_) => ("ssh", some("an IPv6 address with a port is written [ADDRESS]:PORT")),
+        Error::NoPlace(_) => ("ssh", some("is /tmp full?")),
+        Error::Unsupported { why, .. } => ("unsuitable", of_unsuitable(why)),
+        Error::UnknownInit { .. } => ("unsuitable", some("--until-reboot needs none")),
+        Error::NoFlash { .. } => ("no_flash", some("--until-reboot keeps everything in RAM")),
+        Error::NothingPersistent { .. } => (
+            "no_flash",
+            some(
+                "enable JFFS2 or plug in a USB stick with ext4, because FAT and NTFS cannot keep a key private; or --until-reboot, which keeps everything in RAM",
+            ),
+        ),
+        Error::NoOverlay { .. } => (
+            "no_flash",
+            some(
+                "has it just been flashed, or is it in failsafe mode? Reboot it; or --until-reboot, which keeps everything in RAM",
+            ),
+        ),
+        Error::ReadOnly { .. } => (
+            "no_flash",
+            some(
+                "is it in failsafe mode, or did a fault of its flash make it read-only (`dmesg` says)? Reboot it; or --until-reboot, which keeps everything in RAM",
+            ),
+        ),
+        Error::NotMounted { .. } => ("no_flash", some("plug the disk in, and wait until it is mounted")),
+        Error::OpenToOthers { place, .. } => {
+            let hint = format!(
+                "on the router: chown 0:0 {0}; chmod go-w {0}; or --until-reboot, which keeps everything in RAM",
+                place.display()
+            );
+            ("no_flash", Some(hint.into()))
+        }
+        Error::Away { .. } => (
+            "no_flash",
+            some(
+                "reboot it, or plug its disk in, and try again; if the agent is gone for good, `hop router remove --forget NAME`",
+            ),
+        ),
+        Error::Foreign { path, .. } => {
+            let hint = format!(
+                "on the router: `ls -ldn {0}` and of what is above says whose it is; `rm -r {0}` if nobody wants it, or chown 0:0 and chmod go-w if it is Hop's",
+                path.display()
+            );
+            ("untrusted_path", Some(hint.into()))
+        }
+        Error::CacheDirInRam { .. } | Error::CacheDirInFlash { .. } => {
+            ("usage", some("is the medium there? A stick is mounted some seconds after the boot"))
+        }
+        Error::OtherCacheDir { .. } => (
+            "enrolled_already",
+            some("`hop router remove` takes it off first; or leave out --cache-dir to share it"),
+        ),
+        Error::OtherWay { .. } => (
+            "enrolled_already",
+            some(
+                "`hop router remove` takes it off first; or leave out --install and --until-reboot to share it",
+            ),
+        ),
+        Error::UnderWay { .. } => {
+            ("enrolled_already", some("wait a minute: one that was cut off is undone by then"))
+        }
+        Error::Damaged { .. } => {
+            ("damaged", some("try again; if it happens twice, the router's memory is bad"))
+        }
+        Error::NotExecuted { .. } => (
+            "self_test",
+            some(
+                "the kernel refuses what it should run: please report it with the output of `hop router check`",
+            ),
+        ),
+        Error::SelfTest { .. } => (
+            "self_test",
+            some(
+                "this kernel breaks what programs need; please report it with the router's model and firmware",
+            ),
+        ),
+        // As musl and glibc say it, and listening.sh.
+        Error::NotListening { source, .. } if source.0.contains("in use") => {
+            ("enrolment", some("--port chooses another one"))
+        }
+        Error::NotListening { source, .. } if source.0.starts_with("it listens on port") => {
+            ("enrolment", some("--port says on which port it listens"))
+        }
+        Error::NotListening { .. } | Error::Step { .. } => ("enrolment", None),
+        Error::NoInterface { .. } => ("usage", some("`ls /sys/class/net` there lists them")),
+        Error::UnknownInterface { .. } => (
+            "usage",
+            some("--listen-interface names the one on which the agent is to listen: br-lan, or any"),
+        ),
+        Error::UnknownKey { .. } => {
+            ("usage", some("KEY is a fingerprint, or the name behind it on the list"))
+        }
+        Error::AmbiguousKey { .. } => {
+            ("usage", some("name it by its fingerprint, which `hop key` shows there"))
+        }
+        Error::OwnKey { .. } | Error::OnlyKey { .. } => (
+            "usage",
+            some(
+                "--force takes it off all the same; `hop router add` lets this controller in again by its login",
+            ),
+        ),
+        Error::OtherKey { .. } => ("wrong_key", some("`hop router add` enrols it again, by its login")),
+        Error::NoLogin { .. } => ("no_login", some("`hop router add NAME [user@]host` enrols it over ssh")),
+        Error::NoAgent { .. } => ("no_agent", some("`hop router add NAME` brings it back")),
+        Error::NotUndone { cause, .. } => (
+            of_enrolment(cause).0,
+            some(
+                "it removes that by itself within a minute; if it reboots before that, `hop router add` and then `hop router remove` take it off",
+            ),
+        ),
+        Error::NotRestored { cause, .. } => (
+            of_enrolment(cause).0,
+            some(
+                "if the connection broke, the router puts it back by itself within two minutes; `hop router check` says what is there then, and `hop router upgrade`, or `add` if it is gone, tries again",
+            ),
+        ),
+        Error::Interrupted { .. } => ("interrupted", None),
+    }
+}
+
+/// What to do about a router on which Hop cannot work.
+fn of_unsuitable(why: &Unsupported) -> Option<Cow<'static, str>> {
+    some(match why {
+        Unsupported::NotRoot => "log in as root@HOST",
+        Unsupported::NoExec => "on the router: mount -o remount,exec /tmp",
+        Unsupported::NoRoom { .. } | Unsupported::NoMemory { .. } => {
+            "free some memory: end a service or a package's daemon, or reboot it"
+        }
+        Unsupported::OldKernel { flavour: Flavour::DdWrt, .. } => {
+            "install a K3.X build of DD-WRT for this model: those with K2.6 in their name run no agent and no Go"
+        }
+        Unsupported::OldKernel { .. } => "install a newer firmware",
+        Unsupported::NoPromise { .. } => LET_IT_PROMISE_MORE,
+        Unsupported::NotMips(_) | Unsupported::NoO32 | Unsupported::NotInRam(_) => return None,
+    })
+}

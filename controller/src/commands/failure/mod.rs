@@ -1,0 +1,344 @@
+//! What each failure means: the exit code of `hop`, a reason for machines, and a hint for the user. Nothing else says so.
+//!
+//! **Invariants:** every match is exhaustive, so a new failure has a reason before it compiles; a reason is stable across
+//! versions, and `docs/specification.md` lists it.
+
+mod enrolment;
+
+use std::borrow::Cow;
+
+use hop_proto::v1::ErrorReason;
+
+use self::enrolment::of_enrolment;
+use super::Error;
+use crate::client;
+use crate::console::exit_code::ExitCode;
+use crate::{config, golang, program, session, transfer, virtual_router};
+
+/// What to do where vm.overcommit_memory is 2 and too little can be promised. DD-WRT sets it with each mount of a disk, unless
+/// a variable of that name says otherwise.
+pub const LET_IT_PROMISE_MORE: &str = "on DD-WRT: nvram set vm.overcommit_memory=0; nvram commit; echo 0 \
+    >/proc/sys/vm/overcommit_memory (elsewhere: sysctl -w vm.overcommit_memory=0)";
+
+/// A reason, and what to do about it, if there is something.
+type Meaning = (&'static str, Option<Cow<'static, str>>);
+
+/// The exit code of `hop`.
+pub fn exit_code(error: &Error) -> ExitCode {
+    match error {
+        Error::Program(program::Error::NotRunnable { .. })
+        | Error::Golang(golang::Error::Program(program::Error::NotRunnable { .. })) => {
+            ExitCode::NotExecutable
+        }
+        Error::Interrupted { signal }
+        | Error::Session(session::Error::Interrupted { signal })
+        | Error::Enrolment(crate::enrolment::Error::Interrupted { signal }) => ExitCode::of_signal(signal),
+        _ => ExitCode::HopFailed,
+    }
+}
+
+/// A word for machines.
+pub fn reason(error: &Error) -> &'static str {
+    of_command(error).0
+}
+
+/// What to do about it, if there is something.
+pub fn hint(error: &Error) -> Option<String> {
+    of_command(error).1.map(Cow::into_owned)
+}
+
+/// The same of a failure of enrolment.
+pub fn enrolment_hint(error: &crate::enrolment::Error) -> Option<String> {
+    of_enrolment(error).1.map(Cow::into_owned)
+}
+
+fn some(hint: &'static str) -> Option<Cow<'static, str>> {
+    Some(hint.into())
+}
+
+fn of_command(error: &Error) -> Meaning {
+    match error {
+        Error::Io(_) => ("local_io", None),
+        Error::Config(error) => of_config(error),
+        Error::Client(error) => of_client(error),
+        Error::Transfer(error) => of_transfer(error),
+        Error::Program(error) => of_program(error),
+        Error::Session(error) => of_session(error),
+        Error::Golang(error) => of_golang(error),
+        Error::Enrolment(error) => of_enrolment(error),
+        Error::VirtualRouter(error) => of_virtual_router(error),
+        Error::Usage(_) => ("usage", None),
+        Error::Lacks { what: "--core", .. } => (
+            "incompatible",
+            some(
+                "an agent of this release does where programs run by themselves, which is not so under qemu-user",
+            ),
+        ),
+        Error::Lacks { .. } => {
+            ("incompatible", some("`hop router upgrade` puts the agent of this hop there"))
+        }
+        Error::NoSuchJob { .. } => ("no_such_job", some(LIST_JOBS)),
+        Error::AmbiguousJob { .. } => ("no_such_job", some("write more of its id, which `hop ps` shows")),
+        Error::NotYours { .. } => ("not_yours", some(OWN_JOBS)),
+        Error::Unfinished { .. } => {
+            ("unfinished", some("run it again to finish it; --skip leaves a router out"))
+        }
+        Error::Interrupted { .. } => ("interrupted", None),
+    }
+}
+
+const LIST_JOBS: &str = "`hop ps` lists the jobs; one that has ended is kept for a time only";
+const OWN_JOBS: &str = "only the controller that started a job can attach to it and end it";
+
+fn of_config(error: &config::Error) -> Meaning {
+    use config::Error;
+    match error {
+        Error::Io(_) | Error::Malformed { .. } | Error::Identity(_) => ("local_io", None),
+        Error::NoHome | Error::InvalidName(_) => ("usage", None),
+        Error::UnknownRouter { .. } => (
+            "unknown_router",
+            some("`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"),
+        ),
+        Error::AmbiguousRouter { .. } => ("unknown_router", some("name one with -r, or in HOP_ROUTER")),
+    }
+}
+
+fn of_client(error: &client::Error) -> Meaning {
+    use client::Error;
+    match error {
+        Error::Io(_) => ("local_io", None),
+        Error::Config(error) => of_config(error),
+        Error::Unreachable { router, .. } => {
+            let hint = format!(
+                "is the router on, is hopd running there, is the port right? `hop router check {router}` looks"
+            );
+            ("unreachable", Some(hint.into()))
+        }
+        Error::AgentGone { router, .. } => {
+            let hint = format!("if it was rebooted, `hop router add {router}` brings the agent back");
+            ("agent_gone", Some(hint.into()))
+        }
+        Error::NoAnswer { .. } => ("no_answer", some("--connect-timeout waits longer")),
+        Error::WrongKey { .. } => (
+            "wrong_key",
+            some(
+                "nothing was sent. If the agent was installed anew, `hop router add` enrols it again; if not, somebody else \
+                 answers there",
+            ),
+        ),
+        Error::NotAuthorized { .. } => (
+            "not_authorized",
+            some("a controller that it knows can say: hop router authorize ROUTER FINGERPRINT"),
+        ),
+        Error::NotAnAgent { .. } => {
+            ("not_an_agent", some("is the port right? hopd listens on 4670 unless told otherwise"))
+        }
+        Error::Incompatible { .. } => ("incompatible", some("use the hop and the hopd of one release")),
+        Error::Refused { reason, .. } => of_refusal(*reason),
+        Error::Lost { .. } => (
+            "lost",
+            some(
+                "the router ends the program when its time to --reconnect-timeout is over, unless it was started with --detach; \
+                 `hop ps` shows whether it still runs",
+            ),
+        ),
+        Error::Rebooted { .. } => ("router_rebooted", None),
+        Error::AgentRestarted { .. } => ("agent_restarted", some("run it again")),
+        Error::Protocol { .. } => ("protocol", None),
+        Error::InvalidKeepConnection { .. } | Error::OtherPlace { .. } => ("usage", None),
+    }
+}
+
+/// What the agent itself says.
+fn of_refusal(reason: ErrorReason) -> Meaning {
+    match reason {
+        ErrorReason::NoSpace => (
+            "no_space",
+            some(
+                "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp",
+            ),
+        ),
+        ErrorReason::NoMemory => {
+            ("no_memory", some("end something on the router, or make the program smaller"))
+        }
+        ErrorReason::NoPromise => ("no_promise", some(LET_IT_PROMISE_MORE)),
+        ErrorReason::TooManyJobs => ("too_many_jobs", some("wait until one of them has ended")),
+        ErrorReason::TooManyConnections => (
+            "too_many_connections",
+            some("wait until one of them has gone; a connection that broke is noticed within 40 s"),
+        ),
+        ErrorReason::NoSuchUser => ("no_such_user", None),
+        ErrorReason::NoCore => ("no_core", None),
+        ErrorReason::NoInodes => (
+            "no_inodes",
+            some(
+                "remove files on the router, of which there are too many in that file system, or end what makes them",
+            ),
+        ),
+        ErrorReason::OutputLost => ("output_lost", None),
+        ErrorReason::NotExecutable => ("noexec", some("start hopd with --dir on another file system")),
+        ErrorReason::DigestMismatch => {
+            ("digest_mismatch", some("the file changed while it was sent: run it again"))
+        }
+        ErrorReason::Protocol => ("protocol", None),
+        ErrorReason::Io => ("router_io", None),
+        ErrorReason::Stopping => ("agent_stopping", None),
+        ErrorReason::NotStarted => ("not_started", None),
+        ErrorReason::NotAuthorized => ("not_authorized", None),
+        ErrorReason::NoSuchJob => ("no_such_job", some(LIST_JOBS)),
+        ErrorReason::NotYours => ("not_yours", some(OWN_JOBS)),
+        ErrorReason::TakenOver => (
+            "taken_over",
+            some("the program goes on, and `hop attach` somewhere else carries its streams now"),
+        ),
+        ErrorReason::JobExists => ("job_exists", None),
+        ErrorReason::UploadStalled => ("upload_stalled", None),
+        ErrorReason::NoRandom => ("no_random", None),
+        ErrorReason::Cancelled => ("cancelled", None),
+        ErrorReason::Unspecified => ("refused", None),
+    }
+}
+
+fn of_transfer(error: &transfer::Error) -> Meaning {
+    match error {
+        transfer::Error::Io(_) => ("local_io", None),
+        transfer::Error::PathTooLong(_) => ("usage", None),
+    }
+}
+
+fn of_program(error: &program::Error) -> Meaning {
+    use program::{Error, NotRunnable};
+    match error {
+        Error::NotRunnable { why, .. } => {
+            let hint = match why {
+                NotRunnable::HardFloat => some("build it with GOMIPS=softfloat; `hop build` does"),
+                NotRunnable::Dynamic(_) => some("build it with CGO_ENABLED=0; `hop build` does"),
+                NotRunnable::OtherMachine { .. } => some("`hop build` builds for this router"),
+                NotRunnable::Unreadable(_) | NotRunnable::NotAProgram(_) => None,
+            };
+            ("not_runnable", hint)
+        }
+        Error::ControlCharacters { .. } => ("usage", None),
+        Error::NotPromised { .. } => ("no_promise", some(LET_IT_PROMISE_MORE)),
+        Error::NoAgents => ("virtual_router", some("build hop with `cargo xtask build`")),
+        Error::Malformed { .. } => ("local_io", None),
+    }
+}
+
+fn of_session(error: &session::Error) -> Meaning {
+    use session::Error;
+    match error {
+        Error::Io(_) | Error::NoRandom(_) => ("local_io", None),
+        Error::Client(error) => of_client(error),
+        Error::Config(error) => of_config(error),
+        Error::LinkInTheWay { .. } => (
+            "local_io",
+            some(
+                "names that come from a router lead through no link; a directory that you name yourself may: PATH:DIR",
+            ),
+        ),
+        Error::InvalidOutput { .. } | Error::TooManyOutputs { .. } | Error::TooManyArguments { .. } => {
+            ("usage", None)
+        }
+        Error::RebootedAfter { .. } => ("router_rebooted", None),
+        Error::AgentRestartedAfter { .. } => ("agent_restarted", None),
+        Error::NoPlace { .. } => {
+            ("usage", some("they are still there: `hop attach --artifact .:DIR` puts them into DIR"))
+        }
+        Error::Incomplete { .. } => ("incomplete", some("`hop kill` ends it")),
+        Error::InputsTooLarge { .. } => ("too_many_files", some(FEWER_FILES)),
+        Error::Interrupted { .. } => ("interrupted", None),
+    }
+}
+
+const FEWER_FILES: &str =
+    "what .gitignore names stays here, and so does a directory with a go.mod of its own";
+
+fn of_golang(error: &golang::Error) -> Meaning {
+    use golang::Error;
+    match error {
+        Error::Io(_) | Error::Malformed { .. } => ("local_io", None),
+        Error::Config(error) => of_config(error),
+        Error::Program(error) => of_program(error),
+        Error::Transfer(error) => of_transfer(error),
+        Error::NoGo(_) => ("no_go", some("install Go (1.25, or 1.26.5 and later) and try again")),
+        Error::BrokenGo { .. } => (
+            "broken_go",
+            some(
+                "Go 1.26.0 to 1.26.4 must not be used for MIPS (golang.org/issue/77730, 81603): take 1.26.5 or later, \
+                 or 1.25",
+            ),
+        ),
+        Error::OldKernel { .. } => {
+            ("old_kernel", some("Go 1.23 runs there: GOTOOLCHAIN=go1.23.12, if go.mod allows it"))
+        }
+        Error::CannotBuild { .. } | Error::InvalidPattern { .. } => ("usage", None),
+        Error::NeedsC { .. } => (
+            "not_built",
+            some(
+                "--cc names one: --cc 'zig cc -target mips-linux-musleabi' (mipsel- for little endian; zig is in PyPI's ziglang)",
+            ),
+        ),
+        Error::NotBuilt { .. } => ("not_built", None),
+        Error::NotMain { .. } => ("not_built", some("name a directory with `package main` in it")),
+        Error::Probe { file, .. } => {
+            let hint =
+                format!("another Go may: GOTOOLCHAIN names one; this is remembered in {}", file.display());
+            ("broken_go", Some(hint.into()))
+        }
+        Error::TooManyFiles { .. } => ("too_many_files", some(FEWER_FILES)),
+        Error::NoFuzzing { .. } => (
+            "no_memory",
+            some("fuzz here or on a larger router; without -fuzz, the corpus is run as tests there, too"),
+        ),
+    }
+}
+
+fn of_virtual_router(error: &virtual_router::Error) -> Meaning {
+    use virtual_router::Error;
+    match error {
+        Error::Io(_) | Error::Malformed { .. } => ("local_io", None),
+        Error::Config(error) => of_config(error),
+        Error::Program(error) => of_program(error),
+        Error::Usage(_) => ("usage", None),
+        Error::NoQemu { .. } => ("virtual_router", some("install the package qemu-user-static")),
+        Error::VirtualRouter { .. } | Error::NotBack { .. } | Error::Monitor { .. } => {
+            ("virtual_router", None)
+        }
+        Error::NoProgram { package, .. } => {
+            ("virtual_router", Some(format!("install the package {package}").into()))
+        }
+        Error::NoArtifact { .. } => {
+            ("virtual_router", some("run `cargo xtask virtual-routers` in a checkout of Hop"))
+        }
+        Error::UnknownProfile { own, .. } => {
+            ("usage", Some(format!("one of your own is a file NAME.toml in {}", own.display()).into()))
+        }
+        Error::UnknownMachine { .. } => {
+            ("unknown_router", some("`hop virtual up --profile PROFILE` starts one"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_overcommit_has_a_hint() {
+        let error = program::Error::NotPromised { router: "desk".into(), needed: 2, available: 1 };
+        assert!(hint(&error.into()).is_some_and(|hint| hint.contains("vm.overcommit_memory=0")));
+    }
+
+    #[test]
+    fn exit_codes_tell_whose_failure_it_is() {
+        let why = program::NotRunnable::HardFloat;
+        let not_runnable = program::Error::NotRunnable { program: "x".into(), router: "desk".into(), why };
+        assert_eq!(exit_code(&not_runnable.into()), ExitCode::NotExecutable);
+        let interrupted = session::Error::Interrupted { signal: "INT" };
+        assert_eq!(i32::from(exit_code(&interrupted.into())), 130);
+        let interrupted = crate::enrolment::Error::Interrupted { signal: "TERM" };
+        assert_eq!(i32::from(exit_code(&interrupted.into())), 143);
+        assert_eq!(exit_code(&Error::Usage("no".into())), ExitCode::HopFailed);
+    }
+}

@@ -1,0 +1,174 @@
+//! What `hop` prints on standard error when a job has ended, or a command has failed, and its exit code then.
+
+use std::error::Error as _;
+
+use super::Error;
+use super::failure::{self, LET_IT_PROMISE_MORE};
+use crate::console::exit_code::ExitCode;
+use crate::console::printable::printable_bytes;
+use crate::console::say;
+use crate::session::artifacts::{CorePlace, Fetched};
+use crate::session::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource};
+
+/// What `hop` exits with.
+pub fn exit_code(outcome: &Outcome) -> ExitCode {
+    match &outcome.ending {
+        _ if outcome.has_lost_files() => ExitCode::HopFailed,
+        Ending::Exited(code) => ExitCode::Program(*code),
+        Ending::Signaled { name, .. } => ExitCode::of_signal(name),
+        Ending::TimedOut | Ending::Idle => ExitCode::TimedOut,
+        // As docker says it, and as it is: KILL ended it.
+        Ending::OutOfMemory { .. } | Ending::Exhausted(_) => ExitCode::of_signal("KILL"),
+        Ending::AgentStopped | Ending::Abandoned => ExitCode::HopFailed,
+        Ending::NotExecuted { .. } => ExitCode::NotExecutable,
+        Ending::Detached => ExitCode::Program(0),
+    }
+}
+
+/// What a person must be told beside the program's own output: nothing, if it ended by itoutcome.
+pub fn tell(outcome: &Outcome) {
+    match &outcome.ending {
+        Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } | Ending::Detached => {}
+        Ending::Signaled { name, .. } => tell_core(outcome, name),
+        Ending::TimedOut => say!("hop: the program's time was over, and it was ended"),
+        Ending::Idle => say!("hop: the program wrote nothing for too long, and it was ended"),
+        Ending::OutOfMemory { held: 0, .. } => {
+            say!("hop: the router was out of memory, and its kernel ended the program")
+        }
+        Ending::OutOfMemory { available, limit, held, of_promises } => {
+            let which = if *of_promises { " that its kernel promises" } else { "" };
+            say!(
+                "hop: the router was running out of memory{which}, and the program was ended: {} were available, {} are the limit, and it held {}",
+                mebibytes(*available),
+                mebibytes(*limit),
+                mebibytes(*held)
+            );
+            if *of_promises {
+                say!("hint: {LET_IT_PROMISE_MORE}");
+            }
+        }
+        Ending::Exhausted(Exhausted { resource, available, limit, held, place }) => {
+            let what = match resource {
+                Resource::Inodes => format!("used up the inodes of {}", place.escape_debug()),
+                Resource::Threads => "used up the router's threads".to_owned(),
+                Resource::Other => "used up something of the router".to_owned(),
+            };
+            say!(
+                "hop: the program {what} and was killed: {available} were left, {limit} are the limit, and it held {held}"
+            );
+        }
+        Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
+        Ending::Abandoned => say!("error: no hop came back to the program in time, and it was ended"),
+        Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
+    }
+    match outcome.orphans {
+        0 => {}
+        1 => say!("hop: a process that the program had left running was ended"),
+        many => say!("hop: {many} processes that the program had left running were ended"),
+    }
+    for Fetched { path, problem, .. } in &outcome.files {
+        if let Some(problem) = problem {
+            let path = if path.is_empty() { b".".as_slice() } else { path };
+            say!("hop: {} was not brought back: {problem}", printable_bytes(path));
+        }
+    }
+    match outcome.files_lost {
+        Some(why) if outcome.has_lost_files() => say!("error: {}", lost_files(outcome, why)),
+        Some(_) => say!("hop: its output files went with it"),
+        None => {}
+    }
+    if outcome.output_abandoned {
+        say!("hop: a process that the program left behind still held its output; what it writes now is lost");
+    }
+}
+
+/// It left a core: where is that?
+fn tell_core(outcome: &Outcome, signal: &str) {
+    let core = outcome.files.iter().find_map(|file| Some((file.file.as_ref()?, file.core?)));
+    let Some((core, is_truncated)) = core else {
+        return say!("hop: SIG{signal} ended the program, and its core is not here");
+    };
+    let (core, program) = (core.display(), CorePlace::program_place(core));
+    say!("hop: SIG{signal} ended the program; `gdb-multiarch {} {core}` opens its core", program.display());
+    if is_truncated {
+        say!("hop: the core is truncated, because the router's memory had no room for the rest");
+    }
+}
+
+pub fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
+    let how = match &outcome.ending {
+        Ending::Exited(code) => format!("ended with {code}"),
+        Ending::Signaled { name, .. } => format!("was ended by SIG{name}"),
+        _ => "was ended".to_owned(),
+    };
+    let why = match why {
+        FilesLost::Memory => "the router was running out of memory, and they held most of it",
+        FilesLost::Inodes => "the router was running out of inodes, and they held most of them",
+        FilesLost::AgentStopped => "hopd was stopped on the router",
+        FilesLost::Abandoned => "they were kept no longer",
+    };
+    format!("the program {how}, and output files of it were lost before they were here: {why}")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Prints a failure: what, why, what to do; and gives its exit code.
+pub fn report(error: &Error) -> ExitCode {
+    say!("error: {error}");
+    let mut cause = error.source();
+    // A source whose text is already in the line above is not worth a line.
+    let mut said = error.to_string();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            say!("caused by: {text}");
+            said = text;
+        }
+        cause = error.source();
+    }
+    if let Some(hint) = failure::hint(error) {
+        say!("hint: {hint}");
+    }
+    failure::exit_code(error)
+}
+
+/// The same in one line.
+pub fn report_in_a_line(error: &Error) -> ExitCode {
+    match failure::hint(error) {
+        Some(hint) => say!("error: {error}; {hint}"),
+        None => say!("error: {error}"),
+    }
+    failure::exit_code(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(ending: Ending) -> Outcome {
+        Outcome { ending, ..Outcome::detached("1-1".into()) }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_design() {
+        let killed = |name: &str| Ending::Signaled { name: name.into(), core_dumped: false };
+        for (ending, code) in [
+            (Ending::Exited(0), 0),
+            (Ending::Exited(125), 125),
+            (killed("KILL"), 137),
+            (killed("USR1"), 138),
+            (killed("SIG99"), 128),
+            (Ending::TimedOut, 124),
+            (Ending::Idle, 124),
+            (Ending::OutOfMemory { available: 0, limit: 1, held: 2, of_promises: false }, 137),
+            (Ending::NotExecuted { why: String::new() }, 126),
+            (Ending::AgentStopped, 125),
+            (Ending::Abandoned, 125),
+            (Ending::Detached, 0),
+        ] {
+            assert_eq!(i32::from(exit_code(&outcome(ending.clone()))), code, "{ending:?}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The terminal and the standard streams of `hop` itself: what a user sees, types and signals.
+
+pub mod exit_code;
+pub mod printable;
+pub mod progress;
+pub mod signals;
+pub mod stdio;
+pub mod terminal;
+
+/// Prints a line on standard error, see [`printable::say`].
+macro_rules! say {
+    ($($text:tt)*) => { $crate::console::printable::say(format_args!($($text)*)) };
+}
+pub(crate) use say;

@@ -1,0 +1,228 @@
+//! The signals that `hop` itself gets, which are the program's.
+
+use std::collections::VecDeque;
+use std::io;
+
+use hop_proto::v1;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How many Ctrl-C the program may ignore before it is killed, as docker counts.
+pub const MAX_INTERRUPTS: u32 = 3;
+
+/// The signals that are passed on, by name. `None` for those that whoever started `hop` told it to ignore, as `nohup` and
+/// a shell's background jobs do: they stay ignored, here and for the program.
+pub struct Interrupts {
+    signals: [(&'static str, Option<Signal>); 4],
+}
+
+impl Interrupts {
+    /// From now on these signals do not end `hop` any more.
+    ///
+    /// # Errors
+    /// The kernel refuses a handler.
+    pub fn listen() -> io::Result<Self> {
+        let ignored = ignored_signals();
+        let listen = |name, kind: SignalKind| {
+            let is_ignored = ignored & 1 << (kind.as_raw_value() - 1) != 0;
+            Ok::<_, io::Error>((name, if is_ignored { None } else { Some(signal(kind)?) }))
+        };
+        Ok(Self {
+            signals: [
+                listen("INT", SignalKind::interrupt())?,
+                listen("TERM", SignalKind::terminate())?,
+                listen("QUIT", SignalKind::quit())?,
+                listen("HUP", SignalKind::hangup())?,
+            ],
+        })
+    }
+
+    /// The name of the next signal. Cancel safe.
+    pub async fn next(&mut self) -> &'static str {
+        let [(int, first), (term, second), (quit, third), (hup, fourth)] = &mut self.signals;
+        tokio::select! {
+            () = received(first) => int,
+            () = received(second) => term,
+            () = received(third) => quit,
+            () = received(fourth) => hup,
+        }
+    }
+}
+
+/// The signals on their way to the program. They wait while there is no connection, and until the agent has acknowledged them
+/// if it does so: a connection that breaks neither loses one nor brings it twice.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// The agent counts and acknowledges them.
+    are_counted: bool,
+    /// Those that the agent is not known to have, the oldest first.
+    waiting: VecDeque<&'static str>,
+    /// How many of them were sent on this connection. Of the others each is there once, as the kernel keeps them.
+    sent: usize,
+    /// How many the agent had before them.
+    acknowledged: u64,
+    /// The number of the last one that was ever sent.
+    last_number: u64,
+    interruptions: u32,
+    last: Option<&'static str>,
+}
+
+impl Signals {
+    /// For an agent that counts and acknowledges them, or for an older one.
+    pub fn new(are_counted: bool) -> Self {
+        Self { are_counted, ..Self::default() }
+    }
+
+    /// Takes a signal that `hop` got. False if the user has had enough: KILL was not answered; or, without a connection,
+    /// would be next.
+    #[must_use]
+    pub fn take(&mut self, name: &'static str, is_connected: bool) -> bool {
+        if self.interruptions >= MAX_INTERRUPTS {
+            return false;
+        }
+        self.last = Some(name);
+        self.interruptions += u32::from(name == "INT");
+        let kills = self.interruptions >= MAX_INTERRUPTS;
+        let name = if kills { "KILL" } else { name };
+        if !self.waiting.range(self.sent..).any(|waiting| *waiting == name) {
+            self.waiting.push_back(name);
+        }
+        is_connected || !kills
+    }
+
+    /// The next one to pass on. It counts as sent.
+    pub fn next_signal(&mut self) -> Option<v1::Signal> {
+        if !self.are_counted {
+            return self.waiting.pop_front().map(|name| v1::Signal { name: name.to_owned(), number: 0 });
+        }
+        let name = *self.waiting.get(self.sent)?;
+        self.sent += 1;
+        let number = self.acknowledged + self.sent as u64;
+        self.last_number = self.last_number.max(number);
+        Some(v1::Signal { name: name.to_owned(), number })
+    }
+
+    /// Whether there is a next one.
+    pub fn has_next(&self) -> bool {
+        self.waiting.len() > self.sent
+    }
+
+    /// The agent has the signals up to this number.
+    ///
+    /// # Errors
+    /// They were not sent.
+    pub fn acknowledged(&mut self, number: u64) -> Result<(), &'static str> {
+        let count = number
+            .checked_sub(self.acknowledged)
+            .and_then(|count| usize::try_from(count).ok())
+            .filter(|count| *count <= self.sent)
+            .ok_or("a signal is acknowledged that was not sent")?;
+        self.waiting.drain(..count);
+        self.sent -= count;
+        self.acknowledged = number;
+        Ok(())
+    }
+
+    /// On a new connection: the agent has so many, and is sent those that follow.
+    ///
+    /// # Errors
+    /// It had more before.
+    pub fn continue_at(&mut self, number: u64) -> Result<(), &'static str> {
+        if !self.are_counted {
+            return Ok(());
+        }
+        let count =
+            number.checked_sub(self.acknowledged).ok_or("signals are to continue where they never were")?;
+        // With a number that this `hop` has not reached, the last ones were another's.
+        if number <= self.last_number {
+            let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.waiting.len());
+            self.waiting.drain(..count);
+        }
+        (self.acknowledged, self.last_number, self.sent) = (number, number, 0);
+        Ok(())
+    }
+
+    /// The last one that `hop` got.
+    pub fn last(&self) -> Option<&'static str> {
+        self.last
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        // The stream of a signal does not end.
+        Some(signal) => _ = signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A bit for each signal that is ignored, signal 1 the lowest (`SigIgn` in /proc/self/status, proc(5)).
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn next(signals: &mut Signals) -> Option<(String, u64)> {
+        signals.next_signal().map(|signal| (signal.name, signal.number))
+    }
+
+    #[test]
+    fn the_third_interrupt_kills_and_the_fourth_gives_up() {
+        for are_counted in [false, true] {
+            let mut signals = Signals::new(are_counted);
+            let expected = [("INT", "INT"), ("TERM", "TERM"), ("INT", "INT"), ("INT", "KILL")];
+            for (number, (name, passed_on)) in (1..).zip(expected) {
+                assert!(signals.take(name, true));
+                let number = if are_counted { number } else { 0 };
+                assert_eq!(next(&mut signals), Some((passed_on.into(), number)));
+                assert_eq!(next(&mut signals), None);
+            }
+            assert!(!signals.take("INT", true));
+            assert_eq!(signals.last(), Some("INT"));
+        }
+    }
+
+    #[test]
+    fn without_a_connection_signals_are_kept_and_the_third_interrupt_gives_up() {
+        let mut signals = Signals::default();
+        for name in ["INT", "TERM", "INT", "TERM"] {
+            assert!(signals.take(name, false));
+        }
+        assert!(!signals.take("INT", false));
+        let names = [next(&mut signals), next(&mut signals)].map(|signal| signal.unwrap().0);
+        assert_eq!(names, ["INT", "TERM"]);
+    }
+
+    #[test]
+    fn unacknowledged_signals_are_sent_again() {
+        let mut signals = Signals::new(true);
+        signals.continue_at(5).unwrap();
+        for name in ["HUP", "TERM", "QUIT"] {
+            assert!(signals.take(name, true));
+        }
+        assert_eq!(next(&mut signals), Some(("HUP".into(), 6)));
+        assert_eq!(next(&mut signals), Some(("TERM".into(), 7)));
+        signals.acknowledged(6).unwrap();
+        assert!(signals.acknowledged(8).is_err(), "it was not sent");
+        assert!(signals.acknowledged(5).is_err(), "it was acknowledged before");
+        // One that was sent may have arrived, so another one is another.
+        assert!(signals.take("TERM", false));
+        for (arrived, rest) in [(6, &["TERM", "QUIT", "TERM"][..]), (7, &["QUIT", "TERM"])] {
+            let mut signals = Signals { waiting: signals.waiting.clone(), ..signals };
+            signals.continue_at(arrived).unwrap();
+            for (number, name) in (arrived + 1..).zip(rest) {
+                assert_eq!(next(&mut signals), Some(((*name).into(), number)));
+            }
+            assert_eq!(next(&mut signals), None);
+        }
+        assert!(signals.continue_at(4).is_err());
+        // Another hop has had the job in between.
+        signals.continue_at(20).unwrap();
+        assert_eq!(next(&mut signals), Some(("TERM".into(), 21)));
+    }
+}

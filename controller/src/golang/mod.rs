@@ -1,0 +1,10 @@
+//! Go: building for a router, the programs that it built, and `go test -exec`.
+
+pub mod build;
+pub mod build_info;
+mod error;
+pub mod module;
+pub mod probe;
+pub mod test_exec;
+
+pub use self::error::Error;

@@ -1,0 +1,16 @@
+//! An error of the kernel, with the file and what was to be done with it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The kernel refused something for a file.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", .path.display())]
+pub struct PathError {
+    /// What was to be done: a verb, with a preposition if it needs one.
+    pub action: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}

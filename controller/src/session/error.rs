@@ -1,0 +1,56 @@
+//! What goes wrong with a job.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::client;
+use crate::config;
+use crate::path_error::PathError;
+use crate::transfer::inputs::named;
+
+/// A failure of Hop while a job is under way; how the program ended is then not known.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the texts say what the fields are")]
+pub enum Error {
+    #[error(transparent)]
+    Io(#[from] PathError),
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error("cannot write {}: {} is a symbolic link", .file.display(), .link.display())]
+    LinkInTheWay { file: PathBuf, link: PathBuf },
+    #[error("--artifact {request}: {why}")]
+    InvalidOutput { request: String, why: &'static str },
+    #[error("--artifact can be given {most} times")]
+    TooManyOutputs { most: usize },
+    #[error("arguments and environment take {bytes} bytes, and 2,097,152 are the most that can be passed on")]
+    TooManyArguments { bytes: usize },
+    #[error(
+        "{router} was rebooted before all output files of the program were here; how it ended is not known"
+    )]
+    RebootedAfter { router: String },
+    #[error(
+        "the agent of {router} was started anew before all output files of the program were here; how it ended is not known"
+    )]
+    AgentRestartedAfter { router: String },
+    #[error("the job {job} on {router} has output files, and no --artifact says where they go")]
+    NoPlace { job: String, router: String },
+    #[error(
+        "the job {job} on {router} does not have its whole program, which the hop that sends it must complete"
+    )]
+    Incomplete { job: String, router: String },
+    #[error("{router} has no memory for the files of the test: they take {bytes} bytes there, and {available} are to spare; the largest: {}", named(.largest))]
+    InputsTooLarge { router: String, bytes: u64, available: u64, largest: Vec<(PathBuf, u64)> },
+    #[error("{0}")]
+    NoRandom(#[source] hop_proto::identity::Error),
+    #[error("interrupted by SIG{signal}")]
+    Interrupted { signal: &'static str },
+}
+
+impl Error {
+    /// Puts a path and a verb to an error of the kernel: `.map_err(Error::io("read", &path))`.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io(PathError { action, path: path.to_owned(), source })
+    }
+}

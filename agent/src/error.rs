@@ -1,6 +1,6 @@
 //! Everything that can go wrong in the agent, with the limit, the path or the figures in it.
 //!
-//! A variant is one thing to say to a controller; [`crate::status`] turns each into a gRPC status.
+//! A variant is one thing to say to a controller; [`crate::service::status`] turns each into a gRPC status.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ pub enum Error {
     NotAuthorized,
     /// The list of who may connect cannot be changed.
     #[error(transparent)]
-    KeyList(#[from] crate::authorized_keys::Error),
+    KeyList(#[from] crate::access::authorized_keys::Error),
     /// Nobody of this name is in /etc/passwd.
     #[error("there is no user {0} on this router")]
     NoSuchUser(String),

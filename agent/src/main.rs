@@ -3,10 +3,13 @@
 use std::env;
 use std::process::ExitCode;
 
-use hopd::options::{self, Command};
-use hopd::{log, print, self_test, server, supervisor};
+use hopd::cli::options::{self, Command};
+use hopd::cli::{print, self_test};
+use hopd::daemon::{serve, supervisor};
+use hopd::logging;
 
 fn main() -> ExitCode {
+    logging::report_panics();
     let command = match options::parse(env::args_os()) {
         Ok(command) => command,
         Err(error) => {
@@ -26,10 +29,10 @@ fn main() -> ExitCode {
         Command::OptionsAreGood => ExitCode::SUCCESS,
         Command::Supervise(supervision) => supervisor::run(&supervision),
         Command::Serve(options) => {
-            log::start(options.log.clone());
-            match server::run(options) {
+            logging::start(options.log.clone());
+            match serve::run(options) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => log::fatal(&error),
+                Err(error) => logging::fatal(&error),
             }
         }
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use hop::program::elf;
-use hopd::machine::{TARGET, can_execute};
+use hopd::system::host::{TARGET, can_execute};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|file: &[u8]| {

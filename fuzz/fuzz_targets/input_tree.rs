@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use hop::transfer::inputs::Files;
 use hopd::error::Error;
-use hopd::input_tree::InputTree;
-use hopd::reception::Announced;
+use hopd::files::inputs::InputTree;
+use hopd::store::receiver::Announced;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

@@ -15,7 +15,7 @@ use hop::session::artifacts::{Local, OutputFiles, Request};
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, OutputFile};
-use hopd::output_files::{Cursor, Info, Offer, Piece, Position};
+use hopd::files::outputs::{Cursor, Info, Offer, Piece, Position};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

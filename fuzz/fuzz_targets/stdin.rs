@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use hop_proto::limits::STDIN_WINDOW_BYTES;
-use hopd::input::{Queue, feed};
+use hopd::job::session::stdin::{Queue, feed};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::AsyncReadExt;

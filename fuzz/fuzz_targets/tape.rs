@@ -2,8 +2,8 @@
 #![no_main]
 
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
-use hopd::tape::OutputStream::{Stderr, Stdout};
-use hopd::tape::{OutputStream, Tape};
+use hopd::job::session::output_buffer::OutputStream::{Stderr, Stdout};
+use hopd::job::session::output_buffer::{OutputStream, Tape};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

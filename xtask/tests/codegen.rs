@@ -44,7 +44,7 @@ fn messages_and_client() -> Builder {
 fn server() -> Builder {
     tonic_prost_build::configure()
         .build_client(false)
-        .codec_path("crate::codec::Codec")
+        .codec_path("crate::service::codec::Codec")
         .extern_path(".hop.v1", "::hop_proto::v1")
 }
 

@@ -131,7 +131,7 @@ fn variables(layout: &Layout) -> Variables {
     Variables::default().set("program", program).set("state", state)
 }
 
-/// The keys of a list, which has options in front of some (agent/src/authorized_keys.rs).
+/// The keys of a list, which has options in front of some (agent/src/access/authorized_keys.rs).
 fn listed(list: &[u8]) -> Vec<Listed> {
     let text = String::from_utf8_lossy(list);
     let key = |line: &str| {

@@ -207,6 +207,30 @@ fn killed_agent_is_started_again() {
 }
 
 #[test]
+fn panic_says_why_and_where() {
+    let bench = Bench::new();
+    let is_last_word = |line: &str| {
+        let place = line.strip_prefix("error: panicked at agent/src/daemon/serve.rs:");
+        let place = place.and_then(|rest| rest.strip_suffix(": --panic was given"));
+        place.is_some_and(|place| place.split(':').all(|number| number.parse::<u32>().is_ok()))
+    };
+    let output = bench.command(None, &["--panic"]).output().unwrap();
+    assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.lines().last().is_some_and(is_last_word), "{said}");
+
+    let mut supervisor = bench.start(&["--supervise", "--panic", "--log", "log"]);
+    // It is started again.
+    supervisor.wait_until_it_serves();
+    let log = bench.read("log");
+    let mut lines = log.lines().skip_while(|line| !is_last_word(line)).skip(1);
+    let ended = lines.next().unwrap_or_default();
+    assert!(ended.starts_with("supervisor: the agent ended (signal: 6 (SIGABRT)"), "{log}");
+    // The agent that panicked could not remove its files; the one that comes next does.
+    supervisor.signal(Signal::TERM);
+}
+
+#[test]
 fn stopped_agent_stays_stopped() {
     let bench = Bench::new();
     let supervisor = bench.start(&["--supervise"]);

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 
 use hop_tests::{Process, dist, wait_until};
 use rustix::process::Signal;
@@ -60,11 +61,11 @@ fn missing_capability_sends_nothing() {
     let core = desk.path("core");
     let words = ["run", "--core", core.to_str().unwrap(), "./examples/hello"];
     desk.run(&words).assert_fails(125, "the agent of virtual-mips does not know --core");
-    let words = ["run", "--output", "../x", "./examples/hello"];
+    let words = ["run", "--artifact", "../x", "./examples/hello"];
     desk.run(&words)
-        .assert_fails(125, "--output ../x: it must be below the directory in which the program starts");
-    let words = ["run", "--detach", "--output", "x:y", "./examples/hello"];
-    desk.run(&words).assert_fails(125, "with --detach, --output names no place here");
+        .assert_fails(125, "--artifact ../x: it must be below the directory in which the program starts");
+    let words = ["run", "--detach", "--artifact", "x:y", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "with --detach, --artifact names no place here");
 }
 
 #[test]
@@ -344,28 +345,54 @@ fn unusable_options_are_refused_first() {
     assert_eq!(desk.list().as_array().unwrap().len(), 0, "no router was started for them");
 }
 
+/// The command line of a program for a router's CPU on this machine.
+fn emulated(qemu: &str, program: &Path) -> std::process::Command {
+    let static_name = format!("{qemu}-static");
+    let exists =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|d| d.join(&static_name).exists());
+    let mut command = std::process::Command::new(if exists { &static_name } else { qemu });
+    command.arg(program);
+    command
+}
+
 #[test]
 fn carried_agents_pass_their_self_test() {
     for (agent, qemu) in
         [("hopd-host", None), ("hopd-mips", Some("qemu-mips")), ("hopd-mipsel", Some("qemu-mipsel"))]
     {
         let agent = dist(agent);
-        let mut words = vec![agent.into_os_string(), "--self-test".into()];
-        if let Some(qemu) = qemu {
-            let static_name = format!("{qemu}-static");
-            let exists = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-                .any(|d| d.join(&static_name).exists());
-            words.insert(0, if exists { static_name.into() } else { qemu.into() });
-        }
+        let mut command =
+            qemu.map_or_else(|| std::process::Command::new(&agent), |qemu| emulated(qemu, &agent));
         let directory = TempDir::new().unwrap();
-        let output = std::process::Command::new(&words[0])
-            .args(&words[1..])
-            .arg("--dir")
-            .arg(directory.path())
-            .output()
-            .unwrap();
+        let output = command.arg("--self-test").arg("--dir").arg(directory.path()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && said.ends_with("12 of 12 checks passed\n"), "{words:?}: {said}");
+        assert!(output.status.success() && said.ends_with("12 of 12 checks passed\n"), "{command:?}: {said}");
         assert!(is_empty(directory.path()), "nothing is left");
+    }
+}
+
+#[test]
+fn cipher_passes_wycheproof_on_mips() {
+    for cpu in ["mips", "mipsel"] {
+        let program = dist(&format!("hop-vectors-{cpu}"));
+        let output = emulated(&format!("qemu-{cpu}"), &program).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let passed: u32 = said.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        assert!(output.status.success() && passed > 300, "{cpu}: {said}");
+    }
+}
+
+/// Help that cannot be written is a panic of the standard library's.
+#[test]
+fn panic_on_mips_says_why_and_where() {
+    for cpu in ["mips", "mipsel"] {
+        let mut command = emulated(&format!("qemu-{cpu}"), &dist(&format!("hopd-{cpu}")));
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.arg("--help").stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{said}");
+        let place = "error: panicked at library/std/src/io/stdio.rs:";
+        let why = "failed printing to stdout: No space left on device (os error 28)";
+        assert!(said.lines().any(|line| line.starts_with(place) && line.ends_with(why)), "{said}");
     }
 }

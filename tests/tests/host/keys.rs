@@ -39,7 +39,7 @@ fn revoked_keys_lose_connections_and_jobs() {
     let detached = hop().args(["exec", "-r", "router", "--detach"]).arg(&program).run();
     assert_eq!(detached.code, 0, "{}", detached.stderr());
     // A grace is for who may use the router.
-    let words = ["exec", "-r", "router", "--grace", "1m", "--linger", "1h"];
+    let words = ["exec", "-r", "router", "--grace", "1m", "--reconnect-timeout", "1h"];
     let mut attached = hop().args(words).arg(&program).start();
     assert_eq!(attached.line(), "ready\n");
     let mut own = router.exec("wait").start();

@@ -28,7 +28,7 @@ fn disk_cache_survives_a_restart() {
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
     let program = fixture(Target::Host, "both-outputs");
-    let words = ["--store", shelf.to_str().unwrap(), "--log", "log"];
+    let words = ["--cache-dir", shelf.to_str().unwrap(), "--log", "log"];
     for life in 0..3 {
         let mut agent = bench.start(&words);
         let ran = bench.exec(&mut agent, &program);
@@ -48,7 +48,7 @@ fn disk_cache_survives_a_restart() {
 fn missing_disk_cache_is_logged_once() {
     let bench = Bench::new();
     let shelf = bench.path("shelf");
-    let mut agent = bench.start(&["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut agent = bench.start(&["--cache-dir", shelf.to_str().unwrap(), "--log", "log"]);
     for _ in 0..2 {
         assert_eq!(bench.exec(&mut agent, &fixture(Target::Host, "both-outputs")).code, 7);
     }
@@ -72,7 +72,8 @@ fn disk_cache_evicts_least_recently_used() {
         exec \"$@\"",
         content.len() * 4
     );
-    let mut agent = bench.start_in_namespace(&script, &["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut agent =
+        bench.start_in_namespace(&script, &["--cache-dir", shelf.to_str().unwrap(), "--log", "log"]);
     let number = agent.process.id();
     let mut exec = |program: u8| {
         let path = bench.path(&format!("program-{program}"));

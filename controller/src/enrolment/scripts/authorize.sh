@@ -20,7 +20,7 @@ is_abandoned() {
 }
 
 # Waits until nobody else changes the list. The lock is a directory, which every firmware can make in one step; one whose
-# owner is gone is taken over where it is (agent/src/directory_lock.rs has the same rules).
+# owner is gone is taken over where it is (agent/src/access/directory_lock.rs has the same rules).
 lock_list() {
 	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 	waited=0 anonymous=0

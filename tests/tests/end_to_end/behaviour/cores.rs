@@ -92,7 +92,7 @@ fn quit_dumps_core_beside_output_files(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let output = format!("nothing:{}", router.path("nothing").display());
-    let mut running = crash(&router, &core, &["--output", &output]).arg("wait").start();
+    let mut running = crash(&router, &core, &["--artifact", &output]).arg("wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::QUIT);
     let ran = running.wait();
@@ -132,7 +132,8 @@ fn core_is_removed_with_its_job(target: Target) {
     let Some(mut router) = router_that_writes_cores(target) else { return };
     let (core, proxy) = (router.path("core"), router.proxy());
     let hop = || {
-        let hop = router.hop().args(["run", "-r", "proxied", "--linger", "1s", "--core"]).arg(&core);
+        let hop =
+            router.hop().args(["run", "-r", "proxied", "--reconnect-timeout", "1s", "--core"]).arg(&core);
         hop.args(["./tests/fixtures/crash", KEPT])
     };
     // More than what it says, and less than its core.

@@ -225,7 +225,8 @@ fn next_agent_kills_leftover_cgroup(target: Target) {
         return;
     }
     // It has left its group, its session, its parent and its environment.
-    let mut running = router.exec_with(&["--linger", "0"], "orphan").args(["daemon", "wait"]).start();
+    let mut running =
+        router.exec_with(&["--reconnect-timeout", "0"], "orphan").args(["daemon", "wait"]).start();
     let number = running.line().trim().to_owned();
     router.signal_agent(Signal::KILL);
     running.wait();

@@ -35,7 +35,7 @@ fn nested_directories_are_removed(target: Target) {
     // All of it is looked at, as far as that goes.
     let place = router.path("here");
     let output = format!(".:{}", place.display());
-    let ran = router.exec_with(&["--output", &output], "deep-directories").arg(DEPTH).run();
+    let ran = router.exec_with(&["--artifact", &output], "deep-directories").arg(DEPTH).run();
     assert!(ran.stderr().contains("it is more than 32 directories deep"), "{}", ran.stderr());
     assert!(router.leftovers().is_empty());
     // Left by an agent that was killed, too.

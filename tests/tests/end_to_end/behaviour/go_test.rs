@@ -208,7 +208,7 @@ fn written_files_and_fuzz_findings_come(target: Target) {
     let words = ["test", "-count=1", "-run=Update", "./words", "-update"];
     assert_passes(&in_copy(go_there(&router, "", &words)));
     assert!(!data.join("new.golden").exists(), "nobody asked");
-    assert_passes(&in_copy(go_there(&router, "--bring testdata/*.golden", &words)));
+    assert_passes(&in_copy(go_there(&router, "--artifact testdata/*.golden", &words)));
     assert_eq!(fs::read_to_string(data.join("new.golden")).unwrap(), "three\n");
     let fuzz = ["test", "-run=-", "-fuzz=Fuzz", "-fuzztime=10x", "-parallel=1", "./words"];
     let ran = in_copy(go_there(&router, "", &fuzz));

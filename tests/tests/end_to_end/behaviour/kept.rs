@@ -217,8 +217,11 @@ fn dead_link_is_noticed_in_use(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
-    let mut running =
-        keeping(&router, "exec").args(["--linger", "0"]).arg(program).args(["1000000", "0"]).start();
+    let mut running = keeping(&router, "exec")
+        .args(["--reconnect-timeout", "0"])
+        .arg(program)
+        .args(["1000000", "0"])
+        .start();
     assert_eq!(running.line(), "0\n");
     let keeper = keeper(&router);
     proxy.cut();

@@ -210,7 +210,7 @@ fn detached_programs_exit_code_waits(target: Target) {
 
 fn job_without_reconnect_ends_with_hop(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--linger", "0"], "wait").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, -9);
@@ -221,7 +221,7 @@ fn job_without_reconnect_ends_with_hop(target: Target) {
 fn abandoned_program_gets_its_grace(target: Target) {
     let router = VirtualRouter::start(target);
     let mark = router.path_there("mark");
-    let mut running = router.exec_with(&["--linger", "0"], "mark-term").arg(&mark).start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "mark-term").arg(&mark).start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     running.wait();
@@ -245,7 +245,7 @@ fn program_dies_with_its_agent(target: Target) {
 
 fn dead_agent_is_a_lost_connection(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--linger", "0"], "dialogue").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
     running.wait().assert_fails(125, "the connection to router was lost");
@@ -253,7 +253,7 @@ fn dead_agent_is_a_lost_connection(target: Target) {
 
 fn absent_agent_is_given_up(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--linger", "1s"], "dialogue").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "1s"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
     let ran = running.wait();

@@ -82,7 +82,8 @@ fn output_files_arrive_byte_for_byte(target: Target) {
         b"hole=results/hole=3000000",
         b"file=unwanted=1000",
     ];
-    let options = ["--output", "long", "--output", "./empty", "--output=results/", "--output-executable"];
+    let options =
+        ["--artifact", "long", "--artifact", "./empty", "--artifact=results/", "--artifact-executable"];
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("left\n", "", 7));
     let expected: [(&[u8], u64); 5] = [
@@ -110,15 +111,15 @@ fn output_patterns_choose_their_places(target: Target) {
     let what: [&[u8]; 4] =
         [b"file=a/cpu.prof=10", b"file=a/mem.prof=20", b"file=b/cpu.prof=30", b"file=result=40"];
     let options = [
-        "--output",
+        "--artifact",
         "a/*.prof:profiles",
-        "--output",
+        "--artifact",
         "?/cpu.prof:of-each",
-        "--output",
+        "--artifact",
         "result:new",
-        "--output",
+        "--artifact",
         "result:there",
-        "--output",
+        "--artifact",
         "b:c/d",
     ];
     let ran = leave(&router, &place, &options, &what).run();
@@ -155,7 +156,7 @@ fn missing_outputs_change_no_exit_code(target: Target) {
     let paths =
         ["good", "link", "linked/authorized", "pipe", "nothing", "huge", "missing", "good/x", "*.x:."];
     for path in paths {
-        options.extend(["--output".into(), path.into()]);
+        options.extend(["--artifact".into(), path.into()]);
     }
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
@@ -187,11 +188,11 @@ fn hidden_files_come_only_by_name(target: Target) {
     let what: [&[u8]; 4] =
         [b"file=.envrc=1", b"file=d/.hidden=2", b"file=d/plain=3", b"program=.git/hooks/x=4"];
     let fetch = |options: &[&str]| leave(&router, &place, options, &what).run();
-    assert_eq!((fetch(&["--output", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
-    let ran = fetch(&["--output", ".:all", "--output", ".e*:."]);
+    assert_eq!((fetch(&["--artifact", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
+    let ran = fetch(&["--artifact", ".:all", "--artifact", ".e*:."]);
     let hidden = |path: &str| {
         format!(
-            "hop: {path} was not brought back: its name begins with a dot, and --output does not name it\n"
+            "hop: {path} was not brought back: its name begins with a dot, and --artifact does not name it\n"
         )
     };
     let said: String = [".envrc", ".git", "d/.hidden"].map(hidden).concat();
@@ -203,14 +204,14 @@ fn hidden_files_come_only_by_name(target: Target) {
 fn removed_directory_or_many_files_harm_nobody(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
-    let ran = leave(&router, &place, &["--output", "many"], &[b"many=many/=1500"]).run();
+    let ran = leave(&router, &place, &["--artifact", "many"], &[b"many=many/=1500"]).run();
     assert_eq!(ran.code, 7);
     assert_eq!(ran.stderr(), "hop: many was not brought back: there are too many files\n");
     assert_eq!(files(&place).len(), 1024, "those that were found come");
     let here = router.path("nowhere");
     fs::create_dir(&here).unwrap();
     // Where it works, by a path that has no end of its own.
-    let ran = leave(&router, &here, &["--output", ".:."], &[b"file=x=1", b"gone=../work"]).run();
+    let ran = leave(&router, &here, &["--artifact", ".:."], &[b"file=x=1", b"gone=../work"]).run();
     assert_eq!((ran.stderr(), ran.code), ("hop: . was not brought back: there is no such file\n", 7));
     router.assert_serves_on();
 }
@@ -222,7 +223,7 @@ fn other_users_get_no_foreign_file(target: Target) {
     let blob = router.ram().join("secret");
     router.put(&blob, b"secret");
     let hard = format!("hard=hard={}", blob.display());
-    let options = ["--user", "nobody", "--output", "own", "--output", "hard"];
+    let options = ["--user", "nobody", "--artifact", "own", "--artifact", "hard"];
     let ran = leave(&router, &place, &options, &[b"file=own=4", hard.as_bytes()]).run();
     // Where the kernel protects such names (proc_sys_fs(5), protected_hardlinks), there is none.
     let refused = ran.code == 2 && ran.stderr().contains("operation not permitted");
@@ -237,7 +238,7 @@ fn broken_connection_resumes_a_file(target: Target) {
     let router = VirtualRouter::start(target);
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
-    let hop = router.hop().current_dir(&place).args(["exec", "-r", "proxied", "--output", "long"]);
+    let hop = router.hop().current_dir(&place).args(["exec", "-r", "proxied", "--artifact", "long"]);
     let running = hop.arg(fixture(target, "leave")).arg(format!("file=long={LONG}")).start();
     for _ in 0..2 {
         proxy.wait_until_cut();
@@ -259,7 +260,7 @@ fn broken_connection_resumes_a_file(target: Target) {
 fn files_of_detached_jobs_wait(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
-    let options = ["--detach", "--output", "a/*"];
+    let options = ["--detach", "--artifact", "a/*"];
     let ran = leave(&router, &place, &options, &[b"file=a/one=1000", b"file=a/two=2000"]).run();
     assert_eq!((ran.stderr(), ran.code), ("", 0));
     let job = ran.stdout().trim_end().to_owned();
@@ -271,12 +272,12 @@ fn files_of_detached_jobs_wait(target: Target) {
     let ran = attach(&[]);
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125), "what they are for comes before");
     assert!(
-        ran.stderr().contains("has output files, and no --output says where they go"),
+        ran.stderr().contains("has output files, and no --artifact says where they go"),
         "{}",
         ran.stderr()
     );
-    let ran = attach(&["--output", "a/one:.", "--output", "three"]);
-    let said = "hop: a/two was not brought back: no --output names it\n\
+    let ran = attach(&["--artifact", "a/one:.", "--artifact", "three"]);
+    let said = "hop: a/two was not brought back: no --artifact names it\n\
                 hop: three was not brought back: there is no such file\n";
     assert_eq!((ran.stderr(), ran.code), (said, 7));
     assert_eq!(files(&place), named(&[(b"one", 1000)]));
@@ -289,7 +290,7 @@ fn unfetched_files_are_removed_in_time(target: Target) {
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
     let hop = router.hop().current_dir(&place);
-    let hop = hop.args(["exec", "-r", "proxied", "--linger", "1s", "--output", "long"]);
+    let hop = hop.args(["exec", "-r", "proxied", "--reconnect-timeout", "1s", "--artifact", "long"]);
     let running = hop.arg(fixture(target, "leave")).arg(format!("file=long={LONG}")).start();
     proxy.wait_until_cut();
     running.signal(Signal::KILL);
@@ -306,7 +307,7 @@ fn eight_ended_jobs_keep_their_files(target: Target) {
     let place = place(&router);
     let mut left = Vec::new();
     for _ in 0..9 {
-        let ran = leave(&router, &place, &["--detach", "--output", "x"], &[b"file=x=1000"]).run();
+        let ran = leave(&router, &place, &["--detach", "--artifact", "x"], &[b"file=x=1000"]).run();
         assert_eq!((ran.stderr(), ran.code), ("", 0));
         left.push(ran.stdout().trim_end().to_owned());
         // They have no place among those that run.
@@ -315,7 +316,7 @@ fn eight_ended_jobs_keep_their_files(target: Target) {
     hop_tests::wait_until("the oldest goes", || router.leftovers().len() == 8);
     let attach = |job: &str| {
         let hop = router.hop().current_dir(&place);
-        hop.args(["attach", "-r", "router", "--output", "x", job]).run()
+        hop.args(["attach", "-r", "router", "--artifact", "x", job]).run()
     };
     attach(&left[0]).assert_fails(125, "there is no job");
     for job in &left[1..] {
@@ -329,7 +330,7 @@ fn unwritable_file_is_hops_failure(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     fs::write(place.join("file"), "").unwrap();
-    let ran = leave(&router, &place, &["--output", "x:file/x"], &[b"file=x=1000"]).run();
+    let ran = leave(&router, &place, &["--artifact", "x:file/x"], &[b"file=x=1000"]).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125));
     assert!(ran.stderr().starts_with("error: cannot create file\n"), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"file", 0)]));
@@ -340,8 +341,8 @@ fn unwritable_file_is_hops_failure(target: Target) {
 fn output_path_outside_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     for path in ["/etc/passwd", "../key", "a/../../b", "", "x:"] {
-        let ran = leave(&router, &router.path("home"), &["--output", path], &[]).run();
-        ran.assert_fails(125, &format!("--output {path}"));
+        let ran = leave(&router, &router.path("home"), &["--artifact", path], &[]).run();
+        ran.assert_fails(125, &format!("--artifact {path}"));
     }
     router.assert_serves_on();
 }

@@ -243,7 +243,7 @@ fn program_runs_as_named_user(target: Target) {
 
 fn other_users_program_dies_with_agent(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--user", "nobody", "--linger", "0"], "pid").start();
+    let mut running = router.exec_with(&["--user", "nobody", "--reconnect-timeout", "0"], "pid").start();
     let number = running.line().trim().to_owned();
     let program = router.watch(&number);
     router.signal_agent(rustix::process::Signal::KILL);

@@ -161,7 +161,7 @@ fn wrong_address_is_refused() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let at = format!("127.0.0.1:{}", owner.machine.machine().ssh_port());
-    owner.adding(&["--at", &at]).run().assert_fails_after_progress(125, "is not hopd");
+    owner.adding(&["--agent-address", &at]).run().assert_fails_after_progress(125, "is not hopd");
     owner.assert_nothing_left(&before);
 }
 
@@ -308,19 +308,22 @@ fn interrupted_upgrade_keeps_old_agent() {
 fn upgrade_keeps_anothers_start_options() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
-    // As one with --via-ssh and --store would have.
+    // As one with --via-ssh and --cache-dir would have.
     owner.sh("kill $(cat /tmp/hop/pid)");
     let shell = owner.machine.log_in();
     wait_until("the agent has ended", || !shell.holds("[ -e /tmp/hop/pid ]"));
     owner.sh("cd /tmp/hop
         cp hopd other && echo >>other && mv other hopd
         ./hopd --supervise --listen 0.0.0.0:4670 --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
-            --key key --authorized authorized --store /mnt/theirs </dev/null >/dev/null 2>&1 &");
+            --key key --authorized authorized --cache-dir /mnt/theirs </dev/null >/dev/null 2>&1 &");
     owner.wait_for_agent();
     let upgraded = owner.router("upgrade");
     assert_eq!(upgraded.code, 0, "{}", upgraded.stderr());
     let words = owner.sh("tr '\\0' ' ' </proc/$(cat /tmp/hop/pid)/cmdline");
-    assert!(words.contains("--listen 0.0.0.0:4670 ") && words.contains("--store /mnt/theirs "), "{words}");
+    assert!(
+        words.contains("--listen 0.0.0.0:4670 ") && words.contains("--cache-dir /mnt/theirs "),
+        "{words}"
+    );
     owner.assert_runs(&owner.machine.hop());
 }
 
@@ -366,7 +369,7 @@ fn interrupted_second_controller_stays_out() {
     let list = owner.sh("cat /tmp/hop/authorized");
     let interruption = Interruption::before(&owner.machine, "question='\\''fingerprint'\\''");
     let home = owner.machine.path("second");
-    let words = ["--at", &owner.machine.machine().agent_address()];
+    let words = ["--agent-address", &owner.machine.machine().agent_address()];
     let adding = Hop::at(&home).args(["router", "add", "desk"]).args(owner.login()).args(words);
     let ran = interruption.during(adding, |hop| hop.signal(Signal::INT)).wait();
     ran.assert_fails_after_progress(130, "interrupted by SIGINT");

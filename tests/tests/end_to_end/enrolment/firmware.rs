@@ -30,9 +30,9 @@ fn uci_settings_of_a_dir_505() {
     assert!(!log().contains("daemon.err: hopd"), "{}", log());
 
     // A trigger restarts the agent when its settings have changed, the first change included.
-    owner.sh("uci set hopd.main.store=/root/programs; uci commit hopd; reload_config");
+    owner.sh("uci set hopd.main.cache_dir=/root/programs; uci commit hopd; reload_config");
     wait_until("it is started with the store", || {
-        shell.holds(&format!("{RUNS_WITH} '--store /root/programs'"))
+        shell.holds(&format!("{RUNS_WITH} '--cache-dir /root/programs'"))
     });
     owner.assert_runs(&owner.machine.hop());
 

@@ -173,7 +173,7 @@ fn reboot_waits_for_the_agent() {
 fn stick_keeps_programs_across_reboots() {
     let owner = Owner::of("f7d7302");
     let before = owner.files();
-    let words = ["--until-reboot", "--store", "/tmp/mnt/sda1/programs"];
+    let words = ["--until-reboot", "--cache-dir", "/tmp/mnt/sda1/programs"];
     owner.sh("umount /tmp/mnt/sda1");
     owner.add(&words).assert_fails_after_progress(125, "would not survive a reboot");
     owner.sh("mount -t ext2 /dev/sda1 /tmp/mnt/sda1");

@@ -75,7 +75,7 @@ impl Owner {
 
     /// The same with the address at which QEMU shows the agent.
     pub fn adding_at(&self, words: &[&str]) -> Hop {
-        self.adding(words).args(["--at", &self.machine.machine().agent_address()])
+        self.adding(words).args(["--agent-address", &self.machine.machine().agent_address()])
     }
 
     /// That, run to its end.

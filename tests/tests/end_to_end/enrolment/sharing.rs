@@ -17,7 +17,7 @@ fn second_controller_joins_and_first_leaves() {
     let key = second().arg("key").run();
     let at = owner.machine.machine().agent_address();
     let pinned = owner.entry().unwrap().entry.fingerprint.to_string();
-    let words = ["router", "add", "desk", "--at", &at, "--fingerprint", &pinned];
+    let words = ["router", "add", "desk", "--agent-address", &at, "--fingerprint", &pinned];
     second().args(words).run().assert_fails(125, "does not know this controller's key");
 
     // A list that was edited by hand.
@@ -49,7 +49,7 @@ fn second_controller_joins_and_first_leaves() {
     owner.assert_runs(&owner.machine.hop());
     assert_rekeyed(&renewed);
     second().args(["info", "-r", "desk"]).run().assert_fails(125, "has another key than the one");
-    let words = ["router", "add", "desk", "--at", &at, "--fingerprint", &renewed];
+    let words = ["router", "add", "desk", "--agent-address", &at, "--fingerprint", &renewed];
     assert_eq!(second().args(words).run().code, 0);
 
     // Whoever is not let in any more is out at once, and nobody is locked out by mistake.
@@ -64,8 +64,13 @@ fn second_controller_joins_and_first_leaves() {
     let ran = owner.machine.hop().args(["router", "authorize", "desk", key.stdout().trim(), "second"]).run();
     assert_eq!(ran.code, 0, "{}", ran.stderr());
 
-    let bench =
-        owner.machine.hop().args(["router", "add", "bench"]).args(owner.login()).args(["--at", &at]).run();
+    let bench = owner
+        .machine
+        .hop()
+        .args(["router", "add", "bench"])
+        .args(owner.login())
+        .args(["--agent-address", &at])
+        .run();
     assert_eq!(bench.code, 0, "{}", bench.stderr());
     let removed = owner.router("remove");
     assert!(removed.stdout().contains("another controller uses it"), "{}", removed.stdout());
@@ -84,8 +89,13 @@ fn second_name_is_removed_too() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
     let at = owner.machine.machine().agent_address();
-    let bench =
-        owner.machine.hop().args(["router", "add", "bench"]).args(owner.login()).args(["--at", &at]).run();
+    let bench = owner
+        .machine
+        .hop()
+        .args(["router", "add", "bench"])
+        .args(owner.login())
+        .args(["--agent-address", &at])
+        .run();
     assert_eq!(bench.code, 0, "{}", bench.stderr());
     let removed = owner.router("remove");
     assert!(removed.stderr().contains("bench: was another name of it"), "{}", removed.stderr());

@@ -112,17 +112,17 @@ fn no_hidden_file_is_planted() {
         for asked in ["*:.", ".:.", "*/*:."] {
             let router = leaves(FileInfo { executable: true, ..info(path) });
             let place = place(&router);
-            let ran = router.exec(&["--output", asked]).current_dir(&place).run();
+            let ran = router.exec(&["--artifact", asked]).current_dir(&place).run();
             assert_broken(&ran, "an output file that nobody asked for");
             assert_eq!(names(&place), [""; 0], "{path} for {asked}");
         }
     }
     let router = leaves(info("a"));
     for asked in ["*", ".", "a/?"] {
-        let ran = router.exec(&["--output", asked]).run();
+        let ran = router.exec(&["--artifact", asked]).run();
         ran.assert_fails(
             125,
-            &format!("--output {asked}: files whose names are the router's choice need a directory"),
+            &format!("--artifact {asked}: files whose names are the router's choice need a directory"),
         );
     }
 }
@@ -133,12 +133,12 @@ fn files_here_are_not_replaced_unnamed() {
     let makefile = place.join("Makefile");
     fs::write(&makefile, "all:\n").unwrap();
     let fetch = |options: &[&str]| router.exec(options).current_dir(&place).run();
-    let ran = fetch(&["--output", "*:."]);
+    let ran = fetch(&["--artifact", "*:."]);
     let kept =
-        "hop: Makefile was not brought back: there is another file here; --output-overwrite replaces it\n";
+        "hop: Makefile was not brought back: there is another file here; --artifact-overwrite replaces it\n";
     assert_eq!((ran.stderr(), ran.code), (kept, 0));
     assert_eq!(fs::read(&makefile).unwrap(), b"all:\n");
-    for options in [&["--output", "Makefile"][..], &["--output", "*:.", "--output-overwrite"]] {
+    for options in [&["--artifact", "Makefile"][..], &["--artifact", "*:.", "--artifact-overwrite"]] {
         fs::write(&makefile, "all:\n").unwrap();
         let ran = fetch(options);
         assert_eq!((ran.stderr(), ran.code), ("", 0));
@@ -146,7 +146,7 @@ fn files_here_are_not_replaced_unnamed() {
         assert_eq!(makefile.metadata().unwrap().permissions().mode() & 0o111, 0, "nobody asked for that");
     }
     fs::remove_file(&makefile).unwrap();
-    assert_eq!(fetch(&["--output", "*:.", "--output-executable"]).code, 0);
+    assert_eq!(fetch(&["--artifact", "*:.", "--artifact-executable"]).code, 0);
     assert_ne!(makefile.metadata().unwrap().permissions().mode() & 0o100, 0);
 }
 
@@ -157,12 +157,12 @@ fn local_links_lead_no_file_elsewhere() {
     fs::create_dir(&elsewhere).unwrap();
     symlink("../elsewhere", place.join("sub")).unwrap();
     for asked in [".:.", "*/x:.", "sub", "sub/x"] {
-        let ran = router.exec(&["--output", asked]).current_dir(&place).run();
+        let ran = router.exec(&["--artifact", asked]).current_dir(&place).run();
         ran.assert_fails(125, "sub is a symbolic link\n");
         assert_eq!(names(&elsewhere), [""; 0], "{asked}");
     }
     // The user may say so.
-    let ran = router.exec(&["--output", "sub/x:sub/x"]).current_dir(&place).run();
+    let ran = router.exec(&["--artifact", "sub/x:sub/x"]).current_dir(&place).run();
     assert_eq!((ran.stderr(), ran.code), ("", 0));
     assert_eq!(names(&elsewhere), ["x"]);
 }
@@ -208,7 +208,7 @@ fn windows_counts_and_sizes_are_limits() {
         (many, "more output files than a job can have"),
         (long, "output files that are longer than a job can have them"),
     ] {
-        assert_broken(&answer(&["--output", &local], file(sent, b"")), what);
+        assert_broken(&answer(&["--artifact", &local], file(sent, b"")), what);
     }
     assert_eq!(names(place.path()), [""; 0]);
     let reason = "x".repeat(MAX_REPLY_BYTES);
@@ -251,7 +251,7 @@ fn nothing_is_done_unasked() {
     let place = tempfile::tempdir().unwrap();
     let local = format!("a:{}/a", place.path().display());
     for sent in [info("b"), FileInfo { core: true, ..info("core") }, FileInfo { request: 1, ..info("a") }] {
-        assert_broken(&answer(&["--output", &local], file(sent, b"new")), unasked);
+        assert_broken(&answer(&["--artifact", &local], file(sent, b"new")), unasked);
     }
     assert_eq!(names(place.path()), [""; 0]);
     let ending = Some(outcome::Ending::ExitCode(0));
@@ -394,7 +394,7 @@ fn killed_hop_leaves_no_partial_file() {
     });
     // A file system that has files without names, whatever that of the tests is.
     let place = tempfile::tempdir_in("/dev/shm").unwrap();
-    let running = router.exec(&["--output", &format!("a:{}", place.path().display())]).start();
+    let running = router.exec(&["--artifact", &format!("a:{}", place.path().display())]).start();
     sent.recv_timeout(TIMEOUT).unwrap();
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, -9);

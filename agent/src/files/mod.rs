@@ -1,0 +1,5 @@
+//! Files that a program finds, and those that it leaves.
+
+pub mod core_dump;
+pub mod inputs;
+pub mod outputs;

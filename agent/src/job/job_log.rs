@@ -1,0 +1,108 @@
+//! What the log tells of a job at its end, in one line: who wanted it, from where, what ran as whom, and what became of it.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use hop_proto::identity::Fingerprint;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::job::execute::Spec;
+use crate::job::outcome::Outcome;
+use crate::store::blobs::Digest;
+
+/// The controller at the other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    /// Its key.
+    pub key: Fingerprint,
+    /// What the list of authorized keys calls it.
+    pub name: Option<String>,
+    /// Where it comes from.
+    pub address: SocketAddr,
+}
+
+#[cfg(test)]
+impl Controller {
+    /// One that no test looks at.
+    pub fn of_test() -> Self {
+        Self { key: Fingerprint::of(b""), name: None, address: ([127, 0, 0, 1], 1).into() }
+    }
+}
+
+/// What the line says that is known at the beginning.
+pub struct JobLog {
+    controller: Controller,
+    program: String,
+    digest: Digest,
+    uid: u32,
+    admitted: Instant,
+}
+
+impl JobLog {
+    /// For a job that was just admitted.
+    pub fn new(controller: Controller, spec: &Spec) -> Self {
+        Self {
+            controller,
+            program: spec.name.to_string_lossy().into_owned(),
+            digest: spec.program.digest,
+            uid: spec.user.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid),
+            admitted: Instant::now(),
+        }
+    }
+
+    /// Tells how it ended.
+    pub fn ended(&self, job: &str, last: &Result<Outcome, Error>) {
+        match last {
+            Ok(outcome) => tracing::info!(%job, %outcome, peer = %self, "job ended"),
+            Err(error) => tracing::warn!(%job, %error, peer = %self, "job failed"),
+        }
+    }
+}
+
+impl fmt::Display for JobLog {
+    /// A program's name may hold anything, so it comes last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Controller { key, name, address } = &self.controller;
+        let milliseconds = self.admitted.elapsed().as_millis();
+        write!(f, "{address} controller={} key={key} user={}", name.as_deref().unwrap_or("-"), self.uid)?;
+        f.write_str(" sha256=")?;
+        self.digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, " duration_ms={milliseconds} program={}", self.program)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::logging::lines_of_test;
+
+    use super::*;
+
+    #[test]
+    fn a_jobs_line_tells_who_did_what() {
+        let (lines, _logging) = lines_of_test();
+        let controller = Controller { name: Some("me@desk".into()), ..Controller::of_test() };
+        let key = controller.key;
+        let spec = Spec { name: "probe user=0\n".into(), ..Spec::of_test(b"content") };
+        let log = JobLog::new(controller, &spec);
+        log.ended("a1", &Ok(Outcome::NotExecuted("no ELF".into())));
+        log.ended("a2", &Err(Error::Gone));
+        let uid = rustix::process::geteuid().as_raw();
+        let digest: String = spec.program.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let origin =
+            format!("peer=127.0.0.1:1 controller=me@desk key={key} user={uid} sha256={digest} duration_ms=");
+        let lines = lines.lock().unwrap();
+        let ends = [
+            "INFO job ended job=a1 outcome=not executed: no ELF ",
+            "WARN job failed job=a2 error=the controller is gone ",
+        ];
+        for (line, end) in lines.iter().zip(ends) {
+            assert!(
+                line.contains(&format!("{end}{origin}")) && line.ends_with(" program=probe user=0?\n"),
+                "{line}"
+            );
+        }
+        assert_eq!(lines.len(), 2);
+    }
+}

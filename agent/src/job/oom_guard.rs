@@ -1,0 +1,430 @@
+//! The guard over the router's memory, and over what else runs short ([`crate::system::resources`]): ends a job before the kernel ends
+//! or refuses something that the router needs.
+//!
+//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses, and then the output of
+//! jobs that have ended, go before a job is ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
+//! sooner it looks again.
+
+use std::fs;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::job::session::board::Board;
+use crate::process::reaper;
+use crate::store::blobs::Store;
+use crate::system::fs_walk;
+use crate::system::memory::{self, Memory, RESERVE};
+use crate::system::resources::{self, Exhausted, Level, Resource};
+use crate::system::runtime;
+
+/// When less than this is available, above the kernel's lowest watermark, a job is ended. A kernel since 5.0 gives up with more
+/// than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB on MIPS, and does not count that in
+/// MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was
+/// admitted with nothing to spare takes to start.
+///
+/// Of what a kernel still promises that promises no more than it has, the same is left: one arena of Go's heap, 4 MiB, for
+/// the job that takes it between two looks, and what such a kernel keeps back from each process (vm.user_reserve_kbytes).
+pub const LIMIT: u64 = RESERVE / 4 * 3;
+
+/// How fast memory can go, in bytes a millisecond: a router writes to its RAM at some 100 MB/s.
+const RATE: u64 = 128 * 1024;
+
+/// The shortest and the longest time between two looks. A look costs a 500 MIPS CPU 0.2 ms.
+const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
+
+/// How long a job that was ended may take to give its memory back before the next one is ended.
+const GOING_LIMIT: Duration = Duration::from_secs(3);
+
+/// What is read of the kernel's log: of a killing, it writes some 4 kB.
+const KERNEL_LOG_BYTES: usize = 16 * 1024;
+
+/// A number that no process has: Linux counts to 4,194,304 (proc_sys_kernel(5), pid_max).
+const NO_PROCESS: i32 = i32::MAX;
+
+/// Why a job was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that were available on the router.
+    pub available: u64,
+    /// Bytes that the job held: its processes, and the files that it wrote.
+    pub held: u64,
+    /// Not RAM was short: the kernel promises no more.
+    pub of_promises: bool,
+}
+
+/// Why a job must end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds most of the memory.
+    Memory(Shortage),
+    /// It holds most of something else.
+    Exhausted(Exhausted),
+}
+
+/// Watches over the jobs of one agent.
+pub struct Guard {
+    store: Arc<Store>,
+    /// Where the file system is mounted that jobs work on.
+    mount: Arc<Path>,
+    post: Mutex<Post>,
+}
+
+#[derive(Default)]
+struct Post {
+    watched: Vec<Watched>,
+    /// How many there ever were.
+    count: u32,
+    /// Somebody stands there. One that sleeps while the last job ends and the next one begins goes on.
+    is_manned: bool,
+}
+
+struct Watched {
+    number: u32,
+    pid: i32,
+    started: Instant,
+    directory: PathBuf,
+    /// Bytes that it holds elsewhere.
+    elsewhere: u64,
+    /// Inodes that were left when it began, if the file system has a limit.
+    inodes_before: u64,
+    /// Nothing of it runs yet.
+    waits: bool,
+    fate: Arc<Board<Fate>>,
+}
+
+/// What a job and its guard know of each other.
+#[derive(Default)]
+struct Fate {
+    /// Why the job must end.
+    verdict: Option<Verdict>,
+    /// It has ended.
+    is_gone: bool,
+}
+
+/// A job that is watched over, until this is dropped.
+pub struct Ward {
+    guard: Arc<Guard>,
+    number: u32,
+    fate: Arc<Board<Fate>>,
+    /// How many processes the kernel had killed for want of memory when the job began.
+    killed_by_kernel: Option<u64>,
+}
+
+impl Guard {
+    /// Watches over nothing yet, and may let go what nobody uses of `store`.
+    pub fn new(store: Arc<Store>) -> Arc<Self> {
+        let mount = resources::mount_point(store.directory()).into();
+        Arc::new(Self { store, mount, post: Mutex::default() })
+    }
+
+    /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
+    pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
+        self.add(pid, directory, 0, false)
+    }
+
+    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is ended before any that runs.
+    pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> Ward {
+        self.add(NO_PROCESS, directory, 0, true)
+    }
+
+    /// Watches over what a job has left: what is in `directory`, and so many bytes elsewhere.
+    pub fn watch_files(self: &Arc<Self>, directory: PathBuf, elsewhere: u64) -> Ward {
+        self.add(NO_PROCESS, directory, elsewhere, false)
+    }
+
+    fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64, waits: bool) -> Ward {
+        let fate = Arc::<Board<Fate>>::default();
+        let inodes_before = self.inodes().map_or(0, |inodes| inodes.available);
+        let mut post = self.post();
+        post.count = post.count.wrapping_add(1);
+        let (number, started) = (post.count, Instant::now());
+        post.watched.push(Watched {
+            number,
+            pid,
+            started,
+            directory,
+            elsewhere,
+            inodes_before,
+            waits,
+            fate: fate.clone(),
+        });
+        if !std::mem::replace(&mut post.is_manned, true) {
+            runtime::spawn(self.clone().stand());
+        }
+        drop(post);
+        Ward { guard: self.clone(), number, fate, killed_by_kernel: killed_by_kernel() }
+    }
+
+    async fn stand(self: Arc<Self>) {
+        while self.is_needed() {
+            let (available, of_promises) = match memory::surely_available() {
+                enough if enough >= LIMIT => (enough, false),
+                // Without /proc there is nothing to guard by, and the next look may find it.
+                _ => Memory::read()
+                    .map_or((u64::MAX, false), |memory| (memory.least(), memory.least() < memory.available)),
+            };
+            // Output of ended jobs is less than what a job has, and may not do.
+            if available < LIMIT && self.store.evict_unused() == 0 && available + self.store.reclaim() < LIMIT
+            {
+                self.end_largest(available, of_promises).await;
+            }
+            let lasts = self.look_beside_memory().await;
+            sleep(interval(available).min(lasts)).await;
+        }
+    }
+
+    /// Looks at what a job can use up beside memory; gives how soon that is to be looked at again.
+    async fn look_beside_memory(&self) -> Duration {
+        let levels = [
+            (Resource::Inodes(self.mount.clone()), self.inodes()),
+            (Resource::Threads, resources::threads()),
+        ];
+        let mut lasts = INTERVAL[1];
+        for (resource, level) in levels {
+            let Some(level) = level else { continue };
+            // If it is nobody's doing here, to look through all jobs again and again is of no use.
+            if level.missing() == 0 || self.end_for(resource, level).await {
+                lasts = lasts.min(level.lasts());
+            }
+        }
+        lasts.max(INTERVAL[0])
+    }
+
+    fn inodes(&self) -> Option<Level> {
+        // A file system that does not answer is none that could be guarded.
+        resources::inodes(self.store.directory()).ok().flatten()
+    }
+
+    /// Ends the job that holds most of what runs short, the newest of those that hold the same, and waits until it is gone. False
+    /// if none holds as much as is missing.
+    pub(crate) async fn end_for(&self, resource: Resource, level: Level) -> bool {
+        let chosen = {
+            let post = self.post();
+            let held: Vec<u64> = match &resource {
+                Resource::Inodes(_) => {
+                    post.watched.iter().map(|job| fs_walk::names(&job.directory)).collect()
+                }
+                Resource::Threads => {
+                    reaper::threads(&post.watched.iter().map(|job| job.pid).collect::<Vec<_>>())
+                }
+            };
+            let missing = level.missing();
+            // One that is root makes files elsewhere, too: while it ran, so many have gone.
+            let may_have = |job: &Watched| match &resource {
+                Resource::Inodes(_) => job.inodes_before.saturating_sub(level.available),
+                Resource::Threads => 0,
+            };
+            let jobs = post.watched.iter().zip(held);
+            let to_blame = jobs.filter(|(job, held)| missing <= (*held).max(may_have(job)));
+            to_blame
+                .max_by_key(|(job, held)| (*held, job.started))
+                .map(|(job, held)| (job.pid, job.fate.clone(), held))
+        };
+        let Some((pid, fate, held)) = chosen else { return false };
+        let Level { available, limit, .. } = level;
+        end(pid, &fate, Verdict::Exhausted(Exhausted { resource, available, limit, held })).await;
+        true
+    }
+
+    fn is_needed(&self) -> bool {
+        let mut post = self.post();
+        post.is_manned = !post.watched.is_empty();
+        post.is_manned
+    }
+
+    /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
+    /// until it is gone.
+    pub(crate) async fn end_largest(&self, available: u64, of_promises: bool) {
+        let (pid, fate, held) = {
+            let post = self.post();
+            let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
+            let resident = reaper::resident(&roots).into_iter();
+            let held = post.watched.iter().zip(resident);
+            let held =
+                held.map(|(job, sum)| (sum + fs_walk::usage(&job.directory).bytes + job.elsewhere, job));
+            let Some((held, job)) = held.max_by_key(|(held, job)| (job.waits, *held, job.started)) else {
+                return;
+            };
+            (job.pid, job.fate.clone(), held)
+        };
+        end(pid, &fate, Verdict::Memory(Shortage { available, held, of_promises })).await;
+    }
+
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ward {
+    /// Waits until the job must be ended. Cancel safe.
+    pub async fn must_end(&self) -> Verdict {
+        let look = |fate: &mut Fate| fate.verdict.clone().map_or(Poll::Pending, Poll::Ready);
+        poll_fn(|context| self.fate.poll(context, look)).await
+    }
+
+    /// True if the kernel has killed a process for want of memory since the job began, which it does when memory goes
+    /// faster than the guard looks. Where it does not count them, its log tells, as long as that goes back, whether it was this
+    /// one.
+    pub fn kernel_was_first(&self, process: u32) -> bool {
+        match killed_by_kernel() {
+            None => tells_of_killing(&kernel_log(), process),
+            count => count > self.killed_by_kernel,
+        }
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.guard.post().watched.retain(|job| job.number != self.number);
+        self.fate.change(|fate| fate.is_gone = true);
+    }
+}
+
+/// Ends a job and waits until it is gone.
+async fn end(pid: i32, fate: &Board<Fate>, verdict: Verdict) {
+    // Ended already, and not gone yet: what it has is on its way back.
+    fate.change(|fate| _ = fate.verdict.get_or_insert(verdict));
+    if timeout(GOING_LIMIT, fate.until(|fate| fate.is_gone)).await.is_err() {
+        tracing::warn!(pid, "a job that was ended for what it held is still there");
+    }
+}
+
+/// How long what is available lasts at the fastest rate.
+fn interval(available: u64) -> Duration {
+    let lasts = Duration::from_millis(available.saturating_sub(LIMIT) / RATE);
+    lasts.clamp(INTERVAL[0], INTERVAL[1])
+}
+
+/// The end of what the kernel has logged; nothing for whoever may not read it (syslog(2)).
+fn kernel_log() -> Vec<u8> {
+    const READ_ALL: libc::c_int = 3;
+    let mut log = vec![0; KERNEL_LOG_BYTES];
+    // SAFETY: the kernel writes at most so many bytes to where they are.
+    let length = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
+    log.truncate(usize::try_from(length).unwrap_or(0));
+    log
+}
+
+/// "Killed process 42 (name)", in whatever words before it (mm/oom_kill.c, Linux 2.6 to 6).
+fn tells_of_killing(log: &[u8], process: u32) -> bool {
+    let killed = format!("Killed process {process} ");
+    log.windows(killed.len()).any(|words| words == killed.as_bytes())
+}
+
+/// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13, if it counts events).
+fn killed_by_kernel() -> Option<u64> {
+    count_of_killed(&fs::read_to_string("/proc/vmstat").ok()?)
+}
+
+fn count_of_killed(vmstat: &str) -> Option<u64> {
+    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn guard() -> Arc<Guard> {
+        Guard::new(Store::new("/nonexistent".into(), None))
+    }
+
+    #[test]
+    fn the_less_there_is_the_sooner_it_looks_again() {
+        assert_eq!(interval(0), INTERVAL[0]);
+        assert_eq!(interval(LIMIT + (64 << 20)), Duration::from_millis(512));
+        assert_eq!(interval(u64::MAX), INTERVAL[1]);
+    }
+
+    #[test]
+    fn a_kernel_that_counts_whom_it_kills_is_told_from_one_that_does_not() {
+        assert_eq!(count_of_killed("nr_free_pages 1\noom_kill 3\nswpin 0\n"), Some(3));
+        assert_eq!(count_of_killed("nr_free_pages 1\n"), None);
+    }
+
+    #[test]
+    fn the_log_of_a_kernel_that_does_not_count_tells_whom_it_killed() {
+        let log = b"<3>[   12.5] Out of memory: Kill process 42 (eat) score 900 or sacrifice child\n\
+            <3>[   12.6] Killed process 42 (eat) total-vm:9kB, anon-rss:5kB, file-rss:0kB\n";
+        assert!(tells_of_killing(log, 42));
+        assert!(!tells_of_killing(log, 4) && !tells_of_killing(b"", 42));
+    }
+
+    #[tokio::test]
+    async fn one_guard_stands_however_many_jobs_come_and_go() {
+        let guard = guard();
+        for pid in 0..3 {
+            drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
+        }
+        let ward = guard.watch(1 << 30, "/nonexistent".into());
+        // This and the one that stands; no further one holds the guard, but for the ward.
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&guard), 3);
+        drop(ward);
+        assert!(!guard.is_needed());
+    }
+
+    #[tokio::test]
+    async fn a_job_that_waits_is_ended_before_one_that_runs() {
+        let guard = guard();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("large"), vec![1; 300_000]).unwrap();
+        let runs = guard.watch(i32::MAX, directory.path().to_owned());
+        let waits = guard.watch_waiting("/nonexistent".into());
+        let ending = async {
+            waits.must_end().await;
+            drop(waits);
+        };
+        tokio::join!(guard.end_largest(1234, false), ending);
+        assert!(runs.fate.look(|fate| fate.verdict.is_none()));
+    }
+
+    #[tokio::test]
+    async fn the_largest_job_is_ended_and_told_the_figures() {
+        let guard = guard();
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        fs::write(directories[1].path().join("large"), vec![1; 300_000]).unwrap();
+        // No such processes, so what they hold is what is in their directories.
+        let [small, large] =
+            [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
+        let ending = async {
+            let verdict = large.must_end().await;
+            drop(large);
+            verdict
+        };
+        let (_, verdict) = tokio::join!(guard.end_largest(1234, false), ending);
+        let Verdict::Memory(Shortage { available: 1234, held, .. }) = verdict else { panic!("{verdict:?}") };
+        assert!(held >= 300_000);
+        assert!(small.fate.look(|fate| fate.verdict.is_none()));
+    }
+
+    #[tokio::test]
+    async fn who_holds_most_inodes_is_ended() {
+        let guard = guard();
+        let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [few, many] =
+            [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
+        for number in 0..60 {
+            fs::write(directories[1].path().join(number.to_string()), "").unwrap();
+        }
+        let resource = Resource::Inodes(Path::new("/tmp").into());
+        // Whoever holds fewer than are missing is not to blame.
+        assert!(!guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await);
+        assert!(many.fate.look(|fate| fate.verdict.is_none()));
+        let ending = async {
+            let verdict = many.must_end().await;
+            drop(many);
+            verdict
+        };
+        let (_, verdict) =
+            tokio::join!(guard.end_for(resource.clone(), Level::of_test(1000, 65, 125)), ending);
+        assert_eq!(verdict, Verdict::Exhausted(Exhausted { resource, available: 65, limit: 125, held: 60 }));
+        assert!(few.fate.look(|fate| fate.verdict.is_none()));
+    }
+}

@@ -1,0 +1,395 @@
+//! All jobs of this agent: which there are, who comes in, and what they share.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hop_proto::identity::Fingerprint;
+use hop_proto::limits::MAX_JOB_ID_BYTES;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::files::core_dump::Pattern;
+use crate::job::execute::{Job, Part, Spec};
+use crate::job::oom_guard::Guard;
+use crate::job::session::{Link, Stage, Tenure};
+use crate::process::reaper::Family;
+use crate::store::blobs::{Reclaim, Store};
+use crate::store::disk_cache::{GivenUp, Shelf};
+use crate::store::receiver::Announced;
+use crate::system::host;
+use crate::system::resources::JOB_INODES;
+
+/// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
+/// bounds what a mistake costs on a larger one.
+pub const MAX_JOBS: u32 = 8;
+
+/// Jobs that have ended and whose outcome nobody has fetched. Each one keeps its unread output, at most two windows.
+const MAX_ENDED: usize = 8;
+
+/// All jobs of this agent, and what they share.
+pub struct Jobs {
+    /// The files of programs.
+    pub store: Arc<Store>,
+    /// Where programs are kept across reboots.
+    pub shelf: Option<Arc<Shelf>>,
+    /// All processes.
+    pub family: Arc<Family>,
+    /// Who watches the memory.
+    pub guard: Arc<Guard>,
+    /// Where the jobs' directories are.
+    pub directory: PathBuf,
+    /// Words in front of every program.
+    pub launcher: Vec<OsString>,
+    places: Arc<Semaphore>,
+    entries: Arc<Entries>,
+    instance: u64,
+    stopping: watch::Sender<bool>,
+}
+
+/// The jobs that there are.
+#[derive(Default)]
+struct Entries(Mutex<VecDeque<Entry>>);
+
+impl Entries {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        // Nothing panics while it holds the entries; in the agent a panic aborts anyway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The output of jobs that have ended and that somebody may still come for.
+impl Reclaim for Entries {
+    fn bytes(&self) -> u64 {
+        self.lock().iter().map(|entry| entry.link.spare_output()).sum()
+    }
+
+    fn give_up_oldest(&self) -> u64 {
+        let entries = self.lock();
+        let mut given_up = entries.iter().map(|entry| entry.link.give_up_output());
+        given_up.find(|bytes| *bytes > 0).unwrap_or(0)
+    }
+}
+
+/// A job that there is, its program or at least its outcome. The oldest is first.
+struct Entry {
+    name: OsString,
+    admitted: Instant,
+    link: Arc<Link>,
+}
+
+/// A job, as it is shown to those who ask.
+pub struct Listed {
+    /// Its id.
+    pub job: String,
+    /// What its program is called.
+    pub name: OsString,
+    /// How far it is.
+    pub stage: Stage,
+    /// Since its admission.
+    pub age: Duration,
+    /// A controller is connected to it.
+    pub is_attached: bool,
+    /// It goes on without a controller until it ends.
+    pub is_detached: bool,
+    /// Whose it is.
+    pub owner: Fingerprint,
+    /// Bytes of output that nobody has acknowledged.
+    pub unread: u64,
+}
+
+impl Jobs {
+    /// Keeps the jobs' directories in `directory`, which must be an empty directory on the file system of `store`.
+    pub fn new(
+        store: Arc<Store>,
+        shelf: Option<Arc<Shelf>>,
+        family: Arc<Family>,
+        directory: PathBuf,
+        launcher: Vec<OsString>,
+    ) -> Self {
+        let guard = Guard::new(store.clone());
+        let entries = Arc::<Entries>::default();
+        store.reclaim_from(entries.clone());
+        Self {
+            store,
+            shelf,
+            family,
+            guard,
+            directory,
+            launcher,
+            places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
+            entries,
+            instance: host::uptime_ms(),
+            stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// Distinguishes this start of the agent from the ones before it, since the router booted.
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// Jobs that hold a place now.
+    pub fn running(&self) -> u32 {
+        MAX_JOBS - self.places.available_permits() as u32
+    }
+
+    /// Decides whether a job may come in, before anything of it is received. Its link is there from now on, until
+    /// [`Jobs::forget`].
+    ///
+    /// # Errors
+    /// The reason why not, with figures.
+    pub fn admit(self: &Arc<Self>, spec: Spec, owner: Fingerprint) -> Result<Job, Error> {
+        if *self.stopping.borrow() {
+            return Err(Error::Stopping);
+        }
+        let place =
+            self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyJobs { limit: MAX_JOBS })?;
+        let id = match &spec.id {
+            Some(id) if self.entries().iter().any(|entry| entry.link.job() == id) => {
+                return Err(Error::JobExists(id.clone()));
+            }
+            Some(id) => id.clone(),
+            None => random_id()?,
+        };
+        if !self.store.is_executable()? {
+            return Err(Error::NotExecutable(self.store.directory().to_owned()));
+        }
+        if spec.core {
+            Pattern::read()?;
+        }
+        let mut parts = vec![self.provide(&spec.program, owner)?];
+        for tree in &spec.inputs {
+            parts.push(self.provide(&tree.archive, owner)?);
+        }
+        let entries = spec.inputs.iter().map(|tree| u64::from(tree.entries)).sum::<u64>();
+        let bytes = spec.inputs.iter().map(|tree| tree.size).sum();
+        let room = self.store.promise(bytes, entries + JOB_INODES)?;
+        let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
+        let (link, heard) = Link::new(id, tenure);
+        let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
+        self.entries().push_back(entry);
+        Ok(Job::new(self.clone(), link, heard, spec, parts, room, place))
+    }
+
+    /// Finds a blob, or makes room for it, and for what it may be a delta against if there is room for both.
+    fn provide(&self, announced: &Announced, owner: Fingerprint) -> Result<Part, Error> {
+        let Announced { digest, size, bases, .. } = announced;
+        if let Some(blob) = self.store.get(digest, owner) {
+            return Ok(Part::Here(blob));
+        }
+        let mut base = bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
+        let upload = match self.store.upload(*digest, *size, owner) {
+            Err(Error::NoSpace { .. } | Error::NoMemory { .. } | Error::NoPromise { .. })
+                if base.is_some() =>
+            {
+                base = None;
+                self.store.upload(*digest, *size, owner)?
+            }
+            made => made?,
+        };
+        Ok(Part::OnItsWay(Box::new(upload), base))
+    }
+
+    /// The link to a job of this controller's.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchJob`], [`Error::NotYours`].
+    pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Link>, Error> {
+        let entries = self.entries();
+        let link = entries.iter().map(|entry| &entry.link).find(|link| link.job() == id);
+        // Whatever is asked for, no more of it is said than an id can have.
+        let link = link.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
+        if link.owner() != controller {
+            return Err(Error::NotYours(id.to_owned()));
+        }
+        Ok(link.clone())
+    }
+
+    /// What there is, the oldest first.
+    pub fn list(&self) -> Vec<Listed> {
+        let listed = |entry: &Entry| Listed {
+            job: entry.link.job().to_owned(),
+            name: entry.name.clone(),
+            stage: entry.link.stage(),
+            age: entry.admitted.elapsed(),
+            is_attached: entry.link.is_attached(),
+            is_detached: entry.link.tenure().linger.is_none(),
+            owner: entry.link.owner(),
+            unread: entry.link.unread(),
+        };
+        self.entries().iter().map(listed).collect()
+    }
+
+    /// True if there is no job, not even what is left of one.
+    pub fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    /// Ends all jobs of controllers that may not use this router any more.
+    pub fn revoke(&self, is_revoked: impl Fn(&Fingerprint) -> bool) {
+        let revoked = |entry: &&Entry| is_revoked(&entry.link.owner());
+        let links: Vec<_> = self.entries().iter().filter(revoked).map(|entry| entry.link.clone()).collect();
+        for link in links {
+            tracing::warn!(job = %link.job(), "its controller's key was taken off the list");
+            link.revoke();
+        }
+    }
+
+    /// What a controller has here is from now on that of its next key.
+    pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
+        for entry in self.entries().iter().filter(|entry| entry.link.owner() == from) {
+            entry.link.transfer(to);
+        }
+        self.store.transfer(from, to);
+    }
+
+    /// A job has ended: of all that have, only the latest are kept for their controllers.
+    pub fn bound_ended(&self) {
+        let entries = self.entries();
+        let ended = entries.iter().filter(|entry| entry.link.stage() == Stage::Ended);
+        for entry in ended.rev().skip(MAX_ENDED) {
+            entry.link.release();
+        }
+    }
+
+    /// Nothing of a job is left.
+    pub fn forget(&self, link: &Arc<Link>) {
+        self.entries().retain(|entry| !Arc::ptr_eq(&entry.link, link));
+    }
+
+    /// Ends all jobs, and waits until they are gone. New ones are refused from now on.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        // The semaphore is never closed; all places free means that no job is left.
+        let _ = self.places.acquire_many(MAX_JOBS).await;
+        // One whose files wait for a controller need not have a place.
+        let links: Vec<_> = self.entries().iter().map(|entry| entry.link.clone()).collect();
+        for link in links {
+            link.over().await;
+        }
+        if let Some(shelf) = &self.shelf {
+            shelf.idle().await;
+        }
+    }
+
+    /// True from the moment when the agent is stopping.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// For another thread: whether the agent is stopping.
+    pub fn is_stopping(&self) -> GivenUp {
+        let stopping = self.stopping.subscribe();
+        Box::new(move || *stopping.borrow())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.entries.lock()
+    }
+}
+
+/// Sixteen digits that no other job has.
+fn random_id() -> Result<String, Error> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::NoRandom)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::job::job_log::Controller;
+    use crate::job::session::Event;
+
+    #[tokio::test]
+    async fn only_the_latest_that_have_ended_are_kept() {
+        const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
+        let dir = tempfile::tempdir().unwrap();
+        let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
+        for directory in [&ram, &work] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let store = Store::new(ram, None);
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        let mut upload =
+            store.upload(Spec::of_test(SCRIPT).program.digest, SCRIPT.len() as u64, owner).unwrap();
+        upload.write(0, SCRIPT).unwrap();
+        let _kept = upload.finish().unwrap();
+        // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
+        let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
+        for number in 0..MAX_ENDED + 2 {
+            let id = Some(format!("job{number}"));
+            let spec = Spec { id, linger: None, ..Spec::of_test(SCRIPT) };
+            let job = jobs.admit(spec, owner).unwrap();
+            let link = job.link().clone();
+            tokio::spawn(job.run(Controller::of_test()));
+            while link.stage() != Stage::Ended {
+                tokio::task::yield_now().await;
+            }
+        }
+        let ids = || jobs.list().into_iter().map(|listed| listed.job).collect::<Vec<_>>();
+        while ids().len() > MAX_ENDED {
+            tokio::task::yield_now().await;
+        }
+        let latest: Vec<_> = (2..MAX_ENDED + 2).map(|number| format!("job{number}")).collect();
+        assert_eq!(ids(), latest);
+        assert_eq!(jobs.running(), 0);
+        assert!(matches!(jobs.find("job0", owner), Err(Error::NoSuchJob(_))));
+    }
+
+    #[tokio::test]
+    async fn output_of_ended_jobs_goes_before_anything_is_refused() {
+        const SCRIPT: &[u8] = b"#!/bin/sh\nprintf 'seven!!'\n";
+        let dir = tempfile::tempdir().unwrap();
+        let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
+        for directory in [&ram, &work] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        let store = Store::new(ram, None);
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        let mut upload =
+            store.upload(Spec::of_test(SCRIPT).program.digest, SCRIPT.len() as u64, owner).unwrap();
+        upload.write(0, SCRIPT).unwrap();
+        let _kept = upload.finish().unwrap();
+        let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
+        let mut links = Vec::new();
+        for _ in 0..2 {
+            let job = jobs.admit(Spec { linger: None, ..Spec::of_test(SCRIPT) }, owner).unwrap();
+            links.push(job.link().clone());
+            tokio::spawn(job.run(Controller::of_test()));
+            links.last().unwrap().over().await;
+        }
+        assert_eq!(jobs.entries.bytes(), 0, "a controller that is there has time to read");
+        links.iter().for_each(|link| drop(link.connect([None, None], None, false).unwrap()));
+        assert_eq!(jobs.entries.bytes(), 14);
+        // More than any machine has: nothing goes, because it would be in vain.
+        assert!(matches!(
+            jobs.store.promise(1 << 50, 0),
+            Err(Error::NoMemory { .. } | Error::NoSpace { .. })
+        ));
+        assert_eq!(jobs.entries.bytes(), 14);
+        assert_eq!((jobs.entries.give_up_oldest(), links[0].unread(), links[1].unread()), (7, 0, 7));
+        assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
+        // Whoever comes for it is told, wherever he stands.
+        for had in [None, Some(0), Some(7)] {
+            let mut connection = links[0].connect([had, None], None, false).unwrap();
+            let last = loop {
+                match connection.recv().await.unwrap() {
+                    Event::Last(last) => break last,
+                    Event::Output { .. } => panic!("there is none"),
+                    _ => {}
+                }
+            };
+            let Err(error @ Error::OutputLost { bytes: 7, .. }) = &*last else { panic!("{last:?}") };
+            assert!(error.to_string().contains("exited with 0"), "{error}");
+        }
+        assert!(matches!(links[0].has_its_output(), Err(Error::OutputLost { .. })));
+        jobs.stop().await;
+    }
+}

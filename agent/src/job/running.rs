@@ -1,0 +1,271 @@
+//! A program that runs, and whoever has a say in when it ends.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::job::execute::Spec;
+use crate::job::oom_guard::{Shortage, Ward};
+use crate::job::outcome::{Cause, Ran};
+use crate::job::registry::Jobs;
+use crate::job::session::output_buffer::OutputStream;
+use crate::job::session::stdin;
+use crate::job::session::stdout::{self, Summary};
+use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::process::cgroup::Cgroup;
+use crate::process::child::{Child, Ending, Streams};
+use crate::process::pty::{END_OF_INPUT, Terminal};
+use crate::process::reaper::Family;
+use crate::system::time::at;
+
+/// Longest time between TERM and KILL when the agent itself is stopped: procd kills it after 5 s.
+const STOPPING_GRACE: Duration = Duration::from_secs(3);
+
+/// A program that runs.
+pub struct Running {
+    child: Child,
+    /// Goes after the child, which is in it.
+    cgroup: Option<Cgroup>,
+    started: Instant,
+    timeout_at: Option<Instant>,
+    silence: Option<Arc<Silence>>,
+    grace: Duration,
+    window: u64,
+    family: Arc<Family>,
+    ward: Ward,
+    /// Why the job is being ended, and when the KILL is due that follows the TERM.
+    ending: Option<(Cause, Option<Instant>)>,
+    /// What the controller did wrong, to be told when the program is gone.
+    fault: Option<Error>,
+    link: Arc<Link>,
+    terminal: Option<Terminal>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// A program that has just started, in `cgroup`.
+    pub fn new(
+        child: Child,
+        cgroup: Option<Cgroup>,
+        spec: &Spec,
+        link: Arc<Link>,
+        jobs: &Jobs,
+        directory: &Path,
+    ) -> Self {
+        let started = Instant::now();
+        let ward = jobs.guard.watch(child.id() as i32, directory.to_owned());
+        Self {
+            child,
+            cgroup,
+            started,
+            timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
+            silence: spec.idle_timeout.map(|limit| Arc::new(Silence { limit, since: Mutex::new(started) })),
+            family: jobs.family.clone(),
+            ward,
+            grace: spec.grace,
+            window: spec.output_window,
+            ending: None,
+            fault: None,
+            link,
+            terminal: None,
+            stopping: jobs.stopping(),
+        }
+    }
+
+    /// Sees the program through to its end.
+    ///
+    /// # Errors
+    /// The controller broke a rule.
+    pub async fn see_through(mut self, streams: Streams, inbox: &mut Inbox) -> Result<Ran, Error> {
+        let stdout = self.pump(streams.stdout, OutputStream::Stdout);
+        let stderr = streams.stderr.map(|stderr| self.pump(stderr, OutputStream::Stderr));
+        self.terminal = streams.terminal;
+        if self.link.tenure().linger.is_none() {
+            self.link.stdin().push(0, b"", true)?;
+        }
+        let (all_ended, feed) = self.feed(streams.stdin);
+        self.link.set_stage(Stage::Running);
+        self.until_ended(inbox).await;
+
+        let ended = Instant::now();
+        let wall = ended - self.started;
+        let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
+        let orphans = self.family.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
+        drop(all_ended);
+        let stdin = feed.await.ok().flatten();
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            self.link.output(stream).change(|control| {
+                control.ended = Some(ended);
+                // What is left is at most what its pipe holds. To wait for a controller with it would keep the program's
+                // place and files for as long as that one is away.
+                control.acknowledged = u64::MAX;
+            });
+        }
+        let stdout = summary(stdout).await;
+        let stderr = match stderr {
+            Some(stderr) => summary(stderr).await,
+            None => Summary::default(),
+        };
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let cause =
+            self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| cause.clone());
+        Ok(Ran { ending, cause, usage, wall, stdin, stdout, stderr, orphans, files_lost: None })
+    }
+
+    /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
+    fn whose_doing(&self, ending: &Ending) -> Cause {
+        let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
+        if is_killed && self.ward.kernel_was_first(self.child.id()) {
+            return Cause::Memory(Shortage { available: 0, held: 0, of_promises: false });
+        }
+        Cause::Program
+    }
+
+    /// Returns when the program has ended, whoever ended it.
+    async fn until_ended(&mut self, inbox: &mut Inbox) {
+        let mut is_stopping = false;
+        let (link, silence) = (self.link.clone(), self.silence.clone());
+        loop {
+            let is_ending = self.ending.is_some();
+            let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
+            tokio::select! {
+                () = self.child.ended() => return,
+                // The link holds the other end.
+                Some(heard) = inbox.recv() => self.hear(heard),
+                () = link.abandoned(), if !is_ending => self.end(Cause::ControllerGone, self.grace),
+                () = is_set(&mut self.stopping), if !is_stopping => {
+                    is_stopping = true;
+                    self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
+                }
+                () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
+                () = lasts_too_long(silence.as_deref()), if !is_ending => {
+                    self.end(Cause::IdleTimeout, self.grace);
+                }
+                // At once: there is nothing left for a grace.
+                verdict = self.ward.must_end(), if !is_ending => self.end(verdict.into(), Duration::ZERO),
+                () = at(kill_at) => {
+                    self.child.signal(Signal::KILL);
+                    self.ending = self.ending.take().map(|(cause, _)| (cause, None));
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Signal(signal) => self.child.signal(signal),
+            // The size of a window that there is not is nothing to anybody.
+            Heard::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
+            // It was told before, by a connection that broke.
+            Heard::Start => {}
+            Heard::Chunk(_) => self.fail(Error::Protocol("the program is complete")),
+            Heard::Fault(error) => self.fail(error),
+        }
+    }
+
+    /// The controller broke a rule, and cannot be believed any more: the program goes at once.
+    fn fail(&mut self, error: Error) {
+        self.fault.get_or_insert(error);
+        self.end(Cause::ControllerGone, Duration::ZERO);
+    }
+
+    /// Begins to end the program: TERM now, and KILL after the grace. A job that is being ended already keeps its cause,
+    /// and the earlier KILL.
+    fn end(&mut self, cause: Cause, grace: Duration) {
+        let kill_at = Instant::now() + grace;
+        match &mut self.ending {
+            None => {
+                if !grace.is_zero() {
+                    self.child.signal(Signal::TERM);
+                }
+                self.ending = Some((cause, Some(kill_at)));
+            }
+            Some((_, Some(planned))) => *planned = kill_at.min(*planned),
+            Some((_, None)) => {}
+        }
+    }
+
+    fn pump(&self, pipe: OwnedFd, stream: OutputStream) -> Pump {
+        let silence = self.silence.clone();
+        let written = move || silence.iter().for_each(|silence| silence.is_broken());
+        tokio::spawn(stdout::pump(pipe, stream, self.window, self.link.clone(), written))
+    }
+
+    /// Feeds the program, until what comes first is dropped: then all that could read have ended.
+    fn feed(&self, pipe: OwnedFd) -> (oneshot::Sender<()>, JoinHandle<Option<u64>>) {
+        let link = self.link.clone();
+        let queue = link.stdin().clone();
+        // A pipe ends when it is closed, a terminal does not.
+        let end = if self.terminal.is_some() { END_OF_INPUT } else { b"" };
+        let acknowledge = move |offset, closed| link.take_stdin(offset, closed);
+        let (all_ended, ended) = oneshot::channel::<()>();
+        let feed = tokio::spawn(async move {
+            let ended = async { _ = ended.await };
+            stdin::feed(pipe, queue, end, acknowledge, ended).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot write the input of the program");
+                None
+            })
+        });
+        (all_ended, feed)
+    }
+}
+
+/// A task that carries one output.
+type Pump = JoinHandle<io::Result<Summary>>;
+
+/// What a pump came to. One that failed has lost its pipe: what was still in it is reported as abandoned.
+async fn summary(pump: Pump) -> Summary {
+    match pump.await {
+        Ok(Ok(summary)) => summary,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot read an output of the program");
+            Summary { bytes: 0, abandoned: true }
+        }
+        Err(_) => Summary { bytes: 0, abandoned: true },
+    }
+}
+
+/// Waits until the agent is stopping. `Jobs` outlives its jobs, so the flag cannot go away unset.
+pub async fn is_set(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+/// How long a program may write nothing.
+struct Silence {
+    limit: Duration,
+    /// When it wrote last.
+    since: Mutex<Instant>,
+}
+
+impl Silence {
+    fn is_broken(&self) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// When it will have lasted too long, if that moment can be told.
+    fn until(&self) -> Option<Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).checked_add(self.limit)
+    }
+}
+
+/// Waits until a silence has lasted too long, or for ever.
+async fn lasts_too_long(silence: Option<&Silence>) {
+    let Some(silence) = silence else { return std::future::pending().await };
+    loop {
+        let until = silence.until();
+        at(until).await;
+        if silence.until() == until {
+            return;
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The router: its memory and other resources, what it is, its file systems; and the runtime.
+
+pub mod fs_walk;
+pub mod host;
+pub mod memory;
+pub mod resources;
+pub mod runtime;
+pub mod time;

@@ -1,0 +1,350 @@
+//! Takes connections in: a ClientHello, the handshake of TLS, and then the calls of an authorized controller.
+//!
+//! **Invariants:** it never stops accepting while it serves; and what a peer costs that has not proved an authorized key is
+//! bounded by [`ConnectionLimits`], for [`HANDSHAKE_TIMEOUT`], [`REJECT_DRAIN_TIMEOUT`] and [`REJECT_BACKOFF`] at most.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hop_proto::identity::Fingerprint;
+use hop_proto::tls::Authorized;
+use rustls::server::{Accepted, AcceptedAlert};
+use rustls::{CertificateError, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::authorized_keys::AuthorizedKeys;
+use crate::access::refusal_log::{self, RefusalLog};
+use crate::error::Error;
+use crate::job::job_log::Controller;
+use crate::job::registry::Jobs;
+use crate::service::Calls;
+use crate::service::receive_budget::{ConnectionBudget, ReceiveBudget};
+use crate::system::runtime;
+use crate::transport::connection_limits::{ConnectionLimits, PendingPeer};
+use crate::transport::http2::{self, Windows};
+use crate::transport::listener::Listener;
+use crate::transport::revocation::Revocation;
+
+/// Time for a whole ClientHello, which a controller sends with its first packet of data.
+const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time for all of TLS, and for waiting for it. A 400 MHz MIPS needs 0.02 s of its own; the rest is for the link.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a ClientHello. A controller's has 250, that of a browser 2,000.
+const MAX_CLIENT_HELLO_BYTES: usize = 4096;
+
+/// How much of a refused peer is still read, and for how long it or a controller that finds no place is spoken to.
+const REJECT_DRAIN_BYTES: usize = 64 * 1024;
+const REJECT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a failed handshake keeps its place, out of a few, so that strangers do not keep the CPU busy.
+pub const REJECT_BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long to wait when the kernel has no descriptor or no memory for a connection.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a controller that finds no place may send ahead: its first question, which is answered by why there is no place.
+const REFUSED_WINDOWS: Windows = Windows { stream: 16 * 1024, connection: 16 * 1024 };
+
+/// How long an agent that stops waits until its last words are sent.
+const SHUTDOWN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Calls at a time on one connection: as many as there can be jobs, and some `Info` beside them.
+const MAX_CALLS: u32 = 16;
+
+/// Bytes that a controller may send ahead on one call, and on all calls of a connection. 128 KiB keep a link with 20 ms
+/// of delay busy at 6 MB/s, faster than such a CPU takes them.
+const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
+
+/// Where peers come in, and what they get to.
+pub struct Acceptor {
+    tls: Arc<ServerConfig>,
+    authorized: Arc<AuthorizedKeys>,
+    jobs: Arc<Jobs>,
+    revocation: Arc<Revocation>,
+    /// Where it listens, for people.
+    place: Arc<str>,
+    limits: Arc<ConnectionLimits>,
+    budget: Arc<ReceiveBudget>,
+    refusals: Arc<RefusalLog>,
+    /// Cancelled when connections shall end as soon as what is under way is sent.
+    closing: CancellationToken,
+}
+
+/// A peer that does not come in.
+struct Refused {
+    why: String,
+    /// What it can still be spoken to on.
+    connection: Option<TcpStream>,
+    /// It has cost a handshake.
+    is_costly: bool,
+}
+
+impl Acceptor {
+    /// Lets those in who are `authorized`, by TLS as `tls` says, to `jobs`, until `revocation` tells otherwise. `place` is where it
+    /// listens, for people.
+    pub fn new(
+        tls: ServerConfig,
+        authorized: Arc<AuthorizedKeys>,
+        jobs: Arc<Jobs>,
+        revocation: Arc<Revocation>,
+        place: String,
+    ) -> Self {
+        let refusals = Arc::<RefusalLog>::default();
+        Self {
+            tls: Arc::new(tls),
+            authorized,
+            jobs,
+            revocation,
+            place: place.into(),
+            limits: Arc::new(ConnectionLimits::new(refusals.clone())),
+            budget: Arc::default(),
+            refusals,
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Accepts connections for ever.
+    pub async fn accept(self: &Arc<Self>, mut listener: Listener) {
+        let mut told: Option<Instant> = None;
+        loop {
+            match listener.accept().await {
+                Ok((connection, address)) => {
+                    let acceptor = self.clone();
+                    self.limits.admit(address, |place| {
+                        let serve = acceptor.serve(connection, address, place);
+                        Some(runtime::spawn(serve).abort_handle())
+                    });
+                    // What has come with it is read before the next one can take its place.
+                    tokio::task::yield_now().await;
+                }
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    if told.is_none_or(|told| told.elapsed() >= refusal_log::INTERVAL) {
+                        tracing::warn!(%error, "cannot accept; this is told once a minute");
+                        told = Some(Instant::now());
+                    }
+                    self.limits.shed();
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Ends all connections when what is under way on them is sent, or after [`SHUTDOWN_DRAIN_TIMEOUT`].
+    pub async fn close(&self) {
+        self.closing.cancel();
+        // A peer that does not read in time does not get the rest.
+        let _ = timeout(SHUTDOWN_DRAIN_TIMEOUT, self.limits.disconnected()).await;
+    }
+
+    async fn serve(self: Arc<Self>, mut connection: TcpStream, address: SocketAddr, place: PendingPeer) {
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let refused = match timeout(CLIENT_HELLO_TIMEOUT, client_hello(&mut connection)).await {
+            Ok(Ok(accepted)) => {
+                let start = StartHandshake::from_parts(accepted, connection);
+                // Apart, so that a peer that says nothing does not cost what a connection does.
+                match Box::pin(self.handshake(start, deadline, &place)).await {
+                    Ok((connection, key)) => {
+                        return Box::pin(self.serve_calls(connection, key, address, place)).await;
+                    }
+                    Err(refused) => refused,
+                }
+            }
+            Ok(Err(why)) => Refused { why, connection: Some(connection), is_costly: false },
+            Err(_) => Refused {
+                why: "its ClientHello took too long".to_owned(),
+                connection: None,
+                is_costly: false,
+            },
+        };
+        self.refusals.record(address, &refused.why);
+        let backoff = if refused.is_costly { REJECT_BACKOFF } else { Duration::ZERO };
+        tokio::join!(tokio::time::sleep(backoff), async {
+            if let Some(connection) = refused.connection {
+                drain_rejected(connection).await;
+            }
+        });
+    }
+
+    /// The rest of TLS, when its turn has come.
+    async fn handshake(
+        &self,
+        start: StartHandshake<TcpStream>,
+        deadline: Instant,
+        place: &PendingPeer,
+    ) -> Result<(TlsStream<TcpStream>, Fingerprint), Refused> {
+        let too_long = || Refused {
+            why: "its TLS handshake took too long".to_owned(),
+            connection: None,
+            is_costly: true,
+        };
+        timeout_at(deadline, place.handshake_turn()).await.map_err(|_| too_long())?;
+        let handshake = start.into_stream(self.tls.clone()).into_fallible();
+        let shaken = timeout_at(deadline, handshake).await.map_err(|_| too_long())?;
+        let connection = shaken.map_err(|(error, connection)| Refused {
+            why: why_refused(&error).unwrap_or_else(|| error.to_string()),
+            connection: Some(connection),
+            is_costly: true,
+        })?;
+        let key = connection.get_ref().1.peer_certificates().and_then(|keys| keys.first());
+        let Some(key) = key.map(|key| Fingerprint::of(key)) else {
+            return Err(Refused { why: NO_KEY.to_owned(), connection: None, is_costly: true });
+        };
+        Ok((connection, key))
+    }
+
+    /// The calls of a controller, or why it cannot have any.
+    async fn serve_calls(
+        &self,
+        connection: TlsStream<TcpStream>,
+        key: Fingerprint,
+        address: SocketAddr,
+        place: PendingPeer,
+    ) {
+        // Output of a program is small and wanted now. A socket without it is slower, and nothing worse.
+        let _ = connection.get_ref().0.set_nodelay(true);
+        let (connected, why_not) = match self.limits.connect(key) {
+            Ok(connected) => (Some((connected, drop(place))), None),
+            Err(error) => (None, Some(error)),
+        };
+        let refusal = why_not.map(|why| Error::from(why).to_string());
+        let windows = if why_not.is_none() { WINDOWS } else { REFUSED_WINDOWS };
+        let authorized = self.authorized.clone();
+        let admission = Arc::new(move || match (why_not, authorized.is_authorized(&key)) {
+            (_, false) => Err(Error::NotAuthorized),
+            (Some(why), true) => Err(why.into()),
+            (None, true) => Ok(()),
+        });
+        let budget = Arc::new(ConnectionBudget::new(self.budget.clone()));
+        let controller = Controller { key, name: self.authorized.name(&key), address };
+        let service = Calls::new(
+            self.jobs.clone(),
+            self.authorized.clone(),
+            self.place.clone(),
+            controller,
+            admission,
+            budget,
+        );
+        let served = http2::serve(connection, service, windows, MAX_CALLS, self.closing.clone());
+        if let Some(why) = refusal {
+            self.refusals.record(address, &why);
+            // It goes when it has heard why; if it does not, it is closed.
+            let _ = timeout(REJECT_DRAIN_TIMEOUT, served).await;
+        } else {
+            tokio::select! {
+                served = served => {
+                    if let Err(error) = served {
+                        tracing::warn!(peer = %address, %error, "connection ended");
+                    }
+                }
+                () = self.revocation.of(key) => {
+                    tracing::info!(peer = %address, %key, "connection ended: its key was taken off the list");
+                }
+            }
+        }
+        drop(connected);
+    }
+}
+
+/// True if a connection broke before it was accepted (accept(2)): there is nothing wrong here.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
+}
+
+/// Reads a whole ClientHello and no more than one of [`MAX_CLIENT_HELLO_BYTES`].
+///
+/// # Errors
+/// Why it is none; the peer has been told.
+async fn client_hello(connection: &mut TcpStream) -> Result<Accepted, String> {
+    // Nothing is there for one that is silent.
+    connection.readable().await.map_err(|error| error.to_string())?;
+    let mut acceptor = rustls::server::Acceptor::default();
+    let (mut piece, mut left) = ([0; 512], MAX_CLIENT_HELLO_BYTES);
+    while left > 0 {
+        let room = left.min(piece.len());
+        let count = connection.read(&mut piece[..room]).await.map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Err("it went before it had said a whole ClientHello".to_owned());
+        }
+        left -= count;
+        let mut said = &piece[..count];
+        while !said.is_empty() {
+            acceptor.read_tls(&mut said).map_err(|error| error.to_string())?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(accepted),
+            Ok(None) => {}
+            Err((error, alert)) => {
+                tell(connection, alert).await;
+                return Err(of_tls(&error).unwrap_or_else(|| NOT_TLS.to_owned()));
+            }
+        }
+    }
+    Err("its ClientHello is longer than 4 KiB".to_owned())
+}
+
+/// Sends an alert, of a few bytes, for which a new socket has room.
+async fn tell(connection: &mut TcpStream, mut alert: AcceptedAlert) {
+    let mut said = Vec::new();
+    if alert.write_all(&mut said).is_ok() {
+        // A peer that is gone does not hear it.
+        let _ = connection.write_all(&said).await;
+    }
+}
+
+const NO_KEY: &str = "the peer shows no key";
+const NOT_TLS: &str = "what the peer says is not TLS";
+
+/// Why there is no TLS with a peer, where the library would say it by `{:?}`, which writes nothing on a router.
+fn why_refused(error: &io::Error) -> Option<String> {
+    of_tls(error.get_ref()?.downcast_ref()?)
+}
+
+fn of_tls(error: &rustls::Error) -> Option<String> {
+    let why = match error {
+        rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
+            "the peer's key is not authorized"
+        }
+        rustls::Error::InvalidCertificate(_) => "the peer does not have the key that it shows",
+        rustls::Error::NoCertificatesPresented => NO_KEY,
+        rustls::Error::PeerIncompatible(_) => {
+            "the peer does not speak TLS 1.3 with X25519, ChaCha20-Poly1305 and raw public keys of Ed25519"
+        }
+        rustls::Error::AlertReceived(alert) => {
+            return Some(format!("the peer ends the handshake with alert {}", u8::from(*alert)));
+        }
+        rustls::Error::InvalidMessage(_)
+        | rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. }
+        | rustls::Error::PeerMisbehaved(_) => NOT_TLS,
+        _ => return None,
+    };
+    Some(why.to_owned())
+}
+
+/// Lets a refused peer read why. To close a socket that has unread data resets it, and a reset overtakes the alert
+/// (RFC 1122, section 4.2.2.13); so what the peer had already sent is read first, within bounds.
+async fn drain_rejected(mut connection: TcpStream) {
+    let draining = async {
+        connection.shutdown().await?;
+        let (mut sent, mut left) = ([0; 1024], REJECT_DRAIN_BYTES);
+        while left > 0 {
+            match connection.read(&mut sent).await? {
+                0 => break,
+                count => left = left.saturating_sub(count),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever goes wrong here, the peer is refused all the same.
+    let _ = timeout(REJECT_DRAIN_TIMEOUT, draining).await;
+}

@@ -1,0 +1,278 @@
+//! When a silent peer is asked whether it is there, and when it is given up: the clock by which hyper's server does both.
+//!
+//! **Invariants:** while a call is under way, a dead link is noticed as early as [`KEEPALIVE_INTERVAL`] and [`KEEPALIVE_TIMEOUT`] say.
+//! While none is, there is only a place to be freed, and both are [`KEEPALIVE_LEISURE`] longer: each question costs the router
+//! 0.2 ms of its CPU, and an idle connection would ask 720 times an hour. Whatever arrives is a sign of life, so a slow link on
+//! which the answer comes behind much else is not given up.
+//!
+//! hyper sends the PINGs and closes the connection, but it asks idle connections as often as others, and takes nothing but the answer
+//! for an answer. So its timer here is one that waits for silence, as it is defined above.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT};
+use hyper::rt;
+use tokio::time::{Instant, sleep_until};
+
+// A `Silence` need not know which of the two hyper waits for.
+const _: () = assert!(KEEPALIVE_INTERVAL.as_millis() == KEEPALIVE_TIMEOUT.as_millis());
+
+/// How long a connection may be silent at all: it was asked, did not answer, and takes nothing more. hyper would wait until its last
+/// words were sent.
+const LOST_AFTER: Duration = KEEPALIVE_INTERVAL
+    .saturating_add(KEEPALIVE_TIMEOUT)
+    .saturating_add(KEEPALIVE_LEISURE)
+    .saturating_add(KEEPALIVE_LEISURE)
+    .saturating_add(Duration::from_secs(1));
+
+/// Bytes of a client's connection preface (RFC 9113, section 3.4), without its settings.
+const PREFACE_BYTES: usize = 24;
+
+/// What is known of a connection's peer.
+#[derive(Clone)]
+pub struct Activity(Arc<Mutex<State>>);
+
+struct State {
+    /// When something arrived last.
+    heard: Instant,
+    /// Bytes that have arrived, up to those of the preface.
+    received: usize,
+    /// Calls that are under way.
+    calls: u32,
+}
+
+impl Default for Activity {
+    /// That of a connection that begins.
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State { heard: Instant::now(), received: 0, calls: 0 })))
+    }
+}
+
+impl Activity {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So many bytes have arrived.
+    pub fn heard(&self, bytes: usize) {
+        let mut state = self.state();
+        state.heard = Instant::now();
+        state.received = state.received.saturating_add(bytes).min(PREFACE_BYTES);
+    }
+
+    /// True if the peer has begun to speak HTTP/2.
+    pub fn has_preface(&self) -> bool {
+        self.state().received == PREFACE_BYTES
+    }
+
+    /// A call is under way as long as what this returns lives.
+    pub fn call(&self) -> UnderWay {
+        self.state().calls += 1;
+        UnderWay(self.clone())
+    }
+
+    /// Waits until the peer must be dead, even if hyper cannot say so to it. Cancel safe.
+    pub async fn lost(&self) {
+        loop {
+            let until = self.state().heard + LOST_AFTER;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+}
+
+/// A call.
+pub struct UnderWay(Activity);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.state().calls -= 1;
+    }
+}
+
+/// The timer of a connection.
+pub struct SilenceTimer(pub Activity);
+
+impl rt::Timer for SilenceTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
+        self.sleep_until((Instant::now() + duration).into_std())
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
+        let deadline = Instant::from_std(deadline);
+        let is_over = deadline <= Instant::now();
+        Box::pin(Silence {
+            activity: self.0.clone(),
+            deadline,
+            is_over,
+            sleep: Box::pin(tokio::time::sleep_until(deadline)),
+        })
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into_std()
+    }
+}
+
+/// Ends when it is `deadline`, and nothing has arrived for as long as a peer may be silent.
+struct Silence {
+    activity: Activity,
+    deadline: Instant,
+    /// It was over when it began: hyper has waited already.
+    is_over: bool,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Silence {
+    fn until(&self) -> Instant {
+        let state = self.activity.state();
+        let leisure = if state.calls > 0 { Duration::ZERO } else { KEEPALIVE_LEISURE };
+        self.deadline.max(state.heard + KEEPALIVE_INTERVAL) + leisure
+    }
+}
+
+impl Future for Silence {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_over {
+            return Poll::Ready(());
+        }
+        loop {
+            // A call that begins makes it earlier, and hyper polls this after each; what makes it later is looked at then.
+            let until = self.until();
+            if until < self.sleep.deadline() || self.sleep.is_elapsed() {
+                self.sleep.as_mut().reset(until);
+            }
+            if self.sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.until() <= Instant::now() {
+                self.is_over = true;
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl rt::Sleep for Silence {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::transport::http2::serve;
+    use crate::transport::http2::tests::{Answer, PREFACE, WINDOWS};
+
+    /// A call, whose request does not end, nor does its answer: POST, /, https.
+    const CALL: &[u8] = b"\0\0\x03\x01\x04\0\0\0\x01\x83\x84\x87";
+    /// Its end: CANCEL.
+    const RESET: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
+
+    /// What does no harm: an empty SETTINGS.
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+
+    /// A controller that says what a test wants it to say, and nothing else.
+    struct Controller {
+        stream: DuplexStream,
+        since: Instant,
+    }
+
+    impl Controller {
+        async fn connect() -> Self {
+            let (ours, mut stream) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
+            stream.write_all(PREFACE).await.unwrap();
+            Self { stream, since: Instant::now() }
+        }
+
+        async fn says(&mut self, second: u64, what: &[u8]) {
+            sleep_until(self.since + Duration::from_secs(second)).await;
+            self.stream.write_all(what).await.unwrap();
+        }
+
+        /// The second in which it is asked, and how to answer.
+        async fn question(&mut self) -> (u64, Vec<u8>) {
+            loop {
+                let mut head = [0; 9];
+                self.stream.read_exact(&mut head).await.unwrap();
+                let mut content = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                self.stream.read_exact(&mut content).await.unwrap();
+                if (head[3], head[4]) == (6, 0) {
+                    head[4] = 1;
+                    return (self.since.elapsed().as_secs(), [&head, &*content].concat());
+                }
+            }
+        }
+
+        /// The second in which it is given up.
+        async fn end(mut self) -> u64 {
+            self.stream.read_to_end(&mut Vec::new()).await.unwrap();
+            self.since.elapsed().as_secs()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_without_calls_is_asked_after_twenty_seconds_and_given_up_after_forty() {
+        let mut controller = Controller::connect().await;
+        assert_eq!(controller.question().await.0, 20);
+        assert_eq!(controller.end().await, 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_answers_is_asked_again_and_again() {
+        let mut controller = Controller::connect().await;
+        for second in [20, 40, 60] {
+            let (asked, answer) = controller.question().await;
+            assert_eq!(asked, second);
+            controller.says(asked, &answer).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_with_a_call_is_asked_after_five_seconds_and_given_up_after_ten() {
+        for begin in [0, 3, 7, 12] {
+            let mut controller = Controller::connect().await;
+            controller.says(begin, CALL).await;
+            assert_eq!(controller.question().await.0, begin + 5);
+            assert_eq!(controller.end().await, begin + 10);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_begins_while_an_answer_is_due_makes_it_urgent() {
+        let mut controller = Controller::connect().await;
+        assert_eq!(controller.question().await.0, 20);
+        controller.says(22, CALL).await;
+        assert_eq!(controller.end().await, 27, "five seconds after its last sign of life");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_answer_comes_behind_much_else_is_not_given_up() {
+        let mut controller = Controller::connect().await;
+        controller.says(0, CALL).await;
+        let (asked, answer) = controller.question().await;
+        assert_eq!(asked, 5);
+        for second in [9, 13, 17] {
+            controller.says(second, SETTINGS).await;
+        }
+        controller.says(21, &answer).await;
+        assert_eq!(controller.question().await.0, 26);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_its_last_call_has_ended_there_is_time_again() {
+        let mut controller = Controller::connect().await;
+        controller.says(1, CALL).await;
+        controller.says(3, RESET).await;
+        assert_eq!(controller.question().await.0, 23);
+    }
+}

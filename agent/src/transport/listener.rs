@@ -1,0 +1,317 @@
+//! Where controllers come in: on one network interface and the loopback, or wherever the router has an address.
+//!
+//! A socket that is bound to an interface (SO_BINDTODEVICE, socket(7)) takes what arrives there, whatever the addresses of
+//! the router are, and nothing that arrives elsewhere: who is on the other side of the WAN finds no open port, also where
+//! the firewall is off. The loopback is there for connections that ride in ssh.
+//!
+//! **Invariants:** nothing is accepted from another interface than the named one and the loopback. The socket follows its
+//! interface, which is another one to the kernel after the network was restarted.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep_until};
+
+/// The name for all interfaces.
+pub const ANY: &str = "any";
+
+/// The interface of the router itself.
+const LOOPBACK: &str = "lo";
+
+/// Between two looks whether the interface is still the same one. A look costs a system call; a network that is
+/// restarted is away for longer than this.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Connections that the kernel keeps until they are accepted: what tokio has of itself.
+const BACKLOG: u32 = 1024;
+
+/// How long the kernel holds a connection back on which nothing has come yet, in whole seconds: it costs some 300 bytes
+/// there. It is handed over after that all the same.
+const DEFER_ACCEPT_SECONDS: libc::c_int = 1;
+
+/// Open sockets.
+pub struct Listener {
+    address: SocketAddr,
+    interface: Option<Interface>,
+    socket: Option<TcpListener>,
+    loopback: Option<TcpListener>,
+}
+
+struct Interface {
+    name: String,
+    /// Its number when the socket was bound to it; 0 if there was none.
+    index: u32,
+    looked_at: Instant,
+}
+
+impl Listener {
+    /// Listens on `address`, of `interface` and of the loopback if one is named. An interface that is not there is waited for.
+    ///
+    /// # Errors
+    /// The address is taken or not ours, or the sockets cannot be bound to an interface.
+    pub async fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
+        let Some(name) = interface.filter(|name| *name != ANY) else {
+            let socket = TcpListener::bind(address).await?;
+            defer_accept(&socket);
+            let address = socket.local_addr()?;
+            return Ok(Self { address, interface: None, socket: Some(socket), loopback: None });
+        };
+        let mut interface =
+            Interface { name: name.to_owned(), index: index_of(name), looked_at: Instant::now() };
+        let mut address = address;
+        let mut socket = None;
+        if interface.index != 0 {
+            let bound = bind_to(address, name)?;
+            // The same port on the loopback, should the kernel have chosen one.
+            address.set_port(bound.local_addr()?.port());
+            socket = Some(bound);
+        } else {
+            tracing::warn!(interface = %name, "there is no such network interface; it is waited for");
+        }
+        let mut loopback = None;
+        if name != LOOPBACK && address.ip().is_unspecified() {
+            let ip: IpAddr =
+                if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            let bound = bind_to(SocketAddr::new(ip, address.port()), LOOPBACK)?;
+            address.set_port(bound.local_addr()?.port());
+            loopback = Some(bound);
+        }
+        interface.looked_at = Instant::now();
+        Ok(Self { address, interface: Some(interface), socket, loopback })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it listens, for people.
+    pub fn describe(&self) -> String {
+        let address = self.address;
+        match &self.interface {
+            None if address.ip().is_unspecified() => format!("port {} of every interface", address.port()),
+            None => address.to_string(),
+            Some(Interface { name, .. }) if self.loopback.is_some() => {
+                format!("port {} of {name} and of the loopback", address.port())
+            }
+            Some(Interface { name, .. }) => format!("{address} of {name}"),
+        }
+    }
+
+    /// The next connection. Cancel safe.
+    ///
+    /// # Errors
+    /// As accept(2).
+    pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            let look_at = self.interface.as_ref().map(|interface| interface.looked_at + POLL_INTERVAL);
+            tokio::select! {
+                accepted = accept_from(self.socket.as_ref()) => return accepted,
+                accepted = accept_from(self.loopback.as_ref()) => return accepted,
+                () = at(look_at) => self.follow_interface(),
+            }
+        }
+    }
+
+    /// Binds to the interface anew if it is another one than before.
+    fn follow_interface(&mut self) {
+        let Some(interface) = &mut self.interface else { return };
+        interface.looked_at = Instant::now();
+        let index = index_of(&interface.name);
+        if index == interface.index && (index == 0 || self.socket.is_some()) {
+            return;
+        }
+        interface.index = index;
+        // The old one first: both would be on the same port.
+        self.socket = None;
+        if index == 0 {
+            tracing::warn!(interface = %interface.name, "the network interface is gone; it is waited for");
+            return;
+        }
+        match bind_to(self.address, &interface.name) {
+            Ok(socket) => {
+                tracing::info!(interface = %interface.name, "listening on the network interface");
+                self.socket = Some(socket);
+            }
+            // The next look tries again.
+            Err(error) => {
+                tracing::warn!(interface = %interface.name, %error, "cannot listen on the network interface");
+            }
+        }
+    }
+}
+
+async fn accept_from(socket: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A socket that listens on one interface alone.
+fn bind_to(address: SocketAddr, interface: &str) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    // First of all: without it, two sockets on one port would be in each other's way.
+    socket.bind_device(Some(interface.as_bytes()))?;
+    socket.bind(address)?;
+    let socket = socket.listen(BACKLOG)?;
+    defer_accept(&socket);
+    Ok(socket)
+}
+
+/// Has the kernel keep connections to itself until their first data has come (tcp(7)). One that cannot do it hands silent
+/// connections over at once, which `acceptor` bounds as well.
+fn defer_accept(listener: &TcpListener) {
+    let seconds = DEFER_ACCEPT_SECONDS;
+    // SAFETY: the descriptor is open, and the option is an int of the size that is said.
+    unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
+        );
+    }
+}
+
+/// The number of an interface; 0 if there is none of this name.
+fn index_of(name: &str) -> u32 {
+    let Ok(name) = CString::new(name) else { return 0 };
+    // SAFETY: the pointer is to a string with its end that lives until the call returns.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
+}
+
+/// Why it is not known by which interface an address is reached.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// It is none.
+    #[error("{0:?} is no IP address")]
+    NoAddress(String),
+    /// The kernel does not tell.
+    #[error("cannot find the way to {address}: {source}")]
+    NoWay {
+        /// Where to.
+        address: IpAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No interface has the address by which it is reached.
+    #[error("no network interface has the address {0}")]
+    NoInterface(IpAddr),
+}
+
+/// The interface by which `address` is reached: the one that has the address from which the kernel would speak to it. That is
+/// where a peer with this address comes from, whichever of the router's addresses it asks for.
+///
+/// # Errors
+/// [`InterfaceError`].
+pub fn interface_to(address: &str) -> Result<String, InterfaceError> {
+    let malformed = || InterfaceError::NoAddress(address.to_owned());
+    let (ip, scope) = address.split_once('%').map_or((address, None), |(ip, scope)| (ip, Some(scope)));
+    let peer = ip.parse::<IpAddr>().map_err(|_| malformed())?.to_canonical();
+    if let Some(scope) = scope {
+        // A link-local address says by itself where it belongs.
+        return Ok(scope.to_owned());
+    }
+    let any: IpAddr =
+        if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    // Nothing is sent: to connect is to choose a way (udp(7)). The port is of no interest, but 0 is none.
+    let own = UdpSocket::bind((any, 0))
+        .and_then(|socket| socket.connect((peer, 9)).and_then(|()| socket.local_addr()))
+        .and_then(|own| Ok((own.ip(), interface_with(own.ip())?)));
+    match own {
+        Ok((_, Some(interface))) => Ok(interface),
+        Ok((own, None)) => Err(InterfaceError::NoInterface(own)),
+        Err(source) => Err(InterfaceError::NoWay { address: peer, source }),
+    }
+}
+
+/// The interface that has an address, by the kernel's list of both.
+fn interface_with(address: IpAddr) -> io::Result<Option<String>> {
+    let mut list = ptr::null_mut();
+    // SAFETY: the pointer is to a live value, which is set when the call succeeds.
+    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut found = None;
+    let mut next = list;
+    // SAFETY: the list is one of getifaddrs, which ends with a null pointer and is freed below.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: an address is null or of the kind that its family says.
+        if unsafe { ip_of(entry.ifa_addr) } == Some(address) {
+            // SAFETY: the names in the list have an end.
+            let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy();
+            // A second address may have a label of its own, which is no interface.
+            found = name.split(':').next().map(str::to_owned);
+            break;
+        }
+        next = entry.ifa_next;
+    }
+    // SAFETY: it was made by getifaddrs, and nothing of it is used any more.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(found)
+}
+
+/// The IP address in a socket's address, if it is one.
+///
+/// # Safety
+/// It is null, or points to as many bytes as the family in its first field has.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the caller's promise; the family is the first field of each kind.
+    let family = i32::from(unsafe { address.as_ref() }?.sa_family);
+    match family {
+        libc::AF_INET => {
+            // SAFETY: the family says that it is one of this kind.
+            let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that it is one of this kind.
+            let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_way_to_an_address_is_an_interface() {
+        assert_eq!(interface_to("127.0.0.1").unwrap(), "lo");
+        assert_eq!(interface_to("::ffff:127.0.0.1").unwrap(), "lo");
+        assert_eq!(interface_to("fe80::1%br-lan").unwrap(), "br-lan");
+        for wrong in ["", "desk", "1.2.3", "300.1.1.1", "1.2.3.4 5"] {
+            assert!(matches!(interface_to(wrong), Err(InterfaceError::NoAddress(_))), "{wrong:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_interfaces_are_waited_for() {
+        let address = "0.0.0.0:0".parse().unwrap();
+        let mut listener = Listener::bind(address, Some("hop-none0")).await.unwrap();
+        assert!(listener.socket.is_none());
+        let port = listener.local_addr().port();
+        let (accepted, connected) = tokio::join!(listener.accept(), TcpStream::connect(("127.0.0.1", port)));
+        assert!(accepted.is_ok() && connected.is_ok(), "the loopback is there");
+        let any = Listener::bind(address, Some(ANY)).await.unwrap();
+        assert!(any.interface.is_none() && any.describe().ends_with("of every interface"));
+    }
+}

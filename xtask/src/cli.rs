@@ -51,7 +51,8 @@ struct TestArgs {
     /// Run every suite, also those that take long
     #[arg(long)]
     all: bool,
-    /// A suite (faults, soak, suites) and arguments of `cargo test`, or only those: `-p hop-tests --test dir_505 exit_code`
+    /// A suite (behaviour, enrolment, faults, hostile, soak, third_party, virtual_router) and parts of the names of its tests; `rest` for
+    /// what `--all` adds; or arguments of `cargo test`: `exit_code`
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -170,7 +171,7 @@ mod tests {
             ("test", false, ""),
             ("test --all", true, ""),
             ("test faults cable_cut", false, "faults cable_cut"),
-            ("test -p hop-tests --test dir_505 exit_code", false, "-p hop-tests --test dir_505 exit_code"),
+            ("test -p hop-tests --test host exit_code", false, "-p hop-tests --test host exit_code"),
             ("test -p hop-tests -- --exact name", false, "-p hop-tests -- --exact name"),
             ("test -- -p hop", false, "-p hop"),
             ("test --all soak --all", true, "soak --all"),

@@ -1,6 +1,6 @@
 //! The connection to an agent: TCP, TLS with the pinned key, HTTP/2, and the first question.
 //!
-//! What must stay true: nothing is sent to a router that has not proved its key; and whatever goes wrong is said as what
+//! **Invariants:** nothing is sent to a router that has not proved its key; and whatever goes wrong is said as what
 //! it is, for which the connection's own last error is kept beside the call that it broke.
 
 use std::future::Future;

@@ -1,6 +1,6 @@
 //! The way to an agent: the connection, and how to have another one when it breaks.
 //!
-//! What must stay true: the agent that answers after a break is the one of before, which still has the job; if the router
+//! **Invariants:** the agent that answers after a break is the one of before, which still has the job; if the router
 //! was rebooted or the agent started anew, that is said, and nothing is asked of it.
 
 use std::time::Duration;

@@ -81,7 +81,7 @@ async fn revoke(home: &Home, name: &str, key: &str, force: bool) -> Result<ExitC
     let router = Inventory::new(home).get(name)?;
     let own = home.identity()?.fingerprint();
     let fingerprint = enrolment::revoke(&router, key, own, force).await?;
-    print(&format!("{fingerprint} may not use {name} any more"))?;
+    print(&format!("{fingerprint} is revoked on {name}"))?;
     if fingerprint == own {
         say!("hop: that was this controller; `hop router add {name}` lets it in again");
     }

@@ -193,7 +193,7 @@ impl RunRequest<'_> {
         }
         if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
             return Err(Error::Usage(
-                "with --detach, --artifact names no place here: hop attach does, when it brings the files"
+                "with --detach, --artifact takes no LOCAL: give it to hop attach, which fetches the files"
                     .to_owned(),
             ));
         }

@@ -1,6 +1,6 @@
 //! The inventory: the routers that this controller knows, a TOML file each.
 //!
-//! What must stay true: an entry is written whole or not at all, and it holds the key that the router must prove.
+//! **Invariants:** an entry is written whole or not at all, and it holds the key that the router must prove.
 
 use std::fs;
 use std::io::{self, Write};

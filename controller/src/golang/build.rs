@@ -1,6 +1,6 @@
 //! Go: which one there is, and how it builds a program for a router.
 //!
-//! What must stay true: Go's own words reach the user unchanged, and the user's own build flags come last, so they win.
+//! **Invariants:** Go's own words reach the user unchanged, and the user's own build flags come last, so they win.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

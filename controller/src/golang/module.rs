@@ -2,8 +2,9 @@
 //!
 //! A test runs in its package's directory and opens files from there. Which ones is known when it opens them; so a small module
 //! goes to the router as a whole, and of a large one what is found by looking: the package's own directory, `testdata` beside
-//! and above it, and what its source names. What must stay true: files are taken as `go list` and .gitignore see them, and the
-//! same module gives the same files.
+//! and above it, and what its source names.
+//!
+//! **Invariants:** files are taken as `go list` and .gitignore see them, and the same module gives the same files.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -2,8 +2,10 @@
 //! become paths of the router, and what is written there comes back to where Go looks for it.
 //!
 //! The contract is in cmd/go (`internal/test/test.go`, `runTestActor`) and in the package testing: the working directory is that
-//! of the package; flags have the form `-test.NAME=VALUE`; GOCOVERDIR is set beside `-test.gocoverdir`. What must stay true: a
-//! test finds what it would find here, and what it leaves by its flags is here afterwards, under the name that Go expects.
+//! of the package; flags have the form `-test.NAME=VALUE`; GOCOVERDIR is set beside `-test.gocoverdir`.
+//!
+//! **Invariants:** a test finds what it would find here, and what it leaves by its flags is here afterwards, under
+//! the name that Go expects.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,6 @@
 //! One call to an agent, which carries a job for as long as a connection holds.
 //!
-//! What must stay true: a link that is stuck keeps nobody from hearing signals, so that everything here can be waited for
+//! **Invariants:** a link that is stuck keeps nobody from hearing signals, so that everything here can be waited for
 //! beside other things; and the agent sees a call of which nothing more is wanted end, not break.
 
 use std::pin::Pin;

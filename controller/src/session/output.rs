@@ -1,8 +1,8 @@
 //! The program's outputs on their way to ours: in the order of their arrival, each byte once.
 //!
-//! What must stay true: what is acknowledged was written; an output that nobody reads is reported as closed, so that the
-//! program gets its SIGPIPE as in a local pipeline; and a connection that breaks changes neither what was received nor what
-//! is written.
+//! **Invariants:** what is acknowledged was written; an output that nobody reads is reported as closed, so that the
+//! program gets its SIGPIPE as in a local pipeline; and a connection that breaks changes neither what was received
+//! nor what is written.
 
 use std::io::{self, Write};
 

@@ -156,7 +156,7 @@ impl Session<'_> {
                         // To the first column, which a raw terminal does not go to by itself. If nobody reads, nobody misses it.
                         let _ = std::io::stderr().write_all(b"\r\n");
                     }
-                    say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
+                    say!("hop: the connection to {router} broke; reconnecting for up to {within}");
                 });
                 Backoff::new(broke, self.reconnect_timeout)
             }

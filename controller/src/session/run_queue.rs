@@ -1,8 +1,9 @@
 //! Taking turns on a router: programs of one user that are started at once, as `go test ./...` does, run one after the
 //! other, or as many at a time as the router's memory admits; and the next one is sent while they run.
 //!
-//! The places are locks on files of this machine (flock(2)), which go with their process however that ends. What must stay
-//! true: one program at most is on its way or waits on the router, so that waiting takes the memory of one.
+//! The places are locks on files of this machine (flock(2)), which go with their process however that ends.
+//!
+//! **Invariants:** one program at most is on its way or waits on the router, so that waiting takes the memory of one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

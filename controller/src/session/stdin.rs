@@ -1,7 +1,7 @@
 //! Our standard input on its way to the program: read only as fast as the program reads, and kept until it has it.
 //!
-//! What must stay true: every byte comes to the program once and in its place, also when the connection breaks between
-//! two of them. What was read and is not acknowledged is kept, at most a window of it; what the program leaves of a file
+//! **Invariants:** every byte comes to the program once and in its place, also when the connection breaks between two
+//! of them. What was read and is not acknowledged is kept, at most a window of it; what the program leaves of a file
 //! is given back to whoever reads that next.
 
 use std::io;

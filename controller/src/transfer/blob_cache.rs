@@ -1,7 +1,9 @@
 //! What was sent to routers lately: blobs, against which the next ones can be sent as deltas, and how fast that went.
 //!
-//! A cache: whatever is missing or broken here costs bytes on the wire, and is never an error. What must stay true: a blob
-//! that is handed out has the digest that names it; and there are no more of a kind than [`MAX_BYTES`].
+//! A cache: whatever is missing or broken here costs bytes on the wire, and is never an error.
+//!
+//! **Invariants:** a blob that is handed out has the digest that names it; and there are no more of a kind than
+//! [`MAX_BYTES`].
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,8 +1,9 @@
 //! What blobs were packed as lately: a program that goes to many routers, or to one whose tmpfs was emptied, is packed once.
 //!
-//! A cache, as [`crate::transfer::blob_cache`] is: whatever is missing or broken here costs time, and is never an error. What must stay true:
-//! what is handed out is what was put in; of several `hop` that want the same at once, one packs, and the others wait for
-//! it no longer than they would take themselves; and there is no more than [`MAX_BYTES`].
+//! A cache, as [`crate::transfer::blob_cache`] is: whatever is missing or broken here costs time, and is never an error.
+//!
+//! **Invariants:** //! what is handed out is what was put in; of several `hop` that want the same at once, one packs,
+//! and the others wait for it no longer than they would take themselves; and there is no more than [`MAX_BYTES`].
 
 use std::fs::{self, File};
 use std::io;

@@ -1,7 +1,7 @@
 //! Trees of files that a program is to find on the router, packed as archives.
 //!
-//! What must stay true: the same files make the same archive, byte by byte, so that it is sent once; and every name in it is
-//! one that the agent takes.
+//! **Invariants:** the same files make the same archive, byte by byte, so that it is sent once; and every name in it
+//! is one that the agent takes.
 
 use std::collections::BTreeMap;
 use std::fs;

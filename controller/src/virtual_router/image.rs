@@ -1,6 +1,8 @@
 //! What a machine boots: kernel and root file system from the cache, the files that only it has, its flash and its disk.
 //!
-//! `cargo xtask virtual-routers` fills the cache. What must stay true: nothing in the cache is written to.
+//! `cargo xtask virtual-routers` fills the cache.
+//!
+//! **Invariants:** nothing in the cache is written to.
 
 use std::env;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! QEMU's monitor: what a hand would do to a router, and to its cables. QMP, a line of JSON each way
 //! (qemu.org/docs/master/interop/qmp-spec.html).
 //!
-//! What must stay true: QEMU can hang, so nothing here waits without a limit.
+//! **Invariants:** QEMU can hang, so nothing here waits without a limit.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

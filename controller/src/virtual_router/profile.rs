@@ -1,7 +1,8 @@
 //! Profiles: what a virtual router is, a TOML file each.
 //!
-//! Five are built in; a user's own are in `profiles/` of the configuration directory, and come first. What must stay
-//! true: a profile is data. A word in it that is not understood is an error, never ignored.
+//! Five are built in; a user's own are in `profiles/` of the configuration directory, and come first.
+//!
+//! **Invariants:** a profile is data. A word in it that is not understood is an error, never ignored.
 
 use std::collections::BTreeMap;
 use std::fs;

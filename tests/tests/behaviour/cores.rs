@@ -59,7 +59,7 @@ fn the_core_of_a_program_that_crashes_comes_with_its_program() {
     assert!(ran.stderr().contains("panic: nothing more to do"), "{}", ran.stderr());
     let core = core.display().to_string();
     let opens =
-        format!("hop: SIGABRT ended the program; `gdb-multiarch {core}.program {core}` opens its core\n");
+        format!("hop: program was killed by SIGABRT; `gdb-multiarch {core}.program {core}` opens its core\n");
     assert!(ran.stderr().ends_with(&opens), "{}", ran.stderr());
     assert_is_core(core.as_ref());
     let status: Value = serde_json::from_slice(&fs::read(status_file).unwrap()).unwrap();
@@ -89,7 +89,7 @@ fn quit_makes_a_core_too_and_output_files_come_with_it() {
     let ran = running.wait();
     assert_eq!(ran.code, 134, "{}", ran.stderr());
     assert!(ran.stderr().contains("goroutine 1"), "{}", ran.stderr());
-    assert!(ran.stderr().contains("hop: nothing was not brought back: there is no such file\n"));
+    assert!(ran.stderr().contains("hop: nothing was not fetched: there is no such file\n"));
     assert_is_core(&core);
     assert_no_core_is_left(&router);
 }

@@ -32,7 +32,7 @@ fn a_program_that_runs_too_long_is_ended_with_124() {
     let router = VirtualRouter::start(STAGE);
     let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(hop_tests::fixture(STAGE, "wait")).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
-    assert_eq!(ran.stderr(), "hop: the program's time was over, and it was ended\n");
+    assert_eq!(ran.stderr(), "hop: program timed out and was killed\n");
     router.assert_serves_on();
 }
 
@@ -147,7 +147,7 @@ fn a_process_that_escapes_is_ended_with_its_program_and_reported() {
     for how in ["session", "daemon"] {
         let ran = router.exec("orphan").arg(how).run();
         assert_eq!(ran.code, 5);
-        assert_eq!(ran.stderr(), "hop: a process that the program had left running was ended\n", "{how}");
+        assert_eq!(ran.stderr(), "hop: killed a process that the program had left running\n", "{how}");
         let number = ran.stdout().trim();
         assert!(
             number.parse::<u32>().is_ok() && !router.has(format!("/proc/{number}").as_ref()),
@@ -239,7 +239,7 @@ fn a_program_that_is_silent_too_long_is_ended_with_124() {
     let program = hop_tests::fixture(STAGE, "wait");
     let ran = router.hop().args(["exec", "--idle-timeout", "1s"]).arg(program).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
-    assert_eq!(ran.stderr(), "hop: the program wrote nothing for too long, and it was ended\n");
+    assert_eq!(ran.stderr(), "hop: program wrote no output for too long and was killed\n");
     // One that writes is not ended for the time that it takes.
     let program = hop_tests::fixture(STAGE, "flood");
     let ran = router.hop().args(["exec", "--idle-timeout", "1m"]).arg(program).arg("1000").run();

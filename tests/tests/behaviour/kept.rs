@@ -160,7 +160,7 @@ fn a_keeper_that_is_killed_costs_its_commands_a_line_and_the_next_one_takes_its_
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), ((0..100).map(|i| format!("{i}\n")).collect(), 7));
-    let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to cabled broke; reconnecting for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(2));
     assert_eq!(cable.connections(), 3);
     router.wait_until_forgotten();

@@ -44,7 +44,7 @@ fn a_connection_that_breaks_costs_nothing_but_a_line() {
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), (numbers(100), 7));
-    let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to cabled broke; reconnecting for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(3));
     router.wait_until_forgotten();
     router.assert_serves_on();
@@ -233,7 +233,7 @@ fn a_program_dies_with_its_agent_and_the_next_one_says_so() {
     program.wait_until_gone();
     router.restart_agent();
     let ran = running.wait();
-    ran.assert_fails_after_progress(125, "the agent of router was started anew while the program ran");
+    ran.assert_fails_after_progress(125, "the agent of router was restarted, which killed the program");
     router.assert_serves_on();
 }
 
@@ -254,5 +254,5 @@ fn an_agent_that_does_not_come_back_in_time_is_given_up() {
     router.signal_agent(Signal::KILL);
     let ran = running.wait();
     ran.assert_fails_after_progress(125, "the connection to router was lost");
-    assert!(ran.stderr().contains("coming back to the job for up to 1s"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("reconnecting for up to 1s"), "{}", ran.stderr());
 }

@@ -147,7 +147,7 @@ fn what_is_not_brought_back_is_said_and_changes_no_exit_code() {
     }
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let why_not = |path: &str, why: &str| format!("hop: {path} was not brought back: {why}\n");
+    let why_not = |path: &str, why: &str| format!("hop: {path} was not fetched: {why}\n");
     let (no_file, missing) = ("it is not a regular file of the program's directory", "there is no such file");
     let said: String = [
         why_not("link", no_file),
@@ -179,9 +179,7 @@ fn hidden_files_come_only_by_name() {
     assert_eq!((fetch(&["--artifact", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
     let ran = fetch(&["--artifact", ".:all", "--artifact", ".e*:."]);
     let hidden = |path: &str| {
-        format!(
-            "hop: {path} was not brought back: its name begins with a dot, and --artifact does not name it\n"
-        )
+        format!("hop: {path} was not fetched: its name begins with a dot, and --artifact does not name it\n")
     };
     let said: String = [".envrc", ".git", "d/.hidden"].map(hidden).concat();
     assert_eq!((ran.stderr(), ran.code), (&*said, 7));
@@ -195,13 +193,13 @@ fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody() {
     let place = place(&router);
     let ran = leave(&router, &place, &["--artifact", "many"], &[b"many=many/=1500"]).run();
     assert_eq!(ran.code, 7);
-    assert_eq!(ran.stderr(), "hop: many was not brought back: there are too many files\n");
+    assert_eq!(ran.stderr(), "hop: many was not fetched: there are too many files\n");
     assert_eq!(files(&place).len(), 1024, "those that were found come");
     let here = router.path("nowhere");
     fs::create_dir(&here).unwrap();
     // Where it works, by a path that has no end of its own.
     let ran = leave(&router, &here, &["--artifact", ".:."], &[b"file=x=1", b"gone=../work"]).run();
-    assert_eq!((ran.stderr(), ran.code), ("hop: . was not brought back: there is no such file\n", 7));
+    assert_eq!((ran.stderr(), ran.code), ("hop: . was not fetched: there is no such file\n", 7));
     router.assert_serves_on();
 }
 
@@ -217,7 +215,7 @@ fn a_program_of_another_user_gets_no_file_of_somebody_else_out() {
     let ran = leave(&router, &place, &options, &[b"file=own=4", hard.as_bytes()]).run();
     // Where the kernel protects such names (proc_sys_fs(5), protected_hardlinks), there is none.
     let refused = ran.code == 2 && ran.stderr().contains("operation not permitted");
-    let kept = "hop: hard was not brought back: it does not belong to the program's user\n";
+    let kept = "hop: hard was not fetched: it does not belong to the program's user\n";
     assert!(refused || (ran.stderr(), ran.code) == (kept, 7), "{}: {}", ran.code, ran.stderr());
     assert_eq!(files(&place), named(&[(b"own", 4)]));
     router.remove(&blob);
@@ -240,7 +238,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line() {
     cable.reset();
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let broke = "hop: the connection to cabled broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to cabled broke; reconnecting for up to 1m\n";
     assert!((2..4).any(|count| ran.stderr() == broke.repeat(count)), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"long", LONG as u64)]));
     assert!(fs::read(place.join("long")).unwrap() == left(LONG));
@@ -264,13 +262,13 @@ fn the_files_of_a_job_that_was_left_wait_for_who_attaches() {
     let ran = attach(&[]);
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125), "what they are for comes before");
     assert!(
-        ran.stderr().contains("has output files, and no --artifact says where they go"),
+        ran.stderr().contains("has artifacts, and no --artifact says where to put them"),
         "{}",
         ran.stderr()
     );
     let ran = attach(&["--artifact", "a/one:.", "--artifact", "three"]);
-    let said = "hop: a/two was not brought back: no --artifact names it\n\
-                hop: three was not brought back: there is no such file\n";
+    let said = "hop: a/two was not fetched: no --artifact names it\n\
+                hop: three was not fetched: there is no such file\n";
     assert_eq!((ran.stderr(), ran.code), (said, 7));
     assert_eq!(files(&place), named(&[(b"one", 1000)]));
     router.wait_until_forgotten();

@@ -39,7 +39,7 @@ fn a_terminal_outlives_a_connection() {
     cable.cut();
     terminal.resize([40, 120]);
     cable.reset();
-    terminal.shows("\r\nhop: the connection to cabled broke; coming back to the job for up to 1m");
+    terminal.shows("\r\nhop: the connection to cabled broke; reconnecting for up to 1m");
     terminal.shows("now 40 rows, 120 columns\r\n");
     terminal.type_in("still there?\r");
     terminal.shows("you said still there?\r\n");

@@ -46,7 +46,7 @@ fn a_second_controller_is_let_in_and_the_first_can_leave() {
     Inventory::new(&owner.machine.home()).put(&router).unwrap();
     owner.assert_runs(&owner.machine.hop());
     assert_rekeyed(&renewed);
-    second().args(["info", "-r", "desk"]).run().assert_fails(125, "has another key than the one");
+    second().args(["info", "-r", "desk"]).run().assert_fails(125, "has another key than the enrolled one");
     let words = ["router", "add", "desk", "--agent-address", &at, "--fingerprint", &renewed];
     assert_eq!(second().args(words).run().code, 0);
 
@@ -56,7 +56,7 @@ fn a_second_controller_is_let_in_and_the_first_can_leave() {
     revoke(&[me.stdout().trim()]).assert_fails(125, "the key of this controller");
     revoke(&["third"]).assert_fails(125, "no key on the router's list");
     let revoked = revoke(&["second"]);
-    assert_eq!(revoked.stdout(), format!("{} may not use desk any more\n", key.stdout().trim()));
+    assert_eq!(revoked.stdout(), format!("{} is revoked on desk\n", key.stdout().trim()));
     second().args(["info", "-r", "desk"]).run().assert_fails(125, "does not know this controller's key");
     owner.assert_runs(&owner.machine.hop());
     let ran = owner.machine.hop().args(["router", "authorize", "desk", key.stdout().trim(), "second"]).run();

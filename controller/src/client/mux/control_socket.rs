@@ -1,7 +1,7 @@
 //! Where a keeper is found: a socket, and the lock of whoever listens on it.
 //!
-//! What must stay true: two routers, two keys, or two ways to one router never have the same place; and what is found in
-//! a directory that others could write to is not used.
+//! **Invariants:** two routers, two keys, or two ways to one router never have the same place; and what is found in a
+//! directory that others could write to is not used.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

@@ -1,9 +1,11 @@
 //! A keeper: the process that holds one connection to a router and gives it to the commands that come.
 //!
 //! It speaks HTTP/2 on a socket and passes each call on as it is: headers, bodies and trailers in either direction, and
-//! resets; no message is looked into. What must stay true: a piece of a body is taken from one side when the other has
-//! room for it, so that a reader who is slow slows the program, and nobody else; a command that goes takes its calls along
-//! at once; and when the connection breaks, everybody here is told, and the keeper ends.
+//! resets; no message is looked into.
+//!
+//! **Invariants:** a piece of a body is taken from one side when the other has room for it, so that a reader who is
+//! slow slows the program, and nobody else; a command that goes takes its calls along at once; and when the
+//! connection breaks, everybody here is told, and the keeper ends.
 
 use std::env;
 use std::fs::{self, File};

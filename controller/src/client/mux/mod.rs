@@ -1,9 +1,10 @@
 //! Connections that outlive a command: a keeper, which is a `hop` in the background, holds one for the commands that come
 //! next, as ssh's ControlMaster does. To whoever comes to it, a keeper is the agent.
 //!
-//! What must stay true: a keeper only makes things faster. Whatever is wrong with one, the command has a connection of its
-//! own, and what is wrong with the router is said as if there were no keepers; nobody comes to a keeper but the user whose
-//! it is, with the key and for the router that it was started for; and a router has one keeper of a controller at most.
+//! **Invariants:** a keeper only makes things faster. Whatever is wrong with one, the command has a connection of its
+//! own, and what is wrong with the router is said as if there were no keepers; nobody comes to a keeper but the user
+//! whose it is, with the key and for the router that it was started for; and a router has one keeper of a controller
+//! at most.
 
 mod control_socket;
 mod master;
@@ -118,7 +119,7 @@ impl Mux {
                     let waiting = || {
                         if self.verbose {
                             say!(
-                                "hop: {}: nobody listens there now; waiting in case its agent is being started again",
+                                "hop: {}: nothing listens there; waiting in case its agent is restarting",
                                 router.name
                             );
                         }

@@ -68,17 +68,14 @@ fn of_command(error: &Error) -> Meaning {
         Error::Enrolment(error) => of_enrolment(error),
         Error::VirtualRouter(error) => of_virtual_router(error),
         Error::Usage(_) => ("usage", None),
-        Error::Lacks { what: "--core", .. } => (
-            "incompatible",
-            some(
-                "an agent of this release does where programs run by themselves, which is not so under qemu-user",
-            ),
-        ),
-        Error::Lacks { .. } => {
-            ("incompatible", some("`hop router upgrade` puts the agent of this hop there"))
+        Error::Lacks { what: "--core", .. } => {
+            ("incompatible", some("an agent of this release supports it, but not under qemu-user"))
         }
+        Error::Lacks { .. } => ("incompatible", some("`hop router upgrade` installs this hop's agent there")),
         Error::NoSuchJob { .. } => ("no_such_job", some(LIST_JOBS)),
-        Error::AmbiguousJob { .. } => ("no_such_job", some("write more of its id, which `hop ps` shows")),
+        Error::AmbiguousJob { .. } => {
+            ("no_such_job", some("give a longer prefix of its id, which `hop ps` shows"))
+        }
         Error::NotYours { .. } => ("not_yours", some(OWN_JOBS)),
         Error::Unfinished { .. } => {
             ("unfinished", some("run it again to finish it; --skip leaves a router out"))
@@ -87,8 +84,8 @@ fn of_command(error: &Error) -> Meaning {
     }
 }
 
-const LIST_JOBS: &str = "`hop ps` lists the jobs; one that has ended is kept for a time only";
-const OWN_JOBS: &str = "only the controller that started a job can attach to it and end it";
+const LIST_JOBS: &str = "`hop ps` lists the jobs; the agent keeps a finished one for a limited time";
+const OWN_JOBS: &str = "only the controller that started a job can attach to it or kill it";
 
 fn of_config(error: &config::Error) -> Meaning {
     use config::Error;
@@ -97,9 +94,9 @@ fn of_config(error: &config::Error) -> Meaning {
         Error::NoHome | Error::InvalidName(_) => ("usage", None),
         Error::UnknownRouter { .. } => (
             "unknown_router",
-            some("`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"),
+            some("`hop router add NAME root@HOST` enrols a router, `hop virtual up` starts a virtual one"),
         ),
-        Error::AmbiguousRouter { .. } => ("unknown_router", some("name one with -r, or in HOP_ROUTER")),
+        Error::AmbiguousRouter { .. } => ("unknown_router", some("select one with -r or HOP_ROUTER")),
     }
 }
 
@@ -110,35 +107,35 @@ fn of_client(error: &client::Error) -> Meaning {
         Error::Config(error) => of_config(error),
         Error::Unreachable { router, .. } => {
             let hint = format!(
-                "is the router on, is hopd running there, is the port right? `hop router check {router}` looks"
+                "is the router on, is hopd running, is the port right? `hop router check {router}` diagnoses it"
             );
             ("unreachable", Some(hint.into()))
         }
         Error::AgentGone { router, .. } => {
-            let hint = format!("if it was rebooted, `hop router add {router}` brings the agent back");
+            let hint = format!("if it was rebooted, `hop router add {router}` starts the agent again");
             ("agent_gone", Some(hint.into()))
         }
-        Error::NoAnswer { .. } => ("no_answer", some("--connect-timeout waits longer")),
+        Error::NoAnswer { .. } => ("no_answer", some("a longer --connect-timeout may help")),
         Error::WrongKey { .. } => (
             "wrong_key",
             some(
-                "nothing was sent. If the agent was installed anew, `hop router add` enrols it again; if not, somebody else \
-                 answers there",
+                "nothing was sent. If the agent was reinstalled, `hop router add` enrols it again; if not, another machine \
+                 answers at this address",
             ),
         ),
         Error::NotAuthorized { .. } => (
             "not_authorized",
-            some("a controller that it knows can say: hop router authorize ROUTER FINGERPRINT"),
+            some("on a controller that it authorizes: hop router authorize ROUTER FINGERPRINT"),
         ),
         Error::NotAnAgent { .. } => {
             ("not_an_agent", some("is the port right? hopd listens on 4670 unless told otherwise"))
         }
-        Error::Incompatible { .. } => ("incompatible", some("use the hop and the hopd of one release")),
+        Error::Incompatible { .. } => ("incompatible", some("use hop and hopd of the same release")),
         Error::Refused { reason, .. } => of_refusal(*reason),
         Error::Lost { .. } => (
             "lost",
             some(
-                "the router ends the program when its time to --reconnect-timeout is over, unless it was started with --detach; \
+                "the agent kills the program after --reconnect-timeout, unless it was started with --detach; \
                  `hop ps` shows whether it still runs",
             ),
         ),
@@ -155,28 +152,25 @@ fn of_refusal(reason: Reason) -> Meaning {
         Reason::NoSpace => (
             "no_space",
             some(
-                "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp",
+                "make the program smaller (-tags may leave parts out; -ldflags '-s -w' is already set), or free space in /tmp",
             ),
         ),
-        Reason::NoMemory => ("no_memory", some("end something on the router, or make the program smaller")),
+        Reason::NoMemory => ("no_memory", some("stop a service on the router, or make the program smaller")),
         Reason::NoPromise => ("no_promise", some(LET_IT_PROMISE_MORE)),
-        Reason::TooManyJobs => ("too_many_jobs", some("wait until one of them has ended")),
+        Reason::TooManyJobs => ("too_many_jobs", some("wait until one of them has finished")),
         Reason::TooManyConnections => (
             "too_many_connections",
-            some("wait until one of them has gone; a connection that broke is noticed within 40 s"),
+            some("wait until one of them has closed; the agent drops a broken connection within 40 s"),
         ),
         Reason::NoSuchUser => ("no_such_user", None),
         Reason::NoCore => ("no_core", None),
-        Reason::NoInodes => (
-            "no_inodes",
-            some(
-                "remove files on the router, of which there are too many in that file system, or end what makes them",
-            ),
-        ),
+        Reason::NoInodes => {
+            ("no_inodes", some("remove files from that file system of the router, or stop what creates them"))
+        }
         Reason::OutputLost => ("output_lost", None),
-        Reason::NotExecutable => ("noexec", some("start hopd with --dir on another file system")),
+        Reason::NotExecutable => ("noexec", some("start hopd with --dir on a file system without noexec")),
         Reason::DigestMismatch => {
-            ("digest_mismatch", some("the file changed while it was sent: run it again"))
+            ("digest_mismatch", some("the file changed during the upload: run it again"))
         }
         Reason::Protocol => ("protocol", None),
         Reason::Io => ("router_io", None),
@@ -185,10 +179,9 @@ fn of_refusal(reason: Reason) -> Meaning {
         Reason::NotAuthorized => ("not_authorized", None),
         Reason::NoSuchJob => ("no_such_job", some(LIST_JOBS)),
         Reason::NotYours => ("not_yours", some(OWN_JOBS)),
-        Reason::TakenOver => (
-            "taken_over",
-            some("the program goes on, and `hop attach` somewhere else carries its streams now"),
-        ),
+        Reason::TakenOver => {
+            ("taken_over", some("the program keeps running; another `hop attach` has its streams now"))
+        }
         Reason::Unspecified => ("refused", None),
     }
 }
@@ -228,7 +221,7 @@ fn of_session(error: &session::Error) -> Meaning {
         Error::LinkInTheWay { .. } => (
             "local_io",
             some(
-                "names that come from a router lead through no link; a directory that you name yourself may: PATH:DIR",
+                "hop follows no symbolic link below the destination; to write through one, name it yourself: PATH:DIR",
             ),
         ),
         Error::InvalidOutput { .. } | Error::TooManyOutputs { .. } | Error::TooManyArguments { .. } => {
@@ -237,7 +230,7 @@ fn of_session(error: &session::Error) -> Meaning {
         Error::RebootedAfter { .. } => ("router_rebooted", None),
         Error::AgentRestartedAfter { .. } => ("agent_restarted", None),
         Error::NoPlace { .. } => {
-            ("usage", some("they are still there: `hop attach --artifact .:DIR` puts them into DIR"))
+            ("usage", some("the agent still has them: `hop attach --artifact .:DIR` writes them to DIR"))
         }
         Error::Incomplete { .. } => ("incomplete", some("`hop kill` ends it")),
         Error::InputsTooLarge { .. } => ("too_many_files", some(FEWER_FILES)),
@@ -246,7 +239,7 @@ fn of_session(error: &session::Error) -> Meaning {
 }
 
 const FEWER_FILES: &str =
-    "what .gitignore names stays here, and so does a directory with a go.mod of its own";
+    "hop does not upload what .gitignore lists, nor directories with a go.mod of their own";
 
 fn of_golang(error: &golang::Error) -> Meaning {
     use golang::Error;
@@ -270,20 +263,20 @@ fn of_golang(error: &golang::Error) -> Meaning {
         Error::NeedsC { .. } => (
             "not_built",
             some(
-                "--cc names one: --cc 'zig cc -target mips-linux-musleabi' (mipsel- for little endian; zig is in PyPI's ziglang)",
+                "pass one with --cc 'zig cc -target mips-linux-musleabi' (mipsel- for little endian; zig is in PyPI's ziglang)",
             ),
         ),
         Error::NotBuilt { .. } => ("not_built", None),
         Error::NotMain { .. } => ("not_built", some("name a directory with `package main` in it")),
         Error::Probe { file, .. } => {
             let hint =
-                format!("another Go may: GOTOOLCHAIN names one; this is remembered in {}", file.display());
+                format!("try another Go, by GOTOOLCHAIN; hop remembers this result in {}", file.display());
             ("broken_go", Some(hint.into()))
         }
         Error::TooManyFiles { .. } => ("too_many_files", some(FEWER_FILES)),
         Error::NoFuzzing { .. } => (
             "no_memory",
-            some("fuzz here or on a larger router; without -fuzz, the corpus is run as tests there, too"),
+            some("fuzz on this machine or on a larger router; without -fuzz, the corpus runs as tests"),
         ),
     }
 }

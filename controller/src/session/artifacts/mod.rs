@@ -1,8 +1,8 @@
 //! The files that a program leaves on the router, on their way to this machine.
 //!
-//! What must stay true: nothing is written but what was asked for, where it was asked for, whatever the agent says; what
-//! exists is replaced only where the user named it; nothing becomes executable unasked; an agent that sends more than a job
-//! can have breaks the protocol; a file has its name only when it is whole; and what is acknowledged is there.
+//! **Invariants:** nothing is written but what was asked for, where it was asked for, whatever the agent says; what
+//! exists is replaced only where the user named it; nothing becomes executable unasked; an agent that sends more than
+//! a job can have breaks the protocol; a file has its name only when it is whole; and what is acknowledged is there.
 
 mod fetched;
 mod request;

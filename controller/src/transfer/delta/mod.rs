@@ -1,7 +1,7 @@
 //! What has changed from one program to another: the encodings that `docs/protocol.md` calls a delta, and a relocated one, before
 //! they are compressed.
 //!
-//! What must stay true: the base and the delta make the program, whatever the two are.
+//! **Invariants:** the base and the delta make the program, whatever the two are.
 
 mod functions;
 mod image;

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_are_named_as_kill_names_them() {
+    fn signals_are_named_as_in_kill() {
         for (text, name) in
             [("TERM", "TERM"), ("SIGTERM", "TERM"), ("sigint", "INT"), ("9", "KILL"), ("1", "HUP")]
         {

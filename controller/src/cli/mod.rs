@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_package_is_the_programs() {
+    fn arguments_after_package_are_the_programs() {
         let Command::Run(run) = parsed("hop|run|-r|desk|-tags|a b|./probe|-r|--help|--|-v") else { panic!() };
         assert_eq!(run.router.router.as_deref(), Some("desk"));
         assert_eq!(run.go.flags, ["-tags", "a b"]);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_name_of_a_virtual_router_is_for_its_shell() {
+    fn virtual_ssh_passes_its_command() {
         let Command::Virtual(Virtual::Ssh { name, command }) = parsed("hop|virtual|ssh|dir-505|ls|-l|--help")
         else {
             panic!()
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_may_be_left_alone_and_so_may_a_program_with_the_same_flags() {
+    fn detach_flags_of_hop_and_program() {
         let Command::Run(run) =
             parsed("hop|run|-d|-race|-reconnect-timeout|2h|./probe|-d|--detach|--reconnect-timeout|1s")
         else {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_kept_for_a_day_at_most() {
+    fn connection_persists_a_day_at_most() {
         let kept = |line: &str| match parsed(line) {
             Command::Run(run) => run.router.keep_connection,
             Command::Ps(ps) => ps.router.keep_connection,
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_command_line_is_hops_failure() {
+    fn wrong_command_line_exits_125() {
         for line in [
             "hop",
             "hop|run",

@@ -20,14 +20,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_comes_back_out_of_its_status() {
+    fn failure_is_decoded_from_status() {
         let failure = Failure { reason: Reason::NoSpace.into(), needed: 7_000_000_000, available: 3 };
         let details = failure.encode_to_vec().into();
         assert_eq!(of(&Status::with_details(Code::ResourceExhausted, "no room", details)), Some(failure));
     }
 
     #[test]
-    fn a_status_of_the_transport_holds_no_failure() {
+    fn transport_status_holds_no_failure() {
         assert_eq!(of(&Status::unavailable("connection reset")), None);
     }
 }

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ssh_said_last_is_the_cause() {
+    fn last_line_of_ssh_is_cause() {
         assert_eq!(RemoteMessage::last_line(b"banner\r\nPermission denied.\r\n\n").0, "Permission denied.");
     }
 

@@ -171,7 +171,7 @@ async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Err
 async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<ExitCode, Error> {
     let inventory = Inventory::new(home);
     let router = inventory.get(name)?;
-    // A keeper knows the router by its name, and would know nobody else's.
+    // A connection master is bound to the router's name.
     let _ = mux::stop(home, &router).await;
     if forget {
         inventory.remove(name)?;

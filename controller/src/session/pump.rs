@@ -1,4 +1,4 @@
-//! The course of a session: call after call until the job has ended, and in each of them what arrives and what is sent.
+//! The course of a session: one call after another until the job has finished, and in each the messages in both directions.
 
 use std::io::Write;
 

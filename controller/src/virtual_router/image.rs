@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_files_begin_at_a_multiple_of_four_bytes() {
+    fn own_archive_is_aligned() {
         let dir = tempfile::tempdir().unwrap();
         let (root, image) = (dir.path().join("root"), dir.path().join("image"));
         fs::write(&root, "12345").unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_the_environment_says() {
+    fn cache_follows_the_environment() {
         let find = |variables: &[(&str, &str)]| {
             let variable = |name: &str| {
                 variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))

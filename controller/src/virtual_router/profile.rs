@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_is_told_what_the_profile_says() {
+    fn guest_file_follows_the_profile() {
         let home = Home::at(Path::new("/nonexistent"));
         let file = Profile::load(&home, "f7d7302").unwrap().guest_file();
         let lines = "last-system-call=4348\ndisk=/tmp/mnt/sda1\ndisk-node=sda1\ndisk-delay=12\ntime=1970\n";
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_own_profile_comes_first_and_its_mistakes_are_named() {
+    fn own_profile_overrides_built_in() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         fs::create_dir(home.profiles()).unwrap();

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_whose_failure_it_is() {
+    fn exit_codes_name_the_failure() {
         let why = program::NotRunnable::HardFloat;
         let not_runnable = program::Error::NotRunnable { program: "x".into(), router: "desk".into(), why };
         assert_eq!(exit_code(&not_runnable.into()), ExitCode::NotExecutable);

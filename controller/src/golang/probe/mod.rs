@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_remembered_for_its_router_and_its_go() {
+    fn probe_result_is_cached_per_go() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let target = Target { class: 1, data: 2, machine: 8 };

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use hop::transfer::delta;
 use hop::transfer::encode;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
-use hopd::store::decoder::{Decoder, Encoding};
-use hopd::store::delta::Patcher;
 use hopd::error::Error;
 use hopd::job::session::output_compressor::Packer;
+use hopd::store::decoder::{Decoder, Encoding};
+use hopd::store::delta::Patcher;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 

@@ -2,8 +2,8 @@
 //! connect.
 #![no_main]
 
-use hop::config::inventory::Entry;
 use hop::config::enrolment::Destination;
+use hop::config::inventory::Entry;
 use hop_proto::identity::Fingerprint;
 use hopd::access::authorized_keys;
 use libfuzzer_sys::fuzz_target;

@@ -11,9 +11,9 @@ fuzz_target!(|bytes: &[u8]| {
     let memory = Memory(meminfo::Memory::parse(&text, &text, &text));
     assert!(memory.spare(0) <= memory.least().saturating_sub(RESERVE));
 
-    family::parse(7, bytes);
+    reaper::parse(7, bytes);
     // A program may give itself any name, and is seen all the same for what it is.
     let stat = [b"7 (", bytes, b") Z 5 6 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 321 0\n"].concat();
-    let process = family::Process { pid: 7, parent: 5, group: 6, is_zombie: true, resident: 321, threads: 1 };
-    assert_eq!(family::parse(7, &stat), Some(process));
+    let process = reaper::Process { pid: 7, parent: 5, group: 6, is_zombie: true, resident: 321, threads: 1 };
+    assert_eq!(reaper::parse(7, &stat), Some(process));
 });

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
-use hopd::store::decoder::Encoding;
 use hopd::error::Error;
-use hopd::job::session::{Attachment, Event, Heard, Inbox, Link, Request, Stage, Tenure};
 use hopd::job::outcome::Outcome;
-use hopd::store::receiver::{Chunk, Need};
 use hopd::job::session::output_buffer::OutputStream::{self, Stderr, Stdout};
+use hopd::job::session::{Attachment, Event, Heard, Inbox, Link, Request, Stage, Tenure};
+use hopd::store::decoder::Encoding;
+use hopd::store::receiver::{Chunk, Need};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustix::process::Signal;

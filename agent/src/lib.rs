@@ -25,9 +25,3 @@ pub mod service;
 pub mod store;
 pub mod system;
 pub mod transport;
-
-/// The server half of the service, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
-#[allow(missing_docs, clippy::all)]
-mod generated {
-    include!("generated/hop.v1.rs");
-}

@@ -14,7 +14,7 @@ use hopd::error::Error;
 use hopd::service::bounds::check_run_request;
 use hopd::service::codec::Decoder;
 use hopd::service::receive_budget::{ConnectionBudget, MessageMeter};
-use hopd::transport::http2::RequestBody;
+use hopd::service::request_body::RequestBody;
 use http_body::{Body, Frame};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;

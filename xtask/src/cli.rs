@@ -7,6 +7,9 @@ use crate::build::{dist, toolchain};
 use crate::checks::{bench, demo, fuzz, reproduce, size, test, words};
 use crate::{packages, virtual_routers};
 
+/// The test in `tests/tests/host/documents.rs` that compares docs/commands.md with the help of hop, and writes it on request.
+const DOCS_TEST: &str = "commands_page_is_the_programs_help";
+
 /// Set up, build, test and measure Hop.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -124,12 +127,8 @@ impl Cli {
             Command::Reproduce => reproduce::check(),
             Command::Words => words::check(),
             Command::Codegen => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
-            Command::Docs => dist::build().and_then(|()| {
-                test::write(
-                    "HOP_DOCS",
-                    &["-p", "hop-tests", "--test", "host", "commands_page_is_the_programs_help"],
-                )
-            }),
+            Command::Docs => dist::build()
+                .and_then(|()| test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "host", DOCS_TEST])),
         }
     }
 }
@@ -158,6 +157,12 @@ mod tests {
         let cli = Cli::command();
         cli.clone().debug_assert();
         check(&cli);
+    }
+
+    #[test]
+    fn docs_names_a_test_that_exists() {
+        let source = crate::paths::root().join("tests/tests/host/documents.rs");
+        assert!(std::fs::read_to_string(source).unwrap().contains(&format!("fn {DOCS_TEST}(")));
     }
 
     #[test]

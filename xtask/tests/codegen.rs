@@ -13,7 +13,7 @@ fn generated_code_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for (builder, checked_in) in [
         (messages_and_client(), "proto/src/generated/hop.v1.rs"),
-        (server(), "agent/src/generated/hop.v1.rs"),
+        (server(), "agent/src/service/generated/hop.v1.rs"),
     ] {
         let generated = generate(&root.join("proto"), builder);
         let checked_in = root.join(checked_in);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::job::session::board::Board;
+use crate::process::cgroup::Cgroup;
 use crate::process::reaper;
 use crate::store::blobs::Store;
 use crate::system::fs_walk;
@@ -112,8 +113,8 @@ pub struct Ward {
     guard: Arc<Guard>,
     number: u32,
     fate: Arc<Board<Fate>>,
-    /// How many processes the kernel had killed for want of memory when the job began.
-    killed_by_kernel: Option<u64>,
+    /// What the kernel told of killings for want of memory when the job began.
+    before: Killings,
 }
 
 impl Guard {
@@ -158,7 +159,8 @@ impl Guard {
             runtime::spawn(self.clone().stand());
         }
         drop(post);
-        Ward { guard: self.clone(), number, fate, killed_by_kernel: killed_by_kernel() }
+        let before = Killings::read(u32::try_from(pid).unwrap_or(0));
+        Ward { guard: self.clone(), number, fate, before }
     }
 
     async fn stand(self: Arc<Self>) {
@@ -268,13 +270,40 @@ impl Ward {
         poll_fn(|context| self.fate.poll(context, look)).await
     }
 
-    /// True if the kernel has killed a process for want of memory since the job began, which it does when memory goes
-    /// faster than the guard looks. Where it does not count them, its log tells, as long as that goes back, whether it was this
-    /// one.
-    pub fn kernel_was_first(&self, process: u32) -> bool {
-        match killed_by_kernel() {
-            None => tells_of_killing(&kernel_log(), process),
-            count => count > self.killed_by_kernel,
+    /// True if the kernel has killed this process, which a SIGKILL ended, for want of memory, as it does when memory goes faster
+    /// than the guard looks. Where the kernel counts for the job's cgroup, that decides.
+    pub fn kernel_was_first(&self, process: u32, cgroup: Option<&Cgroup>) -> bool {
+        match cgroup.and_then(Cgroup::killed_for_memory) {
+            Some(count) => count > 0,
+            None => self.before.is_victim(&Killings::read(process)),
+        }
+    }
+}
+
+/// What the kernel tells of killings for want of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Killings {
+    /// Of any process since the boot, if the kernel counts them.
+    count: Option<u64>,
+    /// How often its log names this process as killed; none if the log cannot be read.
+    named: Option<usize>,
+}
+
+impl Killings {
+    fn read(process: u32) -> Self {
+        let log = kernel_log();
+        Self { count: killed_by_kernel(), named: log.map(|log| times_killed(&log, process)) }
+    }
+
+    /// True if the process was killed between these and `now`. That the kernel has counted one more says so only where its log
+    /// cannot be read: it may have killed another process, and somebody's signal this one.
+    fn is_victim(&self, now: &Self) -> bool {
+        let has_counted = now.count.zip(self.count).map(|(now, before)| now > before);
+        match (now.named, has_counted) {
+            (_, Some(false)) => false,
+            // The log may name an earlier process of this number.
+            (Some(times), _) => times > self.named.unwrap_or(0),
+            (None, has_counted) => has_counted.unwrap_or(false),
         }
     }
 }
@@ -301,20 +330,20 @@ fn interval(available: u64) -> Duration {
     lasts.clamp(INTERVAL[0], INTERVAL[1])
 }
 
-/// The end of what the kernel has logged; nothing for whoever may not read it (syslog(2)).
-fn kernel_log() -> Vec<u8> {
+/// The end of what the kernel has logged; none for whoever may not read it, and where there is nothing (syslog(2)).
+fn kernel_log() -> Option<Vec<u8>> {
     const READ_ALL: libc::c_int = 3;
     let mut log = vec![0; KERNEL_LOG_BYTES];
     // SAFETY: the kernel writes at most so many bytes to where they are.
     let length = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
-    log.truncate(usize::try_from(length).unwrap_or(0));
-    log
+    log.truncate(usize::try_from(length).ok().filter(|length| *length > 0)?);
+    Some(log)
 }
 
-/// "Killed process 42 (name)", in whatever words before it (mm/oom_kill.c, Linux 2.6 to 6).
-fn tells_of_killing(log: &[u8], process: u32) -> bool {
+/// How often a log has "Killed process 42 (name)", in whatever words before it (mm/oom_kill.c, Linux 2.6 to 6).
+fn times_killed(log: &[u8], process: u32) -> usize {
     let killed = format!("Killed process {process} ");
-    log.windows(killed.len()).any(|words| words == killed.as_bytes())
+    log.windows(killed.len()).filter(|words| *words == killed.as_bytes()).count()
 }
 
 /// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13, if it counts events).
@@ -352,8 +381,27 @@ mod tests {
     fn the_log_of_a_kernel_that_does_not_count_tells_whom_it_killed() {
         let log = b"<3>[   12.5] Out of memory: Kill process 42 (eat) score 900 or sacrifice child\n\
             <3>[   12.6] Killed process 42 (eat) total-vm:9kB, anon-rss:5kB, file-rss:0kB\n";
-        assert!(tells_of_killing(log, 42));
-        assert!(!tells_of_killing(log, 4) && !tells_of_killing(b"", 42));
+        assert_eq!([42, 4].map(|process| times_killed(log, process)), [1, 0]);
+        assert_eq!(times_killed(b"", 42), 0);
+    }
+
+    #[test]
+    fn somebody_elses_killing_is_not_ours() {
+        let killings = |count, named| Killings { count, named };
+        let before = killings(Some(3), Some(0));
+        assert!(before.is_victim(&killings(Some(4), Some(1))));
+        // The kernel killed another process, and a signal this one.
+        assert!(!before.is_victim(&killings(Some(4), Some(0))));
+        assert!(!before.is_victim(&killings(Some(3), Some(0))));
+        // The log names an earlier process of this number.
+        assert!(!killings(Some(3), Some(1)).is_victim(&killings(Some(3), Some(1))));
+        // A kernel that does not count.
+        assert!(killings(None, Some(1)).is_victim(&killings(None, Some(2))));
+        assert!(!killings(None, Some(1)).is_victim(&killings(None, Some(1))));
+        // A log that may not be read: the count is all there is.
+        assert!(killings(Some(3), None).is_victim(&killings(Some(4), None)));
+        assert!(!killings(Some(3), None).is_victim(&killings(Some(3), None)));
+        assert!(!killings(None, None).is_victim(&killings(None, None)));
     }
 
     #[tokio::test]

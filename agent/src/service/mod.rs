@@ -6,7 +6,14 @@
 pub mod bounds;
 pub mod codec;
 pub mod receive_budget;
+pub mod request_body;
 pub mod status;
+
+/// The server half of the service, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
+#[allow(missing_docs, clippy::all)]
+mod generated {
+    include!("generated/hop.v1.rs");
+}
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -35,7 +42,6 @@ use crate::access::authorized_keys::AuthorizedKeys;
 use crate::error::Error;
 use crate::files::inputs::InputTree;
 use crate::files::outputs::{Info, Position, Problem};
-use crate::generated::agent_server::{Agent, AgentServer};
 use crate::job::execute::{JOB_DIRECTORY, Spec, signal};
 use crate::job::job_log::Controller;
 use crate::job::oom_guard::{self, Shortage};
@@ -46,7 +52,9 @@ use crate::job::session::{self, Attachment, Event, Link, Payload, Stage};
 use crate::process::child::Ending;
 use crate::process::pty::Size;
 use crate::process::user::User;
+use crate::service::generated::agent_server::{Agent, AgentServer};
 use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
+use crate::service::request_body::RequestBody;
 use crate::service::status::stream_error;
 use crate::store::blobs::Digest;
 use crate::store::decoder::Encoding;
@@ -55,7 +63,6 @@ use crate::system::host::{Machine, TARGET};
 use crate::system::memory::{Memory, RESERVE};
 use crate::system::resources::{self, Exhausted, Resource};
 use crate::system::runtime;
-use crate::transport::http2::RequestBody;
 
 /// The largest nice value (setpriority(2)).
 const MAX_NICE: u8 = 19;

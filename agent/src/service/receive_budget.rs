@@ -13,7 +13,10 @@ use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 
 use crate::error::Error;
 use crate::service::bounds::UNDECODABLE;
-use crate::transport::connection_limits::MAX_CONNECTIONS;
+
+/// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
+/// and the buffers of TLS; what its messages are put together from is bounded here.
+pub const MAX_CONNECTIONS: u32 = 16;
 
 /// Bytes of all messages on their way: a sixteenth of the RAM of a router with 64 MB.
 pub const MAX_RECEIVE_BYTES: usize = 4 * 1024 * 1024;

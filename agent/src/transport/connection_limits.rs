@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::access::refusal_log::RefusalLog;
 use crate::error::Error;
+use crate::service::receive_budget::MAX_CONNECTIONS;
 use crate::system::time::at;
 
 /// Peers that have not proved a key yet. One that has not begun its handshake costs 11 kB, its ClientHello and its task, so
@@ -41,10 +42,6 @@ const MAX_HANDSHAKES: usize = 8;
 
 /// How long a handshake holds its place while others wait for one.
 const HANDSHAKE_SHARE: Duration = Duration::from_secs(2);
-
-/// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
-/// and the buffers of TLS; what its messages are put together from is bounded by [`crate::service::receive_budget`].
-pub const MAX_CONNECTIONS: u32 = 16;
 
 /// The last connections, which are only for keys that have fewer than [`KEY_SHARE`]: one key may have all others, as a CI
 /// machine with many jobs wants, and two more controllers still get in.

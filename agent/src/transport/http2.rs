@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,10 +21,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::InspectReader;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::codegen::Service;
-use tonic::{Code, Status};
 
-use crate::service::receive_budget::MessageMeter;
 use crate::system::runtime;
 use crate::transport::keepalive::{Activity, SilenceTimer, UnderWay};
 
@@ -149,47 +148,6 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
-/// The body of a request, whose messages are measured as they arrive.
-pub struct RequestBody<B> {
-    incoming: B,
-    meter: MessageMeter,
-}
-
-impl<B> RequestBody<B> {
-    /// What arrives in `incoming`, measured by `meter`.
-    pub fn new(incoming: B, meter: MessageMeter) -> Self {
-        Self { incoming, meter }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        // Not CANCELLED: tonic takes that for the end of a stream that was half-closed.
-        let broken =
-            || Poll::Ready(Some(Err(Status::new(Code::Unavailable, "the request stream broke off"))));
-        loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    // A client of gRPC sends no trailers.
-                    let Some(data) = frame.data_ref() else { continue };
-                    let measured = self.meter.arrived(data);
-                    return Poll::Ready(Some(measured.map(|()| frame).map_err(Status::from)));
-                }
-                Some(Err(_)) => return broken(),
-                // hyper says no more of a stream that was reset with NO_ERROR, as it is when this side gives up the connection.
-                None if !self.incoming.is_end_stream() => return broken(),
-                None => return Poll::Ready(self.meter.end().err().map(|error| Err(error.into()))),
-            }
-        }
-    }
-}
-
 /// The body of a response, whose call is under way as long as it lives.
 struct ResponseBody {
     body: tonic::body::Body,
@@ -228,10 +186,12 @@ pub mod tests {
     use tokio::sync::mpsc;
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
+    use tonic::Code;
     use tonic::codegen::BoxFuture;
 
     use super::*;
-    use crate::service::receive_budget::ConnectionBudget;
+    use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
+    use crate::service::request_body::RequestBody;
 
     pub const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 

@@ -1,7 +1,7 @@
-//! The connection to an agent: TCP, TLS with the pinned key, HTTP/2, and the first question.
+//! A connection to an agent: TCP, TLS with the pinned key, HTTP/2, and the first request.
 //!
-//! What must stay true: nothing is sent to a router that has not proved its key; and whatever goes wrong is said as what
-//! it is, for which the connection's own last error is kept beside the call that it broke.
+//! **Invariants:** nothing is sent to a router before it has proved its key; an error names the real cause, for which the connection
+//! keeps its own last error beside the call that it broke.
 
 use std::future::Future;
 use std::io;

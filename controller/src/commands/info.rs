@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_router_cannot_write_lines_of_its_own() {
+    fn router_facts_are_escaped() {
         let nasty = "x\u{1b}]0;title\u{7}\nfingerprint  SHA256:ff".to_owned();
         let facts = Facts { hostname: nasty.clone(), kernel: nasty, ..Facts::default() };
         let text = facts.text();

@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_found_by_the_beginning_of_its_id() {
+    fn job_is_found_by_id_prefix() {
         let jobs = [job("12ab", true), job("12", true), job("1fff", true), job("77", false), job("7", true)];
         let found = |wanted| find(&jobs, wanted, "desk").map(|job| job.job_id.as_str());
         assert_eq!(found("1f").unwrap(), "1fff");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_no_agent_can_have_is_refused() {
+    fn impossible_job_list_is_refused() {
         assert!(check_list(&[job("12ab", true)]).is_ok());
         for id in ["", "12AB", "1\u{1b}[2J", "1\n", &"1".repeat(MAX_JOB_ID_BYTES + 1)] {
             assert!(check_list(&[job(id, true)]).is_err(), "{id:?}");
@@ -328,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn a_program_cannot_write_into_the_list() {
+    fn program_name_is_escaped_in_list() {
         let name = "x\u{1b}[2J\n77 make yours".to_owned();
         let text = table(&[Line::from(v1::Job { name, ..job("12ab", false) })]);
         assert!(text.lines().count() == 2 && text.contains("x\\u{1b}[2J\\n77 make yours"), "{text}");
     }
 
     #[test]
-    fn logs_are_no_longer_than_a_window() {
+    fn logs_are_bounded_by_window() {
         let piece = |offset, length| Output {
             stream: Stream::Stdout.into(),
             offset,
@@ -358,12 +358,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_jobs_is_its_header() {
+    fn empty_job_list_is_its_header() {
         assert_eq!(table(&[]), "JOB               PROGRAM          STATE     AGE          CONTROLLER WHOSE");
     }
 
     #[test]
-    fn a_job_without_controller_waits_or_is_detached() {
+    fn job_without_controller_waits_or_detached() {
         let line = |attached, detached| {
             let state = JobState::Running.into();
             Line::from(v1::Job { attached, detached, state, age_ms: 61_999, ..job("12ab", true) })

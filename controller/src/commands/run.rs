@@ -193,7 +193,7 @@ impl RunRequest<'_> {
         }
         if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
             return Err(Error::Usage(
-                "with --detach, --artifact names no place here: hop attach does, when it brings the files"
+                "with --detach, --artifact takes no LOCAL: give it to hop attach, which fetches the files"
                     .to_owned(),
             ));
         }
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_a_package_end_where_go_run_ends_them() {
+    fn go_files_end_like_go_run() {
         assert_eq!(split(words("./probe|a.go")), (words("./probe"), words("a.go")));
         assert_eq!(split(words("a.go|b.go|c|d.go")), (words("a.go|b.go"), words("c|d.go")));
     }
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_read_as_docker_reads_them() {
+    fn variables_parse_as_in_docker() {
         let env = environment(&words("A=1|B=|C=x=y")).unwrap();
         let expected = [("A", "1"), ("B", ""), ("C", "x=y")].map(|(name, value)| (name.into(), value.into()));
         assert_eq!(env, expected);

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn json_holds_no_control_character_and_is_the_same() {
+    fn json_escapes_control_characters() {
         let text = json(&[NASTY, "plain"]);
         assert!(!text.replace('\n', "").contains(is_active), "{text:?}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&text).ok(), Some(vec![NASTY.into(), "plain".into()]));

@@ -2,8 +2,10 @@
 //! become paths of the router, and what is written there comes back to where Go looks for it.
 //!
 //! The contract is in cmd/go (`internal/test/test.go`, `runTestActor`) and in the package testing: the working directory is that
-//! of the package; flags have the form `-test.NAME=VALUE`; GOCOVERDIR is set beside `-test.gocoverdir`. What must stay true: a
-//! test finds what it would find here, and what it leaves by its flags is here afterwards, under the name that Go expects.
+//! of the package; flags have the form `-test.NAME=VALUE`; GOCOVERDIR is set beside `-test.gocoverdir`.
+//!
+//! **Invariants:** a test finds what it would find here, and what it leaves by its flags is here afterwards, under
+//! the name that Go expects.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -402,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_starts_in_its_package_with_the_module_around_it() {
+    fn test_starts_in_its_package() {
         let module = module();
         let translated = call(&module.path().join("pkg"), &["-test.v=true", "-test.paniconexit0"]);
         let translated = translated.translate().unwrap();
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_flags_name_come_back_to_where_go_looks() {
+    fn files_of_flags_are_fetched() {
         let (module, build) = (module(), tempfile::tempdir().unwrap());
         let covers = build.path().join("gocoverdir");
         fs::create_dir(&covers).unwrap();
@@ -459,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_named_twice_is_one() {
+    fn directory_named_twice_is_one() {
         let directory = tempfile::tempdir().unwrap();
         let mut call = call(directory.path(), &["-test.gocoverdir=/no/such/directory"]);
         call.variable = |name| (name == GOCOVERDIR).then(|| "/no/such/directory".into());
@@ -471,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_wrote_is_brought_back_on_request() {
+    fn artifacts_of_a_test_are_fetched() {
         let module = module();
         let package = module.path().join("pkg");
         let mut call = call(&package, &["-test.paniconexit0", "-test.fuzz=FuzzX"]);
@@ -495,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_go_run_gets_no_files_and_no_private_variables() {
+    fn go_run_passes_no_private_variables() {
         let mut call = call(Path::new("/"), &["a=b", "-x=/y"]);
         call.variable = |name| Some(format!("value of {name}").into());
         let translated = call.translate().unwrap();

@@ -122,7 +122,7 @@ mod tests {
     const ROUTER: Target = Target { class: 1, data: 2, machine: 8 };
 
     #[test]
-    fn a_program_of_this_machine_is_not_for_the_router() {
+    fn program_for_other_machine_is_refused() {
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
         let why = check(&this, ROUTER).unwrap_err();
         assert!(why.to_string().ends_with("and the router is MIPS, 32 bits, big endian"), "{why}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_made_fit_for_the_router() {
+    fn program_name_is_sanitized() {
         assert_eq!(router_name(OsStr::new("hello")), "hello");
         assert_eq!(router_name(OsStr::new("..")), "program");
         assert_eq!(router_name(OsStr::new(&"ü".repeat(40))), "ü".repeat(32));

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_without_its_symbols_is_the_same_program() {
+    fn stripped_program_is_the_same() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let alone = alone(&program).unwrap();
         assert!(alone.len() < program.len());
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_file_has_no_segments() {
+    fn non_elf_has_no_segments() {
         for nothing in [&b""[..], b"#!/bin/sh\n", b"\x7fELF"] {
             assert_eq!((end(nothing), alone(nothing)), (None, None));
         }

@@ -1,7 +1,7 @@
-//! One call to an agent, which carries a job for as long as a connection holds.
+//! The stream of one `Run` or `Attach` call, which carries a job while its connection holds.
 //!
-//! What must stay true: a link that is stuck keeps nobody from hearing signals, so that everything here can be waited for
-//! beside other things; and the agent sees a call of which nothing more is wanted end, not break.
+//! **Invariants:** everything here can be awaited beside other events, so that a stalled link blocks no signal; the agent sees a
+//! call that is no longer needed end, not break.
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -242,7 +242,7 @@ mod tests {
     use crate::transfer::inputs::Files;
 
     #[test]
-    fn input_files_that_do_not_fit_are_refused_with_the_figures_and_the_largest_is_named() {
+    fn too_large_inputs_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, vec![7; 1 << 20]).unwrap();
@@ -262,11 +262,11 @@ mod tests {
         assert!(job.check_inputs("desk", &info(11 << 20)).is_ok());
         // Packed and unpacked.
         let error = job.check_inputs("desk", &info(9 << 20)).unwrap_err().to_string();
-        assert!(error.contains("and 1048576 are to spare; the largest: testdata/file (1048 kB)"), "{error}");
+        assert!(error.contains("and 1048576 are available; the largest: testdata/file (1048 kB)"), "{error}");
     }
 
     #[test]
-    fn an_id_is_what_the_protocol_allows_and_never_the_same() {
+    fn job_ids_are_valid_and_unique() {
         let id = new_id().unwrap();
         assert!(id.len() <= MAX_JOB_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         assert_eq!(id, id.to_lowercase());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_words_of_an_end_are_checked() {
+    fn outcome_strings_are_checked() {
         let signaled = |name: &str| {
             let ending =
                 v1::outcome::Ending::Signaled(v1::Signaled { name: name.into(), core_dumped: false });

@@ -1,4 +1,4 @@
-//! What the agent says, and what follows from it.
+//! What the agent replies, and what a session does about it.
 
 use bytes::Bytes;
 use hop_proto::limits::MAX_STDIN_WINDOW_BYTES;

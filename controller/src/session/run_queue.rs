@@ -1,8 +1,9 @@
-//! Taking turns on a router: programs of one user that are started at once, as `go test ./...` does, run one after the
-//! other, or as many at a time as the router's memory admits; and the next one is sent while they run.
+//! The run queue of a router: programs that one user starts at once, as `go test ./...` does, run one after the other, or as many
+//! at a time as the router's memory admits; the next one is uploaded meanwhile.
 //!
-//! The places are locks on files of this machine (flock(2)), which go with their process however that ends. What must stay
-//! true: one program at most is on its way or waits on the router, so that waiting takes the memory of one.
+//! A slot is a lock on a file of this machine (flock(2)), which the kernel releases however its process ends.
+//!
+//! **Invariants:** at most one program is being uploaded or waits on the router, so that waiting takes the memory of one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_router_with_much_memory_runs_several() {
+    async fn large_router_runs_several_programs() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let mut running = Vec::new();

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delta_does_not_make_a_link_look_slow() {
+    fn deltas_do_not_lower_measured_rate() {
         let sent =
             |bytes, has_delta, seconds, known| rate(bytes, has_delta, Duration::from_secs(seconds), known);
         let known = Some(500_000);

@@ -1,6 +1,6 @@
 //! A whole router in one QEMU: its directory, its process, its ports.
 //!
-//! What must stay true: the file that says which process it is, is written before anything is waited for, so that what was
+//! **Invariants:** the file that says which process it is, is written before anything is waited for, so that what was
 //! started can always be ended; flash and disk are kept until it is taken down; it is reached from this machine only.
 
 use std::ffi::OsString;

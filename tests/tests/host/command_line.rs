@@ -60,12 +60,12 @@ fn missing_capability_sends_nothing() {
     // The core of the emulator would be none of the program's.
     let core = desk.path("core");
     let words = ["run", "--core", core.to_str().unwrap(), "./examples/hello"];
-    desk.run(&words).assert_fails(125, "the agent of virtual-mips does not know --core");
+    desk.run(&words).assert_fails(125, "the agent of virtual-mips does not support --core");
     let words = ["run", "--artifact", "../x", "./examples/hello"];
     desk.run(&words)
         .assert_fails(125, "--artifact ../x: it must be below the directory in which the program starts");
     let words = ["run", "--detach", "--artifact", "x:y", "./examples/hello"];
-    desk.run(&words).assert_fails(125, "with --detach, --artifact names no place here");
+    desk.run(&words).assert_fails(125, "with --detach, --artifact takes no LOCAL");
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn rotation_moves_all_routers_to_the_new_key() {
     // One is away: nothing has changed here, and both keys are let in where it began.
     second.signal_agent(Signal::TERM);
     let ran = rotate(&[]);
-    ran.assert_fails_after_progress(125, "the exchange of keys is not finished: not on second");
+    ran.assert_fails_after_progress(125, "the key rotation is not finished: not on second");
     assert_eq!(key_of(&home), old);
     assert_eq!(jobs(&home, "router").len(), 1, "the old key is still let in");
     let next = directory(&home).join("key.next");

@@ -1,7 +1,7 @@
 //! Whether what a version of Go builds runs on a kernel: found out once, by a program that does what Go's runtime needs.
 //!
-//! What must stay true: a verdict is remembered for the kernel and the Go that it was found with, and for no other; and what
-//! could not be found out is not remembered.
+//! **Invariants:** a verdict is remembered for the kernel and the Go that it was found with, and for no other; and
+//! what could not be found out is not remembered.
 
 use std::fs;
 use std::io::Write;
@@ -95,7 +95,7 @@ impl Probe {
         let verdict = match &outcome.ending {
             Ending::Exited(0) => WORKS.to_owned(),
             Ending::Exited(code) => format!("exits with {code}"),
-            Ending::Signaled { name, .. } => format!("is ended by SIG{name}"),
+            Ending::Signaled { name, .. } => format!("is killed by SIG{name}"),
             Ending::TimedOut => format!("does not end within {} s", TIMEOUT.as_secs()),
             Ending::NotExecuted { why } => format!("cannot be executed: {why}"),
             // The router's doing, or ours: another day it is another.
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_remembered_for_its_router_and_its_go() {
+    fn probe_result_is_cached_per_go() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let target = Target { class: 1, data: 2, machine: 8 };

@@ -81,7 +81,7 @@ fn router_with_another_key_gets_nothing(target: Target) {
     router.enrol("changed", &router.address, other);
     let program = hop_tests::fixture(target, "both-outputs");
     let ran = router.hop().args(["exec", "-r", "changed"]).arg(program).run();
-    ran.assert_fails(125, "has another key than the one that was enrolled");
+    ran.assert_fails(125, "has another key than the enrolled one");
     router.assert_serves_on();
 }
 

@@ -70,7 +70,7 @@ fn core_comes_with_its_program(target: Target) {
     assert!(ran.stderr().contains("panic: nothing more to do"), "{}", ran.stderr());
     let core = core.display().to_string();
     let opens =
-        format!("hop: SIGABRT ended the program; `gdb-multiarch {core}.program {core}` opens its core\n");
+        format!("hop: program was killed by SIGABRT; `gdb-multiarch {core}.program {core}` opens its core\n");
     assert!(ran.stderr().ends_with(&opens), "{}", ran.stderr());
     assert_is_core(core.as_ref());
     let status: Value = serde_json::from_slice(&fs::read(status_file).unwrap()).unwrap();
@@ -98,7 +98,7 @@ fn quit_dumps_core_beside_output_files(target: Target) {
     let ran = running.wait();
     assert_eq!(ran.code, 134, "{}", ran.stderr());
     assert!(ran.stderr().contains("goroutine 1"), "{}", ran.stderr());
-    assert!(ran.stderr().contains("hop: nothing was not brought back: there is no such file\n"));
+    assert!(ran.stderr().contains("hop: nothing was not fetched: there is no such file\n"));
     assert_is_core(&core);
     assert_no_core_is_left(&router);
 }

@@ -54,7 +54,7 @@ fn timeout_exits_with_124(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(hop_tests::fixture(target, "wait")).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
-    assert_eq!(ran.stderr(), "hop: the program's time was over, and it was ended\n");
+    assert_eq!(ran.stderr(), "hop: program timed out and was killed\n");
     router.assert_serves_on();
 }
 
@@ -159,7 +159,7 @@ fn escaped_process_is_killed_and_reported(target: Target) {
     for how in ["session", "daemon"] {
         let ran = router.exec("orphan").arg(how).run();
         assert_eq!(ran.code, 5);
-        assert_eq!(ran.stderr(), "hop: a process that the program had left running was ended\n", "{how}");
+        assert_eq!(ran.stderr(), "hop: killed a process that the program had left running\n", "{how}");
         let number = ran.stdout().trim();
         assert!(
             number.parse::<u32>().is_ok() && !router.has(format!("/proc/{number}").as_ref()),
@@ -242,7 +242,7 @@ fn idle_timeout_exits_with_124(target: Target) {
     let program = hop_tests::fixture(target, "wait");
     let ran = router.hop().args(["exec", "--idle-timeout", "1s"]).arg(program).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
-    assert_eq!(ran.stderr(), "hop: the program wrote nothing for too long, and it was ended\n");
+    assert_eq!(ran.stderr(), "hop: program wrote no output for too long and was killed\n");
     // One that writes is not ended for the time that it takes.
     let program = hop_tests::fixture(target, "flood");
     let ran = router.hop().args(["exec", "--idle-timeout", "1m"]).arg(program).arg("1000").run();

@@ -176,7 +176,7 @@ fn killed_keeper_is_replaced(target: Target) {
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), ((0..100).map(|i| format!("{i}\n")).collect(), 7));
-    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; reconnecting for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(2));
     assert_eq!(proxy.connections(), 3);
     router.wait_until_forgotten();

@@ -127,7 +127,7 @@ fn one_key_leaves_connections_to_others(target: Target) {
         125,
         "router refused: this controller has 12 connections, and the last 4 of 16 are for others",
     );
-    assert!(refused.stderr().contains("hint: wait until one of them has gone"), "{}", refused.stderr());
+    assert!(refused.stderr().contains("hint: wait until one of them has closed"), "{}", refused.stderr());
     assert_eq!((served.stdout(), served.code), ("out\n", 7), "{}", served.stderr());
     drop(runtime);
     wait_until("there is a place again", || router.hop().arg("info").run().code == 0);

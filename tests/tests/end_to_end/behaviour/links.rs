@@ -60,7 +60,7 @@ fn broken_connection_loses_no_output(target: Target) {
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), (numbers(100), 7));
-    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; reconnecting for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(3));
     router.wait_until_forgotten();
     router.assert_serves_on();
@@ -239,7 +239,7 @@ fn program_dies_with_its_agent(target: Target) {
     program.wait_until_gone();
     router.restart_agent();
     let ran = running.wait();
-    ran.assert_fails_after_progress(125, "the agent of router was started anew while the program ran");
+    ran.assert_fails_after_progress(125, "the agent of router was restarted, which killed the program");
     router.assert_serves_on();
 }
 
@@ -258,5 +258,5 @@ fn absent_agent_is_given_up(target: Target) {
     router.signal_agent(Signal::KILL);
     let ran = running.wait();
     ran.assert_fails_after_progress(125, "the connection to router was lost");
-    assert!(ran.stderr().contains("coming back to the job for up to 1s"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("reconnecting for up to 1s"), "{}", ran.stderr());
 }

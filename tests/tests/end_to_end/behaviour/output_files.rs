@@ -160,7 +160,7 @@ fn missing_outputs_change_no_exit_code(target: Target) {
     }
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let why_not = |path: &str, why: &str| format!("hop: {path} was not brought back: {why}\n");
+    let why_not = |path: &str, why: &str| format!("hop: {path} was not fetched: {why}\n");
     let (no_file, missing) = ("it is not a regular file of the program's directory", "there is no such file");
     let said: String = [
         why_not("link", no_file),
@@ -191,9 +191,7 @@ fn hidden_files_come_only_by_name(target: Target) {
     assert_eq!((fetch(&["--artifact", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
     let ran = fetch(&["--artifact", ".:all", "--artifact", ".e*:."]);
     let hidden = |path: &str| {
-        format!(
-            "hop: {path} was not brought back: its name begins with a dot, and --artifact does not name it\n"
-        )
+        format!("hop: {path} was not fetched: its name begins with a dot, and --artifact does not name it\n")
     };
     let said: String = [".envrc", ".git", "d/.hidden"].map(hidden).concat();
     assert_eq!((ran.stderr(), ran.code), (&*said, 7));
@@ -206,13 +204,13 @@ fn removed_directory_or_many_files_harm_nobody(target: Target) {
     let place = place(&router);
     let ran = leave(&router, &place, &["--artifact", "many"], &[b"many=many/=1500"]).run();
     assert_eq!(ran.code, 7);
-    assert_eq!(ran.stderr(), "hop: many was not brought back: there are too many files\n");
+    assert_eq!(ran.stderr(), "hop: many was not fetched: there are too many files\n");
     assert_eq!(files(&place).len(), 1024, "those that were found come");
     let here = router.path("nowhere");
     fs::create_dir(&here).unwrap();
     // Where it works, by a path that has no end of its own.
     let ran = leave(&router, &here, &["--artifact", ".:."], &[b"file=x=1", b"gone=../work"]).run();
-    assert_eq!((ran.stderr(), ran.code), ("hop: . was not brought back: there is no such file\n", 7));
+    assert_eq!((ran.stderr(), ran.code), ("hop: . was not fetched: there is no such file\n", 7));
     router.assert_serves_on();
 }
 
@@ -227,7 +225,7 @@ fn other_users_get_no_foreign_file(target: Target) {
     let ran = leave(&router, &place, &options, &[b"file=own=4", hard.as_bytes()]).run();
     // Where the kernel protects such names (proc_sys_fs(5), protected_hardlinks), there is none.
     let refused = ran.code == 2 && ran.stderr().contains("operation not permitted");
-    let kept = "hop: hard was not brought back: it does not belong to the program's user\n";
+    let kept = "hop: hard was not fetched: it does not belong to the program's user\n";
     assert!(refused || (ran.stderr(), ran.code) == (kept, 7), "{}: {}", ran.code, ran.stderr());
     assert_eq!(files(&place), named(&[(b"own", 4)]));
     router.remove(&blob);
@@ -249,7 +247,7 @@ fn broken_connection_resumes_a_file(target: Target) {
     proxy.reset();
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; reconnecting for up to 1m\n";
     assert!((2..4).any(|count| ran.stderr() == broke.repeat(count)), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"long", LONG as u64)]));
     assert!(fs::read(place.join("long")).unwrap() == left(LONG));
@@ -272,13 +270,13 @@ fn files_of_detached_jobs_wait(target: Target) {
     let ran = attach(&[]);
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125), "what they are for comes before");
     assert!(
-        ran.stderr().contains("has output files, and no --artifact says where they go"),
+        ran.stderr().contains("has artifacts, and no --artifact says where to put them"),
         "{}",
         ran.stderr()
     );
     let ran = attach(&["--artifact", "a/one:.", "--artifact", "three"]);
-    let said = "hop: a/two was not brought back: no --artifact names it\n\
-                hop: three was not brought back: there is no such file\n";
+    let said = "hop: a/two was not fetched: no --artifact names it\n\
+                hop: three was not fetched: there is no such file\n";
     assert_eq!((ran.stderr(), ran.code), (said, 7));
     assert_eq!(files(&place), named(&[(b"one", 1000)]));
     router.wait_until_forgotten();

@@ -44,7 +44,7 @@ fn terminal_outlives_a_connection(target: Target) {
     proxy.cut();
     terminal.resize([40, 120]);
     proxy.reset();
-    terminal.shows("\r\nhop: the connection to proxied broke; coming back to the job for up to 1m");
+    terminal.shows("\r\nhop: the connection to proxied broke; reconnecting for up to 1m");
     terminal.shows("now 40 rows, 120 columns\r\n");
     terminal.type_in("still there?\r");
     terminal.shows("you said still there?\r\n");

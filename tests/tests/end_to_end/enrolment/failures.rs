@@ -190,7 +190,7 @@ fn cut_link_is_cleaned_up() {
     let ran = running.wait();
     ran.assert_fails_after_progress(125, "ssh to root@127.0.0.1 failed");
     assert!(ran.stderr().contains("could not be removed"), "{}", ran.stderr());
-    assert!(ran.stderr().contains("it removes that by itself within a minute"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("the router removes it within a minute"), "{}", ran.stderr());
     owner.machine.monitor().set_link(true).unwrap();
     owner.wait_until_undone();
     owner.assert_nothing_left(&before);
@@ -218,7 +218,7 @@ fn changed_agent_key_is_enrolled_again() {
     let before = owner.entry();
     owner.sh("rm /etc/hopd/key; /etc/init.d/hopd restart");
     wait_until("the agent has another key", || {
-        owner.run(owner.machine.hop()).stderr().contains("has another key than the one that was enrolled")
+        owner.run(owner.machine.hop()).stderr().contains("has another key than the enrolled one")
     });
     let ran = owner.run(owner.machine.hop());
     assert!(ran.stderr().contains("`hop router add` enrols it again"), "{}", ran.stderr());

@@ -47,9 +47,9 @@ fn until_reboot(profile: &'static str) {
 
     owner.reboot();
     let ran = owner.run(owner.machine.hop());
-    ran.assert_fails(125, "its agent was enrolled until the router's next reboot");
+    ran.assert_fails(125, "its agent was enrolled --until-reboot");
     assert!(
-        ran.stderr().contains("hint: if it was rebooted, `hop router add desk` brings"),
+        ran.stderr().contains("hint: if it was rebooted, `hop router add desk` starts"),
         "{}",
         ran.stderr()
     );

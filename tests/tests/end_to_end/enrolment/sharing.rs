@@ -48,7 +48,7 @@ fn second_controller_joins_and_first_leaves() {
     Inventory::new(&owner.machine.home()).put(&router).unwrap();
     owner.assert_runs(&owner.machine.hop());
     assert_rekeyed(&renewed);
-    second().args(["info", "-r", "desk"]).run().assert_fails(125, "has another key than the one");
+    second().args(["info", "-r", "desk"]).run().assert_fails(125, "has another key than the enrolled one");
     let words = ["router", "add", "desk", "--agent-address", &at, "--fingerprint", &renewed];
     assert_eq!(second().args(words).run().code, 0);
 
@@ -58,7 +58,7 @@ fn second_controller_joins_and_first_leaves() {
     revoke(&[me.stdout().trim()]).assert_fails(125, "the key of this controller");
     revoke(&["third"]).assert_fails(125, "no key on the router's list");
     let revoked = revoke(&["second"]);
-    assert_eq!(revoked.stdout(), format!("{} may not use desk any more\n", key.stdout().trim()));
+    assert_eq!(revoked.stdout(), format!("{} is revoked on desk\n", key.stdout().trim()));
     second().args(["info", "-r", "desk"]).run().assert_fails(125, "does not know this controller's key");
     owner.assert_runs(&owner.machine.hop());
     let ran = owner.machine.hop().args(["router", "authorize", "desk", key.stdout().trim(), "second"]).run();

@@ -135,7 +135,7 @@ fn files_here_are_not_replaced_unnamed() {
     let fetch = |options: &[&str]| router.exec(options).current_dir(&place).run();
     let ran = fetch(&["--artifact", "*:."]);
     let kept =
-        "hop: Makefile was not brought back: there is another file here; --artifact-overwrite replaces it\n";
+        "hop: Makefile was not fetched: there is another file here; --artifact-overwrite replaces it\n";
     assert_eq!((ran.stderr(), ran.code), (kept, 0));
     assert_eq!(fs::read(&makefile).unwrap(), b"all:\n");
     for options in [&["--artifact", "Makefile"][..], &["--artifact", "*:.", "--artifact-overwrite"]] {

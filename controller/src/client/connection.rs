@@ -79,10 +79,10 @@ impl Connection {
         within(timeout, router, Self::open_without_timeout(router, identity)).await
     }
 
-    /// The same, as long as it takes.
+    /// Connects and asks for [`InfoReply`], without a time limit.
     ///
     /// # Errors
-    /// As [`Connection::open`], but [`Error::NoAnswer`].
+    /// Everything that [`Connection::open`] reports, but [`Error::NoAnswer`].
     pub(crate) async fn open_without_timeout(
         router: &Router,
         identity: &Identity,
@@ -125,7 +125,7 @@ impl Connection {
     /// Asks the router what it is.
     ///
     /// # Errors
-    /// See [`Connection::explain`].
+    /// The call failed: [`Connection::explain`] tells why.
     pub async fn info(&mut self) -> Result<InfoReply, Error> {
         match self.client.info(InfoRequest {}).await {
             Ok(reply) => Ok(reply.into_inner()),

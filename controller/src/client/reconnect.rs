@@ -49,7 +49,7 @@ impl ReconnectingClient {
     /// Connects; each attempt may take `connect_timeout`.
     ///
     /// # Errors
-    /// Those of [`Connection::open`].
+    /// The agent cannot be reached, or refuses this controller: see [`Connection::open`].
     pub async fn open(
         router: Router,
         identity: Identity,
@@ -107,7 +107,7 @@ impl ReconnectingClient {
         &self.capabilities
     }
 
-    /// See [`Connection::close`].
+    /// Sends what is queued, and closes the connection: see [`Connection::close`].
     pub async fn close(self) {
         self.connection.close().await;
     }

@@ -139,7 +139,7 @@ pub fn report(error: &Error) -> ExitCode {
     failure::exit_code(error)
 }
 
-/// The same in one line.
+/// Prints a failure and its hint in one line, and gives its exit code.
 pub fn report_in_a_line(error: &Error) -> ExitCode {
     match failure::hint(error) {
         Some(hint) => say!("error: {error}; {hint}"),

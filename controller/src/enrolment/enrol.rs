@@ -240,7 +240,7 @@ impl Enrolment<'_> {
         }
     }
 
-    /// The same, with the files that only an agent needs which is put in place.
+    /// The variables of the scripts, with the files that only a new installation needs.
     fn with_files(&self, variables: Variables, layout: &Layout, interface: &str) -> Variables {
         let (listen, store) = (self.listen(), self.request.cache_dir.as_deref().unwrap_or_default());
         match &layout.boot_method {

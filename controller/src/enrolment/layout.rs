@@ -131,7 +131,7 @@ impl Layout {
         Ok(())
     }
 
-    /// That of an agent whose executable was found at `program`.
+    /// The layout of an agent whose executable was found at `program`.
     pub fn of_existing(program: &Path) -> Self {
         match program.to_str() {
             Some("/usr/sbin/hopd") => Self::procd(""),

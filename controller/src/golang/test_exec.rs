@@ -88,7 +88,7 @@ pub struct Call {
     policy: Policy,
 }
 
-/// The same for a router.
+/// A call translated for a router: its paths are the router's.
 #[derive(Debug, Default)]
 pub struct Translated {
     /// Arguments of the program.
@@ -129,7 +129,7 @@ impl Call {
     /// The call of a program that may count its coverage, and else is not concerned with Go.
     ///
     /// # Errors
-    /// As [`Call::of_go`].
+    /// There is no working directory.
     pub fn for_coverage(args: Vec<OsString>) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name).filter(|_| name == GOCOVERDIR);
         let (artifacts, policy) = (Vec::new(), Policy::default());
@@ -139,7 +139,7 @@ impl Call {
     /// Translates it.
     ///
     /// # Errors
-    /// Those of [`Package::files`]; [`Error::InvalidPattern`] for an artifact outside the package's directory.
+    /// The files of the package cannot be read or are too many; [`Error::InvalidPattern`] for an artifact outside the package's directory.
     pub fn translate(&self) -> Result<Translated, Error> {
         let is_flag_of_test = |arg: &OsString| arg.as_bytes().starts_with(b"-test.");
         let is_test = self.is_of_go && self.args.iter().any(is_flag_of_test);

@@ -95,7 +95,7 @@ pub enum Error {
 /// Reads what `file` is.
 ///
 /// # Errors
-/// See [`Error`].
+/// The file is not an executable: see [`Error`].
 pub fn read(file: &[u8]) -> Result<Executable, Error> {
     if file.is_empty() {
         return Err(Error::Empty);

@@ -24,7 +24,7 @@ use crate::transfer::blob::{Blob, Kind};
 pub struct Program {
     /// What goes to the router, under the name that it has there.
     pub blob: Blob,
-    /// The same program with everything that a debugger wants to know of it.
+    /// The program with its symbols, for a debugger.
     pub whole: Bytes,
 }
 

@@ -28,7 +28,7 @@ fn end_in<Header: FileHeader<Endian = Endianness>>(start: &[u8]) -> Option<u64> 
         .max()
 }
 
-/// The same program without its symbols and whatever else is behind its segments; what it is in memory is the same to the
+/// The program without its symbols and whatever else is behind its segments; its image in memory is the same to the
 /// last byte. `None` if there is nothing to leave out.
 pub fn alone(program: &[u8]) -> Option<Vec<u8>> {
     let end = usize::try_from(end(program)?).ok().filter(|end| *end < program.len())?;

@@ -104,7 +104,7 @@ pub struct AttachRequest {
 /// Attaches to a job, as if this `hop` had run it; tries for `linger` to come back when the connection breaks.
 ///
 /// # Errors
-/// As [`run`].
+/// Hop failed; the program's outcome is then unknown.
 pub async fn attach(
     client: ReconnectingClient,
     request: AttachRequest,

@@ -67,7 +67,7 @@ impl RunSlot {
     /// Waits until the program may run. Cancel safe.
     ///
     /// # Errors
-    /// As [`RunSlot::enqueue`].
+    /// [`Error::Io`] if the locks cannot be made.
     pub async fn acquire(&mut self) -> Result<(), Error> {
         while self.running.is_none() {
             for number in 0..self.capacity {

@@ -42,7 +42,7 @@ impl Place {
         Self { base: path.parent().unwrap_or(Path::new("")).to_owned(), names: vec![name] }
     }
 
-    /// The same as one path.
+    /// The directory and the names as one path.
     pub fn path(&self) -> PathBuf {
         self.base.iter().chain(self.names.iter().map(OsString::as_os_str)).collect()
     }

@@ -277,7 +277,7 @@ impl Machine {
         ]
     }
 
-    /// The same and the key, as words for `ssh`; without the port and the destination.
+    /// The key and the `-o` options of an `ssh` command line, without port and destination.
     pub fn ssh_options(&self) -> Vec<OsString> {
         let settings = self.ssh_settings().into_iter().flat_map(|setting| ["-o".into(), setting.into()]);
         [OsString::from("-i"), self.key().into()].into_iter().chain(settings).collect()

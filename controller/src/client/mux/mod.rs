@@ -95,7 +95,7 @@ impl Mux {
         Ok(Self { directory: home.runtime().to_owned(), policy, verbose: false })
     }
 
-    /// The same, and says what it waits for if `verbose`.
+    /// Prints what opening a connection waits for, if `verbose`.
     #[must_use]
     pub fn verbose(self, verbose: bool) -> Self {
         Self { verbose, ..self }
@@ -104,7 +104,7 @@ impl Mux {
     /// Opens a connection like [`Connection::open`], through a master if the policy wants one and there is one.
     ///
     /// # Errors
-    /// As [`Connection::open`].
+    /// The agent cannot be reached, or refuses this controller: see [`Connection::open`].
     pub async fn open(
         &self,
         router: &Router,

@@ -47,7 +47,7 @@ pub fn hint(error: &Error) -> Option<String> {
     of_command(error).1.map(Cow::into_owned)
 }
 
-/// The same of a failure of enrolment.
+/// What to do about a failure of enrolment, if there is something.
 pub fn enrolment_hint(error: &crate::enrolment::Error) -> Option<String> {
     of_enrolment(error).1.map(Cow::into_owned)
 }

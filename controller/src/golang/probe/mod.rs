@@ -67,7 +67,7 @@ impl Probe {
     /// Builds the program that answers it, if the Go that is here is the one that is asked about.
     ///
     /// # Errors
-    /// Those of [`Build::run`].
+    /// There is no Go, or it did not build the probe: see [`Build::run`].
     pub async fn program(&self, target: Target, progress: &Progress) -> Result<Option<Program>, Error> {
         if build::version(target).await? != self.version {
             return Ok(None);

@@ -44,9 +44,9 @@ pub enum Local {
 /// What the user says of all output files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// See [`Request::overwrites`].
+    /// Existing files are replaced also where the user named only a directory.
     pub overwrites: bool,
-    /// See [`Request::keeps_executability`].
+    /// Fetched files keep their executable bit.
     pub keeps_executability: bool,
     /// The files come to this `hop`, so it must be known where they go.
     pub needs_places: bool,

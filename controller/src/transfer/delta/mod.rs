@@ -28,7 +28,7 @@ pub fn write(base: &[u8], program: &[u8], copies: &[Copy]) -> Vec<u8> {
     writer.written
 }
 
-/// The same, where addresses follow what has moved. `None` if the two are not for the same kind of MIPS, or it was not found out
+/// The instructions of a relocated delta, in which addresses follow what has moved. `None` if the two are not for the same kind of MIPS, or it was not found out
 /// by `deadline` what has moved.
 pub fn write_relocated(base: &[u8], program: &[u8], copies: &[Copy], deadline: Instant) -> Option<Vec<u8>> {
     let mut relocator = Relocator::new(base, program)?;

@@ -380,7 +380,7 @@ impl Raw {
 
     /// Half-closes the stream, and gives all that comes on it: the outputs, and the exit code.
     async fn half_close(self) -> (Vec<u8>, Option<Ending>) {
-        let Self { mut replies, requests, connection: _connection } = self;
+        let Self { mut replies, requests, connection } = self;
         drop(requests);
         let (mut output, mut ending) = (Vec::new(), None);
         while let Some(reply) = tokio::time::timeout(TIMEOUT, replies.message()).await.unwrap().unwrap() {
@@ -390,6 +390,9 @@ impl Raw {
                 _ => {}
             }
         }
+        drop(replies);
+        // What was sent last may still be on its way.
+        connection.close().await;
         (output, ending)
     }
 }

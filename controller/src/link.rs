@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use tokio::time::{self, Instant};
 
 use crate::connection::Connection;
@@ -19,7 +19,7 @@ use crate::packing::Decoders;
 pub const ATTACH: &str = "attach";
 
 /// The capability of an agent that packs output for who asks for it.
-const PACK: &str = "pack";
+const PACK: &str = "compress_output";
 
 /// The capability of an agent that counts signals and acknowledges them.
 const SIGNALS: &str = "signals";
@@ -51,9 +51,9 @@ struct Agent {
     instance: u64,
 }
 
-impl From<&InfoReply> for Agent {
-    fn from(info: &InfoReply) -> Self {
-        Self { boot_id: info.boot_id.clone(), instance: info.instance }
+impl From<&GetInfoResponse> for Agent {
+    fn from(info: &GetInfoResponse) -> Self {
+        Self { boot_id: info.boot_id.clone(), instance: info.agent_instance_id }
     }
 }
 
@@ -67,7 +67,7 @@ impl Link {
         identity: Identity,
         keeping: Keeping,
         patience: Duration,
-    ) -> Result<(Self, InfoReply), Error> {
+    ) -> Result<(Self, GetInfoResponse), Error> {
         let (connection, info) = keeping.open(&router, &identity, patience).await?;
         let agent = Agent::from(&info);
         let can_attach = can(&info, ATTACH);
@@ -140,7 +140,7 @@ impl Link {
 }
 
 /// Whether an agent has this capability.
-pub fn can(info: &InfoReply, capability: &str) -> bool {
+pub fn can(info: &GetInfoResponse, capability: &str) -> bool {
     info.capabilities.iter().any(|known| known == capability)
 }
 

@@ -94,7 +94,7 @@ impl PackedBlobs {
 
     fn keep(&self, path: &Path, packed: &Packed) -> io::Result<()> {
         // As it is, there was nothing to do.
-        if packed.encoding == Encoding::Identity {
+        if matches!(packed.encoding, Encoding::Unspecified | Encoding::Identity) {
             return Ok(());
         }
         let mut content = Vec::with_capacity(HEAD_BYTES + packed.bytes.len());

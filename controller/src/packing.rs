@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
-use hop_proto::v1::{Encoding, InfoReply};
+use hop_proto::v1::{Encoding, GetInfoResponse};
 
 use crate::delta;
 use crate::link::can;
@@ -74,7 +74,7 @@ pub struct Decoders {
 
 impl Decoders {
     /// As the agent says.
-    pub fn of(info: &InfoReply) -> Self {
+    pub fn of(info: &GetInfoResponse) -> Self {
         let can = |capability| can(info, capability);
         Self {
             checksum: can("checksum"),
@@ -262,12 +262,12 @@ fn lz4(content: &[u8]) -> io::Result<Vec<u8>> {
     finished.map(|()| bytes)
 }
 
-/// Output as the program wrote it, of which `data` came: packed, if `unpacked_size` is not 0.
+/// Output as the program wrote it, of which `data` came: packed, if `uncompressed_size` is not 0.
 ///
 /// # Errors
 /// It is not what it says to be. No more memory was taken than for a chunk.
-pub fn unpack(data: Bytes, unpacked_size: u32) -> Result<Bytes, &'static str> {
-    let size = unpacked_size as usize;
+pub fn unpack(data: Bytes, uncompressed_size: u32) -> Result<Bytes, &'static str> {
+    let size = uncompressed_size as usize;
     if size == 0 {
         return Ok(data);
     }

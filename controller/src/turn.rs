@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use crate::error::Error;
 use crate::file_lock::{self, LOOK_INTERVAL};
@@ -58,7 +58,7 @@ impl Turn {
 
     /// Whether the program may wait on the router for its turn, with the room that it takes there: the program that runs has
     /// been promised half of what is to spare (see `hold` in agent.proto), and this must find its place in the rest.
-    pub fn may_wait_there(&self, room: u64, info: &InfoReply) -> bool {
+    pub fn may_wait_there(&self, room: u64, info: &GetInfoResponse) -> bool {
         let memory = info.memory.unwrap_or_default();
         room <= memory.total.saturating_sub(memory.reserve) / WAITING_PART
     }

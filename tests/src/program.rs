@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hop::packing::{self, Decoders};
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use tempfile::TempDir;
 
 use crate::Stage;
@@ -43,7 +43,7 @@ pub fn fixture_elsewhere(stage: Stage, name: &str) -> PathBuf {
 /// Bytes that a program is on the wire when it is sent for the first time over a fast link.
 pub fn length_on_the_wire(program: &Path) -> u64 {
     let capabilities = ["checksum", "zstd", "lz4", "delta"].map(str::to_owned).to_vec();
-    let decoders = Decoders::of(&InfoReply { capabilities, ..InfoReply::default() });
+    let decoders = Decoders::of(&GetInfoResponse { capabilities, ..GetInfoResponse::default() });
     let content = fs::read(program).unwrap().into();
     packing::pack(&content, decoders, None, None).bytes.len() as u64
 }

@@ -101,7 +101,7 @@ async fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error
 async fn connect(
     home: &Home,
     options: &cli::RouterOptions,
-) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
+) -> Result<(Connection, hop_proto::v1::GetInfoResponse), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
     let keeping = Keeping::new(home, options.keep_connection)?;
     keeping.open(&router, &home.identity()?, options.patience()).await

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use super::print;
 use crate::build_info::go_version;
@@ -197,7 +197,7 @@ impl Order<'_> {
         Ok(job)
     }
 
-    async fn connect(&self) -> Result<(Link, InfoReply), Error> {
+    async fn connect(&self) -> Result<(Link, GetInfoResponse), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
         let keeping = Keeping::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
         Link::open(router, self.home.identity()?, keeping, self.router.patience()).await
@@ -274,12 +274,12 @@ impl Order<'_> {
     }
 
     /// Whether the agent can do what the job needs.
-    fn check_capabilities(&self, job: &Job, info: &InfoReply, router: &str) -> Result<(), Error> {
+    fn check_capabilities(&self, job: &Job, info: &GetInfoResponse, router: &str) -> Result<(), Error> {
         let needed = [
             ("run", "hop run", true),
             ("inputs", "input files", !job.inputs.is_empty()),
-            ("hold", "programs that take turns", self.for_go.is_some()),
-            ("merge", "programs with one output", job.merges_outputs),
+            ("wait_for_start", "programs that take turns", self.for_go.is_some()),
+            ("merge_stderr", "programs with one output", job.merges_outputs),
             (link::ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use http::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustix::fs::{FlockOperation, flock};
@@ -111,7 +111,7 @@ impl Keeping {
         router: &Router,
         identity: &Identity,
         patience: Duration,
-    ) -> Result<(Connection, InfoReply), Error> {
+    ) -> Result<(Connection, GetInfoResponse), Error> {
         let opening = async {
             match self.by_keeper(router, identity, patience).await {
                 Some(kept) => Ok(kept),
@@ -139,7 +139,7 @@ impl Keeping {
         router: &Router,
         identity: &Identity,
         patience: Duration,
-    ) -> Option<(Connection, InfoReply)> {
+    ) -> Option<(Connection, GetInfoResponse)> {
         let place = Place::of(&self.directory, router, identity.fingerprint());
         let lasting = match self.wish {
             Wish::Refrain => return None,
@@ -189,7 +189,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The first question to the agent, by way of a keeper.
-async fn ask(router: &Router, identity: &Identity, stream: UnixStream) -> Option<(Connection, InfoReply)> {
+async fn ask(
+    router: &Router,
+    identity: &Identity,
+    stream: UnixStream,
+) -> Option<(Connection, GetInfoResponse)> {
     let mut connection = Connection::over(router, identity, stream, Default::default()).await.ok()?;
     let info = connection.info().await.ok()?;
     Some((connection, info))

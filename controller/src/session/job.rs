@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
-use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, WindowSize};
+use hop_proto::v1::{self, Cause, EnvVar, GetInfoResponse, JobSpec, Limits, OutOfMemory, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
@@ -86,7 +86,7 @@ impl Job {
     }
 
     /// Sees to it that several Go programs at a time do not each take the memory of all.
-    pub fn share_memory(&mut self, turn: &mut Turn, info: &InfoReply) {
+    pub fn share_memory(&mut self, turn: &mut Turn, info: &GetInfoResponse) {
         let memory = info.memory.unwrap_or_default();
         let spare = memory.available.saturating_sub(memory.reserve);
         let places = turn.set_places(spare, info.max_jobs);
@@ -105,9 +105,9 @@ impl Job {
     ///
     /// # Errors
     /// [`Error::InputsTooLarge`].
-    pub fn check_inputs(&self, router: &str, info: &InfoReply) -> Result<(), Error> {
+    pub fn check_inputs(&self, router: &str, info: &GetInfoResponse) -> Result<(), Error> {
         let memory = info.memory.unwrap_or_default();
-        let kept = info.store.as_ref().map_or(0, |store| store.kept);
+        let kept = info.store.as_ref().map_or(0, |store| store.reclaimable);
         let available = memory.available.saturating_sub(memory.reserve).saturating_add(kept);
         let bytes = self.inputs.iter().map(InputTree::room).sum();
         if bytes <= available {
@@ -143,10 +143,10 @@ impl Job {
             program: Some(describe(&program.blob)),
             inputs: self.inputs.iter().map(input).collect(),
             working_directory: self.working_directory.clone(),
-            directory_mark: self.directory_mark.into(),
-            merge_outputs: self.merges_outputs,
-            hold,
-            pack_outputs,
+            workdir_placeholder: self.directory_mark.into(),
+            merge_stderr: self.merges_outputs,
+            wait_for_start: hold,
+            accept_compressed_output: pack_outputs,
             args: self.args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             env: self
                 .env
@@ -164,7 +164,7 @@ impl Job {
             }),
             output_window: OUTPUT_WINDOW_BYTES,
             job_id: id,
-            linger_ms: milliseconds(self.linger),
+            disconnect_timeout_ms: milliseconds(self.linger),
             nice: self.nice.into(),
             user: self.user.clone(),
             terminal: self.terminal,
@@ -201,7 +201,8 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         (_, Cause::Timeout) => Ending::TimedOut,
         (_, Cause::IdleTimeout) => Ending::Idle,
         (_, Cause::Memory) => {
-            let Shortage { available, limit, held, of_promises } = outcome.shortage.unwrap_or_default();
+            let OutOfMemory { available, limit, held, of_promises } =
+                outcome.out_of_memory.unwrap_or_default();
             Ending::OutOfMemory { available, limit, held, of_promises }
         }
         (_, Cause::Exhausted) => Ending::Exhausted(read_exhausted(outcome.exhausted.unwrap_or_default())),
@@ -261,14 +262,14 @@ mod tests {
         files.add(Path::new("testdata/file"), &file).unwrap();
         let inputs = vec![files.pack("x".into(), "module").unwrap()];
         let job = Job { inputs, ..Job::default() };
-        let info = |available| InfoReply {
+        let info = |available| GetInfoResponse {
             memory: Some(v1::Memory {
                 total: 64 << 20,
                 available,
                 reserve: 8 << 20,
                 bound_by_promises: false,
             }),
-            ..InfoReply::default()
+            ..GetInfoResponse::default()
         };
         assert!(job.check_inputs("desk", &info(11 << 20)).is_ok());
         // Packed and unpacked.

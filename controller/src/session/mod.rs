@@ -17,8 +17,8 @@ use hop_proto::limits::{
     MAX_OUTPUT_WINDOW_BYTES, MAX_SPEC_BYTES, MAX_STDIN_WINDOW_BYTES, OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{
-    self, Accepted, Attach, ErrorReason, JobSpec, Need, RunReply, RunRequest, Start, Started, WindowSize,
-    run_reply, run_request,
+    self, Accepted, Attach, ErrorReason, JobSpec, MissingBlob, RunRequest, RunResponse, Start, Started,
+    WindowSize, run_request, run_response,
 };
 use prost::Message as _;
 
@@ -263,7 +263,7 @@ impl<'a> Session<'a> {
                     stdout_offset: stdout,
                     stderr_offset: stderr,
                     files: self.files.position(),
-                    pack_outputs: self.link.can_pack(),
+                    accept_compressed_output: self.link.can_pack(),
                 })
             }
         };
@@ -328,26 +328,26 @@ impl<'a> Session<'a> {
     }
 
     /// Does what a message of the agent says. Gives the end, if it is the last one that is wanted.
-    fn hear(&mut self, reply: RunReply) -> Result<Option<End>, Error> {
+    fn hear(&mut self, reply: RunResponse) -> Result<Option<End>, Error> {
         let message = reply.message.ok_or_else(|| self.broken("a message that this hop does not know"))?;
         match (self.stage, message) {
-            (Stage::Asked, run_reply::Message::Accepted(accepted)) => self.accepted(accepted)?,
+            (Stage::Asked, run_response::Message::Accepted(accepted)) => self.accepted(accepted)?,
             (Stage::Asked, _) => return Err(self.broken("a job that starts before it is accepted")),
-            (_, run_reply::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
+            (_, run_response::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
             (Stage::Packing | Stage::Sending, _) => {
                 return Err(self.broken("an answer before the program was complete"));
             }
             // After a break the program may have been started long ago.
-            (_, run_reply::Message::Started(_) | run_reply::Message::Output(_)) if self.leaves => {
+            (_, run_response::Message::Started(_) | run_response::Message::Output(_)) if self.leaves => {
                 self.arrived();
                 return Ok(Some(End::Left));
             }
-            (_, run_reply::Message::Started(started)) => self.started(started)?,
-            (_, run_reply::Message::Output(mut output)) => {
-                output.data = self.unpacked(output.data, output.unpacked_size)?;
+            (_, run_response::Message::Started(started)) => self.started(started)?,
+            (_, run_response::Message::Output(mut output)) => {
+                output.data = self.unpacked(output.data, output.uncompressed_size)?;
                 self.outputs.take(output).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::OutputFile(mut piece)) => {
+            (_, run_response::Message::OutputFile(mut piece)) => {
                 if !self.files.are_wanted() && self.first.is_some() {
                     return Err(self.broken("an output file that nobody asked for"));
                 }
@@ -357,19 +357,19 @@ impl<'a> Session<'a> {
                     let router = self.link.router().to_owned();
                     return Err(Error::NoPlace { job: self.job.clone(), router });
                 }
-                piece.data = self.unpacked(piece.data, piece.unpacked_size)?;
+                piece.data = self.unpacked(piece.data, piece.uncompressed_size)?;
                 self.files.take(piece).map_err(|failure| match failure {
                     Failure::Agent(what) => self.broken(what),
                     Failure::Here(error) => error,
                 })?;
             }
-            (_, run_reply::Message::StdinAck(ack)) => {
+            (_, run_response::Message::StdinAck(ack)) => {
                 self.input.acknowledged(ack.offset, ack.closed).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::SignalAck(ack)) => {
+            (_, run_response::Message::SignalAck(ack)) => {
                 self.signals.acknowledged(ack.number).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
+            (_, run_response::Message::Outcome(outcome)) => return Ok(Some(End::Outcome(outcome))),
         }
         Ok(None)
     }
@@ -403,7 +403,8 @@ impl<'a> Session<'a> {
     }
 
     fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
-        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset, signals } = accepted;
+        let Accepted { job_id, missing_blobs: needs, stdin_offset, stdout_offset, stderr_offset, signals } =
+            accepted;
         let offsets = [stdout_offset, stderr_offset];
         if job_id != self.job {
             return Err(self.broken("another job than the one that was asked for"));
@@ -667,11 +668,11 @@ impl<'a> Session<'a> {
     }
 
     /// What `data` is when it is unpacked, if it is packed.
-    fn unpacked(&self, data: Bytes, unpacked_size: u32) -> Result<Bytes, Error> {
-        if unpacked_size != 0 && !self.link.can_pack() {
+    fn unpacked(&self, data: Bytes, uncompressed_size: u32) -> Result<Bytes, Error> {
+        if uncompressed_size != 0 && !self.link.can_pack() {
             return Err(self.broken("packed output that nobody asked for"));
         }
-        packing::unpack(data, unpacked_size).map_err(|what| self.broken(what))
+        packing::unpack(data, uncompressed_size).map_err(|what| self.broken(what))
     }
 
     fn broken(&self, what: &'static str) -> Error {
@@ -686,7 +687,7 @@ fn outputs(window: u32) -> Outputs {
 
 /// True for a blob of the job, to be sent as it is or against a base that was offered for it. What else was sent from here,
 /// to other routers, is nothing that this one may ask for.
-fn is_offered(spec: &JobSpec, need: &Need) -> bool {
+fn is_offered(spec: &JobSpec, need: &MissingBlob) -> bool {
     let program = spec.program.iter().map(|blob| (blob, &spec.bases));
     let archives = spec.inputs.iter().flat_map(|tree| tree.archive.iter().map(|blob| (blob, &tree.bases)));
     program.chain(archives).any(|(blob, bases)| {

@@ -2,7 +2,7 @@
 
 use hop::connection::Connection;
 use hop::error::Error;
-use hop_proto::v1::{Blob, ErrorReason, InputTree, JobSpec, RunRequest, run_request};
+use hop_proto::v1::{Blob, ErrorReason, InputArchive, JobSpec, RunRequest, run_request};
 use hop_tests::{PATIENCE, Stage};
 
 use crate::client::{DATA, END_HEADERS, END_STREAM, HEADERS, RawClient, block_on, call, frame, message};
@@ -43,13 +43,13 @@ fn lengths_that_lie_are_refused() {
         for announced in [u32::MAX, LARGEST + 1] {
             let mut client = RawClient::connect(&target.router).await;
             client.send(&unfinished(1, "Run", &message(announced, b"x"))).await;
-            client.send(&unfinished(3, "Kill", &message(64 * 1024 + 1, b"x"))).await;
+            client.send(&unfinished(3, "SignalJob", &message(64 * 1024 + 1, b"x"))).await;
             client.refusals(2).await;
             client.finish().await;
         }
         // More than the frame says, and less.
         let mut client = RawClient::connect(&target.router).await;
-        let mut lying = unfinished(1, "Info", &message(0, b""));
+        let mut lying = unfinished(1, "GetInfo", &message(0, b""));
         lying.extend_from_slice(&[0, 0x40, 0, DATA, END_STREAM, 0, 0, 0, 1, b'x']);
         client.send(&lying).await;
         client.finish().await;
@@ -81,8 +81,11 @@ fn names_lead_nowhere_else() {
     let target = Target::start(Stage::Host);
     let blob = || Some(Blob { sha256: vec![7; 32], size: 1000, checksum: None });
     let spec = || JobSpec { name: "x".into(), program: blob(), output_window: 1, ..JobSpec::default() };
-    let tree =
-        |directory: &str| InputTree { archive: blob(), directory: directory.into(), ..InputTree::default() };
+    let tree = |directory: &str| InputArchive {
+        archive: blob(),
+        directory: directory.into(),
+        ..InputArchive::default()
+    };
     block_on(async {
         for path in ["..", "../x", "/etc", "a/../../x", ""] {
             let lying = [

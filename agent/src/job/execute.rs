@@ -466,7 +466,7 @@ mod tests {
         };
         if !needs.is_empty() {
             let data = Bytes::from_static(SCRIPT);
-            let chunk = Chunk { offset: 0, encoding: Encoding::Identity, data };
+            let chunk = Chunk { offset: 0, encoding: Some(Encoding::Identity), data };
             assert!(requests.handle(Request::Chunk(chunk)).await);
         }
         while let Some(reply) = replies.recv().await {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use tokio::time::{self, Instant};
 
 use super::Error;
@@ -39,9 +39,9 @@ struct Agent {
     instance: u64,
 }
 
-impl From<&InfoReply> for Agent {
-    fn from(info: &InfoReply) -> Self {
-        Self { boot_id: info.boot_id.clone(), instance: info.instance }
+impl From<&GetInfoResponse> for Agent {
+    fn from(info: &GetInfoResponse) -> Self {
+        Self { boot_id: info.boot_id.clone(), instance: info.agent_instance_id }
     }
 }
 
@@ -55,7 +55,7 @@ impl ReconnectingClient {
         identity: Identity,
         mux: Mux,
         connect_timeout: Duration,
-    ) -> Result<(Self, InfoReply), Error> {
+    ) -> Result<(Self, GetInfoResponse), Error> {
         let (connection, info) = mux.open(&router, &identity, connect_timeout).await?;
         let agent = Agent::from(&info);
         let capabilities = Capabilities::from(&info);

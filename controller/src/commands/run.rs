@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
 use super::print;
@@ -209,7 +209,7 @@ impl RunRequest<'_> {
         Ok(job)
     }
 
-    async fn connect(&self) -> Result<(ReconnectingClient, InfoReply), Error> {
+    async fn connect(&self) -> Result<(ReconnectingClient, GetInfoResponse), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
         let mux = Mux::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
         Ok(ReconnectingClient::open(router, self.home.identity()?, mux, self.router.timeout()).await?)
@@ -286,12 +286,12 @@ impl RunRequest<'_> {
     }
 
     /// Whether the agent can do what the job needs.
-    fn check_capabilities(&self, job: &Job, info: &InfoReply, router: &str) -> Result<(), Error> {
+    fn check_capabilities(&self, job: &Job, info: &GetInfoResponse, router: &str) -> Result<(), Error> {
         let needed = [
             ("run", "hop run", true),
             ("inputs", "input files", !job.inputs.is_empty()),
-            ("hold", "programs that take turns", self.for_go),
-            ("merge", "programs with one output", job.merges_outputs),
+            ("wait_for_start", "programs that take turns", self.for_go),
+            ("merge_stderr", "programs with one output", job.merges_outputs),
             (ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),

@@ -110,7 +110,7 @@ impl Translated {
         (job.args, job.working_directory) = (args, working_directory);
         // What the user says is last, and wins.
         job.env.splice(..0, env);
-        job.directory_mark = if inputs.is_empty() { "" } else { MARK };
+        job.workdir_placeholder = if inputs.is_empty() { "" } else { MARK };
         job.inputs.extend(inputs);
         job.outputs.extend(outputs);
     }

@@ -96,7 +96,7 @@ pub fn is_mips(target: Target) -> bool {
 }
 
 /// What the agent said its programs must be.
-pub fn target_of(info: &v1::InfoReply) -> Option<Target> {
+pub fn target_of(info: &v1::GetInfoResponse) -> Option<Target> {
     let target = info.target.as_ref()?;
     Some(Target {
         class: target.elf_class.try_into().ok()?,

@@ -229,14 +229,14 @@ mod tests {
     const LINE: &[u8] = b"line\n";
 
     fn output(stream: Stream, offset: u64, data: &'static [u8]) -> Output {
-        Output { stream: stream.into(), offset, data: Bytes::from_static(data), unpacked_size: 0 }
+        Output { stream: stream.into(), offset, data: Bytes::from_static(data), uncompressed_size: 0 }
     }
 
     /// The piece of standard output after so many whole ones.
     fn chunk(number: usize, data: &[u8]) -> Output {
         let offset = (number * OUTPUT_CHUNK_BYTES) as u64;
         let data = Bytes::copy_from_slice(data);
-        Output { stream: Stream::Stdout.into(), offset, data, unpacked_size: 0 }
+        Output { stream: Stream::Stdout.into(), offset, data, uncompressed_size: 0 }
     }
 
     fn ack(stream: Stream, offset: u64, closed: bool) -> OutputAck {

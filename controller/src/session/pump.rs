@@ -53,7 +53,7 @@ impl Session<'_> {
                     stdout_offset: stdout,
                     stderr_offset: stderr,
                     files: self.files.position(),
-                    pack_outputs: self.client.can_pack(),
+                    accept_compressed_output: self.client.can_pack(),
                 })
             }
         };

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
 use crate::config::file_lock::{self, POLL_INTERVAL};
@@ -59,7 +59,7 @@ impl RunSlot {
 
     /// Whether the program may wait on the router for its turn, with the room that it takes there: the program that runs has
     /// been promised half of what is to spare (see `hold` in agent.proto), and this must find its place in the rest.
-    pub fn may_wait_on_router(&self, room: u64, info: &InfoReply) -> bool {
+    pub fn may_wait_on_router(&self, room: u64, info: &GetInfoResponse) -> bool {
         let memory = info.memory.unwrap_or_default();
         room <= memory.total.saturating_sub(memory.reserve) / WAITING_FRACTION
     }

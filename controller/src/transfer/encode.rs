@@ -264,12 +264,12 @@ fn lz4(content: &[u8]) -> io::Result<Vec<u8>> {
     finished.map(|()| bytes)
 }
 
-/// Output as the program wrote it, of which `data` came: packed, if `unpacked_size` is not 0.
+/// Output as the program wrote it, of which `data` came: packed, if `uncompressed_size` is not 0.
 ///
 /// # Errors
 /// It is not what it says to be. No more memory was taken than for a chunk.
-pub fn decompress(data: Bytes, unpacked_size: u32) -> Result<Bytes, &'static str> {
-    let size = unpacked_size as usize;
+pub fn decompress(data: Bytes, uncompressed_size: u32) -> Result<Bytes, &'static str> {
+    let size = uncompressed_size as usize;
     if size == 0 {
         return Ok(data);
     }

@@ -94,7 +94,7 @@ impl EncodedCache {
 
     fn keep(&self, path: &Path, encoded: &Encoded) -> io::Result<()> {
         // As it is, there was nothing to do.
-        if encoded.encoding == Encoding::Identity {
+        if matches!(encoded.encoding, Encoding::Unspecified | Encoding::Identity) {
             return Ok(());
         }
         let mut content = Vec::with_capacity(HEAD_BYTES + encoded.bytes.len());

@@ -224,9 +224,9 @@ impl InputTree {
     }
 
     /// In the words of the protocol.
-    pub fn describe(&self, blob: v1::Blob, bases: Vec<Vec<u8>>) -> v1::InputTree {
+    pub fn describe(&self, blob: v1::Blob, bases: Vec<Vec<u8>>) -> v1::InputArchive {
         let directory = self.directory.clone().into_bytes();
-        v1::InputTree { archive: Some(blob), directory, size: self.size, bases, entries: self.entries }
+        v1::InputArchive { archive: Some(blob), directory, size: self.size, bases, entries: self.entries }
     }
 }
 

@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use http::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -110,7 +110,7 @@ impl Mux {
         router: &Router,
         identity: &Identity,
         connect_timeout: Duration,
-    ) -> Result<(Connection, InfoReply), Error> {
+    ) -> Result<(Connection, GetInfoResponse), Error> {
         let opening = async {
             match self.via_master(router, identity, connect_timeout).await {
                 Some(kept) => Ok(kept),
@@ -138,7 +138,7 @@ impl Mux {
         router: &Router,
         identity: &Identity,
         connect_timeout: Duration,
-    ) -> Option<(Connection, InfoReply)> {
+    ) -> Option<(Connection, GetInfoResponse)> {
         let socket = ControlSocket::of(&self.directory, router, identity.fingerprint());
         let persist = match self.policy {
             MuxPolicy::Disabled => return None,
@@ -188,7 +188,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Asks the agent for its information, through a master.
-async fn query(router: &Router, identity: &Identity, stream: UnixStream) -> Option<(Connection, InfoReply)> {
+async fn query(
+    router: &Router,
+    identity: &Identity,
+    stream: UnixStream,
+) -> Option<(Connection, GetInfoResponse)> {
     let mut connection = Connection::over(router, identity, stream, Default::default()).await.ok()?;
     let info = connection.info().await.ok()?;
     Some((connection, info))

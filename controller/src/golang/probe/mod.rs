@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use crate::config::home::{Home, make_private};
 use crate::console::printable::printable;
@@ -40,7 +40,7 @@ pub struct Probe {
 
 impl Probe {
     /// The question that there is for a program of this Go.
-    pub fn new(home: &Home, router: &str, info: &InfoReply, target: Target, version: &str) -> Self {
+    pub fn new(home: &Home, router: &str, info: &GetInfoResponse, target: Target, version: &str) -> Self {
         let goarch = build::goarch(target).unwrap_or("other");
         // What one router says is nothing to another one, whatever kernel it says to have.
         let name = format!("{router} {goarch} {} {version}", info.kernel).replace(['/', '\0'], "_");
@@ -147,7 +147,7 @@ mod tests {
         let home = Home::at(dir.path());
         let target = Target { class: 1, data: 2, machine: 8 };
         let probe_of = |router: &str, kernel: &str, version: &str| {
-            let info = InfoReply { kernel: kernel.into(), ..InfoReply::default() };
+            let info = GetInfoResponse { kernel: kernel.into(), ..GetInfoResponse::default() };
             Probe::new(&home, router, &info, target, version)
         };
         let probe = |kernel: &str, version: &str| probe_of("desk", kernel, version);

@@ -367,7 +367,7 @@ mod tests {
     }
 
     fn piece(offset: u64, data: &'static [u8], info: Option<FileInfo>) -> OutputFile {
-        OutputFile { file: 0, offset, data: Bytes::from_static(data), info, problem: 0, unpacked_size: 0 }
+        OutputFile { file: 0, offset, data: Bytes::from_static(data), info, problem: 0, uncompressed_size: 0 }
     }
 
     /// What came of one file of the agent's, and what is in `directory` then.

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, MAX_REPLY_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{
-    Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, InfoReply, Job, JobState, Need, NotExecuted,
-    Outcome, Output, OutputFile, Started, StdinAck, Stream, outcome, run_reply, run_request,
+    Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, GetInfoResponse, Job, JobState, MissingBlob,
+    NotExecuted, Outcome, Output, OutputFile, Started, StdinAck, Stream, outcome, run_request, run_response,
 };
 use hop_tests::{Ran, TIMEOUT};
 use rustix::process::Signal;
@@ -41,17 +41,22 @@ fn info(path: &str) -> FileInfo {
     FileInfo { path: path.into(), size: 3, files: 1, ..FileInfo::default() }
 }
 
-fn file(info: FileInfo, data: &'static [u8]) -> run_reply::Message {
-    run_reply::Message::OutputFile(OutputFile {
+fn file(info: FileInfo, data: &'static [u8]) -> run_response::Message {
+    run_response::Message::OutputFile(OutputFile {
         data: Bytes::from_static(data),
         info: Some(info),
         ..OutputFile::default()
     })
 }
 
-fn output(offset: u64, length: usize) -> run_reply::Message {
+fn output(offset: u64, length: usize) -> run_response::Message {
     let stream = Stream::Stdout.into();
-    run_reply::Message::Output(Output { stream, offset, data: vec![b'x'; length].into(), unpacked_size: 0 })
+    run_response::Message::Output(Output {
+        stream,
+        offset,
+        data: vec![b'x'; length].into(),
+        uncompressed_size: 0,
+    })
 }
 
 /// A router whose program leaves one file.
@@ -68,7 +73,7 @@ fn leaves(info: FileInfo) -> LyingRouter {
 }
 
 /// A router that says this of a job that it has accepted, and a `hop exec` of it with these options.
-fn answer(options: &[&str], said: run_reply::Message) -> Ran {
+fn answer(options: &[&str], said: run_response::Message) -> Ran {
     let router = LyingRouter::start(move |mut call| {
         let said = said.clone();
         async move {
@@ -80,8 +85,8 @@ fn answer(options: &[&str], said: run_reply::Message) -> Ran {
     router.exec(options).run()
 }
 
-fn started(stdin_window: u32, terminal: bool) -> run_reply::Message {
-    run_reply::Message::Started(Started { stdin_window, terminal })
+fn started(stdin_window: u32, terminal: bool) -> run_response::Message {
+    run_response::Message::Started(Started { stdin_window, terminal })
 }
 
 /// An empty directory of the developer's.
@@ -195,7 +200,7 @@ fn windows_counts_and_sizes_are_limits() {
         let ran = answer(&[], started(window, false));
         assert_broken(&ran, "a window for standard input that is not between 1 byte and 1 MiB");
     }
-    let ack = run_reply::Message::StdinAck(StdinAck { offset: 1 << 40, closed: false });
+    let ack = run_response::Message::StdinAck(StdinAck { offset: 1 << 40, closed: false });
     assert_broken(&answer(&[], ack), "standard input is acknowledged that was never sent");
     assert_broken(&answer(&[], output(0, OUTPUT_CHUNK_BYTES + 1)), "more output at a time than it may send");
     let (many, long) = (
@@ -213,7 +218,7 @@ fn windows_counts_and_sizes_are_limits() {
     assert_eq!(names(place.path()), [""; 0]);
     let reason = "x".repeat(MAX_REPLY_BYTES);
     let ending = Some(outcome::Ending::NotExecuted(NotExecuted { reason }));
-    let large = run_reply::Message::Outcome(Outcome { ending, ..Outcome::default() });
+    let large = run_response::Message::Outcome(Outcome { ending, ..Outcome::default() });
     assert_broken(&answer(&[], large), "a message that is longer than any may be");
 }
 
@@ -231,7 +236,7 @@ fn lists_and_logs_are_limits_too() {
                 stream: Stream::Stdout.into(),
                 offset: number * OUTPUT_CHUNK_BYTES as u64,
                 data: vec![b'x'; OUTPUT_CHUNK_BYTES].into(),
-                unpacked_size: 0,
+                uncompressed_size: 0,
             });
         }
         // Who asked has said all it had to say, so there is nothing to wait for.
@@ -256,7 +261,7 @@ fn nothing_is_done_unasked() {
     assert_eq!(names(place.path()), [""; 0]);
     let ending = Some(outcome::Ending::ExitCode(0));
     let lost = Outcome { ending, files_lost: Cause::Memory.into(), ..Outcome::default() };
-    let lost = answer(&[], run_reply::Message::Outcome(lost));
+    let lost = answer(&[], run_response::Message::Outcome(lost));
     assert_broken(&lost, "output files are lost that nobody asked for");
     // Of what was sent to other routers, this one gets nothing to compare with.
     type Accept = fn(String, Vec<u8>) -> Accepted;
@@ -264,7 +269,7 @@ fn nothing_is_done_unasked() {
         (
             |job_id, sha256| Accepted {
                 job_id,
-                needs: vec![Need { sha256, offset: 0, base: vec![7; 32] }],
+                missing_blobs: vec![MissingBlob { sha256, offset: 0, base: vec![7; 32] }],
                 ..Accepted::default()
             },
             "a blob that nobody offered is needed",
@@ -282,7 +287,7 @@ fn nothing_is_done_unasked() {
         let router = LyingRouter::start(move |mut call| async move {
             let Some(run_request::Message::Spec(spec)) = call.next().await else { return };
             let accepted = accept(spec.job_id, spec.program.unwrap().sha256);
-            call.say(run_reply::Message::Accepted(accepted));
+            call.say(run_response::Message::Accepted(accepted));
             call.wait_for_the_end().await;
         });
         assert_broken(&router.exec(&[]).run(), what);
@@ -328,11 +333,11 @@ fn no_terminal_is_taken_unasked() {
 
 fn escape_sequences_stay_off_the_terminal() {
     let said = Said {
-        info: InfoReply {
+        info: GetInfoResponse {
             hostname: NASTY.into(),
             kernel: NASTY.into(),
             firmware: NASTY.into(),
-            ..InfoReply::default()
+            ..GetInfoResponse::default()
         },
         jobs: vec![Job {
             job_id: "7".into(),
@@ -358,7 +363,7 @@ fn escape_sequences_stay_off_the_terminal() {
     assert_eq!((ran.stderr(), ran.code), (&*format!("error: router refused: {SHOWN}\n"), 125));
     let ending = outcome::Ending::NotExecuted(NotExecuted { reason: NASTY.into() });
     let refused = Outcome { ending: Some(ending), ..Outcome::default() };
-    let ran = answer(&[], run_reply::Message::Outcome(refused));
+    let ran = answer(&[], run_response::Message::Outcome(refused));
     let said = format!("error: the router cannot execute the program: {SHOWN}\n");
     assert_eq!((ran.stderr(), ran.code), (&*said, 126));
 }
@@ -381,7 +386,7 @@ fn killed_hop_leaves_no_partial_file() {
             call.say(file(FileInfo { size: 1 << 20, ..info("a") }, b"half"));
             // More than a quarter of the window, so that it is acknowledged.
             for number in 1..8 {
-                call.say(run_reply::Message::OutputFile(OutputFile {
+                call.say(run_response::Message::OutputFile(OutputFile {
                     offset: number * OUTPUT_CHUNK_BYTES as u64,
                     data: vec![7; OUTPUT_CHUNK_BYTES].into(),
                     ..OutputFile::default()

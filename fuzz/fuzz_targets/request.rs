@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     {
         check(&spec);
     }
-    if let Ok(link::Request::Chunk(Chunk { data, .. })) = read_message(request) {
+    if let Ok(session::Request::Chunk(Chunk { data, .. })) = read_message(request) {
         assert!(data.len() <= MAX_BLOB_CHUNK_BYTES);
     }
 });

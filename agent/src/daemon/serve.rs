@@ -22,12 +22,12 @@ use crate::cli::options::Options;
 use crate::daemon::pid_file::{self, PidFile};
 use crate::files::core_dump;
 use crate::job::execute;
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::process::cgroup::Cgroups;
 use crate::process::child;
-use crate::process::reaper::{self, Family};
+use crate::process::reaper::{self, ProcessReaper};
 use crate::store::blobs::Store;
-use crate::store::disk_cache::Shelf;
+use crate::store::disk_cache::DiskCache;
 use crate::system::fs_walk;
 use crate::system::memory;
 use crate::system::runtime;
@@ -89,15 +89,21 @@ async fn serve(options: Options) -> Result<(), Error> {
     let authorized = Arc::new(AuthorizedKeys::new(options.authorized));
     let config = tls::server_config_with(key, authorized.clone(), cipher::CIPHER_SUITE)?;
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
-    let shelf = options.shelf.map(Shelf::new);
+    let disk_cache = options.disk_cache.map(DiskCache::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
-    directory.end_former_jobs(cgroups.as_ref());
+    directory.kill_stale_jobs(cgroups.as_ref());
     fs_walk::retry(&directory.path);
     core_dump::remove_former(&directory.path.join("jobs"));
-    let family = Family::adopt(cgroups);
+    let reaper = ProcessReaper::become_subreaper(cgroups);
     memory::be_spared();
     child::set_nice(NICE);
-    let jobs = Arc::new(Jobs::new(store, shelf, family, directory.subdirectory("jobs")?, options.launcher));
+    let jobs = Arc::new(JobRegistry::new(
+        store,
+        disk_cache,
+        reaper,
+        directory.subdirectory("jobs")?,
+        options.launcher,
+    ));
     let listener = Listener::bind(options.listen, options.interface.as_deref());
     let listener = listener.await.map_err(|error| Error::Listen(options.listen, error))?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
@@ -171,10 +177,10 @@ impl Directory {
     }
 
     /// Ends what is left of the jobs of an agent that was killed.
-    fn end_former_jobs(&self, cgroups: Option<&Cgroups>) {
+    fn kill_stale_jobs(&self, cgroups: Option<&Cgroups>) {
         let mark = [execute::JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()]
             .concat();
-        let ended = cgroups.map_or(0, Cgroups::end_former) + reaper::end_marked(&mark);
+        let ended = cgroups.map_or(0, Cgroups::kill_stale) + reaper::kill_stale(&mark);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what an agent before this one had left running");
         }

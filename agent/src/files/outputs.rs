@@ -103,7 +103,7 @@ pub struct Piece {
 
 /// What a program has left.
 #[derive(Debug)]
-pub struct Offer {
+pub struct ArtifactSet {
     /// Where the program worked; `None` if it is gone.
     directory: Option<File>,
     entries: Vec<Entry>,
@@ -140,7 +140,7 @@ impl Cursor {
     }
 }
 
-impl Offer {
+impl ArtifactSet {
     /// Looks for what was asked for in the directory in which a program worked, which has ended; it ran as the user `owner`,
     /// if not as the agent. At most `window` bytes will be on their way.
     pub fn find(work: &Path, requests: &[Vec<u8>], owner: Option<u32>, window: u64) -> Self {
@@ -495,19 +495,19 @@ mod tests {
 
     const WINDOW: u64 = 1 << 20;
 
-    fn offer(work: &Path, requests: &[&str]) -> Offer {
+    fn offer(work: &Path, requests: &[&str]) -> ArtifactSet {
         let requests: Vec<Vec<u8>> = requests.iter().map(|request| request.as_bytes().to_vec()).collect();
-        Offer::find(work, &requests, None, WINDOW)
+        ArtifactSet::find(work, &requests, None, WINDOW)
     }
 
     /// What was found: its path, or what is wrong with it.
-    fn found(offer: &Offer) -> Vec<(String, Option<Problem>)> {
+    fn found(offer: &ArtifactSet) -> Vec<(String, Option<Problem>)> {
         let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
         offer.entries.iter().map(|entry| (path(entry), entry.problem)).collect()
     }
 
     /// All that comes for who has nothing and says at once what it has.
-    fn fetch(offer: &Offer, from: Position) -> Vec<Piece> {
+    fn fetch(offer: &ArtifactSet, from: Position) -> Vec<Piece> {
         let mut cursor = Cursor::new(from);
         std::iter::from_fn(|| {
             let stored = cursor.at;
@@ -550,7 +550,7 @@ mod tests {
     fn no_more_is_on_its_way_than_the_window_and_nothing_comes_twice() {
         let work = tempfile::tempdir().unwrap();
         fs::write(work.path().join("x"), numbers(100)).unwrap();
-        let offer = Offer::find(work.path(), &[b"x".to_vec()], None, 30);
+        let offer = ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30);
         let mut cursor = Cursor::default();
         let mut next =
             |stored| offer.next(&mut cursor, Position { file: 0, offset: stored }).map(|p| p.data.len());

@@ -12,8 +12,8 @@ use rustix::process::{Resource, getrlimit};
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024;
 
 /// Bytes of all of them: a quarter of the stack, but so many at least, and so many at most (get_arg_pages, fs/exec.c).
-const LEAST_BYTES: usize = 128 * 1024;
-const MOST_BYTES: usize = 6 * 1024 * 1024;
+const MIN_BYTES: usize = 128 * 1024;
+const MAX_BYTES: usize = 6 * 1024 * 1024;
 
 /// Why a program cannot be started with these arguments.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ impl<'a> Arguments<'a> {
     /// Those in which `directory` comes wherever `mark` stands; nowhere, if that is empty.
     pub fn new(mark: &'a [u8], directory: &'a OsStr) -> Self {
         let stack = getrlimit(Resource::Stack).current.and_then(|stack| usize::try_from(stack).ok());
-        let limit = stack.map_or(MOST_BYTES, |stack| (stack / 4).clamp(LEAST_BYTES, MOST_BYTES));
+        let limit = stack.map_or(MAX_BYTES, |stack| (stack / 4).clamp(MIN_BYTES, MAX_BYTES));
         Self { mark, directory: directory.as_bytes(), limit, left: limit }
     }
 

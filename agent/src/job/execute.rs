@@ -17,21 +17,21 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::error::Error;
 use crate::files::core_dump::{self, Expected};
 use crate::files::inputs::InputTree;
-use crate::job::artifacts::Left;
+use crate::job::artifacts::FinishedProgram;
 use crate::job::environment::{Arguments, TooLong};
 use crate::job::job_log::{Controller, JobLog};
 use crate::job::oom_guard::{Shortage, Verdict};
 use crate::job::outcome::Outcome;
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::job::running::{Running, is_set};
 use crate::job::session::{Heard, Inbox, Link, Stage};
 use crate::job::workspace::JobDirectory;
 use crate::process::child::{Child, Start};
 use crate::process::pty::Size;
 use crate::process::user::User;
-use crate::store::blobs::{Blob, Digest, Promise, Upload};
-use crate::store::disk_cache::Shelf;
-use crate::store::receiver::{Announced, Need, Reception};
+use crate::store::blobs::{Blob, Digest, Reservation, Upload};
+use crate::store::disk_cache::DiskCache;
+use crate::store::receiver::{BlobDescriptor, BlobReceiver, Need};
 use crate::system::host;
 use crate::system::resources::Exhausted;
 
@@ -42,7 +42,7 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What GOMEMLIMIT is at least, in bytes: below it Go does little else than collect garbage, and starts with this.
-const LEAST_GO_MEMORY: u64 = 4 * 1024 * 1024;
+const MIN_GO_MEMORY: u64 = 4 * 1024 * 1024;
 
 /// The variable that names a job's directory: the mark by which a next agent finds what this one left.
 pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
@@ -55,7 +55,7 @@ pub struct Spec {
     /// File name of the program.
     pub name: OsString,
     /// The program.
-    pub program: Announced,
+    pub program: BlobDescriptor,
     /// What it finds when it starts.
     pub inputs: Vec<InputTree>,
     /// Where it starts, below the job's directory; empty for that itself.
@@ -99,7 +99,7 @@ impl Spec {
         Self {
             id: None,
             name: "program".into(),
-            program: Announced::of_test(content),
+            program: BlobDescriptor::of_test(content),
             inputs: Vec::new(),
             working_directory: PathBuf::new(),
             args: Vec::new(),
@@ -122,35 +122,35 @@ impl Spec {
 }
 
 /// A blob that a job needs: its program, or an archive of input files.
-pub enum Part {
+pub enum BlobState {
     /// It is in the store.
-    Here(Arc<Blob>),
+    Cached(Arc<Blob>),
     /// It has its room in the store, and may be a delta against this blob.
-    OnItsWay(Box<Upload>, Option<(Digest, Arc<Blob>)>),
+    Uploading(Box<Upload>, Option<(Digest, Arc<Blob>)>),
 }
 
 /// A job that has its place and its room, but may still miss its program.
 pub struct Job {
-    jobs: Arc<Jobs>,
+    jobs: Arc<JobRegistry>,
     link: Arc<Link>,
     inbox: Inbox,
     spec: Spec,
     /// The program, then the archives of its input files.
-    parts: Vec<Part>,
+    parts: Vec<BlobState>,
     /// For the input files.
-    room: Promise,
+    room: Reservation,
     place: OwnedSemaphorePermit,
 }
 
 impl Job {
     /// A job that was admitted.
     pub fn new(
-        jobs: Arc<Jobs>,
+        jobs: Arc<JobRegistry>,
         link: Arc<Link>,
         inbox: Inbox,
         spec: Spec,
-        parts: Vec<Part>,
-        room: Promise,
+        parts: Vec<BlobState>,
+        room: Reservation,
         place: OwnedSemaphorePermit,
     ) -> Self {
         Self { jobs, link, inbox, spec, parts, room, place }
@@ -165,11 +165,11 @@ impl Job {
     pub async fn run(self, controller: Controller) {
         let (jobs, link) = (self.jobs.clone(), self.link.clone());
         let log = JobLog::new(controller, &self.spec);
-        let last = self.run_to_outcome().await;
-        jobs.store.settle();
+        let last = self.execute().await;
+        jobs.store.trim();
         if last.is_err() {
             // Of a job that failed nobody counts what it left.
-            jobs.family.end_orphans(None, None).await;
+            jobs.reaper.end_orphans(None, None).await;
         }
         log.ended(link.job(), &last);
         link.end(last);
@@ -178,18 +178,18 @@ impl Job {
         jobs.forget(&link);
     }
 
-    async fn run_to_outcome(self) -> Result<Outcome, Error> {
+    async fn execute(self) -> Result<Outcome, Error> {
         let Self { jobs, link, mut inbox, spec, mut parts, room, place } = self;
-        if let Some(shelf) = &jobs.shelf {
+        if let Some(disk_cache) = &jobs.disk_cache {
             let mut fetched = Vec::new();
             for part in parts {
-                fetched.push(part.fetch(shelf, &link, &jobs).await?);
+                fetched.push(part.fetch(disk_cache, &link, &jobs).await?);
             }
             parts = fetched;
         }
         let mut blobs = receive(parts, &spec, &link, &mut inbox, &jobs).await?;
-        if let Some(shelf) = &jobs.shelf {
-            shelf.keep(blobs[0].clone(), spec.program.digest, link.owner(), jobs.is_stopping());
+        if let Some(disk_cache) = &jobs.disk_cache {
+            disk_cache.put(blobs[0].clone(), spec.program.digest, link.owner(), jobs.is_stopping());
         }
         link.set_stage(Stage::Complete);
         let directory = JobDirectory::create(&jobs.directory, link.job())?;
@@ -205,7 +205,7 @@ impl Job {
         }
         drop((room, blobs.split_off(1)));
         if spec.hold {
-            told_to_start(directory.path(), &link, &mut inbox, &jobs).await?;
+            wait_for_start(directory.path(), &link, &mut inbox, &jobs).await?;
         }
         let mut memory = jobs.store.spare_memory()?;
         let owner = spec.user.as_ref().map(|user| user.uid);
@@ -230,7 +230,7 @@ impl Job {
             Ok(both) => both,
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
-        let cgroups = jobs.family.cgroups.as_ref();
+        let cgroups = jobs.reaper.cgroups.as_ref();
         let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
         let start = Start {
             program: &executable,
@@ -246,7 +246,7 @@ impl Job {
             core: core_limit,
         };
         let started = if is_program(&executable)? {
-            Child::start(&start, &jobs.family)
+            Child::start(&start, &jobs.reaper)
         } else {
             Err(io::Error::from_raw_os_error(libc::ENOEXEC))
         };
@@ -258,7 +258,7 @@ impl Job {
                     core.started(child.id());
                 }
                 let running = Running::new(child, cgroup, &spec, link.clone(), &jobs, directory.path());
-                running.see_through(streams, &mut inbox).await?
+                running.run_to_exit(streams, &mut inbox).await?
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
@@ -266,10 +266,10 @@ impl Job {
         // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
         // goes as soon as that is needed.
         drop((blobs, inbox));
-        let left = Left { directory, place };
+        let left = FinishedProgram { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
         if !spec.output_files.is_empty() || core.is_some() {
-            ran.files_lost = left.hand_over(&spec, ran.cause.clone(), core, &link, &jobs).await;
+            ran.files_lost = left.offer(&spec, ran.cause.clone(), core, &link, &jobs).await;
         }
         Ok(Outcome::Ran(ran))
     }
@@ -290,29 +290,34 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
         || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
-impl Part {
-    /// Looks for it on the shelf. That may take seconds on a slow medium; what the controller says meanwhile waits, and one
+impl BlobState {
+    /// Looks for it in the disk cache. That may take seconds on a slow medium; what the controller says meanwhile waits, and one
     /// that goes for good ends it.
-    async fn fetch(self, shelf: &Arc<Shelf>, link: &Arc<Link>, jobs: &Jobs) -> Result<Self, Error> {
-        let Self::OnItsWay(upload, base) = self else { return Ok(self) };
+    async fn fetch(
+        self,
+        disk_cache: &Arc<DiskCache>,
+        link: &Arc<Link>,
+        jobs: &JobRegistry,
+    ) -> Result<Self, Error> {
+        let Self::Uploading(upload, base) = self else { return Ok(self) };
         let (link, is_stopping) = (link.clone(), jobs.is_stopping());
-        let upload = shelf.fetch(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
-        Ok(if upload.is_complete() { Self::Here(upload.finish()?) } else { Self::OnItsWay(upload, base) })
+        let upload = disk_cache.get(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
+        Ok(if upload.is_complete() { Self::Cached(upload.finish()?) } else { Self::Uploading(upload, base) })
     }
 }
 
 /// Receives what is not here yet, in order; gives all of it.
 async fn receive(
-    parts: Vec<Part>,
+    parts: Vec<BlobState>,
     spec: &Spec,
     link: &Link,
     inbox: &mut Inbox,
-    jobs: &Jobs,
+    jobs: &JobRegistry,
 ) -> Result<Vec<Arc<Blob>>, Error> {
     let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
     let mut needs = Vec::new();
     for part in &parts {
-        if let Part::OnItsWay(upload, base) = part {
+        if let BlobState::Uploading(upload, base) = part {
             let base = base.as_ref().map(|(digest, _)| *digest);
             needs.push(Need { digest: upload.digest(), offset: 0, base });
         }
@@ -320,12 +325,12 @@ async fn receive(
     let mut blobs = Vec::new();
     for (part, announced) in parts.into_iter().zip(announced) {
         blobs.push(match part {
-            Part::Here(blob) => blob,
-            Part::OnItsWay(upload, base) => {
-                let mut reception = Reception::new(*upload, base, announced.checksum);
-                receive_one(&mut reception, &mut needs, link, inbox, jobs).await?;
+            BlobState::Cached(blob) => blob,
+            BlobState::Uploading(upload, base) => {
+                let mut receiver = BlobReceiver::new(*upload, base, announced.checksum);
+                receive_one(&mut receiver, &mut needs, link, inbox, jobs).await?;
                 needs.remove(0);
-                reception.finish()?
+                receiver.finish()?
             }
         });
     }
@@ -334,15 +339,15 @@ async fn receive(
 
 /// Receives a blob to its last byte, by however many connections. It is the first of those that are needed.
 async fn receive_one(
-    reception: &mut Reception,
+    receiver: &mut BlobReceiver,
     needs: &mut [Need],
     link: &Link,
     inbox: &mut Inbox,
-    jobs: &Jobs,
+    jobs: &JobRegistry,
 ) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
-    while !reception.is_complete() {
-        needs[0].offset = reception.received();
+    while !receiver.is_complete() {
+        needs[0].offset = receiver.received();
         link.need(needs);
         let heard = tokio::select! {
             // What was said counts before that nobody is there any more.
@@ -355,7 +360,7 @@ async fn receive_one(
             () = is_set(&mut stopping) => return Err(Error::Stopping),
         };
         match heard {
-            Heard::Chunk(chunk) => reception.take(&chunk)?,
+            Heard::Chunk(chunk) => receiver.take(&chunk)?,
             // A signal ends what would become the program, as it would end the program.
             Heard::Signal(_) => return Err(Error::Gone),
             Heard::Resize(_) | Heard::Start => {}
@@ -366,16 +371,21 @@ async fn receive_one(
 }
 
 /// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
-async fn told_to_start(directory: &Path, link: &Link, inbox: &mut Inbox, jobs: &Jobs) -> Result<(), Error> {
+async fn wait_for_start(
+    directory: &Path,
+    link: &Link,
+    inbox: &mut Inbox,
+    jobs: &JobRegistry,
+) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
-    let ward = jobs.guard.watch_waiting(directory.to_owned());
+    let handle = jobs.guard.watch_waiting(directory.to_owned());
     loop {
         let heard = tokio::select! {
             biased;
             heard = inbox.recv() => heard.ok_or(Error::Gone)?,
             () = link.abandoned() => return Err(Error::Gone),
             () = is_set(&mut stopping) => return Err(Error::Stopping),
-            verdict = ward.must_end() => {
+            verdict = handle.must_end() => {
                 let directory = jobs.store.directory().to_owned();
                 return Err(match verdict {
                     Verdict::Memory(Shortage { available, held: needed, of_promises: true }) => {
@@ -418,7 +428,7 @@ fn environment(
         ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
         ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
         ("TMPDIR".into(), directory.work().into()),
-        ("GOMEMLIMIT".into(), memory.max(LEAST_GO_MEMORY).to_string().into()),
+        ("GOMEMLIMIT".into(), memory.max(MIN_GO_MEMORY).to_string().into()),
         ("GOMAXPROCS".into(), host::processors().to_string().into()),
         (JOB_DIRECTORY.into(), directory.path().into()),
     ];
@@ -448,13 +458,13 @@ mod tests {
     use crate::job::outcome::Ran;
     use crate::job::session::{Event, Request};
     use crate::process::child::Ending;
-    use crate::process::reaper::Family;
+    use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
     use crate::store::decoder::Encoding;
     use crate::store::receiver::Chunk;
 
     /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
-    async fn is_asked_for(jobs: &Arc<Jobs>) -> bool {
+    async fn is_asked_for(jobs: &Arc<JobRegistry>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
@@ -479,39 +489,45 @@ mod tests {
         drop(requests);
         run.await.unwrap();
         assert_eq!(jobs.list().len(), 0);
-        jobs.store.evict_unused();
+        jobs.store.evict_all();
         !needs.is_empty()
     }
 
     #[tokio::test]
     async fn a_program_on_the_shelf_is_not_asked_for_unless_it_is_broken() {
-        // /tmp may be a tmpfs, where no shelf can be.
+        // /tmp may be a tmpfs, where no disk cache can be.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));
         for directory in [&ram, &kept, &work] {
             std::fs::create_dir(directory).unwrap();
         }
         let new = || {
-            let shelf = Shelf::new(kept.clone());
+            let disk_cache = DiskCache::new(kept.clone());
             let store = Store::new(ram.clone(), None);
             // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
-            Arc::new(Jobs::new(store, Some(shelf), Family::of_none(), work.clone(), vec!["/bin/sh".into()]))
+            Arc::new(JobRegistry::new(
+                store,
+                Some(disk_cache),
+                ProcessReaper::of_none(),
+                work.clone(),
+                vec!["/bin/sh".into()],
+            ))
         };
         let only_file = || {
             let mut files = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
             files.next().filter(|file| file.extension().is_none())
         };
         let jobs = new();
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(is_asked_for(&jobs).await, "at first");
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(!is_asked_for(&jobs).await);
         let jobs = new();
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(!is_asked_for(&jobs).await, "in a next life");
         std::fs::write(only_file().unwrap(), b"#!/bin/sh\nexit 4\n").unwrap();
         assert!(is_asked_for(&jobs).await, "when it is broken");
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(!is_asked_for(&jobs).await, "and then it is good again");
         jobs.stop().await;
         assert_eq!(std::fs::read_dir(&ram).unwrap().count() + std::fs::read_dir(&work).unwrap().count(), 0);

@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 64;
 
 /// The programs of this agent, and what they leave behind.
-pub struct Family {
+pub struct ProcessReaper {
     programs: Mutex<Vec<i32>>,
     is_subreaper: bool,
     /// What holds them together, where the kernel has that.
@@ -42,8 +42,8 @@ pub struct Family {
 }
 
 /// A program that is known as one, until this is dropped.
-pub struct Member {
-    family: Arc<Family>,
+pub struct Registration {
+    reaper: Arc<ProcessReaper>,
     pid: i32,
 }
 
@@ -73,9 +73,9 @@ pub struct Process {
     pub threads: u64,
 }
 
-impl Family {
+impl ProcessReaper {
     /// Makes this process the one to which orphans come. Without it (before Linux 3.4) what leaves its group is lost.
-    pub fn adopt(cgroups: Option<Cgroups>) -> Arc<Self> {
+    pub fn become_subreaper(cgroups: Option<Cgroups>) -> Arc<Self> {
         let adopted = set_child_subreaper(Some(getpid()));
         if let Err(error) = &adopted {
             tracing::warn!(%error, "what leaves its process group will not be found");
@@ -83,7 +83,7 @@ impl Family {
         Arc::new(Self { programs: Mutex::default(), is_subreaper: adopted.is_ok(), cgroups })
     }
 
-    /// A family that takes in nobody.
+    /// A reaper to which no orphan comes.
     #[cfg(test)]
     pub fn of_none() -> Arc<Self> {
         Arc::new(Self { programs: Mutex::default(), is_subreaper: false, cgroups: None })
@@ -95,10 +95,10 @@ impl Family {
     }
 
     /// Makes a program known, which is a child of this process.
-    pub fn enter(self: &Arc<Self>, pid: Pid) -> Member {
+    pub fn register(self: &Arc<Self>, pid: Pid) -> Registration {
         let pid = pid.as_raw_nonzero().get();
         self.programs().push(pid);
-        Member { family: self.clone(), pid }
+        Registration { reaper: self.clone(), pid }
     }
 
     /// Ends everything that programs which are over have left behind, and all that is in `cgroup`. What was in `group` had
@@ -126,7 +126,7 @@ impl Family {
     }
 
     /// The same for a process that may wait.
-    pub fn end_orphans_now(&self) {
+    pub fn kill_orphans_blocking(&self) {
         let since = std::time::Instant::now();
         let mut seen = Vec::new();
         while self.kill_orphans(None, &mut seen) > 0 && since.elapsed() < GOING_LIMIT {
@@ -200,14 +200,14 @@ impl Family {
     }
 }
 
-impl Drop for Member {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.family.programs().retain(|pid| *pid != self.pid);
+        self.reaper.programs().retain(|pid| *pid != self.pid);
     }
 }
 
 /// Makes the calling process a subreaper: for the moment between fork and exec. What cannot be done is told by
-/// [`Family::finds_everything`].
+/// [`ProcessReaper::finds_everything`].
 pub fn become_subreaper() {
     let _ = set_child_subreaper(Some(getpid()));
 }
@@ -251,7 +251,7 @@ fn sums(roots: &[i32], of: impl Fn(&Process) -> u64) -> Vec<u64> {
 
 /// Ends what an agent that is gone has left of its jobs, as far as it has their mark in its environment: those that do
 /// not die with their agent have left their program's group, and nobody adopted them for us.
-pub fn end_marked(mark: &[u8]) -> u32 {
+pub fn kill_stale(mark: &[u8]) -> u32 {
     let mut ended = 0;
     let ours = getpid().as_raw_nonzero().get();
     for process in processes().filter(|process| process.pid != ours && !process.is_zombie) {

@@ -1,16 +1,16 @@
-//! The shelf: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
+//! The disk cache: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
 //!
 //! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and
 //! not the program finds nothing, and cannot even learn that it is there.
 //!
 //! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and
-//! checked on the way, before it runs. What must stay true: whatever is wrong with the shelf, jobs run as if there were
+//! checked on the way, before it runs. What must stay true: whatever is wrong with the disk cache, jobs run as if there were
 //! none; it takes no more than 7/8 of its medium; and the agent serves on while it copies.
 //!
 //! Whoever touches the medium has a thread of its own, one a copy: nobody can be called back who waits for a medium that
 //! hangs, so such a thread is left behind, and nobody else is sent there until it is back. Not tokio's pool, which panics
-//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the shelf is
-//! written to the store by the reactor's thread, and what a thread writes on the shelf is never executed.
+//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the disk cache is
+//! written to the store by the reactor's thread, and what a thread writes in the disk cache is never executed.
 
 use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::store::blobs::{Blob, Digest, Upload};
 
-/// The part of its medium that the shelf leaves free: one of this many.
-const FREE_PART: u64 = 8;
+/// The part of its medium that the disk cache leaves free: one of this many.
+const FREE_FRACTION: u64 = 8;
 
 /// Bytes between two looks at whether the copy is still wanted. A copy costs three times that in memory at most, beside its
 /// thread: what is read, what is handed over, what is written.
@@ -39,7 +39,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often to look whether a program is still waited for while nothing comes.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long an agent that stops waits for a copy to be given up. A medium that hangs longer than this is not waited for.
 const GIVING_UP_LIMIT: Duration = Duration::from_secs(1);
@@ -55,13 +55,13 @@ const TMPFS: u64 = 0x0102_1994;
 type FileName = [u8; 32];
 
 /// Tells a copy that nobody wants it any more.
-pub type GivenUp = Box<dyn Fn() -> bool + Send>;
+pub type Cancelled = Box<dyn Fn() -> bool + Send>;
 
 /// What was read of a file, in order; nothing at its end.
 type Chunks = mpsc::Sender<Vec<u8>>;
 
 /// Blobs in a directory that need not be there.
-pub struct Shelf {
+pub struct DiskCache {
     directory: PathBuf,
     /// One blob at a time is kept: it stays in RAM until it is written.
     keeping: Arc<Semaphore>,
@@ -78,7 +78,7 @@ struct State {
     in_use: Vec<FileName>,
 }
 
-/// Something on the shelf that may be evicted.
+/// Something in the disk cache that may be evicted.
 struct Kept {
     path: PathBuf,
     name: FileName,
@@ -87,17 +87,17 @@ struct Kept {
     room: i64,
 }
 
-impl Shelf {
-    /// A shelf in `directory`. What a former life began to write there is removed, now or when the directory comes.
+impl DiskCache {
+    /// A cache in `directory`. What a former life began to write there is removed, now or when the directory comes.
     pub fn new(directory: PathBuf) -> Arc<Self> {
-        let shelf = Arc::new(Self {
+        let cache = Arc::new(Self {
             directory,
             keeping: Arc::new(Semaphore::new(1)),
             state: Mutex::default(),
             hanging: Mutex::default(),
         });
-        if let Ok(permit) = shelf.keeping.clone().try_acquire_owned() {
-            let sweeping = shelf.clone();
+        if let Ok(permit) = cache.keeping.clone().try_acquire_owned() {
+            let sweeping = cache.clone();
             let sweep = move || {
                 // What is wrong with the directory has been logged.
                 if sweeping.open().is_some()
@@ -111,30 +111,30 @@ impl Shelf {
                 tracing::warn!(%error, "cannot tidy the persistent store");
             }
         }
-        shelf
+        cache
     }
 
-    /// Fills an empty upload from the shelf. It comes back complete and correct, or empty as it was, when the shelf does
-    /// not have it, has it broken, does not answer for [`SILENCE_LIMIT`], or `is_given_up` came to say so.
+    /// Fills an empty upload from the disk cache. It comes back complete and correct, or empty as it was, when the disk cache does
+    /// not have it, has it broken, does not answer for [`SILENCE_LIMIT`], or `is_cancelled` came to say so.
     ///
     /// # Errors
     /// [`Error::Io`] if the upload cannot be emptied again.
-    pub async fn fetch(
+    pub async fn get(
         self: &Arc<Self>,
         mut upload: Box<Upload>,
-        is_given_up: GivenUp,
+        is_cancelled: Cancelled,
     ) -> Result<Box<Upload>, Error> {
         if self.hangs() {
             return Ok(upload);
         }
         let (send, mut chunks) = mpsc::channel(1);
-        let (judge, verdict) = oneshot::channel();
+        let (answer, is_valid) = oneshot::channel();
         let alive = Arc::new(());
         let life = Arc::downgrade(&alive);
-        let (shelf, size) = (self.clone(), upload.size());
+        let (cache, size) = (self.clone(), upload.size());
         let name = file_name(&upload.digest(), &upload.owner());
         let take = move || {
-            shelf.take(name, size, &send, verdict);
+            cache.take(name, size, &send, is_valid);
             // By this it is told that nothing is under way any more.
             drop((alive, send));
         };
@@ -142,13 +142,13 @@ impl Shelf {
             tracing::warn!(%error, "cannot take a program from the persistent store");
             return Ok(upload);
         }
-        let mut judge = Some(judge);
+        let mut answer = Some(answer);
         let mut heard = Instant::now();
         let is_over = loop {
             let chunk: Option<Vec<u8>> = tokio::select! {
                 chunk = chunks.recv() => chunk,
-                () = tokio::time::sleep(LOOK_INTERVAL) => {
-                    if is_given_up() {
+                () = tokio::time::sleep(POLL_INTERVAL) => {
+                    if is_cancelled() {
                         break false;
                     }
                     if heard.elapsed() < SILENCE_LIMIT {
@@ -164,7 +164,7 @@ impl Shelf {
                 Some(chunk) if chunk.is_empty() => {
                     let is_correct = upload.is_correct();
                     // Fails if the thread has ended, and then nothing is left to be done there.
-                    let _ = judge.take().map(|judge| judge.send(is_correct));
+                    let _ = answer.take().map(|answer| answer.send(is_correct));
                 }
                 Some(chunk) => {
                     if let Err(error) = upload.write(upload.offset(), &chunk) {
@@ -175,7 +175,7 @@ impl Shelf {
                 // The thread has ended.
                 None => break true,
             }
-            if is_given_up() {
+            if is_cancelled() {
                 break false;
             }
         };
@@ -195,13 +195,13 @@ impl Shelf {
         !hanging.is_empty()
     }
 
-    /// In a thread: takes a blob from the shelf, if it is there.
-    fn take(&self, name: FileName, size: u64, chunks: &Chunks, verdict: oneshot::Receiver<bool>) {
+    /// In a thread: takes a blob from the disk cache, if it is there.
+    fn take(&self, name: FileName, size: u64, chunks: &Chunks, is_valid: oneshot::Receiver<bool>) {
         if self.open().is_none() {
             return;
         }
         self.state().in_use.push(name);
-        let copied = self.copy_in(&name, size, chunks, verdict);
+        let copied = self.copy_in(&name, size, chunks, is_valid);
         let mut state = self.state();
         if let Some(index) = state.in_use.iter().position(|used| *used == name) {
             state.in_use.swap_remove(index);
@@ -212,19 +212,25 @@ impl Shelf {
         }
     }
 
-    /// Begins to put a blob of `owner` on the shelf that is used now, or notes that it is used if it is there. It is not put
-    /// there if another one is on its way, if it cannot fit, or if `is_given_up` comes to say so.
-    pub fn keep(self: &Arc<Self>, blob: Arc<Blob>, digest: Digest, owner: Fingerprint, is_given_up: GivenUp) {
+    /// Begins to put a blob of `owner` in the disk cache that is used now, or notes that it is used if it is there. It is not put
+    /// there if another one is on its way, if it cannot fit, or if `is_cancelled` comes to say so.
+    pub fn put(
+        self: &Arc<Self>,
+        blob: Arc<Blob>,
+        digest: Digest,
+        owner: Fingerprint,
+        is_cancelled: Cancelled,
+    ) {
         let Ok(permit) = self.keeping.clone().try_acquire_owned() else {
             tracing::info!("a program is not kept: another one is being written");
             return;
         };
-        let shelf = self.clone();
+        let cache = self.clone();
         let name = file_name(&digest, &owner);
         let keep = move || {
-            if shelf.open().is_some()
-                && !shelf.touch(&name, blob.size())
-                && let Err(error) = shelf.copy_out(&blob, &digest, &name, &is_given_up)
+            if cache.open().is_some()
+                && !cache.touch(&name, blob.size())
+                && let Err(error) = cache.copy_out(&blob, &digest, &name, &is_cancelled)
             {
                 tracing::warn!(%error, "cannot keep a program in the persistent store");
             }
@@ -280,13 +286,13 @@ impl Shelf {
         Ok(directory)
     }
 
-    /// Hands over what the shelf has, as far as it goes and somebody takes it. What it has wrong is removed.
+    /// Hands over what the disk cache has, as far as it goes and somebody takes it. What it has wrong is removed.
     fn copy_in(
         &self,
         name: &FileName,
         size: u64,
         chunks: &Chunks,
-        verdict: oneshot::Receiver<bool>,
+        is_valid: oneshot::Receiver<bool>,
     ) -> Result<(), Error> {
         let path = self.path(name);
         let failed = |error| Error::io("read", &path)(error);
@@ -309,7 +315,7 @@ impl Shelf {
             }
         }
         let asked = chunks.blocking_send(Vec::new());
-        let Some(is_correct) = asked.ok().and_then(|()| verdict.blocking_recv().ok()) else {
+        let Some(is_correct) = asked.ok().and_then(|()| is_valid.blocking_recv().ok()) else {
             return Ok(());
         };
         if is_correct {
@@ -335,13 +341,13 @@ impl Shelf {
         blob: &Blob,
         digest: &Digest,
         name: &FileName,
-        is_given_up: &GivenUp,
+        is_cancelled: &Cancelled,
     ) -> Result<(), Error> {
         self.sweep().map_err(Error::io("look at", &self.directory))?;
         self.make_room(blob.size())?;
         let path = self.path(name);
         let part = path.with_extension("part");
-        let written = write(blob, digest, &part, is_given_up)
+        let written = write(blob, digest, &part, is_cancelled)
             .map_err(Error::io("write", &part))
             .and_then(|()| fs::rename(&part, &path).map_err(Error::io("create", &path)));
         match written {
@@ -394,7 +400,7 @@ impl Shelf {
     fn room(&self) -> io::Result<i64> {
         let disk = rustix::fs::statvfs(&self.directory)?;
         let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX);
-        Ok(bytes(disk.f_bavail) - bytes(disk.f_blocks.div_ceil(FREE_PART)))
+        Ok(bytes(disk.f_bavail) - bytes(disk.f_blocks.div_ceil(FREE_FRACTION)))
     }
 
     fn evictable(&self) -> io::Result<Vec<Kept>> {
@@ -431,7 +437,7 @@ impl Shelf {
 }
 
 fn in_a_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    thread::Builder::new().name("shelf".to_owned()).spawn(work).map(drop)
+    thread::Builder::new().name("disk-cache".to_owned()).spawn(work).map(drop)
 }
 
 /// Opens no link, and does not wait for the writer of a pipe.
@@ -440,7 +446,7 @@ fn open_for_reading(path: &Path) -> io::Result<File> {
 }
 
 /// Writes a blob to the medium itself. A program may have changed its own file, so the digest is taken again.
-fn write(blob: &Blob, digest: &Digest, part: &Path, is_given_up: &GivenUp) -> io::Result<()> {
+fn write(blob: &Blob, digest: &Digest, part: &Path, is_cancelled: &Cancelled) -> io::Result<()> {
     let mut from = blob.open()?;
     let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
     let mut hash = Context::new(&SHA256);
@@ -452,7 +458,7 @@ fn write(blob: &Blob, digest: &Digest, part: &Path, is_given_up: &GivenUp) -> io
         }
         hash.update(&chunk[..read]);
         to.write_all(&chunk[..read])?;
-        if is_given_up() {
+        if is_cancelled() {
             return Err(io::Error::other("the agent is stopping"));
         }
     }
@@ -508,9 +514,9 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            // /tmp may be a tmpfs, where no shelf can be.
+            // /tmp may be a tmpfs, where no cache can be.
             let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-            for name in ["ram", "shelf"] {
+            for name in ["ram", "disk-cache"] {
                 fs::create_dir(dir.path().join(name)).unwrap();
             }
             let store = Store::new(dir.path().join("ram"), Some(1 << 20));
@@ -519,33 +525,33 @@ mod tests {
         }
 
         fn directory(&self) -> PathBuf {
-            self.dir.path().join("shelf")
+            self.dir.path().join("disk-cache")
         }
 
         fn name(&self) -> FileName {
             file_name(&self.digest, &owner())
         }
 
-        fn shelf(&self) -> Arc<Shelf> {
-            Shelf::new(self.directory())
+        fn cache(&self) -> Arc<DiskCache> {
+            DiskCache::new(self.directory())
         }
 
         fn upload(&self) -> Box<Upload> {
             Box::new(self.store.upload(self.digest, CONTENT.len() as u64, owner()).unwrap())
         }
 
-        async fn keep(&self, shelf: &Arc<Shelf>) {
-            drop(shelf.keeping.acquire().await.unwrap());
+        async fn keep(&self, cache: &Arc<DiskCache>) {
+            drop(cache.keeping.acquire().await.unwrap());
             let mut upload = self.upload();
             upload.write(0, CONTENT).unwrap();
-            shelf.keep(upload.finish().unwrap(), self.digest, owner(), Box::new(|| false));
-            drop(shelf.keeping.acquire().await.unwrap());
+            cache.put(upload.finish().unwrap(), self.digest, owner(), Box::new(|| false));
+            drop(cache.keeping.acquire().await.unwrap());
         }
 
-        async fn is_fetched(&self, shelf: &Arc<Shelf>) -> bool {
-            let upload = shelf.fetch(self.upload(), Box::new(|| false)).await.unwrap();
+        async fn is_fetched(&self, cache: &Arc<DiskCache>) -> bool {
+            let upload = cache.get(self.upload(), Box::new(|| false)).await.unwrap();
             assert_eq!(upload.offset(), if upload.is_complete() { CONTENT.len() as u64 } else { 0 });
-            assert!(shelf.state().in_use.is_empty());
+            assert!(cache.state().in_use.is_empty());
             upload.is_correct()
         }
 
@@ -557,69 +563,69 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_comes_back_and_holds_nothing_in_the_ram() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        assert!(!bench.is_fetched(&shelf).await);
-        bench.keep(&shelf).await;
-        assert_eq!(bench.files(), [shelf.path(&bench.name())]);
-        assert_eq!(bench.store.evict_unused(), CONTENT.len() as u64);
-        assert!(bench.is_fetched(&bench.shelf()).await, "also in a next life");
+        let cache = bench.cache();
+        assert!(!bench.is_fetched(&cache).await);
+        bench.keep(&cache).await;
+        assert_eq!(bench.files(), [cache.path(&bench.name())]);
+        assert_eq!(bench.store.evict_all(), CONTENT.len() as u64);
+        assert!(bench.is_fetched(&bench.cache()).await, "also in a next life");
     }
 
     #[tokio::test]
     async fn blobs_are_found_by_their_owner_alone() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
+        let cache = bench.cache();
+        bench.keep(&cache).await;
         let other = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
         let upload = bench.store.upload(bench.digest, CONTENT.len() as u64, other).unwrap();
-        let upload = shelf.fetch(Box::new(upload), Box::new(|| false)).await.unwrap();
+        let upload = cache.get(Box::new(upload), Box::new(|| false)).await.unwrap();
         assert_eq!(upload.offset(), 0, "to know a digest is not to have the program");
-        assert!(bench.is_fetched(&shelf).await);
+        assert!(bench.is_fetched(&cache).await);
     }
 
     #[tokio::test]
     async fn what_is_not_what_its_name_says_is_removed_and_the_upload_is_as_new() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
+        let cache = bench.cache();
         for wrong in [&b"a pr0gram"[..], b"a prog", b""] {
-            bench.keep(&shelf).await;
-            fs::write(shelf.path(&bench.name()), wrong).unwrap();
-            let mut upload = shelf.fetch(bench.upload(), Box::new(|| false)).await.unwrap();
+            bench.keep(&cache).await;
+            fs::write(cache.path(&bench.name()), wrong).unwrap();
+            let mut upload = cache.get(bench.upload(), Box::new(|| false)).await.unwrap();
             assert_eq!(bench.files(), Vec::<PathBuf>::new());
             upload.write(0, CONTENT).unwrap();
             assert!(upload.is_correct());
         }
-        symlink("/etc/passwd", shelf.path(&bench.name())).unwrap();
-        assert!(!bench.is_fetched(&shelf).await, "a link is not followed");
+        symlink("/etc/passwd", cache.path(&bench.name())).unwrap();
+        assert!(!bench.is_fetched(&cache).await, "a link is not followed");
     }
 
     #[tokio::test]
     async fn a_directory_that_comes_and_goes_is_used_while_it_is_there() {
         let bench = Bench::new();
         fs::remove_dir(bench.directory()).unwrap();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
-        assert!(!bench.is_fetched(&shelf).await && !bench.directory().exists(), "it is not made");
+        let cache = bench.cache();
+        bench.keep(&cache).await;
+        assert!(!bench.is_fetched(&cache).await && !bench.directory().exists(), "it is not made");
         fs::create_dir(bench.directory()).unwrap();
-        bench.keep(&shelf).await;
-        assert!(bench.is_fetched(&shelf).await);
+        bench.keep(&cache).await;
+        assert!(bench.is_fetched(&cache).await);
         let elsewhere = bench.dir.path().join("pulled");
         fs::rename(bench.directory(), &elsewhere).unwrap();
-        assert!(!bench.is_fetched(&shelf).await);
+        assert!(!bench.is_fetched(&cache).await);
         symlink(&elsewhere, bench.directory()).unwrap();
-        assert!(!bench.is_fetched(&shelf).await, "a link is not followed");
+        assert!(!bench.is_fetched(&cache).await, "a link is not followed");
         fs::remove_file(bench.directory()).unwrap();
         fs::rename(&elsewhere, bench.directory()).unwrap();
-        assert!(bench.is_fetched(&shelf).await);
+        assert!(bench.is_fetched(&cache).await);
         fs::set_permissions(bench.directory(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(!bench.is_fetched(&shelf).await, "others could write to it");
+        assert!(!bench.is_fetched(&cache).await, "others could write to it");
     }
 
     #[test]
     fn a_tmpfs_is_no_shelf() {
         // Where programs share memory there is one, if there is any.
         if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
-            let refused = Shelf::new(dir.path().to_owned()).try_open().unwrap_err();
+            let refused = DiskCache::new(dir.path().to_owned()).try_open().unwrap_err();
             assert_eq!(refused, "it is in RAM, which does not survive a reboot");
         }
     }
@@ -633,21 +639,21 @@ mod tests {
         for other in &others {
             fs::write(other, "theirs").unwrap();
         }
-        let shelf = bench.shelf();
-        drop(shelf.keeping.acquire().await.unwrap());
+        let cache = bench.cache();
+        drop(cache.keeping.acquire().await.unwrap());
         assert!(!part.exists() && others.iter().all(|other| other.exists()));
-        assert!(shelf.evictable().unwrap().is_empty());
+        assert!(cache.evictable().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_copy_that_nobody_wants_any_more_ends_and_leaves_nothing() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        drop(shelf.keeping.acquire().await.unwrap());
+        let cache = bench.cache();
+        drop(cache.keeping.acquire().await.unwrap());
         let mut upload = bench.upload();
         upload.write(0, CONTENT).unwrap();
-        shelf.keep(upload.finish().unwrap(), bench.digest, owner(), Box::new(|| true));
-        shelf.idle().await;
+        cache.put(upload.finish().unwrap(), bench.digest, owner(), Box::new(|| true));
+        cache.idle().await;
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
     }
 
@@ -655,52 +661,52 @@ mod tests {
     #[allow(clippy::await_holding_lock)]
     async fn a_medium_that_hangs_is_done_without_until_it_is_back() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
+        let cache = bench.cache();
+        bench.keep(&cache).await;
         // Whoever copies waits for this, as for a medium.
-        let medium = shelf.state();
+        let medium = cache.state();
         let since = Instant::now();
-        let upload = shelf.fetch(bench.upload(), Box::new(|| false)).await.unwrap();
-        assert!(upload.offset() == 0 && since.elapsed() >= SILENCE_LIMIT && shelf.hangs());
-        let upload = shelf.fetch(bench.upload(), Box::new(|| panic!("it is not even tried"))).await.unwrap();
+        let upload = cache.get(bench.upload(), Box::new(|| false)).await.unwrap();
+        assert!(upload.offset() == 0 && since.elapsed() >= SILENCE_LIMIT && cache.hangs());
+        let upload = cache.get(bench.upload(), Box::new(|| panic!("it is not even tried"))).await.unwrap();
         assert_eq!(upload.offset(), 0);
-        shelf.hanging().clear();
+        cache.hanging().clear();
         let since = Instant::now();
-        let upload = shelf.fetch(bench.upload(), Box::new(|| true)).await.unwrap();
+        let upload = cache.get(bench.upload(), Box::new(|| true)).await.unwrap();
         assert!(upload.offset() == 0 && since.elapsed() < SILENCE_LIMIT, "nobody waits for it any more");
         drop(medium);
         tokio::time::resume();
         let since = Instant::now();
-        while shelf.hangs() {
+        while cache.hangs() {
             assert!(since.elapsed() < Duration::from_secs(60));
             thread::yield_now();
         }
-        assert!(bench.is_fetched(&shelf).await);
+        assert!(bench.is_fetched(&cache).await);
     }
 
     #[tokio::test]
     async fn what_is_being_copied_is_not_evicted() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
-        assert_eq!(shelf.evictable().unwrap().len(), 1);
-        shelf.state().in_use.push(bench.name());
-        assert!(shelf.evictable().unwrap().is_empty());
+        let cache = bench.cache();
+        bench.keep(&cache).await;
+        assert_eq!(cache.evictable().unwrap().len(), 1);
+        cache.state().in_use.push(bench.name());
+        assert!(cache.evictable().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_program_that_changed_its_own_file_is_not_kept() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        drop(shelf.keeping.acquire().await.unwrap());
+        let cache = bench.cache();
+        drop(cache.keeping.acquire().await.unwrap());
         let mut upload = bench.upload();
         upload.write(0, CONTENT).unwrap();
         let blob = upload.finish().unwrap();
         let name = bench.dir.path().join("running");
         blob.link_to(&name).unwrap();
         fs::write(&name, "another").unwrap();
-        shelf.keep(blob, bench.digest, owner(), Box::new(|| false));
-        drop(shelf.keeping.acquire().await.unwrap());
+        cache.put(blob, bench.digest, owner(), Box::new(|| false));
+        drop(cache.keeping.acquire().await.unwrap());
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
     }
 

@@ -21,14 +21,14 @@ use crate::access::key_file::{self, KeyFile};
 use crate::cli::options::Options;
 use crate::daemon::pid_file::{self, PidFile};
 use crate::files::core_dump;
-use crate::job::execute;
+use crate::job::environment::JOB_DIRECTORY;
 use crate::job::registry::JobRegistry;
 use crate::process::cgroup::Cgroups;
 use crate::process::child;
 use crate::process::reaper::{self, ProcessReaper};
 use crate::store::blobs::Store;
 use crate::store::disk_cache::DiskCache;
-use crate::system::fs_walk;
+use crate::system::fs_remove;
 use crate::system::memory;
 use crate::system::runtime;
 use crate::transport::acceptor::Acceptor;
@@ -92,7 +92,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let disk_cache = options.disk_cache.map(DiskCache::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
     directory.kill_stale_jobs(cgroups.as_ref());
-    fs_walk::retry(&directory.path);
+    fs_remove::retry(&directory.path);
     core_dump::remove_former(&directory.path.join("jobs"));
     let reaper = ProcessReaper::become_subreaper(cgroups);
     memory::be_spared();
@@ -178,8 +178,7 @@ impl Directory {
 
     /// Ends what is left of the jobs of an agent that was killed.
     fn kill_stale_jobs(&self, cgroups: Option<&Cgroups>) {
-        let mark = [execute::JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()]
-            .concat();
+        let mark = [JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()].concat();
         let ended = cgroups.map_or(0, Cgroups::kill_stale) + reaper::kill_stale(&mark);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what an agent before this one had left running");
@@ -190,7 +189,7 @@ impl Directory {
     fn subdirectory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let failed = |error: io::Error| Error::Directory(path.clone(), error);
-        fs_walk::clear(&path).map_err(failed)?;
+        fs_remove::clear(&path).map_err(failed)?;
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(path)
     }
@@ -200,11 +199,11 @@ impl Directory {
     fn remove(self) -> Result<(), Error> {
         for name in ["blobs", "jobs"] {
             let path = self.path.join(name);
-            if let Err(error) = fs_walk::remove(&path) {
+            if let Err(error) = fs_remove::remove(&path) {
                 tracing::error!(path = %path.display(), %error, "cannot remove all of a directory");
             }
         }
-        fs_walk::retry(&self.path);
+        fs_remove::retry(&self.path);
         match fs::remove_dir(&self.path) {
             Err(error)
                 if !matches!(

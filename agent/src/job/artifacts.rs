@@ -10,11 +10,11 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::files::outputs::{ArtifactSet, Problem};
-use crate::job::execute::Spec;
 use crate::job::outcome::Cause;
 use crate::job::registry::JobRegistry;
 use crate::job::running::is_set;
 use crate::job::session::Link;
+use crate::job::spec::Spec;
 use crate::job::workspace::JobDirectory;
 
 /// What a program that has ended still holds of its router.

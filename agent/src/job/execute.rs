@@ -7,127 +7,28 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
 use crate::files::core_dump::{self, Expected};
-use crate::files::inputs::InputTree;
 use crate::job::artifacts::FinishedProgram;
-use crate::job::environment::{Arguments, TooLong};
+use crate::job::environment::{Arguments, environment};
 use crate::job::job_log::{Controller, JobLog};
 use crate::job::oom_guard::{Shortage, Verdict};
 use crate::job::outcome::Outcome;
 use crate::job::registry::JobRegistry;
 use crate::job::running::{Running, is_set};
 use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::job::spec::Spec;
+use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
 use crate::process::child::{Child, Start};
-use crate::process::pty::Size;
-use crate::process::user::User;
-use crate::store::blobs::{Blob, Digest, Reservation, Upload};
-use crate::store::disk_cache::DiskCache;
-use crate::store::receiver::{BlobDescriptor, BlobReceiver, Need};
+use crate::store::accounting::Reservation;
 use crate::system::host;
 use crate::system::resources::Exhausted;
-
-/// How long an upload may make no progress before its reserved memory is taken back.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
-const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What GOMEMLIMIT is at least, in bytes: below it Go does little else than collect garbage, and starts with this.
-const MIN_GO_MEMORY: u64 = 4 * 1024 * 1024;
-
-/// The variable that names a job's directory: the mark by which a next agent finds what this one left.
-pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
-
-/// What to run.
-#[derive(Debug)]
-pub struct Spec {
-    /// The job's name, if the controller has chosen it.
-    pub id: Option<String>,
-    /// File name of the program.
-    pub name: OsString,
-    /// The program.
-    pub program: BlobDescriptor,
-    /// What it finds when it starts.
-    pub inputs: Vec<InputTree>,
-    /// Where it starts, below the job's directory; empty for that itself.
-    pub working_directory: PathBuf,
-    /// argv[1] and on.
-    pub args: Vec<OsString>,
-    /// Added to the environment that every program gets.
-    pub env: Vec<(OsString, OsString)>,
-    /// What stands for the job's directory in them; empty: nothing.
-    pub directory_mark: Vec<u8>,
-    /// It waits, when it is here, until it is told to start.
-    pub hold: bool,
-    /// When to end it.
-    pub timeout: Option<Duration>,
-    /// When to end it after its last output.
-    pub idle_timeout: Option<Duration>,
-    /// Time between TERM and KILL.
-    pub grace: Duration,
-    /// Its nice value, 0 to 19.
-    pub nice: u8,
-    /// Whom it runs as, if not as the agent does.
-    pub user: Option<User>,
-    /// Its two outputs are one pipe.
-    pub merges_outputs: bool,
-    /// How large its terminal is, if it is to have one in place of its pipes.
-    pub terminal: Option<Size>,
-    /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
-    pub linger: Option<Duration>,
-    /// Bytes of each output that may be unacknowledged.
-    pub output_window: u64,
-    /// What to bring back: paths below the working directory, by the rules of `hop_proto::output_path`.
-    pub output_files: Vec<Vec<u8>>,
-    /// Bring back its core, too, if it leaves one.
-    pub core: bool,
-}
-
-#[cfg(test)]
-impl Spec {
-    /// Runs `content` without a limit, as long as its controller is there.
-    pub fn of_test(content: &[u8]) -> Self {
-        Self {
-            id: None,
-            name: "program".into(),
-            program: BlobDescriptor::of_test(content),
-            inputs: Vec::new(),
-            working_directory: PathBuf::new(),
-            args: Vec::new(),
-            env: Vec::new(),
-            directory_mark: Vec::new(),
-            hold: false,
-            timeout: None,
-            idle_timeout: None,
-            grace: Duration::ZERO,
-            nice: 0,
-            user: None,
-            merges_outputs: false,
-            terminal: None,
-            linger: Some(Duration::ZERO),
-            output_window: 1024,
-            output_files: Vec::new(),
-            core: false,
-        }
-    }
-}
-
-/// A blob that a job needs: its program, or an archive of input files.
-pub enum BlobState {
-    /// It is in the store.
-    Cached(Arc<Blob>),
-    /// It has its room in the store, and may be a delta against this blob.
-    Uploading(Box<Upload>, Option<(Digest, Arc<Blob>)>),
-}
 
 /// A job that has its place and its room, but may still miss its program.
 pub struct Job {
@@ -290,86 +191,6 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
         || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
-impl BlobState {
-    /// Looks for it in the disk cache. That may take seconds on a slow medium; what the controller says meanwhile waits, and one
-    /// that goes for good ends it.
-    async fn fetch(
-        self,
-        disk_cache: &Arc<DiskCache>,
-        link: &Arc<Link>,
-        jobs: &JobRegistry,
-    ) -> Result<Self, Error> {
-        let Self::Uploading(upload, base) = self else { return Ok(self) };
-        let (link, is_stopping) = (link.clone(), jobs.is_stopping());
-        let upload = disk_cache.get(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
-        Ok(if upload.is_complete() { Self::Cached(upload.finish()?) } else { Self::Uploading(upload, base) })
-    }
-}
-
-/// Receives what is not here yet, in order; gives all of it.
-async fn receive(
-    parts: Vec<BlobState>,
-    spec: &Spec,
-    link: &Link,
-    inbox: &mut Inbox,
-    jobs: &JobRegistry,
-) -> Result<Vec<Arc<Blob>>, Error> {
-    let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
-    let mut needs = Vec::new();
-    for part in &parts {
-        if let BlobState::Uploading(upload, base) = part {
-            let base = base.as_ref().map(|(digest, _)| *digest);
-            needs.push(Need { digest: upload.digest(), offset: 0, base });
-        }
-    }
-    let mut blobs = Vec::new();
-    for (part, announced) in parts.into_iter().zip(announced) {
-        blobs.push(match part {
-            BlobState::Cached(blob) => blob,
-            BlobState::Uploading(upload, base) => {
-                let mut receiver = BlobReceiver::new(*upload, base, announced.checksum);
-                receive_one(&mut receiver, &mut needs, link, inbox, jobs).await?;
-                needs.remove(0);
-                receiver.finish()?
-            }
-        });
-    }
-    Ok(blobs)
-}
-
-/// Receives a blob to its last byte, by however many connections. It is the first of those that are needed.
-async fn receive_one(
-    receiver: &mut BlobReceiver,
-    needs: &mut [Need],
-    link: &Link,
-    inbox: &mut Inbox,
-    jobs: &JobRegistry,
-) -> Result<(), Error> {
-    let mut stopping = jobs.stopping();
-    while !receiver.is_complete() {
-        needs[0].offset = receiver.received();
-        link.need(needs);
-        let heard = tokio::select! {
-            // What was said counts before that nobody is there any more.
-            biased;
-            heard = inbox.recv() => heard.ok_or(Error::Gone)?,
-            () = link.abandoned() => return Err(Error::Gone),
-            () = tokio::time::sleep(UPLOAD_TIMEOUT) => {
-                return Err(Error::UploadStalled { after: UPLOAD_TIMEOUT });
-            }
-            () = is_set(&mut stopping) => return Err(Error::Stopping),
-        };
-        match heard {
-            Heard::Chunk(chunk) => receiver.take(&chunk)?,
-            // A signal ends what would become the program, as it would end the program.
-            Heard::Signal(_) => return Err(Error::Gone),
-            Heard::Resize(_) | Heard::Start => {}
-            Heard::Fault(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 /// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
 async fn wait_for_start(
     directory: &Path,
@@ -410,45 +231,6 @@ async fn wait_for_start(
     }
 }
 
-/// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
-/// name counts. GOMEMLIMIT makes Go
-/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime). GOMAXPROCS is what Go
-/// would find by itself; but since 1.25 it looks again every second unless it is told, and wakes a router for that.
-///
-/// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
-fn environment(
-    spec: &Spec,
-    directory: &JobDirectory,
-    home: Option<&str>,
-    memory: u64,
-    arguments: &mut Arguments<'_>,
-) -> Result<Vec<(OsString, OsString)>, TooLong> {
-    let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
-    let mut env: Vec<(OsString, OsString)> = vec![
-        ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
-        ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
-        ("TMPDIR".into(), directory.work().into()),
-        ("GOMEMLIMIT".into(), memory.max(MIN_GO_MEMORY).to_string().into()),
-        ("GOMAXPROCS".into(), host::processors().to_string().into()),
-        (JOB_DIRECTORY.into(), directory.path().into()),
-    ];
-    for (name, value) in &env {
-        arguments.count_variable(name, value)?;
-    }
-    for (name, value) in &spec.env {
-        env.push(arguments.variable(name, value)?);
-    }
-    Ok(env)
-}
-
-/// The signal with this name.
-///
-/// # Errors
-/// [`Error::Protocol`] for a name that may not be sent.
-pub fn signal(name: &str) -> Result<Signal, Error> {
-    hop_proto::signal::sendable(name).ok_or(Error::Protocol("a signal that may not be sent"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -461,6 +243,7 @@ mod tests {
     use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
     use crate::store::decoder::Encoding;
+    use crate::store::disk_cache::DiskCache;
     use crate::store::receiver::Chunk;
 
     /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
@@ -531,35 +314,5 @@ mod tests {
         assert!(!is_asked_for(&jobs).await, "and then it is good again");
         jobs.stop().await;
         assert_eq!(std::fs::read_dir(&ram).unwrap().count() + std::fs::read_dir(&work).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_users_environment_wins_over_the_agents() {
-        let given =
-            [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@the-work-of-it@/a:@the-work-of-it@")];
-        let env = given.map(|(name, value)| (name.into(), value.into())).into();
-        let spec = Spec { env, directory_mark: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
-        let parent = tempfile::tempdir().unwrap();
-        let directory = JobDirectory::create(parent.path(), "job").unwrap();
-        let work = directory.work();
-        let environment = |spec: &Spec, home, memory| {
-            let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
-            environment(spec, &directory, home, memory, &mut arguments).unwrap()
-        };
-        let env = environment(&spec, Some("/home"), 9_000_000);
-        let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
-        assert_eq!(get("TMPDIR"), Some(Some("/mine")));
-        assert_eq!(get("A"), Some(Some("2")));
-        let located = format!("x={}/a:{}", work.display(), work.display());
-        assert_eq!(get("B"), Some(Some(&*located)));
-        assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
-        let stat = std::fs::read_to_string("/proc/stat").unwrap();
-        let is_processor = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
-        let processors = stat.lines().filter(is_processor).count().to_string();
-        assert_eq!(get("GOMAXPROCS"), Some(Some(&*processors)));
-        assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
-        let starved = environment(&Spec::of_test(b""), None, 0);
-        assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
-        assert!(get("PATH").is_some() && get("LD_PRELOAD").is_none());
     }
 }

@@ -14,9 +14,11 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::files::core_dump::Pattern;
-use crate::job::execute::{BlobState, Job, Spec};
+use crate::job::execute::Job;
 use crate::job::oom_guard::OomGuard;
 use crate::job::session::{Link, Stage, Tenure};
+use crate::job::spec::Spec;
+use crate::job::upload::BlobState;
 use crate::process::reaper::ProcessReaper;
 use crate::store::blobs::{Reclaim, Store};
 use crate::store::disk_cache::{Cancelled, DiskCache};

@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::job::execute::Spec;
 use crate::job::oom_guard::{Shortage, WatchHandle};
 use crate::job::outcome::{Cause, Ran};
 use crate::job::registry::JobRegistry;
@@ -20,6 +19,7 @@ use crate::job::session::output_buffer::OutputStream;
 use crate::job::session::stdin;
 use crate::job::session::stdout::{self, Summary};
 use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::job::spec::Spec;
 use crate::process::cgroup::Cgroup;
 use crate::process::child::{Child, Ending, Streams};
 use crate::process::pty::{END_OF_INPUT, Terminal};

@@ -12,49 +12,30 @@
 //! with one thread no child can be forked while an executable is open for writing ("text file busy",
 //! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use hop_proto::identity::Fingerprint;
 use ring::digest::{Context, SHA256};
 use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
-use xxhash_rust::xxh32::Xxh32;
 
 use crate::error::Error;
-use crate::system::memory::{Memory, RESERVE};
+use crate::store::accounting::{Accounting, Reservation};
+use crate::store::blob::{Blob, Digest};
+use crate::store::upload::{Check, Upload};
+use crate::system::memory::Memory;
 use crate::system::resources;
-use crate::system::runtime;
-
-/// SHA-256 of a blob's content.
-pub type Digest = [u8; 32];
-
-/// Bytes of memory that are available while blobs stay which no job uses: twice what no program gets.
-const SPARE: u64 = 2 * RESERVE;
-
-/// The part of the router's memory that such blobs take at most: one of this many.
-const CACHE_FRACTION: u64 = 4;
-
-/// How many of them there are at most: each costs some 2 kB beside its content, an inode and its entry.
-const MAX_EVICTABLE: usize = 64;
-
-/// How long a blob stays that nobody uses.
-const KEEP_TIME: Duration = Duration::from_secs(60 * 60);
-
-/// Between two looks at the memory, and at the time, while no job runs and blobs are kept. A look costs 0.2 ms of such a CPU.
-const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The blobs of this agent.
 pub struct Store {
-    directory: PathBuf,
-    quota: Option<u64>,
-    accounting: Mutex<Accounting>,
+    pub(super) directory: PathBuf,
+    pub(super) quota: Option<u64>,
+    pub(super) accounting: Mutex<Accounting>,
     /// What else can go when memory runs short.
-    others: OnceLock<Arc<dyn Reclaim>>,
+    pub(super) others: OnceLock<Arc<dyn Reclaim>>,
 }
 
 /// Memory that can be had for the asking, though somebody may miss what is in it.
@@ -64,55 +45,6 @@ pub trait Reclaim: Send + Sync {
 
     /// Gives up the oldest part; gives how many bytes it was, 0 if there is none.
     fn give_up_oldest(&self) -> u64;
-}
-
-/// What is kept and what is promised.
-#[derive(Default)]
-struct Accounting {
-    blobs: Vec<Kept>,
-    /// Bytes of all blobs and of all uploads at their full size.
-    kept: u64,
-    /// Of these, bytes that have not arrived yet.
-    promised: u64,
-    /// Inodes that are promised to jobs whose files are not all there yet.
-    reserved_inodes: u64,
-    uploads: u64,
-    /// Somebody looks from time to time whether what nobody uses must go.
-    is_watched: bool,
-}
-
-/// A blob that can be found.
-struct Kept {
-    digest: Digest,
-    owner: Fingerprint,
-    blob: Arc<Blob>,
-    /// When it was last seen in use.
-    used: Instant,
-}
-
-impl Kept {
-    fn is_used(&self) -> bool {
-        Arc::strong_count(&self.blob) > 1
-    }
-}
-
-impl Accounting {
-    /// Blobs that no job uses.
-    fn evictable(&self) -> impl Iterator<Item = &Kept> {
-        self.blobs.iter().filter(|kept| !kept.is_used())
-    }
-
-    /// Bytes of them.
-    fn evictable_bytes(&self) -> u64 {
-        self.evictable().map(|kept| kept.blob.size).sum()
-    }
-
-    /// Takes out the one of them that has not been used for longest. It is to be dropped when the lock is free again.
-    fn take_oldest(&mut self) -> Option<Kept> {
-        let oldest = self.evictable().min_by_key(|kept| kept.used)?;
-        let index = self.blobs.iter().position(|kept| Arc::ptr_eq(&kept.blob, &oldest.blob))?;
-        Some(self.blobs.swap_remove(index))
-    }
 }
 
 impl Store {
@@ -128,7 +60,7 @@ impl Store {
     }
 
     /// Bytes of memory that can be had beside that of blobs.
-    fn reclaimable(&self) -> u64 {
+    pub(super) fn reclaimable(&self) -> u64 {
         self.others.get().map_or(0, |others| others.bytes())
     }
 
@@ -275,41 +207,8 @@ impl Store {
         Ok(resources::inodes(&self.directory)?.map_or(u64::MAX, |inodes| inodes.spare(promised)))
     }
 
-    /// Lets go of what nobody uses until the file system can have so many files more.
-    fn make_inodes(&self, needed: u64) -> Result<(), Error> {
-        loop {
-            let available = self.spare_inodes()?;
-            if needed <= available {
-                return Ok(());
-            }
-            let evictable = self.accounting().evictable().count() as u64;
-            if needed > available + evictable || !self.evict_oldest() {
-                return Err(Error::NoInodes { needed, available, directory: self.directory.clone() });
-            }
-        }
-    }
-
-    /// Lets go of what nobody uses until there is room for so many bytes; then of what jobs that have ended keep in memory.
-    fn make_room(&self, size: u64) -> Result<(), Error> {
-        while let Some(refusal) = self.refusal(size)? {
-            let evictable = self.evictable();
-            let (most, is_for_memory) = match refusal {
-                Error::NoSpace { available, .. } | Error::NoPromise { available, .. } => {
-                    (available + evictable, false)
-                }
-                Error::NoMemory { available, .. } => (available + evictable + self.reclaimable(), true),
-                _ => (0, false),
-            };
-            let give_up_oldest = || self.others.get().is_some_and(|others| others.give_up_oldest() > 0);
-            if size > most || !(self.evict_oldest() || is_for_memory && give_up_oldest()) {
-                return Err(refusal);
-            }
-        }
-        Ok(())
-    }
-
     /// Why there is no room for a blob of this size now, if there is none.
-    fn refusal(&self, size: u64) -> Result<Option<Error>, Error> {
+    pub(super) fn refusal(&self, size: u64) -> Result<Option<Error>, Error> {
         let free = self.room()?;
         if size > free {
             let directory = self.directory.clone();
@@ -325,276 +224,14 @@ impl Store {
         }
     }
 
-    fn evict_oldest(&self) -> bool {
-        // Dropped when the lock is free: dropping it updates the accounting.
-        let oldest = self.accounting().take_oldest();
-        oldest.is_some()
-    }
-
-    /// Lets all blobs go that nobody uses; gives how many bytes they were.
-    pub fn evict_all(&self) -> u64 {
-        let evictable = self.evictable();
-        while self.evict_oldest() {}
-        evictable
-    }
-
-    /// A blob may have lost its last user: bounds what stays, now and as long as something stays.
-    pub fn trim(self: &Arc<Self>) {
-        self.trim_now();
-        let mut accounting = self.accounting();
-        if !accounting.blobs.is_empty() && !std::mem::replace(&mut accounting.is_watched, true) {
-            runtime::spawn(self.clone().watch());
-        }
-    }
-
-    async fn watch(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(POLL_INTERVAL).await;
-            self.trim_now();
-            let mut accounting = self.accounting();
-            if accounting.blobs.is_empty() {
-                accounting.is_watched = false;
-                return;
-            }
-        }
-    }
-
-    /// Lets go of what nobody has used for long, and of the oldest while they are too many or the router has too little.
-    fn trim_now(&self) {
-        loop {
-            // Without /proc nothing is known, and nothing is kept.
-            let memory = Memory::read().unwrap_or_default();
-            let mut accounting = self.accounting();
-            let now = Instant::now();
-            for kept in accounting.blobs.iter_mut().filter(|kept| kept.is_used()) {
-                kept.used = now;
-            }
-            let is_old = |kept: &Kept| !kept.is_used() && now - kept.used >= KEEP_TIME;
-            let must_go = accounting.evictable_bytes() > memory.total / CACHE_FRACTION
-                || accounting.evictable().count() > MAX_EVICTABLE
-                || memory.available < SPARE
-                || accounting.blobs.iter().any(is_old);
-            if !must_go {
-                return;
-            }
-            let oldest = accounting.take_oldest();
-            drop(accounting);
-            if oldest.is_none() {
-                return;
-            }
-        }
-    }
-
     fn file_system(&self) -> Result<rustix::fs::StatVfs, Error> {
         rustix::fs::statvfs(&self.directory)
             .map_err(|error| Error::io("look at", &self.directory)(error.into()))
     }
 
-    fn accounting(&self) -> MutexGuard<'_, Accounting> {
+    pub(super) fn accounting(&self) -> MutexGuard<'_, Accounting> {
         // Nothing panics while it holds the accounting; in the agent a panic aborts anyway.
         self.accounting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Room that is promised and not yet used.
-pub struct Reservation {
-    store: Arc<Store>,
-    size: u64,
-    inodes: u64,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut accounting = self.store.accounting();
-        accounting.promised -= self.size;
-        accounting.reserved_inodes -= self.inodes;
-    }
-}
-
-/// How it is found out that a blob is what was announced.
-enum Check {
-    /// By its name. SHA-256 takes 60 instructions a byte of a MIPS CPU, more than all else that is done for the byte.
-    Digest(Context),
-    /// By a checksum, against mistakes: TLS has seen to it that this came from its owner, who can only deceive himself.
-    Sum(Xxh32, u32),
-}
-
-/// A blob that is on its way.
-pub struct Upload {
-    store: Arc<Store>,
-    digest: Digest,
-    size: u64,
-    owner: Fingerprint,
-    received: u64,
-    file: File,
-    check: Check,
-    path: PathBuf,
-    /// The file and its room now belong to a [`Blob`].
-    is_blob: bool,
-}
-
-impl Upload {
-    /// Bytes received so far: where the next ones belong.
-    pub fn offset(&self) -> u64 {
-        self.received
-    }
-
-    /// The digest that it was announced with.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// The key of the controller that brings it.
-    pub fn owner(&self) -> Fingerprint {
-        self.owner
-    }
-
-    /// Bytes that were announced.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// True when all announced bytes are here.
-    pub fn is_complete(&self) -> bool {
-        self.received == self.size
-    }
-
-    /// True when all announced bytes are here and are what was announced.
-    pub fn is_correct(&self) -> bool {
-        self.is_complete()
-            && match &self.check {
-                Check::Digest(context) => context.clone().finish().as_ref() == self.digest,
-                Check::Sum(sum, expected) => sum.digest() == *expected,
-            }
-    }
-
-    /// Forgets what was received, and keeps the room.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn restart(&mut self) -> Result<(), Error> {
-        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(Error::io("empty", &self.path))?;
-        self.store.accounting().promised += self.received;
-        self.received = 0;
-        self.check = Check::Digest(Context::new(&SHA256));
-        Ok(())
-    }
-
-    /// What comes now, from its first byte on, comes from its owner and has this checksum.
-    pub fn expect(&mut self, checksum: u32) {
-        debug_assert_eq!(self.received, 0, "nothing has gone into another check");
-        self.check = Check::Sum(Xxh32::new(0), checksum);
-    }
-
-    /// Adds the next bytes.
-    ///
-    /// # Errors
-    /// [`Error::Protocol`] for bytes from elsewhere or beyond the announced size, [`Error::NoSpace`] if the file system
-    /// is full in spite of the reservation (another process filled it).
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        if offset != self.received {
-            return Err(Error::Protocol("a blob chunk does not begin where the last one ended"));
-        }
-        if data.len() as u64 > self.size - self.received {
-            return Err(Error::Protocol("a blob is longer than announced"));
-        }
-        self.file.write_all(data).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => Error::NoSpace {
-                needed: self.size - self.received,
-                available: 0,
-                directory: self.store.directory.clone(),
-            },
-            _ => Error::io("write", &self.path)(error),
-        })?;
-        match &mut self.check {
-            Check::Digest(context) => context.update(data),
-            Check::Sum(sum, _) => sum.update(data),
-        }
-        self.received += data.len() as u64;
-        self.store.accounting().promised -= data.len() as u64;
-        Ok(())
-    }
-
-    /// Makes the complete upload a blob.
-    ///
-    /// # Errors
-    /// [`Error::DigestMismatch`], [`Error::Io`]; the file is gone then.
-    pub fn finish(mut self) -> Result<Arc<Blob>, Error> {
-        if !self.is_correct() {
-            return Err(Error::DigestMismatch);
-        }
-        // Another job has brought the same meanwhile: once is enough.
-        if let Some(blob) = self.store.get(&self.digest, self.owner) {
-            return Ok(blob);
-        }
-        let written = self.file.metadata().and_then(|metadata| metadata.modified());
-        let modified = written.map_err(Error::io("look at", &self.path))?;
-        self.is_blob = true;
-        let (store, path) = (self.store.clone(), self.path.clone());
-        let blob = Arc::new(Blob { store, path, size: self.size, modified });
-        self.store.accounting().blobs.push(Kept {
-            digest: self.digest,
-            owner: self.owner,
-            blob: blob.clone(),
-            used: Instant::now(),
-        });
-        Ok(blob)
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if !self.is_blob {
-            let mut accounting = self.store.accounting();
-            accounting.promised -= self.size - self.received;
-            accounting.kept -= self.size;
-            drop(accounting);
-            remove(&self.path);
-        }
-    }
-}
-
-/// A file whose content is what its owner calls by its digest.
-pub struct Blob {
-    store: Arc<Store>,
-    path: PathBuf,
-    size: u64,
-    /// When the agent wrote it. A program that is root may have written to it since.
-    modified: SystemTime,
-}
-
-impl Blob {
-    fn is_untouched(&self) -> bool {
-        let metadata = fs::metadata(&self.path);
-        metadata.is_ok_and(|now| now.len() == self.size && now.modified().ok() == Some(self.modified))
-    }
-
-    /// Bytes of it.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Opens it for reading.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn open(&self) -> io::Result<File> {
-        File::open(&self.path)
-    }
-
-    /// Gives the blob a further name. It costs no memory: the name and the blob are one file (link(2)).
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn link_to(&self, path: &Path) -> Result<(), Error> {
-        fs::hard_link(&self.path, path).map_err(Error::io("create", path))
-    }
-}
-
-impl Drop for Blob {
-    fn drop(&mut self) {
-        self.store.accounting().kept -= self.size;
-        remove(&self.path);
     }
 }
 
@@ -602,16 +239,13 @@ fn read_memory() -> Result<Memory, Error> {
     Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))
 }
 
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        tracing::error!(path = %path.display(), %error, "cannot remove a file of the store");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
+    use crate::store::eviction::{KEEP_TIME, MAX_EVICTABLE, POLL_INTERVAL};
 
     fn digest_of(content: &[u8]) -> Digest {
         ring::digest::digest(&SHA256, content).as_ref().try_into().unwrap()

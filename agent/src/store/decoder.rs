@@ -8,7 +8,7 @@ use std::sync::Arc;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::error::Error;
-use crate::store::blobs::Blob;
+use crate::store::blob::Blob;
 use crate::store::delta::DeltaDecoder;
 use crate::store::lz4::Unpacker;
 

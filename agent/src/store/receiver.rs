@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::store::blobs::{Blob, Digest, Upload};
+use crate::store::blob::{Blob, Digest};
 use crate::store::decoder::{Decoder, Encoding};
+use crate::store::upload::Upload;
 
 /// What a controller says of a blob before it is sent.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hopd::error::Error;
 use hopd::job::session::output_compressor::Packer;
 use hopd::store::decoder::{Decoder, Encoding};
-use hopd::store::delta::Patcher;
+use hopd::store::delta::DeltaDecoder;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -143,7 +143,7 @@ fn go_tables(changes: [(u8, u16); 4]) -> Vec<u8> {
 }
 
 fn patch(piece: u8, is_relocated: bool, base: &[u8], delta: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut patcher = Patcher::new(file(base), base.len() as u64, is_relocated);
+    let mut patcher = DeltaDecoder::new(file(base), base.len() as u64, is_relocated);
     let mut program = Vec::new();
     for data in delta.chunks(usize::from(piece) + 1) {
         patcher.patch(data, &mut |data| {

@@ -15,7 +15,7 @@ use hop::session::artifacts::{Local, OutputFiles, Request};
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FilePosition, OutputFile};
-use hopd::files::outputs::{Cursor, Info, Offer, Piece, Position};
+use hopd::files::outputs::{ArtifactSet, Cursor, Info, Piece, Position};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,7 +52,7 @@ struct Said {
 }
 
 /// A controller tells what it has after a quarter of the window that it has asked for, and so never asks for less.
-const LEAST_WINDOW: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
+const MIN_WINDOW: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
 
 /// Files that the honest agent has: longer than a chunk, empty, and one with a hole.
 const FILES: [(&str, usize); 4] = [("a", 40_000), ("b/c", 0), ("b/d", 7), ("b/hole", 100_000)];
@@ -83,7 +83,7 @@ fn ground() -> &'static Path {
 fuzz_target!(|story: Story| {
     match story {
         Story::Honest { window, connections } => {
-            honest(LEAST_WINDOW + u64::from(window), &connections);
+            honest(MIN_WINDOW + u64::from(window), &connections);
         }
         Story::Lies(lies) => lie(lies),
         Story::Asks(asked, path) => ask(&asked, &path),
@@ -120,7 +120,7 @@ fn places() -> (PathBuf, PathBuf) {
 
 fn honest(window: u64, connections: &[(u8, bool)]) {
     let (there, here) = places();
-    let offer = Offer::find(&there, &[b".".to_vec()], None, window);
+    let offer = ArtifactSet::find(&there, &[b".".to_vec()], None, window);
     let asked = request(".", here.clone());
     let mut files = OutputFiles::new(vec![asked], None, true);
     let mut stored = Position::default();

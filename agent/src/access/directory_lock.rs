@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long to wait for whoever holds it. A script holds it for a second on a slow flash.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two attempts.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -29,7 +29,7 @@ pub enum Error {
     /// Somebody holds it.
     #[error(
         "{} has been there for {} s: is somebody else changing the list? If not, remove it",
-        .0.display(), PATIENCE.as_secs()
+        .0.display(), LOCK_TIMEOUT.as_secs()
     )]
     Held(PathBuf),
     /// It cannot be made.
@@ -68,7 +68,7 @@ impl DirectoryLock {
                 Err(_) if is_abandoned(&path, &mut anonymous) && take_over(&path) => {
                     return Ok(Self { path });
                 }
-                Err(_) if since.elapsed() > PATIENCE => return Err(Error::Held(path)),
+                Err(_) if since.elapsed() > LOCK_TIMEOUT => return Err(Error::Held(path)),
                 Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }

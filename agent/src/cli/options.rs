@@ -102,8 +102,8 @@ pub struct Options {
     pub authorized: PathBuf,
     /// Most bytes of programs at a time. `None`: what the file system has.
     pub quota: Option<u64>,
-    /// Directory of the shelf, on a medium that survives a reboot.
-    pub shelf: Option<PathBuf>,
+    /// Directory of the disk cache, on a medium that survives a reboot.
+    pub disk_cache: Option<PathBuf>,
     /// Words in front of every program.
     pub launcher: Vec<OsString>,
     /// Where to log.
@@ -129,7 +129,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         key: "/etc/hopd/key".into(),
         authorized: "/etc/hopd/authorized".into(),
         quota: None,
-        shelf: None,
+        disk_cache: None,
         launcher: Vec::new(),
         log: Destination::StandardError,
         pid_file: None,
@@ -151,7 +151,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             Long("key") => options.key = parser.value()?.into(),
             Long("authorized") => options.authorized = parser.value()?.into(),
             Long("quota") => options.quota = Some(value(&mut parser, "quota")?),
-            Long("cache-dir") => options.shelf = Some(parser.value()?.into()),
+            Long("cache-dir") => options.disk_cache = Some(parser.value()?.into()),
             Long("launcher") => options.launcher = words(&parser.value()?),
             Long("log") => options.log = Destination::File(parser.value()?.into()),
             Long("syslog") => options.log = Destination::System,

@@ -21,14 +21,14 @@ use crate::access::key_file::{self, KeyFile};
 use crate::cli::options::Options;
 use crate::daemon::pid_file::{self, PidFile};
 use crate::files::core_dump;
-use crate::job::execute;
-use crate::job::registry::Jobs;
+use crate::job::environment::JOB_DIRECTORY;
+use crate::job::registry::JobRegistry;
 use crate::process::cgroup::Cgroups;
 use crate::process::child;
-use crate::process::reaper::{self, Family};
+use crate::process::reaper::{self, ProcessReaper};
 use crate::store::blobs::Store;
-use crate::store::disk_cache::Shelf;
-use crate::system::fs_walk;
+use crate::store::disk_cache::DiskCache;
+use crate::system::fs_remove;
 use crate::system::memory;
 use crate::system::runtime;
 use crate::transport::acceptor::Acceptor;
@@ -88,15 +88,21 @@ async fn serve(options: Options) -> Result<(), Error> {
     let authorized = Arc::new(AuthorizedKeys::new(options.authorized));
     let config = tls::server_config_with(key, authorized.clone(), hop_cipher::CIPHER_SUITE)?;
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
-    let shelf = options.shelf.map(Shelf::new);
+    let disk_cache = options.disk_cache.map(DiskCache::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
-    directory.end_former_jobs(cgroups.as_ref());
-    fs_walk::retry(&directory.path);
+    directory.kill_stale_jobs(cgroups.as_ref());
+    fs_remove::retry(&directory.path);
     core_dump::remove_former(&directory.path.join("jobs"));
-    let family = Family::adopt(cgroups);
+    let reaper = ProcessReaper::become_subreaper(cgroups);
     memory::be_spared();
     child::set_nice(NICE);
-    let jobs = Arc::new(Jobs::new(store, shelf, family, directory.subdirectory("jobs")?, options.launcher));
+    let jobs = Arc::new(JobRegistry::new(
+        store,
+        disk_cache,
+        reaper,
+        directory.subdirectory("jobs")?,
+        options.launcher,
+    ));
     let listener = Listener::bind(options.listen, options.interface.as_deref());
     let listener = listener.await.map_err(|error| Error::Listen(options.listen, error))?;
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
@@ -171,10 +177,9 @@ impl Directory {
     }
 
     /// Ends what is left of the jobs of an agent that was killed.
-    fn end_former_jobs(&self, cgroups: Option<&Cgroups>) {
-        let mark = [execute::JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()]
-            .concat();
-        let ended = cgroups.map_or(0, Cgroups::end_former) + reaper::end_marked(&mark);
+    fn kill_stale_jobs(&self, cgroups: Option<&Cgroups>) {
+        let mark = [JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()].concat();
+        let ended = cgroups.map_or(0, Cgroups::kill_stale) + reaper::kill_stale(&mark);
         if ended > 0 {
             tracing::warn!(processes = ended, "ended what an agent before this one had left running");
         }
@@ -184,7 +189,7 @@ impl Directory {
     fn subdirectory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let failed = |error: io::Error| Error::Directory(path.clone(), error);
-        fs_walk::clear(&path).map_err(failed)?;
+        fs_remove::clear(&path).map_err(failed)?;
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(path)
     }
@@ -194,11 +199,11 @@ impl Directory {
     fn remove(self) -> Result<(), Error> {
         for name in ["blobs", "jobs"] {
             let path = self.path.join(name);
-            if let Err(error) = fs_walk::remove(&path) {
+            if let Err(error) = fs_remove::remove(&path) {
                 tracing::error!(path = %path.display(), %error, "cannot remove all of a directory");
             }
         }
-        fs_walk::retry(&self.path);
+        fs_remove::retry(&self.path);
         match fs::remove_dir(&self.path) {
             Err(error)
                 if !matches!(

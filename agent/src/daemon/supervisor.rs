@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_dea
 use crate::cli::options::Supervision;
 use crate::daemon::pid_file::PidFile;
 use crate::logging;
-use crate::process::reaper::Family;
+use crate::process::reaper::ProcessReaper;
 
 /// The wait before an agent that failed is started again. It doubles up to the longest while agents live less than
 /// [`HEALTHY`]: an address that is taken or a directory that is full is not cured by haste.
@@ -37,20 +37,20 @@ pub fn run(supervision: &Supervision) -> ExitCode {
         Ok(pid_file) => pid_file,
         Err(error) => return logging::fatal(&error),
     };
-    let family = Family::adopt(None);
+    let reaper = ProcessReaper::become_subreaper(None);
     let mut wait = FIRST_WAIT;
     loop {
         let started = Instant::now();
         let end = match start(Command::new(program).args(args), &signals) {
             Ok(agent) => match watch(agent, &signals) {
                 (status, Told::ToStop) => {
-                    family.end_orphans_now();
+                    reaper.kill_orphans_blocking();
                     return code(status);
                 }
                 (status, Told::Nothing) if status.success() => return ExitCode::SUCCESS,
                 (status, Told::Nothing) => {
                     // An agent that was killed could not end what its programs had started.
-                    family.end_orphans_now();
+                    reaper.kill_orphans_blocking();
                     status.to_string()
                 }
             },

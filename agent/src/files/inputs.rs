@@ -15,7 +15,7 @@ use hop_proto::output_path;
 
 use crate::error::Error;
 use crate::process::user::User;
-use crate::store::receiver::Announced;
+use crate::store::receiver::BlobDescriptor;
 
 /// Bytes that are copied at a time, before others get their turn.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -45,7 +45,7 @@ const BROKEN: Error = Error::Protocol("an archive of input files that is not as 
 #[derive(Debug)]
 pub struct InputTree {
     /// What is sent.
-    pub archive: Announced,
+    pub archive: BlobDescriptor,
     /// The name of the directory that they are unpacked into.
     pub directory: Vec<u8>,
     /// Bytes of memory that they take when they are unpacked.
@@ -227,7 +227,7 @@ mod tests {
         fs::create_dir(&work).unwrap();
         let archive = [&entries.concat()[..], &entry("TRAILER!!!", 0, b"")].concat();
         fs::write(&blob, &archive).unwrap();
-        let archive = Announced::of_test(&archive);
+        let archive = BlobDescriptor::of_test(&archive);
         let tree = InputTree { archive, directory: b"src".to_vec(), size, entries: announced };
         let result = tree.unpack(File::open(blob).unwrap(), &work, None, most).await;
         (place, result)

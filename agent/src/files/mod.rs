@@ -2,4 +2,5 @@
 
 pub mod core_dump;
 pub mod inputs;
+pub mod output_search;
 pub mod outputs;

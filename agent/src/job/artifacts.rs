@@ -9,32 +9,32 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::files::outputs::{Offer, Problem};
-use crate::job::execute::Spec;
+use crate::files::outputs::{ArtifactSet, Problem};
 use crate::job::outcome::Cause;
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::job::running::is_set;
 use crate::job::session::Link;
+use crate::job::spec::Spec;
 use crate::job::workspace::JobDirectory;
 
 /// What a program that has ended still holds of its router.
-pub struct Left {
+pub struct FinishedProgram {
     /// Where it worked.
     pub directory: JobDirectory,
     /// Its place among the jobs.
     pub place: OwnedSemaphorePermit,
 }
 
-impl Left {
+impl FinishedProgram {
     /// Lets the controller fetch what it asked for of a program that ended by `cause`, and its core, and gives the rest
     /// back. Gives the reason if it does not get it.
-    pub async fn hand_over(
+    pub async fn offer(
         self,
         spec: &Spec,
         cause: Cause,
         core: Option<(Vec<u8>, Result<File, Problem>)>,
         link: &Arc<Link>,
-        jobs: &Jobs,
+        jobs: &JobRegistry,
     ) -> Option<Cause> {
         let Self { directory, place } = self;
         if matches!(
@@ -45,7 +45,7 @@ impl Left {
         }
         directory.remove_program();
         let (work, owner) = (directory.work(), spec.user.as_ref().map(|user| user.uid));
-        let mut offer = Offer::find(&work, &spec.output_files, owner, spec.output_window);
+        let mut offer = ArtifactSet::find(&work, &spec.output_files, owner, spec.output_window);
         // The core has no name any more, and so is not in the directory.
         let mut elsewhere = 0;
         if let Some((name, core)) = core {
@@ -55,7 +55,7 @@ impl Left {
         }
         // Nobody comes for a detached job in a stated time, so it must not keep others out.
         let _place = link.tenure().linger.map(|_| place);
-        let ward = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + link.unread());
+        let handle = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + link.unread());
         let mut stopping = jobs.stopping();
         link.offer(offer);
         jobs.bound_ended();
@@ -64,7 +64,7 @@ impl Left {
             biased;
             () = link.fetched() => None,
             () = link.abandoned() => Some(Cause::ControllerGone),
-            verdict = ward.must_end() => Some(verdict.into()),
+            verdict = handle.must_end() => Some(verdict.into()),
             () = is_set(&mut stopping) => Some(Cause::AgentStopped),
         };
         link.withdraw();
@@ -85,17 +85,17 @@ mod tests {
     use super::*;
     use crate::job::oom_guard::Shortage;
     use crate::job::session::Tenure;
-    use crate::process::reaper::Family;
+    use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
 
     const LINGER: Duration = Duration::from_secs(60);
 
     /// A job whose program has left a file of 1,000 bytes and a core of 2,000.
     struct Story {
-        jobs: Arc<Jobs>,
+        jobs: Arc<JobRegistry>,
         link: Arc<Link>,
         job: std::path::PathBuf,
-        handover: JoinHandle<Option<Cause>>,
+        outcome: JoinHandle<Option<Cause>>,
     }
 
     async fn story(ground: &Path, linger: Option<Duration>, cause: Cause) -> Story {
@@ -103,8 +103,13 @@ mod tests {
         for directory in [&ram, &work] {
             fs::create_dir(directory).unwrap();
         }
-        let jobs =
-            Arc::new(Jobs::new(Store::new(ram, None), None, Family::of_none(), work.clone(), Vec::new()));
+        let jobs = Arc::new(JobRegistry::new(
+            Store::new(ram, None),
+            None,
+            ProcessReaper::of_none(),
+            work.clone(),
+            Vec::new(),
+        ));
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
         let (link, _) = Link::new("7".into(), Tenure { owner, linger, has_terminal: false });
         let directory = JobDirectory::create(&work, "7").unwrap();
@@ -117,21 +122,20 @@ mod tests {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (spec, of) = (Spec { output_files: vec![b"x".to_vec()], ..Spec::of_test(b"") }, link.clone());
         let its = jobs.clone();
-        let handover =
-            tokio::spawn(
-                async move { Left { directory, place }.hand_over(&spec, cause, core, &of, &its).await },
-            );
+        let outcome = tokio::spawn(async move {
+            FinishedProgram { directory, place }.offer(&spec, cause, core, &of, &its).await
+        });
         tokio::task::yield_now().await;
-        Story { jobs, link, job, handover }
+        Story { jobs, link, job, outcome }
     }
 
     #[tokio::test]
     async fn files_that_wait_go_when_the_router_needs_their_memory() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { jobs, job, handover, .. } = story(ground.path(), None, Cause::Program).await;
+        let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
         jobs.guard.end_largest(1234, false).await;
-        let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = handover.await.unwrap() else {
+        let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = outcome.await.unwrap() else {
             panic!("it is said why")
         };
         // With a kilobyte for the directory and the file.
@@ -142,27 +146,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn files_wait_as_long_as_their_controller_may_be_away() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { link, job, mut handover, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
+        let Story { link, job, mut outcome, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
         let replies = link.connect([None, None], None, false).unwrap();
         let requests = replies.requests();
-        assert!(tokio::time::timeout(10 * LINGER, &mut handover).await.is_err(), "it is there");
+        assert!(tokio::time::timeout(10 * LINGER, &mut outcome).await.is_err(), "it is there");
         drop((requests, replies));
-        assert!(tokio::time::timeout(LINGER / 2, &mut handover).await.is_err());
-        assert_eq!(handover.await.unwrap(), Some(Cause::ControllerGone));
+        assert!(tokio::time::timeout(LINGER / 2, &mut outcome).await.is_err());
+        assert_eq!(outcome.await.unwrap(), Some(Cause::ControllerGone));
         assert!(!job.exists());
     }
 
     #[tokio::test]
     async fn files_go_with_the_agent_and_nothing_waits_for_want_of_memory() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { jobs, job, handover, .. } = story(ground.path(), None, Cause::Program).await;
+        let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
         jobs.stop().await;
-        assert_eq!(handover.await.unwrap(), Some(Cause::AgentStopped));
+        assert_eq!(outcome.await.unwrap(), Some(Cause::AgentStopped));
         assert!(!job.exists());
         let ground = tempfile::tempdir().unwrap();
         let shortage = Cause::Memory(Shortage { available: 1, held: 2, of_promises: false });
-        let Story { job, handover, .. } = story(ground.path(), None, shortage.clone()).await;
-        assert_eq!(handover.await.unwrap(), Some(shortage));
+        let Story { job, outcome, .. } = story(ground.path(), None, shortage.clone()).await;
+        assert_eq!(outcome.await.unwrap(), Some(shortage));
         assert!(!job.exists());
     }
 }

@@ -8,12 +8,25 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::job::spec::Spec;
+use crate::job::workspace::JobDirectory;
+use crate::system::host;
+
+/// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
+const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What GOMEMLIMIT is at least, in bytes: below it Go does little else than collect garbage, and starts with this.
+const MIN_GO_MEMORY: u64 = 4 * 1024 * 1024;
+
+/// The variable that names a job's directory: the mark by which a next agent finds what this one left.
+pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
+
 /// Bytes of one argument or variable, with the zero byte at its end (MAX_ARG_STRLEN, linux/binfmts.h).
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024;
 
 /// Bytes of all of them: a quarter of the stack, but so many at least, and so many at most (get_arg_pages, fs/exec.c).
-const LEAST_BYTES: usize = 128 * 1024;
-const MOST_BYTES: usize = 6 * 1024 * 1024;
+const MIN_BYTES: usize = 128 * 1024;
+const MAX_BYTES: usize = 6 * 1024 * 1024;
 
 /// Why a program cannot be started with these arguments.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +59,7 @@ impl<'a> Arguments<'a> {
     /// Those in which `directory` comes wherever `mark` stands; nowhere, if that is empty.
     pub fn new(mark: &'a [u8], directory: &'a OsStr) -> Self {
         let stack = getrlimit(Resource::Stack).current.and_then(|stack| usize::try_from(stack).ok());
-        let limit = stack.map_or(MOST_BYTES, |stack| (stack / 4).clamp(LEAST_BYTES, MOST_BYTES));
+        let limit = stack.map_or(MAX_BYTES, |stack| (stack / 4).clamp(MIN_BYTES, MAX_BYTES));
         Self { mark, directory: directory.as_bytes(), limit, left: limit }
     }
 
@@ -120,6 +133,37 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
+/// name counts. GOMEMLIMIT makes Go
+/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime). GOMAXPROCS is what Go
+/// would find by itself; but since 1.25 it looks again every second unless it is told, and wakes a router for that.
+///
+/// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
+pub(super) fn environment(
+    spec: &Spec,
+    directory: &JobDirectory,
+    home: Option<&str>,
+    memory: u64,
+    arguments: &mut Arguments<'_>,
+) -> Result<Vec<(OsString, OsString)>, TooLong> {
+    let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
+    let mut env: Vec<(OsString, OsString)> = vec![
+        ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
+        ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
+        ("TMPDIR".into(), directory.work().into()),
+        ("GOMEMLIMIT".into(), memory.max(MIN_GO_MEMORY).to_string().into()),
+        ("GOMAXPROCS".into(), host::processors().to_string().into()),
+        (JOB_DIRECTORY.into(), directory.path().into()),
+    ];
+    for (name, value) in &env {
+        arguments.count_variable(name, value)?;
+    }
+    for (name, value) in &spec.env {
+        env.push(arguments.variable(name, value)?);
+    }
+    Ok(env)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -186,5 +230,35 @@ mod tests {
         assert!(
             std::process::Command::new("/bin/true").arg("x".repeat(MAX_ARGUMENT_BYTES)).status().is_err()
         );
+    }
+
+    #[test]
+    fn the_users_environment_wins_over_the_agents() {
+        let given =
+            [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@the-work-of-it@/a:@the-work-of-it@")];
+        let env = given.map(|(name, value)| (name.into(), value.into())).into();
+        let spec = Spec { env, directory_mark: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
+        let parent = tempfile::tempdir().unwrap();
+        let directory = JobDirectory::create(parent.path(), "job").unwrap();
+        let work = directory.work();
+        let environment = |spec: &Spec, home, memory| {
+            let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
+            environment(spec, &directory, home, memory, &mut arguments).unwrap()
+        };
+        let env = environment(&spec, Some("/home"), 9_000_000);
+        let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
+        assert_eq!(get("TMPDIR"), Some(Some("/mine")));
+        assert_eq!(get("A"), Some(Some("2")));
+        let located = format!("x={}/a:{}", work.display(), work.display());
+        assert_eq!(get("B"), Some(Some(&*located)));
+        assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
+        let stat = std::fs::read_to_string("/proc/stat").unwrap();
+        let is_processor = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
+        let processors = stat.lines().filter(is_processor).count().to_string();
+        assert_eq!(get("GOMAXPROCS"), Some(Some(&*processors)));
+        assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
+        let starved = environment(&Spec::of_test(b""), None, 0);
+        assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
+        assert!(get("PATH").is_some() && get("LD_PRELOAD").is_none());
     }
 }

@@ -7,150 +7,51 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::Error;
 use crate::files::core_dump::{self, Expected};
-use crate::files::inputs::InputTree;
-use crate::job::artifacts::Left;
-use crate::job::environment::{Arguments, TooLong};
+use crate::job::artifacts::FinishedProgram;
+use crate::job::environment::{Arguments, environment};
 use crate::job::job_log::{Controller, JobLog};
 use crate::job::oom_guard::{Shortage, Verdict};
 use crate::job::outcome::Outcome;
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::job::running::{Running, is_set};
 use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::job::spec::Spec;
+use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
 use crate::process::child::{Child, Start};
-use crate::process::pty::Size;
-use crate::process::user::User;
-use crate::store::blobs::{Blob, Digest, Promise, Upload};
-use crate::store::disk_cache::Shelf;
-use crate::store::receiver::{Announced, Need, Reception};
+use crate::store::accounting::Reservation;
 use crate::system::host;
 use crate::system::resources::Exhausted;
 
-/// How long an upload may make no progress before its reserved memory is taken back.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
-const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What GOMEMLIMIT is at least, in bytes: below it Go does little else than collect garbage, and starts with this.
-const LEAST_GO_MEMORY: u64 = 4 * 1024 * 1024;
-
-/// The variable that names a job's directory: the mark by which a next agent finds what this one left.
-pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
-
-/// What to run.
-#[derive(Debug)]
-pub struct Spec {
-    /// The job's name, if the controller has chosen it.
-    pub id: Option<String>,
-    /// File name of the program.
-    pub name: OsString,
-    /// The program.
-    pub program: Announced,
-    /// What it finds when it starts.
-    pub inputs: Vec<InputTree>,
-    /// Where it starts, below the job's directory; empty for that itself.
-    pub working_directory: PathBuf,
-    /// argv[1] and on.
-    pub args: Vec<OsString>,
-    /// Added to the environment that every program gets.
-    pub env: Vec<(OsString, OsString)>,
-    /// What stands for the job's directory in them; empty: nothing.
-    pub directory_mark: Vec<u8>,
-    /// It waits, when it is here, until it is told to start.
-    pub hold: bool,
-    /// When to end it.
-    pub timeout: Option<Duration>,
-    /// When to end it after its last output.
-    pub idle_timeout: Option<Duration>,
-    /// Time between TERM and KILL.
-    pub grace: Duration,
-    /// Its nice value, 0 to 19.
-    pub nice: u8,
-    /// Whom it runs as, if not as the agent does.
-    pub user: Option<User>,
-    /// Its two outputs are one pipe.
-    pub merges_outputs: bool,
-    /// How large its terminal is, if it is to have one in place of its pipes.
-    pub terminal: Option<Size>,
-    /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
-    pub linger: Option<Duration>,
-    /// Bytes of each output that may be unacknowledged.
-    pub output_window: u64,
-    /// What to bring back: paths below the working directory, by the rules of `hop_proto::output_path`.
-    pub output_files: Vec<Vec<u8>>,
-    /// Bring back its core, too, if it leaves one.
-    pub core: bool,
-}
-
-#[cfg(test)]
-impl Spec {
-    /// Runs `content` without a limit, as long as its controller is there.
-    pub fn of_test(content: &[u8]) -> Self {
-        Self {
-            id: None,
-            name: "program".into(),
-            program: Announced::of_test(content),
-            inputs: Vec::new(),
-            working_directory: PathBuf::new(),
-            args: Vec::new(),
-            env: Vec::new(),
-            directory_mark: Vec::new(),
-            hold: false,
-            timeout: None,
-            idle_timeout: None,
-            grace: Duration::ZERO,
-            nice: 0,
-            user: None,
-            merges_outputs: false,
-            terminal: None,
-            linger: Some(Duration::ZERO),
-            output_window: 1024,
-            output_files: Vec::new(),
-            core: false,
-        }
-    }
-}
-
-/// A blob that a job needs: its program, or an archive of input files.
-pub enum Part {
-    /// It is in the store.
-    Here(Arc<Blob>),
-    /// It has its room in the store, and may be a delta against this blob.
-    OnItsWay(Box<Upload>, Option<(Digest, Arc<Blob>)>),
-}
-
 /// A job that has its place and its room, but may still miss its program.
 pub struct Job {
-    jobs: Arc<Jobs>,
+    jobs: Arc<JobRegistry>,
     link: Arc<Link>,
     inbox: Inbox,
     spec: Spec,
     /// The program, then the archives of its input files.
-    parts: Vec<Part>,
+    parts: Vec<BlobState>,
     /// For the input files.
-    room: Promise,
+    room: Reservation,
     place: OwnedSemaphorePermit,
 }
 
 impl Job {
     /// A job that was admitted.
     pub fn new(
-        jobs: Arc<Jobs>,
+        jobs: Arc<JobRegistry>,
         link: Arc<Link>,
         inbox: Inbox,
         spec: Spec,
-        parts: Vec<Part>,
-        room: Promise,
+        parts: Vec<BlobState>,
+        room: Reservation,
         place: OwnedSemaphorePermit,
     ) -> Self {
         Self { jobs, link, inbox, spec, parts, room, place }
@@ -165,11 +66,11 @@ impl Job {
     pub async fn run(self, controller: Controller) {
         let (jobs, link) = (self.jobs.clone(), self.link.clone());
         let log = JobLog::new(controller, &self.spec);
-        let last = self.run_to_outcome().await;
-        jobs.store.settle();
+        let last = self.execute().await;
+        jobs.store.trim();
         if last.is_err() {
             // Of a job that failed nobody counts what it left.
-            jobs.family.end_orphans(None, None).await;
+            jobs.reaper.end_orphans(None, None).await;
         }
         log.ended(link.job(), &last);
         link.end(last);
@@ -178,18 +79,18 @@ impl Job {
         jobs.forget(&link);
     }
 
-    async fn run_to_outcome(self) -> Result<Outcome, Error> {
+    async fn execute(self) -> Result<Outcome, Error> {
         let Self { jobs, link, mut inbox, spec, mut parts, room, place } = self;
-        if let Some(shelf) = &jobs.shelf {
+        if let Some(disk_cache) = &jobs.disk_cache {
             let mut fetched = Vec::new();
             for part in parts {
-                fetched.push(part.fetch(shelf, &link, &jobs).await?);
+                fetched.push(part.fetch(disk_cache, &link, &jobs).await?);
             }
             parts = fetched;
         }
         let mut blobs = receive(parts, &spec, &link, &mut inbox, &jobs).await?;
-        if let Some(shelf) = &jobs.shelf {
-            shelf.keep(blobs[0].clone(), spec.program.digest, link.owner(), jobs.is_stopping());
+        if let Some(disk_cache) = &jobs.disk_cache {
+            disk_cache.put(blobs[0].clone(), spec.program.digest, link.owner(), jobs.is_stopping());
         }
         link.set_stage(Stage::Complete);
         let directory = JobDirectory::create(&jobs.directory, link.job())?;
@@ -205,7 +106,7 @@ impl Job {
         }
         drop((room, blobs.split_off(1)));
         if spec.hold {
-            told_to_start(directory.path(), &link, &mut inbox, &jobs).await?;
+            wait_for_start(directory.path(), &link, &mut inbox, &jobs).await?;
         }
         let mut memory = jobs.store.spare_memory()?;
         let owner = spec.user.as_ref().map(|user| user.uid);
@@ -230,7 +131,7 @@ impl Job {
             Ok(both) => both,
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
-        let cgroups = jobs.family.cgroups.as_ref();
+        let cgroups = jobs.reaper.cgroups.as_ref();
         let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
         let start = Start {
             program: &executable,
@@ -246,7 +147,7 @@ impl Job {
             core: core_limit,
         };
         let started = if is_program(&executable)? {
-            Child::start(&start, &jobs.family)
+            Child::start(&start, &jobs.reaper)
         } else {
             Err(io::Error::from_raw_os_error(libc::ENOEXEC))
         };
@@ -258,7 +159,7 @@ impl Job {
                     core.started(child.id());
                 }
                 let running = Running::new(child, cgroup, &spec, link.clone(), &jobs, directory.path());
-                running.see_through(streams, &mut inbox).await?
+                running.run_to_exit(streams, &mut inbox).await?
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
@@ -266,10 +167,10 @@ impl Job {
         // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
         // goes as soon as that is needed.
         drop((blobs, inbox));
-        let left = Left { directory, place };
+        let left = FinishedProgram { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
         if !spec.output_files.is_empty() || core.is_some() {
-            ran.files_lost = left.hand_over(&spec, ran.cause.clone(), core, &link, &jobs).await;
+            ran.files_lost = left.offer(&spec, ran.cause.clone(), core, &link, &jobs).await;
         }
         Ok(Outcome::Ran(ran))
     }
@@ -290,92 +191,22 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
         || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
-impl Part {
-    /// Looks for it on the shelf. That may take seconds on a slow medium; what the controller says meanwhile waits, and one
-    /// that goes for good ends it.
-    async fn fetch(self, shelf: &Arc<Shelf>, link: &Arc<Link>, jobs: &Jobs) -> Result<Self, Error> {
-        let Self::OnItsWay(upload, base) = self else { return Ok(self) };
-        let (link, is_stopping) = (link.clone(), jobs.is_stopping());
-        let upload = shelf.fetch(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
-        Ok(if upload.is_complete() { Self::Here(upload.finish()?) } else { Self::OnItsWay(upload, base) })
-    }
-}
-
-/// Receives what is not here yet, in order; gives all of it.
-async fn receive(
-    parts: Vec<Part>,
-    spec: &Spec,
+/// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
+async fn wait_for_start(
+    directory: &Path,
     link: &Link,
     inbox: &mut Inbox,
-    jobs: &Jobs,
-) -> Result<Vec<Arc<Blob>>, Error> {
-    let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
-    let mut needs = Vec::new();
-    for part in &parts {
-        if let Part::OnItsWay(upload, base) = part {
-            let base = base.as_ref().map(|(digest, _)| *digest);
-            needs.push(Need { digest: upload.digest(), offset: 0, base });
-        }
-    }
-    let mut blobs = Vec::new();
-    for (part, announced) in parts.into_iter().zip(announced) {
-        blobs.push(match part {
-            Part::Here(blob) => blob,
-            Part::OnItsWay(upload, base) => {
-                let mut reception = Reception::new(*upload, base, announced.checksum);
-                receive_one(&mut reception, &mut needs, link, inbox, jobs).await?;
-                needs.remove(0);
-                reception.finish()?
-            }
-        });
-    }
-    Ok(blobs)
-}
-
-/// Receives a blob to its last byte, by however many connections. It is the first of those that are needed.
-async fn receive_one(
-    reception: &mut Reception,
-    needs: &mut [Need],
-    link: &Link,
-    inbox: &mut Inbox,
-    jobs: &Jobs,
+    jobs: &JobRegistry,
 ) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
-    while !reception.is_complete() {
-        needs[0].offset = reception.received();
-        link.need(needs);
-        let heard = tokio::select! {
-            // What was said counts before that nobody is there any more.
-            biased;
-            heard = inbox.recv() => heard.ok_or(Error::Gone)?,
-            () = link.abandoned() => return Err(Error::Gone),
-            () = tokio::time::sleep(UPLOAD_TIMEOUT) => {
-                return Err(Error::UploadStalled { after: UPLOAD_TIMEOUT });
-            }
-            () = is_set(&mut stopping) => return Err(Error::Stopping),
-        };
-        match heard {
-            Heard::Chunk(chunk) => reception.take(&chunk)?,
-            // A signal ends what would become the program, as it would end the program.
-            Heard::Signal(_) => return Err(Error::Gone),
-            Heard::Resize(_) | Heard::Start => {}
-            Heard::Fault(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
-async fn told_to_start(directory: &Path, link: &Link, inbox: &mut Inbox, jobs: &Jobs) -> Result<(), Error> {
-    let mut stopping = jobs.stopping();
-    let ward = jobs.guard.watch_waiting(directory.to_owned());
+    let handle = jobs.guard.watch_waiting(directory.to_owned());
     loop {
         let heard = tokio::select! {
             biased;
             heard = inbox.recv() => heard.ok_or(Error::Gone)?,
             () = link.abandoned() => return Err(Error::Gone),
             () = is_set(&mut stopping) => return Err(Error::Stopping),
-            verdict = ward.must_end() => {
+            verdict = handle.must_end() => {
                 let directory = jobs.store.directory().to_owned();
                 return Err(match verdict {
                     Verdict::Memory(Shortage { available, held: needed, of_promises: true }) => {
@@ -400,45 +231,6 @@ async fn told_to_start(directory: &Path, link: &Link, inbox: &mut Inbox, jobs: &
     }
 }
 
-/// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
-/// name counts. GOMEMLIMIT makes Go
-/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime). GOMAXPROCS is what Go
-/// would find by itself; but since 1.25 it looks again every second unless it is told, and wakes a router for that.
-///
-/// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
-fn environment(
-    spec: &Spec,
-    directory: &JobDirectory,
-    home: Option<&str>,
-    memory: u64,
-    arguments: &mut Arguments<'_>,
-) -> Result<Vec<(OsString, OsString)>, TooLong> {
-    let inherited = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
-    let mut env: Vec<(OsString, OsString)> = vec![
-        ("PATH".into(), inherited("PATH", DEFAULT_PATH)),
-        ("HOME".into(), home.map_or_else(|| inherited("HOME", "/"), OsString::from)),
-        ("TMPDIR".into(), directory.work().into()),
-        ("GOMEMLIMIT".into(), memory.max(LEAST_GO_MEMORY).to_string().into()),
-        ("GOMAXPROCS".into(), host::processors().to_string().into()),
-        (JOB_DIRECTORY.into(), directory.path().into()),
-    ];
-    for (name, value) in &env {
-        arguments.count_variable(name, value)?;
-    }
-    for (name, value) in &spec.env {
-        env.push(arguments.variable(name, value)?);
-    }
-    Ok(env)
-}
-
-/// The signal with this name.
-///
-/// # Errors
-/// [`Error::Protocol`] for a name that may not be sent.
-pub fn signal(name: &str) -> Result<Signal, Error> {
-    hop_proto::signal::sendable(name).ok_or(Error::Protocol("a signal that may not be sent"))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -448,13 +240,14 @@ mod tests {
     use crate::job::outcome::Ran;
     use crate::job::session::{Event, Request};
     use crate::process::child::Ending;
-    use crate::process::reaper::Family;
+    use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
     use crate::store::decoder::Encoding;
+    use crate::store::disk_cache::DiskCache;
     use crate::store::receiver::Chunk;
 
     /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
-    async fn is_asked_for(jobs: &Arc<Jobs>) -> bool {
+    async fn is_asked_for(jobs: &Arc<JobRegistry>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
@@ -479,71 +272,47 @@ mod tests {
         drop(requests);
         run.await.unwrap();
         assert_eq!(jobs.list().len(), 0);
-        jobs.store.evict_unused();
+        jobs.store.evict_all();
         !needs.is_empty()
     }
 
     #[tokio::test]
     async fn a_program_on_the_shelf_is_not_asked_for_unless_it_is_broken() {
-        // /tmp may be a tmpfs, where no shelf can be.
+        // /tmp may be a tmpfs, where no disk cache can be.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));
         for directory in [&ram, &kept, &work] {
             std::fs::create_dir(directory).unwrap();
         }
         let new = || {
-            let shelf = Shelf::new(kept.clone());
+            let disk_cache = DiskCache::new(kept.clone());
             let store = Store::new(ram.clone(), None);
             // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
-            Arc::new(Jobs::new(store, Some(shelf), Family::of_none(), work.clone(), vec!["/bin/sh".into()]))
+            Arc::new(JobRegistry::new(
+                store,
+                Some(disk_cache),
+                ProcessReaper::of_none(),
+                work.clone(),
+                vec!["/bin/sh".into()],
+            ))
         };
         let only_file = || {
             let mut files = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
             files.next().filter(|file| file.extension().is_none())
         };
         let jobs = new();
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(is_asked_for(&jobs).await, "at first");
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(!is_asked_for(&jobs).await);
         let jobs = new();
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(!is_asked_for(&jobs).await, "in a next life");
         std::fs::write(only_file().unwrap(), b"#!/bin/sh\nexit 4\n").unwrap();
         assert!(is_asked_for(&jobs).await, "when it is broken");
-        jobs.shelf.as_ref().unwrap().idle().await;
+        jobs.disk_cache.as_ref().unwrap().idle().await;
         assert!(!is_asked_for(&jobs).await, "and then it is good again");
         jobs.stop().await;
         assert_eq!(std::fs::read_dir(&ram).unwrap().count() + std::fs::read_dir(&work).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_users_environment_wins_over_the_agents() {
-        let given =
-            [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@the-work-of-it@/a:@the-work-of-it@")];
-        let env = given.map(|(name, value)| (name.into(), value.into())).into();
-        let spec = Spec { env, directory_mark: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
-        let parent = tempfile::tempdir().unwrap();
-        let directory = JobDirectory::create(parent.path(), "job").unwrap();
-        let work = directory.work();
-        let environment = |spec: &Spec, home, memory| {
-            let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
-            environment(spec, &directory, home, memory, &mut arguments).unwrap()
-        };
-        let env = environment(&spec, Some("/home"), 9_000_000);
-        let get = |name: &str| env.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.to_str());
-        assert_eq!(get("TMPDIR"), Some(Some("/mine")));
-        assert_eq!(get("A"), Some(Some("2")));
-        let located = format!("x={}/a:{}", work.display(), work.display());
-        assert_eq!(get("B"), Some(Some(&*located)));
-        assert_eq!((get("GOMEMLIMIT"), get("HOME")), (Some(Some("9000000")), Some(Some("/home"))));
-        let stat = std::fs::read_to_string("/proc/stat").unwrap();
-        let is_processor = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
-        let processors = stat.lines().filter(is_processor).count().to_string();
-        assert_eq!(get("GOMAXPROCS"), Some(Some(&*processors)));
-        assert_eq!(get(JOB_DIRECTORY), Some(directory.path().to_str()));
-        let starved = environment(&Spec::of_test(b""), None, 0);
-        assert!(starved.contains(&("GOMEMLIMIT".into(), "4194304".into())));
-        assert!(get("PATH").is_some() && get("LD_PRELOAD").is_none());
     }
 }

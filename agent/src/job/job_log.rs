@@ -7,9 +7,9 @@ use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::job::execute::Spec;
 use crate::job::outcome::Outcome;
-use crate::store::blobs::Digest;
+use crate::job::spec::Spec;
+use crate::store::blob::Digest;
 
 /// The controller at the other end of a connection.
 #[derive(Clone, Debug)]

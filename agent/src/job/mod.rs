@@ -9,4 +9,6 @@ pub mod outcome;
 pub mod registry;
 pub mod running;
 pub mod session;
+pub mod spec;
+pub mod upload;
 pub mod workspace;

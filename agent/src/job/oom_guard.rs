@@ -7,15 +7,13 @@
 //! sooner it looks again.
 
 use std::fs;
-use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::job::session::board::Board;
 use crate::process::cgroup::Cgroup;
 use crate::process::reaper;
 use crate::store::blobs::Store;
@@ -69,20 +67,20 @@ pub enum Verdict {
 }
 
 /// Watches over the jobs of one agent.
-pub struct Guard {
+pub struct OomGuard {
     store: Arc<Store>,
     /// Where the file system is mounted that jobs work on.
     mount: Arc<Path>,
-    post: Mutex<Post>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Post {
+struct State {
     watched: Vec<Watched>,
     /// How many there ever were.
     count: u32,
-    /// Somebody stands there. One that sleeps while the last job ends and the next one begins goes on.
-    is_manned: bool,
+    /// The task that looks is running. One that sleeps while the last job ends and the next one begins goes on.
+    running: bool,
 }
 
 struct Watched {
@@ -96,56 +94,48 @@ struct Watched {
     inodes_before: u64,
     /// Nothing of it runs yet.
     waits: bool,
-    fate: Arc<Board<Fate>>,
-}
-
-/// What a job and its guard know of each other.
-#[derive(Default)]
-struct Fate {
-    /// Why the job must end.
-    verdict: Option<Verdict>,
-    /// It has ended.
-    is_gone: bool,
+    /// Why the job must end, for its [`WatchHandle`]; closed when the job is gone.
+    verdict: watch::Sender<Option<Verdict>>,
 }
 
 /// A job that is watched over, until this is dropped.
-pub struct Ward {
-    guard: Arc<Guard>,
+pub struct WatchHandle {
+    guard: Arc<OomGuard>,
     number: u32,
-    fate: Arc<Board<Fate>>,
-    /// What the kernel told of killings for want of memory when the job began.
+    verdict: watch::Receiver<Option<Verdict>>,
+    /// The kernel's record of OOM kills when the job began.
     before: Killings,
 }
 
-impl Guard {
+impl OomGuard {
     /// Watches over nothing yet, and may let go what nobody uses of `store`.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
         let mount = resources::mount_point(store.directory()).into();
-        Arc::new(Self { store, mount, post: Mutex::default() })
+        Arc::new(Self { store, mount, state: Mutex::default() })
     }
 
     /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
-    pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> Ward {
+    pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> WatchHandle {
         self.add(pid, directory, 0, false)
     }
 
     /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is ended before any that runs.
-    pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> Ward {
+    pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> WatchHandle {
         self.add(NO_PROCESS, directory, 0, true)
     }
 
     /// Watches over what a job has left: what is in `directory`, and so many bytes elsewhere.
-    pub fn watch_files(self: &Arc<Self>, directory: PathBuf, elsewhere: u64) -> Ward {
+    pub fn watch_files(self: &Arc<Self>, directory: PathBuf, elsewhere: u64) -> WatchHandle {
         self.add(NO_PROCESS, directory, elsewhere, false)
     }
 
-    fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64, waits: bool) -> Ward {
-        let fate = Arc::<Board<Fate>>::default();
+    fn add(self: &Arc<Self>, pid: i32, directory: PathBuf, elsewhere: u64, waits: bool) -> WatchHandle {
+        let (sender, verdict) = watch::channel(None);
         let inodes_before = self.inodes().map_or(0, |inodes| inodes.available);
-        let mut post = self.post();
-        post.count = post.count.wrapping_add(1);
-        let (number, started) = (post.count, Instant::now());
-        post.watched.push(Watched {
+        let mut state = self.state();
+        state.count = state.count.wrapping_add(1);
+        let (number, started) = (state.count, Instant::now());
+        state.watched.push(Watched {
             number,
             pid,
             started,
@@ -153,17 +143,17 @@ impl Guard {
             elsewhere,
             inodes_before,
             waits,
-            fate: fate.clone(),
+            verdict: sender,
         });
-        if !std::mem::replace(&mut post.is_manned, true) {
-            runtime::spawn(self.clone().stand());
+        if !std::mem::replace(&mut state.running, true) {
+            runtime::spawn(self.clone().run());
         }
-        drop(post);
+        drop(state);
         let before = Killings::read(u32::try_from(pid).unwrap_or(0));
-        Ward { guard: self.clone(), number, fate, before }
+        WatchHandle { guard: self.clone(), number, verdict, before }
     }
 
-    async fn stand(self: Arc<Self>) {
+    async fn run(self: Arc<Self>) {
         while self.is_needed() {
             let (available, of_promises) = match memory::surely_available() {
                 enough if enough >= LIMIT => (enough, false),
@@ -172,8 +162,7 @@ impl Guard {
                     .map_or((u64::MAX, false), |memory| (memory.least(), memory.least() < memory.available)),
             };
             // Output of ended jobs is less than what a job has, and may not do.
-            if available < LIMIT && self.store.evict_unused() == 0 && available + self.store.reclaim() < LIMIT
-            {
+            if available < LIMIT && self.store.evict_all() == 0 && available + self.store.reclaim() < LIMIT {
                 self.end_largest(available, of_promises).await;
             }
             let lasts = self.look_beside_memory().await;
@@ -207,13 +196,13 @@ impl Guard {
     /// if none holds as much as is missing.
     pub(crate) async fn end_for(&self, resource: Resource, level: Level) -> bool {
         let chosen = {
-            let post = self.post();
+            let state = self.state();
             let held: Vec<u64> = match &resource {
                 Resource::Inodes(_) => {
-                    post.watched.iter().map(|job| fs_walk::names(&job.directory)).collect()
+                    state.watched.iter().map(|job| fs_walk::names(&job.directory)).collect()
                 }
                 Resource::Threads => {
-                    reaper::threads(&post.watched.iter().map(|job| job.pid).collect::<Vec<_>>())
+                    reaper::threads(&state.watched.iter().map(|job| job.pid).collect::<Vec<_>>())
                 }
             };
             let missing = level.missing();
@@ -222,52 +211,57 @@ impl Guard {
                 Resource::Inodes(_) => job.inodes_before.saturating_sub(level.available),
                 Resource::Threads => 0,
             };
-            let jobs = post.watched.iter().zip(held);
+            let jobs = state.watched.iter().zip(held);
             let to_blame = jobs.filter(|(job, held)| missing <= (*held).max(may_have(job)));
             to_blame
                 .max_by_key(|(job, held)| (*held, job.started))
-                .map(|(job, held)| (job.pid, job.fate.clone(), held))
+                .map(|(job, held)| (job.pid, job.verdict.clone(), held))
         };
-        let Some((pid, fate, held)) = chosen else { return false };
+        let Some((pid, sender, held)) = chosen else { return false };
         let Level { available, limit, .. } = level;
-        end(pid, &fate, Verdict::Exhausted(Exhausted { resource, available, limit, held })).await;
+        end(pid, &sender, Verdict::Exhausted(Exhausted { resource, available, limit, held })).await;
         true
     }
 
     fn is_needed(&self) -> bool {
-        let mut post = self.post();
-        post.is_manned = !post.watched.is_empty();
-        post.is_manned
+        let mut state = self.state();
+        state.running = !state.watched.is_empty();
+        state.running
     }
 
     /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
     /// until it is gone.
     pub(crate) async fn end_largest(&self, available: u64, of_promises: bool) {
-        let (pid, fate, held) = {
-            let post = self.post();
-            let roots: Vec<i32> = post.watched.iter().map(|job| job.pid).collect();
+        let (pid, sender, held) = {
+            let state = self.state();
+            let roots: Vec<i32> = state.watched.iter().map(|job| job.pid).collect();
             let resident = reaper::resident(&roots).into_iter();
-            let held = post.watched.iter().zip(resident);
+            let held = state.watched.iter().zip(resident);
             let held =
                 held.map(|(job, sum)| (sum + fs_walk::usage(&job.directory).bytes + job.elsewhere, job));
             let Some((held, job)) = held.max_by_key(|(held, job)| (job.waits, *held, job.started)) else {
                 return;
             };
-            (job.pid, job.fate.clone(), held)
+            (job.pid, job.verdict.clone(), held)
         };
-        end(pid, &fate, Verdict::Memory(Shortage { available, held, of_promises })).await;
+        end(pid, &sender, Verdict::Memory(Shortage { available, held, of_promises })).await;
     }
 
-    fn post(&self) -> MutexGuard<'_, Post> {
-        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ward {
+impl WatchHandle {
     /// Waits until the job must be ended. Cancel safe.
     pub async fn must_end(&self) -> Verdict {
-        let look = |fate: &mut Fate| fate.verdict.clone().map_or(Poll::Pending, Poll::Ready);
-        poll_fn(|context| self.fate.poll(context, look)).await
+        let mut receiver = self.verdict.clone();
+        let verdict = receiver.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        match verdict {
+            Some(verdict) => verdict,
+            // The guard keeps the sender until this handle goes.
+            None => std::future::pending().await,
+        }
     }
 
     /// True if the kernel has killed this process, which a SIGKILL ended, for want of memory, as it does when memory goes faster
@@ -308,18 +302,21 @@ impl Killings {
     }
 }
 
-impl Drop for Ward {
+impl Drop for WatchHandle {
     fn drop(&mut self) {
-        self.guard.post().watched.retain(|job| job.number != self.number);
-        self.fate.change(|fate| fate.is_gone = true);
+        self.guard.state().watched.retain(|job| job.number != self.number);
     }
 }
 
 /// Ends a job and waits until it is gone.
-async fn end(pid: i32, fate: &Board<Fate>, verdict: Verdict) {
+async fn end(pid: i32, sender: &watch::Sender<Option<Verdict>>, verdict: Verdict) {
     // Ended already, and not gone yet: what it has is on its way back.
-    fate.change(|fate| _ = fate.verdict.get_or_insert(verdict));
-    if timeout(GOING_LIMIT, fate.until(|fate| fate.is_gone)).await.is_err() {
+    sender.send_if_modified(|sent| {
+        let is_first = sent.is_none();
+        sent.get_or_insert(verdict);
+        is_first
+    });
+    if timeout(GOING_LIMIT, sender.closed()).await.is_err() {
         tracing::warn!(pid, "a job that was ended for what it held is still there");
     }
 }
@@ -360,8 +357,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn guard() -> Arc<Guard> {
-        Guard::new(Store::new("/nonexistent".into(), None))
+    fn guard() -> Arc<OomGuard> {
+        OomGuard::new(Store::new("/nonexistent".into(), None))
     }
 
     #[test]
@@ -410,11 +407,11 @@ mod tests {
         for pid in 0..3 {
             drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
         }
-        let ward = guard.watch(1 << 30, "/nonexistent".into());
-        // This and the one that stands; no further one holds the guard, but for the ward.
+        let handle = guard.watch(1 << 30, "/nonexistent".into());
+        // This and the one that stands; no further one holds the guard.
         tokio::task::yield_now().await;
         assert_eq!(Arc::strong_count(&guard), 3);
-        drop(ward);
+        drop(handle);
         assert!(!guard.is_needed());
     }
 
@@ -430,7 +427,7 @@ mod tests {
             drop(waits);
         };
         tokio::join!(guard.end_largest(1234, false), ending);
-        assert!(runs.fate.look(|fate| fate.verdict.is_none()));
+        assert!(runs.verdict.borrow().is_none());
     }
 
     #[tokio::test]
@@ -449,7 +446,7 @@ mod tests {
         let (_, verdict) = tokio::join!(guard.end_largest(1234, false), ending);
         let Verdict::Memory(Shortage { available: 1234, held, .. }) = verdict else { panic!("{verdict:?}") };
         assert!(held >= 300_000);
-        assert!(small.fate.look(|fate| fate.verdict.is_none()));
+        assert!(small.verdict.borrow().is_none());
     }
 
     #[tokio::test]
@@ -464,7 +461,7 @@ mod tests {
         let resource = Resource::Inodes(Path::new("/tmp").into());
         // Whoever holds fewer than are missing is not to blame.
         assert!(!guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await);
-        assert!(many.fate.look(|fate| fate.verdict.is_none()));
+        assert!(many.verdict.borrow().is_none());
         let ending = async {
             let verdict = many.must_end().await;
             drop(many);
@@ -473,6 +470,6 @@ mod tests {
         let (_, verdict) =
             tokio::join!(guard.end_for(resource.clone(), Level::of_test(1000, 65, 125)), ending);
         assert_eq!(verdict, Verdict::Exhausted(Exhausted { resource, available: 65, limit: 125, held: 60 }));
-        assert!(few.fate.look(|fate| fate.verdict.is_none()));
+        assert!(few.verdict.borrow().is_none());
     }
 }

@@ -16,13 +16,15 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::files::core_dump::Pattern;
-use crate::job::execute::{Job, Part, Spec};
-use crate::job::oom_guard::Guard;
+use crate::job::execute::Job;
+use crate::job::oom_guard::OomGuard;
 use crate::job::session::{Link, Stage, Tenure};
-use crate::process::reaper::Family;
+use crate::job::spec::Spec;
+use crate::job::upload::BlobState;
+use crate::process::reaper::ProcessReaper;
 use crate::store::blobs::{Reclaim, Store};
-use crate::store::disk_cache::{GivenUp, Shelf};
-use crate::store::receiver::Announced;
+use crate::store::disk_cache::{Cancelled, DiskCache};
+use crate::store::receiver::BlobDescriptor;
 use crate::system::resources::JOB_INODES;
 
 /// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
@@ -33,15 +35,15 @@ pub const MAX_JOBS: u32 = 8;
 const MAX_ENDED: usize = 8;
 
 /// All jobs of this agent, and what they share.
-pub struct Jobs {
+pub struct JobRegistry {
     /// The files of programs.
     pub store: Arc<Store>,
     /// Where programs are kept across reboots.
-    pub shelf: Option<Arc<Shelf>>,
+    pub disk_cache: Option<Arc<DiskCache>>,
     /// All processes.
-    pub family: Arc<Family>,
+    pub reaper: Arc<ProcessReaper>,
     /// Who watches the memory.
-    pub guard: Arc<Guard>,
+    pub guard: Arc<OomGuard>,
     /// Where the jobs' directories are.
     pub directory: PathBuf,
     /// Words in front of every program.
@@ -84,7 +86,7 @@ struct Entry {
 }
 
 /// A job, as it is shown to those who ask.
-pub struct Listed {
+pub struct JobSummary {
     /// Its id.
     pub job: String,
     /// What its program is called.
@@ -103,22 +105,22 @@ pub struct Listed {
     pub unread: u64,
 }
 
-impl Jobs {
+impl JobRegistry {
     /// Keeps the jobs' directories in `directory`, which must be an empty directory on the file system of `store`.
     pub fn new(
         store: Arc<Store>,
-        shelf: Option<Arc<Shelf>>,
-        family: Arc<Family>,
+        disk_cache: Option<Arc<DiskCache>>,
+        reaper: Arc<ProcessReaper>,
         directory: PathBuf,
         launcher: Vec<OsString>,
     ) -> Self {
-        let guard = Guard::new(store.clone());
+        let guard = OomGuard::new(store.clone());
         let entries = Arc::<Entries>::default();
         store.reclaim_from(entries.clone());
         Self {
             store,
-            shelf,
-            family,
+            disk_cache,
+            reaper,
             guard,
             directory,
             launcher,
@@ -140,7 +142,7 @@ impl Jobs {
     }
 
     /// Decides whether a job may come in, before anything of it is received. Its link is there from now on, until
-    /// [`Jobs::forget`].
+    /// [`JobRegistry::forget`].
     ///
     /// # Errors
     /// The reason why not, with figures.
@@ -169,7 +171,7 @@ impl Jobs {
         }
         let entries = spec.inputs.iter().map(|tree| u64::from(tree.entries)).sum::<u64>();
         let bytes = spec.inputs.iter().map(|tree| tree.size).sum();
-        let room = self.store.promise(bytes, entries + JOB_INODES)?;
+        let room = self.store.reserve(bytes, entries + JOB_INODES)?;
         let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
         let (link, heard) = Link::new(id, tenure);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
@@ -178,10 +180,10 @@ impl Jobs {
     }
 
     /// Finds a blob, or makes room for it, and for what it may be a delta against if there is room for both.
-    fn provide(&self, announced: &Announced, owner: Fingerprint) -> Result<Part, Error> {
-        let Announced { digest, size, bases, .. } = announced;
+    fn provide(&self, announced: &BlobDescriptor, owner: Fingerprint) -> Result<BlobState, Error> {
+        let BlobDescriptor { digest, size, bases, .. } = announced;
         if let Some(blob) = self.store.get(digest, owner) {
-            return Ok(Part::Here(blob));
+            return Ok(BlobState::Cached(blob));
         }
         let mut base = bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
         let upload = match self.store.upload(*digest, *size, owner) {
@@ -193,7 +195,7 @@ impl Jobs {
             }
             made => made?,
         };
-        Ok(Part::OnItsWay(Box::new(upload), base))
+        Ok(BlobState::Uploading(Box::new(upload), base))
     }
 
     /// The link to a job of this controller's.
@@ -212,8 +214,8 @@ impl Jobs {
     }
 
     /// What there is, the oldest first.
-    pub fn list(&self) -> Vec<Listed> {
-        let listed = |entry: &Entry| Listed {
+    pub fn list(&self) -> Vec<JobSummary> {
+        let listed = |entry: &Entry| JobSummary {
             job: entry.link.job().to_owned(),
             name: entry.name.clone(),
             stage: entry.link.stage(),
@@ -273,8 +275,8 @@ impl Jobs {
         for link in links {
             link.over().await;
         }
-        if let Some(shelf) = &self.shelf {
-            shelf.idle().await;
+        if let Some(disk_cache) = &self.disk_cache {
+            disk_cache.idle().await;
         }
     }
 
@@ -284,7 +286,7 @@ impl Jobs {
     }
 
     /// For another thread: whether the agent is stopping.
-    pub fn is_stopping(&self) -> GivenUp {
+    pub fn is_stopping(&self) -> Cancelled {
         let stopping = self.stopping.subscribe();
         Box::new(move || *stopping.borrow())
     }
@@ -328,7 +330,8 @@ mod tests {
         upload.write(0, SCRIPT).unwrap();
         let _kept = upload.finish().unwrap();
         // With a launcher, the script itself is not executed: other tests fork meanwhile ("text file busy").
-        let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
+        let jobs =
+            Arc::new(JobRegistry::new(store, None, ProcessReaper::of_none(), work, vec!["/bin/sh".into()]));
         for number in 0..MAX_ENDED + 2 {
             let id = Some(format!("job{number}"));
             let spec = Spec { id, linger: None, ..Spec::of_test(SCRIPT) };
@@ -363,7 +366,8 @@ mod tests {
             store.upload(Spec::of_test(SCRIPT).program.digest, SCRIPT.len() as u64, owner).unwrap();
         upload.write(0, SCRIPT).unwrap();
         let _kept = upload.finish().unwrap();
-        let jobs = Arc::new(Jobs::new(store, None, Family::of_none(), work, vec!["/bin/sh".into()]));
+        let jobs =
+            Arc::new(JobRegistry::new(store, None, ProcessReaper::of_none(), work, vec!["/bin/sh".into()]));
         let mut links = Vec::new();
         for _ in 0..2 {
             let job = jobs.admit(Spec { linger: None, ..Spec::of_test(SCRIPT) }, owner).unwrap();
@@ -376,7 +380,7 @@ mod tests {
         assert_eq!(jobs.entries.bytes(), 14);
         // More than any machine has: nothing goes, because it would be in vain.
         assert!(matches!(
-            jobs.store.promise(1 << 50, 0),
+            jobs.store.reserve(1 << 50, 0),
             Err(Error::NoMemory { .. } | Error::NoSpace { .. })
         ));
         assert_eq!(jobs.entries.bytes(), 14);

@@ -12,19 +12,19 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::job::execute::Spec;
-use crate::job::oom_guard::{Shortage, Ward};
+use crate::job::oom_guard::{Shortage, WatchHandle};
 use crate::job::outcome::{Cause, Ran};
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::job::session::output_buffer::OutputStream;
 use crate::job::session::stdin;
 use crate::job::session::stdout::{self, Summary};
 use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::job::spec::Spec;
 use crate::process::cgroup::Cgroup;
 use crate::process::child::{Child, Ending, Streams};
 use crate::process::pty::{END_OF_INPUT, Terminal};
-use crate::process::reaper::Family;
-use crate::system::time::at;
+use crate::process::reaper::ProcessReaper;
+use crate::system::time::sleep_until_opt;
 
 /// Longest time between TERM and KILL when the agent itself is stopped: procd kills it after 5 s.
 const STOPPING_GRACE: Duration = Duration::from_secs(3);
@@ -36,11 +36,11 @@ pub struct Running {
     cgroup: Option<Cgroup>,
     started: Instant,
     timeout_at: Option<Instant>,
-    silence: Option<Arc<Silence>>,
+    idle_timer: Option<Arc<IdleTimer>>,
     grace: Duration,
     window: u64,
-    family: Arc<Family>,
-    ward: Ward,
+    reaper: Arc<ProcessReaper>,
+    handle: WatchHandle,
     /// Why the job is being ended, and when the KILL is due that follows the TERM.
     ending: Option<(Cause, Option<Instant>)>,
     /// What the controller did wrong, to be told when the program is gone.
@@ -57,19 +57,21 @@ impl Running {
         cgroup: Option<Cgroup>,
         spec: &Spec,
         link: Arc<Link>,
-        jobs: &Jobs,
+        jobs: &JobRegistry,
         directory: &Path,
     ) -> Self {
         let started = Instant::now();
-        let ward = jobs.guard.watch(child.id() as i32, directory.to_owned());
+        let handle = jobs.guard.watch(child.id() as i32, directory.to_owned());
         Self {
             child,
             cgroup,
             started,
             timeout_at: spec.timeout.and_then(|timeout| started.checked_add(timeout)),
-            silence: spec.idle_timeout.map(|limit| Arc::new(Silence { limit, since: Mutex::new(started) })),
-            family: jobs.family.clone(),
-            ward,
+            idle_timer: spec
+                .idle_timeout
+                .map(|limit| Arc::new(IdleTimer { limit, since: Mutex::new(started) })),
+            reaper: jobs.reaper.clone(),
+            handle,
             grace: spec.grace,
             window: spec.output_window,
             ending: None,
@@ -84,7 +86,7 @@ impl Running {
     ///
     /// # Errors
     /// The controller broke a rule.
-    pub async fn see_through(mut self, streams: Streams, inbox: &mut Inbox) -> Result<Ran, Error> {
+    pub async fn run_to_exit(mut self, streams: Streams, inbox: &mut Inbox) -> Result<Ran, Error> {
         let stdout = self.pump(streams.stdout, OutputStream::Stdout);
         let stderr = streams.stderr.map(|stderr| self.pump(stderr, OutputStream::Stderr));
         self.terminal = streams.terminal;
@@ -98,7 +100,7 @@ impl Running {
         let ended = Instant::now();
         let wall = ended - self.started;
         let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
-        let orphans = self.family.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
+        let orphans = self.reaper.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
         drop(all_ended);
         let stdin = feed.await.ok().flatten();
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
@@ -117,15 +119,14 @@ impl Running {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let cause =
-            self.ending.as_ref().map_or_else(|| self.whose_doing(&ending), |(cause, _)| cause.clone());
+        let cause = self.ending.as_ref().map_or_else(|| self.exit_cause(&ending), |(cause, _)| cause.clone());
         Ok(Ran { ending, cause, usage, wall, stdin, stdout, stderr, orphans, files_lost: None })
     }
 
     /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
-    fn whose_doing(&self, ending: &Ending) -> Cause {
+    fn exit_cause(&self, ending: &Ending) -> Cause {
         let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
-        if is_killed && self.ward.kernel_was_first(self.child.id(), self.cgroup.as_ref()) {
+        if is_killed && self.handle.kernel_was_first(self.child.id(), self.cgroup.as_ref()) {
             return Cause::Memory(Shortage { available: 0, held: 0, of_promises: false });
         }
         Cause::Program
@@ -134,7 +135,7 @@ impl Running {
     /// Returns when the program has ended, whoever ended it.
     async fn until_ended(&mut self, inbox: &mut Inbox) {
         let mut is_stopping = false;
-        let (link, silence) = (self.link.clone(), self.silence.clone());
+        let (link, idle_timer) = (self.link.clone(), self.idle_timer.clone());
         loop {
             let is_ending = self.ending.is_some();
             let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
@@ -147,13 +148,13 @@ impl Running {
                     is_stopping = true;
                     self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
                 }
-                () = at(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
-                () = lasts_too_long(silence.as_deref()), if !is_ending => {
+                () = sleep_until_opt(self.timeout_at), if !is_ending => self.end(Cause::Timeout, self.grace),
+                () = idle_for_too_long(idle_timer.as_deref()), if !is_ending => {
                     self.end(Cause::IdleTimeout, self.grace);
                 }
                 // At once: there is nothing left for a grace.
-                verdict = self.ward.must_end(), if !is_ending => self.end(verdict.into(), Duration::ZERO),
-                () = at(kill_at) => {
+                verdict = self.handle.must_end(), if !is_ending => self.end(verdict.into(), Duration::ZERO),
+                () = sleep_until_opt(kill_at) => {
                     self.child.signal(Signal::KILL);
                     self.ending = self.ending.take().map(|(cause, _)| (cause, None));
                 }
@@ -196,8 +197,8 @@ impl Running {
     }
 
     fn pump(&self, pipe: OwnedFd, stream: OutputStream) -> Pump {
-        let silence = self.silence.clone();
-        let written = move || silence.iter().for_each(|silence| silence.is_broken());
+        let idle_timer = self.idle_timer.clone();
+        let written = move || idle_timer.iter().for_each(|timer| timer.restart());
         tokio::spawn(stdout::pump(pipe, stream, self.window, self.link.clone(), written))
     }
 
@@ -235,20 +236,20 @@ async fn summary(pump: Pump) -> Summary {
     }
 }
 
-/// Waits until the agent is stopping. `Jobs` outlives its jobs, so the flag cannot go away unset.
+/// Waits until the agent is stopping. `JobRegistry` outlives its jobs, so the flag cannot go away unset.
 pub async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
 
 /// How long a program may write nothing.
-struct Silence {
+struct IdleTimer {
     limit: Duration,
     /// When it wrote last.
     since: Mutex<Instant>,
 }
 
-impl Silence {
-    fn is_broken(&self) {
+impl IdleTimer {
+    fn restart(&self) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
@@ -258,13 +259,13 @@ impl Silence {
     }
 }
 
-/// Waits until a silence has lasted too long, or for ever.
-async fn lasts_too_long(silence: Option<&Silence>) {
-    let Some(silence) = silence else { return std::future::pending().await };
+/// Waits until a program has been idle for too long, or for ever.
+async fn idle_for_too_long(idle_timer: Option<&IdleTimer>) {
+    let Some(idle_timer) = idle_timer else { return std::future::pending().await };
     loop {
-        let until = silence.until();
-        at(until).await;
-        if silence.until() == until {
+        let until = idle_timer.until();
+        sleep_until_opt(until).await;
+        if idle_timer.until() == until {
             return;
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::process::user::User;
-use crate::system::fs_walk;
+use crate::system::fs_remove;
 
 /// What others may do with a directory that they must pass.
 const PASS: u32 = 0o711;
@@ -56,7 +56,7 @@ impl JobDirectory {
 
     /// The program has ended, and what it worked on is all that is wanted of it.
     pub fn remove_program(&self) {
-        if let Err(error) = fs_walk::remove(&self.bin()) {
+        if let Err(error) = fs_remove::remove(&self.bin()) {
             tracing::error!(path = %self.path.display(), %error, "cannot remove a job's program");
         }
     }
@@ -80,9 +80,9 @@ impl Drop for JobDirectory {
     fn drop(&mut self) {
         // What kept the rest of another job may be gone by now.
         if let Some(jobs) = self.path.parent() {
-            fs_walk::retry(jobs);
+            fs_remove::retry(jobs);
         }
-        if let Err(error) = fs_walk::clear(&self.path) {
+        if let Err(error) = fs_remove::clear(&self.path) {
             tracing::error!(path = %self.path.display(), %error, "cannot remove a job's directory");
         }
     }

@@ -90,7 +90,7 @@ impl Cgroups {
     }
 
     /// Ends what is left in the cgroups of an agent that was killed. Gives how many processes that were.
-    pub fn end_former(&self) -> u32 {
+    pub fn kill_stale(&self) -> u32 {
         let mut ended = 0;
         for entry in fs_walk::entries(Path::new(self.mount)) {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(&self.prefix)) {
@@ -111,7 +111,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn entrance(&self) -> io::Result<File> {
+    pub fn open_procs_file(&self) -> io::Result<File> {
         open(&self.path, PROCESSES)
     }
 
@@ -217,7 +217,7 @@ mod tests {
             fs::create_dir(path).unwrap();
         }
         let mount = dir.path().to_str().unwrap().to_owned().leak();
-        assert_eq!(Cgroups { mount, prefix: "hopd-1-23-".into() }.end_former(), 0);
+        assert_eq!(Cgroups { mount, prefix: "hopd-1-23-".into() }.kill_stale(), 0);
         assert!(!own.exists() && other.exists());
     }
 }

@@ -24,15 +24,15 @@ use tokio::signal::unix::{self, SignalKind};
 use crate::process::cgroup::Cgroup;
 use crate::process::descriptors;
 use crate::process::pty::{Size, Terminal, take_control};
-use crate::process::reaper::{self, Family, Member};
+use crate::process::reaper::{self, ProcessReaper, Registration};
 use crate::process::user::User;
 
 /// The part of the descriptors that the kernel can have which one process of a program may have: one of this many. A router
 /// of 64 MB can have some 6,000 (file-max, proc_sys_fs(5)).
-const DESCRIPTORS_PART: u64 = 4;
+const DESCRIPTORS_FRACTION: u64 = 4;
 
 /// A program may have as many in any case.
-const LEAST_DESCRIPTORS: u64 = 256;
+const MIN_DESCRIPTORS: u64 = 256;
 
 /// What to start.
 pub struct Start<'a> {
@@ -67,7 +67,7 @@ pub struct Child {
     ended: unix::Signal,
     is_reaped: bool,
     /// A program as long as it has its number.
-    _member: Member,
+    _registration: Registration,
 }
 
 /// Our ends of the program's streams: three pipes, or one terminal.
@@ -119,7 +119,7 @@ impl Child {
     ///
     /// # Errors
     /// What the kernel said to execve(2) or fork(2).
-    pub fn start(start: &Start<'_>, family: &Arc<Family>) -> io::Result<(Self, Streams)> {
+    pub fn start(start: &Start<'_>, reaper: &Arc<ProcessReaper>) -> io::Result<(Self, Streams)> {
         // Listen first: a program may end before spawn returns.
         let ended = unix::signal(SignalKind::child())?;
         let mut words = start.launcher.iter().map(OsString::as_os_str).chain([start.program.as_os_str()]);
@@ -154,26 +154,26 @@ impl Child {
         let (nice, user, core) = (start.nice, start.user.cloned(), Some(start.core));
         let descriptors = descriptors();
         let has_terminal = terminal.is_some();
-        let entrance = start.cgroup.and_then(|cgroup| cgroup.entrance().ok());
-        let die_with_agent = move || {
+        let procs_file = start.cgroup.and_then(|cgroup| cgroup.open_procs_file().ok());
+        let pre_exec_setup = move || {
             if has_terminal {
                 take_control(io::stdin().as_fd())?;
             }
             reaper::become_subreaper();
-            be_killed_first();
+            raise_oom_score();
             set_nice(nice.into());
             // Nobody takes away what a program leaves in /tmp that was not asked for a core.
             setrlimit(Resource::Core, Rlimit { current: core, maximum: core })?;
             // A kernel whose nr_open was lowered since refuses even what is there.
             let _ = setrlimit(Resource::Nofile, descriptors);
-            if let Some(entrance) = &entrance {
+            if let Some(procs_file) = &procs_file {
                 // One that is not let in runs as without.
-                let _ = rustix::io::write(entrance, b"0");
+                let _ = rustix::io::write(procs_file, b"0");
             }
             descriptors::close_all_on_exec();
             // From here on it may do less.
             if let Some(user) = &user {
-                user.become_it()?;
+                user.drop_privileges()?;
             }
             // Another user would have made the kernel forget it (PR_SET_PDEATHSIG, prctl(2)).
             set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -181,7 +181,7 @@ impl Child {
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // SAFETY: between fork and exec the closure makes system calls and touches no memory that a lock guards.
-        unsafe { command.pre_exec(die_with_agent) };
+        unsafe { command.pre_exec(pre_exec_setup) };
         let mut process = command.spawn()?;
         // Our own copies of the program's ends: as long as they are open, its outputs do not end.
         drop(command);
@@ -195,8 +195,8 @@ impl Child {
             }
             _ => unreachable!("they were asked for as pipes"),
         };
-        let member = family.enter(pid);
-        Ok((Self { process, pid, ended, is_reaped: false, _member: member }, streams))
+        let registration = reaper.register(pid);
+        Ok((Self { process, pid, ended, is_reaped: false, _registration: registration }, streams))
     }
 
     /// The number of the process, which is also the number of its group.
@@ -246,7 +246,7 @@ impl Drop for Child {
 fn descriptors() -> Rlimit {
     let most = std::fs::read_to_string("/proc/sys/fs/file-max").ok();
     let most = most.and_then(|most| most.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
-    let part = (most / DESCRIPTORS_PART).max(LEAST_DESCRIPTORS);
+    let part = (most / DESCRIPTORS_FRACTION).max(MIN_DESCRIPTORS);
     let own = getrlimit(Resource::Nofile);
     let limit = |own: Option<u64>| Some(own.map_or(part, |own| own.min(part)));
     Rlimit { current: limit(own.current), maximum: limit(own.maximum) }
@@ -254,7 +254,7 @@ fn descriptors() -> Rlimit {
 
 /// When the kernel itself must kill for want of memory, a program goes before anything of the router (proc(5),
 /// oom_score_adj). That it cannot be said keeps nobody from running.
-fn be_killed_first() {
+fn raise_oom_score() {
     let path = c"/proc/self/oom_score_adj";
     if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::io::write(file, b"500");
@@ -327,7 +327,7 @@ mod tests {
             cgroup: None,
             core: 0,
         };
-        Child::start(&start, &Family::of_none()).unwrap()
+        Child::start(&start, &ProcessReaper::of_none()).unwrap()
     }
 
     #[tokio::test]
@@ -357,7 +357,7 @@ mod tests {
             core: 0,
         };
         assert!(std::env::vars_os().count() > 2, "there is something to inherit");
-        let (mut child, pipes) = Child::start(&start, &Family::of_none()).unwrap();
+        let (mut child, pipes) = Child::start(&start, &ProcessReaper::of_none()).unwrap();
         child.ended().await;
         let mut said = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(pipes.stdout), &mut said).unwrap();
@@ -374,7 +374,7 @@ mod tests {
         let Rlimit { current, maximum } = descriptors();
         assert_eq!(said, [current, maximum]);
         let most: u64 = std::fs::read_to_string("/proc/sys/fs/file-max").unwrap().trim().parse().unwrap();
-        assert!(maximum.unwrap() <= (most / DESCRIPTORS_PART).max(LEAST_DESCRIPTORS));
+        assert!(maximum.unwrap() <= (most / DESCRIPTORS_FRACTION).max(MIN_DESCRIPTORS));
         assert!(current <= getrlimit(Resource::Nofile).current);
     }
 

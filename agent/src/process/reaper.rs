@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const ROUNDS: usize = 64;
 
 /// The programs of this agent, and what they leave behind.
-pub struct Family {
+pub struct ProcessReaper {
     programs: Mutex<Vec<i32>>,
     is_subreaper: bool,
     /// What holds them together, where the kernel has that.
@@ -44,8 +44,8 @@ pub struct Family {
 }
 
 /// A program that is known as one, until this is dropped.
-pub struct Member {
-    family: Arc<Family>,
+pub struct Registration {
+    reaper: Arc<ProcessReaper>,
     pid: i32,
 }
 
@@ -77,9 +77,9 @@ pub struct Process {
     pub threads: u64,
 }
 
-impl Family {
+impl ProcessReaper {
     /// Makes this process the one to which orphans come. Without it (before Linux 3.4) what leaves its group is lost.
-    pub fn adopt(cgroups: Option<Cgroups>) -> Arc<Self> {
+    pub fn become_subreaper(cgroups: Option<Cgroups>) -> Arc<Self> {
         let adopted = set_child_subreaper(Some(getpid()));
         if let Err(error) = &adopted {
             tracing::warn!(%error, "what leaves its process group will not be found");
@@ -87,7 +87,7 @@ impl Family {
         Arc::new(Self { programs: Mutex::default(), is_subreaper: adopted.is_ok(), cgroups })
     }
 
-    /// A family that takes in nobody.
+    /// A reaper to which no orphan comes.
     #[cfg(test)]
     pub fn of_none() -> Arc<Self> {
         Arc::new(Self { programs: Mutex::default(), is_subreaper: false, cgroups: None })
@@ -99,10 +99,10 @@ impl Family {
     }
 
     /// Makes a program known, which is a child of this process.
-    pub fn enter(self: &Arc<Self>, pid: Pid) -> Member {
+    pub fn register(self: &Arc<Self>, pid: Pid) -> Registration {
         let pid = pid.as_raw_nonzero().get();
         self.programs().push(pid);
-        Member { family: self.clone(), pid }
+        Registration { reaper: self.clone(), pid }
     }
 
     /// Ends everything that programs which are over have left behind, and all that is in `cgroup`. What was in `group` had
@@ -130,7 +130,7 @@ impl Family {
     }
 
     /// The same for a process that may wait.
-    pub fn end_orphans_now(&self) {
+    pub fn kill_orphans_blocking(&self) {
         let since = std::time::Instant::now();
         let mut seen = Vec::new();
         while self.kill_orphans(None, &mut seen) > 0 && since.elapsed() < GOING_LIMIT {
@@ -204,14 +204,14 @@ impl Family {
     }
 }
 
-impl Drop for Member {
+impl Drop for Registration {
     fn drop(&mut self) {
-        self.family.programs().retain(|pid| *pid != self.pid);
+        self.reaper.programs().retain(|pid| *pid != self.pid);
     }
 }
 
 /// Makes the calling process a subreaper: for the moment between fork and exec. What cannot be done is told by
-/// [`Family::finds_everything`].
+/// [`ProcessReaper::finds_everything`].
 pub fn become_subreaper() {
     let _ = set_child_subreaper(Some(getpid()));
 }
@@ -258,7 +258,7 @@ fn sums(roots: &[i32], of: impl Fn(&Process) -> u64) -> Vec<u64> {
 ///
 /// They are no children of ours, so each is held by a descriptor, or by when it started and its parent, from before its
 /// environment is read until it is killed: its number may be another's by then.
-pub fn end_marked(mark: &[u8]) -> u32 {
+pub fn kill_stale(mark: &[u8]) -> u32 {
     let ours = getpid().as_raw_nonzero().get();
     let others = processes().filter(|process| process.pid != ours && !process.is_zombie);
     others.map(|process| u32::from(Held::new(process).is_some_and(|held| held.kill_if_marked(mark)))).sum()
@@ -402,7 +402,7 @@ mod tests {
         use std::os::unix::process::ExitStatusExt;
         let name = format!("HOP_TEST_MARK_{}", getpid().as_raw_nonzero());
         let (mut marked, mut other) = (start(&name), start("HOP_TEST_OTHER"));
-        assert_eq!(end_marked(format!("{name}=").as_bytes()), 1);
+        assert_eq!(kill_stale(format!("{name}=").as_bytes()), 1);
         assert_eq!(marked.wait().unwrap().signal(), Some(9));
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();

@@ -26,10 +26,10 @@ pub struct User {
 
 /// The part of all threads that the kernel can have which a user's programs get: one of this many. The router's own
 /// come from the rest.
-const PROCESSES_PART: u64 = 4;
+const PROCESSES_FRACTION: u64 = 4;
 
 /// Processes that a user may have, however few the kernel can have: a Go program has some ten threads.
-const LEAST_PROCESSES: u64 = 64;
+const MIN_PROCESSES: u64 = 64;
 
 /// The largest number that a capability can have: they are bits of 64.
 const MAX_CAPABILITY: libc::c_ulong = 63;
@@ -84,7 +84,7 @@ impl User {
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub fn become_it(&self) -> io::Result<()> {
+    pub fn drop_privileges(&self) -> io::Result<()> {
         // Root by its own wish is root; and the limit of processes is not for root.
         if self.uid != 0 {
             drop_bounding_set()?;
@@ -103,7 +103,7 @@ impl User {
 
 /// Processes that a user may have, where the kernel can have so many threads.
 fn processes(threads: u64) -> u64 {
-    (threads / PROCESSES_PART).max(LEAST_PROCESSES)
+    (threads / PROCESSES_FRACTION).max(MIN_PROCESSES)
 }
 
 /// Gives up every capability that there is (prctl(2), PR_CAPBSET_DROP): not even a file's capabilities bring one back.
@@ -155,6 +155,6 @@ mod tests {
     }
     #[test]
     fn users_get_a_part_of_all_threads() {
-        assert_eq!((processes(900), processes(100)), (225, LEAST_PROCESSES));
+        assert_eq!((processes(900), processes(100)), (225, MIN_PROCESSES));
     }
 }

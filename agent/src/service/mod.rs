@@ -42,13 +42,14 @@ use crate::access::authorized_keys::AuthorizedKeys;
 use crate::error::Error;
 use crate::files::inputs::InputTree;
 use crate::files::outputs::{Info, Position, Problem};
-use crate::job::execute::{JOB_DIRECTORY, Spec, signal};
+use crate::job::environment::JOB_DIRECTORY;
 use crate::job::job_log::Controller;
 use crate::job::oom_guard::{self, Shortage};
 use crate::job::outcome::{Cause, Outcome};
-use crate::job::registry::{Jobs, Listed, MAX_JOBS};
+use crate::job::registry::{JobRegistry, JobSummary, MAX_JOBS};
 use crate::job::session::output_buffer::OutputStream;
 use crate::job::session::{self, Attachment, Event, Link, Payload, Stage};
+use crate::job::spec::{Spec, signal};
 use crate::process::child::Ending;
 use crate::process::pty::Size;
 use crate::process::user::User;
@@ -56,10 +57,10 @@ use crate::service::generated::agent_service_server::{AgentService, AgentService
 use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::service::request_body::RequestBody;
 use crate::service::status::stream_error;
-use crate::store::blobs::Digest;
+use crate::store::blob::Digest;
 use crate::store::decoder::Encoding;
-use crate::store::receiver::{Announced, Chunk, Need};
-use crate::system::host::{Machine, TARGET};
+use crate::store::receiver::{BlobDescriptor, Chunk, Need};
+use crate::system::host::{Host, TARGET};
 use crate::system::memory::{Memory, RESERVE};
 use crate::system::resources::{self, Exhausted, Resource};
 use crate::system::runtime;
@@ -111,7 +112,7 @@ impl Calls {
     /// asked at every call: a key that was taken off the list since its controller connected starts nothing more. `place` is where
     /// the agent listens, for people.
     pub fn new(
-        jobs: Arc<Jobs>,
+        jobs: Arc<JobRegistry>,
         keys: Arc<AuthorizedKeys>,
         place: Arc<str>,
         client: Controller,
@@ -146,7 +147,7 @@ impl Service<http::Request<Incoming>> for Calls {
 
 /// The service of `agent.proto`, for one connection.
 struct Agent {
-    jobs: Arc<Jobs>,
+    jobs: Arc<JobRegistry>,
     keys: Arc<AuthorizedKeys>,
     place: Arc<str>,
     controller: Fingerprint,
@@ -265,7 +266,7 @@ impl Agent {
     }
 
     fn describe(&self) -> Result<v1::GetInfoResponse, Error> {
-        let machine = Machine::read();
+        let machine = Host::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
         let store = &self.jobs.store;
         let has_launcher = !self.jobs.launcher.is_empty();
@@ -294,7 +295,7 @@ impl Agent {
                 directory: store.directory().display().to_string(),
                 free: store.free()?,
                 executable: store.is_executable()?,
-                reclaimable: store.unused(),
+                reclaimable: store.evictable(),
                 inodes: resources::inodes(store.directory())?.map(|level| v1::Inodes {
                     total: level.total,
                     available: level.available,
@@ -304,9 +305,9 @@ impl Agent {
             launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
             max_jobs: MAX_JOBS,
-            containment: match &self.jobs.family {
-                family if family.cgroups.is_some() => v1::Containment::Cgroup,
-                family if family.finds_everything() => v1::Containment::Descendants,
+            containment: match &self.jobs.reaper {
+                reaper if reaper.cgroups.is_some() => v1::Containment::Cgroup,
+                reaper if reaper.finds_everything() => v1::Containment::Descendants,
                 _ => v1::Containment::Group,
             }
             .into(),
@@ -450,7 +451,7 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
 }
 
 /// A blob that is to be sent, or to be here already.
-fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<Announced, Error> {
+fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescriptor, Error> {
     let blob = blob.ok_or(Error::Protocol("a job without a program, or input files without an archive"))?;
     if blob.size == 0 {
         return Err(Error::Protocol("a program or an archive without content"));
@@ -458,7 +459,7 @@ fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<Announced
     if bases.len() > MAX_BASES {
         return Err(Error::Protocol("more than 16 bases for a delta"));
     }
-    Ok(Announced {
+    Ok(BlobDescriptor {
         digest: read_digest(&blob.sha256)?,
         size: blob.size,
         checksum: blob.checksum,
@@ -640,7 +641,7 @@ fn write_file_piece(
     v1::OutputFile { file, offset, data, info, problem: problem.into(), uncompressed_size }
 }
 
-fn write_listed(listed: Listed, asking: Fingerprint) -> v1::Job {
+fn write_listed(listed: JobSummary, asking: Fingerprint) -> v1::Job {
     let state = match listed.stage {
         Stage::Admitted | Stage::Receiving => v1::JobState::Receiving,
         Stage::Complete | Stage::Running => v1::JobState::Running,

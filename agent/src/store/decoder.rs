@@ -8,8 +8,8 @@ use std::sync::Arc;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::error::Error;
-use crate::store::blobs::Blob;
-use crate::store::delta::Patcher;
+use crate::store::blob::Blob;
+use crate::store::delta::DeltaDecoder;
 use crate::store::lz4::Lz4Decoder;
 
 /// The largest window of a zstd frame that is accepted, as a power of two: 512 KiB, which the decoder holds in memory.
@@ -27,7 +27,7 @@ pub enum Encoding {
     Zstd,
     /// One LZ4 frame.
     Lz4,
-    /// Instructions for [`Patcher`], in one zstd frame.
+    /// Instructions for [`DeltaDecoder`], in one zstd frame.
     Delta,
     /// The same, behind what has moved.
     RelocatedDelta,
@@ -42,7 +42,7 @@ pub enum Decoder {
     /// Decompresses.
     Lz4(Lz4Decoder),
     /// Inflates, and follows what comes out.
-    Delta(Inflater, Box<Patcher>),
+    Delta(Inflater, Box<DeltaDecoder>),
 }
 
 /// Takes what is decoded.
@@ -62,7 +62,7 @@ impl Decoder {
                 let base = base.ok_or(Error::Protocol("a delta against nothing"))?;
                 let file = base.open().map_err(Error::io("open", "the base of a delta".as_ref()))?;
                 let relocates = encoding == Encoding::RelocatedDelta;
-                let patcher = Patcher::new(file, base.size(), relocates);
+                let patcher = DeltaDecoder::new(file, base.size(), relocates);
                 Self::Delta(Inflater::new()?, Box::new(patcher))
             }
         })

@@ -17,7 +17,7 @@ use crate::store::relocation::Head;
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Room for what is read of a copy: what is not whole at its end waits for what follows, and something must be.
-const LEAST_ROOM: usize = 2 * LONGEST;
+const MIN_CAPACITY: usize = 2 * LONGEST;
 
 /// How addresses in a program are written.
 const BIG_ENDIAN: bool = cfg!(target_endian = "big");
@@ -26,7 +26,7 @@ const BIG_ENDIAN: bool = cfg!(target_endian = "big");
 pub const MALFORMED: Error = Error::Protocol("a delta that does not fit its base");
 
 /// Follows instructions that come in pieces.
-pub struct Patcher {
+pub struct DeltaDecoder {
     base: File,
     base_bytes: u64,
     /// Where in the base the next copy begins.
@@ -99,7 +99,7 @@ pub fn signed(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-impl Patcher {
+impl DeltaDecoder {
     /// Begins with the first instruction; with what has moved, if that is told.
     pub fn new(base: File, base_bytes: u64, relocates: bool) -> Self {
         Self {
@@ -155,7 +155,7 @@ impl Patcher {
                     let byte = *first;
                     data = &data[1..];
                     if let Some(number) = self.number.push(byte)? {
-                        self.obey(step, number, sink)?;
+                        self.apply(step, number, sink)?;
                     }
                 }
             }
@@ -178,7 +178,7 @@ impl Patcher {
         if self.extra > 0 { Step::New(self.extra) } else { Step::Copy }
     }
 
-    fn obey(&mut self, step: Step, number: u64, sink: &mut Sink<'_>) -> Result<(), Error> {
+    fn apply(&mut self, step: Step, number: u64, sink: &mut Sink<'_>) -> Result<(), Error> {
         match step {
             Step::Head => {
                 if let Some(relocation) = self.head.hear(number)? {
@@ -239,7 +239,7 @@ impl Patcher {
         if self.done < self.filled {
             return Ok(());
         }
-        self.make_room_of(LEAST_ROOM, sink)?;
+        self.make_room_of(MIN_CAPACITY, sink)?;
         let room = BUFFER_BYTES - self.filled;
         let mut count = usize::try_from(self.unread).unwrap_or(room).min(room);
         let piece = &mut self.buffer[self.filled..][..count];
@@ -291,10 +291,10 @@ mod tests {
     fn patch_with(base: &[u8], pieces: &[&[u8]], relocates: bool) -> Result<Vec<u8>, Error> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(base).unwrap();
-        let mut patcher = Patcher::new(file, base.len() as u64, relocates);
+        let mut decoder = DeltaDecoder::new(file, base.len() as u64, relocates);
         let mut all = Vec::new();
         for piece in pieces {
-            patcher.patch(piece, &mut |data| {
+            decoder.patch(piece, &mut |data| {
                 all.extend_from_slice(data);
                 Ok(())
             })?;

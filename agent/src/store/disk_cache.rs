@@ -1,68 +1,57 @@
-//! The shelf: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
+//! The disk cache: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
 //!
 //! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and
 //! not the program finds nothing, and cannot even learn that it is there.
 //!
 //! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and
-//! checked on the way, before it runs. What must stay true: whatever is wrong with the shelf, jobs run as if there were
+//! checked on the way, before it runs. What must stay true: whatever is wrong with the disk cache, jobs run as if there were
 //! none; it takes no more than 7/8 of its medium; and the agent serves on while it copies.
 //!
 //! Whoever touches the medium has a thread of its own, one a copy: nobody can be called back who waits for a medium that
 //! hangs, so such a thread is left behind, and nobody else is sent there until it is back. Not tokio's pool, which panics
-//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the shelf is
-//! written to the store by the reactor's thread, and what a thread writes on the shelf is never executed.
+//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the disk cache is
+//! written to the store by the reactor's thread, and what a thread writes in the disk cache is never executed.
 
-use std::fs::{self, DirEntry, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hop_proto::identity::Fingerprint;
-use ring::digest::{Context, SHA256};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::store::blobs::{Blob, Digest, Upload};
-
-/// The part of its medium that the shelf leaves free: one of this many.
-const FREE_PART: u64 = 8;
+use crate::store::blob::{Blob, Digest};
+use crate::store::medium::file_name;
+use crate::store::upload::Upload;
 
 /// Bytes between two looks at whether the copy is still wanted. A copy costs three times that in memory at most, beside its
 /// thread: what is read, what is handed over, what is written.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How long nothing comes from a medium before it is taken for one that hangs. A disk that slept is there sooner.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often to look whether a program is still waited for while nothing comes.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long an agent that stops waits for a copy to be given up. A medium that hangs longer than this is not waited for.
 const GIVING_UP_LIMIT: Duration = Duration::from_secs(1);
 
-/// File systems whose owners and modes are options of the mount (statfs(2)): vfat, exFAT, NTFS, and FUSE, by which NTFS
-/// is mounted too. There a digest that is checked at every copy is the only guard, as it is in the end everywhere.
-const WITHOUT_OWNERS: [u64; 5] = [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0x6573_5546];
-
-/// tmpfs (statfs(2)): what is there does not survive a reboot, and would be there twice.
-const TMPFS: u64 = 0x0102_1994;
-
 /// Names the file of a blob: the SHA-256 of its owner and its digest.
-type FileName = [u8; 32];
+pub(super) type FileName = [u8; 32];
 
 /// Tells a copy that nobody wants it any more.
-pub type GivenUp = Box<dyn Fn() -> bool + Send>;
+pub type Cancelled = Box<dyn Fn() -> bool + Send>;
 
 /// What was read of a file, in order; nothing at its end.
-type Chunks = mpsc::Sender<Vec<u8>>;
+pub(super) type Chunks = mpsc::Sender<Vec<u8>>;
 
 /// Blobs in a directory that need not be there.
-pub struct Shelf {
-    directory: PathBuf,
+pub struct DiskCache {
+    pub(super) directory: PathBuf,
     /// One blob at a time is kept: it stays in RAM until it is written.
     keeping: Arc<Semaphore>,
     state: Mutex<State>,
@@ -71,33 +60,24 @@ pub struct Shelf {
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// The directory was not usable when last seen, and the log says why.
-    is_away: bool,
+    pub(super) is_away: bool,
     /// Blobs that are being copied into the store.
-    in_use: Vec<FileName>,
+    pub(super) in_use: Vec<FileName>,
 }
 
-/// Something on the shelf that may be evicted.
-struct Kept {
-    path: PathBuf,
-    name: FileName,
-    modified: SystemTime,
-    /// Bytes that go free with it.
-    room: i64,
-}
-
-impl Shelf {
-    /// A shelf in `directory`. What a former life began to write there is removed, now or when the directory comes.
+impl DiskCache {
+    /// A cache in `directory`. What a former life began to write there is removed, now or when the directory comes.
     pub fn new(directory: PathBuf) -> Arc<Self> {
-        let shelf = Arc::new(Self {
+        let cache = Arc::new(Self {
             directory,
             keeping: Arc::new(Semaphore::new(1)),
             state: Mutex::default(),
             hanging: Mutex::default(),
         });
-        if let Ok(permit) = shelf.keeping.clone().try_acquire_owned() {
-            let sweeping = shelf.clone();
+        if let Ok(permit) = cache.keeping.clone().try_acquire_owned() {
+            let sweeping = cache.clone();
             let sweep = move || {
                 // What is wrong with the directory has been logged.
                 if sweeping.open().is_some()
@@ -111,30 +91,30 @@ impl Shelf {
                 tracing::warn!(%error, "cannot tidy the persistent store");
             }
         }
-        shelf
+        cache
     }
 
-    /// Fills an empty upload from the shelf. It comes back complete and correct, or empty as it was, when the shelf does
-    /// not have it, has it broken, does not answer for [`SILENCE_LIMIT`], or `is_given_up` came to say so.
+    /// Fills an empty upload from the disk cache. It comes back complete and correct, or empty as it was, when the disk cache does
+    /// not have it, has it broken, does not answer for [`SILENCE_LIMIT`], or `is_cancelled` came to say so.
     ///
     /// # Errors
     /// [`Error::Io`] if the upload cannot be emptied again.
-    pub async fn fetch(
+    pub async fn get(
         self: &Arc<Self>,
         mut upload: Box<Upload>,
-        is_given_up: GivenUp,
+        is_cancelled: Cancelled,
     ) -> Result<Box<Upload>, Error> {
         if self.hangs() {
             return Ok(upload);
         }
         let (send, mut chunks) = mpsc::channel(1);
-        let (judge, verdict) = oneshot::channel();
+        let (answer, is_valid) = oneshot::channel();
         let alive = Arc::new(());
         let life = Arc::downgrade(&alive);
-        let (shelf, size) = (self.clone(), upload.size());
+        let (cache, size) = (self.clone(), upload.size());
         let name = file_name(&upload.digest(), &upload.owner());
         let take = move || {
-            shelf.take(name, size, &send, verdict);
+            cache.take(name, size, &send, is_valid);
             // By this it is told that nothing is under way any more.
             drop((alive, send));
         };
@@ -142,13 +122,13 @@ impl Shelf {
             tracing::warn!(%error, "cannot take a program from the persistent store");
             return Ok(upload);
         }
-        let mut judge = Some(judge);
+        let mut answer = Some(answer);
         let mut heard = Instant::now();
         let is_over = loop {
             let chunk: Option<Vec<u8>> = tokio::select! {
                 chunk = chunks.recv() => chunk,
-                () = tokio::time::sleep(LOOK_INTERVAL) => {
-                    if is_given_up() {
+                () = tokio::time::sleep(POLL_INTERVAL) => {
+                    if is_cancelled() {
                         break false;
                     }
                     if heard.elapsed() < SILENCE_LIMIT {
@@ -164,7 +144,7 @@ impl Shelf {
                 Some(chunk) if chunk.is_empty() => {
                     let is_correct = upload.is_correct();
                     // Fails if the thread has ended, and then nothing is left to be done there.
-                    let _ = judge.take().map(|judge| judge.send(is_correct));
+                    let _ = answer.take().map(|answer| answer.send(is_correct));
                 }
                 Some(chunk) => {
                     if let Err(error) = upload.write(upload.offset(), &chunk) {
@@ -175,7 +155,7 @@ impl Shelf {
                 // The thread has ended.
                 None => break true,
             }
-            if is_given_up() {
+            if is_cancelled() {
                 break false;
             }
         };
@@ -195,13 +175,13 @@ impl Shelf {
         !hanging.is_empty()
     }
 
-    /// In a thread: takes a blob from the shelf, if it is there.
-    fn take(&self, name: FileName, size: u64, chunks: &Chunks, verdict: oneshot::Receiver<bool>) {
+    /// In a thread: takes a blob from the disk cache, if it is there.
+    fn take(&self, name: FileName, size: u64, chunks: &Chunks, is_valid: oneshot::Receiver<bool>) {
         if self.open().is_none() {
             return;
         }
         self.state().in_use.push(name);
-        let copied = self.copy_in(&name, size, chunks, verdict);
+        let copied = self.copy_in(&name, size, chunks, is_valid);
         let mut state = self.state();
         if let Some(index) = state.in_use.iter().position(|used| *used == name) {
             state.in_use.swap_remove(index);
@@ -212,19 +192,25 @@ impl Shelf {
         }
     }
 
-    /// Begins to put a blob of `owner` on the shelf that is used now, or notes that it is used if it is there. It is not put
-    /// there if another one is on its way, if it cannot fit, or if `is_given_up` comes to say so.
-    pub fn keep(self: &Arc<Self>, blob: Arc<Blob>, digest: Digest, owner: Fingerprint, is_given_up: GivenUp) {
+    /// Begins to put a blob of `owner` in the disk cache that is used now, or notes that it is used if it is there. It is not put
+    /// there if another one is on its way, if it cannot fit, or if `is_cancelled` comes to say so.
+    pub fn put(
+        self: &Arc<Self>,
+        blob: Arc<Blob>,
+        digest: Digest,
+        owner: Fingerprint,
+        is_cancelled: Cancelled,
+    ) {
         let Ok(permit) = self.keeping.clone().try_acquire_owned() else {
             tracing::info!("a program is not kept: another one is being written");
             return;
         };
-        let shelf = self.clone();
+        let cache = self.clone();
         let name = file_name(&digest, &owner);
         let keep = move || {
-            if shelf.open().is_some()
-                && !shelf.touch(&name, blob.size())
-                && let Err(error) = shelf.copy_out(&blob, &digest, &name, &is_given_up)
+            if cache.open().is_some()
+                && !cache.touch(&name, blob.size())
+                && let Err(error) = cache.copy_out(&blob, &digest, &name, &is_cancelled)
             {
                 tracing::warn!(%error, "cannot keep a program in the persistent store");
             }
@@ -242,186 +228,7 @@ impl Shelf {
         let _ = tokio::time::timeout(GIVING_UP_LIMIT, self.keeping.acquire()).await;
     }
 
-    /// The directory, if it is there and nobody else can write to it. Says in the log when that changes.
-    fn open(&self) -> Option<File> {
-        let opened = self.try_open();
-        let mut state = self.state();
-        match &opened {
-            Ok(_) if state.is_away => {
-                tracing::info!(directory = %self.directory.display(), "the persistent store is back");
-            }
-            Err(why) if !state.is_away => {
-                tracing::warn!(directory = %self.directory.display(), %why, "no persistent store for now");
-            }
-            _ => {}
-        }
-        state.is_away = opened.is_err();
-        opened.ok()
-    }
-
-    fn try_open(&self) -> Result<File, String> {
-        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let directory = OpenOptions::new().read(true).custom_flags(flags).open(&self.directory);
-        let directory = directory.map_err(|error| error.to_string())?;
-        let metadata = directory.metadata().map_err(|error| error.to_string())?;
-        let file_system =
-            rustix::fs::fstatfs(&directory).map_err(|error| io::Error::from(error).to_string())?;
-        // ramfs has no size.
-        if file_system.f_blocks == 0 || u64::try_from(file_system.f_type) == Ok(TMPFS) {
-            return Err("it is in RAM, which does not survive a reboot".to_owned());
-        }
-        let has_owners = u64::try_from(file_system.f_type).is_ok_and(|kind| !WITHOUT_OWNERS.contains(&kind));
-        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
-        if has_owners && !is_ours {
-            return Err(
-                "it must belong to the user that hopd runs as, and be writable by nobody else".to_owned()
-            );
-        }
-        Ok(directory)
-    }
-
-    /// Hands over what the shelf has, as far as it goes and somebody takes it. What it has wrong is removed.
-    fn copy_in(
-        &self,
-        name: &FileName,
-        size: u64,
-        chunks: &Chunks,
-        verdict: oneshot::Receiver<bool>,
-    ) -> Result<(), Error> {
-        let path = self.path(name);
-        let failed = |error| Error::io("read", &path)(error);
-        let file = match open_for_reading(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        let metadata = file.metadata().map_err(failed)?;
-        let mut left = if metadata.is_file() && metadata.len() == size { size } else { 0 };
-        while left > 0 {
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            let most = left.min(CHUNK_BYTES as u64);
-            left -= (&file).take(most).read_to_end(&mut chunk).map_err(failed)? as u64;
-            if chunk.is_empty() {
-                break;
-            }
-            if chunks.blocking_send(chunk).is_err() {
-                return Ok(());
-            }
-        }
-        let asked = chunks.blocking_send(Vec::new());
-        let Some(is_correct) = asked.ok().and_then(|()| verdict.blocking_recv().ok()) else {
-            return Ok(());
-        };
-        if is_correct {
-            tracing::info!(bytes = size, "a program comes from the persistent store");
-            // The least recently used goes first. A medium that cannot be written to has nothing evicted.
-            let _ = file.set_modified(SystemTime::now());
-            return Ok(());
-        }
-        tracing::warn!(path = %path.display(), "a file of the persistent store is not what its name says");
-        fs::remove_file(&path).map_err(Error::io("remove", &path))
-    }
-
-    /// Notes that a blob is used now; false if it is not there.
-    fn touch(&self, name: &FileName, size: u64) -> bool {
-        let file = open_for_reading(&self.path(name)).ok();
-        let is_it = |file: &File| file.metadata().is_ok_and(|found| found.is_file() && found.len() == size);
-        // A medium that cannot be written to has nothing evicted.
-        file.filter(is_it).map(|file| file.set_modified(SystemTime::now())).is_some()
-    }
-
-    fn copy_out(
-        &self,
-        blob: &Blob,
-        digest: &Digest,
-        name: &FileName,
-        is_given_up: &GivenUp,
-    ) -> Result<(), Error> {
-        self.sweep().map_err(Error::io("look at", &self.directory))?;
-        self.make_room(blob.size())?;
-        let path = self.path(name);
-        let part = path.with_extension("part");
-        let written = write(blob, digest, &part, is_given_up)
-            .map_err(Error::io("write", &part))
-            .and_then(|()| fs::rename(&part, &path).map_err(Error::io("create", &path)));
-        match written {
-            // A name that is lost with the power costs an upload. Not every file system can sync a directory.
-            Ok(()) => drop(File::open(&self.directory).and_then(|directory| directory.sync_all())),
-            // Whether there is a part or not, there shall be none.
-            Err(_) => drop(fs::remove_file(&part)),
-        }
-        written
-    }
-
-    /// Removes what was begun and never finished. Only who keeps a blob may do so.
-    fn sweep(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "part") && name_of(&path).is_some() {
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Evicts as much as `size` bytes need, the least recently used first, or nothing if that would not do.
-    fn make_room(&self, size: u64) -> Result<(), Error> {
-        let failed = |error| Error::io("look at", &self.directory)(error);
-        let mut room = self.room().map_err(failed)?;
-        let mut evictable = self.evictable().map_err(failed)?;
-        evictable.sort_unstable_by_key(|kept| kept.modified);
-        let mut evicted = evictable.iter();
-        let all = room + evictable.iter().map(|kept| kept.room).sum::<i64>();
-        let needed = i64::try_from(size).unwrap_or(i64::MAX);
-        while room < needed {
-            let next = evicted.next().filter(|_| needed <= all);
-            let Some(kept) = next else {
-                let available = u64::try_from(all).unwrap_or(0);
-                return Err(Error::NoSpace { needed: size, available, directory: self.directory.clone() });
-            };
-            // Locked until it is gone: who comes for it now finds it or does not.
-            let state = self.state();
-            if !state.in_use.contains(&kept.name) {
-                fs::remove_file(&kept.path).map_err(Error::io("remove", &kept.path))?;
-            }
-            drop(state);
-            room = self.room().map_err(failed)?;
-        }
-        Ok(())
-    }
-
-    /// Bytes that may be added now; below 0 if others took more than we would.
-    fn room(&self) -> io::Result<i64> {
-        let disk = rustix::fs::statvfs(&self.directory)?;
-        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX);
-        Ok(bytes(disk.f_bavail) - bytes(disk.f_blocks.div_ceil(FREE_PART)))
-    }
-
-    fn evictable(&self) -> io::Result<Vec<Kept>> {
-        let in_use = self.state().in_use.clone();
-        let kept = |entry: DirEntry| {
-            let path = entry.path();
-            let name = name_of(&path).filter(|_| path.extension().is_none())?;
-            // Not of what a link points to.
-            let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
-            let modified = metadata.modified().ok()?;
-            // In units of 512 bytes (stat(2)).
-            let room = i64::try_from(metadata.blocks() * 512).ok()?;
-            Some(Kept { path, name, modified, room })
-        };
-        let mut evictable = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            evictable.extend(entry.ok().and_then(kept).filter(|kept| !in_use.contains(&kept.name)));
-        }
-        Ok(evictable)
-    }
-
-    fn path(&self, name: &FileName) -> PathBuf {
-        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(name)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -431,68 +238,21 @@ impl Shelf {
 }
 
 fn in_a_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    thread::Builder::new().name("shelf".to_owned()).spawn(work).map(drop)
-}
-
-/// Opens no link, and does not wait for the writer of a pipe.
-fn open_for_reading(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
-}
-
-/// Writes a blob to the medium itself. A program may have changed its own file, so the digest is taken again.
-fn write(blob: &Blob, digest: &Digest, part: &Path, is_given_up: &GivenUp) -> io::Result<()> {
-    let mut from = blob.open()?;
-    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
-    let mut hash = Context::new(&SHA256);
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let read = from.read(&mut chunk)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&chunk[..read]);
-        to.write_all(&chunk[..read])?;
-        if is_given_up() {
-            return Err(io::Error::other("the agent is stopping"));
-        }
-    }
-    if hash.finish().as_ref() != digest {
-        return Err(io::Error::other("the program has changed"));
-    }
-    to.sync_all()
-}
-
-/// What names the file of a blob that `owner` has brought.
-fn file_name(digest: &Digest, owner: &Fingerprint) -> FileName {
-    let mut hash = Context::new(&SHA256);
-    hash.update(owner.as_bytes());
-    hash.update(digest);
-    let mut name = FileName::default();
-    name.copy_from_slice(hash.finish().as_ref());
-    name
-}
-
-/// What is a file's name before any extension.
-fn name_of(path: &Path) -> Option<FileName> {
-    let digits = path.file_stem()?.to_str()?.as_bytes();
-    let value = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-    let mut name = FileName::default();
-    if digits.len() != 2 * name.len() {
-        return None;
-    }
-    for (byte, pair) in name.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = value(pair[0])? << 4 | value(pair[1])?;
-    }
-    Some(name)
+    thread::Builder::new().name("disk-cache".to_owned()).spawn(work).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use ring::digest::SHA256;
 
     use super::*;
     use crate::store::blobs::Store;
+    use crate::store::medium::name_of;
 
     const CONTENT: &[u8] = b"a program";
 
@@ -508,9 +268,9 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            // /tmp may be a tmpfs, where no shelf can be.
+            // /tmp may be a tmpfs, where no cache can be.
             let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-            for name in ["ram", "shelf"] {
+            for name in ["ram", "disk-cache"] {
                 fs::create_dir(dir.path().join(name)).unwrap();
             }
             let store = Store::new(dir.path().join("ram"), Some(1 << 20));
@@ -519,33 +279,33 @@ mod tests {
         }
 
         fn directory(&self) -> PathBuf {
-            self.dir.path().join("shelf")
+            self.dir.path().join("disk-cache")
         }
 
         fn name(&self) -> FileName {
             file_name(&self.digest, &owner())
         }
 
-        fn shelf(&self) -> Arc<Shelf> {
-            Shelf::new(self.directory())
+        fn cache(&self) -> Arc<DiskCache> {
+            DiskCache::new(self.directory())
         }
 
         fn upload(&self) -> Box<Upload> {
             Box::new(self.store.upload(self.digest, CONTENT.len() as u64, owner()).unwrap())
         }
 
-        async fn keep(&self, shelf: &Arc<Shelf>) {
-            drop(shelf.keeping.acquire().await.unwrap());
+        async fn keep(&self, cache: &Arc<DiskCache>) {
+            drop(cache.keeping.acquire().await.unwrap());
             let mut upload = self.upload();
             upload.write(0, CONTENT).unwrap();
-            shelf.keep(upload.finish().unwrap(), self.digest, owner(), Box::new(|| false));
-            drop(shelf.keeping.acquire().await.unwrap());
+            cache.put(upload.finish().unwrap(), self.digest, owner(), Box::new(|| false));
+            drop(cache.keeping.acquire().await.unwrap());
         }
 
-        async fn is_fetched(&self, shelf: &Arc<Shelf>) -> bool {
-            let upload = shelf.fetch(self.upload(), Box::new(|| false)).await.unwrap();
+        async fn is_fetched(&self, cache: &Arc<DiskCache>) -> bool {
+            let upload = cache.get(self.upload(), Box::new(|| false)).await.unwrap();
             assert_eq!(upload.offset(), if upload.is_complete() { CONTENT.len() as u64 } else { 0 });
-            assert!(shelf.state().in_use.is_empty());
+            assert!(cache.state().in_use.is_empty());
             upload.is_correct()
         }
 
@@ -557,69 +317,69 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_comes_back_and_holds_nothing_in_the_ram() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        assert!(!bench.is_fetched(&shelf).await);
-        bench.keep(&shelf).await;
-        assert_eq!(bench.files(), [shelf.path(&bench.name())]);
-        assert_eq!(bench.store.evict_unused(), CONTENT.len() as u64);
-        assert!(bench.is_fetched(&bench.shelf()).await, "also in a next life");
+        let cache = bench.cache();
+        assert!(!bench.is_fetched(&cache).await);
+        bench.keep(&cache).await;
+        assert_eq!(bench.files(), [cache.path(&bench.name())]);
+        assert_eq!(bench.store.evict_all(), CONTENT.len() as u64);
+        assert!(bench.is_fetched(&bench.cache()).await, "also in a next life");
     }
 
     #[tokio::test]
     async fn blobs_are_found_by_their_owner_alone() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
+        let cache = bench.cache();
+        bench.keep(&cache).await;
         let other = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
         let upload = bench.store.upload(bench.digest, CONTENT.len() as u64, other).unwrap();
-        let upload = shelf.fetch(Box::new(upload), Box::new(|| false)).await.unwrap();
+        let upload = cache.get(Box::new(upload), Box::new(|| false)).await.unwrap();
         assert_eq!(upload.offset(), 0, "to know a digest is not to have the program");
-        assert!(bench.is_fetched(&shelf).await);
+        assert!(bench.is_fetched(&cache).await);
     }
 
     #[tokio::test]
     async fn what_is_not_what_its_name_says_is_removed_and_the_upload_is_as_new() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
+        let cache = bench.cache();
         for wrong in [&b"a pr0gram"[..], b"a prog", b""] {
-            bench.keep(&shelf).await;
-            fs::write(shelf.path(&bench.name()), wrong).unwrap();
-            let mut upload = shelf.fetch(bench.upload(), Box::new(|| false)).await.unwrap();
+            bench.keep(&cache).await;
+            fs::write(cache.path(&bench.name()), wrong).unwrap();
+            let mut upload = cache.get(bench.upload(), Box::new(|| false)).await.unwrap();
             assert_eq!(bench.files(), Vec::<PathBuf>::new());
             upload.write(0, CONTENT).unwrap();
             assert!(upload.is_correct());
         }
-        symlink("/etc/passwd", shelf.path(&bench.name())).unwrap();
-        assert!(!bench.is_fetched(&shelf).await, "a link is not followed");
+        symlink("/etc/passwd", cache.path(&bench.name())).unwrap();
+        assert!(!bench.is_fetched(&cache).await, "a link is not followed");
     }
 
     #[tokio::test]
     async fn a_directory_that_comes_and_goes_is_used_while_it_is_there() {
         let bench = Bench::new();
         fs::remove_dir(bench.directory()).unwrap();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
-        assert!(!bench.is_fetched(&shelf).await && !bench.directory().exists(), "it is not made");
+        let cache = bench.cache();
+        bench.keep(&cache).await;
+        assert!(!bench.is_fetched(&cache).await && !bench.directory().exists(), "it is not made");
         fs::create_dir(bench.directory()).unwrap();
-        bench.keep(&shelf).await;
-        assert!(bench.is_fetched(&shelf).await);
+        bench.keep(&cache).await;
+        assert!(bench.is_fetched(&cache).await);
         let elsewhere = bench.dir.path().join("pulled");
         fs::rename(bench.directory(), &elsewhere).unwrap();
-        assert!(!bench.is_fetched(&shelf).await);
+        assert!(!bench.is_fetched(&cache).await);
         symlink(&elsewhere, bench.directory()).unwrap();
-        assert!(!bench.is_fetched(&shelf).await, "a link is not followed");
+        assert!(!bench.is_fetched(&cache).await, "a link is not followed");
         fs::remove_file(bench.directory()).unwrap();
         fs::rename(&elsewhere, bench.directory()).unwrap();
-        assert!(bench.is_fetched(&shelf).await);
+        assert!(bench.is_fetched(&cache).await);
         fs::set_permissions(bench.directory(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(!bench.is_fetched(&shelf).await, "others could write to it");
+        assert!(!bench.is_fetched(&cache).await, "others could write to it");
     }
 
     #[test]
     fn a_tmpfs_is_no_shelf() {
         // Where programs share memory there is one, if there is any.
         if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
-            let refused = Shelf::new(dir.path().to_owned()).try_open().unwrap_err();
+            let refused = DiskCache::new(dir.path().to_owned()).try_open().unwrap_err();
             assert_eq!(refused, "it is in RAM, which does not survive a reboot");
         }
     }
@@ -633,21 +393,21 @@ mod tests {
         for other in &others {
             fs::write(other, "theirs").unwrap();
         }
-        let shelf = bench.shelf();
-        drop(shelf.keeping.acquire().await.unwrap());
+        let cache = bench.cache();
+        drop(cache.keeping.acquire().await.unwrap());
         assert!(!part.exists() && others.iter().all(|other| other.exists()));
-        assert!(shelf.evictable().unwrap().is_empty());
+        assert!(cache.evictable().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_copy_that_nobody_wants_any_more_ends_and_leaves_nothing() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        drop(shelf.keeping.acquire().await.unwrap());
+        let cache = bench.cache();
+        drop(cache.keeping.acquire().await.unwrap());
         let mut upload = bench.upload();
         upload.write(0, CONTENT).unwrap();
-        shelf.keep(upload.finish().unwrap(), bench.digest, owner(), Box::new(|| true));
-        shelf.idle().await;
+        cache.put(upload.finish().unwrap(), bench.digest, owner(), Box::new(|| true));
+        cache.idle().await;
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
     }
 
@@ -655,52 +415,52 @@ mod tests {
     #[allow(clippy::await_holding_lock)]
     async fn a_medium_that_hangs_is_done_without_until_it_is_back() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
+        let cache = bench.cache();
+        bench.keep(&cache).await;
         // Whoever copies waits for this, as for a medium.
-        let medium = shelf.state();
+        let medium = cache.state();
         let since = Instant::now();
-        let upload = shelf.fetch(bench.upload(), Box::new(|| false)).await.unwrap();
-        assert!(upload.offset() == 0 && since.elapsed() >= SILENCE_LIMIT && shelf.hangs());
-        let upload = shelf.fetch(bench.upload(), Box::new(|| panic!("it is not even tried"))).await.unwrap();
+        let upload = cache.get(bench.upload(), Box::new(|| false)).await.unwrap();
+        assert!(upload.offset() == 0 && since.elapsed() >= SILENCE_LIMIT && cache.hangs());
+        let upload = cache.get(bench.upload(), Box::new(|| panic!("it is not even tried"))).await.unwrap();
         assert_eq!(upload.offset(), 0);
-        shelf.hanging().clear();
+        cache.hanging().clear();
         let since = Instant::now();
-        let upload = shelf.fetch(bench.upload(), Box::new(|| true)).await.unwrap();
+        let upload = cache.get(bench.upload(), Box::new(|| true)).await.unwrap();
         assert!(upload.offset() == 0 && since.elapsed() < SILENCE_LIMIT, "nobody waits for it any more");
         drop(medium);
         tokio::time::resume();
         let since = Instant::now();
-        while shelf.hangs() {
+        while cache.hangs() {
             assert!(since.elapsed() < Duration::from_secs(60));
             thread::yield_now();
         }
-        assert!(bench.is_fetched(&shelf).await);
+        assert!(bench.is_fetched(&cache).await);
     }
 
     #[tokio::test]
     async fn what_is_being_copied_is_not_evicted() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        bench.keep(&shelf).await;
-        assert_eq!(shelf.evictable().unwrap().len(), 1);
-        shelf.state().in_use.push(bench.name());
-        assert!(shelf.evictable().unwrap().is_empty());
+        let cache = bench.cache();
+        bench.keep(&cache).await;
+        assert_eq!(cache.evictable().unwrap().len(), 1);
+        cache.state().in_use.push(bench.name());
+        assert!(cache.evictable().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn a_program_that_changed_its_own_file_is_not_kept() {
         let bench = Bench::new();
-        let shelf = bench.shelf();
-        drop(shelf.keeping.acquire().await.unwrap());
+        let cache = bench.cache();
+        drop(cache.keeping.acquire().await.unwrap());
         let mut upload = bench.upload();
         upload.write(0, CONTENT).unwrap();
         let blob = upload.finish().unwrap();
         let name = bench.dir.path().join("running");
         blob.link_to(&name).unwrap();
         fs::write(&name, "another").unwrap();
-        shelf.keep(blob, bench.digest, owner(), Box::new(|| false));
-        drop(shelf.keeping.acquire().await.unwrap());
+        cache.put(blob, bench.digest, owner(), Box::new(|| false));
+        drop(cache.keeping.acquire().await.unwrap());
         assert_eq!(bench.files(), Vec::<PathBuf>::new());
     }
 

@@ -1,9 +1,14 @@
 //! Blobs in tmpfs by their digest, what they arrive as, and the disk cache.
 
+pub mod accounting;
+pub mod blob;
 pub mod blobs;
 pub mod decoder;
 pub mod delta;
 pub mod disk_cache;
+pub mod eviction;
 pub mod lz4;
+pub mod medium;
 pub mod receiver;
 pub mod relocation;
+pub mod upload;

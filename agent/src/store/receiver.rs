@@ -8,12 +8,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::store::blobs::{Blob, Digest, Upload};
+use crate::store::blob::{Blob, Digest};
 use crate::store::decoder::{Decoder, Encoding};
+use crate::store::upload::Upload;
 
 /// What a controller says of a blob before it is sent.
 #[derive(Debug)]
-pub struct Announced {
+pub struct BlobDescriptor {
     /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
@@ -25,7 +26,7 @@ pub struct Announced {
 }
 
 #[cfg(test)]
-impl Announced {
+impl BlobDescriptor {
     /// A blob with this content.
     pub fn of_test(content: &[u8]) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, content);
@@ -57,7 +58,7 @@ pub struct Need {
 }
 
 /// A blob that has its room, and the one that it may be a delta against.
-pub struct Reception {
+pub struct BlobReceiver {
     upload: Upload,
     base: Option<(Digest, Arc<Blob>)>,
     /// Bytes received, as they are sent.
@@ -65,7 +66,7 @@ pub struct Reception {
     decoder: Option<Decoder>,
 }
 
-impl Reception {
+impl BlobReceiver {
     /// Waits for the first piece of `upload`, which comes from its owner and has this checksum, if that is said.
     pub fn new(mut upload: Upload, base: Option<(Digest, Arc<Blob>)>, checksum: Option<u32>) -> Self {
         checksum.into_iter().for_each(|checksum| upload.expect(checksum));

@@ -55,7 +55,7 @@ pub fn processors() -> u32 {
 
 /// Facts for people; empty where the router does not tell.
 #[derive(Debug)]
-pub struct Machine {
+pub struct Host {
     /// The router's own name.
     pub hostname: String,
     /// "OpenWrt 23.05.5", from os-release(5).
@@ -70,7 +70,7 @@ pub struct Machine {
     pub boot_id: String,
 }
 
-impl Machine {
+impl Host {
     /// Asks the router.
     pub fn read() -> Self {
         let uname = rustix::system::uname();

@@ -13,13 +13,13 @@ use crate::error::Error;
 
 /// The part of the inodes, and of the threads, below which a job is ended: one of this many. A tmpfs has one inode for each two
 /// pages of RAM: 7,400 on a router of 64 MB, whose daemons use some 100. Threads are 450 to 900 there.
-const LIMIT_PART: u64 = 8;
+const LIMIT_FRACTION: u64 = 8;
 
 /// More inodes than this are not kept free, however many there are: what a program makes in the time of a few looks.
-const MOST_INODES: u64 = 1024;
+const MAX_RESERVED_INODES: u64 = 1024;
 
 /// More threads than this are not kept free.
-const MOST_THREADS: u64 = 256;
+const MAX_RESERVED_THREADS: u64 = 256;
 
 /// How fast they can go, in a millisecond: a 500 MIPS CPU makes 25 files, and starts three threads.
 const FILES_RATE: u64 = 30;
@@ -102,7 +102,7 @@ pub fn inodes(directory: &Path) -> Result<Option<Level>, Error> {
     let known = rustix::fs::statvfs(directory);
     let known = known.map_err(|error| Error::io("look at", directory)(error.into()))?;
     Ok((known.f_files > 0).then(|| {
-        let limit = (known.f_files / LIMIT_PART).min(MOST_INODES);
+        let limit = (known.f_files / LIMIT_FRACTION).min(MAX_RESERVED_INODES);
         Level { total: known.f_files, available: known.f_favail, limit, rate: FILES_RATE }
     }))
 }
@@ -114,7 +114,7 @@ pub fn threads() -> Option<Level> {
     // Each has a number as well, as a process has that nobody waited for.
     let total = number("threads-max")?.min(number("pid_max")?);
     let used = read_threads(&fs::read_to_string("/proc/loadavg").ok()?)?;
-    let limit = (total / LIMIT_PART).min(MOST_THREADS);
+    let limit = (total / LIMIT_FRACTION).min(MAX_RESERVED_THREADS);
     Some(Level { total, available: total.saturating_sub(used), limit, rate: THREADS_RATE })
 }
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn of_many_inodes_few_are_kept_and_of_few_a_part() {
         let level = |total: u64, available| {
-            let limit = (total / LIMIT_PART).min(MOST_INODES);
+            let limit = (total / LIMIT_FRACTION).min(MAX_RESERVED_INODES);
             Level { total, available, limit, rate: FILES_RATE }
         };
         let router = level(7_400, 7_000);
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!((router.spare(0), router.spare(5_000), router.spare(6_000)), (5_767, 767, 0));
         assert_eq!(router.lasts(), Duration::from_millis(202));
         assert_eq!((level(7_400, 900).missing(), level(7_400, 900).lasts()), (25, Duration::ZERO));
-        assert_eq!(level(1 << 20, 1 << 20).limit, MOST_INODES);
+        assert_eq!(level(1 << 20, 1 << 20).limit, MAX_RESERVED_INODES);
     }
 
     #[test]

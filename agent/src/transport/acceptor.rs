@@ -23,7 +23,7 @@ use crate::access::authorized_keys::AuthorizedKeys;
 use crate::access::refusal_log::{self, RefusalLog};
 use crate::error::Error;
 use crate::job::job_log::Controller;
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::service::Calls;
 use crate::service::receive_budget::{ConnectionBudget, ReceiveBudget};
 use crate::system::runtime;
@@ -68,7 +68,7 @@ const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 pub struct Acceptor {
     tls: Arc<ServerConfig>,
     authorized: Arc<AuthorizedKeys>,
-    jobs: Arc<Jobs>,
+    jobs: Arc<JobRegistry>,
     revocation: Arc<Revocation>,
     /// Where it listens, for people.
     place: Arc<str>,
@@ -94,7 +94,7 @@ impl Acceptor {
     pub fn new(
         tls: ServerConfig,
         authorized: Arc<AuthorizedKeys>,
-        jobs: Arc<Jobs>,
+        jobs: Arc<JobRegistry>,
         revocation: Arc<Revocation>,
         place: String,
     ) -> Self {

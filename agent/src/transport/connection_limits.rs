@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::access::refusal_log::RefusalLog;
 use crate::error::Error;
 use crate::service::receive_budget::MAX_CONNECTIONS;
-use crate::system::time::at;
+use crate::system::time::sleep_until_opt;
 
 /// Peers that have not proved a key yet. One that has not begun its handshake costs 11 kB, its ClientHello and its task, so
 /// all of them 700 kB. Fifty controllers that start at once find room.
@@ -291,7 +291,7 @@ impl PendingPeer {
                     // It was dropped, and its task will be told.
                     Err(_) => std::future::pending().await,
                 },
-                () = at(first.map(|since| since + HANDSHAKE_SHARE)) => self.limits.end_overdue(),
+                () = sleep_until_opt(first.map(|since| since + HANDSHAKE_SHARE)) => self.limits.end_overdue(),
             }
         }
     }

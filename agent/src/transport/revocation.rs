@@ -14,7 +14,7 @@ use hop_proto::identity::Fingerprint;
 use tokio::sync::{Notify, watch};
 
 use crate::access::authorized_keys::{AuthorizedKeys, Key};
-use crate::job::registry::Jobs;
+use crate::job::registry::JobRegistry;
 use crate::system::runtime;
 
 /// Between two looks at the list.
@@ -26,7 +26,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// Watches the list of who may connect.
 pub struct Revocation {
     keys: Arc<AuthorizedKeys>,
-    jobs: Arc<Jobs>,
+    jobs: Arc<JobRegistry>,
     /// The list as it was last found changed.
     list: watch::Sender<Arc<Vec<Key>>>,
     /// Somebody came in.
@@ -35,7 +35,7 @@ pub struct Revocation {
 
 impl Revocation {
     /// Begins to watch `keys` for connections and for `jobs`.
-    pub fn start(keys: Arc<AuthorizedKeys>, jobs: Arc<Jobs>) -> Arc<Self> {
+    pub fn start(keys: Arc<AuthorizedKeys>, jobs: Arc<JobRegistry>) -> Arc<Self> {
         let list = watch::Sender::new(Arc::default());
         let revocation = Arc::new(Self { keys, jobs, list, arrival: Notify::new() });
         runtime::spawn(revocation.clone().watch());

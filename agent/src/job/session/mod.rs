@@ -26,7 +26,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::files::outputs::{Cursor, Info, Offer, Piece, Position, Problem};
+use crate::files::outputs::{ArtifactSet, Cursor, Info, Piece, Position, Problem};
 use crate::job::outcome::Outcome;
 use crate::job::session::board::Board;
 use crate::job::session::output_buffer::{OutputStream, Tape};
@@ -35,7 +35,7 @@ use crate::job::session::stdout::Control;
 use crate::process::pty::Size;
 use crate::store::receiver::{Chunk, Need};
 use crate::system::runtime;
-use crate::system::time::at;
+use crate::system::time::sleep_until_opt;
 
 /// Messages on their way to the job. One that is not heard holds the connection back, by HTTP/2's own means.
 const INBOX_MESSAGES: usize = 1;
@@ -202,7 +202,7 @@ impl Inbox {
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It is looked for on the shelf.
+    /// It is looked for in the disk cache.
     Admitted,
     /// Blobs are still to be received.
     Receiving,
@@ -257,7 +257,7 @@ struct State {
     /// How many numbered signals have come. Each goes to the job once, whatever becomes of its connection.
     signals: u64,
     /// The files that it has left, while they can be had.
-    offer: Option<Offer>,
+    offer: Option<ArtifactSet>,
     /// Before this, the controller has them.
     stored: Position,
     last: Option<Last>,
@@ -418,7 +418,7 @@ impl Link {
     }
 
     /// Offers the files that the program has left. Nothing may be written after this.
-    pub fn offer(&self, offer: Offer) {
+    pub fn offer(&self, offer: ArtifactSet) {
         self.state.change(|state| {
             state.stage = Stage::Ended;
             state.tape.close();
@@ -503,7 +503,7 @@ impl Link {
                 return;
             }
             tokio::select! {
-                () = at(self.gone_for_good(presence)) => return,
+                () = sleep_until_opt(self.gone_for_good(presence)) => return,
                 () = self.presence.until(|now| *now != presence) => {}
             }
         }
@@ -613,7 +613,7 @@ impl Link {
             Request::Stored(position) => {
                 self.state.change(|state| {
                     // There may be none any more.
-                    let end = state.offer.as_ref().map(Offer::end).unwrap_or_default();
+                    let end = state.offer.as_ref().map(ArtifactSet::end).unwrap_or_default();
                     state.stored = state.stored.max(position.min(end));
                 });
             }
@@ -1128,7 +1128,7 @@ mod tests {
         link.set_stage(Stage::Running);
         let (say, mut replies) = attach(&link, [None, None]);
         link.write(Stdout, b"done");
-        link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
+        link.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
         assert_eq!(output(&mut replies).await.2, "done");
         let Some(Event::File { at, info: Some(info), payload, .. }) = replies.recv().await else {
             panic!("files follow the output");
@@ -1210,7 +1210,7 @@ mod tests {
             settle().await;
             // A job that ends at the same moment does not hear it either.
             drop(inbox);
-            link.offer(Offer::find(work.path(), &[b"x".to_vec()], None, 30));
+            link.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
             // It is told of the file as far as it may be without an answer, and then that there is nothing more.
             let all = async { while connection.recv().await.is_some() {} };
             tokio::time::timeout(LINGER, all).await.unwrap();

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::job::session::Link;
 use crate::job::session::output_buffer::OutputStream;
-use crate::system::time::at;
+use crate::system::time::sleep_until_opt;
 
 /// How long a pipe may stay open and silent after the program has ended: long enough for a process that the kernel is
 /// still tearing down, too short to be felt.
@@ -79,7 +79,7 @@ pub async fn pump(
         // An acknowledgement of what was never sent gives no more than one of all that was.
         let credit = window.saturating_sub(offset - now.acknowledged.min(offset)) as usize;
         let most = credit.min(OUTPUT_CHUNK_BYTES);
-        let mut given_up = pin!(at(now.ended.map(|ended| ended + AFTERLIFE)));
+        let mut given_up = pin!(sleep_until_opt(now.ended.map(|ended| ended + AFTERLIFE)));
         let next = poll_fn(|context| {
             if most > 0
                 && let Poll::Ready(read) = link.poll_read(stream, |tape| {

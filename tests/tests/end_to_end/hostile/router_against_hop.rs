@@ -9,7 +9,8 @@ use bytes::Bytes;
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, MAX_REPLY_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{
     Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, GetInfoResponse, Job, JobState, MissingBlob,
-    NotExecuted, Outcome, Output, OutputFile, Started, StdinAck, Stream, outcome, run_request, run_response,
+    NotExecuted, Outcome, Output, OutputFile, ReadOutputResponse, Started, StdinAck, Stream, outcome,
+    run_request, run_response,
 };
 use hop_tests::{Ran, TIMEOUT};
 use rustix::process::Signal;
@@ -232,12 +233,13 @@ fn lists_and_logs_are_limits_too() {
     assert_broken(&ran, "more jobs than an agent can have");
     let endless = |mut call: Call| async move {
         for number in 0..80 {
-            call.say_raw(&Output {
+            let output = Output {
                 stream: Stream::Stdout.into(),
                 offset: number * OUTPUT_CHUNK_BYTES as u64,
                 data: vec![b'x'; OUTPUT_CHUNK_BYTES].into(),
                 uncompressed_size: 0,
-            });
+            };
+            call.say_raw(&ReadOutputResponse { output: Some(output) });
         }
         // Who asked has said all it had to say, so there is nothing to wait for.
         call.end();

@@ -7,15 +7,22 @@
 //! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose controller stays
 //! away for longer than its linger time is abandoned; and nothing here knows how requests and events are encoded.
 
+mod attachment;
 pub mod board;
+mod commands;
+mod encoder;
+mod messages;
 pub mod output_buffer;
 pub mod output_compressor;
+mod requests;
+mod sent_state;
+mod state;
 pub mod stdin;
 pub mod stdout;
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,193 +33,25 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::files::outputs::{ArtifactSet, Cursor, Info, Piece, Position, Problem};
+use crate::files::outputs::{ArtifactSet, Position};
 use crate::job::outcome::Outcome;
+pub use crate::job::session::attachment::Attachment;
 use crate::job::session::board::Board;
+pub use crate::job::session::commands::Inbox;
+use crate::job::session::commands::{INBOX_MESSAGES, Message, NO_CONNECTION};
+pub use crate::job::session::messages::{Event, Heard, Last, Payload, Request};
 use crate::job::session::output_buffer::{OutputStream, Tape};
-use crate::job::session::output_compressor::Packer;
+pub use crate::job::session::requests::Requests;
+use crate::job::session::sent_state::next_piece;
+pub use crate::job::session::state::Stage;
+use crate::job::session::state::{Presence, State};
 use crate::job::session::stdout::Control;
-use crate::process::pty::Size;
-use crate::store::receiver::{Chunk, Need};
+use crate::store::receiver::Need;
 use crate::system::runtime;
 use crate::system::time::sleep_until_opt;
 
-/// Messages on their way to the job. One that is not heard holds the connection back, by HTTP/2's own means.
-const INBOX_MESSAGES: usize = 1;
-
 /// How long a controller that is there has for the rest of the output of a job that has ended, before it may be given up.
 const READING_TIME: Duration = Duration::from_secs(10);
-
-/// What a controller asks for during a job.
-#[derive(Debug)]
-pub enum Request {
-    /// A piece of the program.
-    Chunk(Chunk),
-    /// A piece of standard input.
-    Stdin {
-        /// Where it belongs.
-        offset: u64,
-        /// What it is.
-        data: Bytes,
-        /// Nothing follows.
-        end: bool,
-    },
-    /// A signal for the process group.
-    Signal {
-        /// Counts the signals of the job from 1; 0 is not counted.
-        number: u64,
-        /// What is sent.
-        signal: Signal,
-    },
-    /// How far an output was passed on.
-    Acknowledge {
-        /// Which output.
-        stream: OutputStream,
-        /// Everything before this is done.
-        offset: u64,
-        /// Nobody reads it any more.
-        closed: bool,
-    },
-    /// The window has another size.
-    Resize(Size),
-    /// The program may start.
-    Start,
-    /// It has stored the output files up to there.
-    Stored(Position),
-    /// It wants nothing more of the job.
-    Discard,
-    /// It leaves, and may come back.
-    Detach,
-}
-
-/// What a job says to its controller.
-#[derive(Debug)]
-pub enum Event {
-    /// There is room.
-    Accepted {
-        /// The job's name.
-        job: String,
-        /// The blobs to send, in order.
-        needs: Vec<Need>,
-        /// Where standard input goes on.
-        stdin: u64,
-        /// Where the outputs go on.
-        outputs: [u64; 2],
-        /// How many numbered signals are here.
-        signals: u64,
-    },
-    /// The program runs.
-    Started {
-        /// It has a terminal.
-        has_terminal: bool,
-    },
-    /// A piece of output.
-    Output {
-        /// Which output.
-        stream: OutputStream,
-        /// Where it belongs.
-        offset: u64,
-        /// What it is.
-        payload: Payload,
-    },
-    /// How far the program read.
-    StdinAck {
-        /// Everything before this is in its pipe.
-        offset: u64,
-        /// It reads no more.
-        closed: bool,
-    },
-    /// All signals up to the one with this number are here.
-    SignalAck(u64),
-    /// A piece of an output file.
-    File {
-        /// Where it belongs.
-        at: Position,
-        /// What is known of the file, if this was not said on this connection.
-        info: Option<Info>,
-        /// Nothing more of this file comes.
-        problem: Option<Problem>,
-        /// What it is.
-        payload: Payload,
-    },
-    /// The last message.
-    Last(Last),
-    /// Another connection has the job now.
-    TakenOver,
-}
-
-/// Content as it goes to the controller.
-#[derive(Debug)]
-pub struct Payload {
-    /// What goes.
-    pub data: Bytes,
-    /// How long the content is, if it is compressed; 0 if it goes as it is.
-    pub uncompressed_size: u32,
-}
-
-/// How it all ended, for however many connections ask.
-pub type Last = Arc<Result<Outcome, Error>>;
-
-/// What reaches the job itself.
-#[derive(Debug)]
-pub enum Heard {
-    /// A piece of the program.
-    Chunk(Chunk),
-    /// A signal for the process group.
-    Signal(Signal),
-    /// The window has another size.
-    Resize(Size),
-    /// The program may start.
-    Start,
-    /// The controller broke a rule, and cannot be believed any more.
-    Fault(Error),
-}
-
-/// Where it reaches the job.
-pub struct Inbox {
-    messages: mpsc::Receiver<Message>,
-    state: Arc<Board<State>>,
-}
-
-/// What is on its way to the job, and by which connection it came; by [`NO_CONNECTION`] what came by none.
-struct Message {
-    connection: u64,
-    heard: Heard,
-}
-
-/// Connections are counted from 1.
-const NO_CONNECTION: u64 = 0;
-
-impl Inbox {
-    /// The next message; `None` if there is no link any more. Cancel safe.
-    ///
-    /// A piece of the program counts only while its connection is the newest. A newer one was told how much of the program
-    /// is here, and sends the rest from there: with what was still on its way it would be here twice.
-    pub async fn recv(&mut self) -> Option<Heard> {
-        loop {
-            let Message { connection, heard } = self.messages.recv().await?;
-            let is_late = connection != self.state.look(|state| state.connection);
-            if !(is_late && matches!(heard, Heard::Chunk(_))) {
-                return Some(heard);
-            }
-        }
-    }
-}
-
-/// How far a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// It is looked for in the disk cache.
-    Admitted,
-    /// Blobs are still to be received.
-    Receiving,
-    /// All that is needed is here.
-    Complete,
-    /// The program runs.
-    Running,
-    /// The outcome is known.
-    Ended,
-}
 
 /// Who a job belongs to, how long it does without them, and what by.
 #[derive(Clone, Debug)]
@@ -234,56 +73,6 @@ pub struct Link {
     stdin: stdin::Queue,
     outputs: [Board<Control>; 2],
     inbox: mpsc::Sender<Message>,
-}
-
-/// What a controller can hear.
-struct State {
-    /// The key of its controller.
-    owner: Fingerprint,
-    stage: Stage,
-    /// What is still to be received.
-    needs: Vec<Need>,
-    /// Whose turn it is: the number of the newest connection.
-    connection: u64,
-    /// The last one whose controller has left.
-    left: u64,
-    /// The last one whose controller has broken a rule, and is not heard any more.
-    unheard: u64,
-    has_started: bool,
-    tape: Tape,
-    /// How much of its input the program has taken.
-    stdin: u64,
-    stdin_closed: bool,
-    /// How many numbered signals have come. Each goes to the job once, whatever becomes of its connection.
-    signals: u64,
-    /// The files that it has left, while they can be had.
-    offer: Option<ArtifactSet>,
-    /// Before this, the controller has them.
-    stored: Position,
-    last: Option<Last>,
-    /// Since when that is known.
-    ended: Option<Instant>,
-}
-
-impl State {
-    /// What is said of output that was given up.
-    fn lost_output(&self) -> Option<Error> {
-        match self.last.as_deref()? {
-            Err(Error::OutputLost { bytes, ending }) => {
-                Some(Error::OutputLost { bytes: *bytes, ending: ending.clone() })
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Whether a controller is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Presence {
-    /// Since when there is none.
-    left: Option<Instant>,
-    /// Nobody wants the job, or what is left of it, any more.
-    is_released: bool,
 }
 
 impl Link {
@@ -543,349 +332,10 @@ impl Link {
         self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
     }
 
-    /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
-    /// without such an offset, all that is kept. Output files go on at `files`; without that, with the first one that is not
-    /// stored whole. What it sends is compressed if the controller `accepts_compressed`.
-    ///
-    /// # Errors
-    /// [`Error::Protocol`] for an offset before what was acknowledged, or behind what was written.
-    pub fn connect(
-        self: &Arc<Self>,
-        had: [Option<u64>; 2],
-        files: Option<Position>,
-        accepts_compressed: bool,
-    ) -> Result<Attachment, Error> {
-        let told = self.state.look(|state| {
-            let mut outputs = [0; 2];
-            for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-                let (start, end) = (state.tape.start(stream), state.tape.end(stream));
-                let offset = had[stream as usize].unwrap_or(start);
-                // It is told that there is none any more.
-                let is_lost = state.lost_output().is_some();
-                if !is_lost && !(start..=end).contains(&offset) {
-                    return Err(Error::Protocol("output from an offset at which there is none"));
-                }
-                outputs[stream as usize] = offset;
-            }
-            state.connection += 1;
-            let files = Cursor::new(files.unwrap_or(Position { offset: 0, ..state.stored }));
-            Ok(Told::of(state.connection, outputs, files))
-        })?;
-        // The one before it is to tell that.
-        self.state.wake();
-        self.presence.change(|presence| presence.left = None);
-        let encoder = Encoder { packer: accepts_compressed.then(Packer::default), plain: BytesMut::new() };
-        Ok(Attachment { link: self.clone(), told, encoder })
-    }
-
-    /// The connection with this number is gone.
-    fn disconnect(&self, number: u64) {
-        if self.state.look(|state| state.connection) == number {
-            self.presence.change(|presence| _ = presence.left.get_or_insert_with(Instant::now));
-        }
-    }
-
-    /// The controller has left by the connection with this number, and hears nothing more on it.
-    fn leave(&self, number: u64) {
-        self.disconnect(number);
-        self.state.change(|state| state.left = number);
-    }
-
-    /// Does what a connection's request asks for. Gives false if the controller leaves by it.
-    async fn handle(&self, connection: u64, request: Request) -> Result<bool, Error> {
-        let can_hear_more = self.state.look(|state| state.has_started || state.stage == Stage::Ended);
-        match request {
-            Request::Stdin { .. } | Request::Acknowledge { .. } | Request::Stored(_) if !can_hear_more => {
-                return Err(Error::Protocol("the program has not started yet"));
-            }
-            Request::Stdin { offset, data, end } => self.stdin.push(offset, &data, end)?,
-            Request::Acknowledge { stream, offset, closed } => {
-                self.acknowledge(stream, offset, closed);
-            }
-            Request::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
-            Request::Signal { number, signal } => {
-                if self.count_signal(number)? {
-                    self.tell_job(connection, Heard::Signal(signal)).await;
-                }
-            }
-            Request::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
-            Request::Start => self.tell_job(connection, Heard::Start).await,
-            Request::Stored(position) => {
-                self.state.change(|state| {
-                    // There may be none any more.
-                    let end = state.offer.as_ref().map(ArtifactSet::end).unwrap_or_default();
-                    state.stored = state.stored.max(position.min(end));
-                });
-            }
-            Request::Discard => {
-                self.release();
-                return Ok(false);
-            }
-            Request::Detach => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
-        // There is less to tell, so nobody need look.
-        let written = self.state.look(|state| {
-            state.tape.acknowledge(stream, offset);
-            state.tape.end(stream)
-        });
-        self.output(stream).change(|control| {
-            // What is written later is not acknowledged by this, or nothing would bound the tape.
-            control.acknowledged = control.acknowledged.max(offset.min(written));
-            control.closed |= closed;
-        });
-    }
-
-    /// Whether this signal is to reach the job: it has not come before.
-    fn count_signal(&self, number: u64) -> Result<bool, Error> {
-        let signals = self.state.look(|state| state.signals);
-        match number {
-            0 => return Ok(true),
-            _ if number <= signals => return Ok(false),
-            _ if number > signals + 1 => return Err(Error::Protocol("a signal is missing before this one")),
-            _ => {}
-        }
-        self.state.change(|state| state.signals = number);
-        Ok(true)
-    }
-
-    async fn tell_job(&self, connection: u64, heard: Heard) {
+    pub(super) async fn tell_job(&self, connection: u64, heard: Heard) {
         // Fails if the job has ended: then there is nothing more to say.
         let _ = self.inbox.send(Message { connection, heard }).await;
     }
-}
-
-/// One connection of a controller to its job. When it is dropped, the controller is gone, unless it has heard everything.
-pub struct Attachment {
-    link: Arc<Link>,
-    told: Told,
-    encoder: Encoder,
-}
-
-/// What the controller has heard by a connection.
-struct Told {
-    /// The number of that one.
-    connection: u64,
-    accepted: bool,
-    started: bool,
-    /// How much of its input the program has taken, and whether it takes no more.
-    stdin: (u64, bool),
-    /// How many numbered signals are here.
-    signals: u64,
-    /// Where the outputs go on.
-    outputs: [u64; 2],
-    files: Cursor,
-    /// Everything: nothing follows.
-    last: bool,
-}
-
-impl Attachment {
-    /// Where the controller's requests go.
-    pub fn requests(&self) -> Requests {
-        Requests { link: self.link.clone(), number: self.told.connection, is_over: false }
-    }
-
-    /// The next thing that the controller has not heard; nothing when there is nothing more to say, or nobody to say it to.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let Self { link, told, encoder } = self;
-        link.state.poll(context, |state| {
-            if told.last || state.left == told.connection {
-                return Poll::Ready(None);
-            }
-            match told.next(link, state, encoder) {
-                // The job had ended before it heard of that, and what it has left goes on only as it is acknowledged.
-                None if state.unheard == told.connection && state.offer.is_some() => Poll::Ready(None),
-                None => Poll::Pending,
-                event => Poll::Ready(event),
-            }
-        })
-    }
-}
-
-/// What one connection brings to the job. When it is dropped before it is over, the connection has broken.
-pub struct Requests {
-    link: Arc<Link>,
-    number: u64,
-    is_over: bool,
-}
-
-impl Requests {
-    /// Does what a request asks for. Gives false if nothing that comes after it counts: the controller has left, has broken a
-    /// rule, or has a newer connection.
-    pub async fn handle(&mut self, request: Request) -> bool {
-        if self.is_taken_over() {
-            return false;
-        }
-        match self.link.handle(self.number, request).await {
-            Ok(true) => true,
-            Ok(false) => {
-                self.is_over = true;
-                self.link.leave(self.number);
-                false
-            }
-            Err(fault) => {
-                self.stop(fault).await;
-                false
-            }
-        }
-    }
-
-    /// Nothing follows, and so no standard input does; the controller goes on listening.
-    pub fn finish(mut self) {
-        if !self.is_taken_over() {
-            self.is_over = true;
-            self.link.stdin.end();
-        }
-    }
-
-    /// The controller broke a rule, and cannot be believed any more.
-    pub async fn fail(mut self, fault: Error) {
-        if !self.is_taken_over() {
-            self.stop(fault).await;
-        }
-    }
-
-    /// True if a newer connection has the job. It is still to be told here, where nothing that comes counts any more.
-    fn is_taken_over(&mut self) -> bool {
-        let is_taken_over = self.link.state.look(|state| state.connection) != self.number;
-        self.is_over |= is_taken_over;
-        is_taken_over
-    }
-
-    async fn stop(&mut self, fault: Error) {
-        // Or else, to be dropped is to break.
-        if !matches!(fault, Error::Gone) {
-            self.is_over = true;
-            self.link.tell_job(self.number, Heard::Fault(fault)).await;
-            // It hears what it did wrong, and then nothing more of it counts.
-            self.link.disconnect(self.number);
-            self.link.state.change(|state| state.unheard = self.number);
-        }
-    }
-}
-
-impl Drop for Requests {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.link.leave(self.number);
-        }
-    }
-}
-
-/// Makes what is sent of content.
-struct Encoder {
-    /// There is one if the controller accepts what it makes.
-    packer: Option<Packer>,
-    /// For what goes as it is: a buffer that was sent is used again.
-    plain: BytesMut,
-}
-
-impl Encoder {
-    /// What is sent of content that is somebody else's.
-    fn encode(&mut self, content: &[u8]) -> Payload {
-        self.compressed(content).unwrap_or_else(|| {
-            self.plain.extend_from_slice(content);
-            Payload { data: self.plain.split().freeze(), uncompressed_size: 0 }
-        })
-    }
-
-    /// What is sent of content that is nobody else's.
-    fn encode_owned(&mut self, content: Bytes) -> Payload {
-        self.compressed(&content).unwrap_or(Payload { data: content, uncompressed_size: 0 })
-    }
-
-    fn compressed(&mut self, content: &[u8]) -> Option<Payload> {
-        // At most OUTPUT_CHUNK_BYTES.
-        let uncompressed_size = content.len() as u32;
-        self.packer.as_mut()?.pack(content).map(|data| Payload { data, uncompressed_size })
-    }
-}
-
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        if !self.told.last {
-            self.link.disconnect(self.told.connection);
-        }
-    }
-}
-
-impl Told {
-    /// Nothing yet, by a connection that goes on there.
-    fn of(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
-        Self {
-            connection,
-            accepted: false,
-            started: false,
-            stdin: (0, false),
-            signals: 0,
-            outputs,
-            files,
-            last: false,
-        }
-    }
-
-    fn next(&mut self, link: &Link, state: &State, encoder: &mut Encoder) -> Option<Event> {
-        if state.connection != self.connection {
-            self.last = true;
-            return Some(Event::TakenOver);
-        }
-        if !self.accepted && state.stage != Stage::Admitted {
-            // An error says by itself that there was nothing to accept, unless there is more to say before it.
-            let has_failed = state.last.as_ref().is_some_and(|last| last.is_err());
-            self.accepted = true;
-            self.signals = state.signals;
-            if !has_failed || state.has_started {
-                let needs = match state.stage {
-                    Stage::Receiving => state.needs.clone(),
-                    _ => Vec::new(),
-                };
-                let (job, stdin) = (link.job.clone(), link.stdin.received());
-                let (outputs, signals) = (self.outputs, self.signals);
-                return Some(Event::Accepted { job, needs, stdin, outputs, signals });
-            }
-        }
-        // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
-        // the program runs: it would send its own.
-        let has_ended = self.connection > 1 && link.stdin.has_ended();
-        let stdin = (state.stdin, state.stdin_closed || has_ended);
-        if state.has_started && self.stdin != stdin {
-            self.stdin = stdin;
-            return Some(Event::StdinAck { offset: stdin.0, closed: stdin.1 });
-        }
-        if !self.started && state.has_started {
-            self.started = true;
-            return Some(Event::Started { has_terminal: link.tenure.has_terminal });
-        }
-        if self.accepted && self.signals != state.signals && state.last.is_none() {
-            self.signals = state.signals;
-            return Some(Event::SignalAck(state.signals));
-        }
-        if let Some((stream, offset, content)) = next_piece(&state.tape, &mut self.outputs) {
-            return Some(Event::Output { stream, offset, payload: encoder.encode(content) });
-        }
-        match &state.offer {
-            Some(offer) => {
-                if let Some(Piece { at, data, info, problem }) = offer.next(&mut self.files, state.stored) {
-                    return Some(Event::File { at, info, problem, payload: encoder.encode_owned(data) });
-                }
-            }
-            // Nothing of a job is held when its end is told.
-            None => self.files.close(),
-        }
-        let last = state.last.clone()?;
-        self.last = true;
-        Some(Event::Last(last))
-    }
-}
-
-/// The next piece for whoever has what is before `had` of each output; it counts as had then.
-fn next_piece<'a>(tape: &'a Tape, had: &mut [u64; 2]) -> Option<(OutputStream, u64, &'a [u8])> {
-    let (stream, offset, data) = tape.next(*had)?;
-    had[stream as usize] = offset + data.len() as u64;
-    Some((stream, offset, data))
 }
 
 #[cfg(test)]
@@ -893,14 +343,6 @@ impl Link {
     /// Takes what was read from an output.
     pub fn write(&self, stream: OutputStream, data: &[u8]) {
         self.state.change(|state| state.tape.append(stream, |bytes| bytes.extend_from_slice(data)));
-    }
-}
-
-#[cfg(test)]
-impl Attachment {
-    /// The next thing that the controller has not heard.
-    pub async fn recv(&mut self) -> Option<Event> {
-        std::future::poll_fn(|context| self.poll_next(context)).await
     }
 }
 
@@ -914,6 +356,7 @@ mod tests {
     use crate::process::child::{Ending, Usage};
     use crate::process::reaper::Orphans;
     use crate::store::decoder::Encoding;
+    use crate::store::receiver::Chunk;
 
     const LINGER: Duration = Duration::from_secs(60);
 

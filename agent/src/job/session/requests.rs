@@ -1,0 +1,143 @@
+//! What one connection of a controller asks of its job.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::files::outputs::ArtifactSet;
+use crate::job::session::Link;
+use crate::job::session::messages::{Heard, Request};
+use crate::job::session::output_buffer::OutputStream;
+use crate::job::session::state::Stage;
+
+impl Link {
+    /// Does what a connection's request asks for. Gives false if the controller leaves by it.
+    pub(super) async fn handle(&self, connection: u64, request: Request) -> Result<bool, Error> {
+        let can_hear_more = self.state.look(|state| state.has_started || state.stage == Stage::Ended);
+        match request {
+            Request::Stdin { .. } | Request::Acknowledge { .. } | Request::Stored(_) if !can_hear_more => {
+                return Err(Error::Protocol("the program has not started yet"));
+            }
+            Request::Stdin { offset, data, end } => self.stdin.push(offset, &data, end)?,
+            Request::Acknowledge { stream, offset, closed } => {
+                self.acknowledge(stream, offset, closed);
+            }
+            Request::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
+            Request::Signal { number, signal } => {
+                if self.count_signal(number)? {
+                    self.tell_job(connection, Heard::Signal(signal)).await;
+                }
+            }
+            Request::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
+            Request::Start => self.tell_job(connection, Heard::Start).await,
+            Request::Stored(position) => {
+                self.state.change(|state| {
+                    // There may be none any more.
+                    let end = state.offer.as_ref().map(ArtifactSet::end).unwrap_or_default();
+                    state.stored = state.stored.max(position.min(end));
+                });
+            }
+            Request::Discard => {
+                self.release();
+                return Ok(false);
+            }
+            Request::Detach => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
+        // There is less to tell, so nobody need look.
+        let written = self.state.look(|state| {
+            state.tape.acknowledge(stream, offset);
+            state.tape.end(stream)
+        });
+        self.output(stream).change(|control| {
+            // What is written later is not acknowledged by this, or nothing would bound the tape.
+            control.acknowledged = control.acknowledged.max(offset.min(written));
+            control.closed |= closed;
+        });
+    }
+
+    /// Whether this signal is to reach the job: it has not come before.
+    fn count_signal(&self, number: u64) -> Result<bool, Error> {
+        let signals = self.state.look(|state| state.signals);
+        match number {
+            0 => return Ok(true),
+            _ if number <= signals => return Ok(false),
+            _ if number > signals + 1 => return Err(Error::Protocol("a signal is missing before this one")),
+            _ => {}
+        }
+        self.state.change(|state| state.signals = number);
+        Ok(true)
+    }
+}
+
+/// What one connection brings to the job. When it is dropped before it is over, the connection has broken.
+pub struct Requests {
+    pub(super) link: Arc<Link>,
+    pub(super) number: u64,
+    pub(super) is_over: bool,
+}
+
+impl Requests {
+    /// Does what a request asks for. Gives false if nothing that comes after it counts: the controller has left, has broken a
+    /// rule, or has a newer connection.
+    pub async fn handle(&mut self, request: Request) -> bool {
+        if self.is_taken_over() {
+            return false;
+        }
+        match self.link.handle(self.number, request).await {
+            Ok(true) => true,
+            Ok(false) => {
+                self.is_over = true;
+                self.link.leave(self.number);
+                false
+            }
+            Err(fault) => {
+                self.stop(fault).await;
+                false
+            }
+        }
+    }
+
+    /// Nothing follows, and so no standard input does; the controller goes on listening.
+    pub fn finish(mut self) {
+        if !self.is_taken_over() {
+            self.is_over = true;
+            self.link.stdin.end();
+        }
+    }
+
+    /// The controller broke a rule, and cannot be believed any more.
+    pub async fn fail(mut self, fault: Error) {
+        if !self.is_taken_over() {
+            self.stop(fault).await;
+        }
+    }
+
+    /// True if a newer connection has the job. It is still to be told here, where nothing that comes counts any more.
+    fn is_taken_over(&mut self) -> bool {
+        let is_taken_over = self.link.state.look(|state| state.connection) != self.number;
+        self.is_over |= is_taken_over;
+        is_taken_over
+    }
+
+    async fn stop(&mut self, fault: Error) {
+        // Or else, to be dropped is to break.
+        if !matches!(fault, Error::Gone) {
+            self.is_over = true;
+            self.link.tell_job(self.number, Heard::Fault(fault)).await;
+            // It hears what it did wrong, and then nothing more of it counts.
+            self.link.disconnect(self.number);
+            self.link.state.change(|state| state.unheard = self.number);
+        }
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.leave(self.number);
+        }
+    }
+}

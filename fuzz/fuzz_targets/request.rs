@@ -13,7 +13,7 @@ use hop_proto::v1::{RunRequest, run_request};
 use hopd::job::spec::Spec;
 use hopd::job::session;
 use hopd::service::bounds::check_run_request;
-use hopd::service::{read_message, read_spec};
+use hopd::service::decode::{read_message, read_spec};
 use hopd::store::receiver::Chunk;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;

@@ -1,0 +1,347 @@
+//! The gRPC service of `agent.proto`, for one connection: calls the jobs and their sessions.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hop_proto::identity::Fingerprint;
+use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
+use hop_proto::v1::{self, run_request};
+use hyper::body::Incoming;
+use tokio_stream::Stream;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::access::authorized_keys::AuthorizedKeys;
+use crate::error::Error;
+use crate::job::job_log::Controller;
+use crate::job::registry::{JobRegistry, MAX_JOBS};
+use crate::job::session::{Attachment, Link, Payload};
+use crate::job::spec::signal;
+use crate::service::decode::{read_message, read_position, read_spec};
+use crate::service::encode::{write_event, write_listed, write_output};
+use crate::service::generated::agent_service_server::{AgentService, AgentServiceServer};
+use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
+use crate::service::request_body::RequestBody;
+use crate::service::status::stream_error;
+use crate::system::host::{Host, TARGET};
+use crate::system::memory::{Memory, RESERVE};
+use crate::system::resources;
+use crate::system::runtime;
+
+/// What this agent can do, by the names that `docs/protocol.md` defines.
+const CAPABILITIES: [&str; 17] = [
+    "run",
+    "attach",
+    "terminal",
+    "user",
+    "inputs",
+    "outputs",
+    "wait_for_start",
+    "merge_stderr",
+    "checksum",
+    "zstd",
+    "lz4",
+    "delta",
+    "relocate",
+    "compress_output",
+    "inodes",
+    "rotate",
+    "signals",
+];
+
+/// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
+const WITHOUT_LAUNCHER: &str = "core";
+
+/// The one call whose first message may have [`MAX_SPEC_BYTES`].
+const RUN: &str = "/hop.v1.AgentService/Run";
+
+/// The question whether the controller at the other end of a connection may use it, and if not, why.
+pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
+
+/// All that one connection can call.
+#[derive(Clone)]
+pub struct Calls {
+    server: AgentServiceServer<Agent>,
+    admission: Admission,
+    budget: Arc<ConnectionBudget>,
+}
+
+impl Calls {
+    /// The agent's service over `jobs`, for a connection of `client`, whose messages take their memory from `budget`. `admission` is
+    /// asked at every call: a key that was taken off the list since its controller connected starts nothing more. `place` is where
+    /// the agent listens, for people.
+    pub fn new(
+        jobs: Arc<JobRegistry>,
+        keys: Arc<AuthorizedKeys>,
+        place: Arc<str>,
+        client: Controller,
+        admission: Admission,
+        budget: Arc<ConnectionBudget>,
+    ) -> Self {
+        let service =
+            Agent { jobs, keys, place, controller: client.key, client, admission: admission.clone() };
+        let server = AgentServiceServer::new(service).max_decoding_message_size(MAX_SPEC_BYTES);
+        Self { server, admission, budget }
+    }
+}
+
+impl Service<http::Request<Incoming>> for Calls {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        if let Err(error) = (self.admission)() {
+            return Box::pin(ready(Ok(Status::from(error).into_http())));
+        }
+        let first = if request.uri().path() == RUN { MAX_SPEC_BYTES } else { MAX_MESSAGE_BYTES };
+        let meter = MessageMeter::new(self.budget.clone(), first);
+        self.server.call(request.map(|incoming| RequestBody::new(incoming, meter)))
+    }
+}
+
+/// The service of `agent.proto`, for one connection.
+struct Agent {
+    jobs: Arc<JobRegistry>,
+    keys: Arc<AuthorizedKeys>,
+    place: Arc<str>,
+    controller: Fingerprint,
+    /// The same, for the log.
+    client: Controller,
+    admission: Admission,
+}
+
+#[tonic::async_trait]
+impl AgentService for Agent {
+    type RunStream = SessionStream;
+    type ReadOutputStream = KeptOutput;
+
+    async fn get_info(
+        &self,
+        _: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::GetInfoResponse>, Status> {
+        Ok(Response::new(self.describe()?))
+    }
+
+    async fn run(
+        &self,
+        request: Request<Streaming<v1::RunRequest>>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let mut messages = request.into_inner();
+        let attachment = match first(&mut messages).await? {
+            Some(run_request::Message::Spec(spec)) => self.start(spec)?,
+            Some(run_request::Message::Attach(attach)) => self.attach(attach)?,
+            _ => {
+                return Err(
+                    Error::Protocol("a run begins with a specification, or a job to attach to").into()
+                );
+            }
+        };
+        Ok(open_session(attachment, messages))
+    }
+
+    async fn list_jobs(
+        &self,
+        _: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
+        Ok(Response::new(v1::ListJobsResponse { jobs }))
+    }
+
+    async fn read_output(
+        &self,
+        request: Request<v1::ReadOutputRequest>,
+    ) -> Result<Response<KeptOutput>, Status> {
+        let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
+        link.has_its_output()?;
+        Ok(Response::new(KeptOutput { link, had: [0; 2] }))
+    }
+
+    async fn signal_job(
+        &self,
+        request: Request<v1::SignalJobRequest>,
+    ) -> Result<Response<v1::SignalJobResponse>, Status> {
+        let v1::SignalJobRequest { job_id, signal: name } = request.into_inner();
+        let signal = signal(&name)?;
+        self.jobs.find(&job_id, self.controller)?.signal(signal).await;
+        Ok(Response::new(v1::SignalJobResponse {}))
+    }
+
+    async fn add_next_key(
+        &self,
+        request: Request<v1::AddNextKeyRequest>,
+    ) -> Result<Response<v1::AddNextKeyResponse>, Status> {
+        let next = <[u8; 32]>::try_from(&request.into_inner().sha256[..])
+            .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
+        let next = Fingerprint::from_bytes(next);
+        self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
+        tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
+        Ok(Response::new(v1::AddNextKeyResponse {}))
+    }
+
+    async fn retire_previous_key(
+        &self,
+        _: Request<v1::RetirePreviousKeyRequest>,
+    ) -> Result<Response<v1::RetirePreviousKeyResponse>, Status> {
+        let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
+        // In the same breath: what belongs to a key that is off the list is ended.
+        if let Some(previous) = previous {
+            self.jobs.transfer(previous, self.controller);
+            tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
+        }
+        Ok(Response::new(v1::RetirePreviousKeyResponse {}))
+    }
+}
+
+impl Agent {
+    /// Starts a job, and attaches to it.
+    fn start(&self, spec: v1::JobSpec) -> Result<Attachment, Error> {
+        let accepts_compressed = spec.accept_compressed_output;
+        let spec = read_spec(spec)?;
+        // It may have taken its time to say what to run.
+        (self.admission)()?;
+        // The controller has not heard that it was accepted, and asks once more.
+        if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
+            return link.connect([None, None], None, accepts_compressed);
+        }
+        let job = self.jobs.admit(spec, self.controller)?;
+        let attachment = job.link().connect([None, None], None, accepts_compressed)?;
+        runtime::spawn(job.run(self.client.clone()));
+        Ok(attachment)
+    }
+
+    /// Attaches to a job that there is.
+    fn attach(&self, attach: v1::Attach) -> Result<Attachment, Error> {
+        let link = self.jobs.find(&attach.job_id, self.controller)?;
+        let files = attach.files.map(read_position);
+        let had = [attach.stdout_offset, attach.stderr_offset];
+        let attachment = link.connect(had, files, attach.accept_compressed_output)?;
+        tracing::info!(job = attach.job_id, "controller attached");
+        Ok(attachment)
+    }
+
+    fn describe(&self) -> Result<v1::GetInfoResponse, Error> {
+        let machine = Host::read();
+        let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
+        let store = &self.jobs.store;
+        let has_launcher = !self.jobs.launcher.is_empty();
+        let capabilities = CAPABILITIES.into_iter().chain((!has_launcher).then_some(WITHOUT_LAUNCHER));
+        Ok(v1::GetInfoResponse {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: capabilities.map(str::to_owned).collect(),
+            target: Some(v1::Target {
+                elf_class: TARGET.class.into(),
+                elf_data: TARGET.data.into(),
+                elf_machine: TARGET.machine.into(),
+            }),
+            hostname: machine.hostname,
+            firmware: machine.firmware,
+            kernel: machine.kernel,
+            cpu: machine.cpu,
+            uptime_ms: machine.uptime_ms,
+            boot_id: machine.boot_id,
+            memory: Some(v1::Memory {
+                total: memory.total,
+                available: memory.for_programs(),
+                reserve: RESERVE,
+                bound_by_promises: memory.is_bound_by_promises(),
+            }),
+            store: Some(v1::Store {
+                directory: store.directory().display().to_string(),
+                free: store.free()?,
+                executable: store.is_executable()?,
+                reclaimable: store.evictable(),
+                inodes: resources::inodes(store.directory())?.map(|level| v1::Inodes {
+                    total: level.total,
+                    available: level.available,
+                    reserve: level.reserve(),
+                }),
+            }),
+            launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
+            jobs: self.jobs.running(),
+            max_jobs: MAX_JOBS,
+            containment: match &self.jobs.reaper {
+                reaper if reaper.cgroups.is_some() => v1::Containment::Cgroup,
+                reaper if reaper.finds_everything() => v1::Containment::Descendants,
+                _ => v1::Containment::Group,
+            }
+            .into(),
+            agent_instance_id: self.jobs.instance(),
+            listens: self.place.to_string(),
+        })
+    }
+}
+
+/// The first message of a call.
+///
+/// # Errors
+/// It cannot be understood, or its controller is gone.
+async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
+    let first = messages.message().await.map_err(|status| stream_error(&status))?;
+    Ok(first.and_then(|first| first.message))
+}
+
+/// Takes a controller's messages to its job for as long as they count, and gives what its job says.
+fn open_session(attachment: Attachment, mut messages: Streaming<v1::RunRequest>) -> Response<SessionStream> {
+    let mut requests = attachment.requests();
+    runtime::spawn(async move {
+        loop {
+            let fault = match messages.message().await {
+                Ok(None) => return requests.finish(),
+                Ok(Some(message)) => match read_message(message) {
+                    Ok(request) => {
+                        if requests.handle(request).await {
+                            continue;
+                        }
+                        return;
+                    }
+                    Err(fault) => fault,
+                },
+                Err(status) => stream_error(&status),
+            };
+            return requests.fail(fault).await;
+        }
+    });
+    Response::new(SessionStream(attachment))
+}
+
+/// What a job says to its controller, as messages. The job is asked when the connection has room for the answer.
+struct SessionStream(Attachment);
+
+impl Stream for SessionStream {
+    type Item = Result<v1::RunResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next(context).map(|event| event.map(write_event))
+    }
+}
+
+/// The output of a job that is kept, piece by piece as the connection takes them: at once it would be both windows in memory
+/// once more.
+struct KeptOutput {
+    link: Arc<Link>,
+    /// How much of each output was said.
+    had: [u64; 2],
+}
+
+impl Stream for KeptOutput {
+    type Item = Result<v1::ReadOutputResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { link, had } = &mut *self;
+        let piece = link.next_piece(had);
+        Poll::Ready(piece.map(|(stream, offset, data)| {
+            let output = write_output(stream, offset, Payload { data, uncompressed_size: 0 });
+            Ok(v1::ReadOutputResponse { output: Some(output) })
+        }))
+    }
+}

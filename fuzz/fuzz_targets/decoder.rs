@@ -11,7 +11,7 @@ use hop::transfer::delta;
 use hop::transfer::encode;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hopd::error::Error;
-use hopd::job::session::output_compressor::Packer;
+use hopd::job::session::output_compressor::OutputCompressor;
 use hopd::store::decoder::{Decoder, Encoding};
 use hopd::store::delta::DeltaDecoder;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -66,7 +66,7 @@ fuzz_target!(|input: Input<'_>| match input {
     Input::Output(times, output) => {
         let mut output = output.repeat(usize::from(times) + 1);
         output.truncate(OUTPUT_CHUNK_BYTES);
-        if let Some(packed) = Packer::default().pack(&output) {
+        if let Some(packed) = OutputCompressor::default().compress(&output) {
             let unpacked = encode::decompress(packed, output.len() as u32).expect("it is honest");
             assert!(unpacked == output);
         }

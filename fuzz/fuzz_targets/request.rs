@@ -10,10 +10,10 @@ use hop_proto::limits::{
     MAX_LINGER_MS, MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{RunRequest, run_request};
-use hopd::job::spec::Spec;
 use hopd::job::session;
+use hopd::job::spec::Spec;
 use hopd::service::bounds::check_run_request;
-use hopd::service::decode::{read_message, read_spec};
+use hopd::service::decode::{decode_message, decode_spec};
 use hopd::store::receiver::Chunk;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
@@ -27,11 +27,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(spec.inputs.iter().all(|tree| tree.bases.len() <= MAX_BASES));
     }
     if let Some(run_request::Message::Spec(spec)) = &request.message
-        && let Ok(spec) = read_spec(spec.clone())
+        && let Ok(spec) = decode_spec(spec.clone())
     {
         check(&spec);
     }
-    if let Ok(session::Request::Chunk(Chunk { data, .. })) = read_message(request) {
+    if let Ok(session::Request::Chunk(Chunk { data, .. })) = decode_message(request) {
         assert!(data.len() <= MAX_BLOB_CHUNK_BYTES);
     }
 });

@@ -1,6 +1,6 @@
 //! The state machine of `Run` and `Attach`: a job, and a controller that comes, goes, comes twice, and may say anything.
 //!
-//! What the job does is what `job` and `running` do with their link, without files and processes. All of it happens on one
+//! What the job does is what `job` and `running` do with their session, without files and processes. All of it happens on one
 //! thread whose clock stands still, so a story that went wrong goes wrong again.
 #![no_main]
 
@@ -14,7 +14,7 @@ use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
 use hopd::error::Error;
 use hopd::job::outcome::Outcome;
 use hopd::job::session::output_buffer::OutputStream::{self, Stderr, Stdout};
-use hopd::job::session::{Attachment, Event, Heard, Inbox, Link, Request, Stage, Tenure};
+use hopd::job::session::{Attachment, Event, JobCommand, JobCommands, Ownership, Phase, Request, Session};
 use hopd::store::decoder::Encoding;
 use hopd::store::receiver::{Chunk, Need};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -149,9 +149,9 @@ struct Connection {
 /// Both sides, and what lies between them.
 struct World {
     lies: bool,
-    link: Arc<Link>,
+    session: Arc<Session>,
     /// The job's end, while there is a job.
-    inbox: Option<Inbox>,
+    commands: Option<JobCommands>,
     program_received: u64,
     written: [u64; 2],
     taken: u64,
@@ -186,12 +186,12 @@ fuzz_target!(|story: Story| {
 impl World {
     fn new(lies: bool, is_there: bool) -> Self {
         let owner = hop_proto::identity::Fingerprint::of(b"controller");
-        let (link, inbox) =
-            Link::new("7".into(), Tenure { owner, linger: Some(LINGER), has_terminal: false });
+        let (session, commands) =
+            Session::new("7".into(), Ownership { owner, linger: Some(LINGER), has_terminal: false });
         Self {
             lies,
-            link,
-            inbox: Some(inbox),
+            session,
+            commands: Some(commands),
             program_received: if is_there { PROGRAM_BYTES } else { 0 },
             written: [0; 2],
             taken: 0,
@@ -277,7 +277,7 @@ impl World {
             let kept = self.acknowledged(*stream)..=self.written[*stream as usize];
             had[*stream as usize].is_none_or(|offset| kept.contains(&offset))
         });
-        let connected = self.link.connect(had, None, false);
+        let connected = self.session.connect(had, None, false);
         assert_eq!(connected.is_ok(), is_kept, "{had:?}");
         assert!(self.lies || is_kept, "what an honest controller does not have is kept");
         let Ok(connected) = connected else { return };
@@ -418,7 +418,7 @@ impl World {
             Event::Output { stream, offset, payload } => {
                 let piece = payload.data;
                 assert!(connection.has_started && (1..=OUTPUT_CHUNK_BYTES).contains(&piece.len()));
-                let acknowledged = self.link.output(stream).look(|control| control.acknowledged);
+                let acknowledged = self.session.output(stream).with(|control| control.acknowledged);
                 let next = &mut connection.outputs[stream as usize];
                 // Only what the controller itself said to have is left out.
                 assert!(offset == *next || (*next..=acknowledged).contains(&offset) && self.lies);
@@ -427,12 +427,12 @@ impl World {
                 assert!(*next <= self.written[stream as usize]);
             }
             Event::File { .. } => panic!("no program has left a file"),
-            Event::Last(last) => {
+            Event::Ended(last) => {
                 connection.is_over = true;
                 assert_eq!(Some(last.is_ok()), self.ended);
                 assert!(connection.is_accepted || last.is_err());
                 for stream in STREAMS {
-                    let acknowledged = self.link.output(stream).look(|control| control.acknowledged);
+                    let acknowledged = self.session.output(stream).with(|control| control.acknowledged);
                     let has = connection.outputs[stream as usize].max(acknowledged);
                     assert!(has == self.written[stream as usize], "the end comes after the last byte");
                 }
@@ -451,37 +451,37 @@ impl World {
 
     /// What `job` and `running` do next.
     fn work(&mut self) {
-        match self.link.stage() {
-            Stage::Admitted => self.make_progress(),
-            Stage::Receiving if self.link.is_abandoned() => self.end(Err(Error::Gone)),
-            Stage::Receiving => match self.heard() {
-                Some(Heard::Chunk(Chunk { offset, data, .. })) => self.receive(offset, &data),
-                Some(Heard::Signal(_)) => self.end(Err(Error::Gone)),
-                Some(Heard::Fault(error)) => self.fail(error),
-                Some(Heard::Resize(_) | Heard::Start) | None => {}
+        match self.session.phase() {
+            Phase::Admitted => self.make_progress(),
+            Phase::Receiving if self.session.is_abandoned() => self.end(Err(Error::Gone)),
+            Phase::Receiving => match self.command() {
+                Some(JobCommand::Chunk(Chunk { offset, data, .. })) => self.receive(offset, &data),
+                Some(JobCommand::Signal(_)) => self.end(Err(Error::Gone)),
+                Some(JobCommand::Fault(error)) => self.fail(error),
+                Some(JobCommand::Resize(_) | JobCommand::Start) | None => {}
             },
-            Stage::Complete => self.link.set_stage(Stage::Running),
-            Stage::Running if self.link.is_abandoned() => self.end(Ok(())),
-            Stage::Running => match self.heard() {
-                Some(Heard::Chunk(_)) => self.fail(Error::Protocol("the program is complete")),
-                Some(Heard::Fault(error)) => self.fail(error),
-                Some(Heard::Signal(_) | Heard::Resize(_) | Heard::Start) | None => {}
+            Phase::Complete => self.session.set_phase(Phase::Running),
+            Phase::Running if self.session.is_abandoned() => self.end(Ok(())),
+            Phase::Running => match self.command() {
+                Some(JobCommand::Chunk(_)) => self.fail(Error::Protocol("the program is complete")),
+                Some(JobCommand::Fault(error)) => self.fail(error),
+                Some(JobCommand::Signal(_) | JobCommand::Resize(_) | JobCommand::Start) | None => {}
             },
-            Stage::Ended => {}
+            Phase::Ended => {}
         }
     }
 
-    fn heard(&mut self) -> Option<Heard> {
-        let heard = pin!(self.inbox.as_mut()?.recv()).poll(&mut Context::from_waker(Waker::noop()));
-        let Poll::Ready(heard) = heard else { return None };
-        let heard = heard.expect("the link holds the other end");
-        if let Heard::Signal(heard) = heard
-            && heard != UNCOUNTED
+    fn command(&mut self) -> Option<JobCommand> {
+        let command = pin!(self.commands.as_mut()?.recv()).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(command) = command else { return None };
+        let command = command.expect("the session holds the other end");
+        if let JobCommand::Signal(command) = command
+            && command != UNCOUNTED
         {
             self.signals += 1;
-            assert_eq!(heard, signal(self.signals), "each comes once, and in its place");
+            assert_eq!(command, signal(self.signals), "each comes once, and in its place");
         }
-        Some(heard)
+        Some(command)
     }
 
     fn receive(&mut self, offset: u64, piece: &[u8]) {
@@ -496,8 +496,8 @@ impl World {
 
     fn make_progress(&self) {
         match self.program_received {
-            PROGRAM_BYTES => self.link.set_stage(Stage::Complete),
-            offset => self.link.need(&[Need { digest: DIGEST, offset, base: None }]),
+            PROGRAM_BYTES => self.session.set_phase(Phase::Complete),
+            offset => self.session.need(&[Need { digest: DIGEST, offset, base: None }]),
         }
     }
 
@@ -508,15 +508,15 @@ impl World {
     }
 
     fn write(&mut self, stream: OutputStream, bytes: u64) {
-        let control = self.link.output(stream).look(|control| *control);
-        if self.link.stage() != Stage::Running || control.closed {
+        let control = self.session.output(stream).with(|control| *control);
+        if self.session.phase() != Phase::Running || control.closed {
             return;
         }
         let written = &mut self.written[stream as usize];
         let credit = WINDOW.saturating_sub(*written - control.acknowledged.min(*written));
         let count = bytes.min(credit);
-        let read = self.link.poll_read(stream, |tape| {
-            tape.extend_from_slice(&data(stream as u64, *written, count));
+        let read = self.session.poll_read(stream, |buffer| {
+            buffer.extend_from_slice(&data(stream as u64, *written, count));
             Poll::Ready(Ok(count as usize))
         });
         assert!(read.is_ready());
@@ -524,27 +524,27 @@ impl World {
     }
 
     fn take_stdin(&mut self, bytes: u64, close: bool) {
-        if self.link.stage() == Stage::Running {
-            self.taken += bytes.min(self.link.stdin().received() - self.taken);
-            self.link.take_stdin(self.taken, close);
+        if self.session.phase() == Phase::Running {
+            self.taken += bytes.min(self.session.stdin().received() - self.taken);
+            self.session.take_stdin(self.taken, close);
         }
     }
 
     fn end(&mut self, how: Result<(), Error>) {
         // An outcome there is only of a program that was complete.
-        let has_outcome = matches!(self.link.stage(), Stage::Complete | Stage::Running);
+        let has_outcome = matches!(self.session.phase(), Phase::Complete | Phase::Running);
         if self.ended.is_some() || how.is_ok() && !has_outcome {
             return;
         }
         self.ended = Some(how.is_ok());
-        self.inbox = None;
-        self.link.end(how.map(|()| Outcome::NotExecuted(String::new())));
+        self.commands = None;
+        self.session.end(how.map(|()| Outcome::NotExecuted(String::new())));
     }
 
     // --------------------------------------------------------------------------------------------------- the rules
 
     fn acknowledged(&self, stream: OutputStream) -> u64 {
-        self.link.output(stream).look(|control| control.acknowledged)
+        self.session.output(stream).with(|control| control.acknowledged)
     }
 
     /// What holds at every moment.
@@ -555,13 +555,13 @@ impl World {
             written - acknowledged
         });
         assert_eq!(
-            self.link.unread(),
+            self.session.unread(),
             unread.iter().sum::<u64>(),
             "what is kept is what is not acknowledged"
         );
         assert!(unread.iter().all(|unread| *unread <= WINDOW));
-        if self.link.is_abandoned() {
-            assert!(self.is_released || !self.link.is_attached());
+        if self.session.is_abandoned() {
+            assert!(self.is_released || !self.session.is_attached());
         }
     }
 
@@ -579,13 +579,13 @@ impl World {
             let is_there = connection.say.is_some() && connection.replies.is_some();
             assert!(connection.is_over || !is_there, "everybody who is there hears an end");
         }
-        let unread = self.link.unread();
+        let unread = self.session.unread();
         self.connections.clear();
         turns(100).await;
-        assert!(!self.link.is_attached());
-        assert_eq!(self.link.unread(), unread, "what was heard is kept until it is acknowledged");
+        assert!(!self.session.is_attached());
+        assert_eq!(self.session.unread(), unread, "what was command is kept until it is acknowledged");
         let left = Instant::now();
-        self.link.abandoned().await;
+        self.session.abandoned().await;
         assert!(left.elapsed() <= LINGER + Duration::from_secs(1));
     }
 }

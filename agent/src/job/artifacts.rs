@@ -13,7 +13,7 @@ use crate::files::outputs::{ArtifactSet, Problem};
 use crate::job::outcome::Cause;
 use crate::job::registry::JobRegistry;
 use crate::job::running::is_set;
-use crate::job::session::Link;
+use crate::job::session::Session;
 use crate::job::spec::Spec;
 use crate::job::workspace::JobDirectory;
 
@@ -33,7 +33,7 @@ impl FinishedProgram {
         spec: &Spec,
         cause: Cause,
         core: Option<(Vec<u8>, Result<File, Problem>)>,
-        link: &Arc<Link>,
+        session: &Arc<Session>,
         jobs: &JobRegistry,
     ) -> Option<Cause> {
         let Self { directory, place } = self;
@@ -54,20 +54,20 @@ impl FinishedProgram {
             offer.add_core(&name, core);
         }
         // Nobody comes for a detached job in a stated time, so it must not keep others out.
-        let _place = link.tenure().linger.map(|_| place);
-        let handle = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + link.unread());
+        let _place = session.ownership().linger.map(|_| place);
+        let handle = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + session.unread());
         let mut stopping = jobs.stopping();
-        link.offer(offer);
+        session.offer(offer);
         jobs.bound_ended();
         let lost = tokio::select! {
             // A controller that has everything need not know what happened afterwards.
             biased;
-            () = link.fetched() => None,
-            () = link.abandoned() => Some(Cause::ControllerGone),
+            () = session.fetched() => None,
+            () = session.abandoned() => Some(Cause::ControllerGone),
             verdict = handle.must_end() => Some(verdict.into()),
             () = is_set(&mut stopping) => Some(Cause::AgentStopped),
         };
-        link.withdraw();
+        session.withdraw();
         lost
     }
 }
@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::job::oom_guard::Shortage;
-    use crate::job::session::Tenure;
+    use crate::job::session::Ownership;
     use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
 
@@ -93,7 +93,7 @@ mod tests {
     /// A job whose program has left a file of 1,000 bytes and a core of 2,000.
     struct Story {
         jobs: Arc<JobRegistry>,
-        link: Arc<Link>,
+        session: Arc<Session>,
         job: std::path::PathBuf,
         outcome: JoinHandle<Option<Cause>>,
     }
@@ -111,7 +111,7 @@ mod tests {
             Vec::new(),
         ));
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        let (link, _) = Link::new("7".into(), Tenure { owner, linger, has_terminal: false });
+        let (session, _) = Session::new("7".into(), Ownership { owner, linger, has_terminal: false });
         let directory = JobDirectory::create(&work, "7").unwrap();
         let job = directory.path().to_owned();
         fs::write(directory.work().join("x"), [7; 1000]).unwrap();
@@ -120,13 +120,13 @@ mod tests {
         fs::write(&core, [7; 2000]).unwrap();
         let core = Some((b"core".to_vec(), Ok(File::open(core).unwrap())));
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let (spec, of) = (Spec { output_files: vec![b"x".to_vec()], ..Spec::of_test(b"") }, link.clone());
+        let (spec, of) = (Spec { output_files: vec![b"x".to_vec()], ..Spec::of_test(b"") }, session.clone());
         let its = jobs.clone();
         let outcome = tokio::spawn(async move {
             FinishedProgram { directory, place }.offer(&spec, cause, core, &of, &its).await
         });
         tokio::task::yield_now().await;
-        Story { jobs, link, job, outcome }
+        Story { jobs, session, job, outcome }
     }
 
     #[tokio::test]
@@ -146,8 +146,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn files_wait_as_long_as_their_controller_may_be_away() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { link, job, mut outcome, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
-        let replies = link.connect([None, None], None, false).unwrap();
+        let Story { session, job, mut outcome, .. } =
+            story(ground.path(), Some(LINGER), Cause::Program).await;
+        let replies = session.connect([None, None], None, false).unwrap();
         let requests = replies.requests();
         assert!(tokio::time::timeout(10 * LINGER, &mut outcome).await.is_err(), "it is there");
         drop((requests, replies));

@@ -21,7 +21,7 @@ use crate::job::oom_guard::{Shortage, Verdict};
 use crate::job::outcome::Outcome;
 use crate::job::registry::JobRegistry;
 use crate::job::running::{Running, is_set};
-use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::job::session::{JobCommand, JobCommands, Phase, Session};
 use crate::job::spec::Spec;
 use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
@@ -33,8 +33,8 @@ use crate::system::resources::Exhausted;
 /// A job that has its place and its room, but may still miss its program.
 pub struct Job {
     jobs: Arc<JobRegistry>,
-    link: Arc<Link>,
-    inbox: Inbox,
+    session: Arc<Session>,
+    commands: JobCommands,
     spec: Spec,
     /// The program, then the archives of its input files.
     parts: Vec<BlobState>,
@@ -47,24 +47,24 @@ impl Job {
     /// A job that was admitted.
     pub fn new(
         jobs: Arc<JobRegistry>,
-        link: Arc<Link>,
-        inbox: Inbox,
+        session: Arc<Session>,
+        commands: JobCommands,
         spec: Spec,
         parts: Vec<BlobState>,
         room: Reservation,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { jobs, link, inbox, spec, parts, room, place }
+        Self { jobs, session, commands, spec, parts, room, place }
     }
 
     /// Where its controller connects.
-    pub fn link(&self) -> &Arc<Link> {
-        &self.link
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// Sees the job of `controller` through, and keeps what its controller has not heard until that one lets go of it.
     pub async fn run(self, controller: Controller) {
-        let (jobs, link) = (self.jobs.clone(), self.link.clone());
+        let (jobs, session) = (self.jobs.clone(), self.session.clone());
         let log = JobLog::new(controller, &self.spec);
         let last = self.execute().await;
         jobs.store.trim();
@@ -72,28 +72,28 @@ impl Job {
             // Of a job that failed nobody counts what it left.
             jobs.reaper.end_orphans(None, None).await;
         }
-        log.ended(link.job(), &last);
-        link.end(last);
+        log.ended(session.job(), &last);
+        session.end(last);
         jobs.bound_ended();
-        link.abandoned().await;
-        jobs.forget(&link);
+        session.abandoned().await;
+        jobs.forget(&session);
     }
 
     async fn execute(self) -> Result<Outcome, Error> {
-        let Self { jobs, link, mut inbox, spec, mut parts, room, place } = self;
+        let Self { jobs, session, mut commands, spec, mut parts, room, place } = self;
         if let Some(disk_cache) = &jobs.disk_cache {
             let mut fetched = Vec::new();
             for part in parts {
-                fetched.push(part.fetch(disk_cache, &link, &jobs).await?);
+                fetched.push(part.fetch(disk_cache, &session, &jobs).await?);
             }
             parts = fetched;
         }
-        let mut blobs = receive(parts, &spec, &link, &mut inbox, &jobs).await?;
+        let mut blobs = receive(parts, &spec, &session, &mut commands, &jobs).await?;
         if let Some(disk_cache) = &jobs.disk_cache {
-            disk_cache.put(blobs[0].clone(), spec.program.digest, link.owner(), jobs.is_stopping());
+            disk_cache.put(blobs[0].clone(), spec.program.digest, session.owner(), jobs.is_stopping());
         }
-        link.set_stage(Stage::Complete);
-        let directory = JobDirectory::create(&jobs.directory, link.job())?;
+        session.set_phase(Phase::Complete);
+        let directory = JobDirectory::create(&jobs.directory, session.job())?;
         let executable = directory.executable(&spec.name);
         blobs[0].link_to(&executable)?;
         if let Some(user) = &spec.user {
@@ -106,7 +106,7 @@ impl Job {
         }
         drop((room, blobs.split_off(1)));
         if spec.hold {
-            wait_for_start(directory.path(), &link, &mut inbox, &jobs).await?;
+            wait_for_start(directory.path(), &session, &mut commands, &jobs).await?;
         }
         let mut memory = jobs.store.spare_memory()?;
         let owner = spec.user.as_ref().map(|user| user.uid);
@@ -132,7 +132,7 @@ impl Job {
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
         let cgroups = jobs.reaper.cgroups.as_ref();
-        let cgroup = cgroups.and_then(|cgroups| cgroups.make(link.job()));
+        let cgroup = cgroups.and_then(|cgroups| cgroups.make(session.job()));
         let start = Start {
             program: &executable,
             launcher: &jobs.launcher,
@@ -154,23 +154,23 @@ impl Job {
         let mut ran = match started {
             Ok((child, streams)) => {
                 let program = spec.name.display();
-                tracing::info!(job = %link.job(), pid = child.id(), %program, "job started");
+                tracing::info!(job = %session.job(), pid = child.id(), %program, "job started");
                 if let Some(core) = &mut core {
                     core.started(child.id());
                 }
-                let running = Running::new(child, cgroup, &spec, link.clone(), &jobs, directory.path());
-                running.run_to_exit(streams, &mut inbox).await?
+                let running = Running::new(child, cgroup, &spec, session.clone(), &jobs, directory.path());
+                running.run_to_exit(streams, &mut commands).await?
             }
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
         // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
         // goes as soon as that is needed.
-        drop((blobs, inbox));
+        drop((blobs, commands));
         let left = FinishedProgram { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
         if !spec.output_files.is_empty() || core.is_some() {
-            ran.files_lost = left.offer(&spec, ran.cause.clone(), core, &link, &jobs).await;
+            ran.files_lost = left.offer(&spec, ran.cause.clone(), core, &session, &jobs).await;
         }
         Ok(Outcome::Ran(ran))
     }
@@ -194,17 +194,17 @@ fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
 /// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
 async fn wait_for_start(
     directory: &Path,
-    link: &Link,
-    inbox: &mut Inbox,
+    session: &Session,
+    commands: &mut JobCommands,
     jobs: &JobRegistry,
 ) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
     let handle = jobs.guard.watch_waiting(directory.to_owned());
     loop {
-        let heard = tokio::select! {
+        let command = tokio::select! {
             biased;
-            heard = inbox.recv() => heard.ok_or(Error::Gone)?,
-            () = link.abandoned() => return Err(Error::Gone),
+            command = commands.recv() => command.ok_or(Error::Gone)?,
+            () = session.abandoned() => return Err(Error::Gone),
             () = is_set(&mut stopping) => return Err(Error::Stopping),
             verdict = handle.must_end() => {
                 let directory = jobs.store.directory().to_owned();
@@ -221,12 +221,12 @@ async fn wait_for_start(
                 });
             }
         };
-        match heard {
-            Heard::Start => return Ok(()),
-            Heard::Signal(_) => return Err(Error::Gone),
-            Heard::Resize(_) => {}
-            Heard::Chunk(_) => return Err(Error::Protocol("the program is complete")),
-            Heard::Fault(error) => return Err(error),
+        match command {
+            JobCommand::Start => return Ok(()),
+            JobCommand::Signal(_) => return Err(Error::Gone),
+            JobCommand::Resize(_) => {}
+            JobCommand::Chunk(_) => return Err(Error::Protocol("the program is complete")),
+            JobCommand::Fault(error) => return Err(error),
         }
     }
 }
@@ -251,7 +251,7 @@ mod tests {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
-        let mut replies = job.link().connect([None, None], None, false).unwrap();
+        let mut replies = job.session().connect([None, None], None, false).unwrap();
         let mut requests = replies.requests();
         let run = tokio::spawn(job.run(Controller::of_test()));
         let Some(Event::Accepted { needs, .. }) = replies.recv().await else {
@@ -263,7 +263,7 @@ mod tests {
             assert!(requests.handle(Request::Chunk(chunk)).await);
         }
         while let Some(reply) = replies.recv().await {
-            if let Event::Last(last) = reply {
+            if let Event::Ended(last) = reply {
                 let Ok(Outcome::Ran(Ran { ending: Ending::Exited(3), .. })) = &*last else {
                     panic!("{last:?}");
                 };

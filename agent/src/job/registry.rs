@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::files::core_dump::Pattern;
 use crate::job::execute::Job;
 use crate::job::oom_guard::OomGuard;
-use crate::job::session::{Link, Stage, Tenure};
+use crate::job::session::{Ownership, Phase, Session};
 use crate::job::spec::Spec;
 use crate::job::upload::BlobState;
 use crate::process::reaper::ProcessReaper;
@@ -68,12 +68,12 @@ impl Entries {
 /// The output of jobs that have ended and that somebody may still come for.
 impl Reclaim for Entries {
     fn bytes(&self) -> u64 {
-        self.lock().iter().map(|entry| entry.link.spare_output()).sum()
+        self.lock().iter().map(|entry| entry.session.discardable_output()).sum()
     }
 
     fn give_up_oldest(&self) -> u64 {
         let entries = self.lock();
-        let mut given_up = entries.iter().map(|entry| entry.link.give_up_output());
+        let mut given_up = entries.iter().map(|entry| entry.session.discard_output());
         given_up.find(|bytes| *bytes > 0).unwrap_or(0)
     }
 }
@@ -82,7 +82,7 @@ impl Reclaim for Entries {
 struct Entry {
     name: OsString,
     admitted: Instant,
-    link: Arc<Link>,
+    session: Arc<Session>,
 }
 
 /// A job, as it is shown to those who ask.
@@ -92,7 +92,7 @@ pub struct JobSummary {
     /// What its program is called.
     pub name: OsString,
     /// How far it is.
-    pub stage: Stage,
+    pub phase: Phase,
     /// Since its admission.
     pub age: Duration,
     /// A controller is connected to it.
@@ -141,7 +141,7 @@ impl JobRegistry {
         MAX_JOBS - self.places.available_permits() as u32
     }
 
-    /// Decides whether a job may come in, before anything of it is received. Its link is there from now on, until
+    /// Decides whether a job may come in, before anything of it is received. Its session is there from now on, until
     /// [`JobRegistry::forget`].
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl JobRegistry {
         let place =
             self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyJobs { limit: MAX_JOBS })?;
         let id = match &spec.id {
-            Some(id) if self.entries().iter().any(|entry| entry.link.job() == id) => {
+            Some(id) if self.entries().iter().any(|entry| entry.session.job() == id) => {
                 return Err(Error::JobExists(id.clone()));
             }
             Some(id) => id.clone(),
@@ -172,11 +172,11 @@ impl JobRegistry {
         let entries = spec.inputs.iter().map(|tree| u64::from(tree.entries)).sum::<u64>();
         let bytes = spec.inputs.iter().map(|tree| tree.size).sum();
         let room = self.store.reserve(bytes, entries + JOB_INODES)?;
-        let tenure = Tenure { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
-        let (link, heard) = Link::new(id, tenure);
-        let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), link: link.clone() };
+        let ownership = Ownership { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
+        let (session, commands) = Session::new(id, ownership);
+        let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), session: session.clone() };
         self.entries().push_back(entry);
-        Ok(Job::new(self.clone(), link, heard, spec, parts, room, place))
+        Ok(Job::new(self.clone(), session, commands, spec, parts, room, place))
     }
 
     /// Finds a blob, or makes room for it, and for what it may be a delta against if there is room for both.
@@ -198,32 +198,32 @@ impl JobRegistry {
         Ok(BlobState::Uploading(Box::new(upload), base))
     }
 
-    /// The link to a job of this controller's.
+    /// The session to a job of this controller's.
     ///
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NotYours`].
-    pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Link>, Error> {
+    pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Session>, Error> {
         let entries = self.entries();
-        let link = entries.iter().map(|entry| &entry.link).find(|link| link.job() == id);
+        let session = entries.iter().map(|entry| &entry.session).find(|session| session.job() == id);
         // Whatever is asked for, no more of it is said than an id can have.
-        let link = link.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
-        if link.owner() != controller {
+        let session = session.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
+        if session.owner() != controller {
             return Err(Error::NotYours(id.to_owned()));
         }
-        Ok(link.clone())
+        Ok(session.clone())
     }
 
     /// What there is, the oldest first.
     pub fn list(&self) -> Vec<JobSummary> {
         let listed = |entry: &Entry| JobSummary {
-            job: entry.link.job().to_owned(),
+            job: entry.session.job().to_owned(),
             name: entry.name.clone(),
-            stage: entry.link.stage(),
+            phase: entry.session.phase(),
             age: entry.admitted.elapsed(),
-            is_attached: entry.link.is_attached(),
-            is_detached: entry.link.tenure().linger.is_none(),
-            owner: entry.link.owner(),
-            unread: entry.link.unread(),
+            is_attached: entry.session.is_attached(),
+            is_detached: entry.session.ownership().linger.is_none(),
+            owner: entry.session.owner(),
+            unread: entry.session.unread(),
         };
         self.entries().iter().map(listed).collect()
     }
@@ -235,18 +235,19 @@ impl JobRegistry {
 
     /// Ends all jobs of controllers that may not use this router any more.
     pub fn revoke(&self, is_revoked: impl Fn(&Fingerprint) -> bool) {
-        let revoked = |entry: &&Entry| is_revoked(&entry.link.owner());
-        let links: Vec<_> = self.entries().iter().filter(revoked).map(|entry| entry.link.clone()).collect();
-        for link in links {
-            tracing::warn!(job = %link.job(), "its controller's key was taken off the list");
-            link.revoke();
+        let revoked = |entry: &&Entry| is_revoked(&entry.session.owner());
+        let sessions: Vec<_> =
+            self.entries().iter().filter(revoked).map(|entry| entry.session.clone()).collect();
+        for session in sessions {
+            tracing::warn!(job = %session.job(), "its controller's key was taken off the list");
+            session.revoke();
         }
     }
 
     /// What a controller has here is from now on that of its next key.
     pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
-        for entry in self.entries().iter().filter(|entry| entry.link.owner() == from) {
-            entry.link.transfer(to);
+        for entry in self.entries().iter().filter(|entry| entry.session.owner() == from) {
+            entry.session.transfer(to);
         }
         self.store.transfer(from, to);
     }
@@ -254,15 +255,15 @@ impl JobRegistry {
     /// A job has ended: of all that have, only the latest are kept for their controllers.
     pub fn bound_ended(&self) {
         let entries = self.entries();
-        let ended = entries.iter().filter(|entry| entry.link.stage() == Stage::Ended);
+        let ended = entries.iter().filter(|entry| entry.session.phase() == Phase::Ended);
         for entry in ended.rev().skip(MAX_ENDED) {
-            entry.link.release();
+            entry.session.release();
         }
     }
 
     /// Nothing of a job is left.
-    pub fn forget(&self, link: &Arc<Link>) {
-        self.entries().retain(|entry| !Arc::ptr_eq(&entry.link, link));
+    pub fn forget(&self, session: &Arc<Session>) {
+        self.entries().retain(|entry| !Arc::ptr_eq(&entry.session, session));
     }
 
     /// Ends all jobs, and waits until they are gone. New ones are refused from now on.
@@ -271,9 +272,9 @@ impl JobRegistry {
         // The semaphore is never closed; all places free means that no job is left.
         let _ = self.places.acquire_many(MAX_JOBS).await;
         // One whose files wait for a controller need not have a place.
-        let links: Vec<_> = self.entries().iter().map(|entry| entry.link.clone()).collect();
-        for link in links {
-            link.over().await;
+        let sessions: Vec<_> = self.entries().iter().map(|entry| entry.session.clone()).collect();
+        for session in sessions {
+            session.over().await;
         }
         if let Some(disk_cache) = &self.disk_cache {
             disk_cache.idle().await;
@@ -336,9 +337,9 @@ mod tests {
             let id = Some(format!("job{number}"));
             let spec = Spec { id, linger: None, ..Spec::of_test(SCRIPT) };
             let job = jobs.admit(spec, owner).unwrap();
-            let link = job.link().clone();
+            let session = job.session().clone();
             tokio::spawn(job.run(Controller::of_test()));
-            while link.stage() != Stage::Ended {
+            while session.phase() != Phase::Ended {
                 tokio::task::yield_now().await;
             }
         }
@@ -368,15 +369,15 @@ mod tests {
         let _kept = upload.finish().unwrap();
         let jobs =
             Arc::new(JobRegistry::new(store, None, ProcessReaper::of_none(), work, vec!["/bin/sh".into()]));
-        let mut links = Vec::new();
+        let mut sessions = Vec::new();
         for _ in 0..2 {
             let job = jobs.admit(Spec { linger: None, ..Spec::of_test(SCRIPT) }, owner).unwrap();
-            links.push(job.link().clone());
+            sessions.push(job.session().clone());
             tokio::spawn(job.run(Controller::of_test()));
-            links.last().unwrap().over().await;
+            sessions.last().unwrap().over().await;
         }
         assert_eq!(jobs.entries.bytes(), 0, "a controller that is there has time to read");
-        links.iter().for_each(|link| drop(link.connect([None, None], None, false).unwrap()));
+        sessions.iter().for_each(|session| drop(session.connect([None, None], None, false).unwrap()));
         assert_eq!(jobs.entries.bytes(), 14);
         // More than any machine has: nothing goes, because it would be in vain.
         assert!(matches!(
@@ -384,14 +385,14 @@ mod tests {
             Err(Error::NoMemory { .. } | Error::NoSpace { .. })
         ));
         assert_eq!(jobs.entries.bytes(), 14);
-        assert_eq!((jobs.entries.give_up_oldest(), links[0].unread(), links[1].unread()), (7, 0, 7));
+        assert_eq!((jobs.entries.give_up_oldest(), sessions[0].unread(), sessions[1].unread()), (7, 0, 7));
         assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
         // Whoever comes for it is told, wherever he stands.
         for had in [None, Some(0), Some(7)] {
-            let mut connection = links[0].connect([had, None], None, false).unwrap();
+            let mut connection = sessions[0].connect([had, None], None, false).unwrap();
             let last = loop {
                 match connection.recv().await.unwrap() {
-                    Event::Last(last) => break last,
+                    Event::Ended(last) => break last,
                     Event::Output { .. } => panic!("there is none"),
                     _ => {}
                 }
@@ -399,7 +400,7 @@ mod tests {
             let Err(error @ Error::OutputLost { bytes: 7, .. }) = &*last else { panic!("{last:?}") };
             assert!(error.to_string().contains("exited with 0"), "{error}");
         }
-        assert!(matches!(links[0].has_its_output(), Err(Error::OutputLost { .. })));
+        assert!(matches!(sessions[0].has_its_output(), Err(Error::OutputLost { .. })));
         jobs.stop().await;
     }
 }

@@ -18,7 +18,7 @@ use crate::job::registry::JobRegistry;
 use crate::job::session::output_buffer::OutputStream;
 use crate::job::session::stdin;
 use crate::job::session::stdout::{self, Summary};
-use crate::job::session::{Heard, Inbox, Link, Stage};
+use crate::job::session::{JobCommand, JobCommands, Phase, Session};
 use crate::job::spec::Spec;
 use crate::process::cgroup::Cgroup;
 use crate::process::child::{Child, Ending, Streams};
@@ -45,7 +45,7 @@ pub struct Running {
     ending: Option<(Cause, Option<Instant>)>,
     /// What the controller did wrong, to be told when the program is gone.
     fault: Option<Error>,
-    link: Arc<Link>,
+    session: Arc<Session>,
     terminal: Option<Terminal>,
     stopping: watch::Receiver<bool>,
 }
@@ -56,7 +56,7 @@ impl Running {
         child: Child,
         cgroup: Option<Cgroup>,
         spec: &Spec,
-        link: Arc<Link>,
+        session: Arc<Session>,
         jobs: &JobRegistry,
         directory: &Path,
     ) -> Self {
@@ -76,7 +76,7 @@ impl Running {
             window: spec.output_window,
             ending: None,
             fault: None,
-            link,
+            session,
             terminal: None,
             stopping: jobs.stopping(),
         }
@@ -86,16 +86,16 @@ impl Running {
     ///
     /// # Errors
     /// The controller broke a rule.
-    pub async fn run_to_exit(mut self, streams: Streams, inbox: &mut Inbox) -> Result<Ran, Error> {
+    pub async fn run_to_exit(mut self, streams: Streams, commands: &mut JobCommands) -> Result<Ran, Error> {
         let stdout = self.pump(streams.stdout, OutputStream::Stdout);
         let stderr = streams.stderr.map(|stderr| self.pump(stderr, OutputStream::Stderr));
         self.terminal = streams.terminal;
-        if self.link.tenure().linger.is_none() {
-            self.link.stdin().push(0, b"", true)?;
+        if self.session.ownership().linger.is_none() {
+            self.session.stdin().push(0, b"", true)?;
         }
         let (all_ended, feed) = self.feed(streams.stdin);
-        self.link.set_stage(Stage::Running);
-        self.until_ended(inbox).await;
+        self.session.set_phase(Phase::Running);
+        self.until_ended(commands).await;
 
         let ended = Instant::now();
         let wall = ended - self.started;
@@ -104,7 +104,7 @@ impl Running {
         drop(all_ended);
         let stdin = feed.await.ok().flatten();
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            self.link.output(stream).change(|control| {
+            self.session.output(stream).update(|control| {
                 control.ended = Some(ended);
                 // What is left is at most what its pipe holds. To wait for a controller with it would keep the program's
                 // place and files for as long as that one is away.
@@ -133,17 +133,17 @@ impl Running {
     }
 
     /// Returns when the program has ended, whoever ended it.
-    async fn until_ended(&mut self, inbox: &mut Inbox) {
+    async fn until_ended(&mut self, commands: &mut JobCommands) {
         let mut is_stopping = false;
-        let (link, idle_timer) = (self.link.clone(), self.idle_timer.clone());
+        let (session, idle_timer) = (self.session.clone(), self.idle_timer.clone());
         loop {
             let is_ending = self.ending.is_some();
             let kill_at = self.ending.as_ref().and_then(|(_, kill_at)| *kill_at);
             tokio::select! {
                 () = self.child.ended() => return,
-                // The link holds the other end.
-                Some(heard) = inbox.recv() => self.hear(heard),
-                () = link.abandoned(), if !is_ending => self.end(Cause::ControllerGone, self.grace),
+                // The session holds the other end.
+                Some(command) = commands.recv() => self.handle_command(command),
+                () = session.abandoned(), if !is_ending => self.end(Cause::ControllerGone, self.grace),
                 () = is_set(&mut self.stopping), if !is_stopping => {
                     is_stopping = true;
                     self.end(Cause::AgentStopped, self.grace.min(STOPPING_GRACE));
@@ -162,15 +162,15 @@ impl Running {
         }
     }
 
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Signal(signal) => self.child.signal(signal),
+    fn handle_command(&mut self, command: JobCommand) {
+        match command {
+            JobCommand::Signal(signal) => self.child.signal(signal),
             // The size of a window that there is not is nothing to anybody.
-            Heard::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
+            JobCommand::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
             // It was told before, by a connection that broke.
-            Heard::Start => {}
-            Heard::Chunk(_) => self.fail(Error::Protocol("the program is complete")),
-            Heard::Fault(error) => self.fail(error),
+            JobCommand::Start => {}
+            JobCommand::Chunk(_) => self.fail(Error::Protocol("the program is complete")),
+            JobCommand::Fault(error) => self.fail(error),
         }
     }
 
@@ -199,16 +199,16 @@ impl Running {
     fn pump(&self, pipe: OwnedFd, stream: OutputStream) -> Pump {
         let idle_timer = self.idle_timer.clone();
         let written = move || idle_timer.iter().for_each(|timer| timer.restart());
-        tokio::spawn(stdout::pump(pipe, stream, self.window, self.link.clone(), written))
+        tokio::spawn(stdout::pump(pipe, stream, self.window, self.session.clone(), written))
     }
 
     /// Feeds the program, until what comes first is dropped: then all that could read have ended.
     fn feed(&self, pipe: OwnedFd) -> (oneshot::Sender<()>, JoinHandle<Option<u64>>) {
-        let link = self.link.clone();
-        let queue = link.stdin().clone();
+        let session = self.session.clone();
+        let queue = session.stdin().clone();
         // A pipe ends when it is closed, a terminal does not.
         let end = if self.terminal.is_some() { END_OF_INPUT } else { b"" };
-        let acknowledge = move |offset, closed| link.take_stdin(offset, closed);
+        let acknowledge = move |offset, closed| session.take_stdin(offset, closed);
         let (all_ended, ended) = oneshot::channel::<()>();
         let feed = tokio::spawn(async move {
             let ended = async { _ = ended.await };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::job::registry::JobRegistry;
 use crate::job::running::is_set;
-use crate::job::session::{Heard, Inbox, Link};
+use crate::job::session::{JobCommand, JobCommands, Session};
 use crate::job::spec::Spec;
 use crate::store::blob::{Blob, Digest};
 use crate::store::disk_cache::DiskCache;
@@ -33,12 +33,13 @@ impl BlobState {
     pub(super) async fn fetch(
         self,
         disk_cache: &Arc<DiskCache>,
-        link: &Arc<Link>,
+        session: &Arc<Session>,
         jobs: &JobRegistry,
     ) -> Result<Self, Error> {
         let Self::Uploading(upload, base) = self else { return Ok(self) };
-        let (link, is_stopping) = (link.clone(), jobs.is_stopping());
-        let upload = disk_cache.get(upload, Box::new(move || link.is_abandoned() || is_stopping())).await?;
+        let (session, is_stopping) = (session.clone(), jobs.is_stopping());
+        let upload =
+            disk_cache.get(upload, Box::new(move || session.is_abandoned() || is_stopping())).await?;
         Ok(if upload.is_complete() { Self::Cached(upload.finish()?) } else { Self::Uploading(upload, base) })
     }
 }
@@ -47,8 +48,8 @@ impl BlobState {
 pub(super) async fn receive(
     parts: Vec<BlobState>,
     spec: &Spec,
-    link: &Link,
-    inbox: &mut Inbox,
+    session: &Session,
+    commands: &mut JobCommands,
     jobs: &JobRegistry,
 ) -> Result<Vec<Arc<Blob>>, Error> {
     let announced = std::iter::once(&spec.program).chain(spec.inputs.iter().map(|tree| &tree.archive));
@@ -65,7 +66,7 @@ pub(super) async fn receive(
             BlobState::Cached(blob) => blob,
             BlobState::Uploading(upload, base) => {
                 let mut receiver = BlobReceiver::new(*upload, base, announced.checksum);
-                receive_one(&mut receiver, &mut needs, link, inbox, jobs).await?;
+                receive_one(&mut receiver, &mut needs, session, commands, jobs).await?;
                 needs.remove(0);
                 receiver.finish()?
             }
@@ -78,30 +79,30 @@ pub(super) async fn receive(
 async fn receive_one(
     receiver: &mut BlobReceiver,
     needs: &mut [Need],
-    link: &Link,
-    inbox: &mut Inbox,
+    session: &Session,
+    commands: &mut JobCommands,
     jobs: &JobRegistry,
 ) -> Result<(), Error> {
     let mut stopping = jobs.stopping();
     while !receiver.is_complete() {
         needs[0].offset = receiver.received();
-        link.need(needs);
-        let heard = tokio::select! {
+        session.need(needs);
+        let command = tokio::select! {
             // What was said counts before that nobody is there any more.
             biased;
-            heard = inbox.recv() => heard.ok_or(Error::Gone)?,
-            () = link.abandoned() => return Err(Error::Gone),
+            command = commands.recv() => command.ok_or(Error::Gone)?,
+            () = session.abandoned() => return Err(Error::Gone),
             () = tokio::time::sleep(UPLOAD_TIMEOUT) => {
                 return Err(Error::UploadStalled { after: UPLOAD_TIMEOUT });
             }
             () = is_set(&mut stopping) => return Err(Error::Stopping),
         };
-        match heard {
-            Heard::Chunk(chunk) => receiver.take(&chunk)?,
+        match command {
+            JobCommand::Chunk(chunk) => receiver.take(&chunk)?,
             // A signal ends what would become the program, as it would end the program.
-            Heard::Signal(_) => return Err(Error::Gone),
-            Heard::Resize(_) | Heard::Start => {}
-            Heard::Fault(error) => return Err(error),
+            JobCommand::Signal(_) => return Err(Error::Gone),
+            JobCommand::Resize(_) | JobCommand::Start => {}
+            JobCommand::Fault(error) => return Err(error),
         }
     }
     Ok(())

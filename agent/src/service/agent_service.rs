@@ -20,10 +20,10 @@ use crate::access::authorized_keys::AuthorizedKeys;
 use crate::error::Error;
 use crate::job::job_log::Controller;
 use crate::job::registry::{JobRegistry, MAX_JOBS};
-use crate::job::session::{Attachment, Link, Payload};
+use crate::job::session::{Attachment, Payload, Session};
 use crate::job::spec::signal;
-use crate::service::decode::{read_message, read_position, read_spec};
-use crate::service::encode::{write_event, write_listed, write_output};
+use crate::service::decode::{decode_message, decode_position, decode_spec};
+use crate::service::encode::{encode_event, encode_job, encode_output};
 use crate::service::generated::agent_service_server::{AgentService, AgentServiceServer};
 use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::service::request_body::RequestBody;
@@ -65,13 +65,13 @@ pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
 /// All that one connection can call.
 #[derive(Clone)]
-pub struct Calls {
+pub struct ConnectionService {
     server: AgentServiceServer<Agent>,
     admission: Admission,
     budget: Arc<ConnectionBudget>,
 }
 
-impl Calls {
+impl ConnectionService {
     /// The agent's service over `jobs`, for a connection of `client`, whose messages take their memory from `budget`. `admission` is
     /// asked at every call: a key that was taken off the list since its controller connected starts nothing more. `place` is where
     /// the agent listens, for people.
@@ -90,7 +90,7 @@ impl Calls {
     }
 }
 
-impl Service<http::Request<Incoming>> for Calls {
+impl Service<http::Request<Incoming>> for ConnectionService {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
@@ -123,13 +123,13 @@ struct Agent {
 #[tonic::async_trait]
 impl AgentService for Agent {
     type RunStream = SessionStream;
-    type ReadOutputStream = KeptOutput;
+    type ReadOutputStream = BufferedOutput;
 
     async fn get_info(
         &self,
         _: Request<v1::GetInfoRequest>,
     ) -> Result<Response<v1::GetInfoResponse>, Status> {
-        Ok(Response::new(self.describe()?))
+        Ok(Response::new(self.info()?))
     }
 
     async fn run(
@@ -153,17 +153,17 @@ impl AgentService for Agent {
         &self,
         _: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
+        let jobs = self.jobs.list().into_iter().map(|listed| encode_job(listed, self.controller)).collect();
         Ok(Response::new(v1::ListJobsResponse { jobs }))
     }
 
     async fn read_output(
         &self,
         request: Request<v1::ReadOutputRequest>,
-    ) -> Result<Response<KeptOutput>, Status> {
-        let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
-        link.has_its_output()?;
-        Ok(Response::new(KeptOutput { link, had: [0; 2] }))
+    ) -> Result<Response<BufferedOutput>, Status> {
+        let session = self.jobs.find(&request.into_inner().job_id, self.controller)?;
+        session.has_its_output()?;
+        Ok(Response::new(BufferedOutput { session, delivered: [0; 2] }))
     }
 
     async fn signal_job(
@@ -206,30 +206,30 @@ impl Agent {
     /// Starts a job, and attaches to it.
     fn start(&self, spec: v1::JobSpec) -> Result<Attachment, Error> {
         let accepts_compressed = spec.accept_compressed_output;
-        let spec = read_spec(spec)?;
+        let spec = decode_spec(spec)?;
         // It may have taken its time to say what to run.
         (self.admission)()?;
         // The controller has not heard that it was accepted, and asks once more.
-        if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            return link.connect([None, None], None, accepts_compressed);
+        if let Some(Ok(session)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
+            return session.connect([None, None], None, accepts_compressed);
         }
         let job = self.jobs.admit(spec, self.controller)?;
-        let attachment = job.link().connect([None, None], None, accepts_compressed)?;
+        let attachment = job.session().connect([None, None], None, accepts_compressed)?;
         runtime::spawn(job.run(self.client.clone()));
         Ok(attachment)
     }
 
     /// Attaches to a job that there is.
     fn attach(&self, attach: v1::Attach) -> Result<Attachment, Error> {
-        let link = self.jobs.find(&attach.job_id, self.controller)?;
-        let files = attach.files.map(read_position);
-        let had = [attach.stdout_offset, attach.stderr_offset];
-        let attachment = link.connect(had, files, attach.accept_compressed_output)?;
+        let session = self.jobs.find(&attach.job_id, self.controller)?;
+        let files = attach.files.map(decode_position);
+        let delivered = [attach.stdout_offset, attach.stderr_offset];
+        let attachment = session.connect(delivered, files, attach.accept_compressed_output)?;
         tracing::info!(job = attach.job_id, "controller attached");
         Ok(attachment)
     }
 
-    fn describe(&self) -> Result<v1::GetInfoResponse, Error> {
+    fn info(&self) -> Result<v1::GetInfoResponse, Error> {
         let machine = Host::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
         let store = &self.jobs.store;
@@ -297,7 +297,7 @@ fn open_session(attachment: Attachment, mut messages: Streaming<v1::RunRequest>)
         loop {
             let fault = match messages.message().await {
                 Ok(None) => return requests.finish(),
-                Ok(Some(message)) => match read_message(message) {
+                Ok(Some(message)) => match decode_message(message) {
                     Ok(request) => {
                         if requests.handle(request).await {
                             continue;
@@ -321,26 +321,26 @@ impl Stream for SessionStream {
     type Item = Result<v1::RunResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_next(context).map(|event| event.map(write_event))
+        self.0.poll_next(context).map(|event| event.map(encode_event))
     }
 }
 
 /// The output of a job that is kept, piece by piece as the connection takes them: at once it would be both windows in memory
 /// once more.
-struct KeptOutput {
-    link: Arc<Link>,
+struct BufferedOutput {
+    session: Arc<Session>,
     /// How much of each output was said.
-    had: [u64; 2],
+    delivered: [u64; 2],
 }
 
-impl Stream for KeptOutput {
+impl Stream for BufferedOutput {
     type Item = Result<v1::ReadOutputResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { link, had } = &mut *self;
-        let piece = link.next_piece(had);
+        let Self { session, delivered } = &mut *self;
+        let piece = session.next_piece(delivered);
         Poll::Ready(piece.map(|(stream, offset, data)| {
-            let output = write_output(stream, offset, Payload { data, uncompressed_size: 0 });
+            let output = encode_output(stream, offset, Payload { data, uncompressed_size: 0 });
             Ok(v1::ReadOutputResponse { output: Some(output) })
         }))
     }

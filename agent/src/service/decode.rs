@@ -32,8 +32,8 @@ const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 ///
 /// # Errors
 /// [`Error::Protocol`] with the rule.
-pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
-    let program = read_announced(spec.program, &spec.bases)?;
+pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
+    let program = decode_blob(spec.program, &spec.bases)?;
     if !program_name::is_valid(&spec.name) {
         return Err(Error::Protocol(
             "the name of the program is not a file name of at most 64 bytes without control characters",
@@ -71,15 +71,15 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if spec.user.len() > MAX_NAME_BYTES {
         return Err(Error::Protocol("the name of a user is longer than 64 bytes"));
     }
-    let args = spec.args.into_iter().map(read_os_string).collect::<Result<_, _>>()?;
+    let args = spec.args.into_iter().map(decode_os_string).collect::<Result<_, _>>()?;
     Ok(Spec {
         id: (!spec.job_id.is_empty()).then_some(spec.job_id),
         name: spec.name.into(),
         program,
-        inputs: read_inputs(spec.inputs)?,
+        inputs: decode_inputs(spec.inputs)?,
         working_directory: OsString::from_vec(spec.working_directory).into(),
         args,
-        env: spec.env.into_iter().map(read_variable).collect::<Result<_, _>>()?,
+        env: spec.env.into_iter().map(decode_variable).collect::<Result<_, _>>()?,
         directory_mark: spec.workdir_placeholder,
         hold: spec.wait_for_start,
         merges_outputs: spec.merge_stderr,
@@ -88,7 +88,7 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         grace: Duration::from_millis(limits.grace_ms),
         nice: u8::try_from(spec.nice).ok().filter(|nice| *nice <= MAX_NICE).ok_or(NOT_NICE)?,
         user: if spec.user.is_empty() { None } else { Some(User::find(&spec.user)?) },
-        terminal: spec.terminal.map(read_size).transpose()?,
+        terminal: spec.terminal.map(decode_size).transpose()?,
         linger: (!spec.detached).then(|| Duration::from_millis(spec.disconnect_timeout_ms)),
         output_window: spec.output_window.into(),
         output_files: spec.output_files,
@@ -97,7 +97,7 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
 }
 
 /// A blob that is to be sent, or to be here already.
-fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescriptor, Error> {
+fn decode_blob(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescriptor, Error> {
     let blob = blob.ok_or(Error::Protocol("a job without a program, or input files without an archive"))?;
     if blob.size == 0 {
         return Err(Error::Protocol("a program or an archive without content"));
@@ -106,14 +106,14 @@ fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescr
         return Err(Error::Protocol("more than 16 bases for a delta"));
     }
     Ok(BlobDescriptor {
-        digest: read_digest(&blob.sha256)?,
+        digest: decode_digest(&blob.sha256)?,
         size: blob.size,
         checksum: blob.checksum,
-        bases: bases.iter().map(|base| read_digest(base)).collect::<Result<_, _>>()?,
+        bases: bases.iter().map(|base| decode_digest(base)).collect::<Result<_, _>>()?,
     })
 }
 
-fn read_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> {
+fn decode_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> {
     if trees.len() > MAX_INPUT_TREES {
         return Err(Error::Protocol("more than 4 trees of input files"));
     }
@@ -127,23 +127,23 @@ fn read_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> {
         if size > u32::MAX.into() {
             return Err(Error::Protocol("input files of more than 4 GiB"));
         }
-        inputs.push(InputTree { archive: read_announced(archive, &bases)?, directory, size, entries });
+        inputs.push(InputTree { archive: decode_blob(archive, &bases)?, directory, size, entries });
     }
     Ok(inputs)
 }
 
-fn read_digest(bytes: &[u8]) -> Result<Digest, Error> {
+fn decode_digest(bytes: &[u8]) -> Result<Digest, Error> {
     bytes.try_into().map_err(|_| Error::Protocol("a digest has 32 bytes"))
 }
 
-fn read_os_string(bytes: Vec<u8>) -> Result<OsString, Error> {
+fn decode_os_string(bytes: Vec<u8>) -> Result<OsString, Error> {
     if bytes.contains(&0) {
         return Err(Error::Protocol("an argument or variable with a zero byte"));
     }
     Ok(OsString::from_vec(bytes))
 }
 
-fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
+fn decode_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
     if variable.name.is_empty() || variable.name.contains(&b'=') {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
     }
@@ -151,15 +151,15 @@ fn read_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> {
     if variable.name == JOB_DIRECTORY.as_bytes() {
         return Err(Error::Protocol("the variable HOP_JOB_DIR is the agent's to set"));
     }
-    Ok((read_os_string(variable.name)?, read_os_string(variable.value)?))
+    Ok((decode_os_string(variable.name)?, decode_os_string(variable.value)?))
 }
 
-fn read_size(size: v1::WindowSize) -> Result<Size, Error> {
+fn decode_size(size: v1::WindowSize) -> Result<Size, Error> {
     let read = |count: u32| u16::try_from(count).map_err(|_| Error::Protocol("a window that is too large"));
     Ok(Size { rows: read(size.rows)?, columns: read(size.columns)? })
 }
 
-pub(super) fn read_position(position: v1::FilePosition) -> Position {
+pub(super) fn decode_position(position: v1::FilePosition) -> Position {
     Position { file: position.file, offset: position.offset }
 }
 
@@ -167,9 +167,9 @@ pub(super) fn read_position(position: v1::FilePosition) -> Position {
 ///
 /// # Errors
 /// [`Error::Protocol`] with the rule.
-pub fn read_message(request: v1::RunRequest) -> Result<session::Request, Error> {
+pub fn decode_message(request: v1::RunRequest) -> Result<session::Request, Error> {
     Ok(match request.message {
-        Some(run_request::Message::Blob(chunk)) => session::Request::Chunk(read_chunk(chunk)?),
+        Some(run_request::Message::Blob(chunk)) => session::Request::Chunk(decode_chunk(chunk)?),
         Some(run_request::Message::Stdin(v1::Stdin { offset, data, end })) => {
             session::Request::Stdin { offset, data, end }
         }
@@ -184,8 +184,8 @@ pub fn read_message(request: v1::RunRequest) -> Result<session::Request, Error> 
             };
             session::Request::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
         }
-        Some(run_request::Message::WindowSize(size)) => session::Request::Resize(read_size(size)?),
-        Some(run_request::Message::FileAck(position)) => session::Request::Stored(read_position(position)),
+        Some(run_request::Message::WindowSize(size)) => session::Request::Resize(decode_size(size)?),
+        Some(run_request::Message::FileAck(position)) => session::Request::Stored(decode_position(position)),
         Some(run_request::Message::Start(v1::Start {})) => session::Request::Start,
         Some(run_request::Message::Discard(v1::Discard {})) => session::Request::Discard,
         Some(run_request::Message::Detach(v1::Detach {})) => session::Request::Detach,
@@ -195,7 +195,7 @@ pub fn read_message(request: v1::RunRequest) -> Result<session::Request, Error> 
     })
 }
 
-fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
+fn decode_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
     let encoding = match v1::Encoding::try_from(chunk.encoding) {
         Ok(v1::Encoding::Unspecified) => None,
         Ok(v1::Encoding::Identity) => Some(Encoding::Identity),
@@ -234,8 +234,8 @@ mod tests {
 
     #[test]
     fn a_specification_that_breaks_a_rule_is_refused() {
-        assert!(read_spec(spec()).is_ok());
-        assert!(read_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
+        assert!(decode_spec(spec()).is_ok());
+        assert!(decode_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
         let broken: [fn(&mut v1::JobSpec); 28] = [
             |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
@@ -269,14 +269,14 @@ mod tests {
         for (index, breaks) in broken.iter().enumerate() {
             let mut spec = spec();
             breaks(&mut spec);
-            assert!(matches!(read_spec(spec), Err(Error::Protocol(_))), "rule {index}");
+            assert!(matches!(decode_spec(spec), Err(Error::Protocol(_))), "rule {index}");
         }
     }
 
     #[test]
     fn arguments_need_not_be_text() {
         let spec = v1::JobSpec { args: vec![vec![], vec![0xff, b'\n', b'"']], ..spec() };
-        let args = read_spec(spec).unwrap().args;
+        let args = decode_spec(spec).unwrap().args;
         assert_eq!(
             args.iter().map(|arg| arg.as_bytes()).collect::<Vec<_>>(),
             [&b""[..], &[0xff, b'\n', b'"']]

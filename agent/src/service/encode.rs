@@ -14,12 +14,12 @@ use crate::job::oom_guard::{self, Shortage};
 use crate::job::outcome::{Cause, Outcome};
 use crate::job::registry::JobSummary;
 use crate::job::session::output_buffer::OutputStream;
-use crate::job::session::{Event, Payload, Stage};
+use crate::job::session::{Event, Payload, Phase};
 use crate::process::child::Ending;
 use crate::store::receiver::Need;
 use crate::system::resources::{Exhausted, Resource};
 
-pub(super) fn write_event(event: Event) -> Result<v1::RunResponse, Status> {
+pub(super) fn encode_event(event: Event) -> Result<v1::RunResponse, Status> {
     let message = match event {
         Event::Accepted { job, needs, stdin, outputs: [stdout, stderr], signals } => {
             let need = |need: Need| v1::MissingBlob {
@@ -41,17 +41,17 @@ pub(super) fn write_event(event: Event) -> Result<v1::RunResponse, Status> {
             terminal: has_terminal,
         }),
         Event::Output { stream, offset, payload } => {
-            run_response::Message::Output(write_output(stream, offset, payload))
+            run_response::Message::Output(encode_output(stream, offset, payload))
         }
         Event::StdinAck { offset, closed } => {
             run_response::Message::StdinAck(v1::StdinAck { offset, closed })
         }
         Event::SignalAck(number) => run_response::Message::SignalAck(v1::SignalAck { number }),
         Event::File { at, info, problem, payload } => {
-            run_response::Message::OutputFile(write_file_piece(at, info, problem, payload))
+            run_response::Message::OutputFile(encode_file_piece(at, info, problem, payload))
         }
-        Event::Last(last) => match &*last {
-            Ok(outcome) => run_response::Message::Outcome(write_outcome(outcome)),
+        Event::Ended(last) => match &*last {
+            Ok(outcome) => run_response::Message::Outcome(encode_outcome(outcome)),
             Err(error) => return Err(error.into()),
         },
         Event::TakenOver => return Err(Error::TakenOver.into()),
@@ -59,7 +59,7 @@ pub(super) fn write_event(event: Event) -> Result<v1::RunResponse, Status> {
     Ok(v1::RunResponse { message: Some(message) })
 }
 
-pub(super) fn write_output(
+pub(super) fn encode_output(
     stream: OutputStream,
     offset: u64,
     Payload { data, uncompressed_size }: Payload,
@@ -71,7 +71,7 @@ pub(super) fn write_output(
     v1::Output { stream: stream.into(), offset, data, uncompressed_size }
 }
 
-fn write_file_piece(
+fn encode_file_piece(
     Position { file, offset }: Position,
     info: Option<Info>,
     problem: Option<Problem>,
@@ -95,11 +95,11 @@ fn write_file_piece(
     v1::OutputFile { file, offset, data, info, problem: problem.into(), uncompressed_size }
 }
 
-pub(super) fn write_listed(listed: JobSummary, asking: Fingerprint) -> v1::Job {
-    let state = match listed.stage {
-        Stage::Admitted | Stage::Receiving => v1::JobState::Receiving,
-        Stage::Complete | Stage::Running => v1::JobState::Running,
-        Stage::Ended => v1::JobState::Ended,
+pub(super) fn encode_job(listed: JobSummary, asking: Fingerprint) -> v1::Job {
+    let state = match listed.phase {
+        Phase::Admitted | Phase::Receiving => v1::JobState::Receiving,
+        Phase::Complete | Phase::Running => v1::JobState::Running,
+        Phase::Ended => v1::JobState::Ended,
     };
     v1::Job {
         job_id: listed.job,
@@ -117,7 +117,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn write_outcome(outcome: &Outcome) -> v1::Outcome {
+fn encode_outcome(outcome: &Outcome) -> v1::Outcome {
     let ran = match outcome {
         Outcome::Ran(ran) => ran,
         Outcome::NotExecuted(reason) => {
@@ -135,7 +135,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         _ => None,
     };
     let exhausted = match &ran.cause {
-        Cause::Exhausted(exhausted) => Some(write_exhausted(exhausted)),
+        Cause::Exhausted(exhausted) => Some(encode_exhausted(exhausted)),
         _ => None,
     };
     v1::Outcome {
@@ -145,7 +145,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
                 WireEnding::Signaled(v1::Signaled { name: name.clone(), core_dumped: *core_dumped })
             }
         }),
-        cause: write_cause(&ran.cause).into(),
+        cause: encode_cause(&ran.cause).into(),
         usage: Some(v1::Usage {
             wall_ms: milliseconds(ran.wall),
             user_ms: milliseconds(ran.usage.user),
@@ -157,13 +157,13 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         output_abandoned: ran.stdout.abandoned || ran.stderr.abandoned,
         orphans: ran.orphans.ended,
         out_of_memory: shortage,
-        files_lost: ran.files_lost.as_ref().map_or(v1::Cause::Unspecified, write_cause).into(),
+        files_lost: ran.files_lost.as_ref().map_or(v1::Cause::Unspecified, encode_cause).into(),
         exhausted,
         stdin_bytes: ran.stdin,
     }
 }
 
-fn write_exhausted(exhausted: &Exhausted) -> v1::Exhausted {
+fn encode_exhausted(exhausted: &Exhausted) -> v1::Exhausted {
     let Exhausted { resource, available, limit, held } = exhausted;
     let (resource, place) = match resource {
         Resource::Inodes(place) => (v1::Resource::Inodes, place.display().to_string()),
@@ -172,7 +172,7 @@ fn write_exhausted(exhausted: &Exhausted) -> v1::Exhausted {
     v1::Exhausted { resource: resource.into(), available: *available, limit: *limit, held: *held, place }
 }
 
-fn write_cause(cause: &Cause) -> v1::Cause {
+fn encode_cause(cause: &Cause) -> v1::Cause {
     match cause {
         Cause::Program => v1::Cause::Program,
         Cause::ControllerGone => v1::Cause::Abandoned,

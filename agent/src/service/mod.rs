@@ -18,4 +18,4 @@ mod generated {
     include!("generated/hop.v1.rs");
 }
 
-pub use crate::service::agent_service::{Admission, Calls};
+pub use crate::service::agent_service::{Admission, ConnectionService};

@@ -24,7 +24,7 @@ use crate::access::refusal_log::{self, RefusalLog};
 use crate::error::Error;
 use crate::job::job_log::Controller;
 use crate::job::registry::JobRegistry;
-use crate::service::Calls;
+use crate::service::ConnectionService;
 use crate::service::receive_budget::{ConnectionBudget, ReceiveBudget};
 use crate::system::runtime;
 use crate::transport::connection_limits::{ConnectionLimits, PendingPeer};
@@ -226,7 +226,7 @@ impl Acceptor {
         });
         let budget = Arc::new(ConnectionBudget::new(self.budget.clone()));
         let controller = Controller { key, name: self.authorized.name(&key), address };
-        let service = Calls::new(
+        let service = ConnectionService::new(
             self.jobs.clone(),
             self.authorized.clone(),
             self.place.clone(),

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::files::outputs::{Cursor, Position};
-use crate::job::session::Link;
+use crate::job::session::Session;
 use crate::job::session::encoder::Encoder;
 use crate::job::session::messages::Event;
 use crate::job::session::output_buffer::OutputStream;
-use crate::job::session::output_compressor::Packer;
+use crate::job::session::output_compressor::OutputCompressor;
 use crate::job::session::requests::Requests;
-use crate::job::session::sent_state::Told;
+use crate::job::session::sent_state::SentState;
 
-impl Link {
+impl Session {
     /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
     /// without such an offset, all that is kept. Output files go on at `files`; without that, with the first one that is not
     /// stored whole. What it sends is compressed if the controller `accepts_compressed`.
@@ -25,15 +25,15 @@ impl Link {
     /// [`Error::Protocol`] for an offset before what was acknowledged, or behind what was written.
     pub fn connect(
         self: &Arc<Self>,
-        had: [Option<u64>; 2],
+        delivered: [Option<u64>; 2],
         files: Option<Position>,
         accepts_compressed: bool,
     ) -> Result<Attachment, Error> {
-        let told = self.state.look(|state| {
+        let sent = self.state.with(|state| {
             let mut outputs = [0; 2];
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-                let (start, end) = (state.tape.start(stream), state.tape.end(stream));
-                let offset = had[stream as usize].unwrap_or(start);
+                let (start, end) = (state.buffer.start(stream), state.buffer.end(stream));
+                let offset = delivered[stream as usize].unwrap_or(start);
                 // It is told that there is none any more.
                 let is_lost = state.lost_output().is_some();
                 if !is_lost && !(start..=end).contains(&offset) {
@@ -43,52 +43,55 @@ impl Link {
             }
             state.connection += 1;
             let files = Cursor::new(files.unwrap_or(Position { offset: 0, ..state.stored }));
-            Ok(Told::of(state.connection, outputs, files))
+            Ok(SentState::of(state.connection, outputs, files))
         })?;
         // The one before it is to tell that.
-        self.state.wake();
-        self.presence.change(|presence| presence.left = None);
-        let encoder = Encoder { packer: accepts_compressed.then(Packer::default), plain: BytesMut::new() };
-        Ok(Attachment { link: self.clone(), told, encoder })
+        self.state.notify_all();
+        self.attached.update(|attached| attached.left = None);
+        let encoder = Encoder {
+            compressor: accepts_compressed.then(OutputCompressor::default),
+            plain: BytesMut::new(),
+        };
+        Ok(Attachment { session: self.clone(), sent, encoder })
     }
 
     /// The connection with this number is gone.
     pub(super) fn disconnect(&self, number: u64) {
-        if self.state.look(|state| state.connection) == number {
-            self.presence.change(|presence| _ = presence.left.get_or_insert_with(Instant::now));
+        if self.state.with(|state| state.connection) == number {
+            self.attached.update(|attached| _ = attached.left.get_or_insert_with(Instant::now));
         }
     }
 
     /// The controller has left by the connection with this number, and hears nothing more on it.
     pub(super) fn leave(&self, number: u64) {
         self.disconnect(number);
-        self.state.change(|state| state.left = number);
+        self.state.update(|state| state.left = number);
     }
 }
 
 /// One connection of a controller to its job. When it is dropped, the controller is gone, unless it has heard everything.
 pub struct Attachment {
-    link: Arc<Link>,
-    told: Told,
+    session: Arc<Session>,
+    sent: SentState,
     encoder: Encoder,
 }
 
 impl Attachment {
     /// Where the controller's requests go.
     pub fn requests(&self) -> Requests {
-        Requests { link: self.link.clone(), number: self.told.connection, is_over: false }
+        Requests { session: self.session.clone(), number: self.sent.connection, is_over: false }
     }
 
     /// The next thing that the controller has not heard; nothing when there is nothing more to say, or nobody to say it to.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let Self { link, told, encoder } = self;
-        link.state.poll(context, |state| {
-            if told.last || state.left == told.connection {
+        let Self { session, sent, encoder } = self;
+        session.state.poll(context, |state| {
+            if sent.is_complete || state.left == sent.connection {
                 return Poll::Ready(None);
             }
-            match told.next(link, state, encoder) {
+            match sent.next(session, state, encoder) {
                 // The job had ended before it heard of that, and what it has left goes on only as it is acknowledged.
-                None if state.unheard == told.connection && state.offer.is_some() => Poll::Ready(None),
+                None if state.unheard == sent.connection && state.offer.is_some() => Poll::Ready(None),
                 None => Poll::Pending,
                 event => Poll::Ready(event),
             }
@@ -98,8 +101,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if !self.told.last {
-            self.link.disconnect(self.told.connection);
+        if !self.sent.is_complete {
+            self.session.disconnect(self.sent.connection);
         }
     }
 }

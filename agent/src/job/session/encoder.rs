@@ -3,12 +3,12 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::job::session::messages::Payload;
-use crate::job::session::output_compressor::Packer;
+use crate::job::session::output_compressor::OutputCompressor;
 
 /// Makes what is sent of content.
 pub(super) struct Encoder {
     /// There is one if the controller accepts what it makes.
-    pub(super) packer: Option<Packer>,
+    pub(super) compressor: Option<OutputCompressor>,
     /// For what goes as it is: a buffer that was sent is used again.
     pub(super) plain: BytesMut,
 }
@@ -30,6 +30,6 @@ impl Encoder {
     fn compressed(&mut self, content: &[u8]) -> Option<Payload> {
         // At most OUTPUT_CHUNK_BYTES.
         let uncompressed_size = content.len() as u32;
-        self.packer.as_mut()?.pack(content).map(|data| Payload { data, uncompressed_size })
+        self.compressor.as_mut()?.pack(content).map(|data| Payload { data, uncompressed_size })
     }
 }

@@ -105,7 +105,7 @@ pub enum Event {
         payload: Payload,
     },
     /// The last message.
-    Last(Last),
+    Ended(FinalResult),
     /// Another connection has the job now.
     TakenOver,
 }
@@ -120,11 +120,11 @@ pub struct Payload {
 }
 
 /// How it all ended, for however many connections ask.
-pub type Last = Arc<Result<Outcome, Error>>;
+pub type FinalResult = Arc<Result<Outcome, Error>>;
 
 /// What reaches the job itself.
 #[derive(Debug)]
-pub enum Heard {
+pub enum JobCommand {
     /// A piece of the program.
     Chunk(Chunk),
     /// A signal for the process group.

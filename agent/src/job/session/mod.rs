@@ -1,6 +1,6 @@
 //! What stands between a job and its controller, whichever connection carries it.
 //!
-//! A job does not talk to a connection: it tells its [`Link`] how it stands, and an [`Attachment`] has the [`Event`]s that its
+//! A job does not talk to a connection: it tells its [`Session`] how it stands, and an [`Attachment`] has the [`Event`]s that its
 //! controller has not heard yet, and takes that one's [`Request`]s. So a controller that comes back hears the rest, and a job does
 //! not notice that it was away.
 //!
@@ -8,10 +8,10 @@
 //! away for longer than its linger time is abandoned; and nothing here knows how requests and events are encoded.
 
 mod attachment;
-pub mod board;
 mod commands;
 mod encoder;
 mod messages;
+pub mod monitor;
 pub mod output_buffer;
 pub mod output_compressor;
 mod requests;
@@ -36,27 +36,27 @@ use crate::error::Error;
 use crate::files::outputs::{ArtifactSet, Position};
 use crate::job::outcome::Outcome;
 pub use crate::job::session::attachment::Attachment;
-use crate::job::session::board::Board;
-pub use crate::job::session::commands::Inbox;
-use crate::job::session::commands::{INBOX_MESSAGES, Message, NO_CONNECTION};
-pub use crate::job::session::messages::{Event, Heard, Last, Payload, Request};
-use crate::job::session::output_buffer::{OutputStream, Tape};
+pub use crate::job::session::commands::JobCommands;
+use crate::job::session::commands::{COMMAND_CAPACITY, Message, NO_CONNECTION};
+pub use crate::job::session::messages::{Event, FinalResult, JobCommand, Payload, Request};
+use crate::job::session::monitor::Monitor;
+use crate::job::session::output_buffer::{OutputBuffer, OutputStream};
 pub use crate::job::session::requests::Requests;
 use crate::job::session::sent_state::next_piece;
-pub use crate::job::session::state::Stage;
-use crate::job::session::state::{Presence, State};
+pub use crate::job::session::state::Phase;
+use crate::job::session::state::{Attached, State};
 use crate::job::session::stdout::Control;
 use crate::store::receiver::Need;
 use crate::system::runtime;
 use crate::system::time::sleep_until_opt;
 
 /// How long a controller that is there has for the rest of the output of a job that has ended, before it may be given up.
-const READING_TIME: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who a job belongs to, how long it does without them, and what by.
 #[derive(Clone, Debug)]
-pub struct Tenure {
-    /// The key of the controller that asked for it. [`Link::owner`] has the one that it has now.
+pub struct Ownership {
+    /// The key of the controller that asked for it. [`Session::owner`] has the one that it has now.
     pub owner: Fingerprint,
     /// How long it may be away; `None` for ever.
     pub linger: Option<Duration>,
@@ -65,50 +65,50 @@ pub struct Tenure {
 }
 
 /// A job's end of whatever connects it to its controller.
-pub struct Link {
+pub struct Session {
     job: String,
-    tenure: Tenure,
-    state: Arc<Board<State>>,
-    presence: Board<Presence>,
+    ownership: Ownership,
+    state: Arc<Monitor<State>>,
+    attached: Monitor<Attached>,
     stdin: stdin::Queue,
-    outputs: [Board<Control>; 2],
-    inbox: mpsc::Sender<Message>,
+    outputs: [Monitor<Control>; 2],
+    commands: mpsc::Sender<Message>,
 }
 
-impl Link {
-    /// A link to the controller that asks for the job and will connect, and what will reach the job.
-    pub fn new(job: String, tenure: Tenure) -> (Arc<Self>, Inbox) {
-        let (inbox, messages) = mpsc::channel(INBOX_MESSAGES);
+impl Session {
+    /// A session to the controller that asks for the job and will connect, and what will reach the job.
+    pub fn new(job: String, ownership: Ownership) -> (Arc<Self>, JobCommands) {
+        let (sender, messages) = mpsc::channel(COMMAND_CAPACITY);
         let state = State {
-            owner: tenure.owner,
-            stage: Stage::Admitted,
+            owner: ownership.owner,
+            phase: Phase::Admitted,
             needs: Vec::new(),
             connection: NO_CONNECTION,
             left: NO_CONNECTION,
             unheard: NO_CONNECTION,
             has_started: false,
-            tape: Tape::default(),
+            buffer: OutputBuffer::default(),
             stdin: 0,
             stdin_closed: false,
             signals: 0,
             offer: None,
             stored: Position::default(),
-            last: None,
+            final_result: None,
             ended: None,
         };
-        let presence = Presence { left: None, is_released: false };
-        let state = Arc::new(Board::new(state));
-        let heard = Inbox { messages, state: state.clone() };
-        let link = Self {
+        let attached = Attached { left: None, is_released: false };
+        let state = Arc::new(Monitor::new(state));
+        let commands = JobCommands { messages, state: state.clone() };
+        let session = Self {
             job,
-            tenure,
+            ownership,
             state,
-            presence: Board::new(presence),
+            attached: Monitor::new(attached),
             stdin: stdin::Queue::default(),
             outputs: Default::default(),
-            inbox,
+            commands: sender,
         };
-        (Arc::new(link), heard)
+        (Arc::new(session), commands)
     }
 
     /// The job's name.
@@ -117,39 +117,39 @@ impl Link {
     }
 
     /// Whose job it is.
-    pub fn tenure(&self) -> &Tenure {
-        &self.tenure
+    pub fn ownership(&self) -> &Ownership {
+        &self.ownership
     }
 
     /// The key of the job's controller.
     pub fn owner(&self) -> Fingerprint {
-        self.state.look(|state| state.owner)
+        self.state.with(|state| state.owner)
     }
 
     /// Its controller has another key from now on.
     pub fn transfer(&self, owner: Fingerprint) {
-        self.state.look(|state| state.owner = owner);
+        self.state.with(|state| state.owner = owner);
     }
 
     /// How far the job is.
-    pub fn stage(&self) -> Stage {
-        self.state.look(|state| state.stage)
+    pub fn phase(&self) -> Phase {
+        self.state.with(|state| state.phase)
     }
 
     /// True if a controller is connected.
     pub fn is_attached(&self) -> bool {
-        self.presence.look(|presence| presence.left.is_none())
+        self.attached.with(|attached| attached.left.is_none())
     }
 
     /// Bytes of output that nobody has acknowledged.
     pub fn unread(&self) -> u64 {
-        self.state.look(|state| state.tape.len())
+        self.state.with(|state| state.buffer.len())
     }
 
     /// The next piece of output that is kept, for whoever has what is before `had`; it counts as had then.
-    pub fn next_piece(&self, had: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
-        self.state.look(|state| {
-            next_piece(&state.tape, had)
+    pub fn next_piece(&self, delivered: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
+        self.state.with(|state| {
+            next_piece(&state.buffer, delivered)
                 .map(|(stream, offset, data)| (stream, offset, Bytes::copy_from_slice(data)))
         })
     }
@@ -157,17 +157,17 @@ impl Link {
     // ---------------------------------------------------------------------------------------------- the job's side
 
     /// Says how far the job is.
-    pub fn set_stage(&self, stage: Stage) {
-        self.state.change(|state| {
-            state.stage = stage;
-            state.has_started |= stage == Stage::Running;
+    pub fn set_phase(&self, phase: Phase) {
+        self.state.update(|state| {
+            state.phase = phase;
+            state.has_started |= phase == Phase::Running;
         });
     }
 
     /// Says what is still to be received.
     pub fn need(&self, needs: &[Need]) {
-        self.state.change(|state| {
-            state.stage = Stage::Receiving;
+        self.state.update(|state| {
+            state.phase = Phase::Receiving;
             needs.clone_into(&mut state.needs);
         });
     }
@@ -181,16 +181,16 @@ impl Link {
         stream: OutputStream,
         read: impl FnOnce(&mut BytesMut) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let read = ready!(self.state.look(|state| state.tape.append(stream, read)))?;
+        let read = ready!(self.state.with(|state| state.buffer.append(stream, read)))?;
         if read > 0 {
-            self.state.wake();
+            self.state.notify_all();
         }
         Poll::Ready(Ok(read))
     }
 
     /// Says how much of its input the program has taken, and whether it takes no more.
     pub fn take_stdin(&self, offset: u64, closed: bool) {
-        self.state.change(|state| {
+        self.state.update(|state| {
             state.stdin = offset;
             state.stdin_closed |= closed;
         });
@@ -202,66 +202,68 @@ impl Link {
     }
 
     /// How an output is steered.
-    pub fn output(&self, stream: OutputStream) -> &Board<Control> {
+    pub fn output(&self, stream: OutputStream) -> &Monitor<Control> {
         &self.outputs[stream as usize]
     }
 
     /// Offers the files that the program has left. Nothing may be written after this.
     pub fn offer(&self, offer: ArtifactSet) {
-        self.state.change(|state| {
-            state.stage = Stage::Ended;
-            state.tape.close();
+        self.state.update(|state| {
+            state.phase = Phase::Ended;
+            state.buffer.close();
             state.offer = Some(offer);
         });
     }
 
     /// Waits until the controller has all of them. Cancel safe.
     pub async fn fetched(&self) {
-        self.state.until(|state| state.offer.as_ref().is_none_or(|offer| state.stored >= offer.end())).await;
+        self.state
+            .wait_until(|state| state.offer.as_ref().is_none_or(|offer| state.stored >= offer.end()))
+            .await;
     }
 
     /// They cannot be had any more.
     pub fn withdraw(&self) {
-        self.state.change(|state| state.offer = None);
+        self.state.update(|state| state.offer = None);
     }
 
     /// Waits until it is known how it all ended.
     pub async fn over(&self) {
-        self.state.until(|state| state.last.is_some()).await;
+        self.state.wait_until(|state| state.final_result.is_some()).await;
     }
 
     /// Gives up the output of a job that has ended, which the router needs the memory of; whoever comes for it is told so.
     /// Gives how many bytes that were.
-    pub fn give_up_output(&self) -> u64 {
-        if self.spare_output() == 0 {
+    pub fn discard_output(&self) -> u64 {
+        if self.discardable_output() == 0 {
             return 0;
         }
-        let given_up = self.state.look(|state| {
-            let bytes = state.tape.len();
-            let Some(ending) = state.last.as_deref().map(|last| match last {
+        let given_up = self.state.with(|state| {
+            let bytes = state.buffer.len();
+            let Some(ending) = state.final_result.as_deref().map(|last| match last {
                 Ok(outcome) => outcome.to_string(),
                 Err(error) => error.to_string(),
             }) else {
                 return 0;
             };
             if bytes > 0 {
-                state.tape.give_up();
-                state.last = Some(Arc::new(Err(Error::OutputLost { bytes, ending })));
+                state.buffer.give_up();
+                state.final_result = Some(Arc::new(Err(Error::OutputLost { bytes, ending })));
             }
             bytes
         });
         if given_up > 0 {
             tracing::warn!(job = self.job, bytes = given_up, "gave up the output of a job that has ended");
-            self.state.wake();
+            self.state.notify_all();
         }
         given_up
     }
 
     /// Bytes of output that can be given up: of a job that has ended, and whose controller is away or does not read.
-    pub fn spare_output(&self) -> u64 {
+    pub fn discardable_output(&self) -> u64 {
         let is_attached = self.is_attached();
-        self.state.look(|state| match state.ended {
-            Some(ended) if !is_attached || ended.elapsed() >= READING_TIME => state.tape.len(),
+        self.state.with(|state| match state.ended {
+            Some(ended) if !is_attached || ended.elapsed() >= READ_TIMEOUT => state.buffer.len(),
             _ => 0,
         })
     }
@@ -271,15 +273,15 @@ impl Link {
     /// # Errors
     /// [`Error::OutputLost`].
     pub fn has_its_output(&self) -> Result<(), Error> {
-        self.state.look(|state| state.lost_output().map_or(Ok(()), Err))
+        self.state.with(|state| state.lost_output().map_or(Ok(()), Err))
     }
 
     /// Says how it all ended. Nothing may be written after this.
     pub fn end(&self, last: Result<Outcome, Error>) {
-        self.state.change(|state| {
-            state.stage = Stage::Ended;
-            state.tape.close();
-            state.last = Some(Arc::new(last));
+        self.state.update(|state| {
+            state.phase = Phase::Ended;
+            state.buffer.close();
+            state.final_result = Some(Arc::new(last));
             state.ended = Some(Instant::now());
         });
     }
@@ -287,62 +289,62 @@ impl Link {
     /// Waits until no controller will come for the job, or what is left of it, any more. Cancel safe.
     pub async fn abandoned(&self) {
         loop {
-            let presence = self.presence.look(|presence| *presence);
-            if presence.is_released {
+            let attached = self.attached.with(|attached| *attached);
+            if attached.is_released {
                 return;
             }
             tokio::select! {
-                () = sleep_until_opt(self.gone_for_good(presence)) => return,
-                () = self.presence.until(|now| *now != presence) => {}
+                () = sleep_until_opt(self.gone_for_good(attached)) => return,
+                () = self.attached.wait_until(|now| *now != attached) => {}
             }
         }
     }
 
     /// True if no controller will come for the job any more.
     pub fn is_abandoned(&self) -> bool {
-        let presence = self.presence.look(|presence| *presence);
-        presence.is_released || self.gone_for_good(presence).is_some_and(|then| then <= Instant::now())
+        let attached = self.attached.with(|attached| *attached);
+        attached.is_released || self.gone_for_good(attached).is_some_and(|then| then <= Instant::now())
     }
 
     /// When an absence has lasted too long.
-    fn gone_for_good(&self, presence: Presence) -> Option<Instant> {
-        presence.left?.checked_add(self.tenure.linger?)
+    fn gone_for_good(&self, attached: Attached) -> Option<Instant> {
+        attached.left?.checked_add(self.ownership.linger?)
     }
 
     // --------------------------------------------------------------------------------------- the controller's side
 
     /// Nobody wants the job any more, as if its controller had been away for too long.
     pub fn release(&self) {
-        self.presence.change(|presence| presence.is_released = true);
+        self.attached.update(|attached| attached.is_released = true);
     }
 
     /// Its controller may not use this router any more: the job ends without a grace, and nothing of it is kept.
     pub fn revoke(self: &Arc<Self>) {
-        let message = Message { connection: NO_CONNECTION, heard: Heard::Fault(Error::NotAuthorized) };
-        if let Err(TrySendError::Full(message)) = self.inbox.try_send(message) {
-            let link = self.clone();
+        let message = Message { connection: NO_CONNECTION, command: JobCommand::Fault(Error::NotAuthorized) };
+        if let Err(TrySendError::Full(message)) = self.commands.try_send(message) {
+            let session = self.clone();
             // Fails if the job ends by itself: then nothing need be said.
-            runtime::spawn(async move { _ = link.inbox.send(message).await });
+            runtime::spawn(async move { _ = session.commands.send(message).await });
         }
         self.release();
     }
 
     /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
     pub async fn signal(&self, signal: Signal) {
-        self.tell_job(NO_CONNECTION, Heard::Signal(signal)).await;
+        self.send_command(NO_CONNECTION, JobCommand::Signal(signal)).await;
     }
 
-    pub(super) async fn tell_job(&self, connection: u64, heard: Heard) {
+    pub(super) async fn send_command(&self, connection: u64, command: JobCommand) {
         // Fails if the job has ended: then there is nothing more to say.
-        let _ = self.inbox.send(Message { connection, heard }).await;
+        let _ = self.commands.send(Message { connection, command }).await;
     }
 }
 
 #[cfg(test)]
-impl Link {
+impl Session {
     /// Takes what was read from an output.
     pub fn write(&self, stream: OutputStream, data: &[u8]) {
-        self.state.change(|state| state.tape.append(stream, |bytes| bytes.extend_from_slice(data)));
+        self.state.update(|state| state.buffer.append(stream, |bytes| bytes.extend_from_slice(data)));
     }
 }
 
@@ -362,13 +364,13 @@ mod tests {
 
     type Say = mpsc::Sender<Result<Request, Error>>;
 
-    fn link() -> (Arc<Link>, Inbox) {
+    fn session() -> (Arc<Session>, JobCommands) {
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        Link::new("7".into(), Tenure { owner, linger: Some(LINGER), has_terminal: false })
+        Session::new("7".into(), Ownership { owner, linger: Some(LINGER), has_terminal: false })
     }
 
-    fn attach(link: &Arc<Link>, had: [Option<u64>; 2]) -> (Say, Attachment) {
-        carry(link.connect(had, None, false).unwrap())
+    fn attach(session: &Arc<Session>, delivered: [Option<u64>; 2]) -> (Say, Attachment) {
+        carry(session.connect(delivered, None, false).unwrap())
     }
 
     /// To drop what this gives is to break the connection.
@@ -428,52 +430,52 @@ mod tests {
 
     #[tokio::test]
     async fn a_controller_that_comes_back_hears_the_rest_once_and_then_the_outcome() {
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        let (say, mut replies) = attach(&link, [None, None]);
-        link.write(Stdout, b"one ");
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, mut replies) = attach(&session, [None, None]);
+        session.write(Stdout, b"one ");
         assert_eq!(output(&mut replies).await, (Stdout, 0, Bytes::from_static(b"one ")));
         drop((say, replies));
         settle().await;
-        assert!(!link.is_attached());
-        link.write(Stdout, b"two");
-        link.write(Stderr, b"oops");
-        link.end(Ok(exited()));
-        let (_say, mut replies) = attach(&link, [Some(4), Some(0)]);
+        assert!(!session.is_attached());
+        session.write(Stdout, b"two");
+        session.write(Stderr, b"oops");
+        session.end(Ok(exited()));
+        let (_say, mut replies) = attach(&session, [Some(4), Some(0)]);
         let Some(Event::Accepted { outputs: [4, 0], needs, .. }) = replies.recv().await else {
             panic!("where it goes on comes first");
         };
         assert_eq!(needs, []);
         assert_eq!(output(&mut replies).await, (Stdout, 4, Bytes::from_static(b"two")));
         assert_eq!(output(&mut replies).await, (Stderr, 0, Bytes::from_static(b"oops")));
-        assert!(matches!(replies.recv().await, Some(Event::Last(last)) if last.is_ok()));
+        assert!(matches!(replies.recv().await, Some(Event::Ended(last)) if last.is_ok()));
         assert!(replies.recv().await.is_none());
     }
 
     #[tokio::test]
     async fn an_offset_at_which_nothing_is_kept_is_refused() {
-        let (link, _heard) = link();
-        link.write(Stdout, b"hello");
-        link.acknowledge(Stdout, 3, false);
-        for (had, is_kept) in [(2, false), (3, true), (5, true), (6, false)] {
-            assert_eq!(link.connect([Some(had), None], None, false).is_ok(), is_kept, "{had}");
+        let (session, _commands) = session();
+        session.write(Stdout, b"hello");
+        session.acknowledge(Stdout, 3, false);
+        for (delivered, is_kept) in [(2, false), (3, true), (5, true), (6, false)] {
+            assert_eq!(session.connect([Some(delivered), None], None, false).is_ok(), is_kept, "{delivered}");
         }
     }
 
     #[tokio::test]
     async fn a_piece_of_the_program_that_an_older_connection_still_brings_is_not_heard() {
-        let (link, mut heard) = link();
+        let (session, mut commands) = session();
         let needed = |offset| [[7; 32], [8; 32]].map(|digest| Need { digest, offset, base: None });
-        link.need(&needed(0));
-        let (old, _old_replies) = attach(&link, [None, None]);
+        session.need(&needed(0));
+        let (old, _old_replies) = attach(&session, [None, None]);
         for offset in [0, 1] {
             old.send(Ok(Request::Chunk(chunk(offset, b"x")))).await.unwrap();
         }
         // One piece fills the inbox, and the other waits for room there.
         settle().await;
-        assert!(matches!(heard.recv().await, Some(Heard::Chunk(Chunk { offset: 0, .. }))));
-        link.need(&needed(1));
-        let (new, mut replies) = attach(&link, [None, None]);
+        assert!(matches!(commands.recv().await, Some(JobCommand::Chunk(Chunk { offset: 0, .. }))));
+        session.need(&needed(1));
+        let (new, mut replies) = attach(&session, [None, None]);
         settle().await;
         let Some(Event::Accepted { needs, .. }) = replies.recv().await else {
             panic!("it is to send the rest");
@@ -483,7 +485,7 @@ mod tests {
             new.send(Ok(Request::Chunk(chunk(offset, b"y")))).await.unwrap();
         }
         for expected in [1, 2] {
-            let Some(Heard::Chunk(Chunk { offset, data, .. })) = heard.recv().await else {
+            let Some(JobCommand::Chunk(Chunk { offset, data, .. })) = commands.recv().await else {
                 panic!("more comes")
             };
             assert_eq!((offset, &data[..]), (expected, &b"y"[..]));
@@ -492,86 +494,86 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_comes_back_to_a_job_that_has_failed_hears_where_it_was_before_its_output() {
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        link.write(Stdout, b"hello");
-        link.end(Err(Error::Stopping));
-        let (_say, mut replies) = attach(&link, [Some(0), Some(0)]);
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        session.write(Stdout, b"hello");
+        session.end(Err(Error::Stopping));
+        let (_say, mut replies) = attach(&session, [Some(0), Some(0)]);
         assert!(matches!(replies.recv().await, Some(Event::Accepted { .. })));
         assert!(matches!(replies.recv().await, Some(Event::Started { .. })));
         assert!(matches!(replies.recv().await, Some(Event::Output { .. })));
-        assert!(matches!(replies.recv().await, Some(Event::Last(last)) if last.is_err()));
+        assert!(matches!(replies.recv().await, Some(Event::Ended(last)) if last.is_err()));
     }
 
     #[tokio::test]
     async fn nobody_acknowledges_what_is_not_written_yet() {
-        let (link, _heard) = link();
-        link.write(Stdout, b"hello");
-        link.acknowledge(Stdout, u64::MAX, false);
-        let acknowledged = || link.output(Stdout).look(|control| control.acknowledged);
-        assert_eq!((acknowledged(), link.unread()), (5, 0));
-        link.write(Stdout, b"more");
-        assert_eq!((acknowledged(), link.unread()), (5, 4));
+        let (session, _commands) = session();
+        session.write(Stdout, b"hello");
+        session.acknowledge(Stdout, u64::MAX, false);
+        let acknowledged = || session.output(Stdout).with(|control| control.acknowledged);
+        assert_eq!((acknowledged(), session.unread()), (5, 0));
+        session.write(Stdout, b"more");
+        assert_eq!((acknowledged(), session.unread()), (5, 4));
     }
 
     #[tokio::test]
     async fn a_newer_connection_takes_over() {
-        let (link, mut heard) = link();
-        link.set_stage(Stage::Running);
-        let (old, mut old_replies) = attach(&link, [None, None]);
-        let (new, _new_replies) = attach(&link, [None, None]);
+        let (session, mut commands) = session();
+        session.set_phase(Phase::Running);
+        let (old, mut old_replies) = attach(&session, [None, None]);
+        let (new, _new_replies) = attach(&session, [None, None]);
         old.send(Ok(Request::Signal { number: 1, signal: Signal::HUP })).await.unwrap();
         settle().await;
         loop {
             match old_replies.recv().await {
                 Some(Event::TakenOver) => break,
                 Some(_) => {}
-                None => panic!("it was not told"),
+                None => panic!("it was not sent"),
             }
         }
         new.send(Ok(Request::Signal { number: 1, signal: Signal::INT })).await.unwrap();
-        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
+        assert!(matches!(commands.recv().await, Some(JobCommand::Signal(Signal::INT))));
         drop((old, old_replies));
         settle().await;
-        assert!(link.is_attached(), "the end of the old one is not the end of the new one");
+        assert!(session.is_attached(), "the end of the old one is not the end of the new one");
     }
 
     #[tokio::test]
     async fn repeated_signal_reaches_the_job_once() {
-        let (link, mut heard) = link();
-        link.set_stage(Stage::Running);
-        let (say, mut replies) = attach(&link, [None, None]);
+        let (session, mut commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, mut replies) = attach(&session, [None, None]);
         let signal = |number, signal| Ok(Request::Signal { number, signal });
         assert!(matches!(replies.recv().await, Some(Event::Accepted { signals: 0, .. })));
         assert!(matches!(replies.recv().await, Some(Event::Started { .. })));
         say.send(signal(1, Signal::INT)).await.unwrap();
-        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::INT))));
+        assert!(matches!(commands.recv().await, Some(JobCommand::Signal(Signal::INT))));
         assert!(matches!(replies.recv().await, Some(Event::SignalAck(1))));
         // The connection breaks, and whoever comes back may not have heard of it.
         drop((say, replies));
-        let (say, mut replies) = attach(&link, [None, None]);
+        let (say, mut replies) = attach(&session, [None, None]);
         let Some(Event::Accepted { signals: 1, .. }) = replies.recv().await else {
-            panic!("it is told where signals go on");
+            panic!("it is sent where signals go on");
         };
         // An older controller does not count.
         for again in [signal(1, Signal::INT), signal(2, Signal::HUP), signal(0, Signal::TERM)] {
             say.send(again).await.unwrap();
         }
-        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::HUP))));
-        assert!(matches!(heard.recv().await, Some(Heard::Signal(Signal::TERM))));
+        assert!(matches!(commands.recv().await, Some(JobCommand::Signal(Signal::HUP))));
+        assert!(matches!(commands.recv().await, Some(JobCommand::Signal(Signal::TERM))));
         say.send(signal(4, Signal::INT)).await.unwrap();
-        assert!(matches!(heard.recv().await, Some(Heard::Fault(Error::Protocol(_)))));
+        assert!(matches!(commands.recv().await, Some(JobCommand::Fault(Error::Protocol(_)))));
     }
 
     #[tokio::test]
     async fn output_files_come_before_the_end_and_to_whoever_comes_back_from_where_they_were() {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("x"), [7; 50]).unwrap();
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        let (say, mut replies) = attach(&link, [None, None]);
-        link.write(Stdout, b"done");
-        link.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, mut replies) = attach(&session, [None, None]);
+        session.write(Stdout, b"done");
+        session.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
         assert_eq!(output(&mut replies).await.2, "done");
         let Some(Event::File { at, info: Some(info), payload, .. }) = replies.recv().await else {
             panic!("files follow the output");
@@ -582,9 +584,9 @@ mod tests {
         assert!(more.is_err(), "no more than the window is on its way");
         drop((say, replies));
         settle().await;
-        let had = Position { file: 0, offset: 30 };
-        let (say, mut replies) = carry(link.connect([Some(4), Some(0)], Some(had), false).unwrap());
-        say.send(Ok(Request::Stored(had))).await.unwrap();
+        let delivered = Position { file: 0, offset: 30 };
+        let (say, mut replies) = carry(session.connect([Some(4), Some(0)], Some(delivered), false).unwrap());
+        say.send(Ok(Request::Stored(delivered))).await.unwrap();
         let rest = loop {
             match replies.recv().await.unwrap() {
                 Event::File { at, payload, .. } => break (at, payload),
@@ -593,51 +595,51 @@ mod tests {
             }
         };
         assert_eq!((rest.0.offset, rest.1.data.len()), (30, 20));
-        assert!(tokio::time::timeout(Duration::ZERO, link.fetched()).await.is_err());
+        assert!(tokio::time::timeout(Duration::ZERO, session.fetched()).await.is_err());
         let end = Position { file: 1, offset: 0 };
         // An acknowledgement of what there is not is one of all that there is.
         say.send(Ok(Request::Stored(Position { file: 9, ..end }))).await.unwrap();
-        link.fetched().await;
-        link.withdraw();
-        link.end(Ok(exited()));
-        assert!(matches!(replies.recv().await, Some(Event::Last(last)) if last.is_ok()));
+        session.fetched().await;
+        session.withdraw();
+        session.end(Ok(exited()));
+        assert!(matches!(replies.recv().await, Some(Event::Ended(last)) if last.is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_job_is_abandoned_when_its_controller_stays_away() {
-        let (link, _heard) = link();
-        let (say, replies) = attach(&link, [None, None]);
-        assert!(tokio::time::timeout(10 * LINGER, link.abandoned()).await.is_err(), "it is there");
+        let (session, _commands) = session();
+        let (say, replies) = attach(&session, [None, None]);
+        assert!(tokio::time::timeout(10 * LINGER, session.abandoned()).await.is_err(), "it is there");
         drop((say, replies));
         settle().await;
-        assert!(tokio::time::timeout(LINGER / 2, link.abandoned()).await.is_err());
-        let (say, replies) = attach(&link, [None, None]);
-        assert!(tokio::time::timeout(LINGER, link.abandoned()).await.is_err(), "it is back");
+        assert!(tokio::time::timeout(LINGER / 2, session.abandoned()).await.is_err());
+        let (say, replies) = attach(&session, [None, None]);
+        assert!(tokio::time::timeout(LINGER, session.abandoned()).await.is_err(), "it is back");
         drop((say, replies));
         let left = Instant::now();
-        link.abandoned().await;
-        assert!(left.elapsed() >= LINGER && link.is_abandoned());
+        session.abandoned().await;
+        assert!(left.elapsed() >= LINGER && session.is_abandoned());
     }
 
     #[tokio::test]
     async fn discarded_job_is_abandoned_at_once() {
-        let (link, _heard) = link();
-        let (say, _replies) = attach(&link, [None, None]);
+        let (session, _commands) = session();
+        let (say, _replies) = attach(&session, [None, None]);
         say.send(Ok(Request::Discard)).await.unwrap();
-        link.abandoned().await;
-        assert!(link.is_abandoned());
+        session.abandoned().await;
+        assert!(session.is_abandoned());
     }
 
     #[tokio::test(start_paused = true)]
     async fn how_a_job_ended_is_said_though_a_rule_was_broken_after_it() {
-        let (link, inbox) = link();
-        link.set_stage(Stage::Running);
-        let (say, mut connection) = attach(&link, [None, None]);
-        drop(inbox);
-        link.end(Ok(exited()));
+        let (session, commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, mut connection) = attach(&session, [None, None]);
+        drop(commands);
+        session.end(Ok(exited()));
         say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
         settle().await;
-        while !matches!(connection.recv().await.unwrap(), Event::Last(_)) {}
+        while !matches!(connection.recv().await.unwrap(), Event::Ended(_)) {}
     }
 
     #[tokio::test(start_paused = true)]
@@ -645,15 +647,15 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("x"), [7; 100]).unwrap();
         for has_ended in [true, false] {
-            let (link, inbox) = link();
-            link.set_stage(Stage::Running);
-            let (say, mut connection) = attach(&link, [None, None]);
-            let inbox = if has_ended { None } else { Some(inbox) };
+            let (session, commands) = session();
+            session.set_phase(Phase::Running);
+            let (say, mut connection) = attach(&session, [None, None]);
+            let commands = if has_ended { None } else { Some(commands) };
             say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
             settle().await;
             // A job that ends at the same moment does not hear it either.
-            drop(inbox);
-            link.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
+            drop(commands);
+            session.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
             // It is told of the file as far as it may be without an answer, and then that there is nothing more.
             let all = async { while connection.recv().await.is_some() {} };
             tokio::time::timeout(LINGER, all).await.unwrap();
@@ -662,54 +664,54 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_closing_ends_the_input_and_not_the_attachment() {
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        let mut attachment = link.connect([None, None], None, false).unwrap();
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        let mut attachment = session.connect([None, None], None, false).unwrap();
         attachment.requests().finish();
-        assert!(link.stdin.has_ended() && link.is_attached());
-        link.write(Stdout, b"still heard");
+        assert!(session.stdin.has_ended() && session.is_attached());
+        session.write(Stdout, b"still heard");
         assert_eq!(output(&mut attachment).await.2, "still heard");
         drop(attachment);
-        assert!(!link.is_attached(), "its response is not wanted any more");
+        assert!(!session.is_attached(), "its response is not wanted any more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn broken_connections_do_not_end_the_input() {
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        let (say, _replies) = attach(&link, [None, None]);
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, _replies) = attach(&session, [None, None]);
         drop(say);
         settle().await;
-        let (say, _replies) = attach(&link, [None, None]);
+        let (say, _replies) = attach(&session, [None, None]);
         say.send(Err(Error::Gone)).await.unwrap();
         settle().await;
-        assert!(!link.stdin.has_ended() && !link.is_attached());
+        assert!(!session.stdin.has_ended() && !session.is_attached());
         // Nor does an older one that is half-closed.
-        let old = link.connect([None, None], None, false).unwrap();
-        let _new = link.connect([None, None], None, false).unwrap();
+        let old = session.connect([None, None], None, false).unwrap();
+        let _new = session.connect([None, None], None, false).unwrap();
         old.requests().finish();
-        assert!(!link.stdin.has_ended() && link.is_attached());
+        assert!(!session.stdin.has_ended() && session.is_attached());
     }
 
     #[tokio::test(start_paused = true)]
     async fn detaching_ends_the_attachment_and_not_the_job() {
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        let (say, mut replies) = attach(&link, [None, None]);
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, mut replies) = attach(&session, [None, None]);
         say.send(Ok(Request::Detach)).await.unwrap();
         while replies.recv().await.is_some() {}
-        assert!(!link.is_attached() && !link.is_abandoned() && !link.stdin.has_ended());
+        assert!(!session.is_attached() && !session.is_abandoned() && !session.stdin.has_ended());
     }
 
     #[tokio::test]
     async fn whoever_comes_back_learns_that_the_input_has_ended() {
-        let (link, _heard) = link();
-        link.set_stage(Stage::Running);
-        let (say, replies) = attach(&link, [None, None]);
+        let (session, _commands) = session();
+        session.set_phase(Phase::Running);
+        let (say, replies) = attach(&session, [None, None]);
         say.send(Ok(Request::Stdin { offset: 0, data: Bytes::from_static(b"in"), end: true })).await.unwrap();
         settle().await;
         drop((say, replies));
-        let (_say, mut replies) = attach(&link, [None, None]);
+        let (_say, mut replies) = attach(&session, [None, None]);
         assert!(matches!(replies.recv().await, Some(Event::Accepted { stdin: 2, .. })));
         assert!(matches!(replies.recv().await, Some(Event::StdinAck { closed: true, .. })));
         assert!(matches!(replies.recv().await, Some(Event::Started { .. })));

@@ -11,14 +11,14 @@ use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use crate::store::lz4::Lz4Encoder;
 
 /// Shorter pieces go as they are: what they would save is less than what it costs to clear the table.
-const LEAST: usize = 512;
+const MIN_BYTES: usize = 512;
 
 /// Pieces that are left alone at most, when those that were tried did not become smaller: a MiB of what takes a full piece each.
-const LONGEST_PAUSE: u32 = 64;
+const MAX_PAUSE: u32 = 64;
 
 /// Packs what one connection sends.
 #[derive(Debug, Default)]
-pub struct Packer {
+pub struct OutputCompressor {
     /// None until it is needed.
     encoder: Option<Lz4Encoder>,
     /// Room for a block. The one before is in it, which has been written into a message by then.
@@ -29,10 +29,10 @@ pub struct Packer {
     left: u32,
 }
 
-impl Packer {
+impl OutputCompressor {
     /// A block that unpacks to `data`, a piece of at most [`OUTPUT_CHUNK_BYTES`]; `None` if it is to go as it is.
     pub fn pack(&mut self, data: &[u8]) -> Option<Bytes> {
-        if !(LEAST..=OUTPUT_CHUNK_BYTES).contains(&data.len()) {
+        if !(MIN_BYTES..=OUTPUT_CHUNK_BYTES).contains(&data.len()) {
             return None;
         }
         if self.left > 0 {
@@ -51,7 +51,7 @@ impl Packer {
                 Some(self.room.slice(..length))
             }
             None => {
-                self.pause = (2 * self.pause).clamp(1, LONGEST_PAUSE);
+                self.pause = (2 * self.pause).clamp(1, MAX_PAUSE);
                 self.left = self.pause;
                 None
             }
@@ -170,29 +170,29 @@ mod tests {
         let mut state = 3;
         let noise: Vec<u8> = (0..OUTPUT_CHUNK_BYTES).map(|_| random(&mut state, 256) as u8).collect();
         let text = b"level=INFO msg=\"all is well\"\n".repeat(OUTPUT_CHUNK_BYTES / 29);
-        let mut packer = Packer::default();
-        let packed = packer.pack(&text).unwrap();
+        let mut compressor = OutputCompressor::default();
+        let packed = compressor.pack(&text).unwrap();
         assert!(packed.len() < text.len() / 50 && unpack(&packed) == text);
-        assert_eq!(packer.pack(&text[..LEAST - 1]), None);
+        assert_eq!(compressor.pack(&text[..MIN_BYTES - 1]), None);
         for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
-            assert_eq!(packer.pack(&noise), None);
+            assert_eq!(compressor.pack(&noise), None);
             for _ in 0..pause {
-                assert_eq!(packer.pack(&text), None, "within a pause of {pause}");
+                assert_eq!(compressor.pack(&text), None, "within a pause of {pause}");
             }
         }
-        assert!(packer.pack(&text).is_some());
-        assert_eq!(packer.pack(&noise), None);
-        assert!(packer.pack(&text).is_none() && packer.pack(&text).is_some(), "a short pause again");
+        assert!(compressor.pack(&text).is_some());
+        assert_eq!(compressor.pack(&noise), None);
+        assert!(compressor.pack(&text).is_none() && compressor.pack(&text).is_some(), "a short pause again");
     }
 
     #[test]
     fn a_block_stays_as_it_is_while_the_next_is_packed_and_its_room_is_used_again() {
         let texts = [b"one line and ", b"and one more "].map(|words| words.repeat(1000));
-        let mut packer = Packer::default();
-        let blocks = [&texts[0], &texts[1]].map(|text| packer.pack(text).unwrap());
+        let mut compressor = OutputCompressor::default();
+        let blocks = [&texts[0], &texts[1]].map(|text| compressor.pack(text).unwrap());
         assert!(unpack(&blocks[0]) == texts[0] && unpack(&blocks[1]) == texts[1]);
         let place = blocks[1].as_ptr();
         drop(blocks);
-        assert_eq!(packer.pack(&texts[0]).unwrap().as_ptr(), place);
+        assert_eq!(compressor.pack(&texts[0]).unwrap().as_ptr(), place);
     }
 }

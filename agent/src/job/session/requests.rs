@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::files::outputs::ArtifactSet;
-use crate::job::session::Link;
-use crate::job::session::messages::{Heard, Request};
+use crate::job::session::Session;
+use crate::job::session::messages::{JobCommand, Request};
 use crate::job::session::output_buffer::OutputStream;
-use crate::job::session::state::Stage;
+use crate::job::session::state::Phase;
 
-impl Link {
+impl Session {
     /// Does what a connection's request asks for. Gives false if the controller leaves by it.
-    pub(super) async fn handle(&self, connection: u64, request: Request) -> Result<bool, Error> {
-        let can_hear_more = self.state.look(|state| state.has_started || state.stage == Stage::Ended);
+    pub(super) async fn handle_request(&self, connection: u64, request: Request) -> Result<bool, Error> {
+        let can_hear_more = self.state.with(|state| state.has_started || state.phase == Phase::Ended);
         match request {
             Request::Stdin { .. } | Request::Acknowledge { .. } | Request::Stored(_) if !can_hear_more => {
                 return Err(Error::Protocol("the program has not started yet"));
@@ -21,16 +21,16 @@ impl Link {
             Request::Acknowledge { stream, offset, closed } => {
                 self.acknowledge(stream, offset, closed);
             }
-            Request::Chunk(chunk) => self.tell_job(connection, Heard::Chunk(chunk)).await,
+            Request::Chunk(chunk) => self.send_command(connection, JobCommand::Chunk(chunk)).await,
             Request::Signal { number, signal } => {
                 if self.count_signal(number)? {
-                    self.tell_job(connection, Heard::Signal(signal)).await;
+                    self.send_command(connection, JobCommand::Signal(signal)).await;
                 }
             }
-            Request::Resize(size) => self.tell_job(connection, Heard::Resize(size)).await,
-            Request::Start => self.tell_job(connection, Heard::Start).await,
+            Request::Resize(size) => self.send_command(connection, JobCommand::Resize(size)).await,
+            Request::Start => self.send_command(connection, JobCommand::Start).await,
             Request::Stored(position) => {
-                self.state.change(|state| {
+                self.state.update(|state| {
                     // There may be none any more.
                     let end = state.offer.as_ref().map(ArtifactSet::end).unwrap_or_default();
                     state.stored = state.stored.max(position.min(end));
@@ -47,12 +47,12 @@ impl Link {
 
     pub(super) fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
         // There is less to tell, so nobody need look.
-        let written = self.state.look(|state| {
-            state.tape.acknowledge(stream, offset);
-            state.tape.end(stream)
+        let written = self.state.with(|state| {
+            state.buffer.acknowledge(stream, offset);
+            state.buffer.end(stream)
         });
-        self.output(stream).change(|control| {
-            // What is written later is not acknowledged by this, or nothing would bound the tape.
+        self.output(stream).update(|control| {
+            // What is written later is not acknowledged by this, or nothing would bound the buffer.
             control.acknowledged = control.acknowledged.max(offset.min(written));
             control.closed |= closed;
         });
@@ -60,21 +60,21 @@ impl Link {
 
     /// Whether this signal is to reach the job: it has not come before.
     fn count_signal(&self, number: u64) -> Result<bool, Error> {
-        let signals = self.state.look(|state| state.signals);
+        let signals = self.state.with(|state| state.signals);
         match number {
             0 => return Ok(true),
             _ if number <= signals => return Ok(false),
             _ if number > signals + 1 => return Err(Error::Protocol("a signal is missing before this one")),
             _ => {}
         }
-        self.state.change(|state| state.signals = number);
+        self.state.update(|state| state.signals = number);
         Ok(true)
     }
 }
 
 /// What one connection brings to the job. When it is dropped before it is over, the connection has broken.
 pub struct Requests {
-    pub(super) link: Arc<Link>,
+    pub(super) session: Arc<Session>,
     pub(super) number: u64,
     pub(super) is_over: bool,
 }
@@ -86,11 +86,11 @@ impl Requests {
         if self.is_taken_over() {
             return false;
         }
-        match self.link.handle(self.number, request).await {
+        match self.session.handle_request(self.number, request).await {
             Ok(true) => true,
             Ok(false) => {
                 self.is_over = true;
-                self.link.leave(self.number);
+                self.session.leave(self.number);
                 false
             }
             Err(fault) => {
@@ -104,7 +104,7 @@ impl Requests {
     pub fn finish(mut self) {
         if !self.is_taken_over() {
             self.is_over = true;
-            self.link.stdin.end();
+            self.session.stdin.end();
         }
     }
 
@@ -117,7 +117,7 @@ impl Requests {
 
     /// True if a newer connection has the job. It is still to be told here, where nothing that comes counts any more.
     fn is_taken_over(&mut self) -> bool {
-        let is_taken_over = self.link.state.look(|state| state.connection) != self.number;
+        let is_taken_over = self.session.state.with(|state| state.connection) != self.number;
         self.is_over |= is_taken_over;
         is_taken_over
     }
@@ -126,10 +126,10 @@ impl Requests {
         // Or else, to be dropped is to break.
         if !matches!(fault, Error::Gone) {
             self.is_over = true;
-            self.link.tell_job(self.number, Heard::Fault(fault)).await;
+            self.session.send_command(self.number, JobCommand::Fault(fault)).await;
             // It hears what it did wrong, and then nothing more of it counts.
-            self.link.disconnect(self.number);
-            self.link.state.change(|state| state.unheard = self.number);
+            self.session.disconnect(self.number);
+            self.session.state.update(|state| state.unheard = self.number);
         }
     }
 }
@@ -137,7 +137,7 @@ impl Requests {
 impl Drop for Requests {
     fn drop(&mut self) {
         if !self.is_over {
-            self.link.leave(self.number);
+            self.session.leave(self.number);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! What a controller has heard by a connection, and what comes next.
 
 use crate::files::outputs::{Cursor, Piece};
-use crate::job::session::Link;
+use crate::job::session::Session;
 use crate::job::session::encoder::Encoder;
 use crate::job::session::messages::Event;
-use crate::job::session::output_buffer::{OutputStream, Tape};
-use crate::job::session::state::{Stage, State};
+use crate::job::session::output_buffer::{OutputBuffer, OutputStream};
+use crate::job::session::state::{Phase, State};
 
 /// What the controller has heard by a connection.
-pub(super) struct Told {
+pub(super) struct SentState {
     /// The number of that one.
     pub(super) connection: u64,
     pub(super) accepted: bool,
@@ -21,10 +21,10 @@ pub(super) struct Told {
     pub(super) outputs: [u64; 2],
     pub(super) files: Cursor,
     /// Everything: nothing follows.
-    pub(super) last: bool,
+    pub(super) is_complete: bool,
 }
 
-impl Told {
+impl SentState {
     /// Nothing yet, by a connection that goes on there.
     pub(super) fn of(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
         Self {
@@ -35,33 +35,33 @@ impl Told {
             signals: 0,
             outputs,
             files,
-            last: false,
+            is_complete: false,
         }
     }
 
-    pub(super) fn next(&mut self, link: &Link, state: &State, encoder: &mut Encoder) -> Option<Event> {
+    pub(super) fn next(&mut self, session: &Session, state: &State, encoder: &mut Encoder) -> Option<Event> {
         if state.connection != self.connection {
-            self.last = true;
+            self.is_complete = true;
             return Some(Event::TakenOver);
         }
-        if !self.accepted && state.stage != Stage::Admitted {
+        if !self.accepted && state.phase != Phase::Admitted {
             // An error says by itself that there was nothing to accept, unless there is more to say before it.
-            let has_failed = state.last.as_ref().is_some_and(|last| last.is_err());
+            let has_failed = state.final_result.as_ref().is_some_and(|last| last.is_err());
             self.accepted = true;
             self.signals = state.signals;
             if !has_failed || state.has_started {
-                let needs = match state.stage {
-                    Stage::Receiving => state.needs.clone(),
+                let needs = match state.phase {
+                    Phase::Receiving => state.needs.clone(),
                     _ => Vec::new(),
                 };
-                let (job, stdin) = (link.job.clone(), link.stdin.received());
+                let (job, stdin) = (session.job.clone(), session.stdin.received());
                 let (outputs, signals) = (self.outputs, self.signals);
                 return Some(Event::Accepted { job, needs, stdin, outputs, signals });
             }
         }
         // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
         // the program runs: it would send its own.
-        let has_ended = self.connection > 1 && link.stdin.has_ended();
+        let has_ended = self.connection > 1 && session.stdin.has_ended();
         let stdin = (state.stdin, state.stdin_closed || has_ended);
         if state.has_started && self.stdin != stdin {
             self.stdin = stdin;
@@ -69,13 +69,13 @@ impl Told {
         }
         if !self.started && state.has_started {
             self.started = true;
-            return Some(Event::Started { has_terminal: link.tenure.has_terminal });
+            return Some(Event::Started { has_terminal: session.ownership.has_terminal });
         }
-        if self.accepted && self.signals != state.signals && state.last.is_none() {
+        if self.accepted && self.signals != state.signals && state.final_result.is_none() {
             self.signals = state.signals;
             return Some(Event::SignalAck(state.signals));
         }
-        if let Some((stream, offset, content)) = next_piece(&state.tape, &mut self.outputs) {
+        if let Some((stream, offset, content)) = next_piece(&state.buffer, &mut self.outputs) {
             return Some(Event::Output { stream, offset, payload: encoder.encode(content) });
         }
         match &state.offer {
@@ -87,15 +87,18 @@ impl Told {
             // Nothing of a job is held when its end is told.
             None => self.files.close(),
         }
-        let last = state.last.clone()?;
-        self.last = true;
-        Some(Event::Last(last))
+        let last = state.final_result.clone()?;
+        self.is_complete = true;
+        Some(Event::Ended(last))
     }
 }
 
 /// The next piece for whoever has what is before `had` of each output; it counts as had then.
-pub(super) fn next_piece<'a>(tape: &'a Tape, had: &mut [u64; 2]) -> Option<(OutputStream, u64, &'a [u8])> {
-    let (stream, offset, data) = tape.next(*had)?;
-    had[stream as usize] = offset + data.len() as u64;
+pub(super) fn next_piece<'a>(
+    buffer: &'a OutputBuffer,
+    delivered: &mut [u64; 2],
+) -> Option<(OutputStream, u64, &'a [u8])> {
+    let (stream, offset, data) = buffer.next(*delivered)?;
+    delivered[stream as usize] = offset + data.len() as u64;
     Some((stream, offset, data))
 }

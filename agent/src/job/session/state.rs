@@ -5,13 +5,13 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::files::outputs::{ArtifactSet, Position};
-use crate::job::session::messages::Last;
-use crate::job::session::output_buffer::Tape;
+use crate::job::session::messages::FinalResult;
+use crate::job::session::output_buffer::OutputBuffer;
 use crate::store::receiver::Need;
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum Phase {
     /// It is looked for in the disk cache.
     Admitted,
     /// Blobs are still to be received.
@@ -28,7 +28,7 @@ pub enum Stage {
 pub(super) struct State {
     /// The key of its controller.
     pub(super) owner: Fingerprint,
-    pub(super) stage: Stage,
+    pub(super) phase: Phase,
     /// What is still to be received.
     pub(super) needs: Vec<Need>,
     /// Whose turn it is: the number of the newest connection.
@@ -38,7 +38,7 @@ pub(super) struct State {
     /// The last one whose controller has broken a rule, and is not heard any more.
     pub(super) unheard: u64,
     pub(super) has_started: bool,
-    pub(super) tape: Tape,
+    pub(super) buffer: OutputBuffer,
     /// How much of its input the program has taken.
     pub(super) stdin: u64,
     pub(super) stdin_closed: bool,
@@ -48,7 +48,7 @@ pub(super) struct State {
     pub(super) offer: Option<ArtifactSet>,
     /// Before this, the controller has them.
     pub(super) stored: Position,
-    pub(super) last: Option<Last>,
+    pub(super) final_result: Option<FinalResult>,
     /// Since when that is known.
     pub(super) ended: Option<Instant>,
 }
@@ -56,7 +56,7 @@ pub(super) struct State {
 impl State {
     /// What is said of output that was given up.
     pub(super) fn lost_output(&self) -> Option<Error> {
-        match self.last.as_deref()? {
+        match self.final_result.as_deref()? {
             Err(Error::OutputLost { bytes, ending }) => {
                 Some(Error::OutputLost { bytes: *bytes, ending: ending.clone() })
             }
@@ -67,7 +67,7 @@ impl State {
 
 /// Whether a controller is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Presence {
+pub(super) struct Attached {
     /// Since when there is none.
     pub(super) left: Option<Instant>,
     /// Nobody wants the job, or what is left of it, any more.

@@ -2,7 +2,7 @@
 //!
 //! What must stay true: a byte that the program wrote before it ended is read before the outcome is known, or the
 //! controller said that nobody wants it. A process that outlives the program with the pipe in its hand delays the outcome by at most
-//! [`AFTERLIFE`].
+//! [`DRAIN_TIMEOUT`].
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,13 +18,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 
-use crate::job::session::Link;
+use crate::job::session::Session;
 use crate::job::session::output_buffer::OutputStream;
 use crate::system::time::sleep_until_opt;
 
 /// How long a pipe may stay open and silent after the program has ended: long enough for a process that the kernel is
 /// still tearing down, too short to be felt.
-pub const AFTERLIFE: Duration = Duration::from_secs(1);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Most bytes that a pipe can hold (/proc/sys/fs/pipe-max-size, pipe(7)). What comes after the program's end beyond
 /// this was written by another process.
@@ -50,7 +50,7 @@ pub struct Summary {
     pub abandoned: bool,
 }
 
-/// Carries what comes out of `pipe` to the controller that `link` leads to, in pieces of at most a chunk, until its end.
+/// Carries what comes out of `pipe` to the controller that `session` leads to, in pieces of at most a chunk, until its end.
 /// `written` is told of each.
 ///
 /// # Errors
@@ -59,17 +59,17 @@ pub async fn pump(
     pipe: OwnedFd,
     stream: OutputStream,
     window: u64,
-    link: Arc<Link>,
+    session: Arc<Session>,
     mut written: impl FnMut(),
 ) -> io::Result<Summary> {
     rustix::io::ioctl_fionbio(&pipe, true)?;
     // Unchecked, because it may be a terminal.
     let mut pipe = pipe::Receiver::from_owned_fd_unchecked(pipe)?;
-    let control = link.output(stream);
+    let control = session.output(stream);
     let mut offset = 0;
     let mut after_end = 0;
     loop {
-        let now = control.look(|control| *control);
+        let now = control.with(|control| *control);
         if now.closed {
             return Ok(Summary { bytes: offset, abandoned: false });
         }
@@ -79,18 +79,18 @@ pub async fn pump(
         // An acknowledgement of what was never sent gives no more than one of all that was.
         let credit = window.saturating_sub(offset - now.acknowledged.min(offset)) as usize;
         let most = credit.min(OUTPUT_CHUNK_BYTES);
-        let mut given_up = pin!(sleep_until_opt(now.ended.map(|ended| ended + AFTERLIFE)));
+        let mut given_up = pin!(sleep_until_opt(now.ended.map(|ended| ended + DRAIN_TIMEOUT)));
         let next = poll_fn(|context| {
             if most > 0
-                && let Poll::Ready(read) = link.poll_read(stream, |tape| {
-                    tape.reserve(most);
-                    pin!(pipe.read_buf(&mut tape.limit(most))).poll(context)
+                && let Poll::Ready(read) = session.poll_read(stream, |buffer| {
+                    buffer.reserve(most);
+                    pin!(pipe.read_buf(&mut buffer.limit(most))).poll(context)
                 })
             {
                 return Poll::Ready(Next::Read(read));
             }
             if given_up.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Next::GivenUp);
+                return Poll::Ready(Next::TimedOut);
             }
             control.poll(
                 context,
@@ -103,7 +103,7 @@ pub async fn pump(
             Next::Read(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
             Next::Read(read) => read?,
             Next::Changed => continue,
-            Next::GivenUp => return Ok(Summary { bytes: offset, abandoned: true }),
+            Next::TimedOut => return Ok(Summary { bytes: offset, abandoned: true }),
         };
         if read == 0 {
             return Ok(Summary { bytes: offset, abandoned: false });
@@ -123,7 +123,7 @@ enum Next {
     /// It is to be steered anew.
     Changed,
     /// It was silent for too long.
-    GivenUp,
+    TimedOut,
 }
 
 #[cfg(test)]
@@ -133,63 +133,63 @@ mod tests {
 
     use super::OutputStream::Stdout;
     use super::*;
-    use crate::job::session::Tenure;
+    use crate::job::session::Ownership;
 
-    fn start(window: u64) -> (io::PipeWriter, Arc<Link>, tokio::task::JoinHandle<Summary>) {
+    fn start(window: u64) -> (io::PipeWriter, Arc<Session>, tokio::task::JoinHandle<Summary>) {
         let (reader, writer) = io::pipe().unwrap();
         let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        let (link, _) = Link::new("7".into(), Tenure { owner, linger: None, has_terminal: false });
-        let it = link.clone();
+        let (session, _) = Session::new("7".into(), Ownership { owner, linger: None, has_terminal: false });
+        let it = session.clone();
         let task = tokio::spawn(async move { pump(reader.into(), Stdout, window, it, || {}).await.unwrap() });
-        (writer, link, task)
+        (writer, session, task)
     }
 
-    fn steer(link: &Link, steer: impl FnOnce(&mut Control)) {
-        link.output(Stdout).change(steer);
+    fn steer(session: &Session, steer: impl FnOnce(&mut Control)) {
+        session.output(Stdout).update(steer);
     }
 
     #[tokio::test]
     async fn all_is_read_in_order_and_end_of_file_ends_it() {
-        let (mut writer, link, task) = start(1 << 20);
+        let (mut writer, session, task) = start(1 << 20);
         let content: Vec<u8> = (0..40_000u32).map(|i| i as u8).collect();
         writer.write_all(&content).unwrap();
         drop(writer);
         assert_eq!(task.await.unwrap(), Summary { bytes: 40_000, abandoned: false });
         let mut had = [0; 2];
-        let pieces = std::iter::from_fn(|| link.next_piece(&mut had));
+        let pieces = std::iter::from_fn(|| session.next_piece(&mut had));
         assert!(pieces.map(|(_, _, data)| data).collect::<Vec<_>>().concat() == content);
     }
 
     #[tokio::test]
     async fn nothing_is_read_beyond_the_window_until_it_is_acknowledged() {
-        let (mut writer, link, task) = start(10);
+        let (mut writer, session, task) = start(10);
         writer.write_all(&[7; 25]).unwrap();
         drop(writer);
         for (acknowledged, expected) in [(0, 10), (4, 14), (14, 24)] {
-            steer(&link, |control| control.acknowledged = acknowledged);
+            steer(&session, |control| control.acknowledged = acknowledged);
             // The pump is the only other task: when it is idle, control comes back here.
             for _ in 0..10_000 {
                 tokio::task::yield_now().await;
             }
-            assert_eq!(link.unread(), expected);
+            assert_eq!(session.unread(), expected);
         }
-        steer(&link, |control| control.acknowledged = 24);
+        steer(&session, |control| control.acknowledged = 24);
         assert_eq!(task.await.unwrap(), Summary { bytes: 25, abandoned: false });
     }
 
     #[tokio::test]
     async fn an_output_that_nobody_reads_is_closed() {
-        let (mut writer, link, task) = start(10);
-        steer(&link, |control| control.closed = true);
+        let (mut writer, session, task) = start(10);
+        steer(&session, |control| control.closed = true);
         task.await.unwrap();
         assert_eq!(writer.write_all(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pipe_that_outlives_the_program_is_given_up_and_reported() {
-        let (mut writer, link, task) = start(1 << 20);
+        let (mut writer, session, task) = start(1 << 20);
         writer.write_all(b"last words").unwrap();
-        steer(&link, |control| control.ended = Some(Instant::now()));
+        steer(&session, |control| control.ended = Some(Instant::now()));
         assert_eq!(task.await.unwrap(), Summary { bytes: 10, abandoned: true });
     }
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 /// The value, for any number of tasks.
 #[derive(Default)]
-pub struct Board<T>(Mutex<Content<T>>);
+pub struct Monitor<T>(Mutex<Content<T>>);
 
 #[derive(Default)]
 struct Content<T> {
@@ -20,25 +20,25 @@ struct Content<T> {
     waiting: Vec<Waker>,
 }
 
-impl<T> Board<T> {
-    /// A board that says this.
+impl<T> Monitor<T> {
+    /// A monitor that says this.
     pub fn new(value: T) -> Self {
         Self(Mutex::new(Content { value, waiting: Vec::new() }))
     }
 
     /// Looks at it, or changes what nobody waits for. It is locked meanwhile.
-    pub fn look<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+    pub fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
         look(&mut self.content().value)
     }
 
     /// Changes it, and wakes those which wait.
-    pub fn change(&self, change: impl FnOnce(&mut T)) {
+    pub fn update(&self, change: impl FnOnce(&mut T)) {
         change(&mut self.content().value);
-        self.wake();
+        self.notify_all();
     }
 
     /// Wakes those which wait.
-    pub fn wake(&self) {
+    pub fn notify_all(&self) {
         // This puts them into the runtime's queue, where they run later.
         self.content().waiting.drain(..).for_each(Waker::wake);
     }
@@ -55,7 +55,7 @@ impl<T> Board<T> {
     }
 
     /// Waits until it is so. Cancel safe.
-    pub async fn until(&self, is_so: impl Fn(&T) -> bool) {
+    pub async fn wait_until(&self, is_so: impl Fn(&T) -> bool) {
         let look = |value: &mut T| if is_so(value) { Poll::Ready(()) } else { Poll::Pending };
         poll_fn(|context| self.poll(context, look)).await;
     }
@@ -66,7 +66,7 @@ impl<T> Board<T> {
 }
 
 #[cfg(test)]
-impl<T> Board<T> {
+impl<T> Monitor<T> {
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.content().waiting.len()
@@ -82,24 +82,24 @@ mod tests {
 
     #[tokio::test]
     async fn all_that_wait_are_woken_and_leave_one_waker_however_often_they_look() {
-        let board = Arc::new(Board::new(0));
+        let monitor = Arc::new(Monitor::new(0));
         let tasks = [1, 2].map(|number| {
-            let board = board.clone();
-            tokio::spawn(async move { board.until(|value| *value >= number).await })
+            let monitor = monitor.clone();
+            tokio::spawn(async move { monitor.wait_until(|value| *value >= number).await })
         });
         tokio::task::yield_now().await;
         for look in 0..3 {
-            assert_eq!(board.waiting(), 2, "{look}");
-            board.wake();
+            assert_eq!(monitor.waiting(), 2, "{look}");
+            monitor.notify_all();
             tokio::task::yield_now().await;
         }
-        board.look(|value| *value = 1);
+        monitor.with(|value| *value = 1);
         tokio::task::yield_now().await;
         assert!(tasks.iter().all(|task| !task.is_finished()), "nobody was told");
-        board.change(|value| *value += 1);
+        monitor.update(|value| *value += 1);
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(board.waiting(), 0);
+        assert_eq!(monitor.waiting(), 0);
     }
 }

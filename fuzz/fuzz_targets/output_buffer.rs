@@ -1,9 +1,9 @@
-//! The tape against two vectors that forget nothing.
+//! The buffer against two vectors that forget nothing.
 #![no_main]
 
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 use hopd::job::session::output_buffer::OutputStream::{Stderr, Stdout};
-use hopd::job::session::output_buffer::{OutputStream, Tape};
+use hopd::job::session::output_buffer::{OutputBuffer, OutputStream};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -37,62 +37,62 @@ struct Model {
 const STREAMS: [OutputStream; 2] = [Stdout, Stderr];
 
 fuzz_target!(|steps: Vec<Step>| {
-    let (mut tape, mut model) = (Tape::default(), Model::default());
+    let (mut buffer, mut model) = (OutputBuffer::default(), Model::default());
     for step in steps {
         match step {
             Step::Append { to_stderr, bytes } => {
-                append(&mut tape, &mut model, stream(to_stderr), bytes.into())
+                append(&mut buffer, &mut model, stream(to_stderr), bytes.into())
             }
             Step::Alternate { times } => {
                 for _ in 0..times % 1024 {
-                    append(&mut tape, &mut model, Stdout, 1);
-                    append(&mut tape, &mut model, Stderr, 1);
+                    append(&mut buffer, &mut model, Stdout, 1);
+                    append(&mut buffer, &mut model, Stderr, 1);
                 }
             }
             Step::Acknowledge { stderr, offset } => {
                 let stream = stream(stderr);
-                tape.acknowledge(stream, offset.into());
+                buffer.acknowledge(stream, offset.into());
                 let acknowledged = &mut model.acknowledged[stream as usize];
                 let offset = (offset as usize).min(model.written[stream as usize].len());
                 *acknowledged = offset.max(*acknowledged);
             }
-            Step::Read { back } => read(&tape, &model, back),
+            Step::Read { back } => read(&buffer, &model, back),
         }
-        check(&tape, &model);
+        check(&buffer, &model);
     }
-    read(&tape, &model, [u16::MAX; 2]);
+    read(&buffer, &model, [u16::MAX; 2]);
 });
 
 fn stream(is_stderr: bool) -> OutputStream {
     if is_stderr { Stderr } else { Stdout }
 }
 
-fn append(tape: &mut Tape, model: &mut Model, stream: OutputStream, bytes: usize) {
+fn append(buffer: &mut OutputBuffer, model: &mut Model, stream: OutputStream, bytes: usize) {
     let written = &mut model.written[stream as usize];
     // 251 is a prime: no chunk and no buffer begins like another.
     let data: Vec<u8> = (written.len()..written.len() + bytes).map(|offset| (offset % 251) as u8).collect();
-    tape.append(stream, |bytes| bytes.extend_from_slice(&data));
+    buffer.append(stream, |bytes| bytes.extend_from_slice(&data));
     written.extend(data);
 }
 
-fn check(tape: &Tape, model: &Model) {
+fn check(buffer: &OutputBuffer, model: &Model) {
     for stream in STREAMS {
         let index = stream as usize;
-        assert_eq!(tape.start(stream), model.acknowledged[index] as u64);
-        assert_eq!(tape.end(stream), model.written[index].len() as u64);
+        assert_eq!(buffer.start(stream), model.acknowledged[index] as u64);
+        assert_eq!(buffer.end(stream), model.written[index].len() as u64);
     }
     let kept: usize = (0..2).map(|index| model.written[index].len() - model.acknowledged[index]).sum();
-    assert_eq!(tape.len(), kept as u64);
+    assert_eq!(buffer.len(), kept as u64);
 }
 
 /// Whoever comes back with what is before `back` bytes from the end, or has all that is not kept, gets the rest and only that.
-fn read(tape: &Tape, model: &Model, back: [u16; 2]) {
+fn read(buffer: &OutputBuffer, model: &Model, back: [u16; 2]) {
     let mut had = [0; 2];
     for index in 0..2 {
         let end = model.written[index].len();
         had[index] = end.saturating_sub(back[index].into()).max(model.acknowledged[index]) as u64;
     }
-    while let Some((stream, offset, data)) = tape.next(had) {
+    while let Some((stream, offset, data)) = buffer.next(had) {
         let index = stream as usize;
         assert_eq!(offset, had[index], "without a gap");
         assert!((1..=OUTPUT_CHUNK_BYTES).contains(&data.len()));

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_the_longest_kind_pass_and_one_more_is_refused() {
+    fn lists_beyond_their_limits_are_refused() {
         let tree =
             |bases| v1::InputArchive { bases: vec![vec![7; 32]; bases], ..v1::InputArchive::default() };
         let of = |arguments: usize, trees: usize, bases: usize, files: usize| {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_specification_is_passed_by() {
+    fn blob_chunks_pass_unchecked() {
         let data = vec![0x0a; 10_000].into();
         let blob = v1::BlobChunk { offset: 1 << 40, data, encoding: 2 };
         let message = v1::RunRequest { message: Some(run_request::Message::Blob(blob)) }.encode_to_vec();

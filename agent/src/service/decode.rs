@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_specification_that_breaks_a_rule_is_refused() {
+    fn specifications_that_break_rules_are_refused() {
         assert!(decode_spec(spec()).is_ok());
         assert!(decode_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
         let broken: [fn(&mut v1::JobSpec); 28] = [
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_need_not_be_text() {
+    fn arguments_may_be_arbitrary_bytes() {
         let spec = v1::JobSpec { args: vec![vec![], vec![0xff, b'\n', b'"']], ..spec() };
         let args = decode_spec(spec).unwrap().args;
         assert_eq!(

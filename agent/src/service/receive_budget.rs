@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn large_messages_keep_their_memory_while_requests_go_on() {
+    fn large_messages_hold_their_memory() {
         let budget = Arc::new(ConnectionBudget::new(Arc::default()));
         let mut run = MessageMeter::new(budget.clone(), MAX_SPEC_BYTES);
         run.arrived(&head(MAX_SPEC_BYTES)).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_count_in_pieces_of_any_size() {
+    fn messages_are_measured_across_any_split() {
         let lengths = [3, 0, 70, 1, 0, 0, 300];
         let said: Vec<u8> =
             lengths.iter().flat_map(|length| [&head(*length)[..], &vec![1; *length]].concat()).collect();

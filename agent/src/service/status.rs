@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_is_a_google_rpc_status() {
+    fn refusals_are_google_rpc_statuses() {
         for error in all() {
             // As it travels: in headers.
             let mut trailers = http::HeaderMap::new();

@@ -30,6 +30,6 @@ impl Encoder {
     fn compressed(&mut self, content: &[u8]) -> Option<Payload> {
         // At most OUTPUT_CHUNK_BYTES.
         let uncompressed_size = content.len() as u32;
-        self.compressor.as_mut()?.pack(content).map(|data| Payload { data, uncompressed_size })
+        self.compressor.as_mut()?.compress(content).map(|data| Payload { data, uncompressed_size })
     }
 }

@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_controller_that_comes_back_hears_the_rest_once_and_then_the_outcome() {
+    async fn reattached_controllers_get_the_rest_once() {
         let (session, _commands) = session();
         session.set_phase(Phase::Running);
         let (say, mut replies) = attach(&session, [None, None]);
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_offset_at_which_nothing_is_kept_is_refused() {
+    async fn offsets_outside_the_buffer_are_refused() {
         let (session, _commands) = session();
         session.write(Stdout, b"hello");
         session.acknowledge(Stdout, 3, false);
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_piece_of_the_program_that_an_older_connection_still_brings_is_not_heard() {
+    async fn chunks_of_replaced_connections_are_dropped() {
         let (session, mut commands) = session();
         let needed = |offset| [[7; 32], [8; 32]].map(|digest| Need { digest, offset, base: None });
         session.need(&needed(0));
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_comes_back_to_a_job_that_has_failed_hears_where_it_was_before_its_output() {
+    async fn failed_jobs_report_offsets_before_output() {
         let (session, _commands) = session();
         session.set_phase(Phase::Running);
         session.write(Stdout, b"hello");
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_acknowledges_what_is_not_written_yet() {
+    async fn unwritten_output_cannot_be_acknowledged() {
         let (session, _commands) = session();
         session.write(Stdout, b"hello");
         session.acknowledge(Stdout, u64::MAX, false);
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_newer_connection_takes_over() {
+    async fn newer_connections_take_over() {
         let (session, mut commands) = session();
         session.set_phase(Phase::Running);
         let (old, mut old_replies) = attach(&session, [None, None]);
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_files_come_before_the_end_and_to_whoever_comes_back_from_where_they_were() {
+    async fn output_files_resume_after_reconnect() {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("x"), [7; 50]).unwrap();
         let (session, _commands) = session();
@@ -606,7 +606,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_is_abandoned_when_its_controller_stays_away() {
+    async fn jobs_of_absent_controllers_are_abandoned() {
         let (session, _commands) = session();
         let (say, replies) = attach(&session, [None, None]);
         assert!(tokio::time::timeout(10 * LINGER, session.abandoned()).await.is_err(), "it is there");
@@ -631,7 +631,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn how_a_job_ended_is_said_though_a_rule_was_broken_after_it() {
+    async fn outcomes_are_sent_despite_later_faults() {
         let (session, commands) = session();
         session.set_phase(Phase::Running);
         let (say, mut connection) = attach(&session, [None, None]);
@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rule_that_is_broken_while_files_wait_ends_the_connection() {
+    async fn faults_end_connections_with_pending_files() {
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("x"), [7; 100]).unwrap();
         for has_ended in [true, false] {
@@ -663,7 +663,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_closing_ends_the_input_and_not_the_attachment() {
+    async fn half_closing_ends_only_the_input() {
         let (session, _commands) = session();
         session.set_phase(Phase::Running);
         let mut attachment = session.connect([None, None], None, false).unwrap();
@@ -694,7 +694,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn detaching_ends_the_attachment_and_not_the_job() {
+    async fn detaching_leaves_the_job_running() {
         let (session, _commands) = session();
         session.set_phase(Phase::Running);
         let (say, mut replies) = attach(&session, [None, None]);
@@ -704,7 +704,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_comes_back_learns_that_the_input_has_ended() {
+    async fn reattached_controllers_learn_of_ended_input() {
         let (session, _commands) = session();
         session.set_phase(Phase::Running);
         let (say, replies) = attach(&session, [None, None]);

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn all_that_wait_are_woken_and_leave_one_waker_however_often_they_look() {
+    async fn updates_wake_all_waiters_once() {
         let monitor = Arc::new(Monitor::new(0));
         let tasks = [1, 2].map(|number| {
             let monitor = monitor.clone();

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_both_outputs_is_kept_also_for_who_comes_back() {
+    fn interleaving_survives_a_reconnect() {
         let mut buffer = OutputBuffer::default();
         for (stream, data) in [(Stderr, "a"), (Stdout, "b"), (Stdout, "c"), (Stderr, "d")] {
             write(&mut buffer, stream, data.as_bytes());
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_acknowledged_is_gone_and_nothing_else_is() {
+    fn only_acknowledged_output_is_dropped() {
         let mut buffer = OutputBuffer::default();
         write(&mut buffer, Stdout, b"hello");
         write(&mut buffer, Stderr, b"oops");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_never_longer_than_a_chunk() {
+    fn pieces_fit_into_one_chunk() {
         let mut buffer = OutputBuffer::default();
         write(&mut buffer, Stdout, &vec![7; OUTPUT_CHUNK_BYTES + 1]);
         let lengths: Vec<_> = rest(&buffer, [0, 0]).iter().map(|(_, _, data)| data.len()).collect();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tape_that_is_closed_keeps_its_bytes_and_no_room_for_more() {
+    fn closed_buffers_keep_no_spare_capacity() {
         let mut buffer = OutputBuffer::default();
         buffer.append(Stdout, |bytes| bytes.reserve(OUTPUT_CHUNK_BYTES));
         write(&mut buffer, Stdout, b"hello");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn small_pieces_cost_their_bytes_and_a_bounded_rest() {
+    fn interleaving_of_small_pieces_is_bounded() {
         let mut buffer = OutputBuffer::default();
         for _ in 0..10_000 {
             write(&mut buffer, Stdout, b"o");

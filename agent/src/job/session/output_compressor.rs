@@ -31,7 +31,7 @@ pub struct OutputCompressor {
 
 impl OutputCompressor {
     /// A block that unpacks to `data`, a piece of at most [`OUTPUT_CHUNK_BYTES`]; `None` if it is to go as it is.
-    pub fn pack(&mut self, data: &[u8]) -> Option<Bytes> {
+    pub fn compress(&mut self, data: &[u8]) -> Option<Bytes> {
         if !(MIN_BYTES..=OUTPUT_CHUNK_BYTES).contains(&data.len()) {
             return None;
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_block_unpacks_to_what_was_packed() {
+    fn blocks_decompress_to_their_input() {
         let mut state = 1;
         let any: Vec<_> = (0..500).map(|_| random(&mut state, OUTPUT_CHUNK_BYTES)).collect();
         for length in (0..=300).chain(any).chain([OUTPUT_CHUNK_BYTES; 100]) {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_beyond_the_room_that_there_is() {
+    fn encoder_respects_the_buffer_size() {
         let mut state = 5;
         for _ in 0..200 {
             let data = content(&mut state, 2000);
@@ -166,33 +166,33 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_smaller_is_packed_and_what_does_not_is_left_alone_longer_and_longer() {
+    fn incompressible_output_pauses_compression() {
         let mut state = 3;
         let noise: Vec<u8> = (0..OUTPUT_CHUNK_BYTES).map(|_| random(&mut state, 256) as u8).collect();
         let text = b"level=INFO msg=\"all is well\"\n".repeat(OUTPUT_CHUNK_BYTES / 29);
         let mut compressor = OutputCompressor::default();
-        let packed = compressor.pack(&text).unwrap();
+        let packed = compressor.compress(&text).unwrap();
         assert!(packed.len() < text.len() / 50 && unpack(&packed) == text);
-        assert_eq!(compressor.pack(&text[..MIN_BYTES - 1]), None);
+        assert_eq!(compressor.compress(&text[..MIN_BYTES - 1]), None);
         for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
-            assert_eq!(compressor.pack(&noise), None);
+            assert_eq!(compressor.compress(&noise), None);
             for _ in 0..pause {
-                assert_eq!(compressor.pack(&text), None, "within a pause of {pause}");
+                assert_eq!(compressor.compress(&text), None, "within a pause of {pause}");
             }
         }
-        assert!(compressor.pack(&text).is_some());
-        assert_eq!(compressor.pack(&noise), None);
-        assert!(compressor.pack(&text).is_none() && compressor.pack(&text).is_some(), "a short pause again");
+        assert!(compressor.compress(&text).is_some());
+        assert_eq!(compressor.compress(&noise), None);
+        assert!(compressor.compress(&text).is_none() && compressor.compress(&text).is_some(), "a short pause again");
     }
 
     #[test]
-    fn a_block_stays_as_it_is_while_the_next_is_packed_and_its_room_is_used_again() {
+    fn blocks_outlive_the_next_and_buffers_are_reused() {
         let texts = [b"one line and ", b"and one more "].map(|words| words.repeat(1000));
         let mut compressor = OutputCompressor::default();
-        let blocks = [&texts[0], &texts[1]].map(|text| compressor.pack(text).unwrap());
+        let blocks = [&texts[0], &texts[1]].map(|text| compressor.compress(text).unwrap());
         assert!(unpack(&blocks[0]) == texts[0] && unpack(&blocks[1]) == texts[1]);
         let place = blocks[1].as_ptr();
         drop(blocks);
-        assert_eq!(compressor.pack(&texts[0]).unwrap().as_ptr(), place);
+        assert_eq!(compressor.compress(&texts[0]).unwrap().as_ptr(), place);
     }
 }

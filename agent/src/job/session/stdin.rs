@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_pushed_is_read_to_its_end() {
+    async fn pushed_input_reaches_the_program() {
         assert_eq!(fed(b"one two", true, 7).await, Some(7));
     }
 
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_closes_its_input_is_reported_once() {
+    async fn closed_standard_input_is_reported_once() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let queue = Queue::default();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_may_be_said_again_and_nothing_else_after_it() {
+    fn end_of_input_may_be_repeated() {
         let queue = Queue::default();
         queue.push(0, b"all", true).unwrap();
         queue.push(3, b"", true).unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_a_limit_and_offsets_are_checked() {
+    fn input_window_and_offsets_are_enforced() {
         let queue = Queue::default();
         queue.push(0, &vec![0; STDIN_WINDOW_BYTES as usize], false).unwrap();
         assert!(matches!(queue.push(u64::from(STDIN_WINDOW_BYTES), b"x", false), Err(Error::Protocol(_))));

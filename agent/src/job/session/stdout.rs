@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_is_read_in_order_and_end_of_file_ends_it() {
+    async fn output_is_read_to_end_of_file() {
         let (mut writer, session, task) = start(1 << 20);
         let content: Vec<u8> = (0..40_000u32).map(|i| i as u8).collect();
         writer.write_all(&content).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_read_beyond_the_window_until_it_is_acknowledged() {
+    async fn output_windows_bound_unacknowledged_reads() {
         let (mut writer, session, task) = start(10);
         writer.write_all(&[7; 25]).unwrap();
         drop(writer);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_output_that_nobody_reads_is_closed() {
+    async fn unwanted_outputs_are_closed() {
         let (mut writer, session, task) = start(10);
         steer(&session, |control| control.closed = true);
         task.await.unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pipe_that_outlives_the_program_is_given_up_and_reported() {
+    async fn pipes_that_outlive_programs_are_abandoned() {
         let (mut writer, session, task) = start(1 << 20);
         writer.write_all(b"last words").unwrap();
         steer(&session, |control| control.ended = Some(Instant::now()));

@@ -1,4 +1,7 @@
-//! One connection of a controller to its job: what the job says.
+//! One connection of a controller to its job: the events that go to the controller.
+//!
+//! **Invariants:** a job has one attachment at a time, the newest, and the one before it tells its controller so; and a new one
+//! continues where the controller says, if the session still has the output from there.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,12 +20,12 @@ use crate::job::session::requests::Requests;
 use crate::job::session::sent_state::SentState;
 
 impl Session {
-    /// A new connection to the job, in place of an older one. It tells what comes after `had` of each output; of an output
-    /// without such an offset, all that is kept. Output files go on at `files`; without that, with the first one that is not
-    /// stored whole. What it sends is compressed if the controller `accepts_compressed`.
+    /// Attaches a new connection, which replaces an older one. Each output continues at its offset in `delivered`, or with the
+    /// first byte that the session has. Output files continue at `files`, or with the first one that the controller has not stored
+    /// whole. Payloads are compressed if the controller `accepts_compressed`.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for an offset before what was acknowledged, or behind what was written.
+    /// [`Error::Protocol`] for an offset before the first buffered byte, or after the last.
     pub fn connect(
         self: &Arc<Self>,
         delivered: [Option<u64>; 2],
@@ -34,7 +37,7 @@ impl Session {
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 let (start, end) = (state.buffer.start(stream), state.buffer.end(stream));
                 let offset = delivered[stream as usize].unwrap_or(start);
-                // It is told that there is none any more.
+                // Any offset will do: the controller gets the error that says so.
                 let is_lost = state.lost_output().is_some();
                 if !is_lost && !(start..=end).contains(&offset) {
                     return Err(Error::Protocol("output from an offset at which there is none"));
@@ -45,7 +48,7 @@ impl Session {
             let files = Cursor::new(files.unwrap_or(Position { offset: 0, ..state.stored }));
             Ok(SentState::of(state.connection, outputs, files))
         })?;
-        // The one before it is to tell that.
+        // So that the attachment before it tells its controller that it was taken over.
         self.state.notify_all();
         self.attached.update(|attached| attached.left = None);
         let encoder = Encoder {
@@ -55,21 +58,21 @@ impl Session {
         Ok(Attachment { session: self.clone(), sent, encoder })
     }
 
-    /// The connection with this number is gone.
+    /// Records that the connection with this number is gone.
     pub(super) fn disconnect(&self, number: u64) {
         if self.state.with(|state| state.connection) == number {
             self.attached.update(|attached| _ = attached.left.get_or_insert_with(Instant::now));
         }
     }
 
-    /// The controller has left by the connection with this number, and hears nothing more on it.
+    /// Records that the controller has left the connection with this number, which sends nothing more.
     pub(super) fn leave(&self, number: u64) {
         self.disconnect(number);
         self.state.update(|state| state.left = number);
     }
 }
 
-/// One connection of a controller to its job. When it is dropped, the controller is gone, unless it has heard everything.
+/// One connection of a controller to its job. Dropped before it has sent everything, it counts as broken.
 pub struct Attachment {
     session: Arc<Session>,
     sent: SentState,
@@ -77,12 +80,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Where the controller's requests go.
+    /// The other direction of the connection: the controller's requests.
     pub fn requests(&self) -> Requests {
         Requests { session: self.session.clone(), number: self.sent.connection, is_over: false }
     }
 
-    /// The next thing that the controller has not heard; nothing when there is nothing more to say, or nobody to say it to.
+    /// The next event for the controller; `None` after the last, or when the controller has left.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let Self { session, sent, encoder } = self;
         session.state.poll(context, |state| {
@@ -90,7 +93,8 @@ impl Attachment {
                 return Poll::Ready(None);
             }
             match sent.next(session, state, encoder) {
-                // The job had ended before it heard of that, and what it has left goes on only as it is acknowledged.
+                // The job had ended before the fault reached it. Its output files go on only as they are acknowledged, and
+                // acknowledgements of this connection are ignored.
                 None if state.unheard == sent.connection && state.offer.is_some() => Poll::Ready(None),
                 None => Poll::Pending,
                 event => Poll::Ready(event),
@@ -109,7 +113,7 @@ impl Drop for Attachment {
 
 #[cfg(test)]
 impl Attachment {
-    /// The next thing that the controller has not heard.
+    /// The next event for the controller.
     pub async fn recv(&mut self) -> Option<Event> {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }

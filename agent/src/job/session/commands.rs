@@ -1,4 +1,7 @@
-//! The way to the job itself.
+//! The queue of commands from connections to their job.
+//!
+//! **Invariants:** no chunk of a replaced connection reaches the job; and a connection whose command has no place in the queue
+//! receives nothing more until it has one.
 
 use std::sync::Arc;
 
@@ -8,29 +11,29 @@ use crate::job::session::messages::JobCommand;
 use crate::job::session::monitor::Monitor;
 use crate::job::session::state::State;
 
-/// Messages on their way to the job. One that is not heard holds the connection back, by HTTP/2's own means.
+/// Commands in the queue. While it is full, HTTP/2's flow control stops the connection that sends more.
 pub(super) const COMMAND_CAPACITY: usize = 1;
 
-/// Where it reaches the job.
+/// The receiving end of the queue, which the job has.
 pub struct JobCommands {
     pub(super) messages: mpsc::Receiver<Message>,
     pub(super) state: Arc<Monitor<State>>,
 }
 
-/// What is on its way to the job, and by which connection it came; by [`NO_CONNECTION`] what came by none.
+/// A command, and the connection that it came by; [`NO_CONNECTION`] if the agent itself sent it.
 pub(super) struct Message {
     pub(super) connection: u64,
     pub(super) command: JobCommand,
 }
 
-/// Connections are counted from 1.
+/// The number of no connection: connections are counted from 1.
 pub(super) const NO_CONNECTION: u64 = 0;
 
 impl JobCommands {
-    /// The next message; `None` if there is no session any more. Cancel safe.
+    /// The next command; `None` if the session is gone. Cancel safe.
     ///
-    /// A piece of the program counts only while its connection is the newest. A newer one was told how much of the program
-    /// is here, and sends the rest from there: with what was still on its way it would be here twice.
+    /// A chunk counts only while its connection is the newest. A newer one has learned how much of the program has arrived, and
+    /// sends the rest from there: a late chunk of the older one would be received twice.
     pub async fn recv(&mut self) -> Option<JobCommand> {
         loop {
             let Message { connection, command } = self.messages.recv().await?;

@@ -1,20 +1,20 @@
-//! What is sent of content.
+//! Turns output into the payload of an event: compressed if the controller accepts that and it saves something.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::job::session::messages::Payload;
 use crate::job::session::output_compressor::OutputCompressor;
 
-/// Makes what is sent of content.
+/// Encodes the payloads of one connection.
 pub(super) struct Encoder {
-    /// There is one if the controller accepts what it makes.
+    /// `None` if the controller does not accept compressed output.
     pub(super) compressor: Option<OutputCompressor>,
-    /// For what goes as it is: a buffer that was sent is used again.
+    /// The buffer of what is not compressed. Its memory is used again once a payload was sent.
     pub(super) plain: BytesMut,
 }
 
 impl Encoder {
-    /// What is sent of content that is somebody else's.
+    /// The payload of borrowed content.
     pub(super) fn encode(&mut self, content: &[u8]) -> Payload {
         self.compressed(content).unwrap_or_else(|| {
             self.plain.extend_from_slice(content);
@@ -22,7 +22,7 @@ impl Encoder {
         })
     }
 
-    /// What is sent of content that is nobody else's.
+    /// The payload of owned content, which is not copied unless it is compressed.
     pub(super) fn encode_owned(&mut self, content: Bytes) -> Payload {
         self.compressed(&content).unwrap_or(Payload { data: content, uncompressed_size: 0 })
     }

@@ -1,4 +1,7 @@
-//! What a controller asks of its job, and what the job says to it.
+//! The messages between a job and its controller: requests of the controller, events of the job, and the commands that reach the
+//! job itself.
+//!
+//! **Invariants:** nothing here knows how a message is encoded.
 
 use std::sync::Arc;
 
@@ -12,127 +15,127 @@ use crate::job::session::output_buffer::OutputStream;
 use crate::process::pty::Size;
 use crate::store::receiver::{Chunk, Need};
 
-/// What a controller asks for during a job.
+/// A request of a controller during a job.
 #[derive(Debug)]
 pub enum Request {
-    /// A piece of the program.
+    /// A chunk of a blob.
     Chunk(Chunk),
     /// A piece of standard input.
     Stdin {
-        /// Where it belongs.
+        /// The offset of its first byte.
         offset: u64,
-        /// What it is.
+        /// Its bytes.
         data: Bytes,
-        /// Nothing follows.
+        /// True if the input ends after it.
         end: bool,
     },
     /// A signal for the process group.
     Signal {
-        /// Counts the signals of the job from 1; 0 is not counted.
+        /// The number of the signal, counted from 1; 0 if the controller does not count.
         number: u64,
-        /// What is sent.
+        /// The signal.
         signal: Signal,
     },
-    /// How far an output was passed on.
+    /// The controller has passed on output.
     Acknowledge {
-        /// Which output.
+        /// The output stream.
         stream: OutputStream,
-        /// Everything before this is done.
+        /// All bytes before this offset were passed on.
         offset: u64,
-        /// Nobody reads it any more.
+        /// True if the controller wants no more of it.
         closed: bool,
     },
-    /// The window has another size.
+    /// The terminal window has a new size.
     Resize(Size),
     /// The program may start.
     Start,
-    /// It has stored the output files up to there.
+    /// The controller has stored the output files up to this position.
     Stored(Position),
-    /// It wants nothing more of the job.
+    /// The controller wants nothing more of the job.
     Discard,
-    /// It leaves, and may come back.
+    /// The controller leaves, and may reattach.
     Detach,
 }
 
-/// What a job says to its controller.
+/// A message of a job to its controller.
 #[derive(Debug)]
 pub enum Event {
-    /// There is room.
+    /// The agent has accepted the job, or the reattachment to it.
     Accepted {
-        /// The job's name.
+        /// The job's id.
         job: String,
-        /// The blobs to send, in order.
+        /// The blobs to upload, in order.
         needs: Vec<Need>,
-        /// Where standard input goes on.
+        /// The offset at which standard input continues.
         stdin: u64,
-        /// Where the outputs go on.
+        /// The offsets at which standard output and standard error continue.
         outputs: [u64; 2],
-        /// How many numbered signals are here.
+        /// How many numbered signals have arrived.
         signals: u64,
     },
     /// The program runs.
     Started {
-        /// It has a terminal.
+        /// True if its standard streams are a terminal.
         has_terminal: bool,
     },
     /// A piece of output.
     Output {
-        /// Which output.
+        /// The output stream.
         stream: OutputStream,
-        /// Where it belongs.
+        /// The offset of its first byte.
         offset: u64,
-        /// What it is.
+        /// Its bytes.
         payload: Payload,
     },
-    /// How far the program read.
+    /// The program has taken standard input.
     StdinAck {
-        /// Everything before this is in its pipe.
+        /// All bytes before this offset are in its pipe.
         offset: u64,
-        /// It reads no more.
+        /// True if it reads no more.
         closed: bool,
     },
-    /// All signals up to the one with this number are here.
+    /// All signals up to the one with this number have arrived.
     SignalAck(u64),
     /// A piece of an output file.
     File {
-        /// Where it belongs.
+        /// The file and the offset of the piece in it.
         at: Position,
-        /// What is known of the file, if this was not said on this connection.
+        /// The file's metadata, with the first piece of it on this connection.
         info: Option<Info>,
-        /// Nothing more of this file comes.
+        /// Why nothing more of this file follows, if something failed.
         problem: Option<Problem>,
-        /// What it is.
+        /// Its bytes.
         payload: Payload,
     },
-    /// The last message.
+    /// The job has ended. This is the last message.
     Ended(FinalResult),
     /// Another connection has the job now.
     TakenOver,
 }
 
-/// Content as it goes to the controller.
+/// Content of an event, compressed or not.
 #[derive(Debug)]
 pub struct Payload {
-    /// What goes.
+    /// The bytes to send.
     pub data: Bytes,
-    /// How long the content is, if it is compressed; 0 if it goes as it is.
+    /// The size of the content before compression; 0 if it is not compressed.
     pub uncompressed_size: u32,
 }
 
-/// How it all ended, for however many connections ask.
+/// The outcome of a job, or the error that ended it. It is shared by all connections that ask for it.
 pub type FinalResult = Arc<Result<Outcome, Error>>;
 
-/// What reaches the job itself.
+/// A command to the job itself.
 #[derive(Debug)]
 pub enum JobCommand {
-    /// A piece of the program.
+    /// A chunk of a blob.
     Chunk(Chunk),
     /// A signal for the process group.
     Signal(Signal),
-    /// The window has another size.
+    /// The terminal window has a new size.
     Resize(Size),
     /// The program may start.
     Start,
-    /// The controller broke a rule, and cannot be believed any more.
+    /// The controller broke a rule of the protocol, or lost its authorization: the job fails with this error.
     Fault(Error),
 }

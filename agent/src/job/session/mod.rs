@@ -1,11 +1,11 @@
-//! What stands between a job and its controller, whichever connection carries it.
+//! The session of a job: everything between the job and its controller that outlives a connection.
 //!
-//! A job does not talk to a connection: it tells its [`Session`] how it stands, and an [`Attachment`] has the [`Event`]s that its
-//! controller has not heard yet, and takes that one's [`Request`]s. So a controller that comes back hears the rest, and a job does
-//! not notice that it was away.
+//! A job does not use a connection: it reports its state and its output to its [`Session`]. Each connection is an [`Attachment`],
+//! which sends the [`Event`]s that its controller has not received yet, and takes that controller's [`Request`]s. So a controller
+//! that reattaches gets the rest, and the job does not notice that it was away.
 //!
 //! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose controller stays
-//! away for longer than its linger time is abandoned; and nothing here knows how requests and events are encoded.
+//! away for longer than its disconnect timeout is abandoned; and nothing here knows how requests and events are encoded.
 
 mod attachment;
 mod commands;
@@ -50,21 +50,21 @@ use crate::store::receiver::Need;
 use crate::system::runtime;
 use crate::system::time::sleep_until_opt;
 
-/// How long a controller that is there has for the rest of the output of a job that has ended, before it may be given up.
+/// How long an attached controller has to read the rest of the output of a job that has ended, before the agent may discard it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who a job belongs to, how long it does without them, and what by.
+/// Who owns a job, and how long it survives without them.
 #[derive(Clone, Debug)]
 pub struct Ownership {
     /// The key of the controller that asked for it. [`Session::owner`] has the one that it has now.
     pub owner: Fingerprint,
-    /// How long it may be away; `None` for ever.
+    /// How long that controller may be away; `None` without limit.
     pub linger: Option<Duration>,
-    /// Its program has a terminal.
+    /// True if the job's program has a terminal.
     pub has_terminal: bool,
 }
 
-/// A job's end of whatever connects it to its controller.
+/// The session of a job, which all its connections share.
 pub struct Session {
     job: String,
     ownership: Ownership,
@@ -76,7 +76,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session to the controller that asks for the job and will connect, and what will reach the job.
+    /// The session of a new job, to which its controller will attach, and the commands that will reach the job.
     pub fn new(job: String, ownership: Ownership) -> (Arc<Self>, JobCommands) {
         let (sender, messages) = mpsc::channel(COMMAND_CAPACITY);
         let state = State {
@@ -111,12 +111,12 @@ impl Session {
         (Arc::new(session), commands)
     }
 
-    /// The job's name.
+    /// The job's id.
     pub fn job(&self) -> &str {
         &self.job
     }
 
-    /// Whose job it is.
+    /// Who owns the job, and how long it survives without them.
     pub fn ownership(&self) -> &Ownership {
         &self.ownership
     }
@@ -126,7 +126,7 @@ impl Session {
         self.state.with(|state| state.owner)
     }
 
-    /// Its controller has another key from now on.
+    /// Gives the job to another key of its controller.
     pub fn transfer(&self, owner: Fingerprint) {
         self.state.with(|state| state.owner = owner);
     }
@@ -136,17 +136,17 @@ impl Session {
         self.state.with(|state| state.phase)
     }
 
-    /// True if a controller is connected.
+    /// True if a controller is attached.
     pub fn is_attached(&self) -> bool {
         self.attached.with(|attached| attached.left.is_none())
     }
 
-    /// Bytes of output that nobody has acknowledged.
+    /// Bytes of output that no controller has acknowledged.
     pub fn unread(&self) -> u64 {
         self.state.with(|state| state.buffer.len())
     }
 
-    /// The next piece of output that is kept, for whoever has what is before `had`; it counts as had then.
+    /// The next piece of buffered output behind the offsets `delivered`, which move behind that piece.
     pub fn next_piece(&self, delivered: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
         self.state.with(|state| {
             next_piece(&state.buffer, delivered)
@@ -156,7 +156,7 @@ impl Session {
 
     // ---------------------------------------------------------------------------------------------- the job's side
 
-    /// Says how far the job is.
+    /// Reports how far the job is.
     pub fn set_phase(&self, phase: Phase) {
         self.state.update(|state| {
             state.phase = phase;
@@ -164,7 +164,7 @@ impl Session {
         });
     }
 
-    /// Says what is still to be received.
+    /// Reports the blobs that are missing.
     pub fn need(&self, needs: &[Need]) {
         self.state.update(|state| {
             state.phase = Phase::Receiving;
@@ -172,7 +172,7 @@ impl Session {
         });
     }
 
-    /// Takes what `read` reads from an output and puts behind the rest; 0 bytes are its end.
+    /// Appends to an output what `read` reads; 0 bytes are its end.
     ///
     /// # Errors
     /// Those of `read`.
@@ -188,7 +188,7 @@ impl Session {
         Poll::Ready(Ok(read))
     }
 
-    /// Says how much of its input the program has taken, and whether it takes no more.
+    /// Reports how much of its input the program has taken, and whether it takes no more.
     pub fn take_stdin(&self, offset: u64, closed: bool) {
         self.state.update(|state| {
             state.stdin = offset;
@@ -196,17 +196,17 @@ impl Session {
         });
     }
 
-    /// What the controller has sent for the program to read.
+    /// The standard input that the controller has sent.
     pub fn stdin(&self) -> &stdin::Queue {
         &self.stdin
     }
 
-    /// How an output is steered.
+    /// The flow control of an output.
     pub fn output(&self, stream: OutputStream) -> &Monitor<Control> {
         &self.outputs[stream as usize]
     }
 
-    /// Offers the files that the program has left. Nothing may be written after this.
+    /// Offers the program's output files to the controller. No output may be written after this.
     pub fn offer(&self, offer: ArtifactSet) {
         self.state.update(|state| {
             state.phase = Phase::Ended;
@@ -215,25 +215,25 @@ impl Session {
         });
     }
 
-    /// Waits until the controller has all of them. Cancel safe.
+    /// Waits until the controller has stored all output files. Cancel safe.
     pub async fn fetched(&self) {
         self.state
             .wait_until(|state| state.offer.as_ref().is_none_or(|offer| state.stored >= offer.end()))
             .await;
     }
 
-    /// They cannot be had any more.
+    /// Withdraws the output files: the controller can fetch no more of them.
     pub fn withdraw(&self) {
         self.state.update(|state| state.offer = None);
     }
 
-    /// Waits until it is known how it all ended.
+    /// Waits until the job has ended.
     pub async fn over(&self) {
         self.state.wait_until(|state| state.final_result.is_some()).await;
     }
 
-    /// Gives up the output of a job that has ended, which the router needs the memory of; whoever comes for it is told so.
-    /// Gives how many bytes that were.
+    /// Discards the output of a job that has ended, because the router needs its memory. A controller that reattaches gets
+    /// [`Error::OutputLost`]. Returns the number of bytes discarded.
     pub fn discard_output(&self) -> u64 {
         if self.discardable_output() == 0 {
             return 0;
@@ -259,7 +259,7 @@ impl Session {
         given_up
     }
 
-    /// Bytes of output that can be given up: of a job that has ended, and whose controller is away or does not read.
+    /// Bytes of output that may be discarded: of a job that has ended, and whose controller is away or does not read.
     pub fn discardable_output(&self) -> u64 {
         let is_attached = self.is_attached();
         self.state.with(|state| match state.ended {
@@ -268,15 +268,15 @@ impl Session {
         })
     }
 
-    /// Whether the output of the job is what it wrote.
+    /// Checks that the session has all output of the job that is not acknowledged.
     ///
     /// # Errors
-    /// [`Error::OutputLost`].
+    /// [`Error::OutputLost`] if it was discarded.
     pub fn has_its_output(&self) -> Result<(), Error> {
         self.state.with(|state| state.lost_output().map_or(Ok(()), Err))
     }
 
-    /// Says how it all ended. Nothing may be written after this.
+    /// Ends the job with its outcome, or the error that it failed with. No output may be written after this.
     pub fn end(&self, last: Result<Outcome, Error>) {
         self.state.update(|state| {
             state.phase = Phase::Ended;
@@ -286,7 +286,7 @@ impl Session {
         });
     }
 
-    /// Waits until no controller will come for the job, or what is left of it, any more. Cancel safe.
+    /// Waits until the job is released, or its controller was away for too long. Cancel safe.
     pub async fn abandoned(&self) {
         loop {
             let attached = self.attached.with(|attached| *attached);
@@ -300,49 +300,49 @@ impl Session {
         }
     }
 
-    /// True if no controller will come for the job any more.
+    /// True if the job is released, or its controller was away for too long.
     pub fn is_abandoned(&self) -> bool {
         let attached = self.attached.with(|attached| *attached);
         attached.is_released || self.gone_for_good(attached).is_some_and(|then| then <= Instant::now())
     }
 
-    /// When an absence has lasted too long.
+    /// When the controller will have been away for too long.
     fn gone_for_good(&self, attached: Attached) -> Option<Instant> {
         attached.left?.checked_add(self.ownership.linger?)
     }
 
     // --------------------------------------------------------------------------------------- the controller's side
 
-    /// Nobody wants the job any more, as if its controller had been away for too long.
+    /// Releases the job: it counts as abandoned from now on.
     pub fn release(&self) {
         self.attached.update(|attached| attached.is_released = true);
     }
 
-    /// Its controller may not use this router any more: the job ends without a grace, and nothing of it is kept.
+    /// Ends the job because its controller lost its authorization: without a grace period, and without keeping its output.
     pub fn revoke(self: &Arc<Self>) {
         let message = Message { connection: NO_CONNECTION, command: JobCommand::Fault(Error::NotAuthorized) };
         if let Err(TrySendError::Full(message)) = self.commands.try_send(message) {
             let session = self.clone();
-            // Fails if the job ends by itself: then nothing need be said.
+            // Fails if the job has ended by itself, which is as good.
             runtime::spawn(async move { _ = session.commands.send(message).await });
         }
         self.release();
     }
 
-    /// Sends a signal to the job. It waits until the job hears it; one that has ended does not.
+    /// Sends a signal to the job, and waits until the job's queue has taken it. A job that has ended ignores it.
     pub async fn signal(&self, signal: Signal) {
         self.send_command(NO_CONNECTION, JobCommand::Signal(signal)).await;
     }
 
     pub(super) async fn send_command(&self, connection: u64, command: JobCommand) {
-        // Fails if the job has ended: then there is nothing more to say.
+        // Fails if the job has ended, which needs no commands any more.
         let _ = self.commands.send(Message { connection, command }).await;
     }
 }
 
 #[cfg(test)]
 impl Session {
-    /// Takes what was read from an output.
+    /// Appends to an output.
     pub fn write(&self, stream: OutputStream, data: &[u8]) {
         self.state.update(|state| state.buffer.append(stream, |bytes| bytes.extend_from_slice(data)));
     }
@@ -373,7 +373,7 @@ mod tests {
         carry(session.connect(delivered, None, false).unwrap())
     }
 
-    /// To drop what this gives is to break the connection.
+    /// Carries requests to the job. Dropping the result breaks the connection.
     fn carry(attachment: Attachment) -> (Say, Attachment) {
         let (say, mut said) = mpsc::channel(8);
         let mut requests = attachment.requests();
@@ -421,7 +421,7 @@ mod tests {
         }
     }
 
-    /// Lets all other tasks do what they can.
+    /// Runs all other tasks until they wait.
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -443,7 +443,7 @@ mod tests {
         session.end(Ok(exited()));
         let (_say, mut replies) = attach(&session, [Some(4), Some(0)]);
         let Some(Event::Accepted { outputs: [4, 0], needs, .. }) = replies.recv().await else {
-            panic!("where it goes on comes first");
+            panic!("offsets come first");
         };
         assert_eq!(needs, []);
         assert_eq!(output(&mut replies).await, (Stdout, 4, Bytes::from_static(b"two")));
@@ -471,14 +471,14 @@ mod tests {
         for offset in [0, 1] {
             old.send(Ok(Request::Chunk(chunk(offset, b"x")))).await.unwrap();
         }
-        // One piece fills the inbox, and the other waits for room there.
+        // One chunk fills the queue, and the other waits for a place in it.
         settle().await;
         assert!(matches!(commands.recv().await, Some(JobCommand::Chunk(Chunk { offset: 0, .. }))));
         session.need(&needed(1));
         let (new, mut replies) = attach(&session, [None, None]);
         settle().await;
         let Some(Event::Accepted { needs, .. }) = replies.recv().await else {
-            panic!("it is to send the rest");
+            panic!("the rest is missing");
         };
         assert_eq!(needs, needed(1));
         for offset in [1, 2] {
@@ -549,7 +549,7 @@ mod tests {
         say.send(signal(1, Signal::INT)).await.unwrap();
         assert!(matches!(commands.recv().await, Some(JobCommand::Signal(Signal::INT))));
         assert!(matches!(replies.recv().await, Some(Event::SignalAck(1))));
-        // The connection breaks, and whoever comes back may not have heard of it.
+        // The connection breaks, and the acknowledgement may not have reached the controller that reattaches.
         drop((say, replies));
         let (say, mut replies) = attach(&session, [None, None]);
         let Some(Event::Accepted { signals: 1, .. }) = replies.recv().await else {
@@ -581,7 +581,7 @@ mod tests {
         assert_eq!((at, payload.data.len(), info.size), (Position::default(), 30, 50));
         settle().await;
         let more = tokio::time::timeout(Duration::ZERO, replies.recv()).await;
-        assert!(more.is_err(), "no more than the window is on its way");
+        assert!(more.is_err(), "more than the window was sent");
         drop((say, replies));
         settle().await;
         let delivered = Position { file: 0, offset: 30 };
@@ -597,7 +597,7 @@ mod tests {
         assert_eq!((rest.0.offset, rest.1.data.len()), (30, 20));
         assert!(tokio::time::timeout(Duration::ZERO, session.fetched()).await.is_err());
         let end = Position { file: 1, offset: 0 };
-        // An acknowledgement of what there is not is one of all that there is.
+        // A position beyond the last file acknowledges all files.
         say.send(Ok(Request::Stored(Position { file: 9, ..end }))).await.unwrap();
         session.fetched().await;
         session.withdraw();
@@ -653,10 +653,10 @@ mod tests {
             let commands = if has_ended { None } else { Some(commands) };
             say.send(Err(Error::Protocol("a message that this agent does not know"))).await.unwrap();
             settle().await;
-            // A job that ends at the same moment does not hear it either.
+            // A job that ends at the same moment does not receive the fault either.
             drop(commands);
             session.offer(ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30));
-            // It is told of the file as far as it may be without an answer, and then that there is nothing more.
+            // It gets the file up to the window, and then the end of the stream.
             let all = async { while connection.recv().await.is_some() {} };
             tokio::time::timeout(LINGER, all).await.unwrap();
         }
@@ -672,7 +672,7 @@ mod tests {
         session.write(Stdout, b"still heard");
         assert_eq!(output(&mut attachment).await.2, "still heard");
         drop(attachment);
-        assert!(!session.is_attached(), "its response is not wanted any more");
+        assert!(!session.is_attached(), "its response stream was dropped");
     }
 
     #[tokio::test(start_paused = true)]

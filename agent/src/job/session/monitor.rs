@@ -1,49 +1,51 @@
-//! A value that tasks look at, and that wakes those which wait when it changes.
+//! A monitor for asynchronous tasks: a mutex with a condition variable.
 //!
-//! What tokio's `watch` is, for what happens with each line of output: a task that waits leaves a waker here and not a place
-//! in one of eight lists, so it costs little to look again. That waker stays until the next change, and with it what is left of
-//! a task that has ended; so this is for what changes again and again, or goes with those which wait. What must stay true:
-//! whoever found nothing is woken by the next change.
+//! tokio's `watch` has no poll function that changes the value under its lock, and registers each wait in one of eight lists,
+//! which must be left again before the next. Here a task that waits leaves its waker, so that polling again after each line of
+//! output costs little. The waker stays until the next update, even if its task has ended: so a monitor is for values that change
+//! often, or that live no longer than the tasks which wait for them.
+//!
+//! **Invariants:** the next update wakes every task that found nothing.
 
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// The value, for any number of tasks.
+/// A value that any number of tasks share and wait for.
 #[derive(Default)]
 pub struct Monitor<T>(Mutex<Content<T>>);
 
 #[derive(Default)]
 struct Content<T> {
     value: T,
-    /// Of tasks that have looked since the last change, once each.
+    /// The wakers of tasks that have polled since the last update, once each.
     waiting: Vec<Waker>,
 }
 
 impl<T> Monitor<T> {
-    /// A monitor that says this.
+    /// A monitor of this value.
     pub fn new(value: T) -> Self {
         Self(Mutex::new(Content { value, waiting: Vec::new() }))
     }
 
-    /// Looks at it, or changes what nobody waits for. It is locked meanwhile.
+    /// Calls a function with the value, which is locked meanwhile. Wakes no task.
     pub fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
         look(&mut self.content().value)
     }
 
-    /// Changes it, and wakes those which wait.
+    /// Changes the value, and wakes all tasks that wait.
     pub fn update(&self, change: impl FnOnce(&mut T)) {
         change(&mut self.content().value);
         self.notify_all();
     }
 
-    /// Wakes those which wait.
+    /// Wakes all tasks that wait.
     pub fn notify_all(&self) {
-        // This puts them into the runtime's queue, where they run later.
+        // The tasks only go into the runtime's queue here, and run later, without the lock.
         self.content().waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// What is found there, or else the task is woken when it changes.
+    /// Polls the value. If the result is pending, the next update wakes the task.
     pub fn poll<R>(&self, context: &mut Context<'_>, look: impl FnOnce(&mut T) -> Poll<R>) -> Poll<R> {
         let mut content = self.content();
         let found = look(&mut content.value);
@@ -54,7 +56,7 @@ impl<T> Monitor<T> {
         found
     }
 
-    /// Waits until it is so. Cancel safe.
+    /// Waits until the value satisfies a condition. Cancel safe.
     pub async fn wait_until(&self, is_so: impl Fn(&T) -> bool) {
         let look = |value: &mut T| if is_so(value) { Poll::Ready(()) } else { Poll::Pending };
         poll_fn(|context| self.poll(context, look)).await;
@@ -67,7 +69,7 @@ impl<T> Monitor<T> {
 
 #[cfg(test)]
 impl<T> Monitor<T> {
-    /// How many wait.
+    /// How many tasks wait.
     pub fn waiting(&self) -> usize {
         self.content().waiting.len()
     }
@@ -95,7 +97,7 @@ mod tests {
         }
         monitor.with(|value| *value = 1);
         tokio::task::yield_now().await;
-        assert!(tasks.iter().all(|task| !task.is_finished()), "nobody was told");
+        assert!(tasks.iter().all(|task| !task.is_finished()), "woken without an update");
         monitor.update(|value| *value += 1);
         for task in tasks {
             task.await.unwrap();

@@ -182,7 +182,10 @@ mod tests {
         }
         assert!(compressor.compress(&text).is_some());
         assert_eq!(compressor.compress(&noise), None);
-        assert!(compressor.compress(&text).is_none() && compressor.compress(&text).is_some(), "a short pause again");
+        assert!(
+            compressor.compress(&text).is_none() && compressor.compress(&text).is_some(),
+            "a short pause again"
+        );
     }
 
     #[test]

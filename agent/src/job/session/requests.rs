@@ -1,4 +1,7 @@
-//! What one connection of a controller asks of its job.
+//! The requests that one connection of a controller makes of its job.
+//!
+//! **Invariants:** nothing that a replaced connection asks has an effect; each numbered signal reaches the job once; and only a
+//! connection that was half-closed, not one that broke, ends the standard input.
 
 use std::sync::Arc;
 
@@ -10,7 +13,7 @@ use crate::job::session::output_buffer::OutputStream;
 use crate::job::session::state::Phase;
 
 impl Session {
-    /// Does what a connection's request asks for. Gives false if the controller leaves by it.
+    /// Handles a request of a connection. Returns false if the controller leaves by it.
     pub(super) async fn handle_request(&self, connection: u64, request: Request) -> Result<bool, Error> {
         let can_hear_more = self.state.with(|state| state.has_started || state.phase == Phase::Ended);
         match request {
@@ -31,7 +34,7 @@ impl Session {
             Request::Start => self.send_command(connection, JobCommand::Start).await,
             Request::Stored(position) => {
                 self.state.update(|state| {
-                    // There may be none any more.
+                    // The files may have been withdrawn.
                     let end = state.offer.as_ref().map(ArtifactSet::end).unwrap_or_default();
                     state.stored = state.stored.max(position.min(end));
                 });
@@ -46,19 +49,19 @@ impl Session {
     }
 
     pub(super) fn acknowledge(&self, stream: OutputStream, offset: u64, closed: bool) {
-        // There is less to tell, so nobody need look.
+        // No task waits for the buffer to become smaller.
         let written = self.state.with(|state| {
             state.buffer.acknowledge(stream, offset);
             state.buffer.end(stream)
         });
         self.output(stream).update(|control| {
-            // What is written later is not acknowledged by this, or nothing would bound the buffer.
+            // An offset beyond the end does not acknowledge what the program writes later, or nothing would bound the buffer.
             control.acknowledged = control.acknowledged.max(offset.min(written));
             control.closed |= closed;
         });
     }
 
-    /// Whether this signal is to reach the job: it has not come before.
+    /// True if this signal has not arrived before, and so must reach the job.
     fn count_signal(&self, number: u64) -> Result<bool, Error> {
         let signals = self.state.with(|state| state.signals);
         match number {
@@ -72,7 +75,7 @@ impl Session {
     }
 }
 
-/// What one connection brings to the job. When it is dropped before it is over, the connection has broken.
+/// The requests of one connection. Dropped before it is over, the connection counts as broken.
 pub struct Requests {
     pub(super) session: Arc<Session>,
     pub(super) number: u64,
@@ -80,8 +83,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Does what a request asks for. Gives false if nothing that comes after it counts: the controller has left, has broken a
-    /// rule, or has a newer connection.
+    /// Handles a request. Returns false if later ones are ignored: the controller has left, has broken a rule, or has a newer
+    /// connection.
     pub async fn handle(&mut self, request: Request) -> bool {
         if self.is_taken_over() {
             return false;
@@ -100,7 +103,7 @@ impl Requests {
         }
     }
 
-    /// Nothing follows, and so no standard input does; the controller goes on listening.
+    /// The controller has half-closed the stream: standard input ends, and events go on.
     pub fn finish(mut self) {
         if !self.is_taken_over() {
             self.is_over = true;
@@ -108,14 +111,14 @@ impl Requests {
         }
     }
 
-    /// The controller broke a rule, and cannot be believed any more.
+    /// The controller broke a rule: the job fails with this error, and later requests are ignored.
     pub async fn fail(mut self, fault: Error) {
         if !self.is_taken_over() {
             self.stop(fault).await;
         }
     }
 
-    /// True if a newer connection has the job. It is still to be told here, where nothing that comes counts any more.
+    /// True if a newer connection has the job. This one stays open for the event that says so.
     fn is_taken_over(&mut self) -> bool {
         let is_taken_over = self.session.state.with(|state| state.connection) != self.number;
         self.is_over |= is_taken_over;
@@ -123,11 +126,11 @@ impl Requests {
     }
 
     async fn stop(&mut self, fault: Error) {
-        // Or else, to be dropped is to break.
+        // Without this, dropping it counts as a broken connection, which is right for `Error::Gone`.
         if !matches!(fault, Error::Gone) {
             self.is_over = true;
             self.session.send_command(self.number, JobCommand::Fault(fault)).await;
-            // It hears what it did wrong, and then nothing more of it counts.
+            // The controller receives the error; its later requests are ignored.
             self.session.disconnect(self.number);
             self.session.state.update(|state| state.unheard = self.number);
         }

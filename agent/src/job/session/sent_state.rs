@@ -1,4 +1,7 @@
-//! What a controller has heard by a connection, and what comes next.
+//! What a connection has sent to its controller, and the event that comes next.
+//!
+//! **Invariants:** a connection sends each thing once, and in this order: where the job is, how far its input was read, that it has
+//! started, its output, its output files, its outcome.
 
 use crate::files::outputs::{Cursor, Piece};
 use crate::job::session::Session;
@@ -7,25 +10,25 @@ use crate::job::session::messages::Event;
 use crate::job::session::output_buffer::{OutputBuffer, OutputStream};
 use crate::job::session::state::{Phase, State};
 
-/// What the controller has heard by a connection.
+/// What one connection has sent to the controller.
 pub(super) struct SentState {
-    /// The number of that one.
+    /// The number of the connection.
     pub(super) connection: u64,
     pub(super) accepted: bool,
     pub(super) started: bool,
-    /// How much of its input the program has taken, and whether it takes no more.
+    /// How much of its input the program has taken, and whether it takes no more, as last sent.
     pub(super) stdin: (u64, bool),
-    /// How many numbered signals are here.
+    /// How many numbered signals were acknowledged.
     pub(super) signals: u64,
-    /// Where the outputs go on.
+    /// The offsets at which the outputs continue.
     pub(super) outputs: [u64; 2],
     pub(super) files: Cursor,
-    /// Everything: nothing follows.
+    /// The last event was sent.
     pub(super) is_complete: bool,
 }
 
 impl SentState {
-    /// Nothing yet, by a connection that goes on there.
+    /// Of a new connection, whose outputs and output files continue there.
     pub(super) fn of(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
         Self {
             connection,
@@ -45,7 +48,7 @@ impl SentState {
             return Some(Event::TakenOver);
         }
         if !self.accepted && state.phase != Phase::Admitted {
-            // An error says by itself that there was nothing to accept, unless there is more to say before it.
+            // A job that failed before it started was never accepted: its error is all that there is to send.
             let has_failed = state.final_result.as_ref().is_some_and(|last| last.is_err());
             self.accepted = true;
             self.signals = state.signals;
@@ -59,8 +62,8 @@ impl SentState {
                 return Some(Event::Accepted { job, needs, stdin, outputs, signals });
             }
         }
-        // Whoever comes back may be somebody else, who does not know that the input has ended. It must not hear first that
-        // the program runs: it would send its own.
+        // A controller that reattaches may be another process, which does not know that the input has ended. It must learn that
+        // before it learns that the program runs, or it would send input of its own.
         let has_ended = self.connection > 1 && session.stdin.has_ended();
         let stdin = (state.stdin, state.stdin_closed || has_ended);
         if state.has_started && self.stdin != stdin {
@@ -84,7 +87,7 @@ impl SentState {
                     return Some(Event::File { at, info, problem, payload: encoder.encode_owned(data) });
                 }
             }
-            // Nothing of a job is held when its end is told.
+            // No file of the job may be open when the controller learns that it has ended.
             None => self.files.close(),
         }
         let last = state.final_result.clone()?;
@@ -93,7 +96,7 @@ impl SentState {
     }
 }
 
-/// The next piece for whoever has what is before `had` of each output; it counts as had then.
+/// The next piece of output for a controller that has all before the offsets `delivered`, which move behind that piece.
 pub(super) fn next_piece<'a>(
     buffer: &'a OutputBuffer,
     delivered: &mut [u64; 2],

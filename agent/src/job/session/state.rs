@@ -1,4 +1,4 @@
-//! What a controller can hear of a job, and whether it is there.
+//! The state of a session: how far the job is, what its controllers can still receive, and whether one is attached.
 
 use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
@@ -12,11 +12,11 @@ use crate::store::receiver::Need;
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It is looked for in the disk cache.
+    /// The agent looks for its blobs in the cache.
     Admitted,
-    /// Blobs are still to be received.
+    /// Blobs are missing.
     Receiving,
-    /// All that is needed is here.
+    /// All blobs have arrived.
     Complete,
     /// The program runs.
     Running,
@@ -24,37 +24,37 @@ pub enum Phase {
     Ended,
 }
 
-/// What a controller can hear.
+/// Everything that a controller can receive of a job.
 pub(super) struct State {
-    /// The key of its controller.
+    /// The key of the job's controller.
     pub(super) owner: Fingerprint,
     pub(super) phase: Phase,
-    /// What is still to be received.
+    /// The blobs that are missing.
     pub(super) needs: Vec<Need>,
-    /// Whose turn it is: the number of the newest connection.
+    /// The number of the newest connection, which has the job.
     pub(super) connection: u64,
-    /// The last one whose controller has left.
+    /// The number of the last connection whose controller has left.
     pub(super) left: u64,
-    /// The last one whose controller has broken a rule, and is not heard any more.
+    /// The number of the last connection whose controller has broken a rule. Its requests are ignored.
     pub(super) unheard: u64,
     pub(super) has_started: bool,
     pub(super) buffer: OutputBuffer,
     /// How much of its input the program has taken.
     pub(super) stdin: u64,
     pub(super) stdin_closed: bool,
-    /// How many numbered signals have come. Each goes to the job once, whatever becomes of its connection.
+    /// How many numbered signals have arrived. Each reaches the job once, even if its connection breaks.
     pub(super) signals: u64,
-    /// The files that it has left, while they can be had.
+    /// The output files of the job, while the controller can fetch them.
     pub(super) offer: Option<ArtifactSet>,
-    /// Before this, the controller has them.
+    /// The controller has stored the output files up to this position.
     pub(super) stored: Position,
     pub(super) final_result: Option<FinalResult>,
-    /// Since when that is known.
+    /// When the job ended.
     pub(super) ended: Option<Instant>,
 }
 
 impl State {
-    /// What is said of output that was given up.
+    /// The error of a job whose output was discarded.
     pub(super) fn lost_output(&self) -> Option<Error> {
         match self.final_result.as_deref()? {
             Err(Error::OutputLost { bytes, ending }) => {
@@ -65,11 +65,11 @@ impl State {
     }
 }
 
-/// Whether a controller is there.
+/// Whether a controller is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attached {
-    /// Since when there is none.
+    /// When the last one left; `None` while one is attached.
     pub(super) left: Option<Instant>,
-    /// Nobody wants the job, or what is left of it, any more.
+    /// The job was released: no controller wants it, or its output, any more.
     pub(super) is_released: bool,
 }

@@ -247,7 +247,7 @@ impl Session {
                 return 0;
             };
             if bytes > 0 {
-                state.buffer.give_up();
+                state.buffer.discard();
                 state.final_result = Some(Arc::new(Err(Error::OutputLost { bytes, ending })));
             }
             bytes
@@ -528,7 +528,7 @@ mod tests {
             match old_replies.recv().await {
                 Some(Event::TakenOver) => break,
                 Some(_) => {}
-                None => panic!("it was not sent"),
+                None => panic!("the older connection did not end with TakenOver"),
             }
         }
         new.send(Ok(Request::Signal { number: 1, signal: Signal::INT })).await.unwrap();
@@ -553,7 +553,7 @@ mod tests {
         drop((say, replies));
         let (say, mut replies) = attach(&session, [None, None]);
         let Some(Event::Accepted { signals: 1, .. }) = replies.recv().await else {
-            panic!("it is sent where signals go on");
+            panic!("signals continue after the first");
         };
         // An older controller does not count.
         for again in [signal(1, Signal::INT), signal(2, Signal::HUP), signal(0, Signal::TERM)] {

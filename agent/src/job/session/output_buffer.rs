@@ -1,14 +1,14 @@
-//! What a program wrote and its controller has not acknowledged yet, in the order in which it was read.
+//! The output of a program that its controller has not acknowledged yet, in the order in which it was read.
 //!
-//! What must stay true: no byte goes before it is acknowledged, so that a controller which comes back can have it again;
-//! and the buffer is never longer than what was read into it, which the output's window bounds, however small the pieces.
+//! **Invariants:** no byte is dropped before it is acknowledged, so that a controller which reattaches can get it again; and the
+//! buffer is never longer than what was read into it, which the output's window bounds, however small the pieces.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 
-/// One of the two outputs.
+/// One of the two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputStream {
     /// File descriptor 1.
@@ -17,25 +17,25 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// Changes from one output to the other that are remembered. Beyond that, each output is still in its own order.
+/// Maximum number of runs. With more changes from one output to the other, only the order within each output is exact.
 const MAX_INTERLEAVING: usize = 256;
 
-/// Both outputs of a program.
+/// The unacknowledged bytes of both outputs of a program.
 #[derive(Debug, Default)]
 pub struct OutputBuffer {
     retained: [Retained; 2],
-    /// Which output was written when, without gaps.
+    /// The order of both outputs, as runs without gaps.
     interleaving: VecDeque<Run>,
 }
 
 #[derive(Debug, Default)]
 struct Retained {
-    /// Offset of the first byte that is retained.
+    /// Offset of the first retained byte.
     start: u64,
     bytes: BytesMut,
 }
 
-/// What was written to one output before something was written to the other.
+/// Bytes of one output that were read before any of the other.
 #[derive(Debug)]
 struct Run {
     stream: OutputStream,
@@ -50,7 +50,7 @@ impl Retained {
 }
 
 impl OutputBuffer {
-    /// Adds what `read` reads from an output and puts behind the rest.
+    /// Appends to an output what `read` reads.
     pub fn append<R>(&mut self, stream: OutputStream, read: impl FnOnce(&mut BytesMut) -> R) -> R {
         let retained = &mut self.retained[stream as usize];
         let before = retained.bytes.len();
@@ -61,7 +61,7 @@ impl OutputBuffer {
         result
     }
 
-    /// Remembers that this output was written last.
+    /// Records that the last bytes are of this output.
     fn record_run(&mut self, stream: OutputStream) {
         let end = self.end(stream);
         let full = self.interleaving.len() >= MAX_INTERLEAVING;
@@ -72,33 +72,33 @@ impl OutputBuffer {
         }
     }
 
-    /// Lets go of the room for what is written next: nothing is.
+    /// Frees the spare capacity. Nothing is appended after this.
     pub fn close(&mut self) {
         for retained in &mut self.retained {
             retained.bytes = BytesMut::from(&retained.bytes[..]);
         }
     }
 
-    /// Lets go of everything that is retained.
-    pub fn give_up(&mut self) {
+    /// Drops all retained bytes.
+    pub fn discard(&mut self) {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             self.acknowledge(stream, self.end(stream));
         }
         self.close();
     }
 
-    /// Lets go of everything before `offset`.
+    /// Drops all bytes before `offset`.
     pub fn acknowledge(&mut self, stream: OutputStream, offset: u64) {
         let retained = &mut self.retained[stream as usize];
         let count = offset.min(retained.end()).saturating_sub(retained.start);
         retained.start += count;
-        // At most the length that there is, which is a usize.
+        // At most the length of the retained bytes, which is a usize.
         retained.bytes.advance(count as usize);
         let start = retained.start;
         self.interleaving.retain(|run| run.stream != stream || run.end > start);
     }
 
-    /// Offset of the first byte of an output that is retained.
+    /// Offset of the first retained byte of an output.
     pub fn start(&self, stream: OutputStream) -> u64 {
         self.retained[stream as usize].start
     }
@@ -108,7 +108,7 @@ impl OutputBuffer {
         self.retained[stream as usize].end()
     }
 
-    /// Bytes of both outputs that are retained.
+    /// Number of retained bytes of both outputs.
     pub fn len(&self) -> u64 {
         self.retained.iter().map(|retained| retained.bytes.len() as u64).sum()
     }
@@ -118,8 +118,7 @@ impl OutputBuffer {
         self.len() == 0
     }
 
-    /// The next piece for whoever has what is before `delivered` of each output: of which one, its offset, and at most
-    /// [`OUTPUT_CHUNK_BYTES`] of it.
+    /// The next piece behind the offsets `delivered`: its output, its offset, and at most [`OUTPUT_CHUNK_BYTES`] of it.
     pub fn next(&self, delivered: [u64; 2]) -> Option<(OutputStream, u64, &[u8])> {
         let run = self.interleaving.iter().find(|run| run.end > delivered[run.stream as usize])?;
         let retained = &self.retained[run.stream as usize];
@@ -140,7 +139,7 @@ mod tests {
         buffer.append(stream, |bytes| bytes.extend_from_slice(data));
     }
 
-    /// All that is left for whoever delivered this much, as one reads it.
+    /// All pieces behind the offsets `delivered`.
     fn rest(buffer: &OutputBuffer, mut delivered: [u64; 2]) -> Vec<(OutputStream, u64, Vec<u8>)> {
         let mut pieces = Vec::new();
         while let Some((stream, offset, data)) = buffer.next(delivered) {
@@ -171,7 +170,7 @@ mod tests {
         buffer.acknowledge(Stdout, 1);
         assert_eq!((buffer.start(Stdout), buffer.end(Stdout), buffer.len()), (3, 5, 6));
         assert_eq!(rest(&buffer, [0, 0]), [(Stdout, 3, b"lo".to_vec()), (Stderr, 0, b"oops".to_vec())]);
-        // An acknowledgement of what was never written is one of all that was.
+        // An acknowledgement beyond the end acknowledges everything.
         buffer.acknowledge(Stdout, 1000);
         buffer.acknowledge(Stderr, 4);
         assert!(buffer.is_empty());

@@ -1,36 +1,38 @@
-//! Packs output on its way to a controller: one LZ4 block a piece (LZ4 Block Format Description,
+//! Compresses the output that goes to a controller: one LZ4 block for each piece (LZ4 Block Format Description,
 //! github.com/lz4/lz4/tree/dev/doc).
 //!
-//! A byte on the wire costs a MIPS CPU 30 instructions for ciphers and TCP, and to pack one that the program wrote costs 8, so
-//! text, of which a third is left, pays. What must stay true: every block unpacks to what was packed, by any decoder; what does
-//! not become smaller by an eighth goes as it is, and costs next to nothing in the long run.
+//! A byte on the wire costs a MIPS CPU 30 instructions for ciphers and TCP, and compressing a byte costs 8: so compression pays for
+//! text, which shrinks to a third.
+//!
+//! **Invariants:** any LZ4 decoder decompresses a block to its input; and output that does not shrink by an eighth is sent
+//! uncompressed, and in the long run costs next to nothing.
 
 use bytes::{Bytes, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 
 use crate::store::lz4::Lz4Encoder;
 
-/// Shorter pieces go as they are: what they would save is less than what it costs to clear the table.
+/// Minimum size of a piece to compress: shorter ones would save less than clearing the encoder's table costs.
 const MIN_BYTES: usize = 512;
 
-/// Pieces that are left alone at most, when those that were tried did not become smaller: a MiB of what takes a full piece each.
+/// Maximum number of pieces that are sent uncompressed before the next attempt: a MiB of full pieces.
 const MAX_PAUSE: u32 = 64;
 
-/// Packs what one connection sends.
+/// The compressor of one connection.
 #[derive(Debug, Default)]
 pub struct OutputCompressor {
-    /// None until it is needed.
+    /// `None` until the first attempt.
     encoder: Option<Lz4Encoder>,
-    /// Room for a block. The one before is in it, which has been written into a message by then.
-    room: Bytes,
-    /// Pieces that are left alone after the next one that does not become smaller.
+    /// The buffer of the last block, which is used again once no message refers to it.
+    block: Bytes,
+    /// Length of the last pause, in pieces that are sent uncompressed; 0 if the last attempt succeeded.
     pause: u32,
-    /// And that are still to be left alone.
+    /// Pieces of the current pause that are left.
     left: u32,
 }
 
 impl OutputCompressor {
-    /// A block that unpacks to `data`, a piece of at most [`OUTPUT_CHUNK_BYTES`]; `None` if it is to go as it is.
+    /// A block that decompresses to `data`, a piece of at most [`OUTPUT_CHUNK_BYTES`]; `None` to send it uncompressed.
     pub fn compress(&mut self, data: &[u8]) -> Option<Bytes> {
         if !(MIN_BYTES..=OUTPUT_CHUNK_BYTES).contains(&data.len()) {
             return None;
@@ -41,14 +43,14 @@ impl OutputCompressor {
         }
         let most = data.len() - data.len() / 8;
         let encoder = self.encoder.get_or_insert_default();
-        let room = std::mem::take(&mut self.room).try_into_mut();
-        let mut room = room.unwrap_or_else(|_| BytesMut::zeroed(OUTPUT_CHUNK_BYTES));
-        let length = encoder.encode(data, &mut room[..most]);
-        self.room = room.freeze();
+        let last = std::mem::take(&mut self.block).try_into_mut();
+        let mut block = last.unwrap_or_else(|_| BytesMut::zeroed(OUTPUT_CHUNK_BYTES));
+        let length = encoder.encode(data, &mut block[..most]);
+        self.block = block.freeze();
         match length {
             Some(length) => {
                 self.pause = 0;
-                Some(self.room.slice(..length))
+                Some(self.block.slice(..length))
             }
             None => {
                 self.pause = (2 * self.pause).clamp(1, MAX_PAUSE);
@@ -64,14 +66,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// By the format, no repetition begins in the last 12 bytes, and none goes into the last 5.
-    const NO_BEGINNING: usize = 12;
-    const NO_REPETITION: usize = 5;
+    /// By the format, no match begins in the last 12 bytes, and none reaches into the last 5.
+    const LAST_MATCH_BYTES: usize = 12;
+    const LAST_LITERAL_BYTES: usize = 5;
 
-    /// What a block unpacks to, by the description of the format and nothing of this crate.
-    fn unpack(block: &[u8]) -> Vec<u8> {
+    /// Decompresses a block by the description of the format, with no code of this crate.
+    fn decompress(block: &[u8]) -> Vec<u8> {
         let (mut plain, mut at) = (Vec::new(), 0);
-        // Where the last repetition begins, and ends.
+        // Where the last match begins and ends.
         let mut last = None;
         let length = |bits: u8, at: &mut usize| {
             let mut length = usize::from(bits);
@@ -90,10 +92,12 @@ mod tests {
             plain.extend_from_slice(&block[at..at + literals]);
             at += literals;
             if at == block.len() {
-                assert_eq!(token & 15, 0, "the last sequence has no repetition");
+                assert_eq!(token & 15, 0, "the last sequence has no match");
                 if let Some((begin, end)) = last {
-                    // Decoders that copy more than they should rely on it.
-                    assert!(begin + NO_BEGINNING <= plain.len() && end + NO_REPETITION <= plain.len());
+                    // Decoders that copy in words rely on it.
+                    assert!(
+                        begin + LAST_MATCH_BYTES <= plain.len() && end + LAST_LITERAL_BYTES <= plain.len()
+                    );
                 }
                 return plain;
             }
@@ -136,7 +140,7 @@ mod tests {
     }
 
     fn encoded(data: &[u8]) -> Vec<u8> {
-        // Room for what does not become smaller.
+        // Large enough for incompressible data.
         let mut block = vec![0; data.len() + data.len() / 255 + 64];
         let length = Lz4Encoder::default().encode(data, &mut block).unwrap();
         block.truncate(length);
@@ -149,7 +153,7 @@ mod tests {
         let any: Vec<_> = (0..500).map(|_| random(&mut state, OUTPUT_CHUNK_BYTES)).collect();
         for length in (0..=300).chain(any).chain([OUTPUT_CHUNK_BYTES; 100]) {
             let data = content(&mut state, length);
-            assert!(unpack(&encoded(&data)) == data, "{length} bytes");
+            assert!(decompress(&encoded(&data)) == data, "{length} bytes");
         }
     }
 
@@ -159,8 +163,8 @@ mod tests {
         for _ in 0..200 {
             let data = content(&mut state, 2000);
             let block = encoded(&data);
-            for room in (0..block.len()).step_by(7) {
-                assert_eq!(Lz4Encoder::default().encode(&data, &mut vec![0; room]), None);
+            for size in (0..block.len()).step_by(7) {
+                assert_eq!(Lz4Encoder::default().encode(&data, &mut vec![0; size]), None);
             }
         }
     }
@@ -172,7 +176,7 @@ mod tests {
         let text = b"level=INFO msg=\"all is well\"\n".repeat(OUTPUT_CHUNK_BYTES / 29);
         let mut compressor = OutputCompressor::default();
         let packed = compressor.compress(&text).unwrap();
-        assert!(packed.len() < text.len() / 50 && unpack(&packed) == text);
+        assert!(packed.len() < text.len() / 50 && decompress(&packed) == text);
         assert_eq!(compressor.compress(&text[..MIN_BYTES - 1]), None);
         for pause in [1, 2, 4, 8, 16, 32, 64, 64] {
             assert_eq!(compressor.compress(&noise), None);
@@ -193,7 +197,7 @@ mod tests {
         let texts = [b"one line and ", b"and one more "].map(|words| words.repeat(1000));
         let mut compressor = OutputCompressor::default();
         let blocks = [&texts[0], &texts[1]].map(|text| compressor.compress(text).unwrap());
-        assert!(unpack(&blocks[0]) == texts[0] && unpack(&blocks[1]) == texts[1]);
+        assert!(decompress(&blocks[0]) == texts[0] && decompress(&blocks[1]) == texts[1]);
         let place = blocks[1].as_ptr();
         drop(blocks);
         assert_eq!(compressor.compress(&texts[0]).unwrap().as_ptr(), place);

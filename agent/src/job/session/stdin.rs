@@ -1,7 +1,7 @@
-//! The program's standard input: from the controller into the pipe, at the program's pace.
+//! The program's standard input: from the controller into the program's pipe, as fast as the program reads.
 //!
-//! The controller may be ahead of the program by [`STDIN_WINDOW_BYTES`], which is what the agent holds for it at most. A
-//! program that does not read therefore costs no further memory, and does not keep a signal from being heard.
+//! **Invariants:** the agent buffers at most [`STDIN_WINDOW_BYTES`] of it, so that a program which does not read costs no further
+//! memory, and does not delay a signal.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::error::Error;
 
-/// What the controller has sent and the program has not read.
+/// Standard input that the controller has sent, and the program's pipe has not taken.
 #[derive(Clone, Default)]
 pub struct Queue(Arc<Shared>);
 
@@ -30,7 +30,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: BytesMut,
-    /// Offset behind the last byte that came in.
+    /// Offset behind the last byte that the controller sent.
     received: u64,
     /// Offset behind the last byte that the program's pipe has taken.
     written: u64,
@@ -38,11 +38,11 @@ struct State {
 }
 
 impl Queue {
-    /// Adds what the controller sent. One that comes back does not know yet whether the end of the input arrived: to say
-    /// it again is no fault.
+    /// Appends what the controller sent. The end of the input may come twice: a controller that reattaches does not know yet
+    /// whether the first arrived.
     ///
     /// # Errors
-    /// [`Error::Protocol`] if it came from another offset, after the end, or beyond the window.
+    /// [`Error::Protocol`] if the offset is wrong, or the data is after the end or beyond the window.
     pub fn push(&self, offset: u64, data: &[u8], end: bool) -> Result<(), Error> {
         let mut state = self.state();
         if offset != state.received {
@@ -62,18 +62,18 @@ impl Queue {
         Ok(())
     }
 
-    /// Nothing follows what came in. The controller may say so again.
+    /// Ends the input. It may have ended before.
     pub fn end(&self) {
         self.state().ended = true;
         self.0.changed.notify_one();
     }
 
-    /// Offset behind the last byte that came in.
+    /// Offset behind the last byte that the controller sent.
     pub fn received(&self) -> u64 {
         self.state().received
     }
 
-    /// True if nothing more may come in.
+    /// True if the input has ended.
     pub fn has_ended(&self) -> bool {
         self.state().ended
     }
@@ -82,7 +82,7 @@ impl Queue {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The program's pipe has taken everything before `offset`.
+    /// Records that the program's pipe has taken all bytes before `offset`.
     fn written(&self, offset: u64) {
         self.state().written = offset;
     }
@@ -101,12 +101,12 @@ impl Queue {
     }
 }
 
-/// Writes the queue into the program's pipe or terminal, and after the last byte of it `end`, which a pipe does without;
-/// `acknowledge(offset, closed)` says how far it came. When all that read from it have `ended`, it gives the number of bytes
+/// Writes the queue into the program's pipe or terminal, and then `end`, which is empty for a pipe. Calls
+/// `acknowledge(offset, closed)` after each write. When all processes that read from it have `ended`, returns the number of bytes
 /// that they have read, if it is a pipe.
 ///
 /// # Errors
-/// The pipe cannot be used. One that cannot be written is one that the program has closed.
+/// The pipe cannot be registered with the runtime. A failed write is no error: it means that the program has closed the pipe.
 pub async fn feed(
     pipe: OwnedFd,
     queue: Queue,
@@ -125,7 +125,8 @@ pub async fn feed(
     };
     let unread = match is_whole {
         Some(true) => {
-            // So that it stays when the program is gone. The end of file comes when no writer is left, whoever may still read.
+            // A reader of its own keeps the pipe's content when the program is gone. The program reads the end of file all the
+            // same, because that depends on writers only.
             let again = reader_of(&pipe);
             drop(pipe);
             ended.await;
@@ -137,11 +138,11 @@ pub async fn feed(
         }
         None => rustix::io::ioctl_fionread(&pipe),
     };
-    // A terminal counts something else.
+    // For a terminal, FIONREAD counts what the program wrote.
     Ok(unread.ok().filter(|_| end.is_empty()).map(|unread| written.saturating_sub(unread)))
 }
 
-/// Writes the queue to its end, and gives true; or false when the program reads no more, and nothing more comes.
+/// Writes the queue to its end and returns true; or false when the program reads no more and the input has ended.
 async fn write(
     pipe: &mut pipe::Sender,
     queue: &Queue,
@@ -164,7 +165,7 @@ async fn write(
                         tracing::warn!(%error, "the input of the program takes nothing more");
                     }
                     acknowledge(*written, true);
-                    // What is still on its way is taken and dropped, as a pipe would.
+                    // Input that is still under way is accepted and dropped.
                     queue.written(u64::MAX / 2);
                     while !queue.next().await.1 {}
                     return false;
@@ -172,14 +173,14 @@ async fn write(
             }
         }
         if last {
-            // A terminal that cannot be written has ended already.
+            // A terminal that cannot be written to has hung up already.
             let _ = pipe.write_all(end).await;
             return true;
         }
     }
 }
 
-/// A descriptor that reads from the pipe that this one writes to.
+/// Opens the reading end of a pipe.
 fn reader_of(pipe: &pipe::Sender) -> rustix::io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
     rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
@@ -192,7 +193,7 @@ mod tests {
 
     use super::*;
 
-    /// Feeds this to a program that reads so much of it and then ends, and gives how much is known to be read.
+    /// Feeds `content` to a program that reads so many bytes and exits. Returns how many bytes `feed` counts as read.
     async fn fed(content: &[u8], end: bool, reads: usize) -> Option<u64> {
         let (mut reader, writer) = io::pipe().unwrap();
         let queue = Queue::default();

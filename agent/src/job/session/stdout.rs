@@ -1,8 +1,7 @@
-//! One output of the program: out of its pipe, in order, and never more than the window ahead of the controller.
+//! Reads one output of the program from its pipe, in order, and at most the window ahead of the controller.
 //!
-//! What must stay true: a byte that the program wrote before it ended is read before the outcome is known, or the
-//! controller said that nobody wants it. A process that outlives the program with the pipe in its hand delays the outcome by at most
-//! [`DRAIN_TIMEOUT`].
+//! **Invariants:** every byte that the program wrote is read before the outcome is known, unless the controller has closed the
+//! output; and a process that outlives the program with the pipe open delays the outcome by at most [`DRAIN_TIMEOUT`].
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,36 +21,35 @@ use crate::job::session::Session;
 use crate::job::session::output_buffer::OutputStream;
 use crate::system::time::sleep_until_opt;
 
-/// How long a pipe may stay open and silent after the program has ended: long enough for a process that the kernel is
-/// still tearing down, too short to be felt.
+/// How long a pipe may stay open and silent after the program has exited: long enough for a process that the kernel is still
+/// tearing down, too short for users to notice.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most bytes that a pipe can hold (/proc/sys/fs/pipe-max-size, pipe(7)). What comes after the program's end beyond
-/// this was written by another process.
+/// Capacity of the largest pipe (/proc/sys/fs/pipe-max-size, pipe(7)). After the program's exit, another process must have
+/// written any bytes beyond that.
 const MAX_PIPE_BYTES: u64 = 1024 * 1024;
 
-/// How the controller and the job steer an output.
+/// The flow control of an output, by the controller and the job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
     /// The controller has passed on all bytes before this offset.
     pub acknowledged: u64,
-    /// Nobody reads this output any more.
+    /// The controller wants no more of this output.
     pub closed: bool,
-    /// When the program ended.
+    /// When the program exited.
     pub ended: Option<Instant>,
 }
 
-/// What became of an output.
+/// The result of reading an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Bytes read.
     pub bytes: u64,
-    /// The pipe was still open when it was given up.
+    /// True if the pipe was still open when the agent closed it.
     pub abandoned: bool,
 }
 
-/// Carries what comes out of `pipe` to the controller that `session` leads to, in pieces of at most a chunk, until its end.
-/// `written` is told of each.
+/// Reads `pipe` to its end into the output buffer of `session`, in pieces of at most a chunk. Calls `written` after each.
 ///
 /// # Errors
 /// The pipe cannot be read.
@@ -76,10 +74,10 @@ pub async fn pump(
         if after_end > MAX_PIPE_BYTES {
             return Ok(Summary { bytes: offset, abandoned: true });
         }
-        // An acknowledgement of what was never sent gives no more than one of all that was.
+        // An acknowledgement beyond the end gives no more credit than one of everything.
         let credit = window.saturating_sub(offset - now.acknowledged.min(offset)) as usize;
         let most = credit.min(OUTPUT_CHUNK_BYTES);
-        let mut given_up = pin!(sleep_until_opt(now.ended.map(|ended| ended + DRAIN_TIMEOUT)));
+        let mut timed_out = pin!(sleep_until_opt(now.ended.map(|ended| ended + DRAIN_TIMEOUT)));
         let next = poll_fn(|context| {
             if most > 0
                 && let Poll::Ready(read) = session.poll_read(stream, |buffer| {
@@ -89,7 +87,7 @@ pub async fn pump(
             {
                 return Poll::Ready(Next::Read(read));
             }
-            if given_up.as_mut().poll(context).is_ready() {
+            if timed_out.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Next::TimedOut);
             }
             control.poll(
@@ -98,7 +96,7 @@ pub async fn pump(
             )
         });
         let read = match next.await {
-            // So ends a terminal that no process has open any more (pty(7)).
+            // A terminal ends this way when no process has it open any more (pty(7)).
             Next::Read(Err(error)) if error.raw_os_error() == Some(libc::EIO) => 0,
             Next::Read(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
             Next::Read(read) => read?,
@@ -116,13 +114,13 @@ pub async fn pump(
     }
 }
 
-/// What comes next at a pipe.
+/// The next event of a pipe.
 enum Next {
-    /// It was read.
+    /// Bytes were read, or the end of file.
     Read(io::Result<usize>),
-    /// It is to be steered anew.
+    /// The flow control has changed.
     Changed,
-    /// It was silent for too long.
+    /// The pipe was open and silent for too long after the program's exit.
     TimedOut,
 }
 
@@ -144,8 +142,8 @@ mod tests {
         (writer, session, task)
     }
 
-    fn steer(session: &Session, steer: impl FnOnce(&mut Control)) {
-        session.output(Stdout).update(steer);
+    fn control(session: &Session, update: impl FnOnce(&mut Control)) {
+        session.output(Stdout).update(update);
     }
 
     #[tokio::test]
@@ -166,21 +164,21 @@ mod tests {
         writer.write_all(&[7; 25]).unwrap();
         drop(writer);
         for (acknowledged, expected) in [(0, 10), (4, 14), (14, 24)] {
-            steer(&session, |control| control.acknowledged = acknowledged);
+            control(&session, |control| control.acknowledged = acknowledged);
             // The pump is the only other task: when it is idle, control comes back here.
             for _ in 0..10_000 {
                 tokio::task::yield_now().await;
             }
             assert_eq!(session.unread(), expected);
         }
-        steer(&session, |control| control.acknowledged = 24);
+        control(&session, |control| control.acknowledged = 24);
         assert_eq!(task.await.unwrap(), Summary { bytes: 25, abandoned: false });
     }
 
     #[tokio::test]
     async fn unwanted_outputs_are_closed() {
         let (mut writer, session, task) = start(10);
-        steer(&session, |control| control.closed = true);
+        control(&session, |control| control.closed = true);
         task.await.unwrap();
         assert_eq!(writer.write_all(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
@@ -189,7 +187,7 @@ mod tests {
     async fn pipes_that_outlive_programs_are_abandoned() {
         let (mut writer, session, task) = start(1 << 20);
         writer.write_all(b"last words").unwrap();
-        steer(&session, |control| control.ended = Some(Instant::now()));
+        control(&session, |control| control.ended = Some(Instant::now()));
         assert_eq!(task.await.unwrap(), Summary { bytes: 10, abandoned: true });
     }
 }

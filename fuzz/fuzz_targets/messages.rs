@@ -1,5 +1,5 @@
-//! What a call says, in pieces of any size: the messages that are in it as a whole, and the same complaint; the same memory is
-//! asked for, and given back. What is too much to be decoded is the target `request`'s.
+//! The bytes of a call in pieces of any size: each split gives the same messages or the same error, and reserves and releases the
+//! same memory. The target `request` has the messages that are too large once decoded.
 #![no_main]
 
 use std::convert::Infallible;
@@ -36,11 +36,11 @@ fuzz_target!(|input: &[u8]| {
 fn measure(said: &[u8], size: usize) -> Option<String> {
     let budget = Arc::new(ConnectionBudget::new(Arc::default()));
     let mut meter = MessageMeter::new(budget.clone(), MAX_SPEC_BYTES);
-    let complaint = said.chunks(size).find_map(|piece| meter.arrived(piece).err());
+    let complaint = said.chunks(size).find_map(|piece| meter.measure(piece).err());
     drop(meter);
     let mut again = MessageMeter::new(budget, MAX_SPEC_BYTES);
     let largest = (MAX_SPEC_BYTES as u32).to_be_bytes();
-    again.arrived(&[&[0], &largest[..]].concat()).unwrap();
+    again.measure(&[&[0], &largest[..]].concat()).unwrap();
     complaint.map(|complaint| complaint.to_string())
 }
 

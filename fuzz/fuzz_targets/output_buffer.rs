@@ -1,4 +1,4 @@
-//! The buffer against two vectors that forget nothing.
+//! The output buffer against a model: two vectors that drop nothing.
 #![no_main]
 
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
@@ -85,7 +85,7 @@ fn check(buffer: &OutputBuffer, model: &Model) {
     assert_eq!(buffer.len(), kept as u64);
 }
 
-/// Whoever comes back with what is before `back` bytes from the end, or has all that is not kept, gets the rest and only that.
+/// A controller that has all but the last `back` bytes, or all that was dropped, gets exactly the rest.
 fn read(buffer: &OutputBuffer, model: &Model, back: [u16; 2]) {
     let mut had = [0; 2];
     for index in 0..2 {

@@ -1,7 +1,7 @@
 //! The state machine of `Run` and `Attach`: a job, and a controller that comes, goes, comes twice, and may say anything.
 //!
-//! What the job does is what `job` and `running` do with their session, without files and processes. All of it happens on one
-//! thread whose clock stands still, so a story that went wrong goes wrong again.
+//! The job does what `execute` and `running` do with their session, without files and processes. Everything happens on one thread
+//! whose clock is paused, so that a failure is reproducible.
 #![no_main]
 
 use std::pin::pin;

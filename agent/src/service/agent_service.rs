@@ -1,4 +1,7 @@
-//! The gRPC service of `agent.proto`, for one connection: calls the jobs and their sessions.
+//! The gRPC service of `agent.proto` for one connection, and the streams of its calls.
+//!
+//! **Invariants:** every call asks first whether the controller's key is still authorized; and a stream asks its job for the next
+//! event only when the connection can send it.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -33,7 +36,7 @@ use crate::system::memory::{Memory, RESERVE};
 use crate::system::resources;
 use crate::system::runtime;
 
-/// What this agent can do, by the names that `docs/protocol.md` defines.
+/// The capabilities of this agent, by their names in `docs/protocol.md`.
 const CAPABILITIES: [&str; 17] = [
     "run",
     "attach",
@@ -54,16 +57,16 @@ const CAPABILITIES: [&str; 17] = [
     "signals",
 ];
 
-/// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
+/// A capability of agents without a launcher: the core dump of a launcher is not that of its program.
 const WITHOUT_LAUNCHER: &str = "core";
 
 /// The one call whose first message may have [`MAX_SPEC_BYTES`].
 const RUN: &str = "/hop.v1.AgentService/Run";
 
-/// The question whether the controller at the other end of a connection may use it, and if not, why.
+/// Checks that the controller at the other end of a connection may use the agent, and says why not.
 pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
-/// All that one connection can call.
+/// The service of one connection, over HTTP: checks admission, measures messages, and passes calls to tonic's server.
 #[derive(Clone)]
 pub struct ConnectionService {
     server: AgentServiceServer<Agent>,
@@ -72,9 +75,9 @@ pub struct ConnectionService {
 }
 
 impl ConnectionService {
-    /// The agent's service over `jobs`, for a connection of `client`, whose messages take their memory from `budget`. `admission` is
-    /// asked at every call: a key that was taken off the list since its controller connected starts nothing more. `place` is where
-    /// the agent listens, for people.
+    /// The service over `jobs` for a connection of `client`, whose messages take their memory from `budget`. Every call checks
+    /// `admission`, so that a controller whose key was removed from the list since it connected starts nothing more. `place` is
+    /// the address on which the agent listens, for `hop info` to print.
     pub fn new(
         jobs: Arc<JobRegistry>,
         keys: Arc<AuthorizedKeys>,
@@ -115,7 +118,7 @@ struct Agent {
     keys: Arc<AuthorizedKeys>,
     place: Arc<str>,
     controller: Fingerprint,
-    /// The same, for the log.
+    /// The controller's key and address, for the log.
     client: Controller,
     admission: Admission,
 }
@@ -193,7 +196,7 @@ impl AgentService for Agent {
         _: Request<v1::RetirePreviousKeyRequest>,
     ) -> Result<Response<v1::RetirePreviousKeyResponse>, Status> {
         let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
-        // In the same breath: what belongs to a key that is off the list is ended.
+        // Without waiting in between: the agent kills jobs of keys that are not on the list.
         if let Some(previous) = previous {
             self.jobs.transfer(previous, self.controller);
             tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
@@ -207,9 +210,9 @@ impl Agent {
     fn start(&self, spec: v1::JobSpec) -> Result<Attachment, Error> {
         let accepts_compressed = spec.accept_compressed_output;
         let spec = decode_spec(spec)?;
-        // It may have taken its time to say what to run.
+        // The specification may have arrived long after the call began.
         (self.admission)()?;
-        // The controller has not heard that it was accepted, and asks once more.
+        // The controller did not learn that its job was accepted, and asks again.
         if let Some(Ok(session)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
             return session.connect([None, None], None, accepts_compressed);
         }
@@ -219,7 +222,7 @@ impl Agent {
         Ok(attachment)
     }
 
-    /// Attaches to a job that there is.
+    /// Attaches to a job.
     fn attach(&self, attach: v1::Attach) -> Result<Attachment, Error> {
         let session = self.jobs.find(&attach.job_id, self.controller)?;
         let files = attach.files.map(decode_position);
@@ -284,13 +287,13 @@ impl Agent {
 /// The first message of a call.
 ///
 /// # Errors
-/// It cannot be understood, or its controller is gone.
+/// [`Error::Protocol`] for a message that breaks a rule; [`Error::Gone`] if the stream broke.
 async fn first(messages: &mut Streaming<v1::RunRequest>) -> Result<Option<run_request::Message>, Error> {
     let first = messages.message().await.map_err(|status| stream_error(&status))?;
     Ok(first.and_then(|first| first.message))
 }
 
-/// Takes a controller's messages to its job for as long as they count, and gives what its job says.
+/// Passes a controller's messages to its job until the stream ends, and returns the stream of the job's events.
 fn open_session(attachment: Attachment, mut messages: Streaming<v1::RunRequest>) -> Response<SessionStream> {
     let mut requests = attachment.requests();
     runtime::spawn(async move {
@@ -314,7 +317,7 @@ fn open_session(attachment: Attachment, mut messages: Streaming<v1::RunRequest>)
     Response::new(SessionStream(attachment))
 }
 
-/// What a job says to its controller, as messages. The job is asked when the connection has room for the answer.
+/// The events of a job as messages. A job makes an event only when the connection can send it.
 struct SessionStream(Attachment);
 
 impl Stream for SessionStream {
@@ -325,11 +328,11 @@ impl Stream for SessionStream {
     }
 }
 
-/// The output of a job that is kept, piece by piece as the connection takes them: at once it would be both windows in memory
-/// once more.
+/// The buffered output of a job, which is copied piece by piece as the connection sends it: copied at once, it would take the memory
+/// of both windows again.
 struct BufferedOutput {
     session: Arc<Session>,
-    /// How much of each output was said.
+    /// The offsets before which each output was sent.
     delivered: [u64; 2],
 }
 

@@ -1,7 +1,8 @@
-//! How many parts a message may have, before room is made for any.
+//! Limits the elements in the lists of a request, before it is decoded.
 //!
-//! An empty element of a list is two bytes on the wire, and up to 100 in memory: a message of 2 MiB could become 100 MB by being
-//! decoded. What must stay true: no list of a request that is decoded is longer than what is taken of it.
+//! An empty element of a list takes two bytes on the wire, and up to 100 in memory: decoding a message of 2 MiB could take 100 MB.
+//!
+//! **Invariants:** no list of a decoded request is longer than its limit.
 
 use hop_proto::limits::{MAX_ARGUMENTS, MAX_BASES, MAX_INPUT_TREES, MAX_OUTPUT_REQUESTS};
 use prost::bytes::Buf;
@@ -9,7 +10,7 @@ use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::error::Error;
 
-/// Fields of `RunRequest`, `JobSpec` and `InputArchive` in `agent.proto`: what is in them is looked at, or counted.
+/// Numbers of the fields of `RunRequest`, `JobSpec` and `InputArchive` in `agent.proto` that are checked.
 const SPEC: u32 = 1;
 const ARGS: u32 = 3;
 const ENV: u32 = 4;
@@ -18,10 +19,10 @@ const OUTPUT_FILES: u32 = 8;
 const BASES: u32 = 17;
 const INPUT_BASES: u32 = 4;
 
-/// Why bytes are refused that are no message.
+/// The error for bytes that are not a valid message.
 pub const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
 
-/// How many elements of its lists a specification has so far. It may come in parts, which add up.
+/// Counts the elements in the lists of a specification. An encoded field may occur more than once, and decoders merge it.
 #[derive(Default)]
 struct Counts {
     arguments: usize,
@@ -30,10 +31,10 @@ struct Counts {
     bases: usize,
 }
 
-/// Looks at an encoded `RunRequest`.
+/// Checks an encoded `RunRequest`.
 ///
 /// # Errors
-/// [`Error::Protocol`] if a list in it is too long, or it is no message.
+/// [`Error::Protocol`] if a list in it is too long, or it is not a valid message.
 pub fn check_run_request(message: &[u8]) -> Result<(), Error> {
     let mut counts = Counts::default();
     each_field(message, |number, content| if number == SPEC { counts.spec(content) } else { Ok(()) })
@@ -67,10 +68,10 @@ fn count(counted: &mut usize, most: usize, rule: &'static str) -> Result<(), Err
     if *counted > most { Err(Error::Protocol(rule)) } else { Ok(()) }
 }
 
-/// Calls `look` for each field that has a length, with its number and its content.
+/// Calls `visit` for each length-delimited field, with its number and its content.
 fn each_field(
     mut message: &[u8],
-    mut look: impl FnMut(u32, &[u8]) -> Result<(), Error>,
+    mut visit: impl FnMut(u32, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     while !message.is_empty() {
         let (number, kind) = decode_key(&mut message).map_err(|_| UNDECODABLE)?;
@@ -82,13 +83,13 @@ fn each_field(
             WireType::SixtyFourBit => 8,
             WireType::ThirtyTwoBit => 4,
             WireType::LengthDelimited => decode_varint(&mut message).map_err(|_| UNDECODABLE)?,
-            // Nothing has these since 2008.
+            // proto3 has no groups.
             WireType::StartGroup | WireType::EndGroup => return Err(UNDECODABLE),
         };
         let length =
             usize::try_from(length).ok().filter(|length| *length <= message.len()).ok_or(UNDECODABLE)?;
         if kind == WireType::LengthDelimited {
-            look(number, &message[..length])?;
+            visit(number, &message[..length])?;
         }
         message.advance(length);
     }
@@ -132,7 +133,7 @@ mod tests {
             (of(0, 0, bases + 1, 0), "bases"),
             (of(0, 0, 0, files + 1), "output files"),
             (encoded(v1::JobSpec { inputs: vec![tree(bases + 1)], ..v1::JobSpec::default() }), "bases"),
-            // Of a message that comes twice, both are one.
+            // A decoder merges a field that occurs twice.
             ([of(arguments, 0, 0, 0), of(1, 0, 0, 0)].concat(), "arguments"),
             (vec![0x0a, 0xff, 0x7f], "decoded"),
             (vec![0x0b], "decoded"),

@@ -1,6 +1,6 @@
-//! How the agent decodes requests and encodes responses: tonic's codec for protobuf, with a check before a request is decoded.
+//! The codec of the gRPC server: tonic's codec for protobuf, with a check before each request is decoded.
 //!
-//! **Invariants:** no list of a request that is decoded is longer than what the agent accepts of it.
+//! **Invariants:** no list of a decoded request is longer than its limit.
 
 use std::marker::PhantomData;
 
@@ -14,9 +14,9 @@ use tonic_prost::ProstEncoder;
 use crate::error::Error;
 use crate::service::bounds::{UNDECODABLE, check_run_request};
 
-/// A request, which is looked at before it is decoded.
+/// A request that can be checked before it is decoded.
 pub trait Checked: Message + Default {
-    /// Looks at an encoded request.
+    /// Checks an encoded request.
     ///
     /// # Errors
     /// [`Error::Protocol`] if decoding it would take more memory than the agent allows.
@@ -31,7 +31,7 @@ impl Checked for v1::RunRequest {
     }
 }
 
-// Each of these is at most MAX_MESSAGE_BYTES long, and has no list.
+// Each of these has at most MAX_MESSAGE_BYTES, and no list.
 impl Checked for v1::GetInfoRequest {}
 impl Checked for v1::ListJobsRequest {}
 impl Checked for v1::ReadOutputRequest {}
@@ -77,7 +77,7 @@ impl<U: Checked> tonic::codec::Decoder for Decoder<U> {
     type Error = Status;
 
     fn decode(&mut self, encoded: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // All of it is here, and in one piece.
+        // tonic passes each message whole and in one piece.
         U::check(encoded.chunk())?;
         Ok(Some(U::decode(encoded).map_err(|_| UNDECODABLE)?))
     }

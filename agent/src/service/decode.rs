@@ -1,4 +1,7 @@
-//! From the messages of `agent.proto` to what the agent works with.
+//! Decodes the messages of `agent.proto` into the agent's own types.
+//!
+//! **Invariants:** what is decoded obeys every rule of `agent.proto` that can be checked without the state of a job; anything else
+//! is an [`Error::Protocol`] that names the rule.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -28,7 +31,7 @@ use crate::store::receiver::{BlobDescriptor, Chunk};
 const MAX_NICE: u8 = 19;
 const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
-/// What a controller wants run, if that breaks no rule.
+/// Decodes the specification of a job.
 ///
 /// # Errors
 /// [`Error::Protocol`] with the rule.
@@ -96,7 +99,7 @@ pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     })
 }
 
-/// A blob that is to be sent, or to be here already.
+/// Decodes the descriptor of a blob that the controller will upload, or that is in the cache.
 fn decode_blob(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescriptor, Error> {
     let blob = blob.ok_or(Error::Protocol("a job without a program, or input files without an archive"))?;
     if blob.size == 0 {
@@ -123,7 +126,7 @@ fn decode_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> 
         if !is_name || inputs.iter().any(|other| other.directory == directory) {
             return Err(Error::Protocol("input files without a directory of their own"));
         }
-        // Nobody has memory for more, and sums must not wrap.
+        // No router has memory for more, and sums must not overflow.
         if size > u32::MAX.into() {
             return Err(Error::Protocol("input files of more than 4 GiB"));
         }
@@ -147,7 +150,7 @@ fn decode_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> 
     if variable.name.is_empty() || variable.name.contains(&b'=') {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
     }
-    // By it a next agent finds what this one has left running, and an empty one would hide that.
+    // The next agent finds the processes that this one has left running by this variable, so a program must not hide it.
     if variable.name == JOB_DIRECTORY.as_bytes() {
         return Err(Error::Protocol("the variable HOP_JOB_DIR is the agent's to set"));
     }
@@ -163,7 +166,7 @@ pub(super) fn decode_position(position: v1::FilePosition) -> Position {
     Position { file: position.file, offset: position.offset }
 }
 
-/// What a controller says after its first message, if that breaks no rule.
+/// Decodes a message after the first of a call.
 ///
 /// # Errors
 /// [`Error::Protocol`] with the rule.

@@ -1,4 +1,4 @@
-//! From what jobs say to the messages of `agent.proto`.
+//! Encodes the events, summaries and outcomes of jobs into the messages of `agent.proto`.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
-//! How long a message may be, and how much memory messages take that have not arrived as a whole.
+//! Limits the size of messages, and the memory of messages that have not arrived as a whole.
 //!
-//! **Invariants:** messages on their way take no more than [`MAX_RECEIVE_BYTES`], of all connections together; of that each
-//! connection has [`CONNECTION_SHARE_BYTES`] for itself, whatever the others do; and a message that has no room is refused
-//! when its length is known, before there is a buffer for it.
+//! **Invariants:** incomplete messages of all connections together take at most [`MAX_RECEIVE_BYTES`]; each connection has
+//! [`CONNECTION_SHARE_BYTES`] of that for itself, regardless of the others; and a message without memory is refused as soon as its
+//! length is known, before a buffer is allocated.
 //!
-//! It looks at the bytes of a call as they pass (`doc/PROTOCOL-HTTP2.md` of gRPC). What decodes them keeps the buffer of the largest
-//! message for as long as the call's requests go on, and so does the memory of a large one that is reserved here.
+//! A [`MessageMeter`] reads the message headers in the bytes of a call (`doc/PROTOCOL-HTTP2.md` of gRPC). tonic keeps the buffer of
+//! the largest message until the call's requests end, and so the memory of a large message stays reserved here until then.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,31 +14,31 @@ use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 use crate::error::Error;
 use crate::service::bounds::UNDECODABLE;
 
-/// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows
-/// and the buffers of TLS; what its messages are put together from is bounded here.
+/// Maximum number of simultaneous connections of authorized controllers. Each takes up to 400 kB for HTTP/2 windows and TLS buffers
+/// while it carries data, and for incomplete messages what this module allows.
 pub const MAX_CONNECTIONS: u32 = 16;
 
-/// Bytes of all messages on their way: a sixteenth of the RAM of a router with 64 MB.
+/// Maximum size of all incomplete messages together: a sixteenth of the RAM of a router with 64 MB.
 pub const MAX_RECEIVE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes that each connection has for itself: two messages of the usual kind. A controller with one job has at most one on
-/// its way.
+/// Memory that each connection has for itself: two messages of the usual maximum size. A controller with one job sends at most one
+/// at a time.
 const CONNECTION_SHARE_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
 
-/// Bytes for whoever needs more: the specification of a job with many arguments, jobs that share a connection.
+/// Memory that all connections share, for specifications with many arguments and for jobs that share a connection.
 const COMMON_BYTES: usize = MAX_RECEIVE_BYTES - MAX_CONNECTIONS as usize * CONNECTION_SHARE_BYTES;
 
-// One specification of the largest size has room, whatever the connections do with what is their own.
+// One specification of the maximum size always fits, however the connections use their own shares.
 const _: () = assert!(COMMON_BYTES + CONNECTION_SHARE_BYTES >= MAX_SPEC_BYTES);
 
-/// What is before each message: whether it is compressed, and its length.
-const HEAD_BYTES: usize = 5;
+/// Size of the header of each message: a compression flag, and the length.
+const HEADER_BYTES: usize = 5;
 
-/// The memory of all connections.
+/// The shared receive memory of all connections.
 pub struct ReceiveBudget(Mutex<usize>);
 
 impl Default for ReceiveBudget {
-    /// All of it is free.
+    /// A budget of which nothing is reserved.
     fn default() -> Self {
         Self(Mutex::new(COMMON_BYTES))
     }
@@ -50,14 +50,14 @@ impl ReceiveBudget {
     }
 }
 
-/// The memory of one connection.
+/// The receive memory of one connection: its own share, and access to the common part.
 pub struct ConnectionBudget {
     all: Arc<ReceiveBudget>,
     own: Mutex<usize>,
 }
 
 impl ConnectionBudget {
-    /// That of a new connection. There must be no more than [`MAX_CONNECTIONS`] at a time that receive messages.
+    /// The budget of a new connection. At most [`MAX_CONNECTIONS`] may receive messages at a time.
     pub fn new(all: Arc<ReceiveBudget>) -> Self {
         Self { all, own: Mutex::new(CONNECTION_SHARE_BYTES) }
     }
@@ -66,7 +66,7 @@ impl ConnectionBudget {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes memory for a message, first of what is the connection's own.
+    /// Reserves memory for a message, first of the connection's own share.
     fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Error> {
         let (mut own, mut common) = (self.own(), self.all.common());
         let of_own = bytes.min(*own);
@@ -80,7 +80,7 @@ impl ConnectionBudget {
     }
 }
 
-/// Memory for a message, given back when this goes.
+/// The reserved memory of a message, which is released on drop.
 struct Reservation {
     budget: Arc<ConnectionBudget>,
     of_own: usize,
@@ -97,28 +97,28 @@ impl Drop for Reservation {
 /// Measures the messages of one call as they arrive.
 pub struct MessageMeter {
     budget: Arc<ConnectionBudget>,
-    /// What the next message may be.
+    /// Maximum size of the next message.
     limit: usize,
-    /// The head of the next message, as far as it has arrived.
-    head: [u8; HEAD_BYTES],
-    head_length: usize,
-    /// Bytes of the message that have not arrived, and its memory.
+    /// The header of the next message, as far as it has arrived.
+    header: [u8; HEADER_BYTES],
+    header_length: usize,
+    /// Bytes of the current message that have not arrived, and the memory reserved for it.
     missing: usize,
     held: Option<Reservation>,
-    /// The memory of a first message that was larger than any other may be.
+    /// The memory of a first message larger than [`MAX_MESSAGE_BYTES`], reserved until the call's requests end.
     kept: Option<Reservation>,
-    /// A message has begun.
+    /// True once a message has begun.
     has_message: bool,
 }
 
 impl MessageMeter {
-    /// For a call whose first message has at most `first` bytes, and every other [`MAX_MESSAGE_BYTES`].
+    /// A meter for a call whose first message may have `first` bytes, and every other [`MAX_MESSAGE_BYTES`].
     pub fn new(budget: Arc<ConnectionBudget>, first: usize) -> Self {
         Self {
             budget,
             limit: first,
-            head: [0; HEAD_BYTES],
-            head_length: 0,
+            header: [0; HEADER_BYTES],
+            header_length: 0,
             missing: 0,
             held: None,
             kept: None,
@@ -126,18 +126,18 @@ impl MessageMeter {
         }
     }
 
-    /// Looks at the next piece of the call.
+    /// Measures the next piece of the call.
     ///
     /// # Errors
     /// A message in it is compressed or too long, or there is no memory for it.
-    pub fn arrived(&mut self, mut piece: &[u8]) -> Result<(), Error> {
+    pub fn measure(&mut self, mut piece: &[u8]) -> Result<(), Error> {
         while !piece.is_empty() {
             if self.missing == 0 {
-                let taken = piece.len().min(HEAD_BYTES - self.head_length);
-                self.head[self.head_length..][..taken].copy_from_slice(&piece[..taken]);
-                self.head_length += taken;
+                let taken = piece.len().min(HEADER_BYTES - self.header_length);
+                self.header[self.header_length..][..taken].copy_from_slice(&piece[..taken]);
+                self.header_length += taken;
                 piece = &piece[taken..];
-                if self.head_length == HEAD_BYTES {
+                if self.header_length == HEADER_BYTES {
                     self.begin()?;
                 }
             } else {
@@ -152,23 +152,23 @@ impl MessageMeter {
         Ok(())
     }
 
-    /// The call has no further piece.
+    /// Checks that the call may end here.
     ///
     /// # Errors
-    /// It ends within a message, or before the first.
+    /// The call ends within a message, or before the first.
     pub fn end(&self) -> Result<(), Error> {
         match self {
-            Self { has_message: false, head_length: 0, .. } => {
+            Self { has_message: false, header_length: 0, .. } => {
                 Err(Error::Protocol("a call without a message"))
             }
-            Self { missing: 0, head_length: 0, .. } => Ok(()),
+            Self { missing: 0, header_length: 0, .. } => Ok(()),
             _ => Err(UNDECODABLE),
         }
     }
 
-    /// A message begins, whose head is here.
+    /// Begins a message whose header has arrived.
     fn begin(&mut self) -> Result<(), Error> {
-        let [compressed, length @ ..] = self.head;
+        let [compressed, length @ ..] = self.header;
         if compressed != 0 {
             return Err(UNDECODABLE);
         }
@@ -180,7 +180,7 @@ impl MessageMeter {
                 "a message is larger than 64 KiB"
             }));
         }
-        (self.head_length, self.missing, self.limit) = (0, length, MAX_MESSAGE_BYTES);
+        (self.header_length, self.missing, self.limit) = (0, length, MAX_MESSAGE_BYTES);
         self.has_message = true;
         if length > MAX_MESSAGE_BYTES {
             self.kept = Some(self.budget.reserve(length)?);
@@ -196,7 +196,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn head(length: usize) -> [u8; HEAD_BYTES] {
+    fn header(length: usize) -> [u8; HEADER_BYTES] {
         let [a, b, c, d] = (length as u32).to_be_bytes();
         [0, a, b, c, d]
     }
@@ -210,15 +210,15 @@ mod tests {
         let budget = Arc::new(ConnectionBudget::new(Arc::default()));
         let meter = |first| MessageMeter::new(budget.clone(), first);
         let mut run = meter(MAX_SPEC_BYTES);
-        run.arrived(&head(MAX_SPEC_BYTES)).unwrap();
-        run.arrived(&vec![0; MAX_SPEC_BYTES]).unwrap();
-        run.arrived(&head(MAX_MESSAGE_BYTES)).unwrap();
-        run.arrived(&vec![0; MAX_MESSAGE_BYTES]).unwrap();
+        run.measure(&header(MAX_SPEC_BYTES)).unwrap();
+        run.measure(&vec![0; MAX_SPEC_BYTES]).unwrap();
+        run.measure(&header(MAX_MESSAGE_BYTES)).unwrap();
+        run.measure(&vec![0; MAX_MESSAGE_BYTES]).unwrap();
         let too_large = "protocol: a message is larger than 64 KiB";
-        assert_eq!(refusal(run.arrived(&head(MAX_MESSAGE_BYTES + 1))), too_large);
-        assert_eq!(refusal(meter(MAX_MESSAGE_BYTES).arrived(&head(MAX_MESSAGE_BYTES + 1))), too_large);
+        assert_eq!(refusal(run.measure(&header(MAX_MESSAGE_BYTES + 1))), too_large);
+        assert_eq!(refusal(meter(MAX_MESSAGE_BYTES).measure(&header(MAX_MESSAGE_BYTES + 1))), too_large);
         let too_large = "protocol: the first message of a run is larger than 2 MiB";
-        assert_eq!(refusal(meter(MAX_SPEC_BYTES).arrived(&head(MAX_SPEC_BYTES + 1))), too_large);
+        assert_eq!(refusal(meter(MAX_SPEC_BYTES).measure(&header(MAX_SPEC_BYTES + 1))), too_large);
     }
 
     #[test]
@@ -228,8 +228,8 @@ mod tests {
         let mut calls = Vec::new();
         for call in 0..16 {
             let mut meter = MessageMeter::new(greedy.clone(), MAX_SPEC_BYTES);
-            let begun = meter.arrived(&head(MAX_SPEC_BYTES));
-            assert_eq!(begun.is_ok(), call == 0, "one of the largest has room: {call}");
+            let begun = meter.measure(&header(MAX_SPEC_BYTES));
+            assert_eq!(begun.is_ok(), call == 0, "only one of the largest fits: {call}");
             calls.push(meter);
         }
         let mut others = Vec::new();
@@ -237,27 +237,27 @@ mod tests {
             let own = Arc::new(ConnectionBudget::new(all.clone()));
             for _ in 0..CONNECTION_SHARE_BYTES / MAX_MESSAGE_BYTES {
                 let mut meter = MessageMeter::new(own.clone(), MAX_MESSAGE_BYTES);
-                meter.arrived(&head(MAX_MESSAGE_BYTES)).unwrap();
+                meter.measure(&header(MAX_MESSAGE_BYTES)).unwrap();
                 others.push(meter);
             }
         }
         drop(calls);
         assert_eq!(*greedy.own(), CONNECTION_SHARE_BYTES);
         drop(others);
-        assert_eq!(*all.common(), COMMON_BYTES, "all of it is given back");
+        assert_eq!(*all.common(), COMMON_BYTES, "everything is released");
     }
 
     #[test]
     fn large_messages_hold_their_memory() {
         let budget = Arc::new(ConnectionBudget::new(Arc::default()));
         let mut run = MessageMeter::new(budget.clone(), MAX_SPEC_BYTES);
-        run.arrived(&head(MAX_SPEC_BYTES)).unwrap();
-        run.arrived(&vec![0; MAX_SPEC_BYTES]).unwrap();
+        run.measure(&header(MAX_SPEC_BYTES)).unwrap();
+        run.measure(&vec![0; MAX_SPEC_BYTES]).unwrap();
         let mut next = MessageMeter::new(budget, MAX_SPEC_BYTES);
-        assert!(next.arrived(&head(MAX_SPEC_BYTES)).is_err());
+        assert!(next.measure(&header(MAX_SPEC_BYTES)).is_err());
         drop(run);
         let mut last = MessageMeter::new(next.budget.clone(), MAX_SPEC_BYTES);
-        last.arrived(&head(MAX_SPEC_BYTES)).unwrap();
+        last.measure(&header(MAX_SPEC_BYTES)).unwrap();
     }
 
     #[test]
@@ -265,15 +265,15 @@ mod tests {
         let meter = || MessageMeter::new(Arc::new(ConnectionBudget::new(Arc::default())), MAX_SPEC_BYTES);
         assert_eq!(refusal(meter().end()), "protocol: a call without a message");
         let undecodable = "protocol: a message that cannot be decoded";
-        assert_eq!(refusal(meter().arrived(&[1, 0, 0, 0, 1])), undecodable);
-        let whole = [&head(3)[..], b"abc"].concat();
+        assert_eq!(refusal(meter().measure(&[1, 0, 0, 0, 1])), undecodable);
+        let whole = [&header(3)[..], b"abc"].concat();
         for cut in 1..whole.len() {
             let mut meter = meter();
-            meter.arrived(&whole[..cut]).unwrap();
+            meter.measure(&whole[..cut]).unwrap();
             assert_eq!(refusal(meter.end()), undecodable, "{cut}");
         }
         let mut meter = meter();
-        meter.arrived(&whole).unwrap();
+        meter.measure(&whole).unwrap();
         meter.end().unwrap();
     }
 
@@ -281,16 +281,16 @@ mod tests {
     fn messages_are_measured_across_any_split() {
         let lengths = [3, 0, 70, 1, 0, 0, 300];
         let said: Vec<u8> =
-            lengths.iter().flat_map(|length| [&head(*length)[..], &vec![1; *length]].concat()).collect();
+            lengths.iter().flat_map(|length| [&header(*length)[..], &vec![1; *length]].concat()).collect();
         for size in 1..said.len() {
             let all = Arc::<ReceiveBudget>::default();
             let budget = Arc::new(ConnectionBudget::new(all));
             let mut meter = MessageMeter::new(budget.clone(), MAX_MESSAGE_BYTES);
             for piece in said.chunks(size) {
-                meter.arrived(piece).unwrap();
+                meter.measure(piece).unwrap();
             }
             assert_eq!(
-                (meter.missing, meter.head_length, *budget.own()),
+                (meter.missing, meter.header_length, *budget.own()),
                 (0, 0, CONNECTION_SHARE_BYTES),
                 "{size}"
             );

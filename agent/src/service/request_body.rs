@@ -1,4 +1,4 @@
-//! The body of a request on its way to tonic: its messages are measured before they are put together.
+//! The body of a request, which measures its messages before tonic allocates buffers for them.
 //!
 //! **Invariants:** a request stream that breaks off never looks like one that its client has half-closed.
 
@@ -11,14 +11,14 @@ use tonic::{Code, Status};
 
 use crate::service::receive_budget::MessageMeter;
 
-/// The body of a request, whose messages are measured as they arrive.
+/// The body of a request, which measures its messages as they arrive.
 pub struct RequestBody<B> {
     incoming: B,
     meter: MessageMeter,
 }
 
 impl<B> RequestBody<B> {
-    /// What arrives in `incoming`, measured by `meter`.
+    /// The body `incoming`, measured by `meter`.
     pub fn new(incoming: B, meter: MessageMeter) -> Self {
         Self { incoming, meter }
     }
@@ -32,7 +32,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        // Not CANCELLED: tonic takes that for the end of a stream that was half-closed.
+        // Not CANCELLED: tonic treats that as the end of a half-closed stream.
         let broken =
             || Poll::Ready(Some(Err(Status::new(Code::Unavailable, "the request stream broke off"))));
         loop {
@@ -40,11 +40,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
                 Some(Ok(frame)) => {
                     // A client of gRPC sends no trailers.
                     let Some(data) = frame.data_ref() else { continue };
-                    let measured = self.meter.arrived(data);
+                    let measured = self.meter.measure(data);
                     return Poll::Ready(Some(measured.map(|()| frame).map_err(Status::from)));
                 }
                 Some(Err(_)) => return broken(),
-                // hyper says no more of a stream that was reset with NO_ERROR, as it is when this side gives up the connection.
+                // hyper reports a stream that was reset with NO_ERROR like one that has ended, for example when the agent closes
+                // the connection.
                 None if !self.incoming.is_end_stream() => return broken(),
                 None => return Poll::Ready(self.meter.end().err().map(|error| Err(error.into()))),
             }

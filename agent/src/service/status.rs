@@ -1,7 +1,7 @@
-//! The gRPC status of each of the agent's errors.
+//! Maps the agent's errors to gRPC statuses.
 //!
-//! **Invariants:** every error has a code and a reason, by one exhaustive mapping; and the details are a `google.rpc.Status`, which
-//! any gRPC client reads: an `ErrorDetail` of `agent.proto` for hop, and a `google.rpc.ErrorInfo` for everybody else.
+//! **Invariants:** every error has a code and a reason, by one exhaustive match; and the details are a `google.rpc.Status`, which
+//! any gRPC client can read: an `ErrorDetail` of `agent.proto` for hop, and a `google.rpc.ErrorInfo` for other clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::error::Error;
 /// The `domain` of a `google.rpc.ErrorInfo`: the package whose `ErrorReason` its `reason` is one of.
 const DOMAIN: &str = "hop.v1";
 
-/// What each `ErrorReason` begins with in `agent.proto`, and a `google.rpc.ErrorInfo` leaves out.
+/// The prefix of each `ErrorReason` in `agent.proto`, which the `reason` of a `google.rpc.ErrorInfo` omits.
 const REASON_PREFIX: &str = "ERROR_REASON_";
 
 impl From<Error> for Status {
@@ -39,8 +39,8 @@ impl From<&Error> for Status {
     }
 }
 
-/// Why a request stream goes on no further: a rule that [`crate::service::codec`] or [`crate::service::receive_budget`] found broken, or else its client
-/// is gone.
+/// The error that ended a request stream: the one that [`crate::service::codec`] or [`crate::service::receive_budget`] found, or
+/// [`Error::Gone`] if the stream broke.
 pub fn stream_error(status: &Status) -> Error {
     match std::error::Error::source(status).and_then(|source| source.downcast_ref()) {
         Some(Error::Protocol(rule)) => Error::Protocol(rule),
@@ -51,7 +51,7 @@ pub fn stream_error(status: &Status) -> Error {
     }
 }
 
-/// What kind of failure it is, to gRPC and to hop.
+/// The gRPC code and the `ErrorReason` of an error.
 fn kind(error: &Error) -> (Code, ErrorReason) {
     match error {
         Error::NoSpace { .. } => (Code::ResourceExhausted, ErrorReason::NoSpace),
@@ -87,8 +87,8 @@ fn kind(error: &Error) -> (Code, ErrorReason) {
     }
 }
 
-/// What was asked for and what there is, where an error has such figures.
-fn figures(error: &Error) -> Option<(u64, u64)> {
+/// The amounts that were needed and available, if an error has them.
+fn amounts(error: &Error) -> Option<(u64, u64)> {
     match error {
         Error::NoSpace { needed, available, .. }
         | Error::NoMemory { needed, available }
@@ -106,22 +106,22 @@ fn figures(error: &Error) -> Option<(u64, u64)> {
 }
 
 fn detail(error: &Error, reason: ErrorReason) -> Any {
-    let (needed, available) = figures(error).unwrap_or_default();
-    packed("hop.v1.ErrorDetail", &ErrorDetail { reason: reason.into(), needed, available })
+    let (needed, available) = amounts(error).unwrap_or_default();
+    any("hop.v1.ErrorDetail", &ErrorDetail { reason: reason.into(), needed, available })
 }
 
 fn info(error: &Error, reason: ErrorReason) -> Any {
     let reason = reason.as_str_name().trim_start_matches(REASON_PREFIX).to_owned();
     let mut metadata = HashMap::new();
-    if let Some((needed, available)) = figures(error) {
+    if let Some((needed, available)) = amounts(error) {
         metadata.insert("needed".to_owned(), needed.to_string());
         metadata.insert("available".to_owned(), available.to_string());
     }
-    packed("google.rpc.ErrorInfo", &pb::ErrorInfo { reason, domain: DOMAIN.to_owned(), metadata })
+    any("google.rpc.ErrorInfo", &pb::ErrorInfo { reason, domain: DOMAIN.to_owned(), metadata })
 }
 
-/// A message of this name as a `google.protobuf.Any`.
-fn packed(name: &str, message: &impl Message) -> Any {
+/// Encodes a message of this name as a `google.protobuf.Any`.
+fn any(name: &str, message: &impl Message) -> Any {
     Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
 }
 
@@ -189,12 +189,12 @@ mod tests {
             assert_ne!(detail.reason(), ErrorReason::Unspecified, "{error}");
             assert_eq!(format!("ERROR_REASON_{}", info.reason), detail.reason().as_str_name());
             assert_eq!(info.domain, "hop.v1");
-            match figures(&error) {
+            match amounts(&error) {
                 None => assert!(info.metadata.is_empty() && (detail.needed, detail.available) == (0, 0)),
-                Some(figures) => {
-                    assert_eq!((detail.needed, detail.available), figures);
+                Some(amounts) => {
+                    assert_eq!((detail.needed, detail.available), amounts);
                     let [needed, available] = ["needed", "available"].map(|name| &*info.metadata[name]);
-                    assert_eq!((needed, available), (&*figures.0.to_string(), &*figures.1.to_string()));
+                    assert_eq!((needed, available), (&*amounts.0.to_string(), &*amounts.1.to_string()));
                 }
             }
         }

@@ -46,7 +46,7 @@ impl Session {
             }
             state.connection += 1;
             let files = Cursor::new(files.unwrap_or(Position { offset: 0, ..state.stored }));
-            Ok(SentState::of(state.connection, outputs, files))
+            Ok(SentState::new(state.connection, outputs, files))
         })?;
         // So that the attachment before it tells its controller that it was taken over.
         self.state.notify_all();

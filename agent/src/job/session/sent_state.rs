@@ -1,7 +1,7 @@
 //! What a connection has sent to its controller, and the event that comes next.
 //!
-//! **Invariants:** a connection sends each thing once, and in this order: where the job is, how far its input was read, that it has
-//! started, its output, its output files, its outcome.
+//! **Invariants:** a connection sends each byte and each change once; output files follow all output; and the outcome, or the error
+//! that ended the job, comes last.
 
 use crate::files::outputs::{Cursor, Piece};
 use crate::job::session::Session;
@@ -28,8 +28,8 @@ pub(super) struct SentState {
 }
 
 impl SentState {
-    /// Of a new connection, whose outputs and output files continue there.
-    pub(super) fn of(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
+    /// The state of a new connection, whose outputs and output files continue there.
+    pub(super) fn new(connection: u64, outputs: [u64; 2], files: Cursor) -> Self {
         Self {
             connection,
             accepted: false,
@@ -42,6 +42,7 @@ impl SentState {
         }
     }
 
+    /// The next event for the controller, which counts as sent.
     pub(super) fn next(&mut self, session: &Session, state: &State, encoder: &mut Encoder) -> Option<Event> {
         if state.connection != self.connection {
             self.is_complete = true;

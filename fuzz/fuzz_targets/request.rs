@@ -10,8 +10,8 @@ use hop_proto::limits::{
     MAX_LINGER_MS, MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
 };
 use hop_proto::v1::{RunRequest, run_request};
-use hopd::job::spec::Spec;
 use hopd::job::session;
+use hopd::job::spec::Spec;
 use hopd::service::bounds::check_run_request;
 use hopd::service::{read_message, read_spec};
 use hopd::store::receiver::Chunk;

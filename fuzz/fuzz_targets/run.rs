@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
-use hopd::error::Error;
+use hopd::job::error::Error;
 use hopd::job::outcome::Outcome;
 use hopd::job::session::output_buffer::OutputStream::{self, Stderr, Stdout};
 use hopd::job::session::{Attachment, Event, Heard, Inbox, Link, Request, Stage, Tenure};
@@ -239,7 +239,9 @@ impl World {
                 self.write(if to_stderr { Stderr } else { Stdout }, bytes.into())
             }
             Step::TakeStdin { bytes, close } => self.take_stdin(bytes.into(), close),
-            Step::End { well } => self.end(if well { Ok(()) } else { Err(Error::DigestMismatch) }),
+            Step::End { well } => {
+                self.end(if well { Ok(()) } else { Err(hopd::store::error::Error::DigestMismatch.into()) })
+            }
             Step::Turns(count) => turns(count.into()).await,
             Step::Wait { seconds } => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
             Step::Connect { had: Had::At(..) } | Step::Lie { .. } => {}

@@ -17,7 +17,7 @@ use hop_proto::output_path::stands_for;
 use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 use rustix::process::{Resource, getrlimit};
 
-use crate::error::Error;
+use crate::files::error::Error;
 use crate::files::outputs::{Problem, again, enter};
 use crate::system::fs_walk;
 

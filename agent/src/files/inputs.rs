@@ -13,7 +13,7 @@ use std::path::Path;
 use hop_proto::limits::{INPUT_ENTRY_BYTES, INPUT_PAGE_BYTES, MAX_OUTPUT_PATH_BYTES};
 use hop_proto::output_path;
 
-use crate::error::Error;
+use crate::files::error::Error;
 use crate::process::user::User;
 use crate::store::receiver::BlobDescriptor;
 

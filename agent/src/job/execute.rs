@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::error::Error;
 use crate::files::core_dump::{self, Expected};
 use crate::job::artifacts::FinishedProgram;
 use crate::job::environment::{Arguments, environment};
+use crate::job::error::Error;
 use crate::job::job_log::{Controller, JobLog};
 use crate::job::oom_guard::{Shortage, Verdict};
 use crate::job::outcome::Outcome;
@@ -27,6 +27,8 @@ use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
 use crate::process::child::{Child, Start};
 use crate::store::accounting::Reservation;
+use crate::store::error as store;
+use crate::system::error as system;
 use crate::system::host;
 use crate::system::resources::Exhausted;
 
@@ -210,13 +212,13 @@ async fn wait_for_start(
                 let directory = jobs.store.directory().to_owned();
                 return Err(match verdict {
                     Verdict::Memory(Shortage { available, held: needed, of_promises: true }) => {
-                        Error::NoPromise { needed, available }
+                        system::Error::NoPromise { needed, available }.into()
                     }
                     Verdict::Memory(Shortage { available, held: needed, of_promises: false }) => {
-                        Error::NoMemory { needed, available }
+                        system::Error::NoMemory { needed, available }.into()
                     }
                     Verdict::Exhausted(Exhausted { available, held, .. }) => {
-                        Error::NoInodes { needed: held, available, directory }
+                        store::Error::NoInodes { needed: held, available, directory }.into()
                     }
                 });
             }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::outcome::Outcome;
 use crate::job::spec::Spec;
 use crate::store::blob::Digest;

@@ -12,8 +12,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::files::core_dump::Pattern;
+use crate::job::error::Error;
 use crate::job::execute::Job;
 use crate::job::oom_guard::OomGuard;
 use crate::job::session::{Link, Stage, Tenure};
@@ -22,7 +22,9 @@ use crate::job::upload::BlobState;
 use crate::process::reaper::ProcessReaper;
 use crate::store::blobs::{Reclaim, Store};
 use crate::store::disk_cache::{Cancelled, DiskCache};
+use crate::store::error as store;
 use crate::store::receiver::BlobDescriptor;
+use crate::system::error as system;
 use crate::system::host;
 use crate::system::resources::JOB_INODES;
 
@@ -186,9 +188,10 @@ impl JobRegistry {
         }
         let mut base = bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
         let upload = match self.store.upload(*digest, *size, owner) {
-            Err(Error::NoSpace { .. } | Error::NoMemory { .. } | Error::NoPromise { .. })
-                if base.is_some() =>
-            {
+            Err(
+                store::Error::NoSpace { .. }
+                | store::Error::System(system::Error::NoMemory { .. } | system::Error::NoPromise { .. }),
+            ) if base.is_some() => {
                 base = None;
                 self.store.upload(*digest, *size, owner)?
             }
@@ -375,7 +378,7 @@ mod tests {
         // More than any machine has: nothing goes, because it would be in vain.
         assert!(matches!(
             jobs.store.reserve(1 << 50, 0),
-            Err(Error::NoMemory { .. } | Error::NoSpace { .. })
+            Err(store::Error::System(system::Error::NoMemory { .. }) | store::Error::NoSpace { .. })
         ));
         assert_eq!(jobs.entries.bytes(), 14);
         assert_eq!((jobs.entries.give_up_oldest(), links[0].unread(), links[1].unread()), (7, 0, 7));

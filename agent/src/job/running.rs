@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::oom_guard::{Shortage, WatchHandle};
 use crate::job::outcome::{Cause, Ran};
 use crate::job::registry::JobRegistry;

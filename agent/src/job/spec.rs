@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::error::Error;
 use crate::files::inputs::InputTree;
+use crate::job::error::Error;
 use crate::process::pty::Size;
 use crate::process::user::User;
 use crate::store::receiver::BlobDescriptor;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::registry::JobRegistry;
 use crate::job::running::is_set;
 use crate::job::session::{Heard, Inbox, Link};

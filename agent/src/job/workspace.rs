@@ -8,7 +8,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::process::user::User;
 use crate::system::fs_remove;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 
-use crate::error::Error;
+use crate::process::error::Error;
 
 /// A user of the router.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use hop_proto::limits::{MAX_ARGUMENTS, MAX_BASES, MAX_INPUT_TREES, MAX_OUTPUT_RE
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-use crate::error::Error;
+use crate::job::error::Error;
 
 /// Fields of `RunRequest`, `JobSpec` and `InputTree` in `agent.proto`: what is in them is looked at, or counted.
 const SPEC: u32 = 1;

@@ -5,6 +5,7 @@
 
 pub mod bounds;
 pub mod codec;
+pub mod error;
 pub mod receive_budget;
 pub mod request_body;
 pub mod status;
@@ -39,10 +40,10 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::authorized_keys::AuthorizedKeys;
-use crate::error::Error;
 use crate::files::inputs::InputTree;
 use crate::files::outputs::{Info, Position, Problem};
 use crate::job::environment::JOB_DIRECTORY;
+use crate::job::error::Error;
 use crate::job::job_log::Controller;
 use crate::job::oom_guard::{self, Shortage};
 use crate::job::outcome::{Cause, Outcome};
@@ -82,7 +83,7 @@ const WITHOUT_LAUNCHER: &str = "core";
 const RUN: &str = "/hop.v1.Agent/Run";
 
 /// The question whether the controller at the other end of a connection may use it, and if not, why.
-pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
+pub type Admission = Arc<dyn Fn() -> Result<(), error::Error> + Send + Sync>;
 
 /// All that one connection can call.
 #[derive(Clone)]
@@ -215,7 +216,7 @@ impl Agent for AgentService {
         let next = <[u8; 32]>::try_from(&request.into_inner().sha256[..])
             .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
         let next = Fingerprint::from_bytes(next);
-        self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
+        self.keys.add_successor(self.controller, next).await.map_err(error::Error::from)?;
         tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
         Ok(Response::new(v1::AddNextKeyReply {}))
     }
@@ -224,7 +225,7 @@ impl Agent for AgentService {
         &self,
         _: Request<v1::RetirePreviousKeyRequest>,
     ) -> Result<Response<v1::RetirePreviousKeyReply>, Status> {
-        let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
+        let previous = self.keys.retire_predecessor(self.controller).await.map_err(error::Error::from)?;
         // In the same breath: what belongs to a key that is off the list is ended.
         if let Some(previous) = previous {
             self.jobs.transfer(previous, self.controller);

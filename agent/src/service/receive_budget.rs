@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::service::bounds::UNDECODABLE;
 
 /// Connections of authorized controllers at a time. Each costs up to 400 kB while it carries data, its HTTP/2 windows

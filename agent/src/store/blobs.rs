@@ -22,9 +22,9 @@ use ring::digest::{Context, SHA256};
 use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::store::accounting::{Accounting, Reservation};
 use crate::store::blob::{Blob, Digest};
+use crate::store::error::Error;
 use crate::store::upload::{Check, Upload};
 use crate::system::memory::Memory;
 use crate::system::resources;
@@ -214,7 +214,7 @@ impl Store {
             let directory = self.directory.clone();
             return Ok(Some(Error::NoSpace { needed: size, available: free, directory }));
         }
-        Ok(read_memory()?.admit(size, self.accounting().promised).err())
+        Ok(read_memory()?.admit(size, self.accounting().promised).err().map(Error::from))
     }
 
     /// What `from` has brought is from now on what `to` has brought.

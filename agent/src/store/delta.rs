@@ -9,8 +9,8 @@ use std::path::Path;
 
 use hop_proto::relocation::{CONTENT_BITS, Content, LONGEST, Relocation};
 
-use crate::error::Error;
 use crate::store::decoder::Sink;
+use crate::store::error::Error;
 use crate::store::relocation::Head;
 
 /// Bytes that are read from the base at once.

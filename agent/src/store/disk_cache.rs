@@ -22,8 +22,8 @@ use hop_proto::identity::Fingerprint;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::store::blob::{Blob, Digest};
+use crate::store::error::Error;
 use crate::store::medium::file_name;
 use crate::store::upload::Upload;
 

@@ -4,8 +4,8 @@
 //! To unpack a program costs a MIPS CPU a third of what zstd costs, and on a fast link it is the CPU that all wait for. What
 //! must stay true: no input reads or writes elsewhere than in the buffer, or makes it grow.
 
-use crate::error::Error;
 use crate::store::decoder::Sink;
+use crate::store::error::Error;
 
 /// What a frame begins with: its magic number; version 1, no checksums, no dictionary, whatever the blocks refer to; blocks of
 /// 64 KiB; and a checksum of these two, which is not looked at.

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Error;
 use crate::store::blob::{Blob, Digest};
 use crate::store::decoder::{Decoder, Encoding};
+use crate::store::error::Error;
 use crate::store::upload::Upload;
 
 /// What a controller says of a blob before it is sent.

@@ -4,8 +4,8 @@
 
 use hop_proto::relocation::{MOST_MOVES, Move, Moves, ORIGINS, Place, Relocation};
 
-use crate::error::Error;
 use crate::store::delta::{MALFORMED, signed};
+use crate::store::error::Error;
 
 /// Hears one number after another.
 #[derive(Default)]

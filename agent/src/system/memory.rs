@@ -9,7 +9,7 @@ use std::ops::Deref;
 
 use hop_proto::meminfo::{self, MEMINFO, MIN_FREE_KBYTES, OVERCOMMIT_MEMORY};
 
-use crate::error::Error;
+use crate::system::error::Error;
 
 /// Bytes that stay free for the router itself and for what the program allocates while it starts: a Go program that
 /// prints one line has 4 MB resident beside its file, and a 64 MB router under load wants the other half.

@@ -1,5 +1,6 @@
 //! The router: its memory and other resources, what it is, its file systems; and the runtime.
 
+pub mod error;
 pub mod fs_remove;
 pub mod fs_walk;
 pub mod host;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::system::error::Error;
 
 /// The part of the inodes, and of the threads, below which a job is ended: one of this many. A tmpfs has one inode for each two
 /// pages of RAM: 7,400 on a router of 64 MB, whose daemons use some 100. Threads are 450 to 900 there.

@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::authorized_keys::AuthorizedKeys;
 use crate::access::refusal_log::{self, RefusalLog};
-use crate::error::Error;
+use crate::job;
 use crate::job::job_log::Controller;
 use crate::job::registry::JobRegistry;
 use crate::service::Calls;
+use crate::service::error::Error;
 use crate::service::receive_budget::{ConnectionBudget, ReceiveBudget};
 use crate::system::runtime;
 use crate::transport::connection_limits::{ConnectionLimits, PendingPeer};
@@ -220,7 +221,7 @@ impl Acceptor {
         let windows = if why_not.is_none() { WINDOWS } else { REFUSED_WINDOWS };
         let authorized = self.authorized.clone();
         let admission = Arc::new(move || match (why_not, authorized.is_authorized(&key)) {
-            (_, false) => Err(Error::NotAuthorized),
+            (_, false) => Err(job::error::Error::NotAuthorized.into()),
             (Some(why), true) => Err(why.into()),
             (None, true) => Ok(()),
         });

@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::access::refusal_log::RefusalLog;
-use crate::error::Error;
+use crate::service::error::Error;
 use crate::service::receive_budget::MAX_CONNECTIONS;
 use crate::system::time::sleep_until_opt;
 

@@ -25,8 +25,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::files::outputs::{ArtifactSet, Cursor, Info, Piece, Position, Problem};
+use crate::job::error::Error;
 use crate::job::outcome::Outcome;
 use crate::job::session::board::Board;
 use crate::job::session::output_buffer::{OutputStream, Tape};

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
-use crate::error::Error;
+use crate::job::error::Error;
 
 /// What the controller has sent and the program has not read.
 #[derive(Clone, Default)]

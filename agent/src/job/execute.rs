@@ -25,7 +25,7 @@ use crate::job::session::{Heard, Inbox, Link, Stage};
 use crate::job::spec::Spec;
 use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
-use crate::process::child::{Child, Start};
+use crate::process::child::{self, Child, Start};
 use crate::store::accounting::Reservation;
 use crate::store::error as store;
 use crate::system::error as system;
@@ -151,7 +151,7 @@ impl Job {
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.reaper)
         } else {
-            Err(io::Error::from_raw_os_error(libc::ENOEXEC))
+            Err(child::not_executable())
         };
         let mut ran = match started {
             Ok((child, streams)) => {
@@ -188,9 +188,7 @@ fn is_program(path: &Path) -> Result<bool, Error> {
 /// True if a program did not start for a reason that is not in the program: no memory, no process, no file descriptor to
 /// be had (fork(2), pipe(2)), or a launcher that is not there.
 fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
-    let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
-    error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
-        || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
+    child::is_scarcity(error) || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
 /// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.

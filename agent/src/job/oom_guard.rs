@@ -6,7 +6,6 @@
 //! jobs that have ended, go before a job is ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
 //! sooner it looks again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::process::reaper;
 use crate::store::blobs::Store;
 use crate::system::fs_walk;
 use crate::system::memory::{self, Memory, RESERVE};
+use crate::system::oom_kills::{killed_by_kernel, log_has_kill};
 use crate::system::resources::{self, Exhausted, Level, Resource};
 use crate::system::runtime;
 
@@ -38,9 +38,6 @@ const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(
 
 /// How long a job that was ended may take to give its memory back before the next one is ended.
 const GOING_LIMIT: Duration = Duration::from_secs(3);
-
-/// What is read of the kernel's log: of a killing, it writes some 4 kB.
-const KERNEL_LOG_BYTES: usize = 16 * 1024;
 
 /// A number that no process has: Linux counts to 4,194,304 (proc_sys_kernel(5), pid_max).
 const NO_PROCESS: i32 = i32::MAX;
@@ -267,7 +264,7 @@ impl WatchHandle {
     /// one.
     pub fn kernel_was_first(&self, process: u32) -> bool {
         match killed_by_kernel() {
-            None => tells_of_killing(&kernel_log(), process),
+            None => log_has_kill(process),
             count => count > self.killed_by_kernel,
         }
     }
@@ -298,34 +295,11 @@ fn interval(available: u64) -> Duration {
     lasts.clamp(INTERVAL[0], INTERVAL[1])
 }
 
-/// The end of what the kernel has logged; nothing for whoever may not read it (syslog(2)).
-fn kernel_log() -> Vec<u8> {
-    const READ_ALL: libc::c_int = 3;
-    let mut log = vec![0; KERNEL_LOG_BYTES];
-    // SAFETY: the kernel writes at most so many bytes to where they are.
-    let length = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
-    log.truncate(usize::try_from(length).unwrap_or(0));
-    log
-}
-
-/// "Killed process 42 (name)", in whatever words before it (mm/oom_kill.c, Linux 2.6 to 6).
-fn tells_of_killing(log: &[u8], process: u32) -> bool {
-    let killed = format!("Killed process {process} ");
-    log.windows(killed.len()).any(|words| words == killed.as_bytes())
-}
-
-/// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13, if it counts events).
-fn killed_by_kernel() -> Option<u64> {
-    count_of_killed(&fs::read_to_string("/proc/vmstat").ok()?)
-}
-
-fn count_of_killed(vmstat: &str) -> Option<u64> {
-    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
 
     fn guard() -> Arc<OomGuard> {
@@ -337,20 +311,6 @@ mod tests {
         assert_eq!(interval(0), INTERVAL[0]);
         assert_eq!(interval(LIMIT + (64 << 20)), Duration::from_millis(512));
         assert_eq!(interval(u64::MAX), INTERVAL[1]);
-    }
-
-    #[test]
-    fn a_kernel_that_counts_whom_it_kills_is_told_from_one_that_does_not() {
-        assert_eq!(count_of_killed("nr_free_pages 1\noom_kill 3\nswpin 0\n"), Some(3));
-        assert_eq!(count_of_killed("nr_free_pages 1\n"), None);
-    }
-
-    #[test]
-    fn the_log_of_a_kernel_that_does_not_count_tells_whom_it_killed() {
-        let log = b"<3>[   12.5] Out of memory: Kill process 42 (eat) score 900 or sacrifice child\n\
-            <3>[   12.6] Killed process 42 (eat) total-vm:9kB, anon-rss:5kB, file-rss:0kB\n";
-        assert!(tells_of_killing(log, 42));
-        assert!(!tells_of_killing(log, 4) && !tells_of_killing(b"", 42));
     }
 
     #[tokio::test]

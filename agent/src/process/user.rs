@@ -101,6 +101,11 @@ impl User {
     }
 }
 
+/// The number of the user that this agent runs as.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Processes that a user may have, where the kernel can have so many threads.
 fn processes(threads: u64) -> u64 {
     (threads / PROCESSES_FRACTION).max(MIN_PROCESSES)

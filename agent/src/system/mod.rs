@@ -5,6 +5,7 @@ pub mod fs_remove;
 pub mod fs_walk;
 pub mod host;
 pub mod memory;
+pub mod oom_kills;
 pub mod resources;
 pub mod runtime;
 pub mod time;

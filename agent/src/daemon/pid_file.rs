@@ -1,8 +1,8 @@
 //! The file that names the process to signal: `--pid-file`.
 //!
-//! What must stay true: while its process lives, nobody else writes to the file, because it is locked; and on an orderly
-//! end the file goes. After kill -9 or a loss of power a stale file is left, whose number may be another process's by
-//! now. A reader without flock(1), as every router's shell is, therefore looks into /proc/NUMBER/cmdline first.
+//! **Invariants:** while its process lives, nobody else writes to the file, because it is locked; and on an orderly end the
+//! file goes. After kill -9 or a loss of power a stale file is left, whose number may be another process's by now. A reader
+//! without flock(1), as every router's shell is, therefore looks into /proc/NUMBER/cmdline first.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Keeps an agent running on a router that has no supervisor: DD-WRT, and RAM-only enrolment everywhere.
 //!
-//! What must stay true: nobody ends up with an agent that nothing watches. The agent gets TERM when its supervisor dies,
-//! however that happens, and it is the supervisor's child until it has been waited for, so no signal of ours goes astray.
+//! **Invariants:** nobody ends up with an agent that nothing watches. The agent gets TERM when its supervisor dies, however
+//! that happens, and it is the supervisor's child until it has been waited for, so no signal of ours goes astray.
 //!
 //! It is one blocking wait and no runtime: a supervisor that waits must cost a 64 MB router next to nothing.
 
@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(60);
 
 /// How long an agent that was told to stop may take. It ends its jobs in 3 s and says farewell for 1 s; what takes this
-/// long is stuck, and whoever wants it gone must not have to look for it.
+/// long is stuck, and the user who stops it must not have to look for it.
 const STOPPING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs the agent until it ends well or until told to stop, and gives its exit code.

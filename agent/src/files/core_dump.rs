@@ -1,9 +1,10 @@
 //! The core file of a program: where the kernel writes it, how large it may be, and that it goes.
 //!
-//! The kernel writes it where `kernel.core_pattern` says (core(5)): on OpenWrt to /tmp, which is RAM, and under a name of
-//! which only a part is known before. What must stay true: a core that the agent allowed is taken away from there when its
-//! program has ended, by this agent or the next one, and with it those of processes in the program's group; and no file of
-//! anybody else's is.
+//! The kernel writes it where `kernel.core_pattern` says (core(5)): on OpenWrt to /tmp, which is RAM, and under a name of which
+//! only a part is known before.
+//!
+//! **Invariants:** a core that the agent allowed is taken away from there when its program has ended, by this agent or the next
+//! one, and with it those of processes in the program's group; and no file of anybody else's is.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -225,7 +226,7 @@ fn is_of(directory: &Path, name: &[u8], own: &[u8], pid: u32) -> bool {
     stands_for(own, name) || open(directory, name).ok().and_then(|core| group(&core)) == Some(pid)
 }
 
-/// The process group of whoever left this core.
+/// The process group of the process that left this core.
 ///
 /// A core begins with an ELF header and its program headers; the first note is NT_PRSTATUS (elf(5), struct elf_prstatus in
 /// linux/elfcore.h).
@@ -269,7 +270,7 @@ fn matching(directory: &Path, names: &[u8]) -> Vec<(Vec<u8>, fs::Metadata)> {
 
 fn open(directory: &Path, name: &[u8]) -> io::Result<File> {
     let found = enter(&look(directory)?, name)?;
-    // To open a pipe waits for whoever writes to it.
+    // Opening a pipe waits for a writer.
     if !found.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }

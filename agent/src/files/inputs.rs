@@ -1,7 +1,7 @@
 //! The files that a program finds when it starts: trees that are sent as archives and unpacked into the job's directory.
 //!
-//! What must stay true: nothing is written outside the directory that a tree is unpacked into, and nothing through a symbolic
-//! link; what is unpacked is not more than what there was found to be room for.
+//! **Invariants:** nothing is written outside the directory that a tree is unpacked into, and nothing through a symbolic link;
+//! no more is unpacked than was reserved.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};

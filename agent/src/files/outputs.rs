@@ -1,9 +1,11 @@
 //! The files that a program leaves for its controller: which they are, and piece by piece what is in them.
 //!
-//! A program that runs as another user may have put anything where it works: a link to the password file, a name for a file
-//! of the agent's. What must stay true: nothing but regular files below the program's own directory, on its own file system
-//! and of its own user, is read, whatever lies in the way; a file arrives as it was when the program ended or is reported;
-//! and no more of it is in memory than what is on its way.
+//! A program that runs as another user may have put anything where it works: a link to the password file, a name for a file of
+//! the agent's.
+//!
+//! **Invariants:** nothing but regular files below the program's own directory, on its own file system and of its own user, is
+//! read, whatever lies in the way; a file arrives as it was when the program ended or is reported; and no more of it is in
+//! memory than what is on its way.
 
 use std::fs::File;
 use std::io;
@@ -350,7 +352,7 @@ mod tests {
         assert!(long == numbers(40_000));
         assert_eq!(pieces.last().unwrap().problem, Some(Problem::NotThere));
         assert!(pieces.iter().all(|piece| piece.data.len() <= OUTPUT_CHUNK_BYTES));
-        // Who comes back gets the rest, and is told once more what it is of.
+        // Who comes back gets the rest, and once more what it is of.
         let rest = fetch(&offer, Position { file: 2, offset: 39_000 });
         assert_eq!((rest[0].at.offset, rest[0].data.len(), rest[0].info.is_some()), (39_000, 1000, true));
         assert_eq!(rest.len(), 2);

@@ -1,8 +1,8 @@
 //! From the end of a program to the moment at which its controller has the files that it left.
 //!
-//! What must stay true: files wait for a controller as long as the job's outcome would, and no longer: its time to linger,
-//! or until eight more jobs have ended; they are given up as soon as the router needs their memory, or the agent stops; and
-//! whoever does not get them is told why.
+//! **Invariants:** files wait for a controller as long as the job's outcome would, and no longer: its time to linger, or until
+//! eight more jobs have ended; they are given up as soon as the router needs their memory, or the agent stops; and a
+//! controller that does not get them learns why.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ mod tests {
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
         jobs.guard.end_largest(1234, false).await;
         let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = outcome.await.unwrap() else {
-            panic!("it is said why")
+            panic!("the cause is reported")
         };
         // With a kilobyte for the directory and the file.
         assert!((5000..6000).contains(&held), "{held}");

@@ -47,7 +47,7 @@ pub enum Error {
     /// The other side broke the rules of the protocol; the text says which.
     #[error("protocol: {0}")]
     Protocol(&'static str),
-    /// The program could not be started for want of something that is the agent's or the router's.
+    /// The program could not be started because the agent or the router has nothing left of what it needs.
     #[error("the router cannot start a program now: {0}")]
     NotStarted(#[source] io::Error),
     /// The controller's key was taken off the list since it connected.

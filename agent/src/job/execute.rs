@@ -1,8 +1,9 @@
 //! One run of a program, from its admission to its outcome.
 //!
-//! A job owns everything that it brings to the router: a place among the jobs, a blob, a directory, a process group. What
-//! must stay true: all of that is gone before the controller hears the outcome, and it goes on every other path too,
-//! because each thing is owned by a value that gives it back when dropped.
+//! A job owns everything that it brings to the router: a place among the jobs, a blob, a directory, a process group.
+//!
+//! **Invariants:** all of that is gone before the controller hears the outcome, and it goes on every other path too, because
+//! each thing is owned by a value that gives it back when dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -32,7 +33,7 @@ use crate::system::error as system;
 use crate::system::host;
 use crate::system::resources::Exhausted;
 
-/// A job that has its place and its room, but may still miss its program.
+/// A job that has its place and its reservation, but may still miss its program.
 pub struct Job {
     jobs: Arc<JobRegistry>,
     link: Arc<Link>,
@@ -166,7 +167,7 @@ impl Job {
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
-        // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
+        // Nothing of a job is left when its controller hears the outcome: the next one may count on the space. What stays of its program
         // goes as soon as that is needed.
         drop((blobs, inbox));
         let left = FinishedProgram { directory, place };
@@ -246,7 +247,7 @@ mod tests {
     use crate::store::disk_cache::DiskCache;
     use crate::store::receiver::Chunk;
 
-    /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
+    /// Runs a script that exits with 3, sends it if the agent asks for it, and gives whether it did.
     async fn is_asked_for(jobs: &Arc<JobRegistry>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);

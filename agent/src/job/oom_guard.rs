@@ -1,10 +1,12 @@
-//! The guard over the router's memory, and over what else runs short ([`crate::system::resources`]): ends a job before the kernel ends
-//! or refuses something that the router needs.
+//! The guard over the router's memory, and over what else runs short ([`crate::system::resources`]): ends a job before the
+//! kernel ends or refuses something that the router needs.
 //!
-//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
-//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses, and then the output of
-//! jobs that have ended, go before a job is ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
-//! sooner it looks again.
+//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are in
+//! RAM as well, and DD-WRT's ramfs has no limit of its own.
+//!
+//! **Invariants:** blobs that nobody uses, and then the output of jobs that have ended, go before a job is killed; the guard
+//! looks only while jobs run, or the files of one wait for their controller; and the less there is left, the sooner it looks
+//! again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +23,7 @@ use crate::system::oom_kills::{killed_by_kernel, log_has_kill};
 use crate::system::resources::{self, Exhausted, Level, Resource};
 use crate::system::runtime;
 
-/// When less than this is available, above the kernel's lowest watermark, a job is ended. A kernel since 5.0 gives up with more
+/// When less than this is available, above the kernel's lowest watermark, a job is killed. A kernel since 5.0 gives up with more
 /// than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB on MIPS, and does not count that in
 /// MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was
 /// admitted with nothing to spare takes to start.
@@ -36,13 +38,13 @@ const RATE: u64 = 128 * 1024;
 /// The shortest and the longest time between two looks. A look costs a 500 MIPS CPU 0.2 ms.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// How long a job that was ended may take to give its memory back before the next one is ended.
+/// How long a job that was killed may take to give its memory back before the next one is killed.
 const GOING_LIMIT: Duration = Duration::from_secs(3);
 
 /// A number that no process has: Linux counts to 4,194,304 (proc_sys_kernel(5), pid_max).
 const NO_PROCESS: i32 = i32::MAX;
 
-/// Why a job was ended.
+/// Why a job was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
     /// Bytes that were available on the router.
@@ -99,7 +101,7 @@ pub struct WatchHandle {
     guard: Arc<OomGuard>,
     number: u32,
     verdict: watch::Receiver<Option<Verdict>>,
-    /// How many processes the kernel had killed for want of memory when the job began.
+    /// How many processes the kernel had killed because memory ran out when the job began.
     killed_by_kernel: Option<u64>,
 }
 
@@ -115,7 +117,7 @@ impl OomGuard {
         self.add(pid, directory, 0, false)
     }
 
-    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is ended before any that runs.
+    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is killed before any that runs.
     pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> WatchHandle {
         self.add(NO_PROCESS, directory, 0, true)
     }
@@ -259,7 +261,7 @@ impl WatchHandle {
         }
     }
 
-    /// True if the kernel has killed a process for want of memory since the job began, which it does when memory goes
+    /// True if the kernel has killed a process because memory ran out since the job began, which it does when memory goes
     /// faster than the guard looks. Where it does not count them, its log tells, as long as that goes back, whether it was this
     /// one.
     pub fn kernel_was_first(&self, process: u32) -> bool {
@@ -285,7 +287,7 @@ async fn end(pid: i32, sender: &watch::Sender<Option<Verdict>>, verdict: Verdict
         is_first
     });
     if timeout(GOING_LIMIT, sender.closed()).await.is_err() {
-        tracing::warn!(pid, "a job that was ended for what it held is still there");
+        tracing::warn!(pid, "a job that was killed for what it held is still there");
     }
 }
 
@@ -371,7 +373,7 @@ mod tests {
             fs::write(directories[1].path().join(number.to_string()), "").unwrap();
         }
         let resource = Resource::Inodes(Path::new("/tmp").into());
-        // Whoever holds fewer than are missing is not to blame.
+        // A job that holds fewer than are missing is not to blame.
         assert!(!guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await);
         assert!(many.verdict.borrow().is_none());
         let ending = async {

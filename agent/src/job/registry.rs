@@ -180,7 +180,7 @@ impl JobRegistry {
         Ok(Job::new(self.clone(), link, heard, spec, parts, room, place))
     }
 
-    /// Finds a blob, or makes room for it, and for what it may be a delta against if there is room for both.
+    /// Finds a blob, or reserves space for it and keeps what it may be a delta against, if both fit.
     fn provide(&self, announced: &BlobDescriptor, owner: Fingerprint) -> Result<BlobState, Error> {
         let BlobDescriptor { digest, size, bases, .. } = announced;
         if let Some(blob) = self.store.get(digest, owner) {
@@ -207,7 +207,7 @@ impl JobRegistry {
     pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Link>, Error> {
         let entries = self.entries();
         let link = entries.iter().map(|entry| &entry.link).find(|link| link.job() == id);
-        // Whatever is asked for, no more of it is said than an id can have.
+        // The text repeats no more of it than an id can have.
         let link = link.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
         if link.owner() != controller {
             return Err(Error::NotYours(id.to_owned()));
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(jobs.entries.bytes(), 14);
         assert_eq!((jobs.entries.give_up_oldest(), links[0].unread(), links[1].unread()), (7, 0, 7));
         assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
-        // Whoever comes for it is told, wherever he stands.
+        // A controller that comes for it learns that it is lost, from any offset.
         for had in [None, Some(0), Some(7)] {
             let mut connection = links[0].connect([had, None], None, false).unwrap();
             let last = loop {

@@ -1,4 +1,6 @@
-//! A program that runs, and whoever has a say in when it ends.
+//! A program that runs, and everything that may end it.
+//!
+//! **Invariants:** exactly one cause is recorded, the first; and the program is reaped before its outcome is made.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -132,7 +134,7 @@ impl Running {
         Cause::Program
     }
 
-    /// Returns when the program has ended, whoever ended it.
+    /// Returns when the program has exited, for whatever cause.
     async fn until_ended(&mut self, inbox: &mut Inbox) {
         let mut is_stopping = false;
         let (link, idle_timer) = (self.link.clone(), self.idle_timer.clone());

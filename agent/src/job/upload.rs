@@ -23,7 +23,7 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum BlobState {
     /// It is in the store.
     Cached(Arc<Blob>),
-    /// It has its room in the store, and may be a delta against this blob.
+    /// Its space in the store is reserved, and it may be a delta against this blob.
     Uploading(Box<Upload>, Option<(Digest, Arc<Blob>)>),
 }
 

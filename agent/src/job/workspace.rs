@@ -1,7 +1,7 @@
 //! The directory of one job: its program, and the place where that works.
 //!
-//! What must stay true: it is gone with everything in it when its owner is dropped, or, if that cannot be, its name is free
-//! again; and nobody but root looks into it, or the user that the program runs as.
+//! **Invariants:** it is gone with everything in it when its owner is dropped, or, if that cannot be, its name is free again;
+//! and nobody but root looks into it, or the user that the program runs as.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};

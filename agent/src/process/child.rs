@@ -1,8 +1,8 @@
 //! The program's processes: started in a group of their own, signalled as a group, ended as a group.
 //!
-//! What must stay true: the group's number is never used after the kernel may have given it to somebody else. A process
-//! that has ended keeps its number until it is reaped, so [`Child`] first looks (`WNOWAIT`), then kills what is left of
-//! the group, then reaps.
+//! **Invariants:** the group's number is never used after the kernel may have given it to somebody else. A process that has
+//! ended keeps its number until it is reaped, so [`Child`] first looks (`WNOWAIT`), then kills what is left of the group, then
+//! reaps.
 
 use std::ffi::OsString;
 use std::io;
@@ -231,7 +231,7 @@ impl Child {
     }
 }
 
-/// A program that nobody waits for any more is ended with its group.
+/// A program that nobody waits for any more is killed with its group.
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.is_reaped {
@@ -252,7 +252,7 @@ fn descriptors() -> Rlimit {
     Rlimit { current: limit(own.current), maximum: limit(own.maximum) }
 }
 
-/// When the kernel itself must kill for want of memory, a program goes before anything of the router (proc(5),
+/// When the kernel itself must kill because memory ran out, a program goes before anything of the router (proc(5),
 /// oom_score_adj). That it cannot be said keeps nobody from running.
 fn raise_oom_score() {
     let path = c"/proc/self/oom_score_adj";

@@ -1,16 +1,18 @@
 //! The files in the router's RAM: blobs, named by their digest.
 //!
-//! A blob stays when the last job that used it has ended: a program that runs again, or one that resembles it, need not be
-//! sent again. What must stay true: room is found before the first byte is received, and what is promised to one upload is
-//! not promised to another; a blob that no job uses goes before anything is refused for want of its room, and before a job
-//! is ended for it; the router has [`SPARE`] for itself while blobs stay; an [`Upload`]'s file goes with it, on every path.
+//! A blob stays when the last job that used it has ended: a program that runs again, or one that resembles it, need not be sent
+//! again.
 //!
-//! A blob is its controller's own. Nobody gets what somebody else has brought, so nobody can be given something else than
-//! what he named, nor learn what others run.
+//! **Invariants:** room is found before the first byte is received, and what is promised to one upload is not promised to
+//! another; a blob that no job uses goes before anything is refused that could have its space, and before a job is killed for it; the
+//! router has twice the reserve for itself while blobs stay; an [`Upload`]'s file goes with it, on every path.
 //!
-//! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and
-//! with one thread no child can be forked while an executable is open for writing ("text file busy",
-//! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited.
+//! A blob is its controller's own. Nobody gets what somebody else has brought, so nobody can be given something else than what
+//! he named, nor learn what others run.
+//!
+//! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and with one
+//! thread no child can be forked while an executable is open for writing ("text file busy", golang.org/issue/22315): std's
+//! spawn returns only when the child has executed, and so closed what it inherited.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -207,7 +209,7 @@ impl Store {
         Ok(resources::inodes(&self.directory)?.map_or(u64::MAX, |inodes| inodes.spare(promised)))
     }
 
-    /// Why there is no room for a blob of this size now, if there is none.
+    /// Why a blob of this size does not fit now, if so.
     pub(super) fn refusal(&self, size: u64) -> Result<Option<Error>, Error> {
         let free = self.room()?;
         if size > free {
@@ -286,7 +288,7 @@ mod tests {
         assert!(matches!(store.upload([1; 32], 6, one), Err(Error::NoSpace { needed: 6, available: 0, .. })));
         assert!(store.get(&digest_of(b"world"), one).is_some());
         let upload = store.upload([1; 32], 5, one).unwrap();
-        assert!(store.get(&digest_of(b"world"), one).is_none(), "its room was needed");
+        assert!(store.get(&digest_of(b"world"), one).is_none(), "its space was needed");
         drop((upload, hello));
         assert_eq!((files(&dir), store.evictable()), (1, 5));
         assert_eq!((store.evict_all(), files(&dir), store.free().unwrap()), (5, 0, 10));

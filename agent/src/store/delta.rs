@@ -1,6 +1,6 @@
 //! Makes a blob out of another one and what has changed: the encoding that `docs/protocol.md` calls a delta.
 //!
-//! What must stay true: what the instructions say to copy is inside the base; the memory has a bound, whatever they say: a buffer,
+//! **Invariants:** what the instructions say to copy is inside the base; the memory has a bound, whatever they say: a buffer,
 //! and what has moved.
 
 use std::fs::File;
@@ -22,7 +22,7 @@ const MIN_CAPACITY: usize = 2 * LONGEST;
 /// How addresses in a program are written.
 const BIG_ENDIAN: bool = cfg!(target_endian = "big");
 
-/// What is said of all that is not a delta.
+/// The error for all that is not a delta.
 pub const MALFORMED: Error = Error::Protocol("a delta that does not fit its base");
 
 /// Follows instructions that come in pieces.
@@ -100,7 +100,7 @@ pub fn signed(number: u64) -> i64 {
 }
 
 impl DeltaDecoder {
-    /// Begins with the first instruction; with what has moved, if that is told.
+    /// Begins with the first instruction; with what has moved, if the controller says it.
     pub fn new(base: File, base_bytes: u64, relocates: bool) -> Self {
         Self {
             base,

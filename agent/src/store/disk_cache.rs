@@ -1,16 +1,18 @@
 //! The disk cache: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
 //!
-//! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and
-//! not the program finds nothing, and cannot even learn that it is there.
+//! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and not
+//! the program finds nothing, and cannot even learn that it is there.
 //!
-//! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and
-//! checked on the way, before it runs. What must stay true: whatever is wrong with the disk cache, jobs run as if there were
-//! none; it takes no more than 7/8 of its medium; and the agent serves on while it copies.
+//! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and checked
+//! on the way, before it runs.
 //!
-//! Whoever touches the medium has a thread of its own, one a copy: nobody can be called back who waits for a medium that
-//! hangs, so such a thread is left behind, and nobody else is sent there until it is back. Not tokio's pool, which panics
-//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the disk cache is
-//! written to the store by the reactor's thread, and what a thread writes in the disk cache is never executed.
+//! **Invariants:** whatever is wrong with the disk cache, jobs run as if there were none; it takes no more than 7/8 of its
+//! medium; and the agent serves on while it copies.
+//!
+//! Each copy has a thread of its own: a thread that waits for a medium that hangs cannot be cancelled, so it is left behind, and
+//! no other copy is begun until it is back. Not tokio's pool, which panics when there
+//! is no thread left. The store's promise of no "text file busy" holds: what comes from the disk cache is written to the
+//! store by the reactor's thread, and what a thread writes in the disk cache is never executed.
 
 use std::io;
 use std::path::PathBuf;
@@ -115,7 +117,7 @@ impl DiskCache {
         let name = file_name(&upload.digest(), &upload.owner());
         let take = move || {
             cache.take(name, size, &send, is_valid);
-            // By this it is told that nothing is under way any more.
+            // Its end shows that nothing is under way any more.
             drop((alive, send));
         };
         if let Err(error) = in_a_thread(Box::new(take)) {

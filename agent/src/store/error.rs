@@ -9,7 +9,7 @@ use crate::system::error::IoError;
 /// Why a blob does not come into the store, or out of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system or the quota has no room for a blob.
+    /// The file system or the quota has no space for a blob.
     #[error("the program needs {needed} bytes and {} has {available} left", .directory.display())]
     NoSpace {
         /// Bytes asked for.

@@ -45,7 +45,7 @@ impl Store {
         }
     }
 
-    /// Lets go of what nobody uses until there is room for so many bytes; then of what jobs that have ended keep in memory.
+    /// Lets go of what nobody uses until so many bytes are free; then of what jobs that have ended keep in memory.
     pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
         while let Some(refusal) = self.refusal(size)? {
             let evictable = self.evictable();

@@ -1,6 +1,6 @@
 //! What a delta says in front of its copies: what has moved. `docs/protocol.md` has the format.
 //!
-//! What must stay true: what is kept has a bound.
+//! **Invariants:** what is kept has a bound.
 
 use hop_proto::relocation::{MOST_MOVES, Move, Moves, ORIGINS, Place, Relocation};
 

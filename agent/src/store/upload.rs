@@ -36,7 +36,7 @@ pub struct Upload {
     pub(super) file: File,
     pub(super) check: Check,
     pub(super) path: PathBuf,
-    /// The file and its room now belong to a [`Blob`].
+    /// The file and its space now belong to a [`Blob`].
     pub(super) is_blob: bool,
 }
 

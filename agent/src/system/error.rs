@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Why the router has nothing to give, or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The router's memory has no room for a blob.
+    /// The router has not enough memory for a blob.
     #[error("the program needs {needed} bytes and the router has {available} bytes of memory to spare")]
     NoMemory {
         /// Bytes asked for.

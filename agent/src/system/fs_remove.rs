@@ -1,9 +1,10 @@
 //! Directory trees that a program had to itself: how they are removed, and what they take.
 //!
-//! A program may leave any tree: 100,000 directories one in the other, a path longer than any system call takes, entries
-//! that are immutable. One that runs as root may have mounted something in there: `/etc`, for a chroot. What must stay true:
-//! what is mounted there is the router's, and is never removed; no link is followed; neither the depth of a tree nor its
-//! breadth costs more than [`OPEN`] descriptors; and what cannot be removed keeps nobody from using its name.
+//! A program may leave any tree: 100,000 directories one in the other, a path longer than any system call takes, entries that
+//! are immutable. One that runs as root may have mounted something in there: `/etc`, for a chroot.
+//!
+//! **Invariants:** what is mounted there is the router's, and is never removed; no link is followed; neither the depth of a
+//! tree nor its breadth costs more than eight descriptors; and what cannot be removed keeps nobody from using its name.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Permissions};

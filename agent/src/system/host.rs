@@ -1,4 +1,4 @@
-//! The router as it describes itself: facts for people, and the one fact that builds depend on.
+//! The router as it describes itself: facts to show, and the one fact that builds depend on.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ pub fn processors() -> u32 {
     u32::try_from(count).unwrap_or(1).max(1)
 }
 
-/// Facts for people; empty where the router does not tell.
+/// Facts to show; empty where the router does not tell.
 #[derive(Debug)]
 pub struct Host {
     /// The router's own name.

@@ -1,7 +1,8 @@
 //! The router's RAM: what there is, and what a program may have of it.
 //!
-//! A file in tmpfs is RAM that nothing can take back, so a program is counted before it is received. What must stay true:
-//! [`RESERVE`] bytes are never given away.
+//! A file in tmpfs is RAM that nothing can take back, so a program is counted before it is received.
+//!
+//! **Invariants:** [`RESERVE`] bytes are never given away.
 
 use std::fs;
 use std::io;
@@ -22,7 +23,7 @@ pub const RESERVE: u64 = 8 * 1024 * 1024;
 /// has counts all of them at once, so a heap of any size may take one more than GOMEMLIMIT says.
 const GO_ARENA: u64 = 4 * 1024 * 1024;
 
-/// Asks the kernel to kill something else than this agent for want of memory (proc(5), oom_score_adj): who else would end
+/// Asks the kernel to kill something else than this agent when memory runs out (proc(5), oom_score_adj): who else would end
 /// the programs? Only root may ask; others take their chance.
 pub fn be_spared() {
     let _ = fs::write("/proc/self/oom_score_adj", "-500");

@@ -10,7 +10,7 @@ pub fn log_has_kill(process: u32) -> bool {
     tells_of_killing(&kernel_log(), process)
 }
 
-/// The end of what the kernel has logged; nothing for whoever may not read it (syslog(2)).
+/// The end of what the kernel has logged; nothing if this process may not read it (syslog(2)).
 fn kernel_log() -> Vec<u8> {
     const READ_ALL: libc::c_int = 3;
     let mut log = vec![0; KERNEL_LOG_BYTES];
@@ -26,7 +26,7 @@ fn tells_of_killing(log: &[u8], process: u32) -> bool {
     log.windows(killed.len()).any(|words| words == killed.as_bytes())
 }
 
-/// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13, if it counts events).
+/// Processes that the kernel has killed because memory ran out since the boot (/proc/vmstat, Linux 4.13, if it counts events).
 pub fn killed_by_kernel() -> Option<u64> {
     count_of_killed(&fs::read_to_string("/proc/vmstat").ok()?)
 }

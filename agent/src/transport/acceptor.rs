@@ -71,7 +71,7 @@ pub struct Acceptor {
     authorized: Arc<AuthorizedKeys>,
     jobs: Arc<JobRegistry>,
     revocation: Arc<Revocation>,
-    /// Where it listens, for people.
+    /// Where it listens, to show.
     place: Arc<str>,
     limits: Arc<ConnectionLimits>,
     budget: Arc<ReceiveBudget>,
@@ -130,7 +130,7 @@ impl Acceptor {
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     if told.is_none_or(|told| told.elapsed() >= refusal_log::INTERVAL) {
-                        tracing::warn!(%error, "cannot accept; this is told once a minute");
+                        tracing::warn!(%error, "cannot accept; this is logged once a minute");
                         told = Some(Instant::now());
                     }
                     self.limits.shed();

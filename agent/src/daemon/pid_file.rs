@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pid_file_is_ones_own_and_goes_in_the_end_and_a_stale_one_is_taken_over() {
+    fn pid_file_is_locked_removed_and_reused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         fs::write(&path, "123456789\n").unwrap();

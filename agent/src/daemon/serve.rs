@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_enter_or_point_elsewhere_is_not_taken() {
+    fn open_or_linked_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (open, link) = (dir.path().join("open"), dir.path().join("link"));
         DirBuilder::new().mode(0o755).create(&open).unwrap();

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_read_as_far_as_it_can_be_known() {
+    fn core_pattern_is_parsed_or_refused() {
         let parse = |pattern: &str, uses_pid| Pattern::parse(pattern.as_bytes(), uses_pid);
         let names = |pattern: &str, uses_pid| {
             let pattern = parse(pattern, uses_pid).unwrap();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_core_of_a_program_is_taken_away_and_nobody_elses_is() {
+    fn only_the_programs_core_is_taken() {
         let (cores, job) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str, content: &str| fs::write(cores.path().join(name), content).unwrap();
         put("c.old.123", "of somebody else, who had this number before");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_nobody_takes_goes_all_the_same() {
+    fn an_unclaimed_core_is_removed() {
         let (cores, jobs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str| fs::write(cores.path().join(name), "core").unwrap();
         put("c.old.123");

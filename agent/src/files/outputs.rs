@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_in_order_with_what_is_known_of_them_and_to_the_last_byte() {
+    fn files_arrive_in_order_and_whole() {
         let work = tempfile::tempdir().unwrap();
         fs::create_dir_all(work.path().join("d/e")).unwrap();
         fs::write(work.path().join("d/long"), numbers(40_000)).unwrap();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_on_its_way_than_the_window_and_nothing_comes_twice() {
+    fn the_window_bounds_bytes_in_flight() {
         let work = tempfile::tempdir().unwrap();
         fs::write(work.path().join("x"), numbers(100)).unwrap();
         let offer = ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_regular_files_of_the_directory_is_found() {
+    fn only_regular_files_below_are_found() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "secret").unwrap();
         let work = tempfile::tempdir().unwrap();
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_as_it_was_is_reported() {
+    fn changed_files_are_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = work.path().join("x");
         type Change = fn(&Path);
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_named_and_the_rest_comes() {
+    fn paths_too_deep_are_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str, depth| vec![name; depth].join("/");
         let (deep, long) = (path("d", MAX_OUTPUT_DEPTH), path(&"n".repeat(250), 4));

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_that_wait_go_when_the_router_needs_their_memory() {
+    async fn waiting_files_go_when_memory_is_short() {
         let ground = tempfile::tempdir().unwrap();
         let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_wait_as_long_as_their_controller_may_be_away() {
+    async fn files_wait_for_the_disconnect_timeout() {
         let ground = tempfile::tempdir().unwrap();
         let Story { link, job, mut outcome, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
         let replies = link.connect([None, None], None, false).unwrap();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_go_with_the_agent_and_nothing_waits_for_want_of_memory() {
+    async fn files_go_when_the_agent_stops() {
         let ground = tempfile::tempdir().unwrap();
         let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
         jobs.stop().await;

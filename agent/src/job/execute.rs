@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_on_the_shelf_is_not_asked_for_unless_it_is_broken() {
+    async fn cached_program_is_uploaded_only_if_broken() {
         // /tmp may be a tmpfs, where no disk cache can be.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));

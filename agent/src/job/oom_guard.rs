@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn the_less_there_is_the_sooner_it_looks_again() {
+    fn poll_interval_shrinks_with_free_memory() {
         assert_eq!(interval(0), INTERVAL[0]);
         assert_eq!(interval(LIMIT + (64 << 20)), Duration::from_millis(512));
         assert_eq!(interval(u64::MAX), INTERVAL[1]);
     }
 
     #[tokio::test]
-    async fn one_guard_stands_however_many_jobs_come_and_go() {
+    async fn one_guard_task_serves_all_jobs() {
         let guard = guard();
         for pid in 0..3 {
             drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_waits_is_ended_before_one_that_runs() {
+    async fn waiting_jobs_are_killed_before_running() {
         let guard = guard();
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("large"), vec![1; 300_000]).unwrap();
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_largest_job_is_ended_and_told_the_figures() {
+    async fn largest_job_is_killed_with_figures() {
         let guard = guard();
         let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         fs::write(directories[1].path().join("large"), vec![1; 300_000]).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_holds_most_inodes_is_ended() {
+    async fn job_with_most_inodes_is_killed() {
         let guard = guard();
         let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let [few, many] =

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_of_ended_jobs_goes_before_anything_is_refused() {
+    async fn ended_output_goes_before_a_refusal() {
         const SCRIPT: &[u8] = b"#!/bin/sh\nprintf 'seven!!'\n";
         let dir = tempfile::tempdir().unwrap();
         let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));

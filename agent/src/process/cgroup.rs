@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_others_in_it_is_removed_and_one_with_a_file_is_not() {
+    fn only_empty_cgroup_trees_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("job");
         fs::create_dir_all(path.join("a/b")).unwrap();

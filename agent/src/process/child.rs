@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_exit_code_and_a_signal_are_told_apart() {
+    async fn exit_code_and_signal_are_distinct() {
         let killed = Ending::Signaled { name: "KILL".into(), core_dumped: false };
         for (script, expected) in [("exit 137", Ending::Exited(137)), ("kill -KILL $$", killed)] {
             let (mut child, _pipes) = start(script);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_program_leaves_running_is_killed_with_its_group() {
+    async fn leftover_processes_are_killed_with_group() {
         let (mut child, pipes) = start("sleep 1000 & exit 3");
         child.ended().await;
         assert_eq!(child.reap().unwrap().0, Ending::Exited(3));

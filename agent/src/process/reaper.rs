@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_found_with_its_parent_and_its_memory() {
+    fn own_process_is_read_from_proc() {
         let ours = getpid().as_raw_nonzero().get();
         let found = processes().find(|process| process.pid == ours).unwrap();
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();

@@ -134,7 +134,7 @@ mod tests {
     const GROUPS: &str = "root:x:0:\ndialout:x:20:root,nobody\naudio:x:29:nobody2\nnogroup:x:65533:\n";
 
     #[test]
-    fn a_user_is_found_by_name_and_by_number() {
+    fn users_are_found_by_name_or_number() {
         let look_up = |name: &str| User::look_up(name, USERS, GROUPS);
         let groups = |groups: &[u32]| groups.iter().map(|group| Gid::from_raw(*group)).collect();
         let nobody = User {

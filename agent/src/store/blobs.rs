@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_stays_for_its_owner_until_its_room_is_needed() {
+    fn blobs_stay_until_space_is_needed() {
         let (dir, store) = store(10);
         let (one, other) = (owner('1'), owner('2'));
         drop(bring(&store, b"hello", one));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_blob_that_was_not_used_for_longest_goes_first() {
+    fn least_recently_used_blob_goes_first() {
         let (_dir, store) = store(15);
         let one = owner('1');
         for content in [b"first", b"secnd", b"third"] {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_somebody_wrote_to_is_not_given_out() {
+    fn modified_blobs_are_not_given_out() {
         let (dir, store) = store(10);
         drop(bring(&store, b"hello", owner('1')));
         let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_bring_at_the_same_time_is_there_once() {
+    fn simultaneous_uploads_are_stored_once() {
         let (dir, store) = store(20);
         let mut uploads = [(); 2].map(|()| store.upload(digest_of(b"hello"), 5, owner('1')).unwrap());
         uploads.iter_mut().for_each(|upload| upload.write(0, b"hello").unwrap());
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_uses_for_an_hour_goes() {
+    async fn unused_blobs_go_after_an_hour() {
         let (dir, store) = store(100);
         let used = bring(&store, b"world", owner('1'));
         drop(bring(&store, b"hello", owner('1')));
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_small_ones_only_so_many_stay() {
+    async fn number_of_unused_blobs_is_bounded() {
         let (dir, store) = store(1 << 20);
         for number in 0..=MAX_EVICTABLE {
             drop(bring(&store, number.to_string().as_bytes(), owner('1')));
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_tells_what_its_owner_did_not_send() {
+    fn a_wrong_checksum_refuses_the_blob() {
         let (dir, store) = store(100);
         for (content, is_right) in [(b"hello", true), (b"jello", false)] {
             let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn another_digest_than_announced_leaves_nothing() {
+    fn a_wrong_digest_leaves_no_file() {
         let (dir, store) = store(100);
         let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
         upload.write(0, b"jello").unwrap();
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn room_that_is_promised_is_not_promised_again() {
+    fn reserved_space_is_not_reserved_twice() {
         let (dir, store) = store(100);
         let first = store.upload([1; 32], 60, owner('1')).unwrap();
         match store.upload([2; 32], 60, owner('1')) {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn more_bytes_than_announced_and_bytes_from_elsewhere_are_refused() {
+    fn misplaced_and_surplus_bytes_are_refused() {
         let (_dir, store) = store(100);
         let mut upload = store.upload([1; 32], 3, owner('1')).unwrap();
         assert!(matches!(upload.write(0, b"four"), Err(Error::Protocol(_))));

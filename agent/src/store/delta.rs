@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_differences_and_new_bytes_come_out_however_the_pieces_are_cut() {
+    fn deltas_decode_however_pieces_are_cut() {
         let base = b"0123456789";
         let delta: &[u8] = &[
             // 4 from offset 2, of which the second and third differ, then 2 that are new.
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_a_copy_are_followed_wherever_it_is_read() {
+    fn relocated_addresses_are_followed() {
         // lui and addiu for 0x300100, and its address; and once more, so that each falls on the end of some buffer.
         let words = (0..BUFFER_BYTES as u32).map(|index| match index % 7 {
             0 | 4 => 0x3c01_0030,

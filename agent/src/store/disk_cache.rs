@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_comes_back_and_holds_nothing_in_the_ram() {
+    async fn cached_blobs_survive_without_using_ram() {
         let bench = Bench::new();
         let cache = bench.cache();
         assert!(!bench.is_fetched(&cache).await);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_what_its_name_says_is_removed_and_the_upload_is_as_new() {
+    async fn corrupt_cache_files_are_removed() {
         let bench = Bench::new();
         let cache = bench.cache();
         for wrong in [&b"a pr0gram"[..], b"a prog", b""] {
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_comes_and_goes_is_used_while_it_is_there() {
+    async fn a_removable_medium_is_used_while_present() {
         let bench = Bench::new();
         fs::remove_dir(bench.directory()).unwrap();
         let cache = bench.cache();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tmpfs_is_no_shelf() {
+    fn a_tmpfs_is_no_disk_cache() {
         // Where programs share memory there is one, if there is any.
         if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
             let refused = DiskCache::new(dir.path().to_owned()).try_open().unwrap_err();
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_former_life_began_is_removed_and_what_is_not_ours_stays() {
+    async fn unfinished_cache_files_are_removed() {
         let bench = Bench::new();
         let part = bench.directory().join(format!("{}.part", "0a".repeat(32)));
         let others = ["notes.part", "photo.jpg"].map(|name| bench.directory().join(name));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_copy_that_nobody_wants_any_more_ends_and_leaves_nothing() {
+    async fn a_cancelled_copy_leaves_nothing() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());
@@ -415,7 +415,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[allow(clippy::await_holding_lock)]
-    async fn a_medium_that_hangs_is_done_without_until_it_is_back() {
+    async fn a_hanging_medium_is_skipped() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_changed_its_own_file_is_not_kept() {
+    async fn a_changed_program_is_not_cached() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_and_what_is_promised_are_never_given_away() {
+    fn reserve_and_reservations_are_kept() {
         let memory = memory(20, None);
         assert!(memory.admit(12 << 20, 0).is_ok());
         assert!(memory.admit((12 << 20) + 1, 0).is_err());

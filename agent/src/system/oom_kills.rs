@@ -40,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_counts_whom_it_kills_is_told_from_one_that_does_not() {
+    fn kernels_without_kill_count_are_known() {
         assert_eq!(count_of_killed("nr_free_pages 1\noom_kill 3\nswpin 0\n"), Some(3));
         assert_eq!(count_of_killed("nr_free_pages 1\n"), None);
     }
 
     #[test]
-    fn the_log_of_a_kernel_that_does_not_count_tells_whom_it_killed() {
+    fn kernel_log_names_killed_process() {
         let log = b"<3>[   12.5] Out of memory: Kill process 42 (eat) score 900 or sacrifice child\n\
             <3>[   12.6] Killed process 42 (eat) total-vm:9kB, anon-rss:5kB, file-rss:0kB\n";
         assert!(tells_of_killing(log, 42));

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_inodes_few_are_kept_and_of_few_a_part() {
+    fn inode_reserve_is_a_bounded_fraction() {
         let level = |total: u64, available| {
             let limit = (total / LIMIT_FRACTION).min(MAX_RESERVED_INODES);
             Level { total, available, limit, rate: FILES_RATE }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_tells_its_threads_and_where_its_file_systems_are() {
+    fn threads_and_mount_points_are_read() {
         assert_eq!(read_threads("0.20 0.18 0.12 1/80 11206\n"), Some(80));
         assert_eq!(read_threads("0.20"), None);
         let level = threads().unwrap();

@@ -43,12 +43,12 @@ pub fn run(supervision: &Supervision) -> ExitCode {
         let started = Instant::now();
         let end = match start(Command::new(program).args(args), &signals) {
             Ok(agent) => match watch(agent, &signals) {
-                (status, Told::ToStop) => {
+                (status, Shutdown::Requested) => {
                     reaper.kill_orphans_blocking();
                     return code(status);
                 }
-                (status, Told::Nothing) if status.success() => return ExitCode::SUCCESS,
-                (status, Told::Nothing) => {
+                (status, Shutdown::NotRequested) if status.success() => return ExitCode::SUCCESS,
+                (status, Shutdown::NotRequested) => {
                     // An agent that was killed could not end what its programs had started.
                     reaper.kill_orphans_blocking();
                     status.to_string()
@@ -83,14 +83,14 @@ fn start(command: &mut Command, signals: &Signals) -> io::Result<Child> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    ToStop,
+enum Shutdown {
+    NotRequested,
+    Requested,
 }
 
 /// Waits for the agent's end, and hands it the signals that are ours.
-fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Told) {
-    let mut told = Told::Nothing;
+fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Shutdown) {
+    let mut shutdown = Shutdown::NotRequested;
     // Not reaped yet, so the number is the agent's; and a signal to a process that has ended is nothing.
     let tell = |agent: &Child, signal| {
         let _ = kill_process(Pid::from_child(agent), signal);
@@ -98,14 +98,14 @@ fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Told) {
     loop {
         // Before each wait: a child may have ended before its signal was waited for, and the kernel merges signals.
         if let Ok(Some(status)) = agent.try_wait() {
-            return (status, told);
+            return (status, shutdown);
         }
         match signals.next() {
             libc::SIGCHLD => {}
-            libc::SIGALRM if told == Told::ToStop => tell(&agent, Signal::KILL),
+            libc::SIGALRM if shutdown == Shutdown::Requested => tell(&agent, Signal::KILL),
             libc::SIGALRM => {}
             number => {
-                told = Told::ToStop;
+                shutdown = Shutdown::Requested;
                 Signals::alarm_in(STOPPING_LIMIT);
                 if let Some(signal) = Signal::from_named_raw(number) {
                     tell(&agent, signal);

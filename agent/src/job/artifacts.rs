@@ -91,14 +91,14 @@ mod tests {
     const LINGER: Duration = Duration::from_secs(60);
 
     /// A job whose program has left a file of 1,000 bytes and a core of 2,000.
-    struct Story {
+    struct Fixture {
         jobs: Arc<JobRegistry>,
         link: Arc<Link>,
         job: std::path::PathBuf,
         outcome: JoinHandle<Option<Cause>>,
     }
 
-    async fn story(ground: &Path, linger: Option<Duration>, cause: Cause) -> Story {
+    async fn fixture(ground: &Path, linger: Option<Duration>, cause: Cause) -> Fixture {
         let [ram, work] = ["ram", "work"].map(|name| ground.join(name));
         for directory in [&ram, &work] {
             fs::create_dir(directory).unwrap();
@@ -126,13 +126,13 @@ mod tests {
             FinishedProgram { directory, place }.offer(&spec, cause, core, &of, &its).await
         });
         tokio::task::yield_now().await;
-        Story { jobs, link, job, outcome }
+        Fixture { jobs, link, job, outcome }
     }
 
     #[tokio::test]
     async fn waiting_files_go_when_memory_is_short() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
+        let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
         jobs.guard.end_largest(1234, false).await;
         let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = outcome.await.unwrap() else {
@@ -146,7 +146,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn files_wait_for_the_disconnect_timeout() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { link, job, mut outcome, .. } = story(ground.path(), Some(LINGER), Cause::Program).await;
+        let Fixture { link, job, mut outcome, .. } =
+            fixture(ground.path(), Some(LINGER), Cause::Program).await;
         let replies = link.connect([None, None], None, false).unwrap();
         let requests = replies.requests();
         assert!(tokio::time::timeout(10 * LINGER, &mut outcome).await.is_err(), "it is there");
@@ -159,13 +160,13 @@ mod tests {
     #[tokio::test]
     async fn files_go_when_the_agent_stops() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
+        let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         jobs.stop().await;
         assert_eq!(outcome.await.unwrap(), Some(Cause::AgentStopped));
         assert!(!job.exists());
         let ground = tempfile::tempdir().unwrap();
         let shortage = Cause::Memory(Shortage { available: 1, held: 2, of_promises: false });
-        let Story { job, outcome, .. } = story(ground.path(), None, shortage.clone()).await;
+        let Fixture { job, outcome, .. } = fixture(ground.path(), None, shortage.clone()).await;
         assert_eq!(outcome.await.unwrap(), Some(shortage));
         assert!(!job.exists());
     }

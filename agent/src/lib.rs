@@ -11,9 +11,6 @@
 //!
 //! `docs/architecture.md` has the invariants.
 
-// Assembler is not stable in Rust for MIPS; the compiler of the agents is told to take it, as its library is built by it.
-#![cfg_attr(target_arch = "mips", feature(asm_experimental_arch, optimize_attribute))]
-
 pub mod access;
 #[cfg(target_arch = "mips")]
 mod c_library;

@@ -11,19 +11,20 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{panic, str};
 
-use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::time::{FormatTime, Uptime, uptime};
+use tracing_subscriber::fmt::{self, MakeWriter};
 
 /// Bytes of a log file: some 300 events, the last days of an agent that works and the last hour of one that does not.
 pub const LIMIT: usize = 32 * 1024;
@@ -67,42 +68,124 @@ impl Destination {
     }
 }
 
-/// The system log, for the last words of [`fatal`], if events go there.
+/// The system log, for the last words of [`fatal`] and of a panic, if events go there.
 static SYSTEM: OnceLock<SystemLog> = OnceLock::new();
 
-/// Sends events to `destination` from now on.
-///
-/// If that is a file, standard error becomes it too, for the last words of [`fatal`]. An agent for a router has none when
-/// it panics: that is a trap (xtask/src/toolchain.rs), and its supervisor says by which signal it ended.
+/// Logs events to `destination` from now on. If that is a file, standard error becomes it too, for the last words of [`fatal`]
+/// and of a panic.
 pub fn start(destination: Destination) {
-    match destination {
-        Destination::StandardError => subscribe(|time, level, text| {
-            // A log that cannot be written (a closed pipe) stops nobody.
-            let _ = io::stderr().write_all(line(time, level, text).as_bytes());
-        }),
+    let sink = match destination {
+        Destination::StandardError => Sink::StandardError,
         Destination::File(path) => {
             let log = LogFile::new(path);
             // Standard error stays what it is if the file cannot be had, and events go there.
             let _ = log.become_stderr(0);
-            subscribe(move |time, level, text| {
-                let line = line(time, level, text);
-                let length = line.len().min(LIMIT);
-                // As above; and a log that cannot be written (a full /tmp) stops nobody.
-                let _ = log.become_stderr(length);
-                let _ = io::stderr().write_all(&line.as_bytes()[..length]);
-            });
+            Sink::File(log)
         }
         Destination::System => {
             // Set once, by the first call.
             let _ = SYSTEM.set(SystemLog::new(SYSTEM_LOG.into()));
-            subscribe(|_, level, text| to_system(severity(level), text));
+            Sink::System
         }
+    };
+    // Fails if there is a log already.
+    let _ = tracing::subscriber::set_global_default(subscriber(sink));
+}
+
+fn subscriber(sink: Sink) -> impl Subscriber {
+    // The system log has a time and a severity of its own.
+    let is_system = matches!(sink, Sink::System);
+    let events = tracing_subscriber::fmt().with_max_level(Level::INFO).with_target(false);
+    events
+        .with_timer(Timer((!is_system).then(uptime)))
+        .with_level(!is_system)
+        .with_writer(Writer(sink))
+        .finish()
+}
+
+/// Seconds since the log began, or nothing.
+struct Timer(Option<Uptime>);
+
+impl FormatTime for Timer {
+    fn format_time(&self, line: &mut fmt::format::Writer<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |uptime| uptime.format_time(line))
     }
 }
 
-fn subscribe(write: impl Fn(Duration, Level, &str) + Send + Sync + 'static) {
-    // Fails if there is a log already.
-    let _ = tracing::subscriber::set_global_default(Log { write, start: Instant::now() });
+/// Makes a panic say where it was and why, in one line like that of [`fatal`], and end the process by SIGABRT, in a build that
+/// could go on without the task that panicked too.
+pub fn report_panics() {
+    panic::set_hook(Box::new(|panic| {
+        to_system(SEVERITY_ERROR, &format!("error: {}", panic.to_string().replace('\n', " ")));
+        process::abort();
+    }));
+}
+
+/// Where tracing-subscriber writes events: each is one call with one line.
+struct Writer(Sink);
+
+/// Where lines go.
+enum Sink {
+    StandardError,
+    File(LogFile),
+    System,
+    #[cfg(test)]
+    Test(std::sync::Arc<std::sync::Mutex<Vec<String>>>),
+}
+
+/// Takes one event.
+struct EventWriter<'a> {
+    sink: &'a Sink,
+    severity: u8,
+}
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = EventWriter<'a>;
+
+    fn make_writer(&'a self) -> EventWriter<'a> {
+        EventWriter { sink: &self.0, severity: SEVERITY_INFO }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> EventWriter<'a> {
+        EventWriter { sink: &self.0, severity: severity(*event.level()) }
+    }
+}
+
+impl Write for EventWriter<'_> {
+    /// Never fails: a log that cannot be written (a closed pipe, a full /tmp) stops nobody.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = str::from_utf8(event.strip_suffix(b"\n").unwrap_or(event)).unwrap_or_default();
+        // A program's name may hold anything but a slash, and shall not begin a line of its own.
+        let mut line = text.replace(|c: char| c.is_ascii_control(), "?");
+        match self.sink {
+            Sink::System => to_system(self.severity, line.trim_start()),
+            sink => {
+                line.push('\n');
+                sink.write(&line);
+            }
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn write(&self, line: &str) {
+        let length = line.len().min(LIMIT);
+        match self {
+            #[cfg(test)]
+            Self::Test(lines) => {
+                lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line.to_owned());
+                return;
+            }
+            Self::File(log) => _ = log.become_stderr(length),
+            Self::StandardError | Self::System => {}
+        }
+        let _ = io::stderr().write_all(&line.as_bytes()[..length]);
+    }
 }
 
 fn severity(level: Level) -> u8 {
@@ -141,7 +224,7 @@ impl SystemLog {
 
     fn send(&self, severity: u8, text: &str) -> io::Result<()> {
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let mut line = format!("<{}>{}hopd[{}]: {text}", DAEMON | severity, timestamp(), std::process::id());
+        let mut line = format!("<{}>{}hopd[{}]: {text}", DAEMON | severity, timestamp(), process::id());
         line.truncate(line.floor_char_boundary(SYSTEM_LINE));
         match socket.send(line.as_bytes()) {
             Ok(_) => Ok(()),
@@ -170,93 +253,6 @@ fn timestamp() -> String {
     };
     let month = usize::try_from(time.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&MONTHS[0]);
     format!("{month} {:2} {:02}:{:02}:{:02} ", time.tm_mday, time.tm_hour, time.tm_min, time.tm_sec)
-}
-
-/// Makes lines of events. A subscriber of our own is 20 lines; tracing-subscriber's is 30 kB.
-struct Log<Write> {
-    write: Write,
-    start: Instant,
-}
-
-impl<Write: Fn(Duration, Level, &str) + Send + Sync + 'static> Subscriber for Log<Write> {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::INFO
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::INFO)
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        (self.write)(self.start.elapsed(), *event.metadata().level(), &text(event));
-    }
-
-    // Nobody opens a span of a level that is logged.
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
-/// An event as a line with the time and the level.
-fn line(time: Duration, level: Level, text: &str) -> String {
-    format!("{:4}.{:06}s {:>5} {text}\n", time.as_secs(), time.subsec_micros(), level.as_str())
-}
-
-/// An event as text: what happened, and `name=value` for what it happened to.
-fn text(event: &Event<'_>) -> String {
-    let mut line = Line(String::new());
-    event.record(&mut line);
-    // A program's name may hold anything but a slash, and shall not begin a line of its own.
-    line.0.trim_start().replace(|c: char| c.is_ascii_control(), "?")
-}
-
-struct Line(String);
-
-impl Line {
-    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.0, " {value}"),
-            name => write!(self.0, " {name}={value}"),
-        };
-    }
-}
-
-/// In an agent for a router `{:?}` writes nothing (xtask/src/toolchain.rs): what an event shows goes through Display. tracing
-/// wraps a `%value` and the message so that their Debug is that.
-struct AsDisplay<'a>(&'a dyn fmt::Debug);
-
-impl fmt::Display for AsDisplay<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, format_args!("{}", AsDisplay(value)));
-    }
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, format_args!("{value}"));
-    }
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, format_args!("{value}"));
-    }
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, format_args!("{value}"));
-    }
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, format_args!("{value}"));
-    }
-    // No event has one of these, and to write them takes 13 kB of code.
-    fn record_f64(&mut self, _: &Field, _: f64) {}
-    fn record_i128(&mut self, _: &Field, _: i128) {}
-    fn record_u128(&mut self, _: &Field, _: u128) {}
-    fn record_bytes(&mut self, _: &Field, _: &[u8]) {}
 }
 
 /// Says in one line why the agent cannot go on: the error, and its causes. `hop` looks for that line.
@@ -325,11 +321,8 @@ impl LogFile {
 #[cfg(test)]
 pub fn lines_of_test() -> (std::sync::Arc<std::sync::Mutex<Vec<String>>>, tracing::subscriber::DefaultGuard) {
     let lines = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
-    let kept = lines.clone();
-    let write = move |time, level, text: &str| {
-        kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line(time, level, text));
-    };
-    (lines, tracing::subscriber::set_default(Log { write, start: Instant::now() }))
+    let subscriber = subscriber(Sink::Test(lines.clone()));
+    (lines, tracing::subscriber::set_default(subscriber))
 }
 
 #[cfg(test)]
@@ -361,7 +354,7 @@ mod tests {
     fn an_event_is_one_line_whatever_is_in_it() {
         let (lines, logging) = lines_of_test();
         let program = "a\nb";
-        tracing::info!(job = "x1", pid = 7_u32, %program, "job started");
+        tracing::info!(job = %"x1", pid = 7_u32, %program, "job started");
         tracing::warn!(error = %io::Error::from_raw_os_error(2), "cannot tidy {}", 3);
         drop(logging);
         let lines = lines.lock().unwrap();
@@ -403,7 +396,7 @@ mod tests {
         // What logd takes off: 16 bytes, of which the last is a space.
         let (time, rest) = rest.split_at(16);
         assert_eq!((priority, &time[15..], time.matches(':').count()), ("<30>", " ", 2));
-        assert_eq!(rest, format!("hopd[{}]: job started job=x1", std::process::id()));
+        assert_eq!(rest, format!("hopd[{}]: job started job=x1", process::id()));
         assert!(lines[1].starts_with("<27>") && lines[1].len() == SYSTEM_LINE);
     }
 

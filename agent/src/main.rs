@@ -9,6 +9,7 @@ use hopd::daemon::{serve, supervisor};
 use hopd::logging;
 
 fn main() -> ExitCode {
+    logging::report_panics();
     let command = match options::parse(env::args_os()) {
         Ok(command) => command,
         Err(error) => {

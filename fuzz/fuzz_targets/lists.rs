@@ -35,7 +35,7 @@ struct Piece {
     /// Mostly where it is expected.
     offset: Option<u64>,
     length: u16,
-    unpacked_size: u8,
+    uncompressed_size: u8,
 }
 
 /// Bytes of each output that may be on their way.
@@ -80,7 +80,7 @@ fn output(piece: &Piece, next: [u64; 2]) -> Output {
         stream: piece.stream.into(),
         offset: piece.offset.unwrap_or(next[usize::from(piece.stream == 2)]),
         data: Bytes::from(vec![b'x'; piece.length.into()]),
-        unpacked_size: piece.unpacked_size.into(),
+        uncompressed_size: piece.uncompressed_size.into(),
     }
 }
 

@@ -186,7 +186,7 @@ fn lie(lies: Vec<Lie>) {
             data: Bytes::from(lie.data),
             info,
             problem: lie.problem.into(),
-            unpacked_size: 0,
+            uncompressed_size: 0,
         };
         if files.take(piece).is_err() {
             break;
@@ -258,5 +258,5 @@ fn say(piece: Piece) -> OutputFile {
         core: is_core,
         files,
     });
-    OutputFile { file, offset, data, info, problem: 0, unpacked_size: 0 }
+    OutputFile { file, offset, data, info, problem: 0, uncompressed_size: 0 }
 }

@@ -14,6 +14,14 @@ fuzz_target!(|bytes: &[u8]| {
     reaper::parse(7, bytes);
     // A program may give itself any name, and is seen all the same for what it is.
     let stat = [b"7 (", bytes, b") Z 5 6 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 321 0\n"].concat();
-    let process = reaper::Process { pid: 7, parent: 5, group: 6, is_zombie: true, resident: 321, threads: 1 };
+    let process = reaper::Process {
+        pid: 7,
+        parent: 5,
+        group: 6,
+        is_zombie: true,
+        resident: 321,
+        threads: 1,
+        started: 0,
+    };
     assert_eq!(reaper::parse(7, &stat), Some(process));
 });

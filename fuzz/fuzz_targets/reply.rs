@@ -5,22 +5,22 @@ use std::fmt::Debug;
 
 use hop::client::failure;
 use hop_proto::signal;
-use hop_proto::v1::{InfoReply, JobsReply, Outcome, RunReply, run_reply};
+use hop_proto::v1::{GetInfoResponse, ListJobsResponse, Outcome, RunResponse, run_response};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use prost_types::Any;
 use tonic::{Code, Status};
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Some(reply) = survives::<RunReply>(bytes)
-        && let Some(run_reply::Message::Outcome(Outcome { ending: Some(ending), .. })) = reply.message
+    if let Some(reply) = survives::<RunResponse>(bytes)
+        && let Some(run_response::Message::Outcome(Outcome { ending: Some(ending), .. })) = reply.message
         && let hop_proto::v1::outcome::Ending::Signaled(signaled) = ending
         && let Some(number) = signal::number(&signaled.name)
     {
         assert_eq!(signal::name(number), signaled.name);
     }
-    survives::<InfoReply>(bytes);
-    survives::<JobsReply>(bytes);
+    survives::<GetInfoResponse>(bytes);
+    survives::<ListJobsResponse>(bytes);
     let status = |details: Vec<u8>| Status::with_details(Code::Internal, "", details.into());
     if let Some(failure) = failure::of(&status(bytes.to_vec())) {
         let type_url = "type.googleapis.com/hop.v1.ErrorDetail".to_owned();

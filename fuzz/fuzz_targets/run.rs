@@ -631,7 +631,7 @@ async fn turns(count: usize) {
 
 /// A piece of the program, as it is.
 fn chunk(offset: u64, data: Bytes) -> Chunk {
-    Chunk { offset, encoding: Encoding::Identity, data }
+    Chunk { offset, encoding: Some(Encoding::Identity), data }
 }
 
 /// What stands at an offset of a stream. 251 is a prime: no chunk and no buffer begins like another.

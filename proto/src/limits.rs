@@ -84,7 +84,7 @@ pub const INPUT_ENTRY_BYTES: u64 = 1024;
 /// What the memory of a file's content is a multiple of: a page.
 pub const INPUT_PAGE_BYTES: u64 = 4096;
 
-/// Bytes in [`JobSpec::directory_mark`](crate::v1::JobSpec). A shorter one would make more of what it stands in than it was.
+/// Bytes in [`JobSpec::workdir_placeholder`](crate::v1::JobSpec). A shorter one would make more of what it stands in than it was.
 pub const MIN_MARK_BYTES: usize = 16;
 /// See [`MIN_MARK_BYTES`].
 pub const MAX_MARK_BYTES: usize = 64;

@@ -100,15 +100,20 @@ pub(crate) fn collect(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Ve
     receive
 }
 
-/// How often to look at what nobody tells of. Looking without a pause would take a CPU from what is waited for.
+/// The shortest pause between two looks at what nobody tells of.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Waits until it is so, and fails with `what` if that does not come within [`TIMEOUT`].
+/// Waits until it is so, and fails with `what` if that does not come within [`TIMEOUT`]. At most half of the time is spent looking,
+/// because a look at a router takes its CPU from what is waited for.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = Instant::now();
-    while !is_so() {
+    loop {
+        let look = Instant::now();
+        if is_so() {
+            return;
+        }
         assert!(since.elapsed() < TIMEOUT, "{what}");
-        thread::sleep(POLL_INTERVAL);
+        thread::sleep(look.elapsed().max(POLL_INTERVAL));
     }
 }
 

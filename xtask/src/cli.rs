@@ -7,6 +7,9 @@ use crate::build::{dist, toolchain};
 use crate::checks::{bench, demo, fuzz, reproduce, size, test, words};
 use crate::{packages, virtual_routers};
 
+/// The test in `tests/tests/host/documents.rs` that compares docs/commands.md with the help of hop, and writes it on request.
+const DOCS_TEST: &str = "commands_page_is_the_programs_help";
+
 /// Set up, build, test and measure Hop.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -48,7 +51,8 @@ struct TestArgs {
     /// Run every suite, also those that take long
     #[arg(long)]
     all: bool,
-    /// A suite (faults, soak, suites) and arguments of `cargo test`, or only those: `-p hop-tests --test dir_505 exit_code`
+    /// A suite (behaviour, enrolment, faults, hostile, soak, third_party, virtual_router) and parts of the names of its tests; `rest` for
+    /// what `--all` adds; or arguments of `cargo test`: `exit_code`
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -123,12 +127,8 @@ impl Cli {
             Command::Reproduce => reproduce::check(),
             Command::Words => words::check(),
             Command::Codegen => test::write("HOP_CODEGEN", &["-p", "xtask", "--test", "codegen"]),
-            Command::Docs => dist::build().and_then(|()| {
-                test::write(
-                    "HOP_DOCS",
-                    &["-p", "hop-tests", "--test", "command_line", "the_help_in_the_docs"],
-                )
-            }),
+            Command::Docs => dist::build()
+                .and_then(|()| test::write("HOP_DOCS", &["-p", "hop-tests", "--test", "host", DOCS_TEST])),
         }
     }
 }
@@ -160,12 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn docs_names_a_test_that_exists() {
+        let source = crate::paths::root().join("tests/tests/host/documents.rs");
+        assert!(std::fs::read_to_string(source).unwrap().contains(&format!("fn {DOCS_TEST}(")));
+    }
+
+    #[test]
     fn test_passes_arguments_to_cargo_test() {
         for (line, all, arguments) in [
             ("test", false, ""),
             ("test --all", true, ""),
             ("test faults cable_cut", false, "faults cable_cut"),
-            ("test -p hop-tests --test dir_505 exit_code", false, "-p hop-tests --test dir_505 exit_code"),
+            ("test -p hop-tests --test host exit_code", false, "-p hop-tests --test host exit_code"),
             ("test -p hop-tests -- --exact name", false, "-p hop-tests -- --exact name"),
             ("test -- -p hop", false, "-p hop"),
             ("test --all soak --all", true, "soak --all"),

@@ -238,7 +238,7 @@ impl AuthorizedKeys {
             return;
         }
         for complaint in &complaints {
-            tracing::warn!(path = %self.path.display(), complaint, "the list of who may connect");
+            tracing::warn!(path = %self.path.display(), %complaint, "the list of who may connect");
         }
         *said = complaints;
     }

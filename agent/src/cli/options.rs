@@ -38,6 +38,7 @@ Options:
   --fingerprint        print the fingerprint of the key, which is made if there is none, then exit
   --digest             print the SHA-256 of this executable, for routers without sha256sum, then exit
   --check-options      read the other options, say what is wrong with them, then exit
+  --panic              panic as soon as it serves, to see what the log and the supervisor make of it
   --self-test          check what a bad toolchain or kernel breaks, then exit
   --version            print the version
   --help               print this
@@ -109,6 +110,8 @@ pub struct Options {
     pub log: Destination,
     /// Where the number of the agent is to be found.
     pub pid_file: Option<PathBuf>,
+    /// Panic once it serves.
+    pub panics: bool,
 }
 
 /// Reads a command line, the program's name first.
@@ -130,6 +133,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         launcher: Vec::new(),
         log: Destination::StandardError,
         pid_file: None,
+        panics: false,
     };
     let (mut self_test, mut fingerprint, mut supervise, mut check) = (false, false, false, false);
     // What the agent gets of them if it is supervised.
@@ -156,6 +160,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
             Long("fingerprint") => fingerprint = true,
             Long("digest") => return Ok(Command::Digest),
             Long("check-options") => check = true,
+            Long("panic") => options.panics = true,
             Long("self-test") => self_test = true,
             Long("version") => {
                 return Ok(Command::Print(concat!("hopd ", env!("CARGO_PKG_VERSION")).to_owned()));

@@ -32,7 +32,6 @@ use crate::system::fs_remove;
 use crate::system::memory;
 use crate::system::runtime;
 use crate::transport::acceptor::Acceptor;
-use crate::transport::cipher;
 use crate::transport::listener::Listener;
 use crate::transport::revocation::Revocation;
 
@@ -87,7 +86,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let key = Arc::new(KeyFile::open(options.key)?);
     let fingerprint = key.current().fingerprint();
     let authorized = Arc::new(AuthorizedKeys::new(options.authorized));
-    let config = tls::server_config_with(key, authorized.clone(), cipher::CIPHER_SUITE)?;
+    let config = tls::server_config_with(key, authorized.clone(), hop_cipher::CIPHER_SUITE)?;
     let store = Store::new(directory.subdirectory("blobs")?, options.quota);
     let disk_cache = options.disk_cache.map(DiskCache::new);
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
@@ -109,6 +108,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let [terminate, interrupt, hangup] = &mut ends;
     announce(&listener, fingerprint)?;
+    assert!(!options.panics, "--panic was given");
 
     let revocation = Revocation::start(authorized.clone(), jobs.clone());
     let acceptor = Arc::new(Acceptor::new(config, authorized, jobs.clone(), revocation, listener.describe()));
@@ -142,7 +142,7 @@ fn announce(listener: &Listener, fingerprint: Fingerprint) -> Result<(), Error> 
     let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
         .and_then(|()| stdout.flush());
     let place = listener.describe();
-    tracing::info!(%address, place, %fingerprint, version = env!("CARGO_PKG_VERSION"), "listening");
+    tracing::info!(%address, %place, %fingerprint, version = %env!("CARGO_PKG_VERSION"), "listening");
     Ok(())
 }
 

@@ -157,7 +157,7 @@ impl Job {
         let mut ran = match started {
             Ok((child, streams)) => {
                 let program = spec.name.display();
-                tracing::info!(job = link.job(), pid = child.id(), %program, "job started");
+                tracing::info!(job = %link.job(), pid = child.id(), %program, "job started");
                 if let Some(core) = &mut core {
                     core.started(child.id());
                 }
@@ -260,7 +260,7 @@ mod tests {
         };
         if !needs.is_empty() {
             let data = Bytes::from_static(SCRIPT);
-            let chunk = Chunk { offset: 0, encoding: Encoding::Identity, data };
+            let chunk = Chunk { offset: 0, encoding: Some(Encoding::Identity), data };
             assert!(requests.handle(Request::Chunk(chunk)).await);
         }
         while let Some(reply) = replies.recv().await {

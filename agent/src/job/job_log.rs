@@ -55,8 +55,8 @@ impl JobLog {
     /// Tells how it ended.
     pub fn ended(&self, job: &str, last: &Result<Outcome, Error>) {
         match last {
-            Ok(outcome) => tracing::info!(job, %outcome, peer = %self, "job ended"),
-            Err(error) => tracing::warn!(job, %error, peer = %self, "job failed"),
+            Ok(outcome) => tracing::info!(%job, %outcome, peer = %self, "job ended"),
+            Err(error) => tracing::warn!(%job, %error, peer = %self, "job failed"),
         }
     }
 }

@@ -1,12 +1,10 @@
-//! The guard over the router's memory, and over what else runs short ([`crate::system::resources`]): ends a job before the
-//! kernel ends or refuses something that the router needs.
+//! The guard over the router's memory, and over what else runs short ([`crate::system::resources`]): ends a job before the kernel ends
+//! or refuses something that the router needs.
 //!
-//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are in
-//! RAM as well, and DD-WRT's ramfs has no limit of its own.
-//!
-//! **Invariants:** blobs that nobody uses, and then the output of jobs that have ended, go before a job is killed; the guard
-//! looks only while jobs run, or the files of one wait for their controller; and the less there is left, the sooner it looks
-//! again.
+//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses, and then the output of
+//! jobs that have ended, go before a job is killed; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
+//! sooner it looks again.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +13,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::process::cgroup::Cgroup;
 use crate::process::reaper;
 use crate::store::blobs::Store;
 use crate::system::fs_walk;
 use crate::system::memory::{self, Memory, RESERVE};
-use crate::system::oom_kills::{killed_by_kernel, log_has_kill};
+use crate::system::oom_kills::Killings;
 use crate::system::resources::{self, Exhausted, Level, Resource};
 use crate::system::runtime;
 
@@ -101,8 +100,8 @@ pub struct WatchHandle {
     guard: Arc<OomGuard>,
     number: u32,
     verdict: watch::Receiver<Option<Verdict>>,
-    /// How many processes the kernel had killed because memory ran out when the job began.
-    killed_by_kernel: Option<u64>,
+    /// The kernel's record of OOM kills when the job began.
+    before: Killings,
 }
 
 impl OomGuard {
@@ -147,7 +146,8 @@ impl OomGuard {
             runtime::spawn(self.clone().run());
         }
         drop(state);
-        WatchHandle { guard: self.clone(), number, verdict, killed_by_kernel: killed_by_kernel() }
+        let before = Killings::read(u32::try_from(pid).unwrap_or(0));
+        WatchHandle { guard: self.clone(), number, verdict, before }
     }
 
     async fn run(self: Arc<Self>) {
@@ -261,13 +261,12 @@ impl WatchHandle {
         }
     }
 
-    /// True if the kernel has killed a process because memory ran out since the job began, which it does when memory goes
-    /// faster than the guard looks. Where it does not count them, its log tells, as long as that goes back, whether it was this
-    /// one.
-    pub fn kernel_was_first(&self, process: u32) -> bool {
-        match killed_by_kernel() {
-            None => log_has_kill(process),
-            count => count > self.killed_by_kernel,
+    /// True if the kernel has killed this process, which a SIGKILL ended, for want of memory, as it does when memory goes faster
+    /// than the guard looks. Where the kernel counts for the job's cgroup, that decides.
+    pub fn kernel_was_first(&self, process: u32, cgroup: Option<&Cgroup>) -> bool {
+        match cgroup.and_then(Cgroup::killed_for_memory) {
+            Some(count) => count > 0,
+            None => self.before.is_victim(&Killings::read(process)),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::MAX_JOB_ID_BYTES;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -25,7 +27,6 @@ use crate::store::disk_cache::{Cancelled, DiskCache};
 use crate::store::error as store;
 use crate::store::receiver::BlobDescriptor;
 use crate::system::error as system;
-use crate::system::host;
 use crate::system::resources::JOB_INODES;
 
 /// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
@@ -127,12 +128,12 @@ impl JobRegistry {
             launcher,
             places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
             entries,
-            instance: host::uptime_ms(),
+            instance: random_instance(),
             stopping: watch::Sender::new(false),
         }
     }
 
-    /// Distinguishes this start of the agent from the ones before it, since the router booted.
+    /// A random number, by which this start of the agent is told from all others.
     pub fn instance(&self) -> u64 {
         self.instance
     }
@@ -240,7 +241,7 @@ impl JobRegistry {
         let revoked = |entry: &&Entry| is_revoked(&entry.link.owner());
         let links: Vec<_> = self.entries().iter().filter(revoked).map(|entry| entry.link.clone()).collect();
         for link in links {
-            tracing::warn!(job = link.job(), "its controller's key was taken off the list");
+            tracing::warn!(job = %link.job(), "its controller's key was taken off the list");
             link.revoke();
         }
     }
@@ -298,11 +299,16 @@ impl JobRegistry {
     }
 }
 
+/// From the Rust library's random keys, which every start of a process has others of. There is nothing to be guessed.
+fn random_instance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// Sixteen digits that no other job has.
 fn random_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::NoRandom)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(HEXLOWER.encode(&bytes))
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ impl Running {
     /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
     fn exit_cause(&self, ending: &Ending) -> Cause {
         let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
-        if is_killed && self.handle.kernel_was_first(self.child.id()) {
+        if is_killed && self.handle.kernel_was_first(self.child.id(), self.cgroup.as_ref()) {
             return Cause::Memory(Shortage { available: 0, held: 0, of_promises: false });
         }
         Cause::Program

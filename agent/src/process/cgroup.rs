@@ -115,6 +115,13 @@ impl Cgroup {
         open(&self.path, PROCESSES)
     }
 
+    /// How many of its processes the kernel has killed for want of memory (`memory.events`). None where the memory controller does
+    /// not count for it: this agent does not enable it, but others may have.
+    pub fn killed_for_memory(&self) -> Option<u64> {
+        let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
+        events.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+    }
+
     /// Stops all that is in it, and gives the numbers of its processes. They stay theirs until [`Cgroup::kill`].
     pub fn stop(&self) -> Vec<i32> {
         set(&self.path, "cgroup.freeze", b"1");
@@ -188,6 +195,18 @@ mod tests {
         fs::remove_file(path.join("file")).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn memory_events_count_kills() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("job");
+        fs::create_dir(&path).unwrap();
+        let cgroup = Cgroup { path: path.clone() };
+        assert_eq!(cgroup.killed_for_memory(), None);
+        fs::write(path.join("memory.events"), "low 0\nhigh 0\nmax 0\noom 3\noom_kill 2\n").unwrap();
+        assert_eq!(cgroup.killed_for_memory(), Some(2));
+        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]

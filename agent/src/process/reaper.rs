@@ -9,13 +9,15 @@
 //! parent is this one or is stopped, because then its number cannot have become somebody else's.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid,
-    waitpid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, pidfd_open,
+    pidfd_send_signal, set_child_subreaper, waitid, waitpid,
 };
 use tokio::time::Instant;
 
@@ -65,6 +67,8 @@ pub struct Process {
     pub parent: i32,
     /// That of its process group.
     pub group: i32,
+    /// When it started, in ticks of the kernel since the boot: together with its number, that is one process.
+    pub started: u64,
     /// It has ended and waits for its parent to notice.
     pub is_zombie: bool,
     /// Resident memory, in pages.
@@ -249,20 +253,61 @@ fn sums(roots: &[i32], of: impl Fn(&Process) -> u64) -> Vec<u64> {
     sums
 }
 
-/// Ends what an agent that is gone has left of its jobs, as far as it has their mark in its environment: those that do
-/// not die with their agent have left their program's group, and nobody adopted them for us.
+/// Kills what an agent that is gone has left of its jobs, as far as it has their mark in its environment: those that do not
+/// die with their agent have left their program's group, and nobody adopted them for us. Gives how many.
+///
+/// They are no children of ours, so each is held by a descriptor, or by when it started and its parent, from before its
+/// environment is read until it is killed: its number may be another's by then.
 pub fn kill_stale(mark: &[u8]) -> u32 {
-    let mut ended = 0;
     let ours = getpid().as_raw_nonzero().get();
-    for process in processes().filter(|process| process.pid != ours && !process.is_zombie) {
-        // Gone meanwhile, or somebody else's: then not ours to end.
-        let Ok(environment) = fs::read(format!("/proc/{}/environ", process.pid)) else { continue };
-        if environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark)) {
-            signal(process.pid, Signal::KILL);
-            ended += 1;
-        }
+    let others = processes().filter(|process| process.pid != ours && !process.is_zombie);
+    others.map(|process| u32::from(Held::new(process).is_some_and(|held| held.kill_if_marked(mark)))).sum()
+}
+
+/// A process that is no child of ours and is not mistaken for another one.
+struct Held {
+    process: Process,
+    /// None before Linux 5.3.
+    descriptor: Option<OwnedFd>,
+}
+
+impl Held {
+    /// The process that was found, or none if it is gone.
+    fn new(found: Process) -> Option<Self> {
+        let descriptor = match pidfd_open(Pid::from_raw(found.pid)?, PidfdFlags::empty()) {
+            Ok(descriptor) => Some(descriptor),
+            Err(Errno::SRCH) => return None,
+            Err(_) => None,
+        };
+        let held = Self { process: found, descriptor };
+        // It may have ended before it was held.
+        held.is_there().then_some(held)
     }
-    ended
+
+    /// True if its number is still its own: it started when this one did and, where that is all there is, has the same parent.
+    fn is_there(&self) -> bool {
+        process(self.process.pid).is_some_and(|now| {
+            now.started == self.process.started
+                && !now.is_zombie
+                && (self.descriptor.is_some() || now.parent == self.process.parent)
+        })
+    }
+
+    /// Kills it if a variable of its environment begins so.
+    fn kill_if_marked(&self, mark: &[u8]) -> bool {
+        // Gone meanwhile, or somebody else's: then not ours to kill.
+        let Ok(environment) = fs::read(format!("/proc/{}/environ", self.process.pid)) else { return false };
+        let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark))
+            && self.is_there();
+        if is_marked {
+            match &self.descriptor {
+                // It may have ended, and then there is nothing to do.
+                Some(descriptor) => _ = pidfd_send_signal(descriptor, Signal::KILL),
+                None => signal(self.process.pid, Signal::KILL),
+            }
+        }
+        is_marked
+    }
 }
 
 /// Sends a signal to a process that cannot have given its number away.
@@ -283,7 +328,7 @@ fn note(seen: &mut Vec<i32>, pid: i32) {
 /// True if this process has a child at all, in which case it is worth looking at all processes.
 fn has_children() -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-    !matches!(waitid(WaitId::All, look), Err(rustix::io::Errno::CHILD))
+    !matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
 /// All processes that there are, as /proc shows them (proc(5)); those that end meanwhile are left out.
@@ -305,10 +350,11 @@ pub fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let is_zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Field 20 says how many threads there are, and 24 is the resident set.
+    // Field 20 says how many threads there are, 22 when it started, and 24 is the resident set.
     let threads = fields.nth(14)?.parse::<u64>().ok()?.max(1);
-    let resident = fields.nth(3)?.parse().ok()?;
-    Some(Process { pid, parent, group, is_zombie, resident, threads })
+    let started = fields.nth(1)?.parse().ok()?;
+    let resident = fields.nth(1)?.parse().ok()?;
+    Some(Process { pid, parent, group, started, is_zombie, resident, threads })
 }
 
 #[cfg(test)]
@@ -319,7 +365,15 @@ mod tests {
     #[test]
     fn a_process_may_have_any_name() {
         let stat = b"42 (a) R 1 (b)) S 7 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 9 0 12345 2265088 321 4294967295 0";
-        let expected = Process { pid: 42, parent: 7, group: 42, is_zombie: false, resident: 321, threads: 9 };
+        let expected = Process {
+            pid: 42,
+            parent: 7,
+            group: 42,
+            started: 12_345,
+            is_zombie: false,
+            resident: 321,
+            threads: 9,
+        };
         assert_eq!(parse(42, stat), Some(expected));
         assert_eq!(parse(42, b"42 (x"), None);
     }
@@ -332,5 +386,45 @@ mod tests {
         assert_eq!((found.parent, found.is_zombie), (parent, false));
         assert!(resident(&[ours])[0] > 100_000);
         assert!(threads(&[ours])[0] >= 2, "that of the test, and that of the harness");
+    }
+
+    /// Starts a program with a variable in its environment, and waits until the kernel shows that.
+    fn start(variable: &str) -> std::process::Child {
+        let child = std::process::Command::new("sleep").arg("600").env(variable, "x").spawn().unwrap();
+        while fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    #[test]
+    fn only_marked_processes_are_killed() {
+        use std::os::unix::process::ExitStatusExt;
+        let name = format!("HOP_TEST_MARK_{}", getpid().as_raw_nonzero());
+        let (mut marked, mut other) = (start(&name), start("HOP_TEST_OTHER"));
+        assert_eq!(kill_stale(format!("{name}=").as_bytes()), 1);
+        assert_eq!(marked.wait().unwrap().signal(), Some(9));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn reused_number_is_not_killed() {
+        let name = format!("HOP_TEST_REUSED_{}", getpid().as_raw_nonzero());
+        let mark = format!("{name}=");
+        let mut child = start(&name);
+        let found = process(child.id() as i32).unwrap();
+        let former = [Process { started: found.started - 1, ..found }, Process { parent: 1 << 22, ..found }];
+        assert!(Held::new(former[0]).is_none());
+        for former in former {
+            // As on a kernel without descriptors of processes.
+            let held = Held { process: former, descriptor: None };
+            assert!(!held.kill_if_marked(mark.as_bytes()));
+        }
+        assert!(child.try_wait().unwrap().is_none());
+        let held = Held { process: found, descriptor: None };
+        assert!(held.kill_if_marked(mark.as_bytes()));
+        assert!(!child.wait().unwrap().success());
     }
 }

@@ -9,7 +9,7 @@ use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::job::error::Error;
 
-/// Fields of `RunRequest`, `JobSpec` and `InputTree` in `agent.proto`: what is in them is looked at, or counted.
+/// Fields of `RunRequest`, `JobSpec` and `InputArchive` in `agent.proto`: what is in them is looked at, or counted.
 const SPEC: u32 = 1;
 const ARGS: u32 = 3;
 const ENV: u32 = 4;
@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn lists_of_the_longest_kind_pass_and_one_more_is_refused() {
-        let tree = |bases| v1::InputTree { bases: vec![vec![7; 32]; bases], ..v1::InputTree::default() };
+        let tree =
+            |bases| v1::InputArchive { bases: vec![vec![7; 32]; bases], ..v1::InputArchive::default() };
         let of = |arguments: usize, trees: usize, bases: usize, files: usize| {
             encoded(v1::JobSpec {
                 name: "x".into(),
@@ -118,7 +119,7 @@ mod tests {
                 inputs: vec![tree(bases); trees],
                 bases: vec![Vec::new(); bases],
                 output_files: vec![Vec::new(); files],
-                linger_ms: 7,
+                disconnect_timeout_ms: 7,
                 ..v1::JobSpec::default()
             })
         };

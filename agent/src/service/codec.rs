@@ -32,10 +32,10 @@ impl Checked for v1::RunRequest {
 }
 
 // Each of these is at most MAX_MESSAGE_BYTES long, and has no list.
-impl Checked for v1::InfoRequest {}
-impl Checked for v1::JobsRequest {}
-impl Checked for v1::LogsRequest {}
-impl Checked for v1::KillRequest {}
+impl Checked for v1::GetInfoRequest {}
+impl Checked for v1::ListJobsRequest {}
+impl Checked for v1::ReadOutputRequest {}
+impl Checked for v1::SignalJobRequest {}
 impl Checked for v1::AddNextKeyRequest {}
 impl Checked for v1::RetirePreviousKeyRequest {}
 

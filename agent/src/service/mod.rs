@@ -32,7 +32,7 @@ use hop_proto::limits::{
     MAX_MARK_BYTES, MAX_MESSAGE_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
     MAX_SPEC_BYTES, MIN_MARK_BYTES, STDIN_WINDOW_BYTES,
 };
-use hop_proto::v1::{self, run_reply, run_request};
+use hop_proto::v1::{self, run_request, run_response};
 use hop_proto::{output_path, program_name, v1::outcome::Ending as WireEnding};
 use hyper::body::Incoming;
 use tokio_stream::Stream;
@@ -54,7 +54,7 @@ use crate::job::spec::{Spec, signal};
 use crate::process::child::Ending;
 use crate::process::pty::Size;
 use crate::process::user::User;
-use crate::service::generated::agent_server::{Agent, AgentServer};
+use crate::service::generated::agent_service_server::{AgentService, AgentServiceServer};
 use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::service::request_body::RequestBody;
 use crate::service::status::stream_error;
@@ -72,15 +72,30 @@ const NOT_NICE: Error = Error::Protocol("a nice value is at most 19");
 
 /// What this agent can do, by the names that `docs/protocol.md` defines.
 const CAPABILITIES: [&str; 17] = [
-    "run", "attach", "terminal", "user", "inputs", "outputs", "hold", "merge", "checksum", "zstd", "lz4",
-    "delta", "relocate", "pack", "inodes", "rotate", "signals",
+    "run",
+    "attach",
+    "terminal",
+    "user",
+    "inputs",
+    "outputs",
+    "wait_for_start",
+    "merge_stderr",
+    "checksum",
+    "zstd",
+    "lz4",
+    "delta",
+    "relocate",
+    "compress_output",
+    "inodes",
+    "rotate",
+    "signals",
 ];
 
 /// What it can do only where programs run by themselves: the core of a launcher is not that of its program.
 const WITHOUT_LAUNCHER: &str = "core";
 
 /// The one call whose first message may have [`MAX_SPEC_BYTES`].
-const RUN: &str = "/hop.v1.Agent/Run";
+const RUN: &str = "/hop.v1.AgentService/Run";
 
 /// The question whether the controller at the other end of a connection may use it, and if not, why.
 pub type Admission = Arc<dyn Fn() -> Result<(), error::Error> + Send + Sync>;
@@ -88,7 +103,7 @@ pub type Admission = Arc<dyn Fn() -> Result<(), error::Error> + Send + Sync>;
 /// All that one connection can call.
 #[derive(Clone)]
 pub struct Calls {
-    server: AgentServer<AgentService>,
+    server: AgentServiceServer<Agent>,
     admission: Admission,
     budget: Arc<ConnectionBudget>,
 }
@@ -106,8 +121,8 @@ impl Calls {
         budget: Arc<ConnectionBudget>,
     ) -> Self {
         let service =
-            AgentService { jobs, keys, place, controller: client.key, client, admission: admission.clone() };
-        let server = AgentServer::new(service).max_decoding_message_size(MAX_SPEC_BYTES);
+            Agent { jobs, keys, place, controller: client.key, client, admission: admission.clone() };
+        let server = AgentServiceServer::new(service).max_decoding_message_size(MAX_SPEC_BYTES);
         Self { server, admission, budget }
     }
 }
@@ -132,7 +147,7 @@ impl Service<http::Request<Incoming>> for Calls {
 }
 
 /// The service of `agent.proto`, for one connection.
-struct AgentService {
+struct Agent {
     jobs: Arc<JobRegistry>,
     keys: Arc<AuthorizedKeys>,
     place: Arc<str>,
@@ -143,12 +158,14 @@ struct AgentService {
 }
 
 #[tonic::async_trait]
-impl Agent for AgentService {
+impl AgentService for Agent {
     type RunStream = SessionStream;
-    type AttachStream = SessionStream;
-    type LogsStream = KeptOutput;
+    type ReadOutputStream = KeptOutput;
 
-    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoReply>, Status> {
+    async fn get_info(
+        &self,
+        _: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::GetInfoResponse>, Status> {
         Ok(Response::new(self.describe()?))
     }
 
@@ -157,92 +174,105 @@ impl Agent for AgentService {
         request: Request<Streaming<v1::RunRequest>>,
     ) -> Result<Response<SessionStream>, Status> {
         let mut messages = request.into_inner();
-        let Some(run_request::Message::Spec(spec)) = first(&mut messages).await? else {
-            return Err(Error::Protocol("a run begins with its specification").into());
+        let attachment = match first(&mut messages).await? {
+            Some(run_request::Message::Spec(spec)) => self.start(spec)?,
+            Some(run_request::Message::Attach(attach)) => self.attach(attach)?,
+            _ => {
+                return Err(
+                    Error::Protocol("a run begins with a specification, or a job to attach to").into()
+                );
+            }
         };
-        let accepts_compressed = spec.pack_outputs;
-        let spec = read_spec(spec)?;
-        // It may have taken its time to say what to run.
-        (self.admission)()?;
-        // The controller has not heard that it was accepted, and asks once more.
-        if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            let attachment = link.connect([None, None], None, accepts_compressed)?;
-            return Ok(open_session(attachment, messages));
-        }
-        let job = self.jobs.admit(spec, self.controller)?;
-        let attachment = job.link().connect([None, None], None, accepts_compressed)?;
-        runtime::spawn(job.run(self.client.clone()));
         Ok(open_session(attachment, messages))
     }
 
-    async fn attach(
+    async fn list_jobs(
         &self,
-        request: Request<Streaming<v1::RunRequest>>,
-    ) -> Result<Response<SessionStream>, Status> {
-        let mut messages = request.into_inner();
-        let Some(run_request::Message::Attach(attach)) = first(&mut messages).await? else {
-            return Err(Error::Protocol("to attach begins with saying to which job").into());
-        };
-        let link = self.jobs.find(&attach.job_id, self.controller)?;
-        let files = attach.files.map(read_position);
-        let had = [attach.stdout_offset, attach.stderr_offset];
-        let attachment = link.connect(had, files, attach.pack_outputs)?;
-        tracing::info!(job = attach.job_id, "controller attached");
-        Ok(open_session(attachment, messages))
-    }
-
-    async fn jobs(&self, _: Request<v1::JobsRequest>) -> Result<Response<v1::JobsReply>, Status> {
+        _: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let jobs = self.jobs.list().into_iter().map(|listed| write_listed(listed, self.controller)).collect();
-        Ok(Response::new(v1::JobsReply { jobs }))
+        Ok(Response::new(v1::ListJobsResponse { jobs }))
     }
 
-    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<KeptOutput>, Status> {
+    async fn read_output(
+        &self,
+        request: Request<v1::ReadOutputRequest>,
+    ) -> Result<Response<KeptOutput>, Status> {
         let link = self.jobs.find(&request.into_inner().job_id, self.controller)?;
         link.has_its_output()?;
         Ok(Response::new(KeptOutput { link, had: [0; 2] }))
     }
 
-    async fn kill(&self, request: Request<v1::KillRequest>) -> Result<Response<v1::KillReply>, Status> {
-        let v1::KillRequest { job_id, signal: name } = request.into_inner();
+    async fn signal_job(
+        &self,
+        request: Request<v1::SignalJobRequest>,
+    ) -> Result<Response<v1::SignalJobResponse>, Status> {
+        let v1::SignalJobRequest { job_id, signal: name } = request.into_inner();
         let signal = signal(&name)?;
         self.jobs.find(&job_id, self.controller)?.signal(signal).await;
-        Ok(Response::new(v1::KillReply {}))
+        Ok(Response::new(v1::SignalJobResponse {}))
     }
 
     async fn add_next_key(
         &self,
         request: Request<v1::AddNextKeyRequest>,
-    ) -> Result<Response<v1::AddNextKeyReply>, Status> {
+    ) -> Result<Response<v1::AddNextKeyResponse>, Status> {
         let next = <[u8; 32]>::try_from(&request.into_inner().sha256[..])
             .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
         let next = Fingerprint::from_bytes(next);
         self.keys.add_successor(self.controller, next).await.map_err(error::Error::from)?;
         tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
-        Ok(Response::new(v1::AddNextKeyReply {}))
+        Ok(Response::new(v1::AddNextKeyResponse {}))
     }
 
     async fn retire_previous_key(
         &self,
         _: Request<v1::RetirePreviousKeyRequest>,
-    ) -> Result<Response<v1::RetirePreviousKeyReply>, Status> {
+    ) -> Result<Response<v1::RetirePreviousKeyResponse>, Status> {
         let previous = self.keys.retire_predecessor(self.controller).await.map_err(error::Error::from)?;
         // In the same breath: what belongs to a key that is off the list is ended.
         if let Some(previous) = previous {
             self.jobs.transfer(previous, self.controller);
             tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
         }
-        Ok(Response::new(v1::RetirePreviousKeyReply {}))
+        Ok(Response::new(v1::RetirePreviousKeyResponse {}))
     }
 }
 
-impl AgentService {
-    fn describe(&self) -> Result<v1::InfoReply, Error> {
+impl Agent {
+    /// Starts a job, and attaches to it.
+    fn start(&self, spec: v1::JobSpec) -> Result<Attachment, error::Error> {
+        let accepts_compressed = spec.accept_compressed_output;
+        let spec = read_spec(spec)?;
+        // It may have taken its time to say what to run.
+        (self.admission)()?;
+        // The controller has not heard that it was accepted, and asks once more.
+        if let Some(Ok(link)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
+            return Ok(link.connect([None, None], None, accepts_compressed)?);
+        }
+        let job = self.jobs.admit(spec, self.controller)?;
+        let attachment = job.link().connect([None, None], None, accepts_compressed)?;
+        runtime::spawn(job.run(self.client.clone()));
+        Ok(attachment)
+    }
+
+    /// Attaches to a job that there is.
+    fn attach(&self, attach: v1::Attach) -> Result<Attachment, Error> {
+        let link = self.jobs.find(&attach.job_id, self.controller)?;
+        let files = attach.files.map(read_position);
+        let had = [attach.stdout_offset, attach.stderr_offset];
+        let attachment = link.connect(had, files, attach.accept_compressed_output)?;
+        tracing::info!(job = attach.job_id, "controller attached");
+        Ok(attachment)
+    }
+
+    fn describe(&self) -> Result<v1::GetInfoResponse, Error> {
         let machine = Host::read();
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
         let store = &self.jobs.store;
         let has_launcher = !self.jobs.launcher.is_empty();
         let capabilities = CAPABILITIES.into_iter().chain((!has_launcher).then_some(WITHOUT_LAUNCHER));
-        Ok(v1::InfoReply {
+        Ok(v1::GetInfoResponse {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: capabilities.map(str::to_owned).collect(),
             target: Some(v1::Target {
@@ -266,7 +296,7 @@ impl AgentService {
                 directory: store.directory().display().to_string(),
                 free: store.free()?,
                 executable: store.is_executable()?,
-                kept: store.evictable(),
+                reclaimable: store.evictable(),
                 inodes: resources::inodes(store.directory())?.map(|level| v1::Inodes {
                     total: level.total,
                     available: level.available,
@@ -282,7 +312,7 @@ impl AgentService {
                 _ => v1::Containment::Group,
             }
             .into(),
-            instance: self.jobs.instance(),
+            agent_instance_id: self.jobs.instance(),
             listens: self.place.to_string(),
         })
     }
@@ -325,7 +355,7 @@ fn open_session(attachment: Attachment, mut messages: Streaming<v1::RunRequest>)
 struct SessionStream(Attachment);
 
 impl Stream for SessionStream {
-    type Item = Result<v1::RunReply, Status>;
+    type Item = Result<v1::RunResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_next(context).map(|event| event.map(write_event))
@@ -341,13 +371,14 @@ struct KeptOutput {
 }
 
 impl Stream for KeptOutput {
-    type Item = Result<v1::Output, Status>;
+    type Item = Result<v1::ReadOutputResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { link, had } = &mut *self;
         let piece = link.next_piece(had);
         Poll::Ready(piece.map(|(stream, offset, data)| {
-            Ok(write_output(stream, offset, Payload { data, unpacked_size: 0 }))
+            let output = write_output(stream, offset, Payload { data, uncompressed_size: 0 });
+            Ok(v1::ReadOutputResponse { output: Some(output) })
         }))
     }
 }
@@ -374,7 +405,7 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if spec.job_id.len() > MAX_JOB_ID_BYTES || !is_id(&spec.job_id) {
         return Err(Error::Protocol("the id of a job is at most 32 digits and lower-case letters"));
     }
-    if spec.linger_ms > MAX_LINGER_MS {
+    if spec.disconnect_timeout_ms > MAX_LINGER_MS {
         return Err(Error::Protocol("a job lingers for a day at most"));
     }
     if spec.output_files.len() > MAX_OUTPUT_REQUESTS {
@@ -388,7 +419,7 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     if !spec.working_directory.is_empty() && !output_path::is_valid(&spec.working_directory) {
         return Err(Error::Protocol("the program is to start outside the job's directory"));
     }
-    let mark = spec.directory_mark.len();
+    let mark = spec.workdir_placeholder.len();
     if mark > 0 && !(MIN_MARK_BYTES..=MAX_MARK_BYTES).contains(&mark) {
         return Err(Error::Protocol("the mark of the job's directory is not 16 to 64 bytes long"));
     }
@@ -404,16 +435,16 @@ pub fn read_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         working_directory: OsString::from_vec(spec.working_directory).into(),
         args,
         env: spec.env.into_iter().map(read_variable).collect::<Result<_, _>>()?,
-        directory_mark: spec.directory_mark,
-        hold: spec.hold,
-        merges_outputs: spec.merge_outputs,
+        directory_mark: spec.workdir_placeholder,
+        hold: spec.wait_for_start,
+        merges_outputs: spec.merge_stderr,
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
         idle_timeout: (limits.idle_timeout_ms > 0).then(|| Duration::from_millis(limits.idle_timeout_ms)),
         grace: Duration::from_millis(limits.grace_ms),
         nice: u8::try_from(spec.nice).ok().filter(|nice| *nice <= MAX_NICE).ok_or(NOT_NICE)?,
         user: if spec.user.is_empty() { None } else { Some(User::find(&spec.user)?) },
         terminal: spec.terminal.map(read_size).transpose()?,
-        linger: (!spec.detached).then(|| Duration::from_millis(spec.linger_ms)),
+        linger: (!spec.detached).then(|| Duration::from_millis(spec.disconnect_timeout_ms)),
         output_window: spec.output_window.into(),
         output_files: spec.output_files,
         core: spec.core,
@@ -437,12 +468,12 @@ fn read_announced(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescr
     })
 }
 
-fn read_inputs(trees: Vec<v1::InputTree>) -> Result<Vec<InputTree>, Error> {
+fn read_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> {
     if trees.len() > MAX_INPUT_TREES {
         return Err(Error::Protocol("more than 4 trees of input files"));
     }
     let mut inputs: Vec<InputTree> = Vec::new();
-    for v1::InputTree { archive, directory, size, bases, entries } in trees {
+    for v1::InputArchive { archive, directory, size, bases, entries } in trees {
         let is_name = output_path::names(&directory).len() == 1 && output_path::is_valid(&directory);
         if !is_name || inputs.iter().any(|other| other.directory == directory) {
             return Err(Error::Protocol("input files without a directory of their own"));
@@ -521,11 +552,12 @@ pub fn read_message(request: v1::RunRequest) -> Result<session::Request, Error> 
 
 fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
     let encoding = match v1::Encoding::try_from(chunk.encoding) {
-        Ok(v1::Encoding::Identity) => Encoding::Identity,
-        Ok(v1::Encoding::Zstd) => Encoding::Zstd,
-        Ok(v1::Encoding::Lz4) => Encoding::Lz4,
-        Ok(v1::Encoding::Delta) => Encoding::Delta,
-        Ok(v1::Encoding::RelocatedDelta) => Encoding::RelocatedDelta,
+        Ok(v1::Encoding::Unspecified) => None,
+        Ok(v1::Encoding::Identity) => Some(Encoding::Identity),
+        Ok(v1::Encoding::Zstd) => Some(Encoding::Zstd),
+        Ok(v1::Encoding::Lz4) => Some(Encoding::Lz4),
+        Ok(v1::Encoding::Delta) => Some(Encoding::Delta),
+        Ok(v1::Encoding::RelocatedDelta) => Some(Encoding::RelocatedDelta),
         Err(_) => return Err(Error::Protocol("an encoding that this agent does not know")),
     };
     if chunk.data.len() > MAX_BLOB_CHUNK_BYTES {
@@ -534,57 +566,63 @@ fn read_chunk(chunk: v1::BlobChunk) -> Result<Chunk, Error> {
     Ok(Chunk { offset: chunk.offset, encoding, data: chunk.data })
 }
 
-fn write_event(event: Event) -> Result<v1::RunReply, Status> {
+fn write_event(event: Event) -> Result<v1::RunResponse, Status> {
     let message = match event {
         Event::Accepted { job, needs, stdin, outputs: [stdout, stderr], signals } => {
-            let need = |need: Need| v1::Need {
+            let need = |need: Need| v1::MissingBlob {
                 sha256: need.digest.to_vec(),
                 offset: need.offset,
                 base: need.base.map(Vec::from).unwrap_or_default(),
             };
-            run_reply::Message::Accepted(v1::Accepted {
+            run_response::Message::Accepted(v1::Accepted {
                 job_id: job,
-                needs: needs.into_iter().map(need).collect(),
+                missing_blobs: needs.into_iter().map(need).collect(),
                 stdin_offset: stdin,
                 stdout_offset: stdout,
                 stderr_offset: stderr,
                 signals,
             })
         }
-        Event::Started { has_terminal } => run_reply::Message::Started(v1::Started {
+        Event::Started { has_terminal } => run_response::Message::Started(v1::Started {
             stdin_window: STDIN_WINDOW_BYTES,
             terminal: has_terminal,
         }),
         Event::Output { stream, offset, payload } => {
-            run_reply::Message::Output(write_output(stream, offset, payload))
+            run_response::Message::Output(write_output(stream, offset, payload))
         }
-        Event::StdinAck { offset, closed } => run_reply::Message::StdinAck(v1::StdinAck { offset, closed }),
-        Event::SignalAck(number) => run_reply::Message::SignalAck(v1::SignalAck { number }),
+        Event::StdinAck { offset, closed } => {
+            run_response::Message::StdinAck(v1::StdinAck { offset, closed })
+        }
+        Event::SignalAck(number) => run_response::Message::SignalAck(v1::SignalAck { number }),
         Event::File { at, info, problem, payload } => {
-            run_reply::Message::OutputFile(write_file_piece(at, info, problem, payload))
+            run_response::Message::OutputFile(write_file_piece(at, info, problem, payload))
         }
         Event::Last(last) => match &*last {
-            Ok(outcome) => run_reply::Message::Outcome(write_outcome(outcome)),
+            Ok(outcome) => run_response::Message::Outcome(write_outcome(outcome)),
             Err(error) => return Err(error.into()),
         },
         Event::TakenOver => return Err(Error::TakenOver.into()),
     };
-    Ok(v1::RunReply { message: Some(message) })
+    Ok(v1::RunResponse { message: Some(message) })
 }
 
-fn write_output(stream: OutputStream, offset: u64, Payload { data, unpacked_size }: Payload) -> v1::Output {
+fn write_output(
+    stream: OutputStream,
+    offset: u64,
+    Payload { data, uncompressed_size }: Payload,
+) -> v1::Output {
     let stream = match stream {
         OutputStream::Stdout => v1::Stream::Stdout,
         OutputStream::Stderr => v1::Stream::Stderr,
     };
-    v1::Output { stream: stream.into(), offset, data, unpacked_size }
+    v1::Output { stream: stream.into(), offset, data, uncompressed_size }
 }
 
 fn write_file_piece(
     Position { file, offset }: Position,
     info: Option<Info>,
     problem: Option<Problem>,
-    Payload { data, unpacked_size }: Payload,
+    Payload { data, uncompressed_size }: Payload,
 ) -> v1::OutputFile {
     let info = info.map(|info| {
         let Info { path, request, size, is_executable, is_core, files } = info;
@@ -601,7 +639,7 @@ fn write_file_piece(
         Some(Problem::NotOwn) => v1::FileProblem::NotOwn,
         Some(Problem::Hidden) => v1::FileProblem::Hidden,
     };
-    v1::OutputFile { file, offset, data, info, problem: problem.into(), unpacked_size }
+    v1::OutputFile { file, offset, data, info, problem: problem.into(), uncompressed_size }
 }
 
 fn write_listed(listed: JobSummary, asking: Fingerprint) -> v1::Job {
@@ -639,7 +677,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
     };
     let shortage = match ran.cause {
         Cause::Memory(Shortage { available, held, of_promises }) => {
-            Some(v1::Shortage { available, limit: oom_guard::LIMIT, held, of_promises })
+            Some(v1::OutOfMemory { available, limit: oom_guard::LIMIT, held, of_promises })
         }
         _ => None,
     };
@@ -665,7 +703,7 @@ fn write_outcome(outcome: &Outcome) -> v1::Outcome {
         stderr_bytes: ran.stderr.bytes,
         output_abandoned: ran.stdout.abandoned || ran.stderr.abandoned,
         orphans: ran.orphans.ended,
-        shortage,
+        out_of_memory: shortage,
         files_lost: ran.files_lost.as_ref().map_or(v1::Cause::Unspecified, write_cause).into(),
         exhausted,
         stdin_bytes: ran.stdin,
@@ -707,9 +745,9 @@ mod tests {
         }
     }
 
-    fn tree() -> v1::InputTree {
+    fn tree() -> v1::InputArchive {
         let archive = Some(v1::Blob { sha256: vec![8; 32], size: 1, checksum: None });
-        v1::InputTree { archive, directory: b"src".to_vec(), size: 1, ..v1::InputTree::default() }
+        v1::InputArchive { archive, directory: b"src".to_vec(), size: 1, ..v1::InputArchive::default() }
     }
 
     #[test]
@@ -722,16 +760,16 @@ mod tests {
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
             |spec| spec.working_directory = b"/etc".to_vec(),
             |spec| spec.working_directory = b"src/..".to_vec(),
-            |spec| spec.directory_mark = vec![b'x'; MAX_MARK_BYTES + 1],
-            |spec| spec.directory_mark = vec![b'x'; MIN_MARK_BYTES - 1],
-            |spec| spec.inputs = vec![v1::InputTree { directory: b"a/b".to_vec(), ..tree() }],
+            |spec| spec.workdir_placeholder = vec![b'x'; MAX_MARK_BYTES + 1],
+            |spec| spec.workdir_placeholder = vec![b'x'; MIN_MARK_BYTES - 1],
+            |spec| spec.inputs = vec![v1::InputArchive { directory: b"a/b".to_vec(), ..tree() }],
             |spec| spec.inputs = vec![tree(), tree()],
-            |spec| spec.inputs = vec![v1::InputTree { archive: None, ..tree() }],
+            |spec| spec.inputs = vec![v1::InputArchive { archive: None, ..tree() }],
             |spec| spec.terminal = Some(v1::WindowSize { rows: 1, columns: 65_536 }),
             |spec| spec.nice = 20,
             |spec| spec.job_id = "../../etc".into(),
             |spec| spec.job_id = "7".repeat(33),
-            |spec| spec.linger_ms = MAX_LINGER_MS + 1,
+            |spec| spec.disconnect_timeout_ms = MAX_LINGER_MS + 1,
             |spec| spec.program = None,
             |spec| spec.program.as_mut().unwrap().size = 0,
             |spec| spec.program.as_mut().unwrap().sha256.truncate(31),

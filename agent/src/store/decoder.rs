@@ -10,7 +10,7 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 use crate::store::blob::Blob;
 use crate::store::delta::DeltaDecoder;
 use crate::store::error::Error;
-use crate::store::lz4::Unpacker;
+use crate::store::lz4::Lz4Decoder;
 
 /// The largest window of a zstd frame that is accepted, as a power of two: 512 KiB, which the decoder holds in memory.
 const MAX_WINDOW_LOG: u32 = 19;
@@ -39,8 +39,8 @@ pub enum Decoder {
     Identity,
     /// Inflates.
     Zstd(Inflater),
-    /// Unpacks.
-    Lz4(Unpacker),
+    /// Decompresses.
+    Lz4(Lz4Decoder),
     /// Inflates, and follows what comes out.
     Delta(Inflater, Box<DeltaDecoder>),
 }
@@ -57,7 +57,7 @@ impl Decoder {
         Ok(match encoding {
             Encoding::Identity => Self::Identity,
             Encoding::Zstd => Self::Zstd(Inflater::new()?),
-            Encoding::Lz4 => Self::Lz4(Unpacker::default()),
+            Encoding::Lz4 => Self::Lz4(Lz4Decoder::new()?),
             Encoding::Delta | Encoding::RelocatedDelta => {
                 let base = base.ok_or(Error::Protocol("a delta against nothing"))?;
                 let file = base.open().map_err(Error::io("open", "the base of a delta".as_ref()))?;
@@ -76,7 +76,7 @@ impl Decoder {
         match self {
             Self::Identity => sink(data),
             Self::Zstd(inflater) => inflater.inflate(data, sink),
-            Self::Lz4(unpacker) => unpacker.unpack(data, sink),
+            Self::Lz4(decoder) => decoder.decode(data, sink),
             Self::Delta(inflater, patcher) => {
                 inflater.inflate(data, &mut |instructions| patcher.patch(instructions, sink))
             }
@@ -87,7 +87,7 @@ impl Decoder {
     pub fn is_over(&self) -> Option<bool> {
         Some(match self {
             Self::Identity => return None,
-            Self::Lz4(unpacker) => unpacker.is_over(),
+            Self::Lz4(decoder) => decoder.is_over(),
             Self::Zstd(inflater) | Self::Delta(inflater, _) => inflater.is_over,
         })
     }

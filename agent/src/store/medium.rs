@@ -46,7 +46,7 @@ impl DiskCache {
                 tracing::info!(directory = %self.directory.display(), "the persistent store is back");
             }
             Err(why) if !state.is_away => {
-                tracing::warn!(directory = %self.directory.display(), why, "no persistent store for now");
+                tracing::warn!(directory = %self.directory.display(), %why, "no persistent store for now");
             }
             _ => {}
         }

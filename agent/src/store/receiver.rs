@@ -40,8 +40,8 @@ impl BlobDescriptor {
 pub struct Chunk {
     /// Where it belongs, in bytes as they are sent.
     pub offset: u64,
-    /// What the blob is sent as, if this is the first chunk.
-    pub encoding: Encoding,
+    /// What the blob is sent as. Only the first chunk need say it, and only of that it counts.
+    pub encoding: Option<Encoding>,
     /// What it is.
     pub data: Bytes,
 }
@@ -86,14 +86,18 @@ impl BlobReceiver {
     /// Takes the next chunk.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a piece from elsewhere, or what is not of its encoding; those of [`Upload::write`].
+    /// [`Error::Protocol`] for a piece from elsewhere, without an encoding, or what is not of its encoding; those of [`Upload::write`].
     pub fn take(&mut self, chunk: &Chunk) -> Result<(), Error> {
         if chunk.offset != self.received {
             return Err(Error::Protocol("a blob chunk does not begin where the last one ended"));
         }
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
-            none => none.insert(Decoder::new(chunk.encoding, self.base.as_ref().map(|(_, base)| base))?),
+            none => {
+                let encoding =
+                    chunk.encoding.ok_or(Error::Protocol("a blob that does not say its encoding"))?;
+                none.insert(Decoder::new(encoding, self.base.as_ref().map(|(_, base)| base))?)
+            }
         };
         let upload = &mut self.upload;
         decoder.decode(&chunk.data, &mut |data| upload.write(upload.offset(), data))?;

@@ -87,7 +87,7 @@ impl Host {
 }
 
 /// Milliseconds since the boot, 0 if /proc does not tell.
-pub fn uptime_ms() -> u64 {
+fn uptime_ms() -> u64 {
     read_uptime(&fs::read_to_string("/proc/uptime").unwrap_or_default()).unwrap_or(0)
 }
 

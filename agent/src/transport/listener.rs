@@ -71,7 +71,7 @@ impl Listener {
             address.set_port(bound.local_addr()?.port());
             socket = Some(bound);
         } else {
-            tracing::warn!(interface = name, "there is no such network interface; it is waited for");
+            tracing::warn!(interface = %name, "there is no such network interface; it is waited for");
         }
         let mut loopback = None;
         if name != LOOPBACK && address.ip().is_unspecified() {
@@ -130,17 +130,17 @@ impl Listener {
         // The old one first: both would be on the same port.
         self.socket = None;
         if index == 0 {
-            tracing::warn!(interface = interface.name, "the network interface is gone; it is waited for");
+            tracing::warn!(interface = %interface.name, "the network interface is gone; it is waited for");
             return;
         }
         match bind_to(self.address, &interface.name) {
             Ok(socket) => {
-                tracing::info!(interface = interface.name, "listening on the network interface");
+                tracing::info!(interface = %interface.name, "listening on the network interface");
                 self.socket = Some(socket);
             }
             // The next look tries again.
             Err(error) => {
-                tracing::warn!(interface = interface.name, %error, "cannot listen on the network interface");
+                tracing::warn!(interface = %interface.name, %error, "cannot listen on the network interface");
             }
         }
     }

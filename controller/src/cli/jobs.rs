@@ -24,19 +24,19 @@ pub struct Attach {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
-    /// What to bring back; what is not named is lost.
+    /// What to fetch; other artifacts are lost.
     #[command(flatten)]
     pub artifacts: ArtifactOptions,
-    /// If the program has a terminal, let it be this one, as `hop run --tty` does: every key is its own, Ctrl-C too
+    /// If the program has a terminal, connect it to this one, as `hop run --tty` does: it gets every key, Ctrl-C included
     #[arg(short, long)]
     pub tty: bool,
-    /// Do not attach to the program's standard input, which stays open, and read nothing of hop's own
+    /// Leave the program's standard input alone, which stays open, and hop's own unread
     #[arg(short, long)]
     pub no_stdin: bool,
-    /// Write how it ended to FILE, as JSON
+    /// Write the outcome to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
-    /// Its id, or the beginning of it
+    /// The job's id, or a prefix of it
     pub job: String,
 }
 
@@ -46,7 +46,7 @@ pub struct Logs {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
-    /// Its id, or the beginning of it
+    /// The job's id, or a prefix of it
     pub job: String,
 }
 
@@ -56,10 +56,10 @@ pub struct Kill {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
-    /// The signal: a name, with or without SIG, or the number that it has on this machine
+    /// The signal: a name, with or without SIG, or its number on this machine
     #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal_name)]
     pub signal: String,
-    /// Their ids, or the beginnings of them
+    /// The jobs' ids, or prefixes of them
     #[arg(required = true, value_name = "JOB")]
     pub jobs: Vec<String>,
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_are_named_as_kill_names_them() {
+    fn signals_are_named_as_in_kill() {
         for (text, name) in
             [("TERM", "TERM"), ("SIGTERM", "TERM"), ("sigint", "INT"), ("9", "KILL"), ("1", "HUP")]
         {

@@ -1,8 +1,9 @@
 //! The command line.
 //!
 //! `hop run` and `hop build` follow `go run` and `go build`, whose flags clap cannot read: long with one dash, and mixed
-//! with ours. [`go_flags`] marks them before clap sees them. What must stay true: what comes after the package is the
-//! program's, to the last byte.
+//! with ours. [`go_flags`] marks them before clap sees them.
+//!
+//! **Invariants:** what comes after the package is the program's, to the last byte.
 
 mod go_flags;
 mod jobs;
@@ -43,12 +44,12 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes of run, exec and attach: the program's own, unchanged; 128+n: signal n ended it; 124: --timeout or --idle-timeout; \
-125: Hop failed, and standard error says why; 126: the program cannot be executed on that router.
+Exit codes of run, exec and attach: the program's own, unchanged; 128+n: killed by signal n; 124: --timeout or --idle-timeout; \
+125: Hop failed, and standard error says why; 126: the router cannot execute the program.
 
-Environment: HOP_ROUTER is the router if -r is not given; HOP_KEEP_CONNECTION is how long connections are \
-kept if --keep-connection is not given; HOP_HOME is where keys and the inventory are kept; HOP_EXEC_FLAGS has options of \
-`hop exec`, separated by spaces, for when Go calls it as go_linux_mips_exec.";
+Environment: HOP_ROUTER selects the router without -r; HOP_KEEP_CONNECTION is the default of --keep-connection; HOP_HOME is the \
+directory of keys and inventory; HOP_EXEC_FLAGS has options of `hop exec`, separated by spaces, for when Go calls it as \
+go_linux_mips_exec.";
 
 /// What `hop` can do.
 #[derive(Debug, Subcommand)]
@@ -57,10 +58,10 @@ pub enum Command {
     /// Build a Go program and run it on a router, as `go run` does here
     #[command(override_usage = "hop run [OPTIONS] [GO BUILD FLAGS] PACKAGE|FILES.go [ARGS]...")]
     Run(Run),
-    /// Run a finished program on a router
+    /// Run an executable file on a router
     #[command(override_usage = "hop exec [OPTIONS] BINARY [ARGS]...")]
     Exec(Exec),
-    /// Let plain `go test` and `go run` use a router
+    /// Make plain `go test` and `go run` use a router
     #[command(subcommand)]
     GoExec(GoExec),
     /// Build a Go program for a router
@@ -68,20 +69,20 @@ pub enum Command {
     Build(Build),
     /// List the jobs of a router
     Ps(Ps),
-    /// Come back to a job: get its output, be its input, and end as it does
+    /// Reattach to a job's stdin, stdout and stderr, and exit with its status
     Attach(Attach),
-    /// Print the output of a job that nobody has read yet, and leave it for `hop attach`
+    /// Print a job's unread output, and leave it unread for `hop attach`
     Logs(Logs),
     /// Send a signal to jobs
     Kill(Kill),
-    /// Show what a router is and what its agent can do
+    /// Show a router's hardware, memory and agent capabilities
     Info(Info),
-    /// Enrol routers, and look after those that are enrolled
+    /// Enrol, check, upgrade and remove routers
     #[command(subcommand)]
     Router(Router),
-    /// Show the fingerprint of this controller's key, or exchange the key
+    /// Show the fingerprint of this controller's key, or rotate the key
     Key(Key),
-    /// Start, end and list virtual routers, which run on this machine under QEMU
+    /// Start, stop and list virtual routers, which run on this machine under QEMU
     #[command(subcommand)]
     Virtual(Virtual),
     /// Hold a connection for other commands; hop starts this itself.
@@ -104,14 +105,14 @@ pub struct KeepConnection {
 /// Which router, and how long to wait for it.
 #[derive(Args, Debug)]
 pub struct RouterOptions {
-    /// The router; if there is only one, it need not be named, and if there is none, a virtual one is started
+    /// The router (default: HOP_ROUTER, else the only one enrolled, else a virtual one, which hop starts)
     #[arg(short, long, value_name = "ROUTER")]
     pub router: Option<String>,
-    /// Give up if the router has not answered in this time
+    /// Time limit for connecting to the router
     #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
     pub connect_timeout: humantime::Duration,
-    /// Leave the connection open for the commands that come next, until none has used it for this long: at most a day; 0 uses
-    /// none that was left, either (default: HOP_KEEP_CONNECTION, or leave none)
+    /// Keep the connection open in the background until no command has used it for this long, as ssh's ControlPersist does: at
+    /// most a day; 0 also ignores a connection that is open already (default: HOP_KEEP_CONNECTION, else keep none)
     #[arg(long, value_name = "DURATION", value_parser = mux::duration)]
     pub keep_connection: Option<Duration>,
 }
@@ -119,14 +120,14 @@ pub struct RouterOptions {
 /// Which router, where only one that is enrolled already is of use.
 #[derive(Args, Debug)]
 pub struct EnrolledOptions {
-    /// The router; if there is only one, it need not be named
+    /// The router (default: HOP_ROUTER, else the only one enrolled)
     #[arg(short, long, value_name = "ROUTER")]
     pub router: Option<String>,
-    /// Give up if the router has not answered in this time
+    /// Time limit for connecting to the router
     #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
     pub connect_timeout: humantime::Duration,
-    /// Leave the connection open for the commands that come next, until none has used it for this long: at most a day; 0 uses
-    /// none that was left, either (default: HOP_KEEP_CONNECTION, or leave none)
+    /// Keep the connection open in the background until no command has used it for this long, as ssh's ControlPersist does: at
+    /// most a day; 0 also ignores a connection that is open already (default: HOP_KEEP_CONNECTION, else keep none)
     #[arg(long, value_name = "DURATION", value_parser = mux::duration)]
     pub keep_connection: Option<Duration>,
 }
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_package_is_the_programs() {
+    fn arguments_after_package_are_the_programs() {
         let Command::Run(run) = parsed("hop|run|-r|desk|-tags|a b|./probe|-r|--help|--|-v") else { panic!() };
         assert_eq!(run.router.router.as_deref(), Some("desk"));
         assert_eq!(run.go.flags, ["-tags", "a b"]);
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_name_of_a_virtual_router_is_for_its_shell() {
+    fn virtual_ssh_passes_its_command() {
         let Command::Virtual(Virtual::Ssh { name, command }) = parsed("hop|virtual|ssh|dir-505|ls|-l|--help")
         else {
             panic!()
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_may_be_left_alone_and_so_may_a_program_with_the_same_flags() {
+    fn detach_flags_of_hop_and_program() {
         let Command::Run(run) =
             parsed("hop|run|-d|-race|-reconnect-timeout|2h|./probe|-d|--detach|--reconnect-timeout|1s")
         else {
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_kept_for_a_day_at_most() {
+    fn connection_persists_a_day_at_most() {
         let kept = |line: &str| match parsed(line) {
             Command::Run(run) => run.router.keep_connection,
             Command::Ps(ps) => ps.router.keep_connection,
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_command_line_is_hops_failure() {
+    fn wrong_command_line_exits_125() {
         for line in [
             "hop",
             "hop|run",

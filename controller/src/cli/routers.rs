@@ -13,18 +13,18 @@ use crate::client::mux;
 /// `hop key`.
 #[derive(Args, Debug)]
 pub struct Key {
-    /// What to do with it, if not to show it.
+    /// What to do with the key; without it, show its fingerprint.
     #[command(subcommand)]
     pub command: Option<KeyCommand>,
 }
 
-/// What can be done with this controller's key.
+/// Commands for this controller's key.
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum KeyCommand {
-    /// Make a new key, and exchange it for the old one on all routers. If it is cut off, or a router is away, do it again
+    /// Replace the key by a new one on all routers. If it is interrupted, or a router is offline, run it again
     Rotate {
-        /// Leave this router out: `hop router add` lets the new key in there later
+        /// Skip this router: `hop router add` authorizes the new key there later
         #[arg(long, value_name = "ROUTER")]
         skip: Vec<String>,
     },
@@ -34,7 +34,7 @@ pub enum KeyCommand {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Router {
-    /// Enrol a router over ssh: put an agent on it and exchange keys; again, without further words, after its reboot
+    /// Enrol a router over ssh: install an agent and exchange keys. After a reboot, NAME alone enrols it again
     Add(Box<Add>),
     /// List the routers that are enrolled
     List {
@@ -42,71 +42,71 @@ pub enum Router {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a router is and what its agent can do, as `hop info` does
+    /// Show a router's hardware, memory and agent capabilities, as `hop info` does
     Info {
-        /// Which one
+        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
         name: Option<String>,
-        /// Give up if the router has not answered in this time
+        /// Time limit for connecting to the router
         #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
         connect_timeout: humantime::Duration,
-        /// Leave the connection open for the commands that come next, as `hop info` does
+        /// Keep the connection open in the background, as `hop info` does
         #[arg(long, value_name = "DURATION", value_parser = mux::duration)]
         keep_connection: Option<Duration>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Look at a router by ssh and by its agent, and say what is wrong (exit code 1) and what to do
+    /// Diagnose a router over ssh and through its agent; exit code 1 if something is wrong
     Check {
-        /// Which one
+        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
         name: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Replace a router's agent by that of this hop; its jobs end, its key stays
+    /// Replace a router's agent by this hop's version; kills its jobs, keeps its key
     Upgrade {
-        /// Which one
+        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
         name: Option<String>,
     },
-    /// Take the agent off a router, so that nothing of Hop is left there, and forget the router
+    /// Uninstall the agent, remove all of Hop's files from the router, and forget the router
     Remove {
-        /// Which one
+        /// The router's name
         name: String,
-        /// Also if other controllers use the agent
+        /// Uninstall the agent even if other controllers use it
         #[arg(long)]
         all: bool,
-        /// Only forget it here; the router is not asked
+        /// Only forget it here, without connecting to the router
         #[arg(long, conflicts_with = "all")]
         forget: bool,
     },
-    /// Close the connection to a router that --keep-connection has left; commands that use it may end first
+    /// Close the connection that --keep-connection left open, once the commands that use it have finished
     Disconnect {
-        /// Which one
+        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
         name: Option<String>,
     },
     /// Let another controller use a router
     Authorize {
-        /// Which router
+        /// The router's name
         name: String,
-        /// What `hop key` shows there
+        /// The fingerprint that `hop key` prints there
         fingerprint: Fingerprint,
-        /// Whose it is, for people
+        /// A comment for the router's list of keys, such as the owner's name
         comment: Option<String>,
     },
-    /// Take a controller off the list of those that may use a router; its connections and jobs there end at once
+    /// Revoke a controller's key on a router; the agent kills its connections and jobs at once
     Revoke {
-        /// Which router
+        /// The router's name
         name: String,
-        /// Whose key: a fingerprint, or the name behind it on the router's list
+        /// The key: a fingerprint, or its comment on the router's list
         key: String,
-        /// Also if it is this controller's own key, or the only one
+        /// Revoke it even if it is this controller's own key, or the only one
         #[arg(long)]
         force: bool,
     },
-    /// Give a router's agent another key; what runs there goes on. If it is cut off, do it again
+    /// Replace the agent's key by a new one; jobs keep running. If it is interrupted, run it again
     Rekey {
-        /// Which router
+        /// The router's name
         name: String,
     },
 }
@@ -115,32 +115,32 @@ pub enum Router {
 #[derive(Args, Debug)]
 #[command(after_help = ADD_AFTER_HELP)]
 pub struct Add {
-    /// What to call it
+    /// The router's name in the inventory
     pub name: String,
-    /// [user@]host[:port], or a Host of ~/.ssh/config (default: as it was enrolled before)
+    /// [user@]host[:port], or a Host of ~/.ssh/config (default: that of the last enrolment)
     #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
-    /// Where this machine reaches the agent, if not at ssh's host
+    /// The agent's address as seen from here (default: ssh's host, and --port)
     #[arg(long, value_name = "HOST:PORT")]
     pub agent_address: Option<String>,
-    /// Let connections ride in ssh; the agent listens on the router's loopback only
+    /// Tunnel connections through ssh; the agent listens on the router's loopback only
     #[arg(long)]
     pub via_ssh: bool,
     /// The port on which the agent listens
     #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Let the agent listen on this network interface of the router, or on `any` (default: the one by which ssh comes there),
-    /// and on its loopback
+    /// The router's network interface on which the agent listens, besides the loopback, or `any` (default: the one that ssh's
+    /// connection uses)
     #[arg(long, value_name = "INTERFACE", conflicts_with = "via_ssh", value_parser = interface)]
     pub listen_interface: Option<String>,
-    /// Keep everything in RAM: nothing is written to flash, and a reboot ends it
+    /// Keep everything in RAM: write nothing to flash; a reboot removes the agent
     #[arg(long)]
     pub until_reboot: bool,
-    /// Put the agent on flash, from where it comes back after a reboot
+    /// Install the agent on flash, so that it starts again after a reboot
     #[arg(long, conflicts_with = "until_reboot")]
     pub install: bool,
-    /// Keep programs in this directory of a stick or a card too, so that they need not be sent again after a reboot; they
-    /// are copied into RAM to run
+    /// Also cache programs in this directory of a USB stick or an SD card, so that they need not be uploaded again after a
+    /// reboot; the agent copies them into RAM to run them
     #[arg(long, value_name = "DIRECTORY", value_parser = cache_dir)]
     pub cache_dir: Option<String>,
     /// An option for ssh, as ssh's own -o
@@ -149,14 +149,14 @@ pub struct Add {
     /// A key for ssh, as ssh's own -i
     #[arg(short = 'i', value_name = "KEY")]
     pub identity: Option<PathBuf>,
-    /// Without ssh: the key of an agent that knows this controller already, reached at --agent-address
+    /// Without ssh: the key of an agent that already authorizes this controller, at --agent-address
     #[arg(long, requires = "agent_address", conflicts_with_all = ["destination", "cache_dir", "via_ssh", "listen_interface", "until_reboot", "install", "options", "identity"])]
     pub fingerprint: Option<Fingerprint>,
 }
 
 const ADD_AFTER_HELP: &str = "\
-Without --install and --until-reboot the agent is installed if flash has room for it. ssh is the system's: its \
-configuration, agent, jump hosts and passwords work as usual.";
+Without --install and --until-reboot, hop installs the agent if flash has room for it. hop runs the system's ssh: your \
+configuration, ssh-agent, jump hosts and passwords work as usual.";
 
 /// Reads the name of a network interface: what Linux allows (dev_valid_name) and a script takes as a word.
 fn interface(text: &str) -> Result<String, String> {

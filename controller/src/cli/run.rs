@@ -21,72 +21,73 @@ const DEFAULT_NICE: u8 = 10;
 /// How to run, whatever the program is.
 #[derive(Args, Debug)]
 pub struct JobOptions {
-    /// End the program when it has run this long (exit code 124): 500ms, 2s, 1m30s; 0 is no limit
+    /// Kill the program when it has run this long (exit code 124): 500ms, 2s, 1m30s; 0 is no limit
     #[arg(long, value_name = "DURATION")]
     pub timeout: Option<humantime::Duration>,
-    /// End the program when it has written nothing for this long (exit code 124); 0 is no limit
+    /// Kill the program when it has written no output for this long (exit code 124); 0 is no limit
     #[arg(long, value_name = "DURATION")]
     pub idle_timeout: Option<humantime::Duration>,
-    /// When the program must end, the time between SIGTERM and SIGKILL: at most 1m; 0 kills at once
+    /// Time between SIGTERM and SIGKILL when the agent kills the program: at most 1m; 0 sends SIGKILL at once
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = grace)]
     pub grace: Duration,
-    /// When the connection breaks, the time for which the program goes on and hop tries to come back to it: at most a day;
-    /// 0 ends the program with its connection
+    /// How long the program keeps running, and hop tries to reconnect, after the connection breaks: at most a day; with 0 the
+    /// program is killed when its connection breaks
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = reconnect_timeout)]
     pub reconnect_timeout: Duration,
-    /// Print the job's id and leave once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
+    /// Print the job's id and exit once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
     #[arg(short, long)]
     pub detach: bool,
-    /// Give the program a terminal, as `ssh -t` does: every key is its own, Ctrl-C too
+    /// Allocate a terminal for the program, as `ssh -t` does: it gets every key, Ctrl-C included
     #[arg(short, long, conflicts_with = "detach")]
     pub tty: bool,
-    /// Give the program an empty standard input and read nothing of hop's own, as `ssh -n`: in a loop such as `while read x; do
-    /// hop run -n ./probe $x; done`, hop would read what the loop is to read next
+    /// Give the program an empty standard input, and leave hop's own unread, as `ssh -n` does. A loop such as `while read x; do
+    /// hop run -n ./probe $x; done` needs this, or hop reads the loop's input
     #[arg(short, long, conflicts_with = "tty")]
     pub no_stdin: bool,
-    /// Run the program as this user of the router, without a way to more rights
+    /// Run the program as this user of the router; it cannot gain privileges (no_new_privs)
     #[arg(short, long, value_name = "NAME|UID[:GID]")]
     pub user: Option<String>,
-    /// The program's nice value, 0 to 19: what the router does for others comes first
+    /// The program's nice value, 0 to 19: other processes of the router come first
     #[arg(long, value_name = "N", default_value_t = DEFAULT_NICE, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub nice: u8,
-    /// Set a variable in the program's environment; without =VALUE, to its value here
+    /// Set an environment variable of the program; without =VALUE, hop passes on its own value
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
-    /// What to bring back.
+    /// What to fetch.
     #[command(flatten)]
     pub artifacts: ArtifactOptions,
-    /// If a signal ends the program, write its core to FILE and the program with its symbols to FILE.program, for `gdb-multiarch
-    /// FILE.program FILE`. A Go program gets GOTRACEBACK=crash, without which it leaves none
+    /// If a signal kills the program, write its core dump to FILE and the program with its symbols to FILE.program, for
+    /// `gdb-multiarch FILE.program FILE`. Sets GOTRACEBACK=crash, without which a Go program dumps no core
     #[arg(long, value_name = "FILE", conflicts_with = "detach")]
     pub core: Option<PathBuf>,
-    /// Say what is done: how long it took to build, what was sent, when the program started
+    /// Print how long the build took, what was uploaded, and when the program started
     #[arg(short, long)]
     pub verbose: bool,
-    /// Write how it ended to FILE, as JSON
+    /// Write the outcome to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
 }
 
-/// Which files come back, and how.
+/// Which files hop fetches when the program has exited, and how.
 #[derive(Args, Debug)]
 pub struct ArtifactOptions {
-    /// When the program has ended, bring back a file or a directory that it has left where it started; `*` and `?` may stand
-    /// for names. LOCAL is where to put it (default: the same path here); for a pattern, or `.` for all there is, it is a
-    /// directory and must be named. Names that begin with a dot come only if PATH has the dot, and `.git` never
+    /// Fetch a file or a directory from the program's working directory when it has exited; `*` and `?` match within a name.
+    /// LOCAL is where it goes (default: the same path here); a pattern, or `.` for everything, needs LOCAL, a directory. Names
+    /// that begin with a dot are fetched only if PATH has the dot, and `.git` never. With --go, PATH is below the package's
+    /// directory and needs no LOCAL
     #[arg(long = "artifact", value_name = "PATH[:LOCAL]")]
     pub paths: Vec<OsString>,
-    /// Let files from a directory or a pattern replace others here; without this, only a file that --artifact names in full
+    /// Let files from a directory or a pattern replace existing ones; without this, only a file that --artifact names in full
     /// does
     #[arg(long)]
     pub artifact_overwrite: bool,
-    /// Let output files be executable here if they are on the router
+    /// Keep the executable bit of fetched files
     #[arg(long)]
     pub artifact_executable: bool,
 }
 
 impl ArtifactOptions {
-    /// What they say of every output file; `needs_places` if those come to this `hop`.
+    /// The policy for all artifacts; `needs_places` if this `hop` fetches them.
     pub fn policy(&self, needs_places: bool) -> Policy {
         Policy {
             overwrites: self.artifact_overwrite,
@@ -108,7 +109,7 @@ pub struct Run {
     /// What to build.
     #[command(flatten)]
     pub go: GoOptions,
-    /// The package or the .go files, then what goes to the program untouched
+    /// The package or the .go files, then the program's arguments
     #[arg(required = true, last = true, value_name = "PACKAGE|FILES.go [ARGS]", hide = true)]
     pub words: Vec<OsString>,
 }
@@ -122,11 +123,11 @@ pub struct Exec {
     /// How to run.
     #[command(flatten)]
     pub job: JobOptions,
-    /// Serve `go test` and `go run`, whose -exec this is: the program finds the files of its package, and what it writes by
-    /// Go's flags (coverage, profiles) comes back; several programs take turns
+    /// Act as the -exec program of `go test` and `go run`: upload the files of the package, fetch what Go's flags write
+    /// (coverage, profiles), and queue programs that Go starts at once
     #[arg(long, conflicts_with_all = ["detach", "tty"])]
     pub go: bool,
-    /// The program, a static ELF file for the router, then what goes to it untouched
+    /// The program, a static ELF file for the router, then its arguments
     #[arg(required = true, last = true, value_name = "BINARY [ARGS]", hide = true)]
     pub words: Vec<OsString>,
 }
@@ -135,9 +136,9 @@ pub struct Exec {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum GoExec {
-    /// Put go_linux_mips_exec and go_linux_mipsle_exec into a directory, and print that for PATH
+    /// Link go_linux_mips_exec and go_linux_mipsle_exec in a directory, and print it for PATH
     Install {
-        /// Where (default: a directory of Hop's own)
+        /// The directory (default: one in Hop's cache)
         directory: Option<PathBuf>,
     },
 }
@@ -145,13 +146,13 @@ pub enum GoExec {
 /// `hop build`.
 #[derive(Args, Debug)]
 pub struct Build {
-    /// Build for this machine (default: that of the router that is meant, else mips)
+    /// Build for this architecture (default: the selected router's, else mips)
     #[arg(long)]
     pub arch: Option<Arch>,
-    /// Build for this router, as the inventory knows it
+    /// Build for this router of the inventory
     #[arg(short, long, value_name = "ROUTER", conflicts_with = "arch")]
     pub router: Option<String>,
-    /// Write the program to FILE (default: where `go build` puts it)
+    /// Write the program to FILE (default: where `go build` writes it)
     #[arg(short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What to build.
@@ -165,10 +166,10 @@ pub struct Build {
 /// What concerns Go.
 #[derive(Args, Debug)]
 pub struct GoOptions {
-    /// Change to DIR before anything else
+    /// Change to DIR first, as `go -C` does
     #[arg(short = 'C', value_name = "DIR")]
     pub directory: Option<PathBuf>,
-    /// Build the parts in C (cgo) with this compiler for the router, into one static file: 'zig cc -target mips-linux-musleabi'
+    /// Build cgo parts with this C compiler for the router, linked statically: 'zig cc -target mips-linux-musleabi'
     #[arg(long, value_name = "COMMAND")]
     pub cc: Option<OsString>,
     /// A flag of `go build`, put here by [`go_flags`].

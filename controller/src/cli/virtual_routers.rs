@@ -10,11 +10,11 @@ use crate::program::embedded::Arch;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Virtual {
-    /// Start a virtual router, if it does not run already
+    /// Start a virtual router, unless it is running
     Up(VirtualUp),
-    /// End a virtual router, or all of them; what was written to its flash is gone
+    /// Stop a virtual router, or all of them, and erase its flash
     Down {
-        /// Which one
+        /// Its name
         name: Option<String>,
     },
     /// List the virtual routers
@@ -23,27 +23,27 @@ pub enum Virtual {
         #[arg(long)]
         json: bool,
     },
-    /// Log in to a virtual router, or run a command there, with ssh
+    /// Log in to a virtual router with ssh, or run a command there
     Ssh {
-        /// Which one
+        /// Its name
         name: String,
-        /// What to run instead of a shell; the exit code is ssh's
+        /// The command to run instead of a shell; the exit code is ssh's
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// Print what the serial console of a virtual router said
+    /// Print the log of a virtual router's serial console
     Console {
-        /// Which one
+        /// Its name
         name: String,
-        /// Go on with what it says next, until it is ended
+        /// Print new lines as they come, until the virtual router stops
         #[arg(short, long)]
         follow: bool,
     },
-    /// Reboot a virtual router, and wait until it is back, with its agent if that is installed
+    /// Reboot a virtual router, and wait until it has booted and an installed agent answers
     Reboot {
-        /// Which one
+        /// Its name
         name: String,
-        /// Press the reset button, instead of typing `reboot` there
+        /// Reset the machine, instead of running `reboot`
         #[arg(long)]
         hard: bool,
     },
@@ -52,20 +52,20 @@ pub enum Virtual {
 /// `hop virtual up`.
 #[derive(Args, Debug)]
 pub struct VirtualUp {
-    /// Only the agent, under qemu-user, for this machine
+    /// Start only the agent, under qemu-user, for this architecture
     #[arg(long, default_value = "mips", conflicts_with = "profile")]
     pub arch: Arch,
-    /// A whole router, as this profile describes it: archer-a6, dir-505, f7d7302, fritzbox-7362sl, rut955, or one of
-    /// your own in profiles/NAME.toml of the configuration directory
+    /// Start a whole router with this profile: archer-a6, dir-505, f7d7302, fritzbox-7362sl, rut955, or your own in
+    /// profiles/NAME.toml of the configuration directory
     #[arg(long)]
     pub profile: Option<String>,
-    /// What to call it (default: as the profile is called)
+    /// Its name (default: the profile's)
     #[arg(long, requires = "profile")]
     pub name: Option<String>,
-    /// Do not enrol it; print how to log in
+    /// Do not enrol it; print how to log in and how to enrol it
     #[arg(long, requires = "profile")]
     pub bare: bool,
-    /// Let its clock count instructions, 500 million a second, so that measurements repeat on a busy machine
+    /// Make its clock count instructions, 500 million a second, so that measurements repeat on a busy machine
     #[arg(long, requires = "profile")]
     pub counted_clock: bool,
 }

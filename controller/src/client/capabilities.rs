@@ -1,12 +1,12 @@
 //! What an agent can do, by the names that `docs/protocol.md` lists. No version is ever compared.
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 /// Jobs outlive a connection, and a controller can attach to them.
 pub const ATTACH: &str = "attach";
 
 /// Output is compressed for a controller that asks for it.
-pub const PACK: &str = "pack";
+pub const PACK: &str = "compress_output";
 
 /// Signals are counted and acknowledged.
 pub const SIGNALS: &str = "signals";
@@ -28,8 +28,8 @@ impl From<Vec<String>> for Capabilities {
     }
 }
 
-impl From<&InfoReply> for Capabilities {
-    fn from(info: &InfoReply) -> Self {
+impl From<&GetInfoResponse> for Capabilities {
+    fn from(info: &GetInfoResponse) -> Self {
         Self(info.capabilities.clone())
     }
 }

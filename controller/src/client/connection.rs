@@ -1,7 +1,7 @@
-//! The connection to an agent: TCP, TLS with the pinned key, HTTP/2, and the first question.
+//! A connection to an agent: TCP, TLS with the pinned key, HTTP/2, and the first request.
 //!
-//! What must stay true: nothing is sent to a router that has not proved its key; and whatever goes wrong is said as what
-//! it is, for which the connection's own last error is kept beside the call that it broke.
+//! **Invariants:** nothing is sent to a router before it has proved its key; an error names the real cause, for which the connection
+//! keeps its own last error beside the call that it broke.
 
 use std::future::Future;
 use std::io;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use hop_proto::identity::{Fingerprint, Identity};
 use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_REPLY_BYTES};
 use hop_proto::tls;
-use hop_proto::v1::agent_client::AgentClient;
-use hop_proto::v1::{InfoReply, InfoRequest};
+use hop_proto::v1::agent_service_client::AgentServiceClient;
+use hop_proto::v1::{GetInfoRequest, GetInfoResponse};
 use http::Uri;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -54,7 +54,7 @@ pub struct Connection {
     address: String,
     pinned: Fingerprint,
     own: Fingerprint,
-    client: AgentClient<Channel>,
+    client: AgentServiceClient<Channel>,
     connection: JoinHandle<hyper::Result<()>>,
     refusal: Refusal,
 }
@@ -67,7 +67,7 @@ const DROPPED_BACKOFF_MS: [u64; 4] = [100, 200, 400, 800];
 type Refusal = Arc<OnceLock<rustls::Error>>;
 
 impl Connection {
-    /// Connects and asks for [`InfoReply`], all within `timeout`.
+    /// Connects and asks for [`GetInfoResponse`], all within `timeout`.
     ///
     /// # Errors
     /// Everything that can be wrong between here and an agent that knows this controller.
@@ -75,18 +75,18 @@ impl Connection {
         router: &Router,
         identity: &Identity,
         timeout: Duration,
-    ) -> Result<(Self, InfoReply), Error> {
+    ) -> Result<(Self, GetInfoResponse), Error> {
         within(timeout, router, Self::open_without_timeout(router, identity)).await
     }
 
-    /// The same, as long as it takes.
+    /// Connects and asks for [`GetInfoResponse`], without a time limit.
     ///
     /// # Errors
-    /// As [`Connection::open`], but [`Error::NoAnswer`].
+    /// Everything that [`Connection::open`] reports, but [`Error::NoAnswer`].
     pub(crate) async fn open_without_timeout(
         router: &Router,
         identity: &Identity,
-    ) -> Result<(Self, InfoReply), Error> {
+    ) -> Result<(Self, GetInfoResponse), Error> {
         let (stream, refusal) = secure(router, identity).await?;
         let mut connection = Self::over(router, identity, stream, refusal).await?;
         let info = connection.info().await?;
@@ -109,8 +109,9 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::NotAnAgent { address: address.clone(), source: error.into() })?;
-        let client = AgentClient::with_origin(Channel(sender), Uri::from_static("https://hop.invalid"))
-            .max_decoding_message_size(MAX_REPLY_BYTES);
+        let client =
+            AgentServiceClient::with_origin(Channel(sender), Uri::from_static("https://hop.invalid"))
+                .max_decoding_message_size(MAX_REPLY_BYTES);
         Ok(Self {
             router: router.name.clone(),
             address,
@@ -125,9 +126,9 @@ impl Connection {
     /// Asks the router what it is.
     ///
     /// # Errors
-    /// See [`Connection::explain`].
-    pub async fn info(&mut self) -> Result<InfoReply, Error> {
-        match self.client.info(InfoRequest {}).await {
+    /// The call failed: [`Connection::explain`] tells why.
+    pub async fn info(&mut self) -> Result<GetInfoResponse, Error> {
+        match self.client.get_info(GetInfoRequest {}).await {
             Ok(reply) => Ok(reply.into_inner()),
             Err(status) => Err(self.explain(status).await),
         }
@@ -139,7 +140,7 @@ impl Connection {
     }
 
     /// The calls of the agent.
-    pub fn client(&mut self) -> &mut AgentClient<Channel> {
+    pub fn client(&mut self) -> &mut AgentServiceClient<Channel> {
         &mut self.client
     }
 

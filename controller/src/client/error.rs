@@ -20,25 +20,25 @@ pub enum Error {
     Config(#[from] config::Error),
     #[error("{router} at {address} cannot be reached")]
     Unreachable { router: String, address: String, source: io::Error },
-    #[error("{router} at {address} cannot be reached; its agent was enrolled until the router's next reboot")]
+    #[error("{router} at {address} cannot be reached; its agent was enrolled --until-reboot")]
     AgentGone { router: String, address: String, source: io::Error },
     #[error("{router} at {address} did not answer within {}", humantime::format_duration(*.after))]
     NoAnswer { router: String, address: String, after: Duration },
-    #[error("{router} at {address} has another key than the one that was enrolled ({pinned})")]
+    #[error("{router} at {address} has another key than the enrolled one ({pinned})")]
     WrongKey { router: String, address: String, pinned: Fingerprint },
     #[error("{router} does not know this controller's key {own}")]
     NotAuthorized { router: String, own: Fingerprint },
     #[error("what answers at {address} is not hopd")]
     NotAnAgent { address: String, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("the agent of {router} cannot run jobs: it is older or newer than this hop")]
+    #[error("the agent of {router} and this hop are of incompatible releases")]
     Incompatible { router: String },
     #[error("{router} refused: {message}")]
     Refused { router: String, reason: ErrorReason, message: String },
-    #[error("the connection to {router} was lost; how the program ended is not known")]
+    #[error("the connection to {router} was lost; the program's outcome is unknown")]
     Lost { router: String, source: Option<Box<dyn std::error::Error + Send + Sync>> },
-    #[error("{router} was rebooted while the program ran; how it ended is not known")]
+    #[error("{router} was rebooted while the program ran; the program's outcome is unknown")]
     Rebooted { router: String },
-    #[error("the agent of {router} was started anew while the program ran, which was ended by that")]
+    #[error("the agent of {router} was restarted, which killed the program")]
     AgentRestarted { router: String },
     #[error("{router} broke the protocol: {what}")]
     Protocol { router: String, what: &'static str },

@@ -1,4 +1,4 @@
-//! A stream of which somebody sees how each read ended: what came is not looked into, and goes on as it is.
+//! A stream that reports how each read ended, to a callback. It does not look at the data.
 
 use std::io;
 use std::pin::Pin;

@@ -1,12 +1,12 @@
-//! The way to an agent: the connection, and how to have another one when it breaks.
+//! A client that reconnects to the same start of an agent.
 //!
-//! What must stay true: the agent that answers after a break is the one of before, which still has the job; if the router
-//! was rebooted or the agent started anew, that is said, and nothing is asked of it.
+//! **Invariants:** after a break, the agent that answers is the one that still has the job; if the router was rebooted or the agent
+//! restarted, the caller learns that, and nothing is sent.
 
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use tokio::time::{self, Instant};
 
 use super::Error;
@@ -21,7 +21,7 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
 /// Longest time between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(4);
 
-/// A connection that can be had again.
+/// A connection to an agent that can be restored when it breaks.
 pub struct ReconnectingClient {
     router: Router,
     identity: Identity,
@@ -39,9 +39,9 @@ struct Agent {
     instance: u64,
 }
 
-impl From<&InfoReply> for Agent {
-    fn from(info: &InfoReply) -> Self {
-        Self { boot_id: info.boot_id.clone(), instance: info.instance }
+impl From<&GetInfoResponse> for Agent {
+    fn from(info: &GetInfoResponse) -> Self {
+        Self { boot_id: info.boot_id.clone(), instance: info.agent_instance_id }
     }
 }
 
@@ -49,13 +49,13 @@ impl ReconnectingClient {
     /// Connects; each attempt may take `connect_timeout`.
     ///
     /// # Errors
-    /// Those of [`Connection::open`].
+    /// The agent cannot be reached, or refuses this controller: see [`Connection::open`].
     pub async fn open(
         router: Router,
         identity: Identity,
         mux: Mux,
         connect_timeout: Duration,
-    ) -> Result<(Self, InfoReply), Error> {
+    ) -> Result<(Self, GetInfoResponse), Error> {
         let (connection, info) = mux.open(&router, &identity, connect_timeout).await?;
         let agent = Agent::from(&info);
         let capabilities = Capabilities::from(&info);
@@ -107,7 +107,7 @@ impl ReconnectingClient {
         &self.capabilities
     }
 
-    /// See [`Connection::close`].
+    /// Sends what is queued, and closes the connection: see [`Connection::close`].
     pub async fn close(self) {
         self.connection.close().await;
     }
@@ -123,7 +123,7 @@ fn same_agent(before: &Agent, now: &Agent, router: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The attempts after one break: until when, and how long until the next.
+/// The attempts after one break: their deadline, and the pause before the next.
 #[derive(Debug)]
 pub struct Backoff {
     deadline: Instant,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_pauses_double_up_to_four_seconds_and_the_time_ends_them() {
+    async fn backoff_doubles_up_to_four_seconds() {
         let start = Instant::now();
         let mut at = Vec::new();
         let mut backoff = Backoff::new(lost(), Duration::from_secs(14));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_hangs_ends_with_the_time() {
+    async fn hanging_attempt_ends_at_deadline() {
         let start = Instant::now();
         let mut backoff = Backoff::new(lost(), MINUTE);
         let failed = backoff.retry("desk", std::future::pending::<Result<(), Error>>);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_has_no_place_for_a_connection_is_asked_again() {
+    async fn full_agent_is_retried() {
         let mut has_place = [false, false, true].into_iter();
         let attempt = async || match has_place.next() {
             Some(true) => Ok(()),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_that_does_not_pass_ends_the_attempts() {
+    async fn permanent_failure_ends_reconnecting() {
         let start = Instant::now();
         let refused = async || Err::<(), _>(Error::Incompatible { router: "desk".into() });
         let error = Backoff::new(lost(), MINUTE).retry("desk", refused).await.unwrap_err();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_breaks_at_once_leaves_the_time_as_it_was() {
+    async fn repeated_breaks_share_one_deadline() {
         let start = Instant::now();
         let mut backoff = Backoff::new(lost(), Duration::from_secs(1));
         backoff.retry("desk", async || Ok(())).await.unwrap();
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn another_start_of_the_agent_is_told_from_another_boot() {
+    fn agent_restart_differs_from_reboot() {
         let agent = |boot_id: &str, instance| Agent { boot_id: boot_id.into(), instance };
         let before = agent("a", 1);
         same_agent(&before, &agent("a", 1), "desk").unwrap();

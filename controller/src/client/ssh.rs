@@ -1,6 +1,6 @@
 //! The system's own `ssh`: how it is called, so that a user's configuration, agent, jump hosts and passwords work as usual.
 //!
-//! What must stay true: one login serves everything that is done on a router in one go, because a login costs such a CPU
+//! **Invariants:** one login serves everything that is done on a router in one go, because a login costs such a CPU
 //! half a second and a user a password; and a link that is cut is noticed.
 
 use std::ffi::OsString;
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ssh_said_last_is_the_cause() {
+    fn last_line_of_ssh_is_cause() {
         assert_eq!(RemoteMessage::last_line(b"banner\r\nPermission denied.\r\n\n").0, "Permission denied.");
     }
 

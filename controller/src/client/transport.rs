@@ -1,4 +1,4 @@
-//! The bytes under TLS: a TCP connection, or a channel of the user's own ssh.
+//! The byte stream below TLS: a TCP connection, or a channel of the user's own ssh.
 
 use std::io;
 use std::pin::Pin;

@@ -30,7 +30,7 @@ pub enum Error {
     VirtualRouter(#[from] virtual_router::Error),
     #[error("{0}")]
     Usage(String),
-    #[error("the agent of {router} does not know {what}")]
+    #[error("the agent of {router} does not support {what}")]
     Lacks { router: String, what: &'static str },
     #[error("there is no job {job} on {router}")]
     NoSuchJob { job: String, router: String },
@@ -38,7 +38,7 @@ pub enum Error {
     AmbiguousJob { job: String, router: String, known: String },
     #[error("the job {job} on {router} is another controller's")]
     NotYours { job: String, router: String },
-    #[error("the exchange of keys is not finished: not on {routers}; {state}")]
+    #[error("the key rotation is not finished: not on {routers}; {state}")]
     Unfinished { routers: String, state: String },
     #[error("interrupted by SIG{signal}")]
     Interrupted { signal: &'static str },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hop_proto::v1::{Containment, InfoReply};
+use hop_proto::v1::{Containment, GetInfoResponse};
 use serde::Serialize;
 
 use super::Error;
@@ -66,7 +66,7 @@ pub async fn info(home: &Home, options: cli::Info) -> Result<ExitCode, Error> {
 }
 
 impl Facts {
-    fn new(connection: &Connection, info: InfoReply) -> Self {
+    fn new(connection: &Connection, info: GetInfoResponse) -> Self {
         let target = target_of(&info);
         let memory = info.memory.unwrap_or_default();
         let store = info.store.unwrap_or_default();
@@ -91,7 +91,7 @@ impl Facts {
             memory_bound_by_promises: memory.bound_by_promises,
             store_directory: store.directory,
             store_free: store.free,
-            store_kept: store.kept,
+            store_kept: store.reclaimable,
             store_executable: store.executable,
             store_inodes_total: store.inodes.map(|inodes| inodes.total),
             store_inodes_available: store.inodes.map(|inodes| inodes.available),
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_router_cannot_write_lines_of_its_own() {
+    fn router_facts_are_escaped() {
         let nasty = "x\u{1b}]0;title\u{7}\nfingerprint  SHA256:ff".to_owned();
         let facts = Facts { hostname: nasty.clone(), kernel: nasty, ..Facts::default() };
         let text = facts.text();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hop_proto::identity::Identity;
 use hop_proto::limits::{MAX_JOB_ID_BYTES, MAX_LISTED_JOBS, MAX_OUTPUT_WINDOW_BYTES, OUTPUT_CHUNK_BYTES};
-use hop_proto::v1::{self, InfoReply, JobState, JobsRequest, KillRequest, LogsRequest, Output, Stream};
+use hop_proto::v1::{
+    self, GetInfoResponse, JobState, ListJobsRequest, Output, ReadOutputRequest, SignalJobRequest, Stream,
+};
 use serde::Serialize;
 
 use super::Error;
@@ -92,13 +94,14 @@ pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
     let jobs = jobs(&mut connection).await?;
     let job_id = find(&jobs, &options.job, connection.router())?.job_id.clone();
     let mut unread = Unread::default();
-    let mut pieces = match connection.client().logs(LogsRequest { job_id }).await {
+    let mut pieces = match connection.client().read_output(ReadOutputRequest { job_id }).await {
         Ok(pieces) => pieces.into_inner(),
         Err(status) => return Err(connection.explain(status).await.into()),
     };
     loop {
         match pieces.message().await {
-            Ok(Some(piece)) => {
+            Ok(Some(response)) => {
+                let piece = response.output.unwrap_or_default();
                 let router = connection.router().to_owned();
                 unread.take(&piece).map_err(|what| client::Error::Protocol { router, what })?;
                 write(&piece)?;
@@ -127,7 +130,7 @@ impl Unread {
             Stream::Stderr => &mut self.streams[1],
             Stream::Unspecified => return Err("an output that there is not"),
         };
-        if piece.unpacked_size != 0 {
+        if piece.uncompressed_size != 0 {
             return Err("packed output that nobody asked for");
         }
         if next.is_some_and(|next| next != piece.offset) {
@@ -164,8 +167,8 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
     let found: Result<Vec<_>, _> =
         options.jobs.iter().map(|job| find(&jobs, job, connection.router())).collect();
     for job in found? {
-        let request = KillRequest { job_id: job.job_id.clone(), signal: options.signal.clone() };
-        if let Err(status) = connection.client().kill(request).await {
+        let request = SignalJobRequest { job_id: job.job_id.clone(), signal: options.signal.clone() };
+        if let Err(status) = connection.client().signal_job(request).await {
             return Err(connection.explain(status).await.into());
         }
     }
@@ -186,7 +189,7 @@ async fn connect(home: &Home, options: &EnrolledOptions) -> Result<Connection, E
     Ok(connection)
 }
 
-fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
+fn check_capability(info: &GetInfoResponse, router: &str) -> Result<(), Error> {
     if Capabilities::from(info).has(ATTACH) {
         Ok(())
     } else {
@@ -195,7 +198,7 @@ fn check_capability(info: &InfoReply, router: &str) -> Result<(), Error> {
 }
 
 async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {
-    match connection.client().jobs(JobsRequest {}).await {
+    match connection.client().list_jobs(ListJobsRequest {}).await {
         Ok(reply) => {
             let jobs = reply.into_inner().jobs;
             let broken = |what| client::Error::Protocol { router: connection.router().to_owned(), what };
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_found_by_the_beginning_of_its_id() {
+    fn job_is_found_by_id_prefix() {
         let jobs = [job("12ab", true), job("12", true), job("1fff", true), job("77", false), job("7", true)];
         let found = |wanted| find(&jobs, wanted, "desk").map(|job| job.job_id.as_str());
         assert_eq!(found("1f").unwrap(), "1fff");
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_no_agent_can_have_is_refused() {
+    fn impossible_job_list_is_refused() {
         assert!(check_list(&[job("12ab", true)]).is_ok());
         for id in ["", "12AB", "1\u{1b}[2J", "1\n", &"1".repeat(MAX_JOB_ID_BYTES + 1)] {
             assert!(check_list(&[job(id, true)]).is_err(), "{id:?}");
@@ -328,19 +331,19 @@ mod tests {
     }
 
     #[test]
-    fn a_program_cannot_write_into_the_list() {
+    fn program_name_is_escaped_in_list() {
         let name = "x\u{1b}[2J\n77 make yours".to_owned();
         let text = table(&[Line::from(v1::Job { name, ..job("12ab", false) })]);
         assert!(text.lines().count() == 2 && text.contains("x\\u{1b}[2J\\n77 make yours"), "{text}");
     }
 
     #[test]
-    fn logs_are_no_longer_than_a_window() {
+    fn logs_are_bounded_by_window() {
         let piece = |offset, length| Output {
             stream: Stream::Stdout.into(),
             offset,
             data: vec![b'x'; length].into(),
-            unpacked_size: 0,
+            uncompressed_size: 0,
         };
         let mut unread = Unread::default();
         let start = 1 << 40;
@@ -352,18 +355,18 @@ mod tests {
         let mut unread = Unread::default();
         unread.take(&piece(u64::MAX, 5)).unwrap();
         assert!(unread.take(&piece(0, 5)).is_err(), "it does not go on there");
-        assert!(unread.take(&Output { unpacked_size: 5, ..piece(u64::MAX, 5) }).is_err());
+        assert!(unread.take(&Output { uncompressed_size: 5, ..piece(u64::MAX, 5) }).is_err());
         assert!(unread.take(&Output { stream: Stream::Unspecified.into(), ..piece(0, 5) }).is_err());
         assert!(Unread::default().take(&piece(0, OUTPUT_CHUNK_BYTES + 1)).is_err());
     }
 
     #[test]
-    fn a_list_without_jobs_is_its_header() {
+    fn empty_job_list_is_its_header() {
         assert_eq!(table(&[]), "JOB               PROGRAM          STATE     AGE          CONTROLLER WHOSE");
     }
 
     #[test]
-    fn a_job_without_controller_waits_or_is_detached() {
+    fn job_without_controller_waits_or_detached() {
         let line = |attached, detached| {
             let state = JobState::Running.into();
             Line::from(v1::Job { attached, detached, state, age_ms: 61_999, ..job("12ab", true) })

@@ -111,7 +111,7 @@ async fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error
 async fn connect(
     home: &Home,
     options: &cli::RouterOptions,
-) -> Result<(Connection, hop_proto::v1::InfoReply), Error> {
+) -> Result<(Connection, hop_proto::v1::GetInfoResponse), Error> {
     let router = choose_router(home, options.router.as_deref()).await?;
     let mux = Mux::new(home, options.keep_connection)?;
     Ok(mux.open(&router, &home.identity()?, options.timeout()).await?)

@@ -30,15 +30,15 @@ pub fn tell(outcome: &Outcome) {
     match &outcome.ending {
         Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } | Ending::Detached => {}
         Ending::Signaled { name, .. } => tell_core(outcome, name),
-        Ending::TimedOut => say!("hop: the program's time was over, and it was ended"),
-        Ending::Idle => say!("hop: the program wrote nothing for too long, and it was ended"),
+        Ending::TimedOut => say!("hop: program timed out and was killed"),
+        Ending::Idle => say!("hop: program wrote no output for too long and was killed"),
         Ending::OutOfMemory { held: 0, .. } => {
-            say!("hop: the router was out of memory, and its kernel ended the program")
+            say!("hop: the router ran out of memory, and its kernel killed the program")
         }
         Ending::OutOfMemory { available, limit, held, of_promises } => {
             let which = if *of_promises { " that its kernel promises" } else { "" };
             say!(
-                "hop: the router was running out of memory{which}, and the program was ended: {} were available, {} are the limit, and it held {}",
+                "hop: the router was running out of memory{which}, and the agent killed the program: {} available, limit {}, held by the program {}",
                 mebibytes(*available),
                 mebibytes(*limit),
                 mebibytes(*held)
@@ -54,31 +54,33 @@ pub fn tell(outcome: &Outcome) {
                 Resource::Other => "used up something of the router".to_owned(),
             };
             say!(
-                "hop: the program {what} and was killed: {available} were left, {limit} are the limit, and it held {held}"
+                "hop: the program {what} and was killed: {available} left, limit {limit}, held by the program {held}"
             );
         }
-        Ending::AgentStopped => say!("error: hopd was stopped on the router and ended the program"),
-        Ending::Abandoned => say!("error: no hop came back to the program in time, and it was ended"),
+        Ending::AgentStopped => say!("error: hopd was stopped on the router and killed the program"),
+        Ending::Abandoned => say!("error: job was killed: no client reconnected within --reconnect-timeout"),
         Ending::NotExecuted { why } => say!("error: the router cannot execute the program: {why}"),
     }
     match outcome.orphans {
         0 => {}
-        1 => say!("hop: a process that the program had left running was ended"),
-        many => say!("hop: {many} processes that the program had left running were ended"),
+        1 => say!("hop: killed a process that the program had left running"),
+        many => say!("hop: killed {many} processes that the program had left running"),
     }
     for Fetched { path, problem, .. } in &outcome.files {
         if let Some(problem) = problem {
             let path = if path.is_empty() { b".".as_slice() } else { path };
-            say!("hop: {} was not brought back: {problem}", printable_bytes(path));
+            say!("hop: {} was not fetched: {problem}", printable_bytes(path));
         }
     }
     match outcome.files_lost {
         Some(why) if outcome.has_lost_files() => say!("error: {}", lost_files(outcome, why)),
-        Some(_) => say!("hop: its output files went with it"),
+        Some(_) => say!("hop: its artifacts are lost with it"),
         None => {}
     }
     if outcome.output_abandoned {
-        say!("hop: a process that the program left behind still held its output; what it writes now is lost");
+        say!(
+            "hop: a process that the program left behind still had its output open; what it writes now is lost"
+        );
     }
 }
 
@@ -86,28 +88,31 @@ pub fn tell(outcome: &Outcome) {
 fn tell_core(outcome: &Outcome, signal: &str) {
     let core = outcome.files.iter().find_map(|file| Some((file.file.as_ref()?, file.core?)));
     let Some((core, is_truncated)) = core else {
-        return say!("hop: SIG{signal} ended the program, and its core is not here");
+        return say!("hop: program was killed by SIG{signal}; its core was not fetched");
     };
     let (core, program) = (core.display(), CorePlace::program_place(core));
-    say!("hop: SIG{signal} ended the program; `gdb-multiarch {} {core}` opens its core", program.display());
+    say!(
+        "hop: program was killed by SIG{signal}; `gdb-multiarch {} {core}` opens its core",
+        program.display()
+    );
     if is_truncated {
-        say!("hop: the core is truncated, because the router's memory had no room for the rest");
+        say!("hop: the core is truncated, because the router has no memory for the rest");
     }
 }
 
 pub fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
     let how = match &outcome.ending {
-        Ending::Exited(code) => format!("ended with {code}"),
-        Ending::Signaled { name, .. } => format!("was ended by SIG{name}"),
-        _ => "was ended".to_owned(),
+        Ending::Exited(code) => format!("exited with {code}"),
+        Ending::Signaled { name, .. } => format!("was killed by SIG{name}"),
+        _ => "was killed".to_owned(),
     };
     let why = match why {
-        FilesLost::Memory => "the router was running out of memory, and they held most of it",
-        FilesLost::Inodes => "the router was running out of inodes, and they held most of them",
+        FilesLost::Memory => "the router was running out of memory, and they used most of it",
+        FilesLost::Inodes => "the router was running out of inodes, and they used most of them",
         FilesLost::AgentStopped => "hopd was stopped on the router",
-        FilesLost::Abandoned => "they were kept no longer",
+        FilesLost::Abandoned => "the agent no longer kept them",
     };
-    format!("the program {how}, and output files of it were lost before they were here: {why}")
+    format!("the program {how}, and some of its artifacts were lost before hop had fetched them: {why}")
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -134,7 +139,7 @@ pub fn report(error: &Error) -> ExitCode {
     failure::exit_code(error)
 }
 
-/// The same in one line.
+/// Prints a failure and its hint in one line, and gives its exit code.
 pub fn report_in_a_line(error: &Error) -> ExitCode {
     match failure::hint(error) {
         Some(hint) => say!("error: {error}; {hint}"),

@@ -81,7 +81,7 @@ async fn revoke(home: &Home, name: &str, key: &str, force: bool) -> Result<ExitC
     let router = Inventory::new(home).get(name)?;
     let own = home.identity()?.fingerprint();
     let fingerprint = enrolment::revoke(&router, key, own, force).await?;
-    print(&format!("{fingerprint} may not use {name} any more"))?;
+    print(&format!("{fingerprint} is revoked on {name}"))?;
     if fingerprint == own {
         say!("hop: that was this controller; `hop router add {name}` lets it in again");
     }
@@ -171,7 +171,7 @@ async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Err
 async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<ExitCode, Error> {
     let inventory = Inventory::new(home);
     let router = inventory.get(name)?;
-    // A keeper knows the router by its name, and would know nobody else's.
+    // A connection master is bound to the router's name.
     let _ = mux::stop(home, &router).await;
     if forget {
         inventory.remove(name)?;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
 use super::print;
@@ -193,7 +193,7 @@ impl RunRequest<'_> {
         }
         if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
             return Err(Error::Usage(
-                "with --detach, --artifact names no place here: hop attach does, when it brings the files"
+                "with --detach, --artifact takes no LOCAL: give it to hop attach, which fetches the files"
                     .to_owned(),
             ));
         }
@@ -209,7 +209,7 @@ impl RunRequest<'_> {
         Ok(job)
     }
 
-    async fn connect(&self) -> Result<(ReconnectingClient, InfoReply), Error> {
+    async fn connect(&self) -> Result<(ReconnectingClient, GetInfoResponse), Error> {
         let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
         let mux = Mux::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
         Ok(ReconnectingClient::open(router, self.home.identity()?, mux, self.router.timeout()).await?)
@@ -286,12 +286,12 @@ impl RunRequest<'_> {
     }
 
     /// Whether the agent can do what the job needs.
-    fn check_capabilities(&self, job: &Job, info: &InfoReply, router: &str) -> Result<(), Error> {
+    fn check_capabilities(&self, job: &Job, info: &GetInfoResponse, router: &str) -> Result<(), Error> {
         let needed = [
             ("run", "hop run", true),
             ("inputs", "input files", !job.inputs.is_empty()),
-            ("hold", "programs that take turns", self.for_go),
-            ("merge", "programs with one output", job.merges_outputs),
+            ("wait_for_start", "programs that take turns", self.for_go),
+            ("merge_stderr", "programs with one output", job.merges_outputs),
             (ATTACH, "--detach", job.detached),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_a_package_end_where_go_run_ends_them() {
+    fn go_files_end_like_go_run() {
         assert_eq!(split(words("./probe|a.go")), (words("./probe"), words("a.go")));
         assert_eq!(split(words("a.go|b.go|c|d.go")), (words("a.go|b.go"), words("c|d.go")));
     }
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_read_as_docker_reads_them() {
+    fn variables_parse_as_in_docker() {
         let env = environment(&words("A=1|B=|C=x=y")).unwrap();
         let expected = [("A", "1"), ("B", ""), ("C", "x=y")].map(|(name, value)| (name.into(), value.into()));
         assert_eq!(env, expected);

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_tells_a_programs_125_from_hops() {
+    fn status_file_tells_125_apart() {
         let programs = Ok(outcome(Ending::Exited(125)));
         let hops = Err(Error::Usage("no".into()));
         let (programs, hops) = (Status::of(&programs), Status::of(&hops));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_whose_files_were_lost_is_hops_failure_and_its_own_code_is_told() {
+    fn lost_artifacts_are_hops_failure() {
         let lost = |ending| Outcome { files_lost: Some(FilesLost::AgentStopped), ..outcome(ending) };
         let ended = Ok(lost(Ending::Exited(7)));
         let status = Status::of(&ended);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_a_program_that_was_left_names_its_job() {
+    fn status_of_detached_names_job() {
         let left = Ok(outcome(Ending::Detached));
         let status = Status::of(&left);
         assert_eq!((status.outcome, status.job, status.exit_code), ("detached", Some("1-1"), None));

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn destinations_are_read_as_ssh_users_write_them() {
+    fn destinations_parse_as_in_ssh() {
         for (text, host, port) in [
             ("desk", "desk", None),
             ("root@192.168.1.1", "root@192.168.1.1", None),

@@ -95,7 +95,7 @@ impl Home {
         &self.cache
     }
 
-    /// Where the sockets of keepers are.
+    /// The directory of control sockets.
     pub fn runtime(&self) -> &Path {
         &self.runtime
     }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn hop_home_comes_before_xdg_before_home() {
+    fn hop_home_overrides_xdg_and_home() {
         let home = find(&[("HOP_HOME", "/h"), ("HOME", "/u"), ("XDG_CONFIG_HOME", "/c")]).unwrap();
         assert_eq!((home.routers(), home.virtual_router("v")), ("/h/routers".into(), "/h/virtual/v".into()));
         let home =

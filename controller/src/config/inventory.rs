@@ -1,6 +1,6 @@
 //! The inventory: the routers that this controller knows, a TOML file each.
 //!
-//! What must stay true: an entry is written whole or not at all, and it holds the key that the router must prove.
+//! **Invariants:** an entry is written whole or not at all, and it holds the key that the router must prove.
 
 use std::fs;
 use std::io::{self, Write};
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_is_found_and_what_is_removed_is_not() {
+    fn inventory_keeps_what_is_put() {
         let (_dir, inventory) = inventory();
         assert_eq!(inventory.only().unwrap(), None);
         inventory.put(&router("desk")).unwrap();
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_router_is_named_in_the_error() {
+    fn malformed_inventory_file_is_named() {
         let (_dir, inventory) = inventory();
         inventory.put(&router("desk")).unwrap();
         fs::write(inventory.path("desk"), "address = 7").unwrap();

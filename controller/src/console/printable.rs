@@ -17,12 +17,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, is_active)
 }
 
-/// The same of bytes, which may be no text.
+/// Foreign bytes on one line; what is not UTF-8 is replaced.
 pub fn printable_bytes(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes)).into_owned()
 }
 
-/// The same of a text of several lines.
+/// A foreign text of several lines; only line ends and tabs are kept as they are.
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| is_active(c) && !matches!(c, '\n' | '\t'))
 }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn json_holds_no_control_character_and_is_the_same() {
+    fn json_escapes_control_characters() {
         let text = json(&[NASTY, "plain"]);
         assert!(!text.replace('\n', "").contains(is_active), "{text:?}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&text).ok(), Some(vec![NASTY.into(), "plain".into()]));

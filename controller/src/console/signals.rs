@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_third_interrupt_kills_and_the_fourth_gives_up() {
+    fn third_interrupt_kills_fourth_exits() {
         for are_counted in [false, true] {
             let mut signals = Signals::new(are_counted);
             let expected = [("INT", "INT"), ("TERM", "TERM"), ("INT", "INT"), ("INT", "KILL")];
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_connection_signals_are_kept_and_the_third_interrupt_gives_up() {
+    fn offline_signals_are_queued() {
         let mut signals = Signals::default();
         for name in ["INT", "TERM", "INT", "TERM"] {
             assert!(signals.take(name, false));

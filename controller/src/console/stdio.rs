@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unused_bytes_of_a_file_are_given_back() {
+    async fn unused_file_bytes_are_given_back() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"one two three").unwrap();
         for (asks_again, expected) in [(false, " two three"), (true, " two three")] {

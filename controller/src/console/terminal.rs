@@ -1,6 +1,6 @@
 //! Our terminal while the program has one of its own: every key is the program's.
 //!
-//! What must stay true: however this ends, but by a signal that nobody can handle, the terminal is as it was.
+//! **Invariants:** however this ends, but by a signal that nobody can handle, the terminal is as it was.
 
 use std::io::{self, IsTerminal};
 

@@ -240,7 +240,7 @@ impl Enrolment<'_> {
         }
     }
 
-    /// The same, with the files that only an agent needs which is put in place.
+    /// The variables of the scripts, with the files that only a new installation needs.
     fn with_files(&self, variables: Variables, layout: &Layout, interface: &str) -> Variables {
         let (listen, store) = (self.listen(), self.request.cache_dir.as_deref().unwrap_or_default());
         match &layout.boot_method {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_those_of_last_process() {
+    fn last_words_are_of_last_process() {
         let logread = "cat <<'END'
 Thu Jan  1 00:00:12 1970 daemon.err hopd[41]: error: cannot listen on 0.0.0.0:4670: Address in use
 Thu Jan  1 00:00:17 1970 daemon.info hopd[52]: listening address=0.0.0.0:4670
@@ -401,7 +401,7 @@ END";
     }
 
     #[test]
-    fn a_store_whose_medium_is_missing_is_refused() {
+    fn cache_dir_without_medium_is_refused() {
         let openwrt = "/dev/mtdblock1 /overlay jffs2 rw 0 0\noverlayfs:/overlay / overlay rw 0 0\n\
             tmpfs /tmp tmpfs rw 0 0\n/dev/sda1 /mnt/sda1 vfat rw 0 0\n";
         let extroot = openwrt.replace("/dev/mtdblock1 /overlay jffs2", "/dev/sdb1 /overlay ext4");

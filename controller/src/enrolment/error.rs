@@ -101,7 +101,7 @@ pub enum Error {
     OwnKey { name: String },
     #[error("this is the only key on the list of {name}, which nobody could use any more")]
     OnlyKey { name: String },
-    #[error("the agent of {name} has another key than the one that was enrolled: {found}")]
+    #[error("the agent of {name} has another key than the enrolled one: {found}")]
     OtherKey { name: String, found: Fingerprint },
     #[error("another enrolment of {host} is under way, or was cut off a moment ago")]
     UnderWay { host: String },

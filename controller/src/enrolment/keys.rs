@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_key_goes_on_a_second_word() {
+    fn only_key_needs_force() {
         let state = tempfile::tempdir().unwrap();
         let list = state.path().join("authorized");
         let [one, two] = ["1", "2"].map(|digit| format!("SHA256:{}", digit.repeat(64)));

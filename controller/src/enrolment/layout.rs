@@ -131,7 +131,7 @@ impl Layout {
         Ok(())
     }
 
-    /// That of an agent whose executable was found at `program`.
+    /// The layout of an agent whose executable was found at `program`.
     pub fn of_existing(program: &Path) -> Self {
         match program.to_str() {
             Some("/usr/sbin/hopd") => Self::procd(""),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_owners_is_no_place_for_a_key() {
+    fn disk_without_owners_holds_no_key() {
         let ramfs = "ramfs /tmp ramfs rw 0 0\n";
         for kind in [
             "vfat",
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_in_ram_is_not_taken_for_flash() {
+    fn overlay_in_ram_is_no_flash() {
         let overlay = "overlayfs:/tmp/root / overlay rw,lowerdir=/,upperdir=/tmp/root/upper 0 0\n";
         for mounts in [
             "tmpfs / tmpfs rw 0 0",
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn disk_that_others_write_to_is_no_place() {
+    fn disk_writable_by_others_is_refused() {
         let mounts = "/dev/sda1 /tmp/mnt/sda1 ext4 rw 0 0\n";
         let open = |mounts: &str| survey("DD-WRT", &format!("{mounts}@open\n/tmp/mnt/sda1"));
         let refused = installed(&open(mounts)).unwrap_err();

@@ -1,9 +1,11 @@
 //! Enrolment: how a router and a controller come to know each other's keys, over the ssh login that the owner has.
 //!
 //! The story is [`add`]: look, decide, send the agent, try it there, put it in place, start it, connect, and only then
-//! remember it. What must stay true: a failure at any step, a link that is cut and a controller that is killed included,
-//! leaves nothing on the router and nothing in the inventory; the keys come over the login, never over the wire; and nothing is
-//! run, read or written as root that another user of the router, or whoever made a stick, can have put there.
+//! remember it.
+//!
+//! **Invariants:** a failure at any step, a link that is cut and a controller that is killed included, leaves nothing
+//! on the router and nothing in the inventory; the keys come over the login, never over the wire; and nothing is run,
+//! read or written as root that another user of the router, or whoever made a stick, can have put there.
 
 mod check;
 mod connect;

@@ -83,7 +83,7 @@ impl Shell {
     /// something has ended early when something is taken back.
     ///
     /// # Errors
-    /// As [`Shell::script`].
+    /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn take_back(
         &self,
         step: &'static str,
@@ -102,7 +102,7 @@ impl Shell {
     /// Runs one command with `input`, and gives what it printed.
     ///
     /// # Errors
-    /// As [`Shell::script`].
+    /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn command(&self, step: &'static str, command: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
         let output = self.login.run(command, input).await?;
         self.succeeded(step, output)
@@ -140,7 +140,7 @@ impl Shell {
     /// Makes the directory `stage` and leaves a guard there, which takes back what was done by the scripts `undo`.
     ///
     /// # Errors
-    /// As [`Shell::script`].
+    /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn guard(&self, variables: Variables, stage: &str, undo: &[&str]) -> Result<Guard, Error> {
         let variables = variables.set("stage", stage).set("patience", GUARD_TIMEOUT_S.to_string());
         // As a command and not as a script: its standard input is for the signs of life.
@@ -229,7 +229,7 @@ fn command(variables: &Variables, body: &[&str]) -> String {
     format!("{}{}", variables.0, without_comments(&[OWNERSHIP, &body.concat()].concat()))
 }
 
-/// The same script in fewer bytes.
+/// A script without its comments, empty lines and indentation.
 fn without_comments(script: &str) -> String {
     let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()

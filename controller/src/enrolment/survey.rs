@@ -428,14 +428,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_promises_must_do_for_an_agent() {
+    fn strict_overcommit_limits_an_agent() {
         let survey = survey(&DD_WRT.replace("Committed_AS: 6400", "Committed_AS: 40000"), &header(1, 1, 8));
         let needed = SIZE(Arch::Mipsle) + MEMORY_TO_SPARE;
         assert_eq!(survey.agent_for(SIZE), Err(Unsupported::NoPromise { needed, available: 6400 * 1024 }));
     }
 
     #[test]
-    fn figures_that_no_router_has_are_understood_as_far_as_they_go() {
+    fn impossible_sizes_are_parsed() {
         let survey =
             survey(&OPENWRT.replace("29004 4 29000", &format!("{0} 4 {0}", u64::MAX)), &header(1, 2, 8));
         let tmp = survey.mount_of(Path::new("/tmp"));
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_with_the_reason() {
+    fn unsupported_routers_are_refused() {
         let mips = header(1, 2, 8);
         let refused = |text: &str, header: &[u8]| survey(text, header).agent_for(SIZE).err();
         let changed = |from: &str, to: &str| OPENWRT.replace(from, to);

@@ -1,6 +1,6 @@
 //! Go: which one there is, and how it builds a program for a router.
 //!
-//! What must stay true: Go's own words reach the user unchanged, and the user's own build flags come last, so they win.
+//! **Invariants:** Go's own words reach the user unchanged, and the user's own build flags come last, so they win.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_broken_versions_are_known_and_no_others() {
+    fn broken_go_versions_are_known() {
         for version in
             ["go1.26", "go1.26.0", "go1.26.4", "go1.26rc1", "go1.26.4-X:greenteagc", "go1.26.3 X:foo"]
         {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_cannot_build_for_a_router_is_refused_with_the_reason() {
+    fn unsupported_go_flags_are_refused() {
         let check = |line: &str| {
             let flags: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
             Build { flags: &flags, packages: &[], goarch: "mips", symbols: false, cc: None }.check_flags()
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_is_too_old_is_refused_before_the_build() {
+    fn old_kernel_is_refused_before_build() {
         let router = Target { class: 1, data: 2, machine: 8 };
         let check = |version: &str, kernel: &str| check(version, router, "desk", kernel);
         let refused = [("go1.24", "2.6.34.15"), ("go1.27.3", "Linux 3.1.10"), ("go1.26.4", "6.6.52")];
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_called_what_go_would_call_it() {
+    fn program_is_named_like_go() {
         let name = |package: &str| {
             let packages = [package.into()];
             Build { flags: &[], packages: &packages, goarch: "mips", symbols: false, cc: None }.name()

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_where_there_is_one() {
+    fn go_version_is_read() {
         let mut program = vec![7; 100];
         program.extend_from_slice(MAGIC);
         program.extend_from_slice(&[4, INLINE]);

@@ -27,23 +27,21 @@ pub enum Error {
     NoGo(#[source] io::Error),
     #[error("{version} builds programs that crash on these routers")]
     BrokenGo { version: String },
-    #[error("{version} needs Linux {needs}, and {router} has {kernel}")]
+    #[error("programs built by {version} need Linux {needs}; {router} has {kernel}")]
     OldKernel { version: String, needs: &'static str, router: String, kernel: String },
     #[error("-{flag}: {why}")]
     CannotBuild { flag: &'static str, why: &'static str },
-    #[error(
-        "the program was not built: parts of it are in C, and there is no C compiler for the router: {packages}"
-    )]
+    #[error("the program was not built: it uses cgo, and no C compiler for the router was given: {packages}")]
     NeedsC { packages: String },
     #[error("the program was not built: {why}")]
     NotBuilt { why: String },
     #[error("{package} is not a main package, so there is nothing to run")]
     NotMain { package: String },
-    #[error("what {version} builds does not run on {router}, which has {kernel}: a probe {how}")]
+    #[error("programs built by {version} do not run on {router}, which has {kernel}: a test program {how}")]
     Probe { version: String, router: String, kernel: String, how: String, file: PathBuf },
     #[error("--artifact {pattern}: {why}")]
     InvalidPattern { pattern: String, why: &'static str },
-    #[error("the tests of {} would bring more files than a router has memory for; the largest: {}", .directory.display(), named(.largest))]
+    #[error("the tests of {} need more files than fit into a router's memory; the largest: {}", .directory.display(), named(.largest))]
     TooManyFiles { directory: PathBuf, largest: Vec<(PathBuf, u64)> },
     #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} MiB of memory", .memory >> 20)]
     NoFuzzing { router: String, memory: u64 },

@@ -2,8 +2,9 @@
 //!
 //! A test runs in its package's directory and opens files from there. Which ones is known when it opens them; so a small module
 //! goes to the router as a whole, and of a large one what is found by looking: the package's own directory, `testdata` beside
-//! and above it, and what its source names. What must stay true: files are taken as `go list` and .gitignore see them, and the
-//! same module gives the same files.
+//! and above it, and what its source names.
+//!
+//! **Invariants:** files are taken as `go list` and .gitignore see them, and the same module gives the same files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -336,7 +337,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_small_module_goes_as_a_whole() {
+    fn small_module_is_uploaded_whole() {
         let module = module(&MODULE);
         let all = files(&module, "a");
         assert!(all.contains(&"other/data".to_owned()) && all.contains(&"a/b/testdata/below".to_owned()));
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_large_module_go_the_package_its_data_and_what_it_names() {
+    fn large_module_is_uploaded_in_part() {
         let module = module(&[&MODULE[..], &["large!"]].concat());
         let own = ["a/a_test.go", "a/templates/page", "a/testdata/own", "go.mod", "testdata/all"];
         assert_eq!(files(&module, "a"), own);
@@ -356,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn what_git_ignores_stays_here() {
+    fn ignored_files_are_not_uploaded() {
         let module = module(&["go.mod", "a/testdata/kept", "a/testdata/out.log", "bin/tool"]);
         fs::write(module.path().join(".gitignore"), "*.log\n/bin/\n").unwrap();
         assert_eq!(files(&module, "a"), [".gitignore", "a/testdata/kept", "go.mod"]);
     }
 
     #[test]
-    fn too_much_for_any_router_is_refused_and_the_largest_files_are_named() {
+    fn too_many_test_files_are_refused() {
         let module = module(&["go.mod", "a/a_test.go", "a/testdata/small", "a/testdata/huge"]);
         let huge = fs::File::options().write(true).open(module.path().join("a/testdata/huge")).unwrap();
         huge.set_len(MAX_BYTES + 1).unwrap();
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_library_is_found_below_goroot() {
+    fn standard_library_is_below_goroot() {
         let goroot =
             module(&["VERSION", "src/time/time.go", "src/x/x.go", "src/x/y/y.go", "lib/time/zoneinfo.zip"]);
         fs::write(goroot.path().join("src/go.mod"), "module std\n\ngo 1.26\n").unwrap();

@@ -2,8 +2,10 @@
 //! become paths of the router, and what is written there comes back to where Go looks for it.
 //!
 //! The contract is in cmd/go (`internal/test/test.go`, `runTestActor`) and in the package testing: the working directory is that
-//! of the package; flags have the form `-test.NAME=VALUE`; GOCOVERDIR is set beside `-test.gocoverdir`. What must stay true: a
-//! test finds what it would find here, and what it leaves by its flags is here afterwards, under the name that Go expects.
+//! of the package; flags have the form `-test.NAME=VALUE`; GOCOVERDIR is set beside `-test.gocoverdir`.
+//!
+//! **Invariants:** a test finds what it would find here, and what it leaves by its flags is here afterwards, under
+//! the name that Go expects.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -86,7 +88,7 @@ pub struct Call {
     policy: Policy,
 }
 
-/// The same for a router.
+/// A call translated for a router: its paths are the router's.
 #[derive(Debug, Default)]
 pub struct Translated {
     /// Arguments of the program.
@@ -108,7 +110,7 @@ impl Translated {
         (job.args, job.working_directory) = (args, working_directory);
         // What the user says is last, and wins.
         job.env.splice(..0, env);
-        job.directory_mark = if inputs.is_empty() { "" } else { MARK };
+        job.workdir_placeholder = if inputs.is_empty() { "" } else { MARK };
         job.inputs.extend(inputs);
         job.outputs.extend(outputs);
     }
@@ -127,7 +129,7 @@ impl Call {
     /// The call of a program that may count its coverage, and else is not concerned with Go.
     ///
     /// # Errors
-    /// As [`Call::of_go`].
+    /// There is no working directory.
     pub fn for_coverage(args: Vec<OsString>) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name).filter(|_| name == GOCOVERDIR);
         let (artifacts, policy) = (Vec::new(), Policy::default());
@@ -137,7 +139,7 @@ impl Call {
     /// Translates it.
     ///
     /// # Errors
-    /// Those of [`Package::files`]; [`Error::InvalidPattern`] for an artifact outside the package's directory.
+    /// The files of the package cannot be read or are too many; [`Error::InvalidPattern`] for an artifact outside the package's directory.
     pub fn translate(&self) -> Result<Translated, Error> {
         let is_flag_of_test = |arg: &OsString| arg.as_bytes().starts_with(b"-test.");
         let is_test = self.is_of_go && self.args.iter().any(is_flag_of_test);
@@ -402,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_starts_in_its_package_with_the_module_around_it() {
+    fn test_starts_in_its_package() {
         let module = module();
         let translated = call(&module.path().join("pkg"), &["-test.v=true", "-test.paniconexit0"]);
         let translated = translated.translate().unwrap();
@@ -416,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_flags_name_come_back_to_where_go_looks() {
+    fn files_of_flags_are_fetched() {
         let (module, build) = (module(), tempfile::tempdir().unwrap());
         let covers = build.path().join("gocoverdir");
         fs::create_dir(&covers).unwrap();
@@ -459,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_named_twice_is_one() {
+    fn directory_named_twice_is_one() {
         let directory = tempfile::tempdir().unwrap();
         let mut call = call(directory.path(), &["-test.gocoverdir=/no/such/directory"]);
         call.variable = |name| (name == GOCOVERDIR).then(|| "/no/such/directory".into());
@@ -471,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_test_wrote_is_brought_back_on_request() {
+    fn artifacts_of_a_test_are_fetched() {
         let module = module();
         let package = module.path().join("pkg");
         let mut call = call(&package, &["-test.paniconexit0", "-test.fuzz=FuzzX"]);
@@ -495,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_go_run_gets_no_files_and_no_private_variables() {
+    fn go_run_passes_no_private_variables() {
         let mut call = call(Path::new("/"), &["a=b", "-x=/y"]);
         call.variable = |name| Some(format!("value of {name}").into());
         let translated = call.translate().unwrap();

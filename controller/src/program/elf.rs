@@ -95,7 +95,7 @@ pub enum Error {
 /// Reads what `file` is.
 ///
 /// # Errors
-/// See [`Error`].
+/// The file is not an executable: see [`Error`].
 pub fn read(file: &[u8]) -> Result<Executable, Error> {
     if file.is_empty() {
         return Err(Error::Empty);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_named() {
+    fn non_programs_are_named() {
         assert_eq!(read(b""), Err(Error::Empty));
         assert_eq!(read(b"#!/bin/sh\necho hello\n"), Err(Error::NotElf));
         assert_eq!(read(b"!<arch>\n__.PKGDEF"), Err(Error::Archive));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_program_is_damaged_wherever_it_is_cut() {
+    fn truncated_program_is_damaged() {
         let program = this_program();
         for length in [5, 16, 52, 64, 100, 1000, program.len() / 2, program.len() - 1] {
             assert_eq!(read(&program[..length]), Err(Error::Damaged), "cut at {length}");

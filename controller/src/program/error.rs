@@ -14,8 +14,8 @@ pub enum Error {
     #[error("{path} has control characters in its name, which others would see on their terminals")]
     ControlCharacters { path: String },
     #[error(
-        "the program has {needed} bytes of memory that it may write to from its start on, and the kernel of {router} \
-         promises {available} bytes more, because its vm.overcommit_memory is 2"
+        "the program needs {needed} bytes of writable memory at its start, and the kernel of {router} commits only \
+         {available} more, because its vm.overcommit_memory is 2"
     )]
     NotPromised { router: String, needed: u64, available: u64 },
     #[error("this hop carries no agents")]

@@ -24,7 +24,7 @@ use crate::transfer::blob::{Blob, Kind};
 pub struct Program {
     /// What goes to the router, under the name that it has there.
     pub blob: Blob,
-    /// The same program with everything that a debugger wants to know of it.
+    /// The program with its symbols, for a debugger.
     pub whole: Bytes,
 }
 
@@ -96,7 +96,7 @@ pub fn is_mips(target: Target) -> bool {
 }
 
 /// What the agent said its programs must be.
-pub fn target_of(info: &v1::InfoReply) -> Option<Target> {
+pub fn target_of(info: &v1::GetInfoResponse) -> Option<Target> {
     let target = info.target.as_ref()?;
     Some(Target {
         class: target.elf_class.try_into().ok()?,
@@ -122,7 +122,7 @@ mod tests {
     const ROUTER: Target = Target { class: 1, data: 2, machine: 8 };
 
     #[test]
-    fn a_program_of_this_machine_is_not_for_the_router() {
+    fn program_for_other_machine_is_refused() {
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
         let why = check(&this, ROUTER).unwrap_err();
         assert!(why.to_string().ends_with("and the router is MIPS, 32 bits, big endian"), "{why}");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_made_fit_for_the_router() {
+    fn program_name_is_sanitized() {
         assert_eq!(router_name(OsStr::new("hello")), "hello");
         assert_eq!(router_name(OsStr::new("..")), "program");
         assert_eq!(router_name(OsStr::new(&"ü".repeat(40))), "ü".repeat(32));

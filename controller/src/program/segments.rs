@@ -28,7 +28,7 @@ fn end_in<Header: FileHeader<Endian = Endianness>>(start: &[u8]) -> Option<u64> 
         .max()
 }
 
-/// The same program without its symbols and whatever else is behind its segments; what it is in memory is the same to the
+/// The program without its symbols and whatever else is behind its segments; its image in memory is the same to the
 /// last byte. `None` if there is nothing to leave out.
 pub fn alone(program: &[u8]) -> Option<Vec<u8>> {
     let end = usize::try_from(end(program)?).ok().filter(|end| *end < program.len())?;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_without_its_symbols_is_the_same_program() {
+    fn stripped_program_is_the_same() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let alone = alone(&program).unwrap();
         assert!(alone.len() < program.len());
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_file_has_no_segments() {
+    fn non_elf_has_no_segments() {
         for nothing in [&b""[..], b"#!/bin/sh\n", b"\x7fELF"] {
             assert_eq!((end(nothing), alone(nothing)), (None, None));
         }

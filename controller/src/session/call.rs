@@ -1,13 +1,13 @@
-//! One call to an agent, which carries a job for as long as a connection holds.
+//! The stream of one `Run` or `Attach` call, which carries a job while its connection holds.
 //!
-//! What must stay true: a link that is stuck keeps nobody from hearing signals, so that everything here can be waited for
-//! beside other things; and the agent sees a call of which nothing more is wanted end, not break.
+//! **Invariants:** everything here can be awaited beside other events, so that a stalled link blocks no signal; the agent sees a
+//! call that is no longer needed end, not break.
 
 use std::pin::Pin;
 use std::time::Duration;
 
-use hop_proto::v1::agent_client::AgentClient;
-use hop_proto::v1::{Detach, Discard, RunReply, RunRequest, run_request};
+use hop_proto::v1::agent_service_client::AgentServiceClient;
+use hop_proto::v1::{Detach, Discard, RunRequest, RunResponse, run_request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -30,16 +30,12 @@ pub struct JobStream {
 
 impl JobStream {
     /// Starts a call whose first message this is: a `spec` or an `attach`.
-    pub fn start(client: &AgentClient<Channel>, first: run_request::Message) -> Self {
+    pub fn start(client: &AgentServiceClient<Channel>, first: run_request::Message) -> Self {
         let (requests, outgoing) = mpsc::channel(MAX_QUEUED_REQUESTS);
-        let attaches = matches!(first, run_request::Message::Attach(_));
         // The channel is empty, so there is room.
         let _ = requests.try_send(request(first));
         let mut client = client.clone();
-        let answer = async move {
-            let outgoing = ReceiverStream::new(outgoing);
-            if attaches { client.attach(outgoing).await } else { client.run(outgoing).await }
-        };
+        let answer = async move { client.run(ReceiverStream::new(outgoing)).await };
         Self { requests: RequestSender(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
     }
 
@@ -96,14 +92,14 @@ fn request(message: run_request::Message) -> RunRequest {
     RunRequest { message: Some(message) }
 }
 
-type Answer = Result<Response<Streaming<RunReply>>, Status>;
+type Answer = Result<Response<Streaming<RunResponse>>, Status>;
 
 /// The agent's side of a call.
 pub enum Replies {
     /// It has not answered yet.
     Awaited(Pin<Box<dyn Future<Output = Answer>>>),
     /// It speaks.
-    Coming(Box<Streaming<RunReply>>),
+    Coming(Box<Streaming<RunResponse>>),
     /// It has ended, well or not.
     Over,
 }
@@ -113,7 +109,7 @@ impl Replies {
     ///
     /// # Errors
     /// The agent refuses, or the connection broke.
-    pub async fn next(&mut self) -> Result<Option<RunReply>, Box<Status>> {
+    pub async fn next(&mut self) -> Result<Option<RunResponse>, Box<Status>> {
         loop {
             let reply = match self {
                 Self::Awaited(answer) => match answer.await {

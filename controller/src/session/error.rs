@@ -24,23 +24,19 @@ pub enum Error {
     InvalidOutput { request: String, why: &'static str },
     #[error("--artifact can be given {most} times")]
     TooManyOutputs { most: usize },
-    #[error("arguments and environment take {bytes} bytes, and 2,097,152 are the most that can be passed on")]
+    #[error("arguments and environment take {bytes} bytes; the limit is 2,097,152")]
     TooManyArguments { bytes: usize },
-    #[error(
-        "{router} was rebooted before all output files of the program were here; how it ended is not known"
-    )]
+    #[error("{router} was rebooted before hop had fetched all artifacts; the program's outcome is unknown")]
     RebootedAfter { router: String },
     #[error(
-        "the agent of {router} was started anew before all output files of the program were here; how it ended is not known"
+        "the agent of {router} was restarted before hop had fetched all artifacts; the program's outcome is unknown"
     )]
     AgentRestartedAfter { router: String },
-    #[error("the job {job} on {router} has output files, and no --artifact says where they go")]
+    #[error("the job {job} on {router} has artifacts, and no --artifact says where to put them")]
     NoPlace { job: String, router: String },
-    #[error(
-        "the job {job} on {router} does not have its whole program, which the hop that sends it must complete"
-    )]
+    #[error("the job {job} on {router} has no complete program yet; the hop that uploads it must finish")]
     Incomplete { job: String, router: String },
-    #[error("{router} has no memory for the files of the test: they take {bytes} bytes there, and {available} are to spare; the largest: {}", named(.largest))]
+    #[error("{router} has no memory for the files of the test: they take {bytes} bytes, and {available} are available; the largest: {}", named(.largest))]
     InputsTooLarge { router: String, bytes: u64, available: u64, largest: Vec<(PathBuf, u64)> },
     #[error("{0}")]
     NoRandom(#[source] hop_proto::identity::Error),

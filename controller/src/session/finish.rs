@@ -1,4 +1,4 @@
-//! The end of a session: what has arrived is written, the agent is left, and its outcome believed or not.
+//! The end of a session: write the output that has arrived, close the call, and check the outcome.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use hop_proto::limits::OUTPUT_WINDOW_BYTES;
-use hop_proto::v1::{self, Cause, EnvVar, InfoReply, JobSpec, Limits, Shortage, WindowSize};
+use hop_proto::v1::{self, Cause, EnvVar, GetInfoResponse, JobSpec, Limits, OutOfMemory, WindowSize};
 use ring::rand::{SecureRandom, SystemRandom};
 use xxhash_rust::xxh32::xxh32;
 
@@ -44,7 +44,7 @@ pub struct Job {
     /// Where it starts, below the job's directory; empty: there.
     pub working_directory: Vec<u8>,
     /// What stands for the job's directory in arguments and variables; empty: nothing.
-    pub directory_mark: &'static str,
+    pub workdir_placeholder: &'static str,
     /// What is written first comes first, on either output.
     pub merges_outputs: bool,
     /// When to end it.
@@ -75,7 +75,7 @@ pub struct Job {
 
 impl Job {
     /// Sees to it that several Go programs at a time do not each take the memory of all.
-    pub fn share_memory(&mut self, slot: &mut RunSlot, info: &InfoReply) {
+    pub fn share_memory(&mut self, slot: &mut RunSlot, info: &GetInfoResponse) {
         let memory = info.memory.unwrap_or_default();
         let spare = memory.available.saturating_sub(memory.reserve);
         let capacity = slot.set_capacity(spare, info.max_jobs);
@@ -94,9 +94,9 @@ impl Job {
     ///
     /// # Errors
     /// [`Error::InputsTooLarge`].
-    pub fn check_inputs(&self, router: &str, info: &InfoReply) -> Result<(), Error> {
+    pub fn check_inputs(&self, router: &str, info: &GetInfoResponse) -> Result<(), Error> {
         let memory = info.memory.unwrap_or_default();
-        let kept = info.store.as_ref().map_or(0, |store| store.kept);
+        let kept = info.store.as_ref().map_or(0, |store| store.reclaimable);
         let available = memory.available.saturating_sub(memory.reserve).saturating_add(kept);
         let bytes = self.inputs.iter().map(InputTree::room).sum();
         if bytes <= available {
@@ -114,7 +114,7 @@ impl Job {
         sent: &BlobCache,
         decoders: Decoders,
         hold: bool,
-        pack_outputs: bool,
+        accept_compressed_output: bool,
     ) -> JobSpec {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let describe = |blob: &Blob| v1::Blob {
@@ -132,10 +132,10 @@ impl Job {
             program: Some(describe(&program.blob)),
             inputs: self.inputs.iter().map(input).collect(),
             working_directory: self.working_directory.clone(),
-            directory_mark: self.directory_mark.into(),
-            merge_outputs: self.merges_outputs,
-            hold,
-            pack_outputs,
+            workdir_placeholder: self.workdir_placeholder.into(),
+            merge_stderr: self.merges_outputs,
+            wait_for_start: hold,
+            accept_compressed_output,
             args: self.args.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
             env: self
                 .env
@@ -153,7 +153,7 @@ impl Job {
             }),
             output_window: OUTPUT_WINDOW_BYTES,
             job_id: id,
-            linger_ms: milliseconds(self.reconnect_timeout),
+            disconnect_timeout_ms: milliseconds(self.reconnect_timeout),
             nice: self.nice.into(),
             user: self.user.clone(),
             terminal: self.terminal,
@@ -190,7 +190,8 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         (_, Cause::Timeout) => Ending::TimedOut,
         (_, Cause::IdleTimeout) => Ending::Idle,
         (_, Cause::Memory) => {
-            let Shortage { available, limit, held, of_promises } = outcome.shortage.unwrap_or_default();
+            let OutOfMemory { available, limit, held, of_promises } =
+                outcome.out_of_memory.unwrap_or_default();
             Ending::OutOfMemory { available, limit, held, of_promises }
         }
         (_, Cause::Exhausted) => Ending::Exhausted(read_exhausted(outcome.exhausted.unwrap_or_default())),
@@ -242,7 +243,7 @@ mod tests {
     use crate::transfer::inputs::Files;
 
     #[test]
-    fn input_files_that_do_not_fit_are_refused_with_the_figures_and_the_largest_is_named() {
+    fn too_large_inputs_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, vec![7; 1 << 20]).unwrap();
@@ -250,23 +251,23 @@ mod tests {
         files.add(Path::new("testdata/file"), &file).unwrap();
         let inputs = vec![files.pack("x".into(), "module").unwrap()];
         let job = Job { inputs, ..Job::default() };
-        let info = |available| InfoReply {
+        let info = |available| GetInfoResponse {
             memory: Some(v1::Memory {
                 total: 64 << 20,
                 available,
                 reserve: 8 << 20,
                 bound_by_promises: false,
             }),
-            ..InfoReply::default()
+            ..GetInfoResponse::default()
         };
         assert!(job.check_inputs("desk", &info(11 << 20)).is_ok());
         // Packed and unpacked.
         let error = job.check_inputs("desk", &info(9 << 20)).unwrap_err().to_string();
-        assert!(error.contains("and 1048576 are to spare; the largest: testdata/file (1048 kB)"), "{error}");
+        assert!(error.contains("and 1048576 are available; the largest: testdata/file (1048 kB)"), "{error}");
     }
 
     #[test]
-    fn an_id_is_what_the_protocol_allows_and_never_the_same() {
+    fn job_ids_are_valid_and_unique() {
         let id = new_id().unwrap();
         assert!(id.len() <= MAX_JOB_ID_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         assert_eq!(id, id.to_lowercase());
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_words_of_an_end_are_checked() {
+    fn outcome_strings_are_checked() {
         let signaled = |name: &str| {
             let ending =
                 v1::outcome::Ending::Signaled(v1::Signaled { name: name.into(), core_dumped: false });

@@ -1,9 +1,9 @@
-//! One job on a router, from the controller's side: send the program, carry its three streams, learn how it ended; and
-//! come back to it when the connection breaks.
+//! One job on a router, from the controller's side: upload the program, pump its three streams, learn its outcome, and reconnect
+//! when the connection breaks.
 //!
-//! What must stay true: every byte of output that the agent counted was written here before the outcome is believed; a
-//! job whose outcome did not come is a lost job, never a finished one; the agent knows whether this `hop` has gone for
-//! good; and it gets nothing of this machine that was not asked for: no terminal, no file, no memory beyond the windows.
+//! **Invariants:** hop believes an outcome only when it has written every byte of output that the agent counted; a job without an
+//! outcome is lost, never finished; the agent learns whether this `hop` exits for good; the agent gets nothing of this machine that
+//! was not asked for: no terminal, no file, no memory beyond the windows.
 
 pub mod artifacts;
 mod call;
@@ -104,7 +104,7 @@ pub struct AttachRequest {
 /// Attaches to a job, as if this `hop` had run it; tries for `linger` to come back when the connection breaks.
 ///
 /// # Errors
-/// As [`run`].
+/// Hop failed; the program's outcome is then unknown.
 pub async fn attach(
     client: ReconnectingClient,
     request: AttachRequest,

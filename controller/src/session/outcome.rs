@@ -124,7 +124,7 @@ pub struct Usage {
 }
 
 impl Outcome {
-    /// That of a job which was left when it ran.
+    /// The outcome of a job that this `hop` detached from.
     pub fn detached(job: String) -> Self {
         Self {
             job,
@@ -146,8 +146,8 @@ impl Outcome {
         is_its_own && self.files_lost.is_some()
     }
 
-    /// The same without what a test may leave behind as it likes: processes that are ended with it, files that it could
-    /// have written, and hidden ones that were not asked for by name.
+    /// The outcome without what `go test` users need not know: killed leftover processes, artifacts that do not exist, and
+    /// hidden files that were not requested by name.
     pub fn without_the_usual(mut self) -> Self {
         (self.orphans, self.output_abandoned) = (0, false);
         self.files.retain(|file| !matches!(file.problem, Some(Problem::NotThere | Problem::Hidden)));

@@ -1,4 +1,4 @@
-//! What the agent is to be sent next.
+//! What a session sends to the agent next.
 
 use hop_proto::v1::{Start, run_request};
 

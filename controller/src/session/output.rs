@@ -1,8 +1,8 @@
 //! The program's outputs on their way to ours: in the order of their arrival, each byte once.
 //!
-//! What must stay true: what is acknowledged was written; an output that nobody reads is reported as closed, so that the
-//! program gets its SIGPIPE as in a local pipeline; and a connection that breaks changes neither what was received nor what
-//! is written.
+//! **Invariants:** what is acknowledged was written; an output that nobody reads is reported as closed, so that the
+//! program gets its SIGPIPE as in a local pipeline; and a connection that breaks changes neither what was received
+//! nor what is written.
 
 use std::io::{self, Write};
 
@@ -229,14 +229,14 @@ mod tests {
     const LINE: &[u8] = b"line\n";
 
     fn output(stream: Stream, offset: u64, data: &'static [u8]) -> Output {
-        Output { stream: stream.into(), offset, data: Bytes::from_static(data), unpacked_size: 0 }
+        Output { stream: stream.into(), offset, data: Bytes::from_static(data), uncompressed_size: 0 }
     }
 
     /// The piece of standard output after so many whole ones.
     fn chunk(number: usize, data: &[u8]) -> Output {
         let offset = (number * OUTPUT_CHUNK_BYTES) as u64;
         let data = Bytes::copy_from_slice(data);
-        Output { stream: Stream::Stdout.into(), offset, data, unpacked_size: 0 }
+        Output { stream: Stream::Stdout.into(), offset, data, uncompressed_size: 0 }
     }
 
     fn ack(stream: Stream, offset: u64, closed: bool) -> OutputAck {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn each_output_goes_to_its_own_place() {
+    fn outputs_go_to_their_own_streams() {
         let (send, pieces) = mpsc::unbounded_channel();
         let (publish, accounts) = watch::channel(Accounts::default());
         send.send(Piece { stream: 0, data: Bytes::from_static(b"result") }).unwrap();
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_acknowledgement_is_due_after_a_quarter_of_the_window() {
+    async fn ack_after_quarter_window() {
         let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, io::sink(), io::sink());
         let big = vec![b'x'; ACKNOWLEDGE_EVERY as usize - 1];
         for (number, data) in big.chunks(OUTPUT_CHUNK_BYTES).enumerate() {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_output_without_reader_is_reported_once() {
+    async fn closed_output_is_reported_once() {
         let (nobody, writer) = io::pipe().unwrap();
         drop(nobody);
         let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, writer, io::sink());
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_break_everything_is_told_again_and_counted_from_the_first_byte() {
+    async fn acks_are_resent_after_break() {
         let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, io::sink(), io::sink());
         outputs.start_at([1000, 0]);
         outputs.take(output(Stream::Stdout, 1000, LINE)).unwrap();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_byte_that_comes_twice_or_is_left_out_is_noticed() {
+    async fn duplicate_and_missing_output_is_refused() {
         let mut outputs = Outputs::open(OUTPUT_WINDOW_BYTES, io::sink(), io::sink());
         outputs.take(output(Stream::Stderr, 0, LINE)).unwrap();
         for offset in [0, 4, 6] {

@@ -1,4 +1,4 @@
-//! The course of a session: call after call until the job has ended, and in each of them what arrives and what is sent.
+//! The course of a session: one call after another until the job has finished, and in each the messages in both directions.
 
 use std::io::Write;
 
@@ -53,7 +53,7 @@ impl Session<'_> {
                     stdout_offset: stdout,
                     stderr_offset: stderr,
                     files: self.files.position(),
-                    pack_outputs: self.client.can_pack(),
+                    accept_compressed_output: self.client.can_pack(),
                 })
             }
         };
@@ -156,7 +156,7 @@ impl Session<'_> {
                         // To the first column, which a raw terminal does not go to by itself. If nobody reads, nobody misses it.
                         let _ = std::io::stderr().write_all(b"\r\n");
                     }
-                    say!("hop: the connection to {router} broke; coming back to the job for up to {within}");
+                    say!("hop: the connection to {router} broke; reconnecting for up to {within}");
                 });
                 Backoff::new(broke, self.reconnect_timeout)
             }

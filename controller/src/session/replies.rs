@@ -1,8 +1,8 @@
-//! What the agent says, and what follows from it.
+//! What the agent replies, and what a session does about it.
 
 use bytes::Bytes;
 use hop_proto::limits::MAX_STDIN_WINDOW_BYTES;
-use hop_proto::v1::{Accepted, JobSpec, Need, RunReply, Started, run_reply};
+use hop_proto::v1::{Accepted, JobSpec, MissingBlob, RunResponse, Started, run_response};
 
 use super::artifacts::Failure;
 use super::{Error, Session, SessionEnd, Stage, stdin_error, terminal_error};
@@ -12,26 +12,26 @@ use crate::transfer::encode;
 
 impl Session<'_> {
     /// Does what a message of the agent says. Gives the end, if it is the last one that is wanted.
-    pub(super) fn handle_reply(&mut self, reply: RunReply) -> Result<Option<SessionEnd>, Error> {
+    pub(super) fn handle_reply(&mut self, reply: RunResponse) -> Result<Option<SessionEnd>, Error> {
         let message = reply.message.ok_or_else(|| self.broken("a message that this hop does not know"))?;
         match (self.stage, message) {
-            (Stage::Asked, run_reply::Message::Accepted(accepted)) => self.accepted(accepted)?,
+            (Stage::Asked, run_response::Message::Accepted(accepted)) => self.accepted(accepted)?,
             (Stage::Asked, _) => return Err(self.broken("a job that starts before it is accepted")),
-            (_, run_reply::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
+            (_, run_response::Message::Accepted(_)) => return Err(self.broken("a second acceptance")),
             (Stage::Encoding | Stage::Sending, _) => {
                 return Err(self.broken("an answer before the program was complete"));
             }
             // After a break the program may have been started long ago.
-            (_, run_reply::Message::Started(_) | run_reply::Message::Output(_)) if self.detaches => {
+            (_, run_response::Message::Started(_) | run_response::Message::Output(_)) if self.detaches => {
                 self.on_uploaded();
                 return Ok(Some(SessionEnd::Left));
             }
-            (_, run_reply::Message::Started(started)) => self.started(started)?,
-            (_, run_reply::Message::Output(mut output)) => {
-                output.data = self.decompressed(output.data, output.unpacked_size)?;
+            (_, run_response::Message::Started(started)) => self.started(started)?,
+            (_, run_response::Message::Output(mut output)) => {
+                output.data = self.decompressed(output.data, output.uncompressed_size)?;
                 self.outputs.take(output).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::OutputFile(mut piece)) => {
+            (_, run_response::Message::OutputFile(mut piece)) => {
                 if !self.files.are_wanted() && self.first.is_some() {
                     return Err(self.broken("an output file that nobody asked for"));
                 }
@@ -41,19 +41,19 @@ impl Session<'_> {
                     let router = self.client.router().to_owned();
                     return Err(Error::NoPlace { job: self.job.clone(), router });
                 }
-                piece.data = self.decompressed(piece.data, piece.unpacked_size)?;
+                piece.data = self.decompressed(piece.data, piece.uncompressed_size)?;
                 self.files.take(piece).map_err(|failure| match failure {
                     Failure::Agent(what) => self.broken(what),
                     Failure::Here(error) => error,
                 })?;
             }
-            (_, run_reply::Message::StdinAck(ack)) => {
+            (_, run_response::Message::StdinAck(ack)) => {
                 self.input.acknowledged(ack.offset, ack.closed).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::SignalAck(ack)) => {
+            (_, run_response::Message::SignalAck(ack)) => {
                 self.signals.acknowledged(ack.number).map_err(|what| self.broken(what))?;
             }
-            (_, run_reply::Message::Outcome(outcome)) => return Ok(Some(SessionEnd::Outcome(outcome))),
+            (_, run_response::Message::Outcome(outcome)) => return Ok(Some(SessionEnd::Outcome(outcome))),
         }
         Ok(None)
     }
@@ -87,7 +87,8 @@ impl Session<'_> {
     }
 
     pub(super) fn accepted(&mut self, accepted: Accepted) -> Result<(), Error> {
-        let Accepted { job_id, needs, stdin_offset, stdout_offset, stderr_offset, signals } = accepted;
+        let Accepted { job_id, missing_blobs: needs, stdin_offset, stdout_offset, stderr_offset, signals } =
+            accepted;
         let offsets = [stdout_offset, stderr_offset];
         if job_id != self.job {
             return Err(self.broken("another job than the one that was asked for"));
@@ -164,17 +165,17 @@ impl Session<'_> {
     }
 
     /// What `data` is when it is unpacked, if it is packed.
-    pub(super) fn decompressed(&self, data: Bytes, unpacked_size: u32) -> Result<Bytes, Error> {
-        if unpacked_size != 0 && !self.client.can_pack() {
+    pub(super) fn decompressed(&self, data: Bytes, uncompressed_size: u32) -> Result<Bytes, Error> {
+        if uncompressed_size != 0 && !self.client.can_pack() {
             return Err(self.broken("packed output that nobody asked for"));
         }
-        encode::decompress(data, unpacked_size).map_err(|what| self.broken(what))
+        encode::decompress(data, uncompressed_size).map_err(|what| self.broken(what))
     }
 }
 
 /// True for a blob of the job, to be sent as it is or against a base that was offered for it. What else was sent from here,
 /// to other routers, is nothing that this one may ask for.
-fn is_offered(spec: &JobSpec, need: &Need) -> bool {
+fn is_offered(spec: &JobSpec, need: &MissingBlob) -> bool {
     let program = spec.program.iter().map(|blob| (blob, &spec.bases));
     let archives = spec.inputs.iter().flat_map(|tree| tree.archive.iter().map(|blob| (blob, &tree.bases)));
     program.chain(archives).any(|(blob, bases)| {

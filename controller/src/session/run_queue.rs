@@ -1,13 +1,14 @@
-//! Taking turns on a router: programs of one user that are started at once, as `go test ./...` does, run one after the
-//! other, or as many at a time as the router's memory admits; and the next one is sent while they run.
+//! The run queue of a router: programs that one user starts at once, as `go test ./...` does, run one after the other, or as many
+//! at a time as the router's memory admits; the next one is uploaded meanwhile.
 //!
-//! The places are locks on files of this machine (flock(2)), which go with their process however that ends. What must stay
-//! true: one program at most is on its way or waits on the router, so that waiting takes the memory of one.
+//! A slot is a lock on a file of this machine (flock(2)), which the kernel releases however its process ends.
+//!
+//! **Invariants:** at most one program is being uploaded or waits on the router, so that waiting takes the memory of one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
 use crate::config::file_lock::{self, POLL_INTERVAL};
@@ -58,7 +59,7 @@ impl RunSlot {
 
     /// Whether the program may wait on the router for its turn, with the room that it takes there: the program that runs has
     /// been promised half of what is to spare (see `hold` in agent.proto), and this must find its place in the rest.
-    pub fn may_wait_on_router(&self, room: u64, info: &InfoReply) -> bool {
+    pub fn may_wait_on_router(&self, room: u64, info: &GetInfoResponse) -> bool {
         let memory = info.memory.unwrap_or_default();
         room <= memory.total.saturating_sub(memory.reserve) / WAITING_FRACTION
     }
@@ -66,7 +67,7 @@ impl RunSlot {
     /// Waits until the program may run. Cancel safe.
     ///
     /// # Errors
-    /// As [`RunSlot::enqueue`].
+    /// [`Error::Io`] if the locks cannot be made.
     pub async fn acquire(&mut self) -> Result<(), Error> {
         while self.running.is_none() {
             for number in 0..self.capacity {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_router_with_much_memory_runs_several() {
+    async fn large_router_runs_several_programs() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let mut running = Vec::new();

@@ -42,7 +42,7 @@ impl Place {
         Self { base: path.parent().unwrap_or(Path::new("")).to_owned(), names: vec![name] }
     }
 
-    /// The same as one path.
+    /// The directory and the names as one path.
     pub fn path(&self) -> PathBuf {
         self.base.iter().chain(self.names.iter().map(OsString::as_os_str)).collect()
     }
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_below_the_directory_is_followed() {
+    fn no_link_below_directory_is_followed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["here", "elsewhere"] {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_is_replaced_only_on_request() {
+    fn files_are_replaced_only_on_request() {
         // /tmp may be without files that have no names.
         for directory in [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/var/tmp").unwrap()] {
             let place = Place::below(directory.path().to_owned(), &[b"x"]);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn temporary_names_serve_where_files_need_one() {
+    fn temporary_names_without_tmpfile() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::below(directory.path().to_owned(), &[b"x"]);
         let staged = || {

@@ -1,7 +1,7 @@
 //! Our standard input on its way to the program: read only as fast as the program reads, and kept until it has it.
 //!
-//! What must stay true: every byte comes to the program once and in its place, also when the connection breaks between
-//! two of them. What was read and is not acknowledged is kept, at most a window of it; what the program leaves of a file
+//! **Invariants:** every byte comes to the program once and in its place, also when the connection breaks between two
+//! of them. What was read and is not acknowledged is kept, at most a window of it; what the program leaves of a file
 //! is given back to whoever reads that next.
 
 use std::io;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_byte_is_read_beyond_the_credit() {
+    async fn stdin_is_read_within_window() {
         let mut input = piped(b"hello world");
         input.open(5).unwrap();
         input.more().await.unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_input_that_begins_later_has_credit_for_what_came_before() {
+    async fn attached_stdin_has_full_window() {
         let mut input = Input::new(Mode::Forwarded);
         input.continue_at(100).unwrap();
         input.source = piped(b"hello world").source;
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_acknowledged_is_sent_again_from_any_offset_and_so_is_the_end() {
+    fn unacknowledged_stdin_is_resent() {
         let mut unacknowledged = Unacknowledged::default();
         unacknowledged.push(b"hello ");
         unacknowledged.push(b"world");
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_has_closed_its_input_is_sent_nothing() {
+    fn closed_stdin_is_sent_nothing() {
         let mut unacknowledged = Unacknowledged::default();
         unacknowledged.push(b"hello");
         unacknowledged.acknowledged(0, true);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_of_what_is_not_kept_changes_nothing() {
+    fn stale_stdin_ack_changes_nothing() {
         let mut unacknowledged = Unacknowledged::starting_at(10);
         unacknowledged.push(b"abc");
         unacknowledged.acknowledged(4, false);

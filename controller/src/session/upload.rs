@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hop_proto::limits::BLOB_CHUNK_BYTES;
-use hop_proto::v1::{BlobChunk, Encoding, Need};
+use hop_proto::v1::{BlobChunk, Encoding, MissingBlob};
 use tokio::task::JoinHandle;
 
 use crate::transfer::blob::{Blob, Kind};
@@ -51,7 +51,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Does what the agent needs. False if it needs something else.
-    pub fn begin(&mut self, need: &Need) -> bool {
+    pub fn begin(&mut self, need: &MissingBlob) -> bool {
         if need.sha256 != self.blob.digest {
             return false;
         }
@@ -101,7 +101,7 @@ impl<'a> Upload<'a> {
             self.begun = Some(Instant::now());
         }
         self.offset = end;
-        let encoding = if start == 0 { encoded.encoding } else { Encoding::Identity };
+        let encoding = if start == 0 { encoded.encoding } else { Encoding::Unspecified };
         Some(BlobChunk { offset: start as u64, data, encoding: encoding.into() })
     }
 
@@ -131,7 +131,7 @@ impl<'a> Upload<'a> {
             return format!("sent nothing: the router has the {what}, {size}");
         };
         let how = match encoded.encoding {
-            Encoding::Identity => "as it is",
+            Encoding::Unspecified | Encoding::Identity => "as it is",
             Encoding::Zstd => "compressed with zstd",
             Encoding::Lz4 => "compressed with LZ4",
             Encoding::Delta => "as a delta against what was sent before",
@@ -186,7 +186,7 @@ impl<'a> Uploads<'a> {
     }
 
     /// Does what the agent needs. False if it needs something else, or anything twice.
-    pub fn begin(&mut self, needs: &[Need]) -> bool {
+    pub fn begin(&mut self, needs: &[MissingBlob]) -> bool {
         self.needed.clear();
         needs.iter().all(|need| {
             let index = self.all.iter_mut().position(|upload| upload.begin(need));
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delta_does_not_make_a_link_look_slow() {
+    fn deltas_do_not_lower_measured_rate() {
         let sent =
             |bytes, has_delta, seconds, known| rate(bytes, has_delta, Duration::from_secs(seconds), known);
         let known = Some(500_000);

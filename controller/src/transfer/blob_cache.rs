@@ -1,7 +1,7 @@
-//! What was sent to routers lately: blobs, against which the next ones can be sent as deltas, and how fast that went.
+//! A cache of the blobs that were uploaded lately, which serve as bases of deltas, and of each link's rate.
 //!
-//! A cache: whatever is missing or broken here costs bytes on the wire, and is never an error. What must stay true: a blob
-//! that is handed out has the digest that names it; and there are no more of a kind than [`MAX_BYTES`].
+//! **Invariants:** a missing or broken entry costs bytes on the wire, and is never an error; a blob that is returned has the digest
+//! that names it; the cache holds at most [`MAX_BYTES`] of each kind.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn earlier_builds_come_first_and_then_what_was_sent_last() {
+    fn earlier_builds_are_first_bases() {
         let dir = tempfile::tempdir().unwrap();
         let sent = BlobCache::new(&Home::at(dir.path()));
         let all = [("probe", "1"), ("probe", "2"), ("other", "3"), ("third", "4")];
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_its_name_says_is_not_handed_out() {
+    fn damaged_blob_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let sent = BlobCache::new(&Home::at(dir.path()));
         let program = program("probe", "content");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_that_of_its_router() {
+    fn rates_are_kept_per_router() {
         let dir = tempfile::tempdir().unwrap();
         let sent = BlobCache::new(&Home::at(dir.path()));
         assert_eq!(sent.rate("desk"), None);

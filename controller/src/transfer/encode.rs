@@ -1,10 +1,10 @@
-//! What a program is sent as: a delta against one that the router has, compressed, or as it is. And how packed output comes
-//! out again.
+//! The encoding in which a program is uploaded: a delta against one that the router has, compressed, or plain; and the
+//! decompression of output.
 //!
-//! What is chosen follows from how fast the link was last time. On a fast one the router's CPU is what all wait for, and LZ4
-//! costs it least; on a slow one every byte counts, and zstd makes the fewest, at a level that the time on the wire pays for.
-//! A delta is sent where the router has the program sooner by it, and is not looked for longer than the program would take as a
-//! whole; one in which addresses are followed, if there is time, where that spares more than it costs.
+//! The choice follows from the link's rate at the last upload. On a fast link the router's CPU is the bottleneck, and LZ4 costs it
+//! least; on a slow one every byte counts, and zstd makes the fewest, at a level that the time on the wire pays for. A delta is sent
+//! where the router has the program sooner by it; the search for one takes no longer than uploading the whole program would; a
+//! relocated one is sent, if there is time, where it saves more than it costs.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -264,12 +264,12 @@ fn lz4(content: &[u8]) -> io::Result<Vec<u8>> {
     finished.map(|()| bytes)
 }
 
-/// Output as the program wrote it, of which `data` came: packed, if `unpacked_size` is not 0.
+/// Output as the program wrote it, of which `data` came: packed, if `uncompressed_size` is not 0.
 ///
 /// # Errors
 /// It is not what it says to be. No more memory was taken than for a chunk.
-pub fn decompress(data: Bytes, unpacked_size: u32) -> Result<Bytes, &'static str> {
-    let size = unpacked_size as usize;
+pub fn decompress(data: Bytes, uncompressed_size: u32) -> Result<Bytes, &'static str> {
+    let size = uncompressed_size as usize;
     if size == 0 {
         return Ok(data);
     }
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_link_gets_the_fewest_bytes_and_a_fast_one_what_is_unpacked_fastest() {
+    fn encoding_depends_on_link_rate() {
         let lengths = [None, Some(900_000), Some(200_000), Some(50_000)].map(|rate| {
             let encoded = encode(&program(), ALL, None, rate);
             let expected = if rate.is_some() { Encoding::Zstd } else { Encoding::Lz4 };
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_in_another_way_has_another_name() {
+    fn cache_names_tell_encodings_apart() {
         let only = |zstd, lz4, delta| Decoders { zstd, lz4, delta, relocate: false, ..ALL };
         let names = [
             name(&[1; 32], ALL, None, None),
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_gets_nothing_that_it_cannot_decode() {
+    fn only_supported_encodings_are_sent() {
         let only =
             |decoders: Decoders| encode(&program(), decoders, base(&program()), Some(100_000)).encoding;
         let none = Decoders::default();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_is_sent_where_it_is_smaller() {
+    fn smaller_delta_is_sent() {
         let mut changed = program().to_vec();
         changed[1000] ^= 1;
         let encoded = encode(&changed.into(), ALL, base(&program()), None);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_is_sent_where_the_router_has_the_program_sooner_by_it() {
+    fn delta_is_sent_where_it_is_faster() {
         // Half of it compresses to little. The other half is new, and noise: LZ4 finds nothing in it, nor does zstd.
         let known: Vec<u8> = (0..50_000u32).flat_map(|index| (index / 64).to_be_bytes()).collect();
         let digest = |index: u32| ring::digest::digest(&ring::digest::SHA256, &index.to_be_bytes());
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_followed_where_that_spares_enough() {
+    fn relocated_delta_where_it_pays() {
         let [base, program] = delta::builds();
         let program = Bytes::from(program);
         let encoded = |can_relocate, rate| {
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_output_is_what_it_says_to_be_or_is_refused() {
+    fn wrong_compressed_output_is_refused() {
         let plain = vec![7; OUTPUT_CHUNK_BYTES + 1];
         let encoded =
             |length: usize| Bytes::from(lz4::block::compress(&plain[..length], None, false).unwrap());
@@ -420,14 +420,14 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_become_smaller_goes_as_it_is() {
+    fn incompressible_program_is_sent_plain() {
         let noise: Vec<u8> = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let content = ring::digest::digest(&ring::digest::SHA256, &noise).as_ref().to_vec().into();
         assert_eq!(encode(&content, ALL, None, None).encoding, Encoding::Identity);
     }
 
     #[test]
-    fn the_frames_are_what_their_formats_say() {
+    fn frames_have_their_formats() {
         let program = program();
         let unpacked = zstd::decode_all(&zstd(&program, LEVEL).unwrap()[..]).unwrap();
         assert!(unpacked == program);

@@ -1,8 +1,8 @@
-//! What blobs were packed as lately: a program that goes to many routers, or to one whose tmpfs was emptied, is packed once.
+//! A cache of encoded blobs: a program for many routers, or for one whose tmpfs was emptied, is encoded once.
 //!
-//! A cache, as [`crate::transfer::blob_cache`] is: whatever is missing or broken here costs time, and is never an error. What must stay true:
-//! what is handed out is what was put in; of several `hop` that want the same at once, one packs, and the others wait for
-//! it no longer than they would take themselves; and there is no more than [`MAX_BYTES`].
+//! **Invariants:** a missing or broken entry costs time, and is never an error; an entry is returned as it was stored, or not at
+//! all; of several `hop` that want the same entry, one encodes, and the others wait no longer than they would need themselves; the
+//! cache holds at most [`MAX_BYTES`].
 
 use std::fs::{self, File};
 use std::io;
@@ -94,7 +94,7 @@ impl EncodedCache {
 
     fn keep(&self, path: &Path, encoded: &Encoded) -> io::Result<()> {
         // As it is, there was nothing to do.
-        if encoded.encoding == Encoding::Identity {
+        if matches!(encoded.encoding, Encoding::Unspecified | Encoding::Identity) {
             return Ok(());
         }
         let mut content = Vec::with_capacity(HEAD_BYTES + encoded.bytes.len());
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_many_that_want_the_same_one_packs() {
+    async fn concurrent_commands_encode_once() {
         let directory = tempfile::tempdir().unwrap();
         let encodings = Arc::new(AtomicUsize::new(0));
         let mut all = tokio::task::JoinSet::new();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_in_vain_packs_for_itself() {
+    async fn lock_timeout_encodes_anyway() {
         let directory = tempfile::tempdir().unwrap();
         let stuck = blobs(directory.path());
         let _lock = stuck.lock("program").await.unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_comes_back_as_it_was() {
+    async fn cached_encoding_is_returned() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
         for (name, encoding) in [("delta", Encoding::Delta), ("relocated", Encoding::RelocatedDelta)] {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_could_not_be_made_a_delta_is_tried_again() {
+    async fn missed_delta_is_not_cached() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
         blobs.find_or("delta", Some([7; 32]), || encoded("whole")).await.unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_damaged_is_packed_anew() {
+    async fn damaged_cache_is_encoded_again() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
         let path = directory.path().join("program");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_used_before_all_else_goes_first() {
+    async fn least_recently_used_is_evicted() {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
         for (name, age) in [("first", 30), ("second", 20), ("third", 10)] {

@@ -1,7 +1,7 @@
 //! Trees of files that a program is to find on the router, packed as archives.
 //!
-//! What must stay true: the same files make the same archive, byte by byte, so that it is sent once; and every name in it is
-//! one that the agent takes.
+//! **Invariants:** the same files make the same archive, byte by byte, so that it is sent once; and every name in it
+//! is one that the agent takes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -224,9 +224,9 @@ impl InputTree {
     }
 
     /// In the words of the protocol.
-    pub fn describe(&self, blob: v1::Blob, bases: Vec<Vec<u8>>) -> v1::InputTree {
+    pub fn describe(&self, blob: v1::Blob, bases: Vec<Vec<u8>>) -> v1::InputArchive {
         let directory = self.directory.clone().into_bytes();
-        v1::InputTree { archive: Some(blob), directory, size: self.size, bases, entries: self.entries }
+        v1::InputArchive { archive: Some(blob), directory, size: self.size, bases, entries: self.entries }
     }
 }
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_files_make_the_same_archive() {
+    fn same_files_make_same_archive() {
         let [one, two] = [tree(), tree()].map(|tree| {
             let mut files = Files::default();
             files.add_all(Path::new("x"), tree.path()).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_directory_comes_after_it_and_links_come_last() {
+    fn archive_has_links_last() {
         let tree = tree();
         let mut files = Files::default();
         files.add_all(Path::new("x"), tree.path()).unwrap();

@@ -107,7 +107,8 @@ impl Machine {
         self.wait(from, || None)
     }
 
-    /// The same, until `hopeless` says why not.
+    /// Waits until the console has printed that the guest is ready, behind its first `from` bytes, or `hopeless` gives a reason to
+    /// stop.
     fn wait(&self, from: u64, mut hopeless: impl FnMut() -> Option<&'static str>) -> Result<(), Error> {
         let limit = if self.state.counted_clock { COUNTED_BOOT_TIMEOUT } else { BOOT_TIMEOUT };
         let deadline = Instant::now() + limit;

@@ -1,6 +1,8 @@
 //! What a machine boots: kernel and root file system from the cache, the files that only it has, its flash and its disk.
 //!
-//! `cargo xtask virtual-routers` fills the cache. What must stay true: nothing in the cache is written to.
+//! `cargo xtask virtual-routers` fills the cache.
+//!
+//! **Invariants:** nothing in the cache is written to.
 
 use std::env;
 use std::ffi::OsString;
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_files_begin_at_a_multiple_of_four_bytes() {
+    fn own_archive_is_aligned() {
         let dir = tempfile::tempdir().unwrap();
         let (root, image) = (dir.path().join("root"), dir.path().join("image"));
         fs::write(&root, "12345").unwrap();
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_the_environment_says() {
+    fn cache_follows_the_environment() {
         let find = |variables: &[(&str, &str)]| {
             let variable = |name: &str| {
                 variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))

@@ -1,6 +1,6 @@
 //! A whole router in one QEMU: its directory, its process, its ports.
 //!
-//! What must stay true: the file that says which process it is, is written before anything is waited for, so that what was
+//! **Invariants:** the file that says which process it is, is written before anything is waited for, so that what was
 //! started can always be ended; flash and disk are kept until it is taken down; it is reached from this machine only.
 
 use std::ffi::OsString;
@@ -277,7 +277,7 @@ impl Machine {
         ]
     }
 
-    /// The same and the key, as words for `ssh`; without the port and the destination.
+    /// The key and the `-o` options of an `ssh` command line, without port and destination.
     pub fn ssh_options(&self) -> Vec<OsString> {
         let settings = self.ssh_settings().into_iter().flat_map(|setting| ["-o".into(), setting.into()]);
         [OsString::from("-i"), self.key().into()].into_iter().chain(settings).collect()

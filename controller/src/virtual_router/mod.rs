@@ -4,7 +4,7 @@
 //! flash, dropbear and the habits of its firmware; a [`profile`] says what it is, an [`image`] is made for it, and the
 //! [`monitor`] does to it what a hand would do.
 //!
-//! What must stay true: starting one twice is starting it once, and only processes that were started here are ended.
+//! **Invariants:** starting one twice is starting it once, and only processes that were started here are ended.
 
 mod console;
 mod error;

@@ -1,7 +1,7 @@
 //! QEMU's monitor: what a hand would do to a router, and to its cables. QMP, a line of JSON each way
 //! (qemu.org/docs/master/interop/qmp-spec.html).
 //!
-//! What must stay true: QEMU can hang, so nothing here waits without a limit.
+//! **Invariants:** QEMU can hang, so nothing here waits without a limit.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_from_events_and_from_errors() {
+    fn monitor_skips_events() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
         let asked = qemu(
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_may_have_a_long_path() {
+    fn long_socket_path_connects() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("d".repeat(200));
         std::fs::create_dir(&deep).unwrap();

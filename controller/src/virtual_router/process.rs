@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_not_taken_for_a_later_one_with_its_number() {
+    fn reused_pid_is_not_killed() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let started = started(pid).unwrap();

@@ -1,7 +1,8 @@
 //! Profiles: what a virtual router is, a TOML file each.
 //!
-//! Five are built in; a user's own are in `profiles/` of the configuration directory, and come first. What must stay
-//! true: a profile is data. A word in it that is not understood is an error, never ignored.
+//! Five are built in; a user's own are in `profiles/` of the configuration directory, and come first.
+//!
+//! **Invariants:** a profile is data. A word in it that is not understood is an error, never ignored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_is_told_what_the_profile_says() {
+    fn guest_file_follows_the_profile() {
         let home = Home::at(Path::new("/nonexistent"));
         let file = Profile::load(&home, "f7d7302").unwrap().guest_file();
         let lines = "last-system-call=4348\ndisk=/tmp/mnt/sda1\ndisk-node=sda1\ndisk-delay=12\ntime=1970\n";
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_own_profile_comes_first_and_its_mistakes_are_named() {
+    fn own_profile_overrides_built_in() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         fs::create_dir(home.profiles()).unwrap();

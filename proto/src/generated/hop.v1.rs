@@ -1,7 +1,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct InfoRequest {}
+pub struct GetInfoRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct InfoReply {
+pub struct GetInfoResponse {
     /// Version of the agent, for people. Decisions are made by `capabilities` alone.
     #[prost(string, tag = "1")]
     pub agent_version: ::prost::alloc::string::String,
@@ -43,7 +43,7 @@ pub struct InfoReply {
     pub containment: i32,
     /// Changes with every start of the agent, as long as `boot_id` is the same.
     #[prost(uint64, tag = "16")]
-    pub instance: u64,
+    pub agent_instance_id: u64,
     /// Where the agent listens, for people.
     #[prost(string, tag = "24")]
     pub listens: ::prost::alloc::string::String,
@@ -91,7 +91,7 @@ pub struct Store {
     pub executable: bool,
     /// Bytes of blobs that no job uses. They count as free: they go when their room is needed.
     #[prost(uint64, tag = "4")]
-    pub kept: u64,
+    pub reclaimable: u64,
     /// Absent where the file system sets no limit to the number of files. Capability "inodes".
     #[prost(message, optional, tag = "5")]
     pub inodes: ::core::option::Option<Inodes>,
@@ -141,7 +141,7 @@ pub mod run_request {
         /// it, and keeps the output files until it is at the end of all.
         #[prost(message, tag = "11")]
         FileAck(super::FilePosition),
-        /// A job with `JobSpec.hold` may start. Said again, and of a job that runs, it says nothing.
+        /// A job with `JobSpec.wait_for_start` may start. Said again, and of a job that runs, it says nothing.
         #[prost(message, tag = "9")]
         Start(super::Start),
     }
@@ -150,12 +150,12 @@ pub mod run_request {
 /// exactly one `outcome`, which comes after the last byte of output and when the last output file was acknowledged.
 /// `outcome` may follow `accepted` at once if the program cannot be executed.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct RunReply {
-    #[prost(oneof = "run_reply::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
-    pub message: ::core::option::Option<run_reply::Message>,
+pub struct RunResponse {
+    #[prost(oneof = "run_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub message: ::core::option::Option<run_response::Message>,
 }
-/// Nested message and enum types in `RunReply`.
-pub mod run_reply {
+/// Nested message and enum types in `RunResponse`.
+pub mod run_response {
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
@@ -195,7 +195,7 @@ pub struct JobSpec {
     pub output_window: u32,
     /// Files that the program finds when it starts, at most 4 trees. Capability "inputs".
     #[prost(message, repeated, tag = "7")]
-    pub inputs: ::prost::alloc::vec::Vec<InputTree>,
+    pub inputs: ::prost::alloc::vec::Vec<InputArchive>,
     /// Where the program starts, below the job's directory: a path by the rules of `output_files`, without '*' and '?', of a
     /// directory that is in a tree. Empty: in the job's directory itself. Capability "inputs".
     #[prost(bytes = "vec", tag = "9")]
@@ -203,14 +203,14 @@ pub struct JobSpec {
     /// Wherever these bytes, 16 to 64 of them, stand in an argument or in the value of a variable, the program gets the absolute
     /// path of the job's directory. Empty: nowhere. Capability "inputs".
     #[prost(bytes = "vec", tag = "18")]
-    pub directory_mark: ::prost::alloc::vec::Vec<u8>,
+    pub workdir_placeholder: ::prost::alloc::vec::Vec<u8>,
     /// The program waits for `Start` when it and its input files are there, and leaves half of the memory that is to spare to
-    /// the next one, which waits while it runs. Capability "hold".
+    /// the next one, which waits while it runs. Capability "wait_for_start".
     #[prost(bool, tag = "19")]
-    pub hold: bool,
-    /// Standard error goes into the pipe of standard output, so that what is written first comes first. Capability "merge".
+    pub wait_for_start: bool,
+    /// Standard error goes into the pipe of standard output, so that what is written first comes first. Capability "merge_stderr".
     #[prost(bool, tag = "20")]
-    pub merge_outputs: bool,
+    pub merge_stderr: bool,
     /// What to bring back when the program has ended: paths below the job's directory, at most 64 of at most 1,024 bytes. Each is one or more names with a '/' between two, none of them "." or ".."; or "." alone, which is all
     /// that is there. In a name, '*' stands for any bytes and '?' for one, but not for a '.' at the beginning of a name. Of a
     /// directory, everything below it is brought, except names that begin with '.' (FILE_PROBLEM_HIDDEN). `.git`, in either
@@ -232,7 +232,7 @@ pub struct JobSpec {
     /// How long the job goes on without a controller, in milliseconds, and how long its outcome is kept. 0: it ends with its
     /// connection. At most 86,400,000.
     #[prost(uint64, tag = "12")]
-    pub linger_ms: u64,
+    pub disconnect_timeout_ms: u64,
     /// Nice value of the program, 0 to 19 (setpriority(2)).
     #[prost(uint32, tag = "14")]
     pub nice: u32,
@@ -248,9 +248,9 @@ pub struct JobSpec {
     /// 16. It can send the program as a delta against one of them. Capability "delta".
     #[prost(bytes = "vec", repeated, tag = "17")]
     pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// The controller unpacks `Output.data` and `OutputFile.data`, so they may come packed on this stream. Capability "pack".
+    /// The controller decompresses `Output.data` and `OutputFile.data`, so they may come compressed on this stream. Capability "compress_output".
     #[prost(bool, tag = "21")]
-    pub pack_outputs: bool,
+    pub accept_compressed_output: bool,
 }
 /// In characters, each at most 65,535.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -274,9 +274,9 @@ pub struct Attach {
     /// The same of the output files. Absent: from the beginning of the first file that is not acknowledged whole.
     #[prost(message, optional, tag = "4")]
     pub files: ::core::option::Option<FilePosition>,
-    /// As `JobSpec.pack_outputs`, for this stream: another controller may have asked for the job.
+    /// As `JobSpec.accept_compressed_output`, for this stream: another controller may have asked for the job.
     #[prost(bool, tag = "5")]
-    pub pack_outputs: bool,
+    pub accept_compressed_output: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {}
@@ -306,7 +306,7 @@ pub struct Blob {
 /// files, then symbolic links; nothing else, and no name twice. Names are paths by the rules of `JobSpec.output_files`. Of a
 /// mode, the agent takes the kind of file and whether its owner may execute it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct InputTree {
+pub struct InputArchive {
     #[prost(message, optional, tag = "1")]
     pub archive: ::core::option::Option<Blob>,
     /// The name of the directory below the job's directory that the files are unpacked into. A name of its own for each tree.
@@ -344,14 +344,14 @@ pub struct Limits {
     #[prost(uint64, tag = "3")]
     pub idle_timeout_ms: u64,
 }
-/// The job has an id and its room in memory. The controller now sends every blob in `needs`, in order, and nothing else.
+/// The job has an id and its room in memory. The controller now sends every blob in `missing_blobs`, in order, and nothing else.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Accepted {
     /// Names the job on this agent, unique since the router booted.
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
-    pub needs: ::prost::alloc::vec::Vec<Need>,
+    pub missing_blobs: ::prost::alloc::vec::Vec<MissingBlob>,
     /// After `attach`: where the next byte of each stream belongs. The controller sends its input from here on, and the
     /// agent its outputs.
     #[prost(uint64, tag = "3")]
@@ -366,7 +366,7 @@ pub struct Accepted {
 }
 /// A blob that the agent does not have, or not whole.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Need {
+pub struct MissingBlob {
     #[prost(bytes = "vec", tag = "1")]
     pub sha256: ::prost::alloc::vec::Vec<u8>,
     /// Send from here on: bytes of the blob as it is sent, in the encoding in which it was begun.
@@ -376,7 +376,7 @@ pub struct Need {
     #[prost(bytes = "vec", tag = "3")]
     pub base: ::prost::alloc::vec::Vec<u8>,
 }
-/// A piece of the blob that is first in `needs` and not yet complete. It is complete when its declared size is reached.
+/// A piece of the blob that is first in `missing_blobs` and not yet complete. It is complete when its declared size is reached.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlobChunk {
     /// Counts bytes as they are sent.
@@ -422,16 +422,16 @@ pub struct StdinAck {
 pub struct Output {
     #[prost(enumeration = "Stream", tag = "1")]
     pub stream: i32,
-    /// Of its first byte, unpacked.
+    /// Of its first byte, uncompressed.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// At most 16,384 bytes.
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
-    /// If not 0, `data` is packed: one block (LZ4 Block Format Description) that unpacks to so many bytes, at most 16,384. Only
+    /// If not 0, `data` is compressed: one block (LZ4 Block Format Description) that decompresses to so many bytes, at most 16,384. Only
     /// where it was asked for.
     #[prost(uint32, tag = "4")]
-    pub unpacked_size: u32,
+    pub uncompressed_size: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutputAck {
@@ -471,9 +471,9 @@ pub struct OutputFile {
     /// Nothing more of this file comes, and what came of it is not the file.
     #[prost(enumeration = "FileProblem", tag = "5")]
     pub problem: i32,
-    /// As `Output.unpacked_size`.
+    /// As `Output.uncompressed_size`.
     #[prost(uint32, tag = "6")]
-    pub unpacked_size: u32,
+    pub uncompressed_size: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FileInfo {
@@ -533,7 +533,7 @@ pub struct Outcome {
     pub orphans: u32,
     /// With CAUSE_MEMORY: the figures.
     #[prost(message, optional, tag = "10")]
-    pub shortage: ::core::option::Option<Shortage>,
+    pub out_of_memory: ::core::option::Option<OutOfMemory>,
     /// Output files were asked for and were given up before they were fetched, for this cause: CAUSE_MEMORY, because the
     /// router needed the memory that they took; CAUSE_EXHAUSTED, because it needed their inodes; CAUSE_AGENT_STOPPED.
     #[prost(enumeration = "Cause", tag = "11")]
@@ -582,7 +582,7 @@ pub struct Exhausted {
     pub place: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Shortage {
+pub struct OutOfMemory {
     /// Bytes that were available on the router when the job was ended.
     #[prost(uint64, tag = "1")]
     pub available: u64,
@@ -622,9 +622,9 @@ pub struct Usage {
     pub max_rss_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct JobsRequest {}
+pub struct ListJobsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct JobsReply {
+pub struct ListJobsResponse {
     /// The oldest first.
     #[prost(message, repeated, tag = "1")]
     pub jobs: ::prost::alloc::vec::Vec<Job>,
@@ -654,12 +654,17 @@ pub struct Job {
     pub unread: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LogsRequest {
+pub struct ReadOutputRequest {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct KillRequest {
+pub struct ReadOutputResponse {
+    #[prost(message, optional, tag = "1")]
+    pub output: ::core::option::Option<Output>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignalJobRequest {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
     /// Name without SIG.
@@ -667,7 +672,7 @@ pub struct KillRequest {
     pub signal: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct KillReply {}
+pub struct SignalJobResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddNextKeyRequest {
     /// SHA-256 of the next key's SubjectPublicKeyInfo: 32 bytes, its fingerprint.
@@ -675,11 +680,11 @@ pub struct AddNextKeyRequest {
     pub sha256: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AddNextKeyReply {}
+pub struct AddNextKeyResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetirePreviousKeyRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RetirePreviousKeyReply {}
+pub struct RetirePreviousKeyResponse {}
 /// Why the agent refused a call or a job. Packed as google.protobuf.Any (type URL type.googleapis.com/hop.v1.ErrorDetail) into the
 /// `details` of the google.rpc.Status in the trailer grpc-status-details-bin, in every status that the agent itself makes. Beside it
 /// stands a google.rpc.ErrorInfo that says the same to clients that do not know this file: `reason` is the value of `reason`
@@ -734,13 +739,15 @@ impl Containment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Encoding {
+    /// In every chunk but the first.
+    Unspecified = 0,
     /// As it is.
-    Identity = 0,
+    Identity = 5,
     /// One zstd frame with a window of at most 512 KiB (RFC 8878). Capability "zstd".
     Zstd = 1,
     /// One LZ4 frame of 64 KiB blocks, without checksums (LZ4 Frame Format Description). Capability "lz4".
     Lz4 = 2,
-    /// What to do with `Need.base` to get the blob, in zstd as above. Capability "delta".
+    /// What to do with `MissingBlob.base` to get the blob, in zstd as above. Capability "delta".
     Delta = 3,
     /// The same, where addresses in what is copied follow what they name; what has moved comes first. Capability "relocate".
     RelocatedDelta = 4,
@@ -752,6 +759,7 @@ impl Encoding {
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
+            Self::Unspecified => "ENCODING_UNSPECIFIED",
             Self::Identity => "ENCODING_IDENTITY",
             Self::Zstd => "ENCODING_ZSTD",
             Self::Lz4 => "ENCODING_LZ4",
@@ -762,6 +770,7 @@ impl Encoding {
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
+            "ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
             "ENCODING_IDENTITY" => Some(Self::Identity),
             "ENCODING_ZSTD" => Some(Self::Zstd),
             "ENCODING_LZ4" => Some(Self::Lz4),
@@ -901,7 +910,7 @@ pub enum Cause {
     IdleTimeout = 4,
     /// The router was about to run out of memory, and this job held most of it.
     Memory = 5,
-    /// No controller was there for longer than `JobSpec.linger_ms`.
+    /// No controller was there for longer than `JobSpec.disconnect_timeout_ms`.
     Abandoned = 6,
     /// The router was about to run out of something else than memory, and this job held most of it.
     Exhausted = 7,
@@ -1090,7 +1099,7 @@ impl ErrorReason {
 }
 /// Generated client implementations.
 #[cfg(feature = "client")]
-pub mod agent_client {
+pub mod agent_service_client {
     #![allow(
         unused_variables,
         dead_code,
@@ -1101,10 +1110,10 @@ pub mod agent_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
-    pub struct AgentClient<T> {
+    pub struct AgentServiceClient<T> {
         inner: tonic::client::Grpc<T>,
     }
-    impl<T> AgentClient<T>
+    impl<T> AgentServiceClient<T>
     where
         T: tonic::client::GrpcService<tonic::body::Body>,
         T::Error: Into<StdError>,
@@ -1122,7 +1131,7 @@ pub mod agent_client {
         pub fn with_interceptor<F>(
             inner: T,
             interceptor: F,
-        ) -> AgentClient<InterceptedService<T, F>>
+        ) -> AgentServiceClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
@@ -1136,7 +1145,7 @@ pub mod agent_client {
                 http::Request<tonic::body::Body>,
             >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
-            AgentClient::new(InterceptedService::new(inner, interceptor))
+            AgentServiceClient::new(InterceptedService::new(inner, interceptor))
         }
         /// Compress requests with the given encoding.
         ///
@@ -1170,161 +1179,11 @@ pub mod agent_client {
             self
         }
         /// What the router is and what this agent can do. Starts no job and changes nothing.
-        pub async fn info(
+        pub async fn get_info(
             &mut self,
-            request: impl tonic::IntoRequest<super::InfoRequest>,
-        ) -> std::result::Result<tonic::Response<super::InfoReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Info");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Info"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// One job, from its specification to its outcome. The first request is `spec`. A client that half-closes the stream has
-        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.linger_ms`,
-        /// and is killed unless a controller attaches.
-        pub async fn run(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
+            request: impl tonic::IntoRequest<super::GetInfoRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::RunReply>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Run");
-            let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Run"));
-            self.inner.streaming(req, path, codec).await
-        }
-        /// Comes back to a job, wherever it stands. The first request is `attach`; everything else is as in Run. Capability
-        /// "attach". A job has one controller at a time: an older stream of the same job ends with ERROR_REASON_TAKEN_OVER.
-        pub async fn attach(
-            &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::RunReply>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Attach");
-            let mut req = request.into_streaming_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Attach"));
-            self.inner.streaming(req, path, codec).await
-        }
-        /// The jobs that there are, those of other controllers included.
-        pub async fn jobs(
-            &mut self,
-            request: impl tonic::IntoRequest<super::JobsRequest>,
-        ) -> std::result::Result<tonic::Response<super::JobsReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Jobs");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Jobs"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
-        pub async fn logs(
-            &mut self,
-            request: impl tonic::IntoRequest<super::LogsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::Output>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Logs");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Logs"));
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
-        pub async fn kill(
-            &mut self,
-            request: impl tonic::IntoRequest<super::KillRequest>,
-        ) -> std::result::Result<tonic::Response<super::KillReply>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/Kill");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "Kill"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Lets the controller's next key in, beside the one that this connection has proved. Nothing happens if it is on the
-        /// list already. Capability "rotate".
-        pub async fn add_next_key(
-            &mut self,
-            request: impl tonic::IntoRequest<super::AddNextKeyRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AddNextKeyReply>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/hop.v1.Agent/AddNextKey");
-            let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("hop.v1.Agent", "AddNextKey"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Takes the key off the list that the one of this connection was let in to replace by AddNextKey. The jobs of that key
-        /// are this one's from then on. Nothing happens if there is none. Capability "rotate".
-        pub async fn retire_previous_key(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RetirePreviousKeyRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RetirePreviousKeyReply>,
+            tonic::Response<super::GetInfoResponse>,
             tonic::Status,
         > {
             self.inner
@@ -1337,11 +1196,164 @@ pub mod agent_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/hop.v1.Agent/RetirePreviousKey",
+                "/hop.v1.AgentService/GetInfo",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("hop.v1.Agent", "RetirePreviousKey"));
+                .insert(GrpcMethod::new("hop.v1.AgentService", "GetInfo"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One job, from its specification to its outcome. The first request is `spec`; or `attach`, to come back to a job, wherever it
+        /// stands (capability "attach"). A job has one controller at a time: an older stream of the same job ends with
+        /// ERROR_REASON_TAKEN_OVER. A client that half-closes the stream has
+        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.disconnect_timeout_ms`,
+        /// and is killed unless a controller attaches.
+        pub async fn run(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/hop.v1.AgentService/Run");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("hop.v1.AgentService", "Run"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// The jobs that there are, those of other controllers included.
+        pub async fn list_jobs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListJobsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListJobsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hop.v1.AgentService/ListJobs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hop.v1.AgentService", "ListJobs"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
+        pub async fn read_output(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadOutputRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadOutputResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hop.v1.AgentService/ReadOutput",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hop.v1.AgentService", "ReadOutput"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
+        pub async fn signal_job(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignalJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SignalJobResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hop.v1.AgentService/SignalJob",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hop.v1.AgentService", "SignalJob"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets the controller's next key in, beside the one that this connection has proved. Nothing happens if it is on the
+        /// list already. Capability "rotate".
+        pub async fn add_next_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddNextKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddNextKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hop.v1.AgentService/AddNextKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hop.v1.AgentService", "AddNextKey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes the key off the list that the one of this connection was let in to replace by AddNextKey. The jobs of that key
+        /// are this one's from then on. Nothing happens if there is none. Capability "rotate".
+        pub async fn retire_previous_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetirePreviousKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetirePreviousKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/hop.v1.AgentService/RetirePreviousKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("hop.v1.AgentService", "RetirePreviousKey"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -9,6 +9,7 @@ mod workspace;
 
 use std::ffi::OsString;
 use std::fs;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
@@ -62,7 +63,8 @@ pub struct PromisesMore<'a> {
 
 impl Drop for PromisesMore<'_> {
     fn drop(&mut self) {
-        if !self.before.is_empty() {
+        // The machine of a test that failed is not used again.
+        if !self.before.is_empty() && !thread::panicking() {
             self.router.shell().sh(&format!("echo {} >{OVERCOMMIT_MEMORY}", self.before.trim()));
         }
     }
@@ -263,11 +265,9 @@ impl VirtualRouter {
     }
 }
 
-impl Drop for VirtualRouter {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("--- log of the agent\n{}", self.log());
-        }
+impl VirtualRouter {
+    /// Ends the agent and the connection masters, and removes their files.
+    fn clean_up(&mut self) {
         match &self.workspace {
             // It may have ended already.
             Workspace::Here => _ = self.agent.kill(),
@@ -285,6 +285,22 @@ impl Drop for VirtualRouter {
                 // It ends by itself now, but not before the next test may look.
                 let _ = kill_process(pid(keeper), Signal::KILL);
             }
+        }
+    }
+}
+
+impl Drop for VirtualRouter {
+    fn drop(&mut self) {
+        let is_failing = thread::panicking();
+        // A panic that leaves a destructor while another one is under way would end the tests of all suites.
+        let cleaned = panic::catch_unwind(AssertUnwindSafe(|| {
+            if is_failing {
+                eprintln!("--- log of the agent\n{}", self.log());
+            }
+            self.clean_up();
+        }));
+        if let (Err(failure), false) = (cleaned, is_failing) {
+            panic::resume_unwind(failure);
         }
     }
 }

@@ -1,16 +1,7 @@
 //! The virtual router itself, where a fault of it would look like one of Hop.
 
-use crate::plan::{Case, Plan, Set};
+use crate::plan::{Plan, Set};
 use hop_tests::Machine;
-
-pub const ALL: &[Case] = &cases![
-    devices_that_share_an_interrupt_are_all_served,
-    every_applet_runs_and_none_dies_of_a_signal,
-    the_kernel_keeps_as_much_memory_as_each_firmware_makes_it,
-];
-
-/// One profile of each firmware.
-const OF_EACH_FIRMWARE: [&str; 3] = ["dir-505", "rut955", "f7d7302"];
 
 /// Calls every applet once, with arguments by which it does a little and ends, and prints those that a signal ended. An applet
 /// that would never end says how it is called; those that are not named here end without any arguments.
@@ -89,45 +80,60 @@ cd / && rm -r /tmp/applets
 const LEVELS_OF_PCI: &str = "elcr=0c";
 
 /// A card that shares a line of edges with another device is forgotten sooner or later, and with it the network.
-fn devices_that_share_an_interrupt_are_all_served() {
-    for profile in ["rut955", "f7d7302"] {
-        let machine = Machine::boot(profile);
-        let assert_levels = || {
-            let said = machine.monitor().human("info pic").unwrap();
-            let second = said.lines().find(|line| line.trim_start().starts_with("pic1:"));
-            assert!(second.is_some_and(|line| line.contains(LEVELS_OF_PCI)), "{profile}: {said}");
-        };
-        assert_levels();
-        machine.machine().reset().unwrap();
-        assert_levels();
-    }
+fn shared_interrupts_reach_all_devices(profile: &str) {
+    let machine = Machine::boot(profile);
+    let assert_levels = || {
+        let said = machine.monitor().human("info pic").unwrap();
+        let second = said.lines().find(|line| line.trim_start().starts_with("pic1:"));
+        assert!(second.is_some_and(|line| line.contains(LEVELS_OF_PCI)), "{said}");
+    };
+    assert_levels();
+    machine.machine().reset().unwrap();
+    assert_levels();
 }
 
 /// What dies on a virtual router for how it was built would look like a fault of whatever called it.
-fn every_applet_runs_and_none_dies_of_a_signal() {
-    for profile in OF_EACH_FIRMWARE {
-        let said = Machine::boot(profile).log_in().sh(EVERY_APPLET);
-        let number: u32 = said.trim().parse().unwrap_or_else(|_| panic!("{profile}: {said}"));
-        assert!(number > 90, "{profile} has {number} applets");
-    }
+fn every_applet_runs(profile: &str) {
+    let said = Machine::boot(profile).log_in().sh(EVERY_APPLET);
+    let number: u32 = said.trim().parse().unwrap_or_else(|_| panic!("{said}"));
+    assert!(number > 90, "it has {number} applets");
 }
 
 /// The kernel's own choice is a tenth of it, and then a program gets what it would not get on a real router.
-fn the_kernel_keeps_as_much_memory_as_each_firmware_makes_it() {
-    for (profile, min_free) in [("dir-505", "8192"), ("archer-a6", "16384"), ("f7d7302", "4096")] {
-        let machine = Machine::boot(profile);
-        machine.wait_for_disk();
-        let shell = machine.log_in();
-        let vm = |name: &str| shell.sh(&format!("cat /proc/sys/vm/{name}")).trim().to_owned();
-        assert_eq!(vm("min_free_kbytes"), min_free, "{profile}");
-        let is_strict = if profile == "f7d7302" { ("2", "80") } else { ("0", "50") };
-        assert_eq!((&*vm("overcommit_memory"), &*vm("overcommit_ratio")), is_strict, "{profile}");
-    }
+fn memory_reserve_is_the_firmwares(profile: &str) {
+    let machine = Machine::boot(profile);
+    machine.wait_for_disk();
+    let shell = machine.log_in();
+    let vm = |name: &str| shell.sh(&format!("cat /proc/sys/vm/{name}")).trim().to_owned();
+    let min_free = match profile {
+        "dir-505" => "8192",
+        "archer-a6" => "16384",
+        _ => "4096",
+    };
+    assert_eq!(vm("min_free_kbytes"), min_free);
+    let is_strict = if profile == "f7d7302" { ("2", "80") } else { ("0", "50") };
+    assert_eq!((&*vm("overcommit_memory"), &*vm("overcommit_ratio")), is_strict);
 }
+
+/// A test, and the profiles that it is run on.
+type Test = (&'static str, fn(&str), &'static [&'static str]);
+
+const ALL: [Test; 3] = [
+    ("shared_interrupts_reach_all_devices", shared_interrupts_reach_all_devices, &["rut955", "f7d7302"]),
+    // One profile of each firmware.
+    ("every_applet_runs", every_applet_runs, &["dir-505", "rut955", "f7d7302"]),
+    (
+        "memory_reserve_is_the_firmwares",
+        memory_reserve_is_the_firmwares,
+        &["dir-505", "archer-a6", "f7d7302"],
+    ),
+];
 
 /// Adds the tests.
 pub fn plan(plan: &mut Plan) {
-    for case in ALL {
-        plan.add(Set::Default, "virtual_router", case.name, case.run);
+    for (name, test, profiles) in ALL {
+        for profile in profiles {
+            plan.add(Set::Default, "virtual_router", &format!("{profile}::{name}"), move || test(profile));
+        }
     }
 }

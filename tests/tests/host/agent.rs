@@ -158,7 +158,7 @@ fn stat(id: u32) -> Option<Vec<String>> {
 }
 
 #[test]
-fn a_fingerprint_is_printed_alone_and_the_key_is_made_once() {
+fn fingerprint_makes_the_key_once() {
     let bench = Bench::new();
     let key = bench.path("etc/hopd/key");
     let print = || {
@@ -181,7 +181,7 @@ fn a_fingerprint_is_printed_alone_and_the_key_is_made_once() {
 }
 
 #[test]
-fn a_supervised_agent_that_is_killed_comes_back_and_runs_programs() {
+fn killed_agent_is_started_again() {
     let bench = Bench::new();
     let mut supervisor = bench.start(&["--supervise", "--log", "log", "--pid-file", "pid"]);
     let (own, agent) = (supervisor.process.id(), supervisor.agent());
@@ -207,7 +207,31 @@ fn a_supervised_agent_that_is_killed_comes_back_and_runs_programs() {
 }
 
 #[test]
-fn an_agent_that_is_told_to_stop_is_not_started_again() {
+fn panic_says_why_and_where() {
+    let bench = Bench::new();
+    let is_last_word = |line: &str| {
+        let place = line.strip_prefix("error: panicked at agent/src/daemon/serve.rs:");
+        let place = place.and_then(|rest| rest.strip_suffix(": --panic was given"));
+        place.is_some_and(|place| place.split(':').all(|number| number.parse::<u32>().is_ok()))
+    };
+    let output = bench.command(None, &["--panic"]).output().unwrap();
+    assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.lines().last().is_some_and(is_last_word), "{said}");
+
+    let mut supervisor = bench.start(&["--supervise", "--panic", "--log", "log"]);
+    // It is started again.
+    supervisor.wait_until_it_serves();
+    let log = bench.read("log");
+    let mut lines = log.lines().skip_while(|line| !is_last_word(line)).skip(1);
+    let ended = lines.next().unwrap_or_default();
+    assert!(ended.starts_with("supervisor: the agent ended (signal: 6 (SIGABRT)"), "{log}");
+    // The agent that panicked could not remove its files; the one that comes next does.
+    supervisor.signal(Signal::TERM);
+}
+
+#[test]
+fn stopped_agent_stays_stopped() {
     let bench = Bench::new();
     let supervisor = bench.start(&["--supervise"]);
     kill_process(pid(supervisor.agent()), Signal::TERM).unwrap();
@@ -215,7 +239,7 @@ fn an_agent_that_is_told_to_stop_is_not_started_again() {
 }
 
 #[test]
-fn an_agent_whose_supervisor_is_killed_ends_in_order_and_its_pid_file_is_taken_over() {
+fn agent_ends_with_its_supervisor() {
     let bench = Bench::new();
     let words = ["--supervise", "--pid-file", "pid"];
     let supervisor = bench.start(&words);
@@ -235,7 +259,7 @@ fn an_agent_whose_supervisor_is_killed_ends_in_order_and_its_pid_file_is_taken_o
 }
 
 #[test]
-fn an_agent_that_cannot_start_is_tried_again_and_its_supervisor_can_be_stopped() {
+fn failing_agent_is_tried_again() {
     let bench = Bench::new();
     fs::create_dir(bench.path("ram")).unwrap();
     fs::set_permissions(bench.path("ram"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -262,7 +286,7 @@ fn an_agent_that_cannot_start_is_tried_again_and_its_supervisor_can_be_stopped()
 }
 
 #[test]
-fn a_log_file_takes_the_last_words_too_and_one_that_cannot_be_written_stops_nobody() {
+fn log_file_has_the_last_error() {
     let bench = Bench::new();
     bench.start(&["--log", "nowhere/log"]).stop();
     fs::create_dir(bench.path("ram")).unwrap();
@@ -273,7 +297,7 @@ fn a_log_file_takes_the_last_words_too_and_one_that_cannot_be_written_stops_nobo
 }
 
 #[test]
-fn a_log_file_never_takes_more_than_64_kib() {
+fn log_file_stays_below_64_kib() {
     let bench = Bench::new();
     let mut agent = bench.start(&["--log", "log"]);
     let program = fixture(Target::Host, "both-outputs");

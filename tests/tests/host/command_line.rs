@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 
 use hop_tests::{Process, dist, wait_until};
 use rustix::process::Signal;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use crate::desk::{Desk, is_empty};
 
 #[test]
-fn a_program_runs_on_both_endians_and_comes_back() {
+fn program_runs_on_both_endians() {
     let desk = Desk::new();
     for arch in ["mips", "mipsle"] {
         let ran = desk.run(&["virtual", "up", "--arch", arch]);
@@ -53,22 +54,22 @@ fn every_example_runs() {
 }
 
 #[test]
-fn what_an_agent_cannot_do_is_refused_before_anything_is_sent() {
+fn missing_capability_sends_nothing() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up", "--arch", "mips"]).code, 0);
     // The core of the emulator would be none of the program's.
     let core = desk.path("core");
     let words = ["run", "--core", core.to_str().unwrap(), "./examples/hello"];
-    desk.run(&words).assert_fails(125, "the agent of virtual-mips does not know --core");
-    let words = ["run", "--output", "../x", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "the agent of virtual-mips does not support --core");
+    let words = ["run", "--artifact", "../x", "./examples/hello"];
     desk.run(&words)
-        .assert_fails(125, "--output ../x: it must be below the directory in which the program starts");
-    let words = ["run", "--detach", "--output", "x:y", "./examples/hello"];
-    desk.run(&words).assert_fails(125, "with --detach, --output names no place here");
+        .assert_fails(125, "--artifact ../x: it must be below the directory in which the program starts");
+    let words = ["run", "--detach", "--artifact", "x:y", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "with --detach, --artifact takes no LOCAL");
 }
 
 #[test]
-fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
+fn virtual_router_starts_by_itself() {
     let desk = Desk::new();
     let source = desk.path("x.go");
     fs::write(
@@ -85,7 +86,7 @@ fn without_a_router_a_virtual_one_is_started_and_one_line_says_so() {
 }
 
 #[test]
-fn a_virtual_router_is_started_once_and_ended_once() {
+fn virtual_router_starts_once() {
     let desk = Desk::new();
     let first = desk.run(&["virtual", "up", "--arch", "mips"]);
     assert!(first.stdout().starts_with("virtual-mips started at 127.0.0.1:"), "{}", first.stdout());
@@ -109,7 +110,7 @@ fn a_virtual_router_is_started_once_and_ended_once() {
 }
 
 #[test]
-fn two_at_once_start_one_virtual_router() {
+fn two_hops_start_one_router() {
     let desk = Desk::new();
     let both: Vec<_> = (0..2).map(|_| desk.hop().args(["virtual", "up"]).start()).collect();
     let mut said: Vec<_> = both.into_iter().map(|hop| hop.wait().stdout().contains("started")).collect();
@@ -118,7 +119,7 @@ fn two_at_once_start_one_virtual_router() {
 }
 
 #[test]
-fn an_agent_whose_hop_was_killed_before_it_listened_is_ended_all_the_same() {
+fn half_started_router_is_ended() {
     for words in [&["virtual", "down"][..], &["virtual", "down", "virtual-mips"], &["virtual", "up"]] {
         let desk = Desk::new();
         let (bin, number) = (desk.path("bin"), desk.path("number"));
@@ -142,7 +143,7 @@ fn an_agent_whose_hop_was_killed_before_it_listened_is_ended_all_the_same() {
 }
 
 #[test]
-fn with_several_routers_one_must_be_named() {
+fn several_routers_need_a_name() {
     let desk = Desk::new();
     for arch in ["mips", "mipsle"] {
         assert_eq!(desk.run(&["virtual", "up", "--arch", arch]).code, 0);
@@ -155,7 +156,7 @@ fn with_several_routers_one_must_be_named() {
 }
 
 #[test]
-fn a_package_that_does_not_compile_shows_gos_own_words() {
+fn compile_errors_are_gos_own() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let ran = desk.run(&["run", "./tests/fixtures/does-not-compile"]);
@@ -220,7 +221,7 @@ fn gos_flags_are_gos() {
 }
 
 #[test]
-fn without_go_it_is_said_what_is_missing() {
+fn missing_go_is_named() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let ran = desk.hop().env("PATH", "/nonexistent").args(["run", "./examples/hello"]).run();
@@ -229,7 +230,7 @@ fn without_go_it_is_said_what_is_missing() {
 }
 
 #[test]
-fn a_go_that_breaks_programs_is_refused() {
+fn broken_go_version_is_refused() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let bin = desk.path("bin");
@@ -250,7 +251,7 @@ fn wait_for_writer(fifo: &std::path::Path) {
 }
 
 #[test]
-fn an_interrupted_build_is_ended_and_cleans_up() {
+fn interrupted_build_cleans_up() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let bin = desk.path("bin");
@@ -276,7 +277,7 @@ fn an_interrupted_build_is_ended_and_cleans_up() {
 }
 
 #[test]
-fn without_qemu_it_is_said_what_to_install() {
+fn missing_qemu_is_named() {
     let desk = Desk::new();
     let ran = desk.hop().env("PATH", "/nonexistent").args(["virtual", "up"]).run();
     ran.assert_fails(125, "there is no qemu-mips in PATH");
@@ -284,7 +285,7 @@ fn without_qemu_it_is_said_what_to_install() {
 }
 
 #[test]
-fn what_a_whole_virtual_router_lacks_is_said_and_nothing_is_made() {
+fn missing_image_makes_nothing() {
     let desk = Desk::new();
     let nothing = desk.path("nothing");
     let fails = |words: &[&str], path: Option<&str>, text: &str, hint: &str| {
@@ -328,7 +329,7 @@ fn what_a_whole_virtual_router_lacks_is_said_and_nothing_is_made() {
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_before_anything_happens() {
+fn unusable_options_are_refused_first() {
     let desk = Desk::new();
     for (words, text) in [
         (&["run", "--status-file", "/nonexistent/status", "."][..], "cannot write /nonexistent/status"),
@@ -344,28 +345,54 @@ fn what_cannot_be_used_is_refused_before_anything_happens() {
     assert_eq!(desk.list().as_array().unwrap().len(), 0, "no router was started for them");
 }
 
+/// The command line of a program for a router's CPU on this machine.
+fn emulated(qemu: &str, program: &Path) -> std::process::Command {
+    let static_name = format!("{qemu}-static");
+    let exists =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|d| d.join(&static_name).exists());
+    let mut command = std::process::Command::new(if exists { &static_name } else { qemu });
+    command.arg(program);
+    command
+}
+
 #[test]
-fn the_agents_that_hop_carries_pass_their_self_test() {
+fn carried_agents_pass_their_self_test() {
     for (agent, qemu) in
         [("hopd-host", None), ("hopd-mips", Some("qemu-mips")), ("hopd-mipsel", Some("qemu-mipsel"))]
     {
         let agent = dist(agent);
-        let mut words = vec![agent.into_os_string(), "--self-test".into()];
-        if let Some(qemu) = qemu {
-            let static_name = format!("{qemu}-static");
-            let exists = std::env::split_paths(&std::env::var_os("PATH").unwrap())
-                .any(|d| d.join(&static_name).exists());
-            words.insert(0, if exists { static_name.into() } else { qemu.into() });
-        }
+        let mut command =
+            qemu.map_or_else(|| std::process::Command::new(&agent), |qemu| emulated(qemu, &agent));
         let directory = TempDir::new().unwrap();
-        let output = std::process::Command::new(&words[0])
-            .args(&words[1..])
-            .arg("--dir")
-            .arg(directory.path())
-            .output()
-            .unwrap();
+        let output = command.arg("--self-test").arg("--dir").arg(directory.path()).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && said.ends_with("12 of 12 checks passed\n"), "{words:?}: {said}");
+        assert!(output.status.success() && said.ends_with("12 of 12 checks passed\n"), "{command:?}: {said}");
         assert!(is_empty(directory.path()), "nothing is left");
+    }
+}
+
+#[test]
+fn cipher_passes_wycheproof_on_mips() {
+    for cpu in ["mips", "mipsel"] {
+        let program = dist(&format!("hop-vectors-{cpu}"));
+        let output = emulated(&format!("qemu-{cpu}"), &program).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let passed: u32 = said.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+        assert!(output.status.success() && passed > 300, "{cpu}: {said}");
+    }
+}
+
+/// Help that cannot be written is a panic of the standard library's.
+#[test]
+fn panic_on_mips_says_why_and_where() {
+    for cpu in ["mips", "mipsel"] {
+        let mut command = emulated(&format!("qemu-{cpu}"), &dist(&format!("hopd-{cpu}")));
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.arg("--help").stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{said}");
+        let place = "error: panicked at library/std/src/io/stdio.rs:";
+        let why = "failed printing to stdout: No space left on device (os error 28)";
+        assert!(said.lines().any(|line| line.starts_with(place) && line.ends_with(why)), "{said}");
     }
 }

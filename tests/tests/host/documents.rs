@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::desk::Desk;
 
 #[test]
-fn the_help_in_the_docs_is_the_help_of_the_program() {
+fn commands_page_is_the_programs_help() {
     let desk = Desk::new();
     let mut text = "# Commands\n\nThe help of every command, as the program prints it.\n".to_owned();
     let commands = [
@@ -77,7 +77,7 @@ fn readme_commands() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_readme_shows_what_happens() {
+fn readme_console_shows_what_happens() {
     let desk = Desk::new();
     let hop = dist("hop");
     let path = format!("{}:{}", hop.parent().unwrap().display(), std::env::var("PATH").unwrap());
@@ -103,7 +103,7 @@ fn the_readme_shows_what_happens() {
 }
 
 #[test]
-fn the_readme_names_files_that_are_there() {
+fn readme_links_exist() {
     let text = fs::read_to_string(root().join("README.md")).unwrap();
     let links = text.split("](").skip(1).map(|rest| rest.split_once(')').unwrap().0);
     for link in links.filter(|link| !link.starts_with("http")) {
@@ -112,7 +112,7 @@ fn the_readme_names_files_that_are_there() {
 }
 
 #[test]
-fn the_reasons_in_the_specification_are_those_of_the_code() {
+fn specified_reasons_are_the_codes() {
     let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();
     let (_, rest) = text.split_once("Reasons: ").unwrap();
     let (list, _) = rest.split_once(".\n").unwrap();
@@ -143,7 +143,7 @@ fn the_reasons_in_the_specification_are_those_of_the_code() {
 }
 
 #[test]
-fn what_info_prints_is_what_the_specification_promises() {
+fn info_prints_what_is_specified() {
     let desk = Desk::new();
     let info: Value = serde_json::from_slice(&desk.run(&["info", "--json"]).stdout).unwrap();
     let mut printed: Vec<_> = info.as_object().unwrap().keys().cloned().collect();
@@ -168,7 +168,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_check_that_a_page_names_is_a_test() {
+fn every_check_named_is_a_test() {
     let sources: String = ["agent/src", "controller/src", "proto/src", "tests/tests", "xtask/src"]
         .iter()
         .flat_map(|directory| files_below(&root().join(directory)))

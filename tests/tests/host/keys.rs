@@ -39,7 +39,7 @@ fn revoked_keys_lose_connections_and_jobs() {
     let detached = hop().args(["exec", "-r", "router", "--detach"]).arg(&program).run();
     assert_eq!(detached.code, 0, "{}", detached.stderr());
     // A grace is for who may use the router.
-    let words = ["exec", "-r", "router", "--grace", "1m", "--linger", "1h"];
+    let words = ["exec", "-r", "router", "--grace", "1m", "--reconnect-timeout", "1h"];
     let mut attached = hop().args(words).arg(&program).start();
     assert_eq!(attached.line(), "ready\n");
     let mut own = router.exec("wait").start();
@@ -78,7 +78,7 @@ fn rotation_moves_all_routers_to_the_new_key() {
     // One is away: nothing has changed here, and both keys are let in where it began.
     second.signal_agent(Signal::TERM);
     let ran = rotate(&[]);
-    ran.assert_fails_after_progress(125, "the exchange of keys is not finished: not on second");
+    ran.assert_fails_after_progress(125, "the key rotation is not finished: not on second");
     assert_eq!(key_of(&home), old);
     assert_eq!(jobs(&home, "router").len(), 1, "the old key is still let in");
     let next = directory(&home).join("key.next");

@@ -23,12 +23,12 @@ fn kept(agent: u32, shelf: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_program_is_kept_across_a_reboot() {
+fn disk_cache_survives_a_restart() {
     let bench = Bench::new();
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
     let program = fixture(Target::Host, "both-outputs");
-    let words = ["--store", shelf.to_str().unwrap(), "--log", "log"];
+    let words = ["--cache-dir", shelf.to_str().unwrap(), "--log", "log"];
     for life in 0..3 {
         let mut agent = bench.start(&words);
         let ran = bench.exec(&mut agent, &program);
@@ -45,10 +45,10 @@ fn a_program_is_kept_across_a_reboot() {
 }
 
 #[test]
-fn a_store_that_is_not_there_is_done_without_and_said_once() {
+fn missing_disk_cache_is_logged_once() {
     let bench = Bench::new();
     let shelf = bench.path("shelf");
-    let mut agent = bench.start(&["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut agent = bench.start(&["--cache-dir", shelf.to_str().unwrap(), "--log", "log"]);
     for _ in 0..2 {
         assert_eq!(bench.exec(&mut agent, &fixture(Target::Host, "both-outputs")).code, 7);
     }
@@ -60,7 +60,7 @@ fn a_store_that_is_not_there_is_done_without_and_said_once() {
 }
 
 #[test]
-fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes_first() {
+fn disk_cache_evicts_least_recently_used() {
     let bench = Bench::new();
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
@@ -72,7 +72,8 @@ fn an_eighth_of_the_persistent_store_stays_free_and_the_least_recently_used_goes
         exec \"$@\"",
         content.len() * 4
     );
-    let mut agent = bench.start_in_namespace(&script, &["--store", shelf.to_str().unwrap(), "--log", "log"]);
+    let mut agent =
+        bench.start_in_namespace(&script, &["--cache-dir", shelf.to_str().unwrap(), "--log", "log"]);
     let number = agent.process.id();
     let mut exec = |program: u8| {
         let path = bench.path(&format!("program-{program}"));
@@ -133,7 +134,7 @@ fn program_of(bench: &Bench, bytes: u64) -> PathBuf {
 }
 
 #[test]
-fn on_a_ramfs_the_memory_alone_decides_also_before_linux_3_14() {
+fn ramfs_is_bounded_by_memory_alone() {
     let bench = Bench::new();
     let program = fixture(Target::Host, "both-outputs");
     for (free, fits) in [(48 << 20, true), (9 << 20, false)] {

@@ -33,8 +33,12 @@ pub const AGENTS: [Agent; 2] = [
     Agent { name: "mipsel", target: "mipsel-unknown-linux-musl", data: 1 },
 ];
 
-/// The sources of an agent, apart from the toolchain.
-const SOURCES: [&str; 5] = ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src"];
+/// The sources of an agent and its [`VECTORS`], apart from the toolchain.
+const SOURCES: [&str; 6] =
+    ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src", "tests/vectors"];
+
+/// The package that tests the agents' cipher, built with the agents' flags.
+const VECTORS: &str = "hop-vectors";
 
 impl Agent {
     /// The agent in `target/dist`.
@@ -51,7 +55,9 @@ impl Agent {
             segments::alone(&content).with_context(|| format!("{} has no symbols", symbols.display()))?;
         write(&content, &stripped)?;
         self.check(&stripped)?;
-        copy(&stripped, &self.path())
+        copy(&stripped, &self.path())?;
+        let vectors = self.cached(toolchain, VECTORS, &format!("{VECTORS}-{}", self.name))?;
+        copy(&vectors, &paths::dist().join(format!("{VECTORS}-{}", self.name)))
     }
 
     /// Builds the agent with its symbols, which the distributed one lacks, and returns its path.
@@ -63,23 +69,36 @@ impl Agent {
 
     /// Path of the linker's output in the cache; builds it if it is absent.
     fn cached_with_symbols(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        self.cached(toolchain, "hopd", &format!("hopd-{}-with-symbols", self.name))
+    }
+
+    /// Path of a package's program in the cache, by this name; builds it if it is absent.
+    fn cached(&self, toolchain: &Toolchain, package: &str, name: &str) -> Result<PathBuf> {
         let directory = paths::cache()?.join(format!("agents/{:016x}", key(toolchain)?));
-        let cached = directory.join(format!("hopd-{}-with-symbols", self.name));
+        let cached = directory.join(name);
         if cached.exists() {
-            eprintln!("hopd-{} is cached", self.name);
+            eprintln!("{package} for {} is cached", self.name);
             touch(&directory);
         } else {
-            eprintln!("building hopd-{} with its standard library: two minutes on two cores", self.name);
-            copy(&self.compile(toolchain)?, &cached)?;
+            eprintln!(
+                "building {package} for {} with its standard library: two minutes on two cores",
+                self.name
+            );
+            copy(&self.compile_package(toolchain, package)?, &cached)?;
         }
         Ok(cached)
     }
 
     /// Builds the agent in the toolchain's checkout, without the cache, and returns its path, with symbols.
     pub fn compile(&self, toolchain: &Toolchain) -> Result<PathBuf> {
+        self.compile_package(toolchain, "hopd")
+    }
+
+    /// Each package by itself, so that the features of one do not reach another.
+    fn compile_package(&self, toolchain: &Toolchain, package: &str) -> Result<PathBuf> {
         let mut build = toolchain.agent_build(self.target)?;
-        run(build.args(["--quiet", "--profile", "device", "--package", "hopd"]))?;
-        Ok(toolchain.target_directory().join(self.target).join("device/hopd"))
+        run(build.args(["--quiet", "--profile", "device", "--package", package]))?;
+        Ok(toolchain.target_directory().join(self.target).join("device").join(package))
     }
 
     /// Fails unless the agent can run on a router: with one of these wrong, the router reports "not found" or SIGILL.

@@ -147,7 +147,7 @@ pub struct Payload {
     /// What goes.
     pub data: Bytes,
     /// How long the content is, if it is compressed; 0 if it goes as it is.
-    pub unpacked_size: u32,
+    pub uncompressed_size: u32,
 }
 
 /// How it all ended, for however many connections ask.
@@ -788,19 +788,19 @@ impl Encoder {
     fn encode(&mut self, content: &[u8]) -> Payload {
         self.compressed(content).unwrap_or_else(|| {
             self.plain.extend_from_slice(content);
-            Payload { data: self.plain.split().freeze(), unpacked_size: 0 }
+            Payload { data: self.plain.split().freeze(), uncompressed_size: 0 }
         })
     }
 
     /// What is sent of content that is nobody else's.
     fn encode_owned(&mut self, content: Bytes) -> Payload {
-        self.compressed(&content).unwrap_or(Payload { data: content, unpacked_size: 0 })
+        self.compressed(&content).unwrap_or(Payload { data: content, uncompressed_size: 0 })
     }
 
     fn compressed(&mut self, content: &[u8]) -> Option<Payload> {
         // At most OUTPUT_CHUNK_BYTES.
-        let unpacked_size = content.len() as u32;
-        self.packer.as_mut()?.pack(content).map(|data| Payload { data, unpacked_size })
+        let uncompressed_size = content.len() as u32;
+        self.packer.as_mut()?.pack(content).map(|data| Payload { data, uncompressed_size })
     }
 }
 
@@ -948,7 +948,7 @@ mod tests {
     }
 
     fn chunk(offset: u64, data: &'static [u8]) -> Chunk {
-        Chunk { offset, encoding: Encoding::Identity, data: Bytes::from_static(data) }
+        Chunk { offset, encoding: Some(Encoding::Identity), data: Bytes::from_static(data) }
     }
 
     fn exited() -> Outcome {

@@ -8,41 +8,19 @@
 use bytes::{Bytes, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
 
+use crate::store::lz4::Lz4Encoder;
+
 /// Shorter pieces go as they are: what they would save is less than what it costs to clear the table.
 const LEAST: usize = 512;
 
 /// Pieces that are left alone at most, when those that were tried did not become smaller: a MiB of what takes a full piece each.
 const LONGEST_PAUSE: u32 = 64;
 
-/// Where four bytes were seen last, by their hash. The positions of a chunk fit into 16 bits.
-const TABLE: usize = 4096;
-const HASH_BITS: u32 = 12;
-
-/// Knuth's multiplicative hash.
-const HASH: u32 = 2_654_435_761;
-
-/// Bytes that a repetition has at least.
-const REPETITION: usize = 4;
-
-/// By the format, no repetition begins in the last 12 bytes, and none goes into the last 5.
-const NO_BEGINNING: usize = 12;
-const NO_REPETITION: usize = 5;
-
-/// What a length in a token means that goes on behind it.
-const LONG: usize = 15;
-
-/// Bytes of the longest sequence that is written by few comparisons: its token, literals, distance, one byte of length.
-const SEQUENCE: usize = 1 + (LONG - 1) + 2 + 1;
-
-/// Positions that are tried, in fours, before the steps become longer: the more of them, the less is missed, and the longer it
-/// takes to see that nothing is to be found.
-const PATIENCE: usize = 2;
-
 /// Packs what one connection sends.
 #[derive(Debug, Default)]
 pub struct Packer {
-    /// Room for the table; none until it is needed.
-    table: Vec<u16>,
+    /// None until it is needed.
+    encoder: Option<Lz4Encoder>,
     /// Room for a block. The one before is in it, which has been written into a message by then.
     room: Bytes,
     /// Pieces that are left alone after the next one that does not become smaller.
@@ -61,14 +39,11 @@ impl Packer {
             self.left -= 1;
             return None;
         }
-        if self.table.is_empty() {
-            self.table = vec![0; TABLE];
-        }
         let most = data.len() - data.len() / 8;
-        let table = self.table.first_chunk_mut()?;
+        let encoder = self.encoder.get_or_insert_default();
         let room = std::mem::take(&mut self.room).try_into_mut();
         let mut room = room.unwrap_or_else(|_| BytesMut::zeroed(OUTPUT_CHUNK_BYTES));
-        let length = encode(data, table, &mut room[..most]);
+        let length = encoder.encode(data, &mut room[..most]);
         self.room = room.freeze();
         match length {
             Some(length) => {
@@ -84,168 +59,14 @@ impl Packer {
     }
 }
 
-/// Packs at least [`NO_BEGINNING`] bytes, and at most 65,536, into `block`; gives how many it takes, or `None` if there may be no
-/// room.
-///
-/// Greedy, as LZ4's own fast encoder: the first repetition that is found is taken as long as it is. For speed: half of what
-/// packing saves would be lost here.
-#[cfg_attr(target_arch = "mips", optimize(speed))]
-fn encode(data: &[u8], table: &mut [u16; TABLE], block: &mut [u8]) -> Option<usize> {
-    // A position that was not written says 0, where there are bytes to compare with as anywhere before `at`.
-    table.fill(0);
-    let last = data.len().checked_sub(NO_BEGINNING)?;
-    let end = data.len() - NO_REPETITION;
-    let (mut anchor, mut at, mut to) = (0, 1, 0);
-    'all: loop {
-        let (mut step, mut fours) = (1, 0);
-        let from = 'found: loop {
-            if at + 4 * step > last {
-                break 'all;
-            }
-            // Without a comparison for each.
-            macro_rules! try_position {
-                () => {
-                    // SAFETY: `at` is at most `last`, behind which there are 12 bytes; and what is in the table is 0, or was `at`
-                    // before.
-                    let here = unsafe { word(data, at) };
-                    let place = &mut table[(here.wrapping_mul(HASH) >> (u32::BITS - HASH_BITS)) as usize];
-                    let from = usize::from(*place);
-                    *place = at as u16;
-                    // SAFETY: as above.
-                    if unsafe { word(data, from) } == here {
-                        break 'found from;
-                    }
-                    at += step;
-                };
-            }
-            try_position!();
-            try_position!();
-            try_position!();
-            try_position!();
-            fours += 1;
-            step = 1 + fours / PATIENCE;
-        };
-        let distance = at - from;
-        let literals = at - anchor;
-        at = repeated_until(data, at + REPETITION, distance, end);
-        let more = at - anchor - literals - REPETITION;
-        if literals < LONG && more < LONG + 255 {
-            let sequence: &mut [u8; SEQUENCE] = block.get_mut(to..)?.first_chunk_mut()?;
-            // SAFETY: the literals end before `last`, and here are up to 8 bytes more than they, or 5 if they are more than 8.
-            unsafe {
-                copy_word(data, anchor, sequence, 1);
-                copy_word(data, anchor + 4, sequence, 5);
-                if literals > 8 {
-                    copy_word(data, anchor + 8, sequence, 9);
-                    copy_word(data, anchor + 10, sequence, 11);
-                }
-            }
-            sequence[1 + literals] = distance as u8;
-            sequence[2 + literals] = (distance >> 8) as u8;
-            to += 3 + literals;
-            if more < LONG {
-                sequence[0] = (literals << 4 | more) as u8;
-            } else {
-                sequence[0] = (literals << 4 | LONG) as u8;
-                sequence[3 + literals] = (more - LONG) as u8;
-                to += 1;
-            }
-        } else {
-            let token = to;
-            to = put_literals(&data[anchor..anchor + literals], block, to)?;
-            block.get_mut(to..to + 2)?.copy_from_slice(&(distance as u16).to_le_bytes());
-            block[token] |= more.min(LONG) as u8;
-            to = put_length(more, block, to + 2)?;
-        }
-        anchor = at;
-    }
-    put_literals(&data[anchor..], block, to)
-}
-
-/// Where the bytes at `at` and those `distance` before cease to be the same; at most `end`.
-#[inline(always)]
-fn repeated_until(data: &[u8], mut at: usize, distance: usize, end: usize) -> usize {
-    while at + 16 <= end {
-        let from = at - distance;
-        macro_rules! compare {
-            ($offset:literal) => {
-                // SAFETY: `from` is before `at`, behind which there are 16 bytes.
-                let different = unsafe { word(data, at + $offset) ^ word(data, from + $offset) };
-                if different != 0 {
-                    return at + $offset + same_bytes(different);
-                }
-            };
-        }
-        compare!(0);
-        compare!(4);
-        compare!(8);
-        compare!(12);
-        at += 16;
-    }
-    while at < end && data[at] == data[at - distance] {
-        at += 1;
-    }
-    at
-}
-
-/// Bytes at the beginning of two words that are the same, by where their bits differ.
-#[inline(always)]
-fn same_bytes(different: u32) -> usize {
-    let bits = match cfg!(target_endian = "big") {
-        true => different.leading_zeros(),
-        false => different.trailing_zeros(),
-    };
-    (bits / 8) as usize
-}
-
-/// Four bytes, at whatever address: two instructions (lwl, lwr).
-///
-/// # Safety
-/// They are in `data`.
-#[inline(always)]
-unsafe fn word(data: &[u8], at: usize) -> u32 {
-    debug_assert!(at + size_of::<u32>() <= data.len());
-    // SAFETY: the caller says so.
-    unsafe { data.as_ptr().add(at).cast::<u32>().read_unaligned() }
-}
-
-/// Copies four bytes, at whatever addresses.
-///
-/// # Safety
-/// They are in `data`, and `to` is so far from the end of `sequence`.
-#[inline(always)]
-unsafe fn copy_word(data: &[u8], at: usize, sequence: &mut [u8; SEQUENCE], to: usize) {
-    debug_assert!(to + size_of::<u32>() <= SEQUENCE);
-    // SAFETY: the caller says so.
-    unsafe { sequence.as_mut_ptr().add(to).cast::<u32>().write_unaligned(word(data, at)) }
-}
-
-/// Writes a token and the literals behind it.
-fn put_literals(literals: &[u8], block: &mut [u8], to: usize) -> Option<usize> {
-    *block.get_mut(to)? = (literals.len().min(LONG) << 4) as u8;
-    let to = put_length(literals.len(), block, to + 1)?;
-    let end = to + literals.len();
-    block.get_mut(to..end)?.copy_from_slice(literals);
-    Some(end)
-}
-
-/// Writes what of a length is not in its token.
-fn put_length(length: usize, block: &mut [u8], mut to: usize) -> Option<usize> {
-    let Some(mut rest) = length.checked_sub(LONG) else { return Some(to) };
-    loop {
-        *block.get_mut(to)? = rest.min(255) as u8;
-        to += 1;
-        if rest < 255 {
-            return Some(to);
-        }
-        rest -= 255;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// By the format, no repetition begins in the last 12 bytes, and none goes into the last 5.
+    const NO_BEGINNING: usize = 12;
+    const NO_REPETITION: usize = 5;
 
     /// What a block unpacks to, by the description of the format and nothing of this crate.
     fn unpack(block: &[u8]) -> Vec<u8> {
@@ -314,12 +135,12 @@ mod tests {
         content
     }
 
-    fn encoded(data: &[u8]) -> Option<Vec<u8>> {
-        // Room for what does not become smaller, and what may be written over.
-        let (mut table, mut block) = ([7; TABLE], vec![0; data.len() + data.len() / 255 + 64]);
-        let length = encode(data, &mut table, &mut block)?;
+    fn encoded(data: &[u8]) -> Vec<u8> {
+        // Room for what does not become smaller.
+        let mut block = vec![0; data.len() + data.len() / 255 + 64];
+        let length = Lz4Encoder::default().encode(data, &mut block).unwrap();
         block.truncate(length);
-        Some(block)
+        block
     }
 
     #[test]
@@ -328,10 +149,7 @@ mod tests {
         let any: Vec<_> = (0..500).map(|_| random(&mut state, OUTPUT_CHUNK_BYTES)).collect();
         for length in (0..=300).chain(any).chain([OUTPUT_CHUNK_BYTES; 100]) {
             let data = content(&mut state, length);
-            match encoded(&data) {
-                Some(block) => assert!(unpack(&block) == data, "{length} bytes"),
-                None => assert!(length < NO_BEGINNING),
-            }
+            assert!(unpack(&encoded(&data)) == data, "{length} bytes");
         }
     }
 
@@ -340,9 +158,9 @@ mod tests {
         let mut state = 5;
         for _ in 0..200 {
             let data = content(&mut state, 2000);
-            let Some(block) = encoded(&data) else { continue };
+            let block = encoded(&data);
             for room in (0..block.len()).step_by(7) {
-                assert_eq!(encode(&data, &mut [0; TABLE], &mut vec![0; room]), None);
+                assert_eq!(Lz4Encoder::default().encode(&data, &mut vec![0; room]), None);
             }
         }
     }

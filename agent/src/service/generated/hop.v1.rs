@@ -1,5 +1,5 @@
 /// Generated server implementations.
-pub mod agent_server {
+pub mod agent_service_server {
     #![allow(
         unused_variables,
         dead_code,
@@ -8,67 +8,60 @@ pub mod agent_server {
         clippy::let_unit_value,
     )]
     use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with AgentServer.
+    /// Generated trait containing gRPC methods that should be implemented for use with AgentServiceServer.
     #[async_trait]
-    pub trait Agent: std::marker::Send + std::marker::Sync + 'static {
+    pub trait AgentService: std::marker::Send + std::marker::Sync + 'static {
         /// What the router is and what this agent can do. Starts no job and changes nothing.
-        async fn info(
+        async fn get_info(
             &self,
-            request: tonic::Request<::hop_proto::v1::InfoRequest>,
+            request: tonic::Request<::hop_proto::v1::GetInfoRequest>,
         ) -> std::result::Result<
-            tonic::Response<::hop_proto::v1::InfoReply>,
+            tonic::Response<::hop_proto::v1::GetInfoResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the Run method.
         type RunStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<::hop_proto::v1::RunReply, tonic::Status>,
+                Item = std::result::Result<::hop_proto::v1::RunResponse, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// One job, from its specification to its outcome. The first request is `spec`. A client that half-closes the stream has
-        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.linger_ms`,
+        /// One job, from its specification to its outcome. The first request is `spec`; or `attach`, to come back to a job, wherever it
+        /// stands (capability "attach"). A job has one controller at a time: an older stream of the same job ends with
+        /// ERROR_REASON_TAKEN_OVER. A client that half-closes the stream has
+        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.disconnect_timeout_ms`,
         /// and is killed unless a controller attaches.
         async fn run(
             &self,
             request: tonic::Request<tonic::Streaming<::hop_proto::v1::RunRequest>>,
         ) -> std::result::Result<tonic::Response<Self::RunStream>, tonic::Status>;
-        /// Server streaming response type for the Attach method.
-        type AttachStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<::hop_proto::v1::RunReply, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Comes back to a job, wherever it stands. The first request is `attach`; everything else is as in Run. Capability
-        /// "attach". A job has one controller at a time: an older stream of the same job ends with ERROR_REASON_TAKEN_OVER.
-        async fn attach(
-            &self,
-            request: tonic::Request<tonic::Streaming<::hop_proto::v1::RunRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
         /// The jobs that there are, those of other controllers included.
-        async fn jobs(
+        async fn list_jobs(
             &self,
-            request: tonic::Request<::hop_proto::v1::JobsRequest>,
+            request: tonic::Request<::hop_proto::v1::ListJobsRequest>,
         ) -> std::result::Result<
-            tonic::Response<::hop_proto::v1::JobsReply>,
+            tonic::Response<::hop_proto::v1::ListJobsResponse>,
             tonic::Status,
         >;
-        /// Server streaming response type for the Logs method.
-        type LogsStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<::hop_proto::v1::Output, tonic::Status>,
+        /// Server streaming response type for the ReadOutput method.
+        type ReadOutputStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    ::hop_proto::v1::ReadOutputResponse,
+                    tonic::Status,
+                >,
             >
             + std::marker::Send
             + 'static;
         /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
-        async fn logs(
+        async fn read_output(
             &self,
-            request: tonic::Request<::hop_proto::v1::LogsRequest>,
-        ) -> std::result::Result<tonic::Response<Self::LogsStream>, tonic::Status>;
+            request: tonic::Request<::hop_proto::v1::ReadOutputRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadOutputStream>, tonic::Status>;
         /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
-        async fn kill(
+        async fn signal_job(
             &self,
-            request: tonic::Request<::hop_proto::v1::KillRequest>,
+            request: tonic::Request<::hop_proto::v1::SignalJobRequest>,
         ) -> std::result::Result<
-            tonic::Response<::hop_proto::v1::KillReply>,
+            tonic::Response<::hop_proto::v1::SignalJobResponse>,
             tonic::Status,
         >;
         /// Lets the controller's next key in, beside the one that this connection has proved. Nothing happens if it is on the
@@ -77,7 +70,7 @@ pub mod agent_server {
             &self,
             request: tonic::Request<::hop_proto::v1::AddNextKeyRequest>,
         ) -> std::result::Result<
-            tonic::Response<::hop_proto::v1::AddNextKeyReply>,
+            tonic::Response<::hop_proto::v1::AddNextKeyResponse>,
             tonic::Status,
         >;
         /// Takes the key off the list that the one of this connection was let in to replace by AddNextKey. The jobs of that key
@@ -86,19 +79,19 @@ pub mod agent_server {
             &self,
             request: tonic::Request<::hop_proto::v1::RetirePreviousKeyRequest>,
         ) -> std::result::Result<
-            tonic::Response<::hop_proto::v1::RetirePreviousKeyReply>,
+            tonic::Response<::hop_proto::v1::RetirePreviousKeyResponse>,
             tonic::Status,
         >;
     }
     #[derive(Debug)]
-    pub struct AgentServer<T> {
+    pub struct AgentServiceServer<T> {
         inner: Arc<T>,
         accept_compression_encodings: EnabledCompressionEncodings,
         send_compression_encodings: EnabledCompressionEncodings,
         max_decoding_message_size: Option<usize>,
         max_encoding_message_size: Option<usize>,
     }
-    impl<T> AgentServer<T> {
+    impl<T> AgentServiceServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
@@ -149,9 +142,9 @@ pub mod agent_server {
             self
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for AgentServer<T>
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AgentServiceServer<T>
     where
-        T: Agent,
+        T: AgentService,
         B: Body + std::marker::Send + 'static,
         B::Error: Into<StdError> + std::marker::Send + 'static,
     {
@@ -166,25 +159,25 @@ pub mod agent_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/hop.v1.Agent/Info" => {
+                "/hop.v1.AgentService/GetInfo" => {
                     #[allow(non_camel_case_types)]
-                    struct InfoSvc<T: Agent>(pub Arc<T>);
+                    struct GetInfoSvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
-                    > tonic::server::UnaryService<::hop_proto::v1::InfoRequest>
-                    for InfoSvc<T> {
-                        type Response = ::hop_proto::v1::InfoReply;
+                        T: AgentService,
+                    > tonic::server::UnaryService<::hop_proto::v1::GetInfoRequest>
+                    for GetInfoSvc<T> {
+                        type Response = ::hop_proto::v1::GetInfoResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::hop_proto::v1::InfoRequest>,
+                            request: tonic::Request<::hop_proto::v1::GetInfoRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::info(&inner, request).await
+                                <T as AgentService>::get_info(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -195,7 +188,7 @@ pub mod agent_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = InfoSvc(inner);
+                        let method = GetInfoSvc(inner);
                         let codec = crate::service::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -211,14 +204,14 @@ pub mod agent_server {
                     };
                     Box::pin(fut)
                 }
-                "/hop.v1.Agent/Run" => {
+                "/hop.v1.AgentService/Run" => {
                     #[allow(non_camel_case_types)]
-                    struct RunSvc<T: Agent>(pub Arc<T>);
+                    struct RunSvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
+                        T: AgentService,
                     > tonic::server::StreamingService<::hop_proto::v1::RunRequest>
                     for RunSvc<T> {
-                        type Response = ::hop_proto::v1::RunReply;
+                        type Response = ::hop_proto::v1::RunResponse;
                         type ResponseStream = T::RunStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
@@ -232,7 +225,7 @@ pub mod agent_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::run(&inner, request).await
+                                <T as AgentService>::run(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -259,73 +252,25 @@ pub mod agent_server {
                     };
                     Box::pin(fut)
                 }
-                "/hop.v1.Agent/Attach" => {
+                "/hop.v1.AgentService/ListJobs" => {
                     #[allow(non_camel_case_types)]
-                    struct AttachSvc<T: Agent>(pub Arc<T>);
+                    struct ListJobsSvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
-                    > tonic::server::StreamingService<::hop_proto::v1::RunRequest>
-                    for AttachSvc<T> {
-                        type Response = ::hop_proto::v1::RunReply;
-                        type ResponseStream = T::AttachStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<::hop_proto::v1::RunRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Agent>::attach(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AttachSvc(inner);
-                        let codec = crate::service::codec::Codec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/hop.v1.Agent/Jobs" => {
-                    #[allow(non_camel_case_types)]
-                    struct JobsSvc<T: Agent>(pub Arc<T>);
-                    impl<
-                        T: Agent,
-                    > tonic::server::UnaryService<::hop_proto::v1::JobsRequest>
-                    for JobsSvc<T> {
-                        type Response = ::hop_proto::v1::JobsReply;
+                        T: AgentService,
+                    > tonic::server::UnaryService<::hop_proto::v1::ListJobsRequest>
+                    for ListJobsSvc<T> {
+                        type Response = ::hop_proto::v1::ListJobsResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::hop_proto::v1::JobsRequest>,
+                            request: tonic::Request<::hop_proto::v1::ListJobsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::jobs(&inner, request).await
+                                <T as AgentService>::list_jobs(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -336,7 +281,7 @@ pub mod agent_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = JobsSvc(inner);
+                        let method = ListJobsSvc(inner);
                         let codec = crate::service::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -352,26 +297,27 @@ pub mod agent_server {
                     };
                     Box::pin(fut)
                 }
-                "/hop.v1.Agent/Logs" => {
+                "/hop.v1.AgentService/ReadOutput" => {
                     #[allow(non_camel_case_types)]
-                    struct LogsSvc<T: Agent>(pub Arc<T>);
+                    struct ReadOutputSvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
-                    > tonic::server::ServerStreamingService<::hop_proto::v1::LogsRequest>
-                    for LogsSvc<T> {
-                        type Response = ::hop_proto::v1::Output;
-                        type ResponseStream = T::LogsStream;
+                        T: AgentService,
+                    > tonic::server::ServerStreamingService<
+                        ::hop_proto::v1::ReadOutputRequest,
+                    > for ReadOutputSvc<T> {
+                        type Response = ::hop_proto::v1::ReadOutputResponse;
+                        type ResponseStream = T::ReadOutputStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::hop_proto::v1::LogsRequest>,
+                            request: tonic::Request<::hop_proto::v1::ReadOutputRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::logs(&inner, request).await
+                                <T as AgentService>::read_output(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -382,7 +328,7 @@ pub mod agent_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = LogsSvc(inner);
+                        let method = ReadOutputSvc(inner);
                         let codec = crate::service::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -398,25 +344,25 @@ pub mod agent_server {
                     };
                     Box::pin(fut)
                 }
-                "/hop.v1.Agent/Kill" => {
+                "/hop.v1.AgentService/SignalJob" => {
                     #[allow(non_camel_case_types)]
-                    struct KillSvc<T: Agent>(pub Arc<T>);
+                    struct SignalJobSvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
-                    > tonic::server::UnaryService<::hop_proto::v1::KillRequest>
-                    for KillSvc<T> {
-                        type Response = ::hop_proto::v1::KillReply;
+                        T: AgentService,
+                    > tonic::server::UnaryService<::hop_proto::v1::SignalJobRequest>
+                    for SignalJobSvc<T> {
+                        type Response = ::hop_proto::v1::SignalJobResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<::hop_proto::v1::KillRequest>,
+                            request: tonic::Request<::hop_proto::v1::SignalJobRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::kill(&inner, request).await
+                                <T as AgentService>::signal_job(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -427,7 +373,7 @@ pub mod agent_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = KillSvc(inner);
+                        let method = SignalJobSvc(inner);
                         let codec = crate::service::codec::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -443,14 +389,14 @@ pub mod agent_server {
                     };
                     Box::pin(fut)
                 }
-                "/hop.v1.Agent/AddNextKey" => {
+                "/hop.v1.AgentService/AddNextKey" => {
                     #[allow(non_camel_case_types)]
-                    struct AddNextKeySvc<T: Agent>(pub Arc<T>);
+                    struct AddNextKeySvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
+                        T: AgentService,
                     > tonic::server::UnaryService<::hop_proto::v1::AddNextKeyRequest>
                     for AddNextKeySvc<T> {
-                        type Response = ::hop_proto::v1::AddNextKeyReply;
+                        type Response = ::hop_proto::v1::AddNextKeyResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
@@ -461,7 +407,7 @@ pub mod agent_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::add_next_key(&inner, request).await
+                                <T as AgentService>::add_next_key(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -488,15 +434,15 @@ pub mod agent_server {
                     };
                     Box::pin(fut)
                 }
-                "/hop.v1.Agent/RetirePreviousKey" => {
+                "/hop.v1.AgentService/RetirePreviousKey" => {
                     #[allow(non_camel_case_types)]
-                    struct RetirePreviousKeySvc<T: Agent>(pub Arc<T>);
+                    struct RetirePreviousKeySvc<T: AgentService>(pub Arc<T>);
                     impl<
-                        T: Agent,
+                        T: AgentService,
                     > tonic::server::UnaryService<
                         ::hop_proto::v1::RetirePreviousKeyRequest,
                     > for RetirePreviousKeySvc<T> {
-                        type Response = ::hop_proto::v1::RetirePreviousKeyReply;
+                        type Response = ::hop_proto::v1::RetirePreviousKeyResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
@@ -509,7 +455,8 @@ pub mod agent_server {
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as Agent>::retire_previous_key(&inner, request).await
+                                <T as AgentService>::retire_previous_key(&inner, request)
+                                    .await
                             };
                             Box::pin(fut)
                         }
@@ -558,7 +505,7 @@ pub mod agent_server {
             }
         }
     }
-    impl<T> Clone for AgentServer<T> {
+    impl<T> Clone for AgentServiceServer<T> {
         fn clone(&self) -> Self {
             let inner = self.inner.clone();
             Self {
@@ -571,8 +518,8 @@ pub mod agent_server {
         }
     }
     /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "hop.v1.Agent";
-    impl<T> tonic::server::NamedService for AgentServer<T> {
+    pub const SERVICE_NAME: &str = "hop.v1.AgentService";
+    impl<T> tonic::server::NamedService for AgentServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

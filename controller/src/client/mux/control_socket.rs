@@ -1,7 +1,7 @@
-//! Where a keeper is found: a socket, and the lock of whoever listens on it.
+//! The control socket of a connection master, and the lock that the master holds.
 //!
-//! What must stay true: two routers, two keys, or two ways to one router never have the same place; and what is found in
-//! a directory that others could write to is not used.
+//! **Invariants:** two routers, two keys, or two ways to one router never share a socket; a socket in a directory that others can
+//! write to is not used.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -21,7 +21,7 @@ use crate::config::inventory::Router;
 /// Bytes of the digest in a name: enough that no two are the same, and a socket's path has 107 bytes at most (unix(7)).
 const DIGEST_BYTES: usize = 16;
 
-/// The place of one keeper.
+/// The socket of one master, by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ControlSocket {
     directory: PathBuf,
@@ -29,7 +29,7 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// That of the keeper of a router, for the controller with this key.
+    /// The socket of the master for a router and the controller with this key.
     pub fn of(directory: &Path, router: &Router, own: Fingerprint) -> Self {
         let entry = &router.entry;
         let mut words = vec![
@@ -53,7 +53,7 @@ impl ControlSocket {
         &self.directory
     }
 
-    /// What a keeper listens on.
+    /// The path on which the master listens.
     pub fn socket(&self) -> PathBuf {
         self.directory.join(&self.name)
     }
@@ -79,14 +79,14 @@ impl ControlSocket {
             .map_err(Error::io("use", &self.directory))
     }
 
-    /// Comes to the keeper, if there is one, and it is ours.
+    /// Connects to the master, if one runs for this user.
     pub async fn connect(&self) -> Option<UnixStream> {
         self.check_directory().ok()?;
         let stream = UnixStream::connect(self.socket()).await.ok()?;
         is_ours(&stream).then_some(stream)
     }
 
-    /// True if no keeper is there, not even one that is about to end.
+    /// True if no master runs, not even one that is about to exit.
     ///
     /// # Errors
     /// Nobody can know.
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn another_router_another_key_or_another_way_is_another_place() {
+    fn control_sockets_do_not_collide() {
         let directory = Path::new("/run/user/1000/hop");
         let (own, other) = (fingerprint("01"), fingerprint("02"));
         let socket = |router: &Router, own| ControlSocket::of(directory, router, own);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_others_can_look_into_is_not_used() {
+    async fn directory_open_to_others_is_refused() {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("run");
         let socket = ControlSocket::of(&directory, &router("desk:4670", "ab"), fingerprint("01"));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_nobody_listens_on_has_no_master() {
+    async fn stale_socket_has_no_master() {
         let home = tempfile::tempdir().unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let socket = ControlSocket::of(home.path(), &router("desk:4670", "ab"), fingerprint("01"));

@@ -1,9 +1,11 @@
-//! A keeper: the process that holds one connection to a router and gives it to the commands that come.
+//! A connection master: the process that holds one connection to a router and shares it with commands.
 //!
-//! It speaks HTTP/2 on a socket and passes each call on as it is: headers, bodies and trailers in either direction, and
-//! resets; no message is looked into. What must stay true: a piece of a body is taken from one side when the other has
-//! room for it, so that a reader who is slow slows the program, and nobody else; a command that goes takes its calls along
-//! at once; and when the connection breaks, everybody here is told, and the keeper ends.
+//! It speaks HTTP/2 on a socket and forwards each call unchanged: headers, bodies and trailers in both directions, and resets; it
+//! decodes no message.
+//!
+//! **Invariants:** it takes a piece of a body from one side only when the other side has room for it, so that a slow reader slows
+//! its own program and no other; when a command exits, its calls are reset at once; when the connection breaks, every command
+//! learns of it, and the master exits.
 
 use std::env;
 use std::fs::{self, File};
@@ -41,14 +43,14 @@ use crate::config::inventory::Inventory;
 use super::control_socket::{ControlSocket, is_ours};
 use super::{STOP_PATH, USERS};
 
-/// What a keeper is told on its command line, by the `hop` that starts it.
+/// Arguments of a master, from the command line by which another `hop` starts it.
 #[derive(Debug)]
 pub struct MuxArgs {
-    /// The router to which it keeps a connection.
+    /// The router to connect to.
     pub router: String,
-    /// How long it keeps the connection without use.
+    /// How long to keep an unused connection.
     pub persist: Duration,
-    /// How long it tries to connect.
+    /// Time limit for connecting.
     pub connect_timeout: Duration,
 }
 
@@ -75,10 +77,10 @@ const SILENCE_TIMEOUT: Duration =
 /// How long commands may take to hear that the connection broke.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Descriptors that a keeper has from the `hop` that starts it: the socket, the lock, and /dev/null.
+/// Descriptors that a master inherits from the `hop` that starts it: the socket, the lock, and /dev/null.
 const INHERITED_DESCRIPTORS: RawFd = 3;
 
-/// Keeps a connection, until nobody has used it for its time, it breaks, or the keeper is told to end.
+/// Holds a connection until no command has used it for the given time, it breaks, or the master is stopped.
 ///
 /// # Errors
 /// The connection does not come about. Nobody hears that here: who started this one tries for itself, and says it.
@@ -155,7 +157,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Somebody may have cleared the directory, and another keeper be there.
+        // The directory may have been cleared, and another master have started.
         if fs::metadata(&self.socket).is_ok_and(|metadata| metadata.ino() == self.inode) {
             // If it cannot be removed, the next one does it.
             let _ = fs::remove_file(&self.socket);
@@ -163,7 +165,7 @@ impl Drop for Listener {
     }
 }
 
-/// Serves whoever comes, as long as it is worth it. While the lock is held, this is the only keeper of its place.
+/// Serves commands. While this process holds the lock, it is the only master of its socket.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     listener: Listener,
@@ -201,7 +203,7 @@ async fn serve(
     };
     drop(listener);
     if is_stopped && users.len() > 1 {
-        // Those who are here may stay until they are done, and who comes now may have another keeper meanwhile.
+        // Connected commands may finish; the next command may start another master meanwhile.
         drop(lock);
         tokio::select! {
             _ = &mut connection => {}
@@ -214,7 +216,7 @@ async fn serve(
     Ok(())
 }
 
-/// What a keeper has for all who come.
+/// What all commands share.
 struct Shared {
     agent: SendRequest<Body>,
     /// How many have come and not gone.
@@ -307,7 +309,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_agent_that_says_nothing_for_thirty_seconds_is_given_up() {
+    async fn silent_agent_times_out() {
         let (heard, start) = (LastHeard::default(), Instant::now());
         let talking = async {
             for _ in 0..3 {
@@ -374,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_are_passed_on_as_they_are_and_go_with_the_command_that_made_them() {
+    async fn calls_are_forwarded_and_reset() {
         let home = tempfile::tempdir().unwrap();
         let socket = home.path().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();

@@ -1,9 +1,9 @@
-//! Connections that outlive a command: a keeper, which is a `hop` in the background, holds one for the commands that come
-//! next, as ssh's ControlMaster does. To whoever comes to it, a keeper is the agent.
+//! Connections that several commands share: a connection master, a `hop` in the background, holds one for the commands that
+//! come next, as ssh's ControlMaster does. To a command, the master is the agent.
 //!
-//! What must stay true: a keeper only makes things faster. Whatever is wrong with one, the command has a connection of its
-//! own, and what is wrong with the router is said as if there were no keepers; nobody comes to a keeper but the user whose
-//! it is, with the key and for the router that it was started for; and a router has one keeper of a controller at most.
+//! **Invariants:** a master only makes commands faster: whatever is wrong with it, the command opens a connection of its own, and
+//! reports what is wrong with the router as if there were no masters. Only the user who started a master can use it, with the same
+//! key and for the same router. A controller has at most one master per router.
 
 mod control_socket;
 mod master;
@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hop_proto::identity::Identity;
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 use http::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -40,19 +40,19 @@ const VARIABLE: &str = "HOP_KEEP_CONNECTION";
 /// Longest time for which a connection is kept without use: a day. Who wants more works on another day.
 pub const MAX_PERSIST: Duration = Duration::from_secs(86_400);
 
-/// How long a keeper that is there already may take to answer for the agent. Its connection may lead into a network that
+/// Time limit for a running master to answer for the agent. Its connection may lead into a network that
 /// this machine has left, where a new one leads to the router.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long another `hop` may take from its lock to its socket, and a keeper from its last word to its end; and how often
-/// to look, for nothing tells of either.
+/// Time limit for another `hop` between its lock and its socket, and for a master between its last word and its exit; and how
+/// often to poll, because no event tells of either.
 const SOCKET_TIMEOUT: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long a keeper that was told to end may take, if nobody uses it.
+/// Time limit for a master that no command uses to exit when it is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a keeper is told to do by a request to this path. To everything else it is the agent.
+/// The request path that stops a master. It forwards every other path to the agent.
 const STOP_PATH: &str = "/hop.mux/Stop";
 
 /// The header of its answer: how many commands use it still.
@@ -95,22 +95,22 @@ impl Mux {
         Ok(Self { directory: home.runtime().to_owned(), policy, verbose: false })
     }
 
-    /// The same, and says what it waits for if `verbose`.
+    /// Prints what opening a connection waits for, if `verbose`.
     #[must_use]
     pub fn verbose(self, verbose: bool) -> Self {
         Self { verbose, ..self }
     }
 
-    /// As [`Connection::open`], by way of a keeper if that is wanted and possible.
+    /// Opens a connection like [`Connection::open`], through a master if the policy wants one and there is one.
     ///
     /// # Errors
-    /// As [`Connection::open`].
+    /// The agent cannot be reached, or refuses this controller: see [`Connection::open`].
     pub async fn open(
         &self,
         router: &Router,
         identity: &Identity,
         connect_timeout: Duration,
-    ) -> Result<(Connection, InfoReply), Error> {
+    ) -> Result<(Connection, GetInfoResponse), Error> {
         let opening = async {
             match self.via_master(router, identity, connect_timeout).await {
                 Some(kept) => Ok(kept),
@@ -118,7 +118,7 @@ impl Mux {
                     let waiting = || {
                         if self.verbose {
                             say!(
-                                "hop: {}: nobody listens there now; waiting in case its agent is being started again",
+                                "hop: {}: nothing listens there; waiting in case its agent is restarting",
                                 router.name
                             );
                         }
@@ -131,14 +131,14 @@ impl Mux {
         connection::within(connect_timeout, router, opening).await
     }
 
-    /// The agent as a keeper gives it. What is wrong on that way, nobody needs to know: it is wrong, or it is not, on the
-    /// straight one.
+    /// A connection through a master; `None` whatever goes wrong with that, because a direct connection will show whether the
+    /// router is at fault.
     async fn via_master(
         &self,
         router: &Router,
         identity: &Identity,
         connect_timeout: Duration,
-    ) -> Option<(Connection, InfoReply)> {
+    ) -> Option<(Connection, GetInfoResponse)> {
         let socket = ControlSocket::of(&self.directory, router, identity.fingerprint());
         let persist = match self.policy {
             MuxPolicy::Disabled => return None,
@@ -187,17 +187,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if duration > MAX_PERSIST { Err("it is at most a day".to_owned()) } else { Ok(duration) }
 }
 
-/// The first question to the agent, by way of a keeper.
-async fn query(router: &Router, identity: &Identity, stream: UnixStream) -> Option<(Connection, InfoReply)> {
+/// Asks the agent for its information, through a master.
+async fn query(
+    router: &Router,
+    identity: &Identity,
+    stream: UnixStream,
+) -> Option<(Connection, GetInfoResponse)> {
     let mut connection = Connection::over(router, identity, stream, Default::default()).await.ok()?;
     let info = connection.info().await.ok()?;
     Some((connection, info))
 }
 
-/// Starts a keeper; false if there is one, or another `hop` is about to start one.
+/// Starts a master; false if one runs, or another `hop` is starting one.
 ///
-/// The socket is made here, so that it is there for whoever comes next before the keeper is, and the lock goes over to the
-/// keeper with it, which has it until it ends. A socket that is there without the lock is nobody's.
+/// This process creates the socket, so that the next command finds it before the master is ready, and passes the lock on to the
+/// master, which holds it until it exits. A socket whose lock is free is stale.
 fn start_master(
     socket: &ControlSocket,
     router: &Router,
@@ -229,7 +233,7 @@ fn start_master(
     Ok(true)
 }
 
-/// What became of a keeper that was told to end.
+/// What became of a master that was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// There was none.
@@ -240,7 +244,7 @@ pub enum Stopped {
     After(usize),
 }
 
-/// Tells the keeper of a router to end, and waits for that if nobody uses it.
+/// Stops the master of a router, and waits for its exit if no command uses it.
 ///
 /// # Errors
 /// It does not hear, or does not end.

@@ -20,7 +20,7 @@ pub fn of_enrolment(error: &Error) -> Meaning {
             ("ssh", Some(format!("does `ssh {host}` log in, with the same -i, -o and port?").into()))
         }
         Error::Ssh(ssh::Error::TooMuch { .. }) => {
-            ("ssh", some("does its login print something endless, or is it no router of yours?"))
+            ("ssh", some("does its login shell print without end, or is it another machine?"))
         }
         Error::Destination(_) => ("ssh", some("an IPv6 address with a port is written [ADDRESS]:PORT")),
         Error::NoPlace(_) => ("ssh", some("is /tmp full?")),
@@ -71,17 +71,18 @@ pub fn of_enrolment(error: &Error) -> Meaning {
         }
         Error::OtherCacheDir { .. } => (
             "enrolled_already",
-            some("`hop router remove` takes it off first; or leave out --cache-dir to share it"),
+            some("run `hop router remove` first; or leave out --cache-dir to share the agent"),
         ),
         Error::OtherWay { .. } => (
             "enrolled_already",
             some(
-                "`hop router remove` takes it off first; or leave out --install and --until-reboot to share it",
+                "run `hop router remove` first; or leave out --install and --until-reboot to share the agent",
             ),
         ),
-        Error::UnderWay { .. } => {
-            ("enrolled_already", some("wait a minute: one that was cut off is undone by then"))
-        }
+        Error::UnderWay { .. } => (
+            "enrolled_already",
+            some("wait a minute: by then the router has undone an interrupted enrolment"),
+        ),
         Error::Damaged { .. } => {
             ("damaged", some("try again; if it happens twice, the router's memory is bad"))
         }
@@ -110,31 +111,27 @@ pub fn of_enrolment(error: &Error) -> Meaning {
             "usage",
             some("--listen-interface names the one on which the agent is to listen: br-lan, or any"),
         ),
-        Error::UnknownKey { .. } => {
-            ("usage", some("KEY is a fingerprint, or the name behind it on the list"))
-        }
-        Error::AmbiguousKey { .. } => {
-            ("usage", some("name it by its fingerprint, which `hop key` shows there"))
-        }
+        Error::UnknownKey { .. } => ("usage", some("KEY is a fingerprint, or its comment on the list")),
+        Error::AmbiguousKey { .. } => ("usage", some("give its fingerprint, which `hop key` shows there")),
         Error::OwnKey { .. } | Error::OnlyKey { .. } => (
             "usage",
             some(
-                "--force takes it off all the same; `hop router add` lets this controller in again by its login",
+                "--force revokes it all the same; `hop router add` authorizes this controller again over ssh",
             ),
         ),
         Error::OtherKey { .. } => ("wrong_key", some("`hop router add` enrols it again, by its login")),
         Error::NoLogin { .. } => ("no_login", some("`hop router add NAME [user@]host` enrols it over ssh")),
-        Error::NoAgent { .. } => ("no_agent", some("`hop router add NAME` brings it back")),
+        Error::NoAgent { .. } => ("no_agent", some("`hop router add NAME` starts it again")),
         Error::NotUndone { cause, .. } => (
             of_enrolment(cause).0,
             some(
-                "it removes that by itself within a minute; if it reboots before that, `hop router add` and then `hop router remove` take it off",
+                "the router removes it within a minute; if it reboots before that, run `hop router add` and then `hop router remove`",
             ),
         ),
         Error::NotRestored { cause, .. } => (
             of_enrolment(cause).0,
             some(
-                "if the connection broke, the router puts it back by itself within two minutes; `hop router check` says what is there then, and `hop router upgrade`, or `add` if it is gone, tries again",
+                "if the connection broke, the router restores it within two minutes; then `hop router check` shows its state, and `hop router upgrade`, or `add` if it is gone, tries again",
             ),
         ),
         Error::Interrupted { .. } => ("interrupted", None),

@@ -47,7 +47,7 @@ pub fn hint(error: &Error) -> Option<String> {
     of_command(error).1.map(Cow::into_owned)
 }
 
-/// The same of a failure of enrolment.
+/// What to do about a failure of enrolment, if there is something.
 pub fn enrolment_hint(error: &crate::enrolment::Error) -> Option<String> {
     of_enrolment(error).1.map(Cow::into_owned)
 }
@@ -68,17 +68,14 @@ fn of_command(error: &Error) -> Meaning {
         Error::Enrolment(error) => of_enrolment(error),
         Error::VirtualRouter(error) => of_virtual_router(error),
         Error::Usage(_) => ("usage", None),
-        Error::Lacks { what: "--core", .. } => (
-            "incompatible",
-            some(
-                "an agent of this release does where programs run by themselves, which is not so under qemu-user",
-            ),
-        ),
-        Error::Lacks { .. } => {
-            ("incompatible", some("`hop router upgrade` puts the agent of this hop there"))
+        Error::Lacks { what: "--core", .. } => {
+            ("incompatible", some("an agent of this release supports it, but not under qemu-user"))
         }
+        Error::Lacks { .. } => ("incompatible", some("`hop router upgrade` installs this hop's agent there")),
         Error::NoSuchJob { .. } => ("no_such_job", some(LIST_JOBS)),
-        Error::AmbiguousJob { .. } => ("no_such_job", some("write more of its id, which `hop ps` shows")),
+        Error::AmbiguousJob { .. } => {
+            ("no_such_job", some("give a longer prefix of its id, which `hop ps` shows"))
+        }
         Error::NotYours { .. } => ("not_yours", some(OWN_JOBS)),
         Error::Unfinished { .. } => {
             ("unfinished", some("run it again to finish it; --skip leaves a router out"))
@@ -87,8 +84,8 @@ fn of_command(error: &Error) -> Meaning {
     }
 }
 
-const LIST_JOBS: &str = "`hop ps` lists the jobs; one that has ended is kept for a time only";
-const OWN_JOBS: &str = "only the controller that started a job can attach to it and end it";
+const LIST_JOBS: &str = "`hop ps` lists the jobs; the agent keeps a finished one for a limited time";
+const OWN_JOBS: &str = "only the controller that started a job can attach to it or kill it";
 
 fn of_config(error: &config::Error) -> Meaning {
     use config::Error;
@@ -97,9 +94,9 @@ fn of_config(error: &config::Error) -> Meaning {
         Error::NoHome | Error::InvalidName(_) => ("usage", None),
         Error::UnknownRouter { .. } => (
             "unknown_router",
-            some("`hop router add NAME root@HOST` enrols one, `hop virtual up` starts a virtual one"),
+            some("`hop router add NAME root@HOST` enrols a router, `hop virtual up` starts a virtual one"),
         ),
-        Error::AmbiguousRouter { .. } => ("unknown_router", some("name one with -r, or in HOP_ROUTER")),
+        Error::AmbiguousRouter { .. } => ("unknown_router", some("select one with -r or HOP_ROUTER")),
     }
 }
 
@@ -110,35 +107,35 @@ fn of_client(error: &client::Error) -> Meaning {
         Error::Config(error) => of_config(error),
         Error::Unreachable { router, .. } => {
             let hint = format!(
-                "is the router on, is hopd running there, is the port right? `hop router check {router}` looks"
+                "is the router on, is hopd running, is the port right? `hop router check {router}` diagnoses it"
             );
             ("unreachable", Some(hint.into()))
         }
         Error::AgentGone { router, .. } => {
-            let hint = format!("if it was rebooted, `hop router add {router}` brings the agent back");
+            let hint = format!("if it was rebooted, `hop router add {router}` starts the agent again");
             ("agent_gone", Some(hint.into()))
         }
-        Error::NoAnswer { .. } => ("no_answer", some("--connect-timeout waits longer")),
+        Error::NoAnswer { .. } => ("no_answer", some("a longer --connect-timeout may help")),
         Error::WrongKey { .. } => (
             "wrong_key",
             some(
-                "nothing was sent. If the agent was installed anew, `hop router add` enrols it again; if not, somebody else \
-                 answers there",
+                "nothing was sent. If the agent was reinstalled, `hop router add` enrols it again; if not, another machine \
+                 answers at this address",
             ),
         ),
         Error::NotAuthorized { .. } => (
             "not_authorized",
-            some("a controller that it knows can say: hop router authorize ROUTER FINGERPRINT"),
+            some("on a controller that it authorizes: hop router authorize ROUTER FINGERPRINT"),
         ),
         Error::NotAnAgent { .. } => {
             ("not_an_agent", some("is the port right? hopd listens on 4670 unless told otherwise"))
         }
-        Error::Incompatible { .. } => ("incompatible", some("use the hop and the hopd of one release")),
+        Error::Incompatible { .. } => ("incompatible", some("use hop and hopd of the same release")),
         Error::Refused { reason, .. } => of_refusal(*reason),
         Error::Lost { .. } => (
             "lost",
             some(
-                "the router ends the program when its time to --reconnect-timeout is over, unless it was started with --detach; \
+                "the agent kills the program after --reconnect-timeout, unless it was started with --detach; \
                  `hop ps` shows whether it still runs",
             ),
         ),
@@ -155,30 +152,29 @@ fn of_refusal(reason: ErrorReason) -> Meaning {
         ErrorReason::NoSpace => (
             "no_space",
             some(
-                "a smaller program fits: -ldflags '-s -w' is set already, -tags may leave parts out; or free some of /tmp",
+                "make the program smaller (-tags may leave parts out; -ldflags '-s -w' is already set), or free space in /tmp",
             ),
         ),
         ErrorReason::NoMemory => {
-            ("no_memory", some("end something on the router, or make the program smaller"))
+            ("no_memory", some("stop a service on the router, or make the program smaller"))
         }
         ErrorReason::NoPromise => ("no_promise", some(LET_IT_PROMISE_MORE)),
-        ErrorReason::TooManyJobs => ("too_many_jobs", some("wait until one of them has ended")),
+        ErrorReason::TooManyJobs => ("too_many_jobs", some("wait until one of them has finished")),
         ErrorReason::TooManyConnections => (
             "too_many_connections",
-            some("wait until one of them has gone; a connection that broke is noticed within 40 s"),
+            some("wait until one of them has closed; the agent drops a broken connection within 40 s"),
         ),
         ErrorReason::NoSuchUser => ("no_such_user", None),
         ErrorReason::NoCore => ("no_core", None),
-        ErrorReason::NoInodes => (
-            "no_inodes",
-            some(
-                "remove files on the router, of which there are too many in that file system, or end what makes them",
-            ),
-        ),
+        ErrorReason::NoInodes => {
+            ("no_inodes", some("remove files from that file system of the router, or stop what creates them"))
+        }
         ErrorReason::OutputLost => ("output_lost", None),
-        ErrorReason::NotExecutable => ("noexec", some("start hopd with --dir on another file system")),
+        ErrorReason::NotExecutable => {
+            ("noexec", some("start hopd with --dir on a file system without noexec"))
+        }
         ErrorReason::DigestMismatch => {
-            ("digest_mismatch", some("the file changed while it was sent: run it again"))
+            ("digest_mismatch", some("the file changed during the upload: run it again"))
         }
         ErrorReason::Protocol => ("protocol", None),
         ErrorReason::Io => ("router_io", None),
@@ -187,10 +183,9 @@ fn of_refusal(reason: ErrorReason) -> Meaning {
         ErrorReason::NotAuthorized => ("not_authorized", None),
         ErrorReason::NoSuchJob => ("no_such_job", some(LIST_JOBS)),
         ErrorReason::NotYours => ("not_yours", some(OWN_JOBS)),
-        ErrorReason::TakenOver => (
-            "taken_over",
-            some("the program goes on, and `hop attach` somewhere else carries its streams now"),
-        ),
+        ErrorReason::TakenOver => {
+            ("taken_over", some("the program keeps running; another `hop attach` has its streams now"))
+        }
         ErrorReason::JobExists => ("job_exists", None),
         ErrorReason::UploadStalled => ("upload_stalled", None),
         ErrorReason::NoRandom => ("no_random", None),
@@ -234,7 +229,7 @@ fn of_session(error: &session::Error) -> Meaning {
         Error::LinkInTheWay { .. } => (
             "local_io",
             some(
-                "names that come from a router lead through no link; a directory that you name yourself may: PATH:DIR",
+                "hop follows no symbolic link below the destination; to write through one, name it yourself: PATH:DIR",
             ),
         ),
         Error::InvalidOutput { .. } | Error::TooManyOutputs { .. } | Error::TooManyArguments { .. } => {
@@ -243,7 +238,7 @@ fn of_session(error: &session::Error) -> Meaning {
         Error::RebootedAfter { .. } => ("router_rebooted", None),
         Error::AgentRestartedAfter { .. } => ("agent_restarted", None),
         Error::NoPlace { .. } => {
-            ("usage", some("they are still there: `hop attach --artifact .:DIR` puts them into DIR"))
+            ("usage", some("the agent still has them: `hop attach --artifact .:DIR` writes them to DIR"))
         }
         Error::Incomplete { .. } => ("incomplete", some("`hop kill` ends it")),
         Error::InputsTooLarge { .. } => ("too_many_files", some(FEWER_FILES)),
@@ -252,7 +247,7 @@ fn of_session(error: &session::Error) -> Meaning {
 }
 
 const FEWER_FILES: &str =
-    "what .gitignore names stays here, and so does a directory with a go.mod of its own";
+    "hop does not upload what .gitignore lists, nor directories with a go.mod of their own";
 
 fn of_golang(error: &golang::Error) -> Meaning {
     use golang::Error;
@@ -276,20 +271,20 @@ fn of_golang(error: &golang::Error) -> Meaning {
         Error::NeedsC { .. } => (
             "not_built",
             some(
-                "--cc names one: --cc 'zig cc -target mips-linux-musleabi' (mipsel- for little endian; zig is in PyPI's ziglang)",
+                "pass one with --cc 'zig cc -target mips-linux-musleabi' (mipsel- for little endian; zig is in PyPI's ziglang)",
             ),
         ),
         Error::NotBuilt { .. } => ("not_built", None),
         Error::NotMain { .. } => ("not_built", some("name a directory with `package main` in it")),
         Error::Probe { file, .. } => {
             let hint =
-                format!("another Go may: GOTOOLCHAIN names one; this is remembered in {}", file.display());
+                format!("try another Go, by GOTOOLCHAIN; hop remembers this result in {}", file.display());
             ("broken_go", Some(hint.into()))
         }
         Error::TooManyFiles { .. } => ("too_many_files", some(FEWER_FILES)),
         Error::NoFuzzing { .. } => (
             "no_memory",
-            some("fuzz here or on a larger router; without -fuzz, the corpus is run as tests there, too"),
+            some("fuzz on this machine or on a larger router; without -fuzz, the corpus runs as tests"),
         ),
     }
 }
@@ -331,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_whose_failure_it_is() {
+    fn exit_codes_name_the_failure() {
         let why = program::NotRunnable::HardFloat;
         let not_runnable = program::Error::NotRunnable { program: "x".into(), router: "desk".into(), why };
         assert_eq!(exit_code(&not_runnable.into()), ExitCode::NotExecutable);

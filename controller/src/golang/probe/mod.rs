@@ -1,14 +1,14 @@
 //! Whether what a version of Go builds runs on a kernel: found out once, by a program that does what Go's runtime needs.
 //!
-//! What must stay true: a verdict is remembered for the kernel and the Go that it was found with, and for no other; and what
-//! could not be found out is not remembered.
+//! **Invariants:** a verdict is remembered for the kernel and the Go that it was found with, and for no other; and
+//! what could not be found out is not remembered.
 
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hop_proto::v1::InfoReply;
+use hop_proto::v1::GetInfoResponse;
 
 use crate::config::home::{Home, make_private};
 use crate::console::printable::printable;
@@ -40,7 +40,7 @@ pub struct Probe {
 
 impl Probe {
     /// The question that there is for a program of this Go.
-    pub fn new(home: &Home, router: &str, info: &InfoReply, target: Target, version: &str) -> Self {
+    pub fn new(home: &Home, router: &str, info: &GetInfoResponse, target: Target, version: &str) -> Self {
         let goarch = build::goarch(target).unwrap_or("other");
         // What one router says is nothing to another one, whatever kernel it says to have.
         let name = format!("{router} {goarch} {} {version}", info.kernel).replace(['/', '\0'], "_");
@@ -67,7 +67,7 @@ impl Probe {
     /// Builds the program that answers it, if the Go that is here is the one that is asked about.
     ///
     /// # Errors
-    /// Those of [`Build::run`].
+    /// There is no Go, or it did not build the probe: see [`Build::run`].
     pub async fn program(&self, target: Target, progress: &Progress) -> Result<Option<Program>, Error> {
         if build::version(target).await? != self.version {
             return Ok(None);
@@ -95,7 +95,7 @@ impl Probe {
         let verdict = match &outcome.ending {
             Ending::Exited(0) => WORKS.to_owned(),
             Ending::Exited(code) => format!("exits with {code}"),
-            Ending::Signaled { name, .. } => format!("is ended by SIG{name}"),
+            Ending::Signaled { name, .. } => format!("is killed by SIG{name}"),
             Ending::TimedOut => format!("does not end within {} s", TIMEOUT.as_secs()),
             Ending::NotExecuted { why } => format!("cannot be executed: {why}"),
             // The router's doing, or ours: another day it is another.
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_remembered_for_its_router_and_its_go() {
+    fn probe_result_is_cached_per_go() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let target = Target { class: 1, data: 2, machine: 8 };
         let probe_of = |router: &str, kernel: &str, version: &str| {
-            let info = InfoReply { kernel: kernel.into(), ..InfoReply::default() };
+            let info = GetInfoResponse { kernel: kernel.into(), ..GetInfoResponse::default() };
             Probe::new(&home, router, &info, target, version)
         };
         let probe = |kernel: &str, version: &str| probe_of("desk", kernel, version);

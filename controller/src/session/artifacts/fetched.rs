@@ -8,7 +8,7 @@ use hop_proto::output_path;
 use hop_proto::v1::{FileInfo, FileProblem};
 use serde::{Serialize, Serializer};
 
-/// Why a file was not brought back.
+/// Why a file was not fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
@@ -96,7 +96,7 @@ pub struct Fetched {
     /// Its length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Why it was not brought back.
+    /// Why it was not fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
     /// It is the core; true if the kernel wrote less of it than it would have.

@@ -1,8 +1,8 @@
 //! The files that a program leaves on the router, on their way to this machine.
 //!
-//! What must stay true: nothing is written but what was asked for, where it was asked for, whatever the agent says; what
-//! exists is replaced only where the user named it; nothing becomes executable unasked; an agent that sends more than a job
-//! can have breaks the protocol; a file has its name only when it is whole; and what is acknowledged is there.
+//! **Invariants:** nothing is written but what was asked for, where it was asked for, whatever the agent says; what
+//! exists is replaced only where the user named it; nothing becomes executable unasked; an agent that sends more than
+//! a job can have breaks the protocol; a file has its name only when it is whole; and what is acknowledged is there.
 
 mod fetched;
 mod request;
@@ -367,7 +367,7 @@ mod tests {
     }
 
     fn piece(offset: u64, data: &'static [u8], info: Option<FileInfo>) -> OutputFile {
-        OutputFile { file: 0, offset, data: Bytes::from_static(data), info, problem: 0, unpacked_size: 0 }
+        OutputFile { file: 0, offset, data: Bytes::from_static(data), info, problem: 0, uncompressed_size: 0 }
     }
 
     /// What came of one file of the agent's, and what is in `directory` then.
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_is_replaced_where_it_was_named() {
+    fn named_files_are_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let (here, makefile) = (directory.path().display(), directory.path().join("Makefile"));
         fs::write(&makefile, "old").unwrap();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_sends_more_than_there_can_be_is_caught() {
+    fn excess_artifacts_break_the_protocol() {
         let directory = tempfile::tempdir().unwrap();
         let asked = || vec![request(&format!(".:{}", directory.path().display()))];
         let refused = |sent: FileInfo| {
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_of_a_newer_agent_brings_no_file() {
+    fn unknown_problem_writes_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let mut files =
             OutputFiles::new(vec![request(&format!("a:{}", directory.path().display()))], None, true);
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_that_nobody_asked_for() {
+    fn nothing_unrequested_is_written() {
         let directory = tempfile::tempdir().unwrap();
         let wanted = || vec![request(&format!("a:{}/a", directory.path().display()))];
         for bad in [
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_its_name_when_it_is_whole_and_is_acknowledged_then() {
+    fn whole_file_is_named_and_acknowledged() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("new/a");
         let mut files = OutputFiles::new(vec![request(&format!("a:{}", place.display()))], None, true);
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_file_that_does_not_come_is_nothing() {
+    fn incomplete_file_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let wanted = || vec![request(&format!("a:{}/a", directory.path().display()))];
         let mut files = OutputFiles::new(wanted(), None, true);

@@ -44,9 +44,9 @@ pub enum Local {
 /// What the user says of all output files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// See [`Request::overwrites`].
+    /// Existing files are replaced also where the user named only a directory.
     pub overwrites: bool,
-    /// See [`Request::keeps_executability`].
+    /// Fetched files keep their executable bit.
     pub keeps_executability: bool,
     /// The files come to this `hop`, so it must be known where they go.
     pub needs_places: bool,
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_where_cp_would_put_it() {
+    fn artifact_goes_where_cp_puts_it() {
         let directory = tempfile::tempdir().unwrap();
         let there = directory.path().display();
         for (asked, path, place) in [
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_routers_choice_need_a_directory() {
+    fn patterns_need_a_local_directory() {
         let policy = Policy { needs_places: true, ..Policy::default() };
         let refused = |text: &str| Request::parse(text.as_ref(), policy).unwrap_err().to_string();
         for text in ["*", ".", "a/?", "./"] {

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_copied_by_their_names_and_all_else_as_it_was() {
+    fn functions_are_copied_by_name() {
         let old =
             table(100, &[("a", 44), ("twice", 48), ("twice", 52), ("longer", 44), ("b", 60), ("last", 44)]);
         let new = table(

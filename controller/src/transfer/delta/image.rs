@@ -1,7 +1,7 @@
 //! What a MIPS program is in memory, and where in it Go keeps its tables of functions.
 //!
-//! What must stay true: a file that says something else of itself than it is leads to `None` or to a wrong guess, never further;
-//! and nothing is read more often than once.
+//! **Invariants:** a file that says something else of itself than it is leads to `None` or to a wrong guess, never
+//! further; and nothing is read more often than once.
 
 use std::ops::Range;
 

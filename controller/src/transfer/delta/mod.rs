@@ -1,7 +1,7 @@
 //! What has changed from one program to another: the encodings that `docs/protocol.md` calls a delta, and a relocated one, before
 //! they are compressed.
 //!
-//! What must stay true: the base and the delta make the program, whatever the two are.
+//! **Invariants:** the base and the delta make the program, whatever the two are.
 
 mod functions;
 mod image;
@@ -28,7 +28,7 @@ pub fn write(base: &[u8], program: &[u8], copies: &[Copy]) -> Vec<u8> {
     writer.written
 }
 
-/// The same, where addresses follow what has moved. `None` if the two are not for the same kind of MIPS, or it was not found out
+/// The instructions of a relocated delta, in which addresses follow what has moved. `None` if the two are not for the same kind of MIPS, or it was not found out
 /// by `deadline` what has moved.
 pub fn write_relocated(base: &[u8], program: &[u8], copies: &[Copy], deadline: Instant) -> Option<Vec<u8>> {
     let mut relocator = Relocator::new(base, program)?;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_moved_with_what_they_name_take_nothing() {
+    fn moved_addresses_take_no_bytes() {
         let [base, program] = builds();
         let copies = find(&base, &program, later()).unwrap();
         let (plain, relocated) =
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_of_itself_twice_is_made_once() {
+    fn overlapping_segments_are_made_once() {
         let [base, program] = builds();
         let copies = find(&base, &program, later()).unwrap();
         // The second segment is where the first one is, and holds instructions as well.
@@ -272,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn what_moved_is_given_up_if_it_takes_too_long() {
+    fn relocation_stops_at_deadline() {
         let [base, program] = builds();
         let copies = find(&base, &program, later()).unwrap();
         assert!(write_relocated(&base, &program, &copies, Instant::now()).is_none());
     }
 
     #[test]
-    fn programs_that_are_not_for_the_same_mips_are_not_relocated() {
+    fn different_machines_are_not_relocated() {
         let program = elf(&[0; 100], &[0; 100]);
         let changed = |at: usize, byte: u8| {
             let mut changed = program.clone();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_was_changed_here_and_there_takes_little() {
+    fn scattered_changes_make_small_delta() {
         let base = noise(100_000, 1);
         let mut program = base.clone();
         // An address that has changed every 400 bytes, something put in, something taken out, something moved.
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn any_base_and_any_program_will_do() {
+    fn any_base_makes_any_program() {
         let some = noise(1000, 3);
         let other = noise(1000, 4);
         let same = vec![7; 5000];
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_is_given_up() {
+    fn search_stops_at_deadline() {
         assert!(find(&noise(100_000, 1), &noise(100_000, 2), Instant::now()).is_none());
     }
 }

@@ -1,8 +1,10 @@
 //! What has moved from one build of a MIPS program to the next, so that an agent can tell what addresses in a copy are now.
 //!
-//! Every address that a copy holds, as it was and as it is, is a vote for how far what it names has moved. What must stay
-//! true: whatever is told, the delta makes the program, because what an agent makes of a copy is made here by the same code,
-//! and compared; so a wrong guess at what a part of the program holds costs bytes, and nothing else.
+//! Every address that a copy holds, as it was and as it is, is a vote for how far what it names has moved.
+//!
+//! **Invariants:** whatever is told, the delta makes the program, because what an agent makes of a copy is made here
+//! by the same code, and compared; so a wrong guess at what a part of the program holds costs bytes, and nothing
+//! else.
 
 use std::ops::Range;
 use std::time::Instant;

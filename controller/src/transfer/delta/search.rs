@@ -3,8 +3,10 @@
 //! After the way of bsdiff (Colin Percival, "Naive differences of executable code", 2003): what moved is found by what is
 //! the same in it, and what differs in between, addresses most of all, is written as differences. Instead of a sorted index of
 //! all suffixes, every fourth position is hashed, because instructions are four bytes: that takes 0.06 s for 6 MB where the
-//! other takes seconds, and finds nearly as much. What must stay true: the copies, and what is new behind each,
-//! are the program from its beginning to its end, whatever the two are; and it takes no longer than it is allowed to.
+//! other takes seconds, and finds nearly as much.
+//!
+//! **Invariants:** the copies, and what is new behind each, are the program from its beginning to its end, whatever
+//! the two are; and it takes no longer than it is allowed to.
 
 use std::time::Instant;
 

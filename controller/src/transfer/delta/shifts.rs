@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moved_together_is_one_move_and_a_stray_vote_is_none() {
+    fn stray_sample_is_no_shift() {
         let mut all = samples((0x1000..0x2000).step_by(16), 0);
         all.extend(samples((0x2000..0x3000).step_by(16), 24));
         all.extend(samples((0x3000..0x4000).step_by(8), 0x100_u32.wrapping_neg()));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_name_the_same_are_a_move() {
+    fn many_equal_samples_are_a_shift() {
         let mut all = samples((0x1000..0x2000).step_by(16), 8);
         all.extend([ShiftSample { address: 0x1800, by: 40 }; 9]);
         let moves = fit_shifts(all);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_that_wins_less_than_it_costs_is_not_added_to_those_before_it() {
+    fn unprofitable_shift_is_not_chained() {
         let rising = (0..10).flat_map(|index| {
             let sample = ShiftSample { address: 64 * index, by: 4 + 4 * index };
             std::iter::repeat_n(sample, 1 + index as usize)
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn no_votes_move_nothing_and_too_many_moves_are_fewer() {
+    fn number_of_shifts_is_bounded() {
         assert!(fit_shifts(Vec::new()).all().is_empty());
         let wild = (0..4 * MOST_MOVES as u32).flat_map(|index| {
             let sample = ShiftSample { address: 64 * index, by: 4 * index };

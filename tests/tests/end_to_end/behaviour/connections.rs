@@ -19,24 +19,24 @@ use rustls::{AlertDescription, DigitallySignedStruct, SignatureScheme};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Portable:
-        a_router_that_is_unknown_is_refused_and_the_known_ones_are_named,
-        a_router_that_is_off_is_unreachable,
-        a_router_that_is_slow_to_answer_is_given_up,
-        something_else_that_answers_is_not_taken_for_an_agent,
-        a_router_with_another_key_than_the_pinned_one_gets_nothing,
-        a_controller_that_the_agent_does_not_know_is_told_so,
-        a_client_without_a_key_is_refused,
-        a_client_with_other_ciphers_is_refused,
-        a_key_that_is_taken_off_the_list_is_out_at_the_next_call;
+        unknown_router_lists_the_known_ones,
+        router_that_is_off_is_unreachable,
+        slow_router_times_out,
+        http_server_is_not_an_agent,
+        router_with_another_key_gets_nothing,
+        unauthorized_controller_is_told_its_key,
+        client_without_key_is_refused,
+        client_with_other_ciphers_is_refused,
+        revoked_key_fails_at_next_call;
 };
 
-fn a_router_that_is_unknown_is_refused_and_the_known_ones_are_named(target: Target) {
+fn unknown_router_lists_the_known_ones(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.hop().args(["info", "-r", "nowhere"]).run();
     ran.assert_fails(125, "there is no router named nowhere; enrolled: router");
 }
 
-fn a_router_that_is_off_is_unreachable(target: Target) {
+fn router_that_is_off_is_unreachable(target: Target) {
     let router = VirtualRouter::start(target);
     // A port that is taken, so that no other test gets it, and that nobody listens on.
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -50,7 +50,7 @@ fn a_router_that_is_off_is_unreachable(target: Target) {
     ran.assert_fails(125, "there is no router named nameless");
 }
 
-fn a_router_that_is_slow_to_answer_is_given_up(target: Target) {
+fn slow_router_times_out(target: Target) {
     let router = VirtualRouter::start(target);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     router.enrol("silent", &silent.local_addr().unwrap().to_string(), router.fingerprint);
@@ -58,7 +58,7 @@ fn a_router_that_is_slow_to_answer_is_given_up(target: Target) {
     ran.assert_fails(125, "did not answer within 300ms");
 }
 
-fn something_else_that_answers_is_not_taken_for_an_agent(target: Target) {
+fn http_server_is_not_an_agent(target: Target) {
     let router = VirtualRouter::start(target);
     let http = TcpListener::bind("127.0.0.1:0").unwrap();
     router.enrol("http", &http.local_addr().unwrap().to_string(), router.fingerprint);
@@ -75,17 +75,17 @@ fn something_else_that_answers_is_not_taken_for_an_agent(target: Target) {
     ran.assert_fails(125, "is not hopd");
 }
 
-fn a_router_with_another_key_than_the_pinned_one_gets_nothing(target: Target) {
+fn router_with_another_key_gets_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
     router.enrol("changed", &router.address, other);
     let program = hop_tests::fixture(target, "both-outputs");
     let ran = router.hop().args(["exec", "-r", "changed"]).arg(program).run();
-    ran.assert_fails(125, "has another key than the one that was enrolled");
+    ran.assert_fails(125, "has another key than the enrolled one");
     router.assert_serves_on();
 }
 
-fn a_controller_that_the_agent_does_not_know_is_told_so(target: Target) {
+fn unauthorized_controller_is_told_its_key(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { unauthorized: true, ..Options::default() });
     let own = router.home().identity().unwrap().fingerprint();
     let ran = router.exec("both-outputs").run();
@@ -180,7 +180,7 @@ impl ResolvesClientCert for NoKey {
     }
 }
 
-fn a_client_without_a_key_is_refused(target: Target) {
+fn client_without_key_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let keyless =
         builder(rustls::crypto::ring::default_provider()).with_client_cert_resolver(Arc::new(NoKey));
@@ -191,7 +191,7 @@ fn a_client_without_a_key_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_client_with_other_ciphers_is_refused(target: Target) {
+fn client_with_other_ciphers_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let provider = rustls::crypto::CryptoProvider {
         cipher_suites: vec![rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -203,7 +203,7 @@ fn a_client_with_other_ciphers_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_key_that_is_taken_off_the_list_is_out_at_the_next_call(target: Target) {
+fn revoked_key_fails_at_next_call(target: Target) {
     let router = VirtualRouter::start(target);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

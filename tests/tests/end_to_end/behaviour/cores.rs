@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        the_core_of_a_program_that_crashes_comes_with_its_program,
-        the_core_of_a_program_of_another_user_comes_too,
-        quit_makes_a_core_too_and_output_files_come_with_it,
-        a_program_without_a_crash_leaves_no_core_and_one_that_is_not_asked_leaves_none_either,
-        a_core_of_a_process_that_the_program_started_goes_too,
-        a_core_goes_with_its_job;
+        core_comes_with_its_program,
+        core_of_another_user_comes,
+        quit_dumps_core_beside_output_files,
+        no_core_dump_without_crash_or_request,
+        core_of_a_child_is_removed,
+        core_is_removed_with_its_job;
     Routers:
-        a_core_that_could_not_be_found_is_refused_with_the_reason,
-        a_kernel_without_cores_is_named_as_the_reason;
+        core_piped_elsewhere_is_refused,
+        kernel_without_cores_is_refused;
 };
 
 /// What the program keeps backwards, so that it is in its memory and nowhere else.
@@ -62,7 +62,7 @@ fn assert_is_core(core: &Path) {
     assert!(content.windows(11).any(|window| window == b".debug_info" || window == b".debug_line"));
 }
 
-fn the_core_of_a_program_that_crashes_comes_with_its_program(target: Target) {
+fn core_comes_with_its_program(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let (core, status_file) = (router.path("cores/core"), router.path("status.json"));
     let ran = crash(&router, &core, &["--status-file", status_file.to_str().unwrap()]).run();
@@ -70,7 +70,7 @@ fn the_core_of_a_program_that_crashes_comes_with_its_program(target: Target) {
     assert!(ran.stderr().contains("panic: nothing more to do"), "{}", ran.stderr());
     let core = core.display().to_string();
     let opens =
-        format!("hop: SIGABRT ended the program; `gdb-multiarch {core}.program {core}` opens its core\n");
+        format!("hop: program was killed by SIGABRT; `gdb-multiarch {core}.program {core}` opens its core\n");
     assert!(ran.stderr().ends_with(&opens), "{}", ran.stderr());
     assert_is_core(core.as_ref());
     let status: Value = serde_json::from_slice(&fs::read(status_file).unwrap()).unwrap();
@@ -79,7 +79,7 @@ fn the_core_of_a_program_that_crashes_comes_with_its_program(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn the_core_of_a_program_of_another_user_comes_too(target: Target) {
+fn core_of_another_user_comes(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let ran = crash(&router, &core, &["--user", "nobody"]).run();
@@ -88,22 +88,22 @@ fn the_core_of_a_program_of_another_user_comes_too(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn quit_makes_a_core_too_and_output_files_come_with_it(target: Target) {
+fn quit_dumps_core_beside_output_files(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let output = format!("nothing:{}", router.path("nothing").display());
-    let mut running = crash(&router, &core, &["--output", &output]).arg("wait").start();
+    let mut running = crash(&router, &core, &["--artifact", &output]).arg("wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::QUIT);
     let ran = running.wait();
     assert_eq!(ran.code, 134, "{}", ran.stderr());
     assert!(ran.stderr().contains("goroutine 1"), "{}", ran.stderr());
-    assert!(ran.stderr().contains("hop: nothing was not brought back: there is no such file\n"));
+    assert!(ran.stderr().contains("hop: nothing was not fetched: there is no such file\n"));
     assert_is_core(&core);
     assert_no_core_is_left(&router);
 }
 
-fn a_program_without_a_crash_leaves_no_core_and_one_that_is_not_asked_leaves_none_either(target: Target) {
+fn no_core_dump_without_crash_or_request(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let hop = router.hop().args(["exec", "--core"]).arg(&core).arg(fixture(target, "both-outputs"));
@@ -118,7 +118,7 @@ fn a_program_without_a_crash_leaves_no_core_and_one_that_is_not_asked_leaves_non
     assert_no_core_is_left(&router);
 }
 
-fn a_core_of_a_process_that_the_program_started_goes_too(target: Target) {
+fn core_of_a_child_is_removed(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let ran = crash(&router, &core, &[]).arg("child").run();
@@ -128,11 +128,12 @@ fn a_core_of_a_process_that_the_program_started_goes_too(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn a_core_goes_with_its_job(target: Target) {
+fn core_is_removed_with_its_job(target: Target) {
     let Some(mut router) = router_that_writes_cores(target) else { return };
     let (core, proxy) = (router.path("core"), router.proxy());
     let hop = || {
-        let hop = router.hop().args(["run", "-r", "proxied", "--linger", "1s", "--core"]).arg(&core);
+        let hop =
+            router.hop().args(["run", "-r", "proxied", "--reconnect-timeout", "1s", "--core"]).arg(&core);
         hop.args(["./tests/fixtures/crash", KEPT])
     };
     // More than what it says, and less than its core.
@@ -155,7 +156,7 @@ fn a_core_goes_with_its_job(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn a_core_that_could_not_be_found_is_refused_with_the_reason(target: Target) {
+fn core_piped_elsewhere_is_refused(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let pattern = "/proc/sys/kernel/core_pattern";
     let before = router.shell().sh(&format!("cat {pattern}"));
@@ -167,7 +168,7 @@ fn a_core_that_could_not_be_found_is_refused_with_the_reason(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_kernel_without_cores_is_named_as_the_reason(target: Target) {
+fn kernel_without_cores_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     if router.shell().holds("[ -e /proc/sys/kernel/core_pattern ]") {
         return;

@@ -8,30 +8,30 @@ use serde_json::Value;
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
         signal_death_is_reported_as_128_plus_n,
-        what_a_program_leaves_in_its_group_ends_with_it,
-        a_process_that_escapes_is_ended_with_its_program_and_reported,
-        a_program_that_is_ended_takes_what_escaped_with_it,
-        a_fork_bomb_goes_to_its_last_process,
-        info_names_what_ends_processes_that_escape,
-        what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one;
+        process_left_in_group_is_killed,
+        escaped_process_is_killed_and_reported,
+        timed_out_program_takes_escaped_processes,
+        fork_bomb_is_killed_entirely,
+        info_names_the_containment,
+        next_agent_kills_leftover_cgroup;
     Cgroups:
-        a_program_in_a_cgroup_leaves_half_of_the_threads_to_the_router;
+        cgroup_limits_threads_to_half;
     Portable:
-        the_exit_code_is_the_programs_own,
-        a_program_that_runs_too_long_is_ended_with_124,
-        a_program_that_ignores_term_is_killed_after_the_grace,
+        exit_code_is_the_programs_own,
+        timeout_exits_with_124,
+        ignored_term_is_killed_after_grace,
         interrupts_are_the_programs,
-        an_interrupt_that_nobody_handles_ends_the_whole_group,
-        quit_brings_gos_goroutine_dump,
-        the_third_ctrl_c_kills,
-        a_signal_that_hop_was_told_to_ignore_is_ignored,
-        hop_ends_when_asked_though_nobody_reads_its_output,
-        a_time_limit_of_zero_is_none,
-        a_program_that_is_silent_too_long_is_ended_with_124,
-        the_status_file_tells_all;
+        unhandled_interrupt_ends_the_group,
+        quit_brings_the_goroutine_dump,
+        third_ctrl_c_kills,
+        signals_ignored_by_hop_stay_ignored,
+        hop_ends_with_its_output_unread,
+        timeout_of_zero_is_none,
+        idle_timeout_exits_with_124,
+        status_file_has_every_outcome;
 };
 
-fn the_exit_code_is_the_programs_own(target: Target) {
+fn exit_code_is_the_programs_own(target: Target) {
     let router = VirtualRouter::start(target);
     for code in [0, 1, 2, 7, 42, 124, 125, 126, 137, 255] {
         let ran = router.exec("exit-code").arg(code.to_string()).run();
@@ -50,15 +50,15 @@ fn signal_death_is_reported_as_128_plus_n(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_that_runs_too_long_is_ended_with_124(target: Target) {
+fn timeout_exits_with_124(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(hop_tests::fixture(target, "wait")).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
-    assert_eq!(ran.stderr(), "hop: the program's time was over, and it was ended\n");
+    assert_eq!(ran.stderr(), "hop: program timed out and was killed\n");
     router.assert_serves_on();
 }
 
-fn a_program_that_ignores_term_is_killed_after_the_grace(target: Target) {
+fn ignored_term_is_killed_after_grace(target: Target) {
     let router = VirtualRouter::start(target);
     let program = hop_tests::fixture(target, "signals");
     let ran = router.hop().args(["exec", "--timeout", "1s"]).arg(program).arg("1000").run();
@@ -81,7 +81,7 @@ fn interrupts_are_the_programs(target: Target) {
     router.assert_serves_on();
 }
 
-fn an_interrupt_that_nobody_handles_ends_the_whole_group(target: Target) {
+fn unhandled_interrupt_ends_the_group(target: Target) {
     let router = VirtualRouter::start(target);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut running = router.exec("wait").start();
@@ -93,7 +93,7 @@ fn an_interrupt_that_nobody_handles_ends_the_whole_group(target: Target) {
     router.assert_serves_on();
 }
 
-fn quit_brings_gos_goroutine_dump(target: Target) {
+fn quit_brings_the_goroutine_dump(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("wait").start();
     assert_eq!(running.line(), "ready\n");
@@ -104,7 +104,7 @@ fn quit_brings_gos_goroutine_dump(target: Target) {
     router.assert_serves_on();
 }
 
-fn the_third_ctrl_c_kills(target: Target) {
+fn third_ctrl_c_kills(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("signals").arg("1000").start();
     assert_eq!(running.line(), "ready\n");
@@ -117,7 +117,7 @@ fn the_third_ctrl_c_kills(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_signal_that_hop_was_told_to_ignore_is_ignored(target: Target) {
+fn signals_ignored_by_hop_stay_ignored(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("signals").arg("1").ignoring("HUP INT").start();
     assert_eq!(running.line(), "ready\n");
@@ -129,7 +129,7 @@ fn a_signal_that_hop_was_told_to_ignore_is_ignored(target: Target) {
     router.assert_serves_on();
 }
 
-fn hop_ends_when_asked_though_nobody_reads_its_output(target: Target) {
+fn hop_ends_with_its_output_unread(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("flood").arg("6000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
@@ -140,13 +140,13 @@ fn hop_ends_when_asked_though_nobody_reads_its_output(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_time_limit_of_zero_is_none(target: Target) {
+fn timeout_of_zero_is_none(target: Target) {
     let router = VirtualRouter::start(target);
     let program = hop_tests::fixture(target, "both-outputs");
     assert_eq!(router.hop().args(["exec", "--timeout", "0s"]).arg(program).run().code, 7);
 }
 
-fn what_a_program_leaves_in_its_group_ends_with_it(target: Target) {
+fn process_left_in_group_is_killed(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.exec("orphan").run();
     // Were the process alive, it would hold the outputs, and standard error would say so.
@@ -154,12 +154,12 @@ fn what_a_program_leaves_in_its_group_ends_with_it(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_process_that_escapes_is_ended_with_its_program_and_reported(target: Target) {
+fn escaped_process_is_killed_and_reported(target: Target) {
     let router = VirtualRouter::start(target);
     for how in ["session", "daemon"] {
         let ran = router.exec("orphan").arg(how).run();
         assert_eq!(ran.code, 5);
-        assert_eq!(ran.stderr(), "hop: a process that the program had left running was ended\n", "{how}");
+        assert_eq!(ran.stderr(), "hop: killed a process that the program had left running\n", "{how}");
         let number = ran.stdout().trim();
         assert!(
             number.parse::<u32>().is_ok() && !router.has(format!("/proc/{number}").as_ref()),
@@ -169,7 +169,7 @@ fn a_process_that_escapes_is_ended_with_its_program_and_reported(target: Target)
     router.assert_serves_on();
 }
 
-fn a_program_that_is_ended_takes_what_escaped_with_it(target: Target) {
+fn timed_out_program_takes_escaped_processes(target: Target) {
     let router = VirtualRouter::start(target);
     let other = router.exec("dialogue").start();
     let program = hop_tests::fixture(target, "orphan");
@@ -182,7 +182,7 @@ fn a_program_that_is_ended_takes_what_escaped_with_it(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_fork_bomb_goes_to_its_last_process(target: Target) {
+fn fork_bomb_is_killed_entirely(target: Target) {
     let router = VirtualRouter::start(target);
     let program = hop_tests::fixture(target, "fork-bomb");
     // As somebody else it has fewer processes, and is killed by an agent whose processes they are not.
@@ -195,7 +195,7 @@ fn a_fork_bomb_goes_to_its_last_process(target: Target) {
     router.assert_serves_on();
 }
 
-fn info_names_what_ends_processes_that_escape(target: Target) {
+fn info_names_the_containment(target: Target) {
     let router = VirtualRouter::start(target);
     let level = &router.info()["containment"];
     match target.has_cgroups() {
@@ -205,7 +205,7 @@ fn info_names_what_ends_processes_that_escape(target: Target) {
     }
 }
 
-fn a_program_in_a_cgroup_leaves_half_of_the_threads_to_the_router(target: Target) {
+fn cgroup_limits_threads_to_half(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("pid").start();
     let number = running.line().trim().to_owned();
@@ -219,13 +219,14 @@ fn a_program_in_a_cgroup_leaves_half_of_the_threads_to_the_router(target: Target
     router.assert_serves_on();
 }
 
-fn what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one(target: Target) {
+fn next_agent_kills_leftover_cgroup(target: Target) {
     let mut router = VirtualRouter::start(target);
     if router.info()["containment"] != "cgroup" {
         return;
     }
     // It has left its group, its session, its parent and its environment.
-    let mut running = router.exec_with(&["--linger", "0"], "orphan").args(["daemon", "wait"]).start();
+    let mut running =
+        router.exec_with(&["--reconnect-timeout", "0"], "orphan").args(["daemon", "wait"]).start();
     let number = running.line().trim().to_owned();
     router.signal_agent(Signal::KILL);
     running.wait();
@@ -236,12 +237,12 @@ fn what_a_killed_agent_left_in_a_cgroup_is_ended_by_the_next_one(target: Target)
     router.assert_serves_on();
 }
 
-fn a_program_that_is_silent_too_long_is_ended_with_124(target: Target) {
+fn idle_timeout_exits_with_124(target: Target) {
     let router = VirtualRouter::start(target);
     let program = hop_tests::fixture(target, "wait");
     let ran = router.hop().args(["exec", "--idle-timeout", "1s"]).arg(program).run();
     assert_eq!((ran.stdout(), ran.code), ("ready\n", 124), "{}", ran.stderr());
-    assert_eq!(ran.stderr(), "hop: the program wrote nothing for too long, and it was ended\n");
+    assert_eq!(ran.stderr(), "hop: program wrote no output for too long and was killed\n");
     // One that writes is not ended for the time that it takes.
     let program = hop_tests::fixture(target, "flood");
     let ran = router.hop().args(["exec", "--idle-timeout", "1m"]).arg(program).arg("1000").run();
@@ -249,7 +250,7 @@ fn a_program_that_is_silent_too_long_is_ended_with_124(target: Target) {
     router.assert_serves_on();
 }
 
-fn the_status_file_tells_all(target: Target) {
+fn status_file_has_every_outcome(target: Target) {
     let router = VirtualRouter::start(target);
     let status_file = router.path("status");
     let status = |words: &[&str], fixture: &str| -> Value {

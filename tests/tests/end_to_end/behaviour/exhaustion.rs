@@ -35,7 +35,7 @@ fn nested_directories_are_removed(target: Target) {
     // All of it is looked at, as far as that goes.
     let place = router.path("here");
     let output = format!(".:{}", place.display());
-    let ran = router.exec_with(&["--output", &output], "deep-directories").arg(DEPTH).run();
+    let ran = router.exec_with(&["--artifact", &output], "deep-directories").arg(DEPTH).run();
     assert!(ran.stderr().contains("it is more than 32 directories deep"), "{}", ran.stderr());
     assert!(router.leftovers().is_empty());
     // Left by an agent that was killed, too.
@@ -76,7 +76,11 @@ fn inodes_run_out_for_the_program_alone(target: Target) {
     (0..taken).for_each(|number| fs::write(many.join(number.to_string()), "").unwrap());
     let ran = router.exec("both-outputs").run();
     ran.assert_fails(125, "the job needs 10 inodes and");
-    assert!(ran.stderr().contains("hint: remove files on the router"), "{}", ran.stderr());
+    assert!(
+        ran.stderr().contains("hint: remove files from that file system of the router"),
+        "{}",
+        ran.stderr()
+    );
     fs::remove_dir_all(&many).unwrap();
     router.assert_serves_on();
 }

@@ -13,16 +13,16 @@ use rustix::process::Signal;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        a_test_finds_what_it_would_find_here,
-        profiles_come_back_and_go_reads_them,
-        what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always;
+        test_finds_what_it_finds_here,
+        profiles_come_back_readable,
+        written_files_and_fuzz_findings_come;
     Portable:
-        a_test_says_what_it_says_here_and_in_that_order,
-        coverage_is_that_of_this_machine_to_the_line,
-        a_program_that_counts_its_coverage_leaves_it_here,
-        a_test_that_hangs_is_ended_with_all_its_goroutines_shown,
-        what_hop_cannot_do_is_said_in_a_line,
-        go_run_runs_there_and_go_finds_hop_by_itself;
+        test_output_is_that_of_here,
+        coverage_is_that_of_here,
+        coverage_of_a_program_comes_back,
+        hanging_test_shows_its_goroutines,
+        hops_failure_is_one_line,
+        go_run_finds_hop_by_itself;
 };
 
 /// A module with tests of every kind, which is not ours.
@@ -58,7 +58,7 @@ fn assert_passes(ran: &Ran) {
     assert_eq!((ran.stderr(), ran.code), ("", 0), "{}", ran.stdout());
 }
 
-fn a_test_finds_what_it_would_find_here(target: Target) {
+fn test_finds_what_it_finds_here(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let ran = run(go_there(&router, "", &["test", "-count=1", "./..."]));
@@ -68,7 +68,7 @@ fn a_test_finds_what_it_would_find_here(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_test_says_what_it_says_here_and_in_that_order(target: Target) {
+fn test_output_is_that_of_here(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let words = ["test", "-count=1", "-v", "-cpu=2", "-run=Count|Outputs|Fail", "./words", "-fail"];
@@ -93,7 +93,7 @@ fn a_test_says_what_it_says_here_and_in_that_order(target: Target) {
     router.assert_serves_on();
 }
 
-fn coverage_is_that_of_this_machine_to_the_line(target: Target) {
+fn coverage_is_that_of_here(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let place = |name: &str| router.path(name).display().to_string();
@@ -125,7 +125,7 @@ fn samples_are_lost(router: &VirtualRouter) -> bool {
     router.target().goarch() == "mips" && kernel >= vec![5, 1] && numbers(version.stdout()) >= vec![1, 26]
 }
 
-fn profiles_come_back_and_go_reads_them(target: Target) {
+fn profiles_come_back_readable(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let directory = router.path("profiles");
@@ -152,7 +152,7 @@ fn profiles_come_back_and_go_reads_them(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_that_counts_its_coverage_leaves_it_here(target: Target) {
+fn coverage_of_a_program_comes_back(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let covered = router.path("covered");
@@ -171,7 +171,7 @@ fn a_program_that_counts_its_coverage_leaves_it_here(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown(target: Target) {
+fn hanging_test_shows_its_goroutines(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let words = ["test", "-count=1", "-run=Hang", "-timeout=2s", "./words", "-hang"];
@@ -193,7 +193,7 @@ fn a_test_that_hangs_is_ended_with_all_its_goroutines_shown(target: Target) {
     router.assert_serves_on();
 }
 
-fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always(target: Target) {
+fn written_files_and_fuzz_findings_come(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     // A copy, because this writes there.
@@ -208,7 +208,7 @@ fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always(tar
     let words = ["test", "-count=1", "-run=Update", "./words", "-update"];
     assert_passes(&in_copy(go_there(&router, "", &words)));
     assert!(!data.join("new.golden").exists(), "nobody asked");
-    assert_passes(&in_copy(go_there(&router, "--bring testdata/*.golden", &words)));
+    assert_passes(&in_copy(go_there(&router, "--artifact testdata/*.golden", &words)));
     assert_eq!(fs::read_to_string(data.join("new.golden")).unwrap(), "three\n");
     let fuzz = ["test", "-run=-", "-fuzz=Fuzz", "-fuzztime=10x", "-parallel=1", "./words"];
     let ran = in_copy(go_there(&router, "", &fuzz));
@@ -224,7 +224,7 @@ fn what_a_test_wrote_comes_back_on_request_and_what_a_fuzz_test_found_always(tar
     router.assert_serves_on();
 }
 
-fn what_hop_cannot_do_is_said_in_a_line(target: Target) {
+fn hops_failure_is_one_line(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let mut go = go_there(&router, "--connect-timeout 100ms", &["test", "-count=1", "./numbers"]);
@@ -237,7 +237,7 @@ fn what_hop_cannot_do_is_said_in_a_line(target: Target) {
     router.assert_serves_on();
 }
 
-fn go_run_runs_there_and_go_finds_hop_by_itself(target: Target) {
+fn go_run_finds_hop_by_itself(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.let_it_promise_more();
     let installed = router.hop().args(["go-exec", "install"]).arg(router.path("bin")).run();

@@ -11,24 +11,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Routers:
-        a_router_that_was_rebooted_is_connected_to_anew;
+        rebooted_router_is_connected_to_again;
     Portable:
-        commands_that_come_later_use_the_connection_that_was_kept,
-        a_connection_is_kept_as_long_as_somebody_uses_it_and_then_for_its_time,
-        commands_that_begin_at_once_share_one_connection,
-        who_finds_no_place_on_a_kept_connection_has_one_of_its_own,
-        a_connection_that_is_closed_is_closed_when_the_commands_on_it_have_ended,
-        a_keeper_that_is_killed_costs_its_commands_a_line_and_the_next_one_takes_its_place,
-        a_keeper_ends_with_its_connection_and_the_next_command_has_another_one,
-        a_dead_link_under_a_kept_connection_is_noticed_while_somebody_waits,
-        a_dead_link_under_a_kept_connection_is_noticed_while_nobody_waits,
-        a_keeper_that_does_not_answer_is_passed_by,
-        a_key_that_is_taken_off_the_list_is_out_on_a_kept_connection_too,
-        what_is_wrong_with_a_router_is_said_as_without_keepers,
-        where_others_could_listen_no_connection_is_kept,
-        a_keeper_has_nothing_of_the_command_that_started_it;
+        later_commands_use_the_kept_connection,
+        kept_connection_ends_when_idle,
+        simultaneous_commands_share_one_connection,
+        full_connection_gives_others_their_own,
+        closing_waits_for_running_commands,
+        killed_keeper_is_replaced,
+        keeper_ends_with_its_connection,
+        dead_link_is_noticed_in_use,
+        dead_link_is_noticed_when_idle,
+        stopped_keeper_is_bypassed,
+        revoked_key_loses_its_kept_connection,
+        errors_are_those_without_a_keeper,
+        unsafe_directory_keeps_no_connection,
+        keeper_inherits_nothing_of_its_command;
     Here:
-        a_reader_who_is_slow_slows_the_program_and_not_those_beside_it;
+        slow_reader_slows_only_its_program;
 };
 
 /// Long enough for everything here. No test waits until it is over.
@@ -72,7 +72,7 @@ fn signal(process: u32, signal: Signal) {
     kill_process(Pid::from_raw(process.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
-fn commands_that_come_later_use_the_connection_that_was_kept(target: Target) {
+fn later_commands_use_the_kept_connection(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "both-outputs");
@@ -98,7 +98,7 @@ fn commands_that_come_later_use_the_connection_that_was_kept(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_connection_is_kept_as_long_as_somebody_uses_it_and_then_for_its_time(target: Target) {
+fn kept_connection_ends_when_idle(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let running =
@@ -111,7 +111,7 @@ fn a_connection_is_kept_as_long_as_somebody_uses_it_and_then_for_its_time(target
     router.assert_serves_on();
 }
 
-fn commands_that_begin_at_once_share_one_connection(target: Target) {
+fn simultaneous_commands_share_one_connection(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let begun: Vec<_> = (0..6).map(|_| keeping(&router, "info").start()).collect();
@@ -122,7 +122,7 @@ fn commands_that_begin_at_once_share_one_connection(target: Target) {
     succeeds(disconnect(&router));
 }
 
-fn who_finds_no_place_on_a_kept_connection_has_one_of_its_own(target: Target) {
+fn full_connection_gives_others_their_own(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     // Each program is promised 4 MiB and more that it does not use.
@@ -141,7 +141,7 @@ fn who_finds_no_place_on_a_kept_connection_has_one_of_its_own(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_connection_that_is_closed_is_closed_when_the_commands_on_it_have_ended(target: Target) {
+fn closing_waits_for_running_commands(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let running = dialogue(&router, keeping(&router, "exec"));
@@ -157,7 +157,7 @@ fn a_connection_that_is_closed_is_closed_when_the_commands_on_it_have_ended(targ
     router.assert_serves_on();
 }
 
-fn a_keeper_that_is_killed_costs_its_commands_a_line_and_the_next_one_takes_its_place(target: Target) {
+fn killed_keeper_is_replaced(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
@@ -176,14 +176,14 @@ fn a_keeper_that_is_killed_costs_its_commands_a_line_and_the_next_one_takes_its_
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), ((0..100).map(|i| format!("{i}\n")).collect(), 7));
-    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; reconnecting for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(2));
     assert_eq!(proxy.connections(), 3);
     router.wait_until_forgotten();
     router.assert_serves_on();
 }
 
-fn a_keeper_ends_with_its_connection_and_the_next_command_has_another_one(target: Target) {
+fn keeper_ends_with_its_connection(target: Target) {
     let mut router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
@@ -200,7 +200,7 @@ fn a_keeper_ends_with_its_connection_and_the_next_command_has_another_one(target
     router.assert_serves_on();
 }
 
-fn a_router_that_was_rebooted_is_connected_to_anew(target: Target) {
+fn rebooted_router_is_connected_to_again(target: Target) {
     let mut router = VirtualRouter::start(target);
     let running = dialogue(&router, router.exec_with(&["--keep-connection", LONG], "dialogue"));
     let keeper = keeper(&router);
@@ -213,12 +213,15 @@ fn a_router_that_was_rebooted_is_connected_to_anew(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_dead_link_under_a_kept_connection_is_noticed_while_somebody_waits(target: Target) {
+fn dead_link_is_noticed_in_use(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
-    let mut running =
-        keeping(&router, "exec").args(["--linger", "0"]).arg(program).args(["1000000", "0"]).start();
+    let mut running = keeping(&router, "exec")
+        .args(["--reconnect-timeout", "0"])
+        .arg(program)
+        .args(["1000000", "0"])
+        .start();
     assert_eq!(running.line(), "0\n");
     let keeper = keeper(&router);
     proxy.cut();
@@ -231,7 +234,7 @@ fn a_dead_link_under_a_kept_connection_is_noticed_while_somebody_waits(target: T
     router.assert_serves_on();
 }
 
-fn a_dead_link_under_a_kept_connection_is_noticed_while_nobody_waits(target: Target) {
+fn dead_link_is_noticed_when_idle(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
@@ -242,7 +245,7 @@ fn a_dead_link_under_a_kept_connection_is_noticed_while_nobody_waits(target: Tar
     router.assert_serves_on();
 }
 
-fn a_keeper_that_does_not_answer_is_passed_by(target: Target) {
+fn stopped_keeper_is_bypassed(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
@@ -256,7 +259,7 @@ fn a_keeper_that_does_not_answer_is_passed_by(target: Target) {
     assert_eq!(proxy.connections(), 3);
 }
 
-fn a_key_that_is_taken_off_the_list_is_out_on_a_kept_connection_too(target: Target) {
+fn revoked_key_loses_its_kept_connection(target: Target) {
     let router = VirtualRouter::start(target);
     let own = router.home().identity().unwrap().fingerprint();
     succeeds(router.hop().args(["info", "-r", "router", "--keep-connection", LONG]).run());
@@ -269,7 +272,7 @@ fn a_key_that_is_taken_off_the_list_is_out_on_a_kept_connection_too(target: Targ
     router.assert_serves_on();
 }
 
-fn what_is_wrong_with_a_router_is_said_as_without_keepers(target: Target) {
+fn errors_are_those_without_a_keeper(target: Target) {
     let router = VirtualRouter::start(target);
     let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
     router.enrol("changed", &router.address, other);
@@ -291,7 +294,7 @@ fn what_is_wrong_with_a_router_is_said_as_without_keepers(target: Target) {
     router.assert_serves_on();
 }
 
-fn where_others_could_listen_no_connection_is_kept(target: Target) {
+fn unsafe_directory_keeps_no_connection(target: Target) {
     let router = VirtualRouter::start(target);
     let directory = router.path("home/run");
     fs::create_dir_all(&directory).unwrap();
@@ -306,7 +309,7 @@ fn where_others_could_listen_no_connection_is_kept(target: Target) {
     assert!(router.keepers().is_empty());
 }
 
-fn a_keeper_has_nothing_of_the_command_that_started_it(target: Target) {
+fn keeper_inherits_nothing_of_its_command(target: Target) {
     let router = VirtualRouter::start(target);
     let home = router.path("home");
     let mut shell = Command::new("sh");
@@ -334,7 +337,7 @@ fn a_keeper_has_nothing_of_the_command_that_started_it(target: Target) {
     }
 }
 
-fn a_reader_who_is_slow_slows_the_program_and_not_those_beside_it(target: Target) {
+fn slow_reader_slows_only_its_program(target: Target) {
     const BLOCKS: u32 = 1600;
     const BLOCK_BYTES: usize = 64 * 1024;
     /// In kB: windows, frames on their way, and what the allocator has of both.

@@ -10,20 +10,20 @@ use rustix::process::Signal;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        a_program_larger_than_the_free_tmpfs_is_refused,
-        a_program_larger_than_the_free_memory_is_refused,
-        a_tmpfs_that_is_mounted_noexec_is_named,
-        one_job_more_than_there_are_places_is_refused,
-        an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files;
+        program_larger_than_tmpfs_is_refused,
+        program_larger_than_memory_is_refused,
+        noexec_tmpfs_is_refused_by_name,
+        ninth_job_is_refused,
+        stopped_agent_leaves_nothing;
     Routers:
-        a_program_that_eats_the_memory_is_ended_and_another_one_is_not;
+        memory_eater_is_killed_alone;
     Portable:
-        a_program_over_the_quota_is_refused_with_the_figures,
+        program_over_quota_is_refused,
         one_key_leaves_connections_to_others,
-        an_agent_that_is_stopped_does_not_wait_for_a_reader;
+        stopped_agent_waits_for_no_reader;
 };
 
-fn a_program_over_the_quota_is_refused_with_the_figures(target: Target) {
+fn program_over_quota_is_refused(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { quota: Some(100_000), ..Options::default() });
     let size = fixture(target, "both-outputs").metadata().unwrap().len();
     let ran = router.exec("both-outputs").run();
@@ -32,13 +32,13 @@ fn a_program_over_the_quota_is_refused_with_the_figures(target: Target) {
     assert!(router.leftovers().is_empty());
 }
 
-fn a_program_larger_than_the_free_tmpfs_is_refused(target: Target) {
+fn program_larger_than_tmpfs_is_refused(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("size=1m"), ..Options::default() });
     router.exec("both-outputs").run().assert_fails(125, "bytes and");
     assert!(router.leftovers().is_empty());
 }
 
-fn a_program_larger_than_the_free_memory_is_refused(target: Target) {
+fn program_larger_than_memory_is_refused(target: Target) {
     // A tmpfs that promises more than there is, as DD-WRT's ramfs does.
     let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("size=1t"), ..Options::default() });
     let huge = super::protocol::refusal_of_a_program_of(&router, 512 << 30);
@@ -50,7 +50,7 @@ fn a_program_larger_than_the_free_memory_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_tmpfs_that_is_mounted_noexec_is_named(target: Target) {
+fn noexec_tmpfs_is_refused_by_name(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("noexec"), ..Options::default() });
     let ran = router.exec("both-outputs").run();
     ran.assert_fails(125, "is mounted noexec");
@@ -59,7 +59,7 @@ fn a_tmpfs_that_is_mounted_noexec_is_named(target: Target) {
     assert!(router.leftovers().is_empty());
 }
 
-fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not(target: Target) {
+fn memory_eater_is_killed_alone(target: Target) {
     let router = VirtualRouter::start(target);
     let mut other = router.exec("dialogue").start();
     assert_eq!(other.line(), "ready\n");
@@ -80,7 +80,7 @@ fn a_program_that_eats_the_memory_is_ended_and_another_one_is_not(target: Target
     router.assert_serves_on();
 }
 
-fn one_job_more_than_there_are_places_is_refused(target: Target) {
+fn ninth_job_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let places = router.info()["max_jobs"].as_u64().unwrap();
     // Each program is promised 4 MiB and more that it does not use.
@@ -127,14 +127,14 @@ fn one_key_leaves_connections_to_others(target: Target) {
         125,
         "router refused: this controller has 12 connections, and the last 4 of 16 are for others",
     );
-    assert!(refused.stderr().contains("hint: wait until one of them has gone"), "{}", refused.stderr());
+    assert!(refused.stderr().contains("hint: wait until one of them has closed"), "{}", refused.stderr());
     assert_eq!((served.stdout(), served.code), ("out\n", 7), "{}", served.stderr());
     drop(runtime);
     wait_until("there is a place again", || router.hop().arg("info").run().code == 0);
     router.assert_serves_on();
 }
 
-fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files(target: Target) {
+fn stopped_agent_leaves_nothing(target: Target) {
     let mut router = VirtualRouter::start(target);
     let mut running = router.exec("wait").start();
     assert_eq!(running.line(), "ready\n");
@@ -147,7 +147,7 @@ fn an_agent_that_is_stopped_ends_its_jobs_and_removes_its_files(target: Target) 
     assert!(!router.has(&router.ram()), "nothing is left");
 }
 
-fn an_agent_that_is_stopped_does_not_wait_for_a_reader(target: Target) {
+fn stopped_agent_waits_for_no_reader(target: Target) {
     let mut router = VirtualRouter::start(target);
     let mut running = router.exec("flood").arg("1000000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");

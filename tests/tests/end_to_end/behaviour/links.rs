@@ -8,20 +8,20 @@ use serde_json::Value;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        a_program_dies_with_its_agent_and_the_next_one_says_so;
+        program_dies_with_its_agent;
     Portable:
-        a_connection_that_breaks_costs_nothing_but_a_line,
-        what_is_typed_arrives_once_though_the_connection_breaks,
+        broken_connection_loses_no_output,
+        broken_connection_repeats_no_input,
         signals_arrive_once_though_connections_break,
-        a_job_that_is_left_is_listed_and_can_be_killed_and_its_end_is_kept,
-        a_job_whose_controller_was_killed_is_attached_to_by_another_hop,
-        a_program_that_waits_for_its_input_goes_on_with_the_next_hop,
-        a_job_is_its_own_controllers,
-        a_detached_program_has_no_input_and_its_exit_code_waits,
-        a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger,
-        a_program_whose_controller_is_gone_gets_its_grace,
-        an_agent_that_dies_loses_the_job_and_the_controller_says_so,
-        an_agent_that_does_not_come_back_in_time_is_given_up;
+        detached_job_is_listed_and_killed,
+        job_of_a_killed_hop_is_attached_to,
+        attached_hop_takes_over_the_input,
+        job_belongs_to_its_controller,
+        detached_programs_exit_code_waits,
+        job_without_reconnect_ends_with_hop,
+        abandoned_program_gets_its_grace,
+        dead_agent_is_a_lost_connection,
+        absent_agent_is_given_up;
 };
 
 fn numbers(count: u32) -> String {
@@ -45,7 +45,7 @@ fn attach(router: &VirtualRouter, job: &str) -> Ran {
     router.hop().args(["attach", "-r", "router", job]).run()
 }
 
-fn a_connection_that_breaks_costs_nothing_but_a_line(target: Target) {
+fn broken_connection_loses_no_output(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
@@ -60,13 +60,13 @@ fn a_connection_that_breaks_costs_nothing_but_a_line(target: Target) {
     let ran = running.wait();
     output.push_str(ran.stdout());
     assert_eq!((output, ran.code), (numbers(100), 7));
-    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; reconnecting for up to 1m\n";
     assert_eq!(ran.stderr(), broke.repeat(3));
     router.wait_until_forgotten();
     router.assert_serves_on();
 }
 
-fn what_is_typed_arrives_once_though_the_connection_breaks(target: Target) {
+fn broken_connection_repeats_no_input(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let content: Vec<u8> = (0..1_000_000u32).flat_map(|i| i.to_le_bytes()).collect();
@@ -112,7 +112,7 @@ fn signals_arrive_once_though_connections_break(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_job_that_is_left_is_listed_and_can_be_killed_and_its_end_is_kept(target: Target) {
+fn detached_job_is_listed_and_killed(target: Target) {
     let router = VirtualRouter::start(target);
     let job = detach(&router, "counter", &["1000000", "0"]);
     let listed = jobs(router.hop());
@@ -133,7 +133,7 @@ fn a_job_that_is_left_is_listed_and_can_be_killed_and_its_end_is_kept(target: Ta
     router.assert_serves_on();
 }
 
-fn a_job_whose_controller_was_killed_is_attached_to_by_another_hop(target: Target) {
+fn job_of_a_killed_hop_is_attached_to(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("counter").args(["100", "0"]).start();
     assert_eq!(running.line(), "0\n");
@@ -147,7 +147,7 @@ fn a_job_whose_controller_was_killed_is_attached_to_by_another_hop(target: Targe
     router.assert_serves_on();
 }
 
-fn a_program_that_waits_for_its_input_goes_on_with_the_next_hop(target: Target) {
+fn attached_hop_takes_over_the_input(target: Target) {
     let router = VirtualRouter::start(target);
     let mut first = router.exec("dialogue").start();
     assert_eq!(first.line(), "ready\n");
@@ -161,7 +161,7 @@ fn a_program_that_waits_for_its_input_goes_on_with_the_next_hop(target: Target) 
     router.assert_serves_on();
 }
 
-fn a_job_is_its_own_controllers(target: Target) {
+fn job_belongs_to_its_controller(target: Target) {
     let router = VirtualRouter::start(target);
     let other = Home::at(&router.path("other"));
     let [own, others] = [router.home(), other].map(|home| home.identity().unwrap().fingerprint());
@@ -182,7 +182,7 @@ fn a_job_is_its_own_controllers(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_detached_program_has_no_input_and_its_exit_code_waits(target: Target) {
+fn detached_programs_exit_code_waits(target: Target) {
     let router = VirtualRouter::start(target);
     let status = router.path("status");
     let hop = router.exec_with(&["--detach", "--status-file", status.to_str().unwrap()], "echo-stdin");
@@ -208,9 +208,9 @@ fn a_detached_program_has_no_input_and_its_exit_code_waits(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger(target: Target) {
+fn job_without_reconnect_ends_with_hop(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--linger", "0"], "wait").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "wait").start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, -9);
@@ -218,10 +218,10 @@ fn a_controller_that_is_killed_takes_its_job_with_it_if_that_does_not_linger(tar
     router.assert_serves_on();
 }
 
-fn a_program_whose_controller_is_gone_gets_its_grace(target: Target) {
+fn abandoned_program_gets_its_grace(target: Target) {
     let router = VirtualRouter::start(target);
     let mark = router.path_there("mark");
-    let mut running = router.exec_with(&["--linger", "0"], "mark-term").arg(&mark).start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "mark-term").arg(&mark).start();
     assert_eq!(running.line(), "ready\n");
     running.signal(Signal::KILL);
     running.wait();
@@ -230,7 +230,7 @@ fn a_program_whose_controller_is_gone_gets_its_grace(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_dies_with_its_agent_and_the_next_one_says_so(target: Target) {
+fn program_dies_with_its_agent(target: Target) {
     let mut router = VirtualRouter::start(target);
     let mut running = router.exec("pid").start();
     let number = running.line().trim().to_owned();
@@ -239,24 +239,24 @@ fn a_program_dies_with_its_agent_and_the_next_one_says_so(target: Target) {
     program.wait_until_gone();
     router.restart_agent();
     let ran = running.wait();
-    ran.assert_fails_after_progress(125, "the agent of router was started anew while the program ran");
+    ran.assert_fails_after_progress(125, "the agent of router was restarted, which killed the program");
     router.assert_serves_on();
 }
 
-fn an_agent_that_dies_loses_the_job_and_the_controller_says_so(target: Target) {
+fn dead_agent_is_a_lost_connection(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--linger", "0"], "dialogue").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "0"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
     running.wait().assert_fails(125, "the connection to router was lost");
 }
 
-fn an_agent_that_does_not_come_back_in_time_is_given_up(target: Target) {
+fn absent_agent_is_given_up(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--linger", "1s"], "dialogue").start();
+    let mut running = router.exec_with(&["--reconnect-timeout", "1s"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");
     router.signal_agent(Signal::KILL);
     let ran = running.wait();
     ran.assert_fails_after_progress(125, "the connection to router was lost");
-    assert!(ran.stderr().contains("coming back to the job for up to 1s"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("reconnecting for up to 1s"), "{}", ran.stderr());
 }

@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        a_program_of_another_user_gets_no_file_of_somebody_else_out;
+        other_users_get_no_foreign_file;
     Portable:
-        what_a_program_leaves_is_brought_back_to_the_last_byte,
-        files_go_where_they_are_wanted_and_patterns_stand_for_them,
-        what_is_not_brought_back_is_said_and_changes_no_exit_code,
+        output_files_arrive_byte_for_byte,
+        output_patterns_choose_their_places,
+        missing_outputs_change_no_exit_code,
         hidden_files_come_only_by_name,
-        a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody,
-        a_break_in_the_midst_of_a_file_costs_nothing_but_a_line,
-        the_files_of_a_job_that_was_left_wait_for_who_attaches,
-        files_that_nobody_fetches_go_when_the_time_to_linger_is_over,
-        the_files_of_jobs_that_were_left_go_when_eight_more_have_ended,
-        a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half,
-        a_path_that_does_not_stay_below_the_programs_directory_is_refused_here;
+        removed_directory_or_many_files_harm_nobody,
+        broken_connection_resumes_a_file,
+        files_of_detached_jobs_wait,
+        unfetched_files_are_removed_in_time,
+        eight_ended_jobs_keep_their_files,
+        unwritable_file_is_hops_failure,
+        output_path_outside_is_refused;
 };
 
 /// A file that is long enough to be cut in the middle, with all that is on its way.
@@ -71,7 +71,7 @@ fn named(names: &[(&[u8], u64)]) -> Vec<(Vec<u8>, u64)> {
     names.iter().map(|(name, size)| (name.to_vec(), *size)).collect()
 }
 
-fn what_a_program_leaves_is_brought_back_to_the_last_byte(target: Target) {
+fn output_files_arrive_byte_for_byte(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let what: [&[u8]; 6] = [
@@ -82,7 +82,8 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte(target: Target) {
         b"hole=results/hole=3000000",
         b"file=unwanted=1000",
     ];
-    let options = ["--output", "long", "--output", "./empty", "--output=results/", "--output-executable"];
+    let options =
+        ["--artifact", "long", "--artifact", "./empty", "--artifact=results/", "--artifact-executable"];
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("left\n", "", 7));
     let expected: [(&[u8], u64); 5] = [
@@ -102,7 +103,7 @@ fn what_a_program_leaves_is_brought_back_to_the_last_byte(target: Target) {
     router.assert_serves_on();
 }
 
-fn files_go_where_they_are_wanted_and_patterns_stand_for_them(target: Target) {
+fn output_patterns_choose_their_places(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     fs::create_dir(place.join("there")).unwrap();
@@ -110,15 +111,15 @@ fn files_go_where_they_are_wanted_and_patterns_stand_for_them(target: Target) {
     let what: [&[u8]; 4] =
         [b"file=a/cpu.prof=10", b"file=a/mem.prof=20", b"file=b/cpu.prof=30", b"file=result=40"];
     let options = [
-        "--output",
+        "--artifact",
         "a/*.prof:profiles",
-        "--output",
+        "--artifact",
         "?/cpu.prof:of-each",
-        "--output",
+        "--artifact",
         "result:new",
-        "--output",
+        "--artifact",
         "result:there",
-        "--output",
+        "--artifact",
         "b:c/d",
     ];
     let ran = leave(&router, &place, &options, &what).run();
@@ -136,7 +137,7 @@ fn files_go_where_they_are_wanted_and_patterns_stand_for_them(target: Target) {
     router.assert_serves_on();
 }
 
-fn what_is_not_brought_back_is_said_and_changes_no_exit_code(target: Target) {
+fn missing_outputs_change_no_exit_code(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let status_file = router.path("status.json");
@@ -155,11 +156,11 @@ fn what_is_not_brought_back_is_said_and_changes_no_exit_code(target: Target) {
     let paths =
         ["good", "link", "linked/authorized", "pipe", "nothing", "huge", "missing", "good/x", "*.x:."];
     for path in paths {
-        options.extend(["--output".into(), path.into()]);
+        options.extend(["--artifact".into(), path.into()]);
     }
     let ran = leave(&router, &place, &options, &what).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let why_not = |path: &str, why: &str| format!("hop: {path} was not brought back: {why}\n");
+    let why_not = |path: &str, why: &str| format!("hop: {path} was not fetched: {why}\n");
     let (no_file, missing) = ("it is not a regular file of the program's directory", "there is no such file");
     let said: String = [
         why_not("link", no_file),
@@ -187,12 +188,10 @@ fn hidden_files_come_only_by_name(target: Target) {
     let what: [&[u8]; 4] =
         [b"file=.envrc=1", b"file=d/.hidden=2", b"file=d/plain=3", b"program=.git/hooks/x=4"];
     let fetch = |options: &[&str]| leave(&router, &place, options, &what).run();
-    assert_eq!((fetch(&["--output", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
-    let ran = fetch(&["--output", ".:all", "--output", ".e*:."]);
+    assert_eq!((fetch(&["--artifact", "*:."]).code, files(&place)), (7, named(&[(b"d/plain", 3)])));
+    let ran = fetch(&["--artifact", ".:all", "--artifact", ".e*:."]);
     let hidden = |path: &str| {
-        format!(
-            "hop: {path} was not brought back: its name begins with a dot, and --output does not name it\n"
-        )
+        format!("hop: {path} was not fetched: its name begins with a dot, and --artifact does not name it\n")
     };
     let said: String = [".envrc", ".git", "d/.hidden"].map(hidden).concat();
     assert_eq!((ran.stderr(), ran.code), (&*said, 7));
@@ -200,44 +199,44 @@ fn hidden_files_come_only_by_name(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_that_removes_its_directory_or_leaves_too_much_harms_nobody(target: Target) {
+fn removed_directory_or_many_files_harm_nobody(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
-    let ran = leave(&router, &place, &["--output", "many"], &[b"many=many/=1500"]).run();
+    let ran = leave(&router, &place, &["--artifact", "many"], &[b"many=many/=1500"]).run();
     assert_eq!(ran.code, 7);
-    assert_eq!(ran.stderr(), "hop: many was not brought back: there are too many files\n");
+    assert_eq!(ran.stderr(), "hop: many was not fetched: there are too many files\n");
     assert_eq!(files(&place).len(), 1024, "those that were found come");
     let here = router.path("nowhere");
     fs::create_dir(&here).unwrap();
     // Where it works, by a path that has no end of its own.
-    let ran = leave(&router, &here, &["--output", ".:."], &[b"file=x=1", b"gone=../work"]).run();
-    assert_eq!((ran.stderr(), ran.code), ("hop: . was not brought back: there is no such file\n", 7));
+    let ran = leave(&router, &here, &["--artifact", ".:."], &[b"file=x=1", b"gone=../work"]).run();
+    assert_eq!((ran.stderr(), ran.code), ("hop: . was not fetched: there is no such file\n", 7));
     router.assert_serves_on();
 }
 
-fn a_program_of_another_user_gets_no_file_of_somebody_else_out(target: Target) {
+fn other_users_get_no_foreign_file(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     // It may pass the agent's directory, and give what lies there another name.
     let blob = router.ram().join("secret");
     router.put(&blob, b"secret");
     let hard = format!("hard=hard={}", blob.display());
-    let options = ["--user", "nobody", "--output", "own", "--output", "hard"];
+    let options = ["--user", "nobody", "--artifact", "own", "--artifact", "hard"];
     let ran = leave(&router, &place, &options, &[b"file=own=4", hard.as_bytes()]).run();
     // Where the kernel protects such names (proc_sys_fs(5), protected_hardlinks), there is none.
     let refused = ran.code == 2 && ran.stderr().contains("operation not permitted");
-    let kept = "hop: hard was not brought back: it does not belong to the program's user\n";
+    let kept = "hop: hard was not fetched: it does not belong to the program's user\n";
     assert!(refused || (ran.stderr(), ran.code) == (kept, 7), "{}: {}", ran.code, ran.stderr());
     assert_eq!(files(&place), named(&[(b"own", 4)]));
     router.remove(&blob);
     router.assert_serves_on();
 }
 
-fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line(target: Target) {
+fn broken_connection_resumes_a_file(target: Target) {
     let router = VirtualRouter::start(target);
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
-    let hop = router.hop().current_dir(&place).args(["exec", "-r", "proxied", "--output", "long"]);
+    let hop = router.hop().current_dir(&place).args(["exec", "-r", "proxied", "--artifact", "long"]);
     let running = hop.arg(fixture(target, "leave")).arg(format!("file=long={LONG}")).start();
     for _ in 0..2 {
         proxy.wait_until_cut();
@@ -248,7 +247,7 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line(target: Target) {
     proxy.reset();
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 7), "{}", ran.stderr());
-    let broke = "hop: the connection to proxied broke; coming back to the job for up to 1m\n";
+    let broke = "hop: the connection to proxied broke; reconnecting for up to 1m\n";
     assert!((2..4).any(|count| ran.stderr() == broke.repeat(count)), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"long", LONG as u64)]));
     assert!(fs::read(place.join("long")).unwrap() == left(LONG));
@@ -256,10 +255,10 @@ fn a_break_in_the_midst_of_a_file_costs_nothing_but_a_line(target: Target) {
     router.assert_serves_on();
 }
 
-fn the_files_of_a_job_that_was_left_wait_for_who_attaches(target: Target) {
+fn files_of_detached_jobs_wait(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
-    let options = ["--detach", "--output", "a/*"];
+    let options = ["--detach", "--artifact", "a/*"];
     let ran = leave(&router, &place, &options, &[b"file=a/one=1000", b"file=a/two=2000"]).run();
     assert_eq!((ran.stderr(), ran.code), ("", 0));
     let job = ran.stdout().trim_end().to_owned();
@@ -271,25 +270,25 @@ fn the_files_of_a_job_that_was_left_wait_for_who_attaches(target: Target) {
     let ran = attach(&[]);
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125), "what they are for comes before");
     assert!(
-        ran.stderr().contains("has output files, and no --output says where they go"),
+        ran.stderr().contains("has artifacts, and no --artifact says where to put them"),
         "{}",
         ran.stderr()
     );
-    let ran = attach(&["--output", "a/one:.", "--output", "three"]);
-    let said = "hop: a/two was not brought back: no --output names it\n\
-                hop: three was not brought back: there is no such file\n";
+    let ran = attach(&["--artifact", "a/one:.", "--artifact", "three"]);
+    let said = "hop: a/two was not fetched: no --artifact names it\n\
+                hop: three was not fetched: there is no such file\n";
     assert_eq!((ran.stderr(), ran.code), (said, 7));
     assert_eq!(files(&place), named(&[(b"one", 1000)]));
     router.wait_until_forgotten();
     router.assert_serves_on();
 }
 
-fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over(target: Target) {
+fn unfetched_files_are_removed_in_time(target: Target) {
     let router = VirtualRouter::start(target);
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
     let hop = router.hop().current_dir(&place);
-    let hop = hop.args(["exec", "-r", "proxied", "--linger", "1s", "--output", "long"]);
+    let hop = hop.args(["exec", "-r", "proxied", "--reconnect-timeout", "1s", "--artifact", "long"]);
     let running = hop.arg(fixture(target, "leave")).arg(format!("file=long={LONG}")).start();
     proxy.wait_until_cut();
     running.signal(Signal::KILL);
@@ -301,12 +300,12 @@ fn files_that_nobody_fetches_go_when_the_time_to_linger_is_over(target: Target) 
     router.assert_serves_on();
 }
 
-fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended(target: Target) {
+fn eight_ended_jobs_keep_their_files(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let mut left = Vec::new();
     for _ in 0..9 {
-        let ran = leave(&router, &place, &["--detach", "--output", "x"], &[b"file=x=1000"]).run();
+        let ran = leave(&router, &place, &["--detach", "--artifact", "x"], &[b"file=x=1000"]).run();
         assert_eq!((ran.stderr(), ran.code), ("", 0));
         left.push(ran.stdout().trim_end().to_owned());
         // They have no place among those that run.
@@ -315,7 +314,7 @@ fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended(target: Target
     hop_tests::wait_until("the oldest goes", || router.leftovers().len() == 8);
     let attach = |job: &str| {
         let hop = router.hop().current_dir(&place);
-        hop.args(["attach", "-r", "router", "--output", "x", job]).run()
+        hop.args(["attach", "-r", "router", "--artifact", "x", job]).run()
     };
     attach(&left[0]).assert_fails(125, "there is no job");
     for job in &left[1..] {
@@ -325,11 +324,11 @@ fn the_files_of_jobs_that_were_left_go_when_eight_more_have_ended(target: Target
     router.assert_serves_on();
 }
 
-fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half(target: Target) {
+fn unwritable_file_is_hops_failure(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     fs::write(place.join("file"), "").unwrap();
-    let ran = leave(&router, &place, &["--output", "x:file/x"], &[b"file=x=1000"]).run();
+    let ran = leave(&router, &place, &["--artifact", "x:file/x"], &[b"file=x=1000"]).run();
     assert_eq!((ran.stdout(), ran.code), ("left\n", 125));
     assert!(ran.stderr().starts_with("error: cannot create file\n"), "{}", ran.stderr());
     assert_eq!(files(&place), named(&[(b"file", 0)]));
@@ -337,11 +336,11 @@ fn a_file_that_cannot_be_written_here_is_hops_failure_and_leaves_no_half(target:
     router.assert_serves_on();
 }
 
-fn a_path_that_does_not_stay_below_the_programs_directory_is_refused_here(target: Target) {
+fn output_path_outside_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     for path in ["/etc/passwd", "../key", "a/../../b", "", "x:"] {
-        let ran = leave(&router, &router.path("home"), &["--output", path], &[]).run();
-        ran.assert_fails(125, &format!("--output {path}"));
+        let ran = leave(&router, &router.path("home"), &["--artifact", path], &[]).run();
+        ran.assert_fails(125, &format!("--artifact {path}"));
     }
     router.assert_serves_on();
 }

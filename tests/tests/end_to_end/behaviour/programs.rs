@@ -11,19 +11,19 @@ use hop_tests::{Ran, Target, VirtualRouter, build_go, fixture};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        the_environment_is_the_routers_and_what_the_user_adds,
-        a_program_runs_as_the_user_that_is_named,
-        a_program_of_another_user_dies_with_its_agent;
+        environment_is_the_routers_and_ours,
+        program_runs_as_named_user,
+        other_users_program_dies_with_agent;
     Portable:
-        arguments_arrive_as_they_were_given,
-        a_megabyte_of_environment_arrives,
-        more_arguments_and_environment_than_a_message_holds_are_refused_here,
-        a_program_has_its_name_and_a_directory_of_its_own,
-        a_program_may_have_any_name,
-        two_jobs_share_one_program_at_the_same_time,
-        a_file_that_is_no_program_for_this_router_is_refused_with_126,
-        a_program_that_wants_an_fpu_or_a_dynamic_linker_is_refused_with_126,
-        a_program_with_parts_in_c_wants_a_compiler_and_runs_with_it;
+        arguments_arrive_unchanged,
+        megabyte_of_environment_arrives,
+        too_many_arguments_are_refused_here,
+        program_has_name_and_own_directory,
+        program_may_have_any_name,
+        two_jobs_share_one_program,
+        unsuitable_file_exits_with_126,
+        hard_float_or_dynamic_exits_with_126,
+        cgo_needs_a_c_compiler;
 };
 
 fn zero_separated(ran: &Ran) -> Vec<&[u8]> {
@@ -33,7 +33,7 @@ fn zero_separated(ran: &Ran) -> Vec<&[u8]> {
     parts
 }
 
-fn arguments_arrive_as_they_were_given(target: Target) {
+fn arguments_arrive_unchanged(target: Target) {
     let router = VirtualRouter::start(target);
     let given: [&[u8]; 9] = [
         b"a",
@@ -54,7 +54,7 @@ fn arguments_arrive_as_they_were_given(target: Target) {
     router.assert_serves_on();
 }
 
-fn the_environment_is_the_routers_and_what_the_user_adds(target: Target) {
+fn environment_is_the_routers_and_ours(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router
         .hop()
@@ -89,7 +89,7 @@ fn the_environment_is_the_routers_and_what_the_user_adds(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_megabyte_of_environment_arrives(target: Target) {
+fn megabyte_of_environment_arrives(target: Target) {
     let router = VirtualRouter::start(target);
     let value = "x".repeat(100_000);
     let mut hop = router.hop().arg("exec");
@@ -104,7 +104,7 @@ fn a_megabyte_of_environment_arrives(target: Target) {
     router.assert_serves_on();
 }
 
-fn more_arguments_and_environment_than_a_message_holds_are_refused_here(target: Target) {
+fn too_many_arguments_are_refused_here(target: Target) {
     let router = VirtualRouter::start(target);
     // The kernel would not give hop itself as much; but a value from its environment may be passed on many times.
     let many = ["-e", "BIG"].repeat(22);
@@ -114,7 +114,7 @@ fn more_arguments_and_environment_than_a_message_holds_are_refused_here(target: 
     router.assert_serves_on();
 }
 
-fn a_program_has_its_name_and_a_directory_of_its_own(target: Target) {
+fn program_has_name_and_own_directory(target: Target) {
     let router = VirtualRouter::start(target);
     let mut directories = Vec::new();
     for _ in 0..2 {
@@ -133,7 +133,7 @@ fn a_program_has_its_name_and_a_directory_of_its_own(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_may_have_any_name(target: Target) {
+fn program_may_have_any_name(target: Target) {
     let router = VirtualRouter::start(target);
     // The first two are what the agent calls things of its own.
     for name in ["work", "bin", "two words", "-dash", "\u{1f407}"] {
@@ -145,7 +145,7 @@ fn a_program_may_have_any_name(target: Target) {
     router.assert_serves_on();
 }
 
-fn two_jobs_share_one_program_at_the_same_time(target: Target) {
+fn two_jobs_share_one_program(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running: Vec<_> = (0..2).map(|_| router.exec("dialogue").start()).collect();
     for hop in &mut running {
@@ -158,7 +158,7 @@ fn two_jobs_share_one_program_at_the_same_time(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_file_that_is_no_program_for_this_router_is_refused_with_126(target: Target) {
+fn unsuitable_file_exits_with_126(target: Target) {
     let router = VirtualRouter::start(target);
     let program = fs::read(fixture(target, "both-outputs")).unwrap();
     let file = |name: &str, content: &[u8]| {
@@ -187,7 +187,7 @@ fn a_file_that_is_no_program_for_this_router_is_refused_with_126(target: Target)
     router.assert_serves_on();
 }
 
-fn a_program_that_wants_an_fpu_or_a_dynamic_linker_is_refused_with_126(target: Target) {
+fn hard_float_or_dynamic_exits_with_126(target: Target) {
     if target.is_here() {
         // A machine of one's own has both.
         return;
@@ -220,7 +220,7 @@ fn make_dynamic(program: &mut [u8]) {
     program[at..at + 4].copy_from_slice(&if big { interp.to_be_bytes() } else { interp.to_le_bytes() });
 }
 
-fn a_program_runs_as_the_user_that_is_named(target: Target) {
+fn program_runs_as_named_user(target: Target) {
     let router = VirtualRouter::start(target);
     let ram = router.ram();
     let args = [ram.clone(), ram.join("jobs"), ram.join("blobs")];
@@ -241,9 +241,9 @@ fn a_program_runs_as_the_user_that_is_named(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_of_another_user_dies_with_its_agent(target: Target) {
+fn other_users_program_dies_with_agent(target: Target) {
     let router = VirtualRouter::start(target);
-    let mut running = router.exec_with(&["--user", "nobody", "--linger", "0"], "pid").start();
+    let mut running = router.exec_with(&["--user", "nobody", "--reconnect-timeout", "0"], "pid").start();
     let number = running.line().trim().to_owned();
     let program = router.watch(&number);
     router.signal_agent(rustix::process::Signal::KILL);
@@ -274,12 +274,12 @@ fn c_compiler(goarch: &str) -> String {
     format!("{} -m ziglang {target}", python.expect("zig is in the cache").display())
 }
 
-fn a_program_with_parts_in_c_wants_a_compiler_and_runs_with_it(target: Target) {
+fn cgo_needs_a_c_compiler(target: Target) {
     let router = VirtualRouter::start(target);
     let package = "./tests/fixtures/with-c";
     let ran = router.hop().args(["run", "-r", "router", package]).run();
     assert_eq!(ran.code, 125);
-    assert!(ran.stderr().contains("there is no C compiler for the router: "), "{}", ran.stderr());
+    assert!(ran.stderr().contains("no C compiler for the router was given: "), "{}", ran.stderr());
     let ran = router.hop().args(["run", "-r", "router", "--cc", &c_compiler(target.goarch()), package]).run();
     assert_eq!((ran.stdout(), ran.code), ("42\n", 0), "{}", ran.stderr());
     router.assert_serves_on();

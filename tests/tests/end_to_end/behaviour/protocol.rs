@@ -8,8 +8,8 @@ use hop::transfer::encode;
 use hop_proto::limits::{BLOB_CHUNK_BYTES, MAX_MESSAGE_BYTES};
 use hop_proto::v1::outcome::Ending;
 use hop_proto::v1::{
-    Attach, Blob, BlobChunk, Detach, Discard, Encoding, ErrorReason, InputTree, JobSpec, KillRequest, Output,
-    OutputAck, RunReply, RunRequest, Signal, Stdin, Stream, run_reply, run_request,
+    Attach, Blob, BlobChunk, Detach, Discard, Encoding, ErrorReason, InputArchive, JobSpec, Output,
+    OutputAck, RunRequest, RunResponse, Signal, SignalJobRequest, Stdin, Stream, run_request, run_response,
 };
 use hop_tests::{TIMEOUT, Target, VirtualRouter};
 use prost::Message as _;
@@ -20,16 +20,16 @@ use tonic_types::StatusExt;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        an_argument_that_the_kernel_does_not_take_is_an_outcome,
-        content_that_the_kernel_does_not_execute_is_an_outcome;
+        argument_too_long_is_an_outcome,
+        unexecutable_content_is_an_outcome;
     Portable:
-        a_digest_that_does_not_match_is_refused_and_nothing_runs,
-        lists_that_decoding_makes_large_are_refused,
-        output_comes_packed_for_who_asks_for_it_and_for_nobody_else,
-        a_message_over_the_limit_is_refused,
-        an_upload_that_breaks_off_leaves_nothing,
-        each_broken_rule_before_the_start_is_refused,
-        each_broken_rule_after_the_start_ends_the_program,
+        wrong_digest_runs_nothing,
+        lists_large_once_decoded_are_refused,
+        output_is_compressed_only_on_request,
+        message_over_the_limit_is_refused,
+        unfinished_upload_leaves_nothing,
+        rules_broken_before_start_are_refused,
+        rules_broken_after_start_end_it,
         half_closing_ends_standard_input,
         detaching_and_resets_leave_standard_input_open,
         every_grpc_client_reads_refusals;
@@ -39,7 +39,7 @@ pub const ALL: &[Behaviour] = &behaviours! {
 struct Raw {
     connection: Connection,
     requests: mpsc::Sender<RunRequest>,
-    replies: Streaming<RunReply>,
+    replies: Streaming<RunResponse>,
 }
 
 impl Raw {
@@ -48,11 +48,9 @@ impl Raw {
         let identity = router.home().identity().unwrap();
         let (mut connection, _) = Connection::open(&router.entry(), &identity, TIMEOUT).await?;
         let (requests, outgoing) = mpsc::channel(16);
-        let attaches = matches!(first, run_request::Message::Attach(_));
         requests.send(RunRequest { message: Some(first) }).await.unwrap();
         let (client, outgoing) = (connection.client(), ReceiverStream::new(outgoing));
-        let started = if attaches { client.attach(outgoing).await } else { client.run(outgoing).await };
-        match started {
+        match client.run(outgoing).await {
             Ok(replies) => Ok(Self { connection, requests, replies: replies.into_inner() }),
             Err(status) => Err(connection.explain(status).await),
         }
@@ -62,7 +60,7 @@ impl Raw {
         self.requests.send(RunRequest { message: Some(message) }).await.unwrap();
     }
 
-    async fn next(&mut self) -> Result<Option<run_reply::Message>, Error> {
+    async fn next(&mut self) -> Result<Option<run_response::Message>, Error> {
         match tokio::time::timeout(TIMEOUT, self.replies.message()).await.unwrap() {
             Ok(reply) => Ok(reply.and_then(|reply| reply.message)),
             Err(status) => Err(self.connection.explain(status).await),
@@ -72,7 +70,7 @@ impl Raw {
     /// Reads the first answer, which must be that the job is accepted. True if the program is to be sent.
     async fn is_asked_for_the_program(&mut self) -> bool {
         match self.next().await.unwrap() {
-            Some(run_reply::Message::Accepted(accepted)) => !accepted.needs.is_empty(),
+            Some(run_response::Message::Accepted(accepted)) => !accepted.missing_blobs.is_empty(),
             other => panic!("{other:?}"),
         }
     }
@@ -114,7 +112,11 @@ fn spec(sha256: Vec<u8>, size: u64) -> JobSpec {
 }
 
 fn chunk(offset: u64, data: &[u8]) -> run_request::Message {
-    run_request::Message::Blob(BlobChunk { offset, data: data.to_vec().into(), ..BlobChunk::default() })
+    run_request::Message::Blob(BlobChunk {
+        offset,
+        data: data.to_vec().into(),
+        encoding: Encoding::Identity.into(),
+    })
 }
 
 /// Why a program of some length is refused that comes as `content` in an encoding.
@@ -138,7 +140,7 @@ pub fn refusal_of_a_program_of(router: &VirtualRouter, size: u64) -> String {
     })
 }
 
-fn a_digest_that_does_not_match_is_refused_and_nothing_runs(target: Target) {
+fn wrong_digest_runs_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let first = run_request::Message::Spec(spec(sha256(b"announced"), 9));
@@ -158,14 +160,14 @@ fn ending_of(router: &VirtualRouter, content: &[u8], spec: JobSpec) -> Ending {
             raw.send(chunk(0, content)).await;
         }
         loop {
-            if let Some(run_reply::Message::Outcome(outcome)) = raw.next().await.unwrap() {
+            if let Some(run_response::Message::Outcome(outcome)) = raw.next().await.unwrap() {
                 return outcome.ending.unwrap();
             }
         }
     })
 }
 
-fn an_argument_that_the_kernel_does_not_take_is_an_outcome(target: Target) {
+fn argument_too_long_is_an_outcome(target: Target) {
     let router = VirtualRouter::start(target);
     let content = b"#!/bin/true\n";
     // MAX_ARG_STRLEN is 128 KiB (execve(2)). No shell could give it to hop, but a program that calls hop's library can. A mark
@@ -175,8 +177,8 @@ fn an_argument_that_the_kernel_does_not_take_is_an_outcome(target: Target) {
     let grows = vec![MARK.repeat(100_000 / MARK.len())];
     let many = vec![MARK.repeat(1_000); 120];
     for (args, what) in [(long, "200000 bytes"), (grows, "an argument"), (many, "with the environment")] {
-        let directory_mark = MARK.to_vec();
-        let spec = JobSpec { args, directory_mark, ..spec(sha256(content), content.len() as u64) };
+        let workdir_placeholder = MARK.to_vec();
+        let spec = JobSpec { args, workdir_placeholder, ..spec(sha256(content), content.len() as u64) };
         match ending_of(&router, content, spec) {
             Ending::NotExecuted(refused) => {
                 let reason = refused.reason;
@@ -188,13 +190,13 @@ fn an_argument_that_the_kernel_does_not_take_is_an_outcome(target: Target) {
     router.assert_serves_on();
 }
 
-fn lists_that_decoding_makes_large_are_refused(target: Target) {
+fn lists_large_once_decoded_are_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let full = || spec(vec![7; 32], 9);
     for (spec, rule) in [
-        (JobSpec { inputs: vec![InputTree::default(); 900_000], ..full() }, "more than 4 trees"),
+        (JobSpec { inputs: vec![InputArchive::default(); 900_000], ..full() }, "more than 4 trees"),
         (JobSpec { args: vec![Vec::new(); 900_000], ..full() }, "more than 16,384 arguments"),
-        (JobSpec { directory_mark: b"a".to_vec(), ..full() }, "the mark of the job's directory"),
+        (JobSpec { workdir_placeholder: b"a".to_vec(), ..full() }, "the mark of the job's directory"),
     ] {
         let (reason, message) = block_on(async {
             match Raw::start(&router, run_request::Message::Spec(spec)).await {
@@ -207,7 +209,7 @@ fn lists_that_decoding_makes_large_are_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn content_that_the_kernel_does_not_execute_is_an_outcome(target: Target) {
+fn unexecutable_content_is_an_outcome(target: Target) {
     let router = VirtualRouter::start(target);
     let content = b"neither ELF nor script";
     match ending_of(&router, content, spec(sha256(content), content.len() as u64)) {
@@ -230,8 +232,8 @@ fn pieces_of_output(router: &VirtualRouter, first: run_request::Message) -> Vec<
         let mut pieces = Vec::new();
         loop {
             match raw.next().await.unwrap() {
-                Some(run_reply::Message::Output(piece)) => pieces.push(piece),
-                Some(run_reply::Message::Outcome(_)) => {
+                Some(run_response::Message::Output(piece)) => pieces.push(piece),
+                Some(run_response::Message::Outcome(_)) => {
                     if attaches {
                         raw.send(run_request::Message::Discard(Discard {})).await;
                     }
@@ -246,28 +248,29 @@ fn pieces_of_output(router: &VirtualRouter, first: run_request::Message) -> Vec<
 /// Writes 36,864 bytes, in pieces that are long enough to be packed.
 const TALKATIVE: &[u8] = b"#!/bin/sh\nline='all is well, and nothing to be seen\n'\nfor double in 1 2 3 4 5 6; do line=$line$line; done\nfor a in 1 2 3 4; do\nfor b in 1 2 3 4; do\nprintf %s \"$line\"\ndone; done\n";
 
-fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else(target: Target) {
+fn output_is_compressed_only_on_request(target: Target) {
     let router = VirtualRouter::start(target);
     for (runs_packed, attaches_packed) in [(false, true), (true, false)] {
         let id = if runs_packed { "packed" } else { "plain" };
         let first = JobSpec {
             job_id: id.into(),
-            linger_ms: 60_000,
+            disconnect_timeout_ms: 60_000,
             output_window: 1 << 20,
-            pack_outputs: runs_packed,
+            accept_compressed_output: runs_packed,
             ..spec(sha256(TALKATIVE), TALKATIVE.len() as u64)
         };
         let ran = pieces_of_output(&router, run_request::Message::Spec(first));
         // Another controller, of another age, has all of it once more.
-        let attach = Attach { job_id: id.into(), pack_outputs: attaches_packed, ..Attach::default() };
+        let attach =
+            Attach { job_id: id.into(), accept_compressed_output: attaches_packed, ..Attach::default() };
         let attached = pieces_of_output(&router, run_request::Message::Attach(attach));
         for (pieces, packs) in [(ran, runs_packed), (attached, attaches_packed)] {
-            let is_packed = |piece: &Output| piece.unpacked_size > 0;
+            let is_packed = |piece: &Output| piece.uncompressed_size > 0;
             assert_eq!(pieces.iter().any(is_packed), packs);
             let mut all = Vec::new();
             for piece in pieces {
                 assert_eq!(piece.offset, all.len() as u64, "offsets count what is unpacked");
-                all.extend_from_slice(&encode::decompress(piece.data, piece.unpacked_size).unwrap());
+                all.extend_from_slice(&encode::decompress(piece.data, piece.uncompressed_size).unwrap());
             }
             assert!(all == b"all is well, and nothing to be seen\n".repeat(1024));
         }
@@ -275,7 +278,7 @@ fn output_comes_packed_for_who_asks_for_it_and_for_nobody_else(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_message_over_the_limit_is_refused(target: Target) {
+fn message_over_the_limit_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let large = JobSpec { args: vec![vec![b'x'; 3 << 20]], ..spec(vec![7; 32], 1) };
@@ -295,19 +298,19 @@ fn a_message_over_the_limit_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn an_upload_that_breaks_off_leaves_nothing(target: Target) {
+fn unfinished_upload_leaves_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let first = run_request::Message::Spec(spec(vec![7; 32], 1_000_000));
         let mut raw = Raw::start(&router, first).await.unwrap();
-        assert!(matches!(raw.next().await, Ok(Some(run_reply::Message::Accepted(_)))));
+        assert!(matches!(raw.next().await, Ok(Some(run_response::Message::Accepted(_)))));
         raw.send(chunk(0, &[0; 1000])).await;
     });
     router.wait_until_idle();
     router.assert_serves_on();
 }
 
-fn each_broken_rule_before_the_start_is_refused(target: Target) {
+fn rules_broken_before_start_are_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let unready = [
         run_request::Message::Spec(spec(vec![7; 32], 10)),
@@ -333,7 +336,7 @@ fn each_broken_rule_before_the_start_is_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn each_broken_rule_after_the_start_ends_the_program(target: Target) {
+fn rules_broken_after_start_end_it(target: Target) {
     let router = VirtualRouter::start(target);
     let program = std::fs::read(hop_tests::fixture(target, "wait")).unwrap();
     let broken = [
@@ -353,7 +356,7 @@ fn each_broken_rule_after_the_start_ends_the_program(target: Target) {
                     raw.send(chunk((index * BLOB_CHUNK_BYTES) as u64, piece)).await;
                 }
             }
-            while !matches!(raw.next().await.unwrap(), Some(run_reply::Message::Output(_))) {}
+            while !matches!(raw.next().await.unwrap(), Some(run_response::Message::Output(_))) {}
             raw.send(message.clone()).await;
             assert_eq!(raw.refusal().await.0, ErrorReason::Protocol);
         }
@@ -368,28 +371,34 @@ const COPIES_INPUT: &[u8] = b"#!/bin/sh\ncat\necho end\n";
 impl Raw {
     /// Runs a script as `id`, whose job is kept for a minute, until it has started.
     async fn run(router: &VirtualRouter, id: &str, script: &[u8]) -> Self {
-        let spec =
-            JobSpec { job_id: id.into(), linger_ms: 60_000, ..spec(sha256(script), script.len() as u64) };
+        let spec = JobSpec {
+            job_id: id.into(),
+            disconnect_timeout_ms: 60_000,
+            ..spec(sha256(script), script.len() as u64)
+        };
         let mut raw = Self::start(router, run_request::Message::Spec(spec)).await.unwrap();
         if raw.is_asked_for_the_program().await {
             raw.send(chunk(0, script)).await;
         }
-        while !matches!(raw.next().await.unwrap(), Some(run_reply::Message::Started(_))) {}
+        while !matches!(raw.next().await.unwrap(), Some(run_response::Message::Started(_))) {}
         raw
     }
 
     /// Half-closes the stream, and gives all that comes on it: the outputs, and the exit code.
     async fn half_close(self) -> (Vec<u8>, Option<Ending>) {
-        let Self { mut replies, requests, connection: _connection } = self;
+        let Self { mut replies, requests, connection } = self;
         drop(requests);
         let (mut output, mut ending) = (Vec::new(), None);
         while let Some(reply) = tokio::time::timeout(TIMEOUT, replies.message()).await.unwrap().unwrap() {
             match reply.message {
-                Some(run_reply::Message::Output(piece)) => output.extend_from_slice(&piece.data),
-                Some(run_reply::Message::Outcome(outcome)) => ending = outcome.ending,
+                Some(run_response::Message::Output(piece)) => output.extend_from_slice(&piece.data),
+                Some(run_response::Message::Outcome(outcome)) => ending = outcome.ending,
                 _ => {}
             }
         }
+        drop(replies);
+        // What was sent last may still be on its way.
+        connection.close().await;
         (output, ending)
     }
 }
@@ -428,8 +437,8 @@ fn detaching_and_resets_leave_standard_input_open(target: Target) {
         let mut raw = Raw::start(&router, attach("a")).await.unwrap();
         loop {
             match raw.next().await.unwrap() {
-                Some(run_reply::Message::Started(_)) => break,
-                Some(run_reply::Message::StdinAck(ack)) => assert!(!ack.closed, "its input has ended"),
+                Some(run_response::Message::Started(_)) => break,
+                Some(run_response::Message::StdinAck(ack)) => assert!(!ack.closed, "its input has ended"),
                 _ => {}
             }
         }
@@ -464,11 +473,8 @@ fn every_grpc_client_reads_refusals(target: Target) {
         ] {
             let opened = Connection::open(&router.entry(), &keys[1], TIMEOUT).await;
             let (mut connection, _) = opened.unwrap();
-            let attaches = matches!(first, run_request::Message::Attach(_));
             let request = tokio_stream::iter([RunRequest { message: Some(first) }]);
-            let client = connection.client();
-            let answer = if attaches { client.attach(request).await } else { client.run(request).await };
-            let status = match answer {
+            let status = match connection.client().run(request).await {
                 Err(status) => status,
                 Ok(replies) => replies.into_inner().message().await.unwrap_err(),
             };
@@ -483,8 +489,8 @@ fn every_grpc_client_reads_refusals(target: Target) {
         // A call with one answer.
         let opened = Connection::open(&router.entry(), &keys[1], TIMEOUT).await;
         let (mut connection, _) = opened.unwrap();
-        let request = KillRequest { job_id: "a".into(), signal: "9".into() };
-        let status = connection.client().kill(request).await.unwrap_err();
+        let request = SignalJobRequest { job_id: "a".into(), signal: "9".into() };
+        let status = connection.client().signal_job(request).await.unwrap_err();
         assert_eq!(status.get_details_error_info().unwrap().reason, "PROTOCOL");
     });
     router.hop().args(["kill", "-r", "router", "a"]).run();

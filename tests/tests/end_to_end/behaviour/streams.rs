@@ -10,14 +10,14 @@ pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
         both_outputs_arrive_apart_and_exact;
     Portable:
-        a_flood_on_both_outputs_loses_nothing,
-        packed_output_arrives_exact_and_what_does_not_become_smaller_too,
-        output_arrives_when_it_is_written_and_input_when_it_is_typed,
-        standard_input_is_passed_on_to_its_last_byte,
+        flood_on_both_outputs_loses_nothing,
+        compressed_and_incompressible_output_arrive,
+        streams_are_not_held_back,
+        input_arrives_to_its_last_byte,
         unread_input_stays_in_its_file,
-        a_program_that_does_not_read_does_not_stop_anything,
-        an_output_that_nobody_reads_ends_the_program_as_in_a_pipeline,
-        a_reader_that_does_not_read_slows_the_program_and_still_gets_everything;
+        unread_input_stops_nothing,
+        closed_output_is_sigpipe,
+        slow_reader_gets_everything;
 };
 
 /// Bytes that look random, and hold everything that a terminal or a shell would change.
@@ -39,7 +39,7 @@ fn both_outputs_arrive_apart_and_exact(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_flood_on_both_outputs_loses_nothing(target: Target) {
+fn flood_on_both_outputs_loses_nothing(target: Target) {
     const LINES: usize = 100_000;
     let router = VirtualRouter::start(target);
     let ran = router.exec("flood").arg(LINES.to_string()).run();
@@ -53,7 +53,7 @@ fn a_flood_on_both_outputs_loses_nothing(target: Target) {
     router.assert_serves_on();
 }
 
-fn packed_output_arrives_exact_and_what_does_not_become_smaller_too(target: Target) {
+fn compressed_and_incompressible_output_arrive(target: Target) {
     let router = VirtualRouter::start(target);
     for name in ["log-lines", "noise"] {
         let local = Command::new(hop_tests::fixture(Target::Host, name)).arg("40").output().unwrap();
@@ -64,7 +64,7 @@ fn packed_output_arrives_exact_and_what_does_not_become_smaller_too(target: Targ
     router.assert_serves_on();
 }
 
-fn output_arrives_when_it_is_written_and_input_when_it_is_typed(target: Target) {
+fn streams_are_not_held_back(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("dialogue").start();
     // No line below could be read if output waited for the program's end, or input for its own.
@@ -80,7 +80,7 @@ fn output_arrives_when_it_is_written_and_input_when_it_is_typed(target: Target) 
     router.assert_serves_on();
 }
 
-fn standard_input_is_passed_on_to_its_last_byte(target: Target) {
+fn input_arrives_to_its_last_byte(target: Target) {
     let router = VirtualRouter::start(target);
     for length in [0, 1, 65_536, 1_000_003] {
         let content = noise(length);
@@ -109,7 +109,7 @@ fn unread_input_stays_in_its_file(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_that_does_not_read_does_not_stop_anything(target: Target) {
+fn unread_input_stops_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.exec("both-outputs").stdin(noise(4 << 20)).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
@@ -125,7 +125,7 @@ fn a_program_that_does_not_read_does_not_stop_anything(target: Target) {
     router.assert_serves_on();
 }
 
-fn an_output_that_nobody_reads_ends_the_program_as_in_a_pipeline(target: Target) {
+fn closed_output_is_sigpipe(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("flood").arg("100000000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
@@ -136,7 +136,7 @@ fn an_output_that_nobody_reads_ends_the_program_as_in_a_pipeline(target: Target)
     router.assert_serves_on();
 }
 
-fn a_reader_that_does_not_read_slows_the_program_and_still_gets_everything(target: Target) {
+fn slow_reader_gets_everything(target: Target) {
     const LINES: usize = 100_000;
     let router = VirtualRouter::start(target);
     let mut running = router.exec("flood").arg(LINES.to_string()).start();

@@ -5,13 +5,13 @@ use hop_tests::{Target, VirtualRouter, fixture};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        a_program_has_the_terminal_of_the_user;
+        program_has_the_users_terminal;
     Portable:
-        a_terminal_outlives_a_connection,
-        a_terminal_needs_a_terminal;
+        terminal_outlives_a_connection,
+        tty_needs_a_terminal;
 };
 
-fn a_program_has_the_terminal_of_the_user(target: Target) {
+fn program_has_the_users_terminal(target: Target) {
     let router = VirtualRouter::start(target);
     let hop = router.exec_with(&["--tty"], "terminal").env("TERM", "vt220");
     let mut terminal = hop.start_in_terminal([33, 99]);
@@ -34,7 +34,7 @@ fn a_program_has_the_terminal_of_the_user(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_terminal_outlives_a_connection(target: Target) {
+fn terminal_outlives_a_connection(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let hop = router.hop().args(["exec", "-t", "-r", "proxied"]).arg(fixture(target, "terminal"));
@@ -44,7 +44,7 @@ fn a_terminal_outlives_a_connection(target: Target) {
     proxy.cut();
     terminal.resize([40, 120]);
     proxy.reset();
-    terminal.shows("\r\nhop: the connection to proxied broke; coming back to the job for up to 1m");
+    terminal.shows("\r\nhop: the connection to proxied broke; reconnecting for up to 1m");
     terminal.shows("now 40 rows, 120 columns\r\n");
     terminal.type_in("still there?\r");
     terminal.shows("you said still there?\r\n");
@@ -55,7 +55,7 @@ fn a_terminal_outlives_a_connection(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_terminal_needs_a_terminal(target: Target) {
+fn tty_needs_a_terminal(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.exec_with(&["--tty"], "terminal").run();
     ran.assert_fails(125, "--tty needs a terminal, and standard input is none");

@@ -10,13 +10,13 @@ use hop_tests::{Options, Target, VirtualRouter, fixture};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Portable:
-        a_program_that_runs_again_is_not_sent_again,
-        a_program_that_was_changed_is_sent_as_a_delta,
-        addresses_that_moved_are_worked_out_by_the_router,
-        a_router_on_a_slow_link_is_sent_fewer_bytes,
-        a_program_whose_base_this_machine_has_lost_is_sent_whole,
-        what_no_job_uses_goes_when_its_room_is_needed,
-        an_encoding_that_is_broken_is_refused_and_nothing_is_left;
+        repeated_program_is_not_sent,
+        changed_program_is_a_delta,
+        moved_addresses_make_relocated_delta,
+        slow_link_is_sent_zstd,
+        lost_base_means_whole_program,
+        unused_blob_is_evicted_for_another,
+        broken_encoding_leaves_nothing;
 };
 
 /// What `log-lines` takes at most against `both-outputs`: it is 22 kB, and would be 37 if Go's functions were not known by their names,
@@ -43,7 +43,7 @@ fn sent(router: &VirtualRouter, program: &PathBuf) -> String {
     line.unwrap_or_else(|| panic!("{said}")).to_owned()
 }
 
-fn a_program_that_runs_again_is_not_sent_again(target: Target) {
+fn repeated_program_is_not_sent(target: Target) {
     let router = VirtualRouter::start(target);
     let program = fixture(target, "both-outputs");
     assert!(sent(&router, &program).ends_with("compressed with LZ4"));
@@ -52,7 +52,7 @@ fn a_program_that_runs_again_is_not_sent_again(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_that_was_changed_is_sent_as_a_delta(target: Target) {
+fn changed_program_is_a_delta(target: Target) {
     let router = VirtualRouter::start(target);
     sent(&router, &fixture(target, "both-outputs"));
     let said = sent(&router, &variant(&router, b"a line more"));
@@ -66,7 +66,7 @@ fn a_program_that_was_changed_is_sent_as_a_delta(target: Target) {
     router.assert_serves_on();
 }
 
-fn addresses_that_moved_are_worked_out_by_the_router(target: Target) {
+fn moved_addresses_make_relocated_delta(target: Target) {
     let router = VirtualRouter::start(target);
     sent(&router, &fixture(target, "both-outputs"));
     // On a slow link there is time to look for them, whatever else this machine does.
@@ -85,7 +85,7 @@ fn addresses_that_moved_are_worked_out_by_the_router(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_router_on_a_slow_link_is_sent_fewer_bytes(target: Target) {
+fn slow_link_is_sent_zstd(target: Target) {
     let router = VirtualRouter::start(target);
     BlobCache::new(&router.home()).set_rate("router", 500_000);
     assert!(sent(&router, &fixture(target, "both-outputs")).ends_with("compressed with zstd"));
@@ -94,7 +94,7 @@ fn a_router_on_a_slow_link_is_sent_fewer_bytes(target: Target) {
     router.assert_serves_on();
 }
 
-fn a_program_whose_base_this_machine_has_lost_is_sent_whole(target: Target) {
+fn lost_base_means_whole_program(target: Target) {
     let router = VirtualRouter::start(target);
     sent(&router, &fixture(target, "both-outputs"));
     fs::remove_dir_all(router.home().cache().join("programs")).unwrap();
@@ -102,7 +102,7 @@ fn a_program_whose_base_this_machine_has_lost_is_sent_whole(target: Target) {
     router.assert_serves_on();
 }
 
-fn what_no_job_uses_goes_when_its_room_is_needed(target: Target) {
+fn unused_blob_is_evicted_for_another(target: Target) {
     let size = fixture(target, "both-outputs").metadata().unwrap().len();
     let options = Options { quota: Some(size + size / 2), ..Options::default() };
     let router = VirtualRouter::start_with(target, &options);
@@ -119,7 +119,7 @@ fn what_no_job_uses_goes_when_its_room_is_needed(target: Target) {
     assert_eq!(running.wait().code, 0);
 }
 
-fn an_encoding_that_is_broken_is_refused_and_nothing_is_left(target: Target) {
+fn broken_encoding_leaves_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     for (encoding, content) in [
         (Encoding::Zstd, &b"not zstd"[..]),

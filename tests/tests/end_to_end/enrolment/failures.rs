@@ -10,32 +10,32 @@ use super::owner::{Interruption, Owner, UPLOAD, put_in_front_of_ssh};
 use crate::plan::Case;
 
 pub const ALL: &[Case] = &cases![
-    a_login_that_is_refused,
-    a_router_whose_ssh_key_has_changed,
-    a_tmp_that_is_mounted_noexec,
-    a_tmp_that_is_full,
-    an_agent_that_arrives_damaged,
-    a_self_test_that_fails,
-    a_flash_that_is_full,
-    a_flash_that_fills_up_meanwhile,
-    a_port_that_is_taken,
-    an_address_that_leads_elsewhere,
-    an_inventory_that_cannot_be_written,
-    a_link_that_is_cut,
-    a_controller_that_is_killed_or_interrupted,
-    an_agent_whose_key_has_changed,
-    a_machine_without_ssh,
-    a_second_enrolment_of_a_router_that_is_being_enrolled,
-    a_new_agent_that_does_not_listen_gives_way_to_the_old_one,
-    an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running,
-    an_upgrade_keeps_how_another_controller_has_started_the_agent,
-    a_directory_in_tmp_that_somebody_else_has_made,
-    a_removal_that_leaves_something_says_what_and_the_router_stays_known,
-    a_second_controller_that_is_interrupted_is_not_let_in,
-    a_virtual_router_whose_hop_was_interrupted_before_its_ports_were_known,
+    refused_login_is_explained,
+    changed_ssh_key_is_refused,
+    noexec_tmp_is_refused,
+    full_tmp_is_refused,
+    damaged_agent_is_refused,
+    failing_self_test_is_refused,
+    full_flash_falls_back_to_ram,
+    flash_filled_meanwhile_leaves_nothing,
+    taken_port_is_named,
+    wrong_address_is_refused,
+    unwritable_inventory_leaves_nothing,
+    cut_link_is_cleaned_up,
+    interrupted_enrolment_is_undone,
+    changed_agent_key_is_enrolled_again,
+    machine_without_ssh_is_told,
+    simultaneous_enrolment_is_refused,
+    silent_new_agent_is_rolled_back,
+    interrupted_upgrade_keeps_old_agent,
+    upgrade_keeps_anothers_start_options,
+    foreign_directory_in_tmp_is_refused,
+    incomplete_removal_names_what_stays,
+    interrupted_second_controller_stays_out,
+    ports_are_learned_after_an_interrupt,
 ];
 
-fn a_login_that_is_refused() {
+fn refused_login_is_explained() {
     // The one of the five that lets nobody in without a password or a key.
     let owner = Owner::of("rut955");
     let before = owner.files();
@@ -52,7 +52,7 @@ fn a_login_that_is_refused() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_router_whose_ssh_key_has_changed() {
+fn changed_ssh_key_is_refused() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     owner.sh("rm /etc/dropbear/dropbear_*_host_key; dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key; sync");
@@ -66,7 +66,7 @@ fn a_router_whose_ssh_key_has_changed() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_tmp_that_is_mounted_noexec() {
+fn noexec_tmp_is_refused() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     owner.sh("mount -o remount,noexec /tmp");
@@ -76,7 +76,7 @@ fn a_tmp_that_is_mounted_noexec() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_tmp_that_is_full() {
+fn full_tmp_is_refused() {
     let owner = Owner::of("dir-505");
     owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=28 2>/dev/null");
     let before = owner.files();
@@ -84,7 +84,7 @@ fn a_tmp_that_is_full() {
     owner.assert_nothing_left(&before);
 }
 
-fn an_agent_that_arrives_damaged() {
+fn damaged_agent_is_refused() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let bin = owner.machine.path("bin");
@@ -95,7 +95,7 @@ fn an_agent_that_arrives_damaged() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_self_test_that_fails() {
+fn failing_self_test_is_refused() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let interruption = Interruption::new(&owner.machine);
@@ -111,7 +111,7 @@ fn a_self_test_that_fails() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_flash_that_is_full() {
+fn full_flash_falls_back_to_ram() {
     let owner = Owner::of("dir-505");
     owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2300 2>/dev/null; sync");
     let before = owner.files();
@@ -127,7 +127,7 @@ fn a_flash_that_is_full() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_flash_that_fills_up_meanwhile() {
+fn flash_filled_meanwhile_leaves_nothing() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let interruption = Interruption::new(&owner.machine);
@@ -141,7 +141,7 @@ fn a_flash_that_fills_up_meanwhile() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_port_that_is_taken() {
+fn taken_port_is_named() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     // dropbear's. Something listens there, and it is not taken for the agent, which says why it does not.
@@ -157,15 +157,15 @@ fn a_port_that_is_taken() {
     }
 }
 
-fn an_address_that_leads_elsewhere() {
+fn wrong_address_is_refused() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let at = format!("127.0.0.1:{}", owner.machine.machine().ssh_port());
-    owner.adding(&["--at", &at]).run().assert_fails_after_progress(125, "is not hopd");
+    owner.adding(&["--agent-address", &at]).run().assert_fails_after_progress(125, "is not hopd");
     owner.assert_nothing_left(&before);
 }
 
-fn an_inventory_that_cannot_be_written() {
+fn unwritable_inventory_leaves_nothing() {
     let owner = Owner::of("f7d7302");
     let before = owner.files();
     // A file where a directory should be stops root as well.
@@ -178,7 +178,7 @@ fn an_inventory_that_cannot_be_written() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_link_that_is_cut() {
+fn cut_link_is_cleaned_up() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     let interruption = Interruption::new(&owner.machine);
@@ -190,13 +190,13 @@ fn a_link_that_is_cut() {
     let ran = running.wait();
     ran.assert_fails_after_progress(125, "ssh to root@127.0.0.1 failed");
     assert!(ran.stderr().contains("could not be removed"), "{}", ran.stderr());
-    assert!(ran.stderr().contains("it removes that by itself within a minute"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("the router removes it within a minute"), "{}", ran.stderr());
     owner.machine.monitor().set_link(true).unwrap();
     owner.wait_until_undone();
     owner.assert_nothing_left(&before);
 }
 
-fn a_controller_that_is_killed_or_interrupted() {
+fn interrupted_enrolment_is_undone() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     for signal in [Signal::KILL, Signal::INT] {
@@ -212,13 +212,13 @@ fn a_controller_that_is_killed_or_interrupted() {
     }
 }
 
-fn an_agent_whose_key_has_changed() {
+fn changed_agent_key_is_enrolled_again() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--install"]);
     let before = owner.entry();
     owner.sh("rm /etc/hopd/key; /etc/init.d/hopd restart");
     wait_until("the agent has another key", || {
-        owner.run(owner.machine.hop()).stderr().contains("has another key than the one that was enrolled")
+        owner.run(owner.machine.hop()).stderr().contains("has another key than the enrolled one")
     });
     let ran = owner.run(owner.machine.hop());
     assert!(ran.stderr().contains("`hop router add` enrols it again"), "{}", ran.stderr());
@@ -227,7 +227,7 @@ fn an_agent_whose_key_has_changed() {
     assert_ne!(owner.entry(), before, "its new key is pinned");
 }
 
-fn a_machine_without_ssh() {
+fn machine_without_ssh_is_told() {
     let home = tempfile::tempdir().unwrap();
     let hop = hop_tests::Hop::at(home.path()).env("PATH", home.path());
     let ran = hop.args(["router", "add", "desk", "root@192.0.2.1"]).run();
@@ -235,7 +235,7 @@ fn a_machine_without_ssh() {
     assert!(ran.stderr().contains("hint: install the OpenSSH client"), "{}", ran.stderr());
 }
 
-fn a_second_enrolment_of_a_router_that_is_being_enrolled() {
+fn simultaneous_enrolment_is_refused() {
     let owner = Owner::of("dir-505");
     let interruption = Interruption::new(&owner.machine);
     let running = interruption.during(owner.adding_at(&[]), |_| {
@@ -245,7 +245,7 @@ fn a_second_enrolment_of_a_router_that_is_being_enrolled() {
     owner.assert_runs(&owner.machine.hop());
 }
 
-fn a_new_agent_that_does_not_listen_gives_way_to_the_old_one() {
+fn silent_new_agent_is_rolled_back() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--install"]);
     // An old agent, told apart by its length, and an init script with which no other one starts.
@@ -275,7 +275,7 @@ fn a_new_agent_that_does_not_listen_gives_way_to_the_old_one() {
     assert_eq!(owner.sh("ls -d /tmp/hop*"), "/tmp/hop\n");
 }
 
-fn an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running() {
+fn interrupted_upgrade_keeps_old_agent() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
     owner.sh("cd /tmp/hop && cp hopd other && echo >>other && mv other hopd && cp hopd /tmp/old");
@@ -305,26 +305,29 @@ fn an_upgrade_that_is_interrupted_or_fails_early_leaves_the_old_agent_running() 
     owner.assert_runs(&owner.machine.hop());
 }
 
-fn an_upgrade_keeps_how_another_controller_has_started_the_agent() {
+fn upgrade_keeps_anothers_start_options() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
-    // As one with --via-ssh and --store would have.
+    // As one with --via-ssh and --cache-dir would have.
     owner.sh("kill $(cat /tmp/hop/pid)");
     let shell = owner.machine.log_in();
     wait_until("the agent has ended", || !shell.holds("[ -e /tmp/hop/pid ]"));
     owner.sh("cd /tmp/hop
         cp hopd other && echo >>other && mv other hopd
         ./hopd --supervise --listen 0.0.0.0:4670 --dir /tmp/hop --pid-file /tmp/hop/pid --log /tmp/hop/log \
-            --key key --authorized authorized --store /mnt/theirs </dev/null >/dev/null 2>&1 &");
+            --key key --authorized authorized --cache-dir /mnt/theirs </dev/null >/dev/null 2>&1 &");
     owner.wait_for_agent();
     let upgraded = owner.router("upgrade");
     assert_eq!(upgraded.code, 0, "{}", upgraded.stderr());
     let words = owner.sh("tr '\\0' ' ' </proc/$(cat /tmp/hop/pid)/cmdline");
-    assert!(words.contains("--listen 0.0.0.0:4670 ") && words.contains("--store /mnt/theirs "), "{words}");
+    assert!(
+        words.contains("--listen 0.0.0.0:4670 ") && words.contains("--cache-dir /mnt/theirs "),
+        "{words}"
+    );
     owner.assert_runs(&owner.machine.hop());
 }
 
-fn a_directory_in_tmp_that_somebody_else_has_made() {
+fn foreign_directory_in_tmp_is_refused() {
     let owner = Owner::of("dir-505");
     for trap in
         ["mkdir -m 700 /tmp/hop; chown 65534 /tmp/hop", "mkdir -m 755 /tmp/hop", "ln -s /root /tmp/hop"]
@@ -338,7 +341,7 @@ fn a_directory_in_tmp_that_somebody_else_has_made() {
     owner.assert_added(&["--until-reboot"]);
 }
 
-fn a_removal_that_leaves_something_says_what_and_the_router_stays_known() {
+fn incomplete_removal_names_what_stays() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     owner.assert_added(&["--install"]);
@@ -360,13 +363,13 @@ fn a_removal_that_leaves_something_says_what_and_the_router_stays_known() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_second_controller_that_is_interrupted_is_not_let_in() {
+fn interrupted_second_controller_stays_out() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--until-reboot"]);
     let list = owner.sh("cat /tmp/hop/authorized");
     let interruption = Interruption::before(&owner.machine, "question='\\''fingerprint'\\''");
     let home = owner.machine.path("second");
-    let words = ["--at", &owner.machine.machine().agent_address()];
+    let words = ["--agent-address", &owner.machine.machine().agent_address()];
     let adding = Hop::at(&home).args(["router", "add", "desk"]).args(owner.login()).args(words);
     let ran = interruption.during(adding, |hop| hop.signal(Signal::INT)).wait();
     ran.assert_fails_after_progress(130, "interrupted by SIGINT");
@@ -374,7 +377,7 @@ fn a_second_controller_that_is_interrupted_is_not_let_in() {
     owner.assert_runs(&owner.machine.hop());
 }
 
-fn a_virtual_router_whose_hop_was_interrupted_before_its_ports_were_known() {
+fn ports_are_learned_after_an_interrupt() {
     let owner = Owner::of("dir-505");
     let machine = owner.machine.machine();
     let state = machine.directory().join("machine.toml");

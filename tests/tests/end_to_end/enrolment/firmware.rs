@@ -5,7 +5,7 @@ use hop_tests::{Target, fixture, wait_until};
 use super::owner::Owner;
 use crate::plan::Case;
 
-pub const ALL: &[Case] = &cases![settings_of_a_dir_505, boot_hooks_of_an_f7d7302,];
+pub const ALL: &[Case] = &cases![uci_settings_of_a_dir_505, boot_hooks_of_an_f7d7302,];
 
 /// Whether the agent's command line has this.
 const RUNS_WITH: &str =
@@ -14,7 +14,7 @@ const RUNS_WITH: &str =
 /// No process of the service is there for procd to start.
 const NO_INSTANCE: &str = "! ubus call service list '{\"name\":\"hopd\"}' | grep -q running";
 
-fn settings_of_a_dir_505() {
+fn uci_settings_of_a_dir_505() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     // What somebody has set and never committed, and then removed the file that it was for.
@@ -30,9 +30,9 @@ fn settings_of_a_dir_505() {
     assert!(!log().contains("daemon.err: hopd"), "{}", log());
 
     // A trigger restarts the agent when its settings have changed, the first change included.
-    owner.sh("uci set hopd.main.store=/root/programs; uci commit hopd; reload_config");
+    owner.sh("uci set hopd.main.cache_dir=/root/programs; uci commit hopd; reload_config");
     wait_until("it is started with the store", || {
-        shell.holds(&format!("{RUNS_WITH} '--store /root/programs'"))
+        shell.holds(&format!("{RUNS_WITH} '--cache-dir /root/programs'"))
     });
     owner.assert_runs(&owner.machine.hop());
 

@@ -20,11 +20,11 @@ pub const ALL: &[Case] = &cases![
     install_on_an_f7d7302,
     install_on_a_fritzbox_7362sl,
     install_in_the_jffs_of_an_f7d7302,
-    an_installed_agent_survives_a_firmware_upgrade,
-    a_reboot_is_over_when_the_agent_is_back,
-    programs_are_kept_on_a_stick_across_a_reboot,
-    nothing_listens_on_the_network_when_connections_ride_in_ssh,
-    a_password_is_asked_for_once,
+    installed_agent_survives_sysupgrade,
+    reboot_waits_for_the_agent,
+    stick_keeps_programs_across_reboots,
+    via_ssh_listens_on_loopback_only,
+    password_is_asked_once,
 ];
 
 /// In RAM: gone with a reboot, back with one command, and then without a trace.
@@ -47,9 +47,9 @@ fn until_reboot(profile: &'static str) {
 
     owner.reboot();
     let ran = owner.run(owner.machine.hop());
-    ran.assert_fails(125, "its agent was enrolled until the router's next reboot");
+    ran.assert_fails(125, "its agent was enrolled --until-reboot");
     assert!(
-        ran.stderr().contains("hint: if it was rebooted, `hop router add desk` brings"),
+        ran.stderr().contains("hint: if it was rebooted, `hop router add desk` starts"),
         "{}",
         ran.stderr()
     );
@@ -146,7 +146,7 @@ fn install_in_the_jffs_of_an_f7d7302() {
     install(&owner, "/jffs/hop/hopd");
 }
 
-fn an_installed_agent_survives_a_firmware_upgrade() {
+fn installed_agent_survives_sysupgrade() {
     let owner = Owner::of("archer-a6");
     owner.assert_added(&["--install"]);
     owner.sh("echo lost >/etc/not-kept");
@@ -160,7 +160,7 @@ fn an_installed_agent_survives_a_firmware_upgrade() {
     owner.assert_runs(&owner.machine.hop());
 }
 
-fn a_reboot_is_over_when_the_agent_is_back() {
+fn reboot_waits_for_the_agent() {
     let owner = Owner::of("dir-505");
     owner.assert_added(&["--install"]);
     for word in [None, Some("--hard")] {
@@ -170,10 +170,10 @@ fn a_reboot_is_over_when_the_agent_is_back() {
     }
 }
 
-fn programs_are_kept_on_a_stick_across_a_reboot() {
+fn stick_keeps_programs_across_reboots() {
     let owner = Owner::of("f7d7302");
     let before = owner.files();
-    let words = ["--until-reboot", "--store", "/tmp/mnt/sda1/programs"];
+    let words = ["--until-reboot", "--cache-dir", "/tmp/mnt/sda1/programs"];
     owner.sh("umount /tmp/mnt/sda1");
     owner.add(&words).assert_fails_after_progress(125, "would not survive a reboot");
     owner.sh("mount -t ext2 /dev/sda1 /tmp/mnt/sda1");
@@ -194,7 +194,7 @@ fn programs_are_kept_on_a_stick_across_a_reboot() {
     owner.assert_nothing_left(&before);
 }
 
-fn nothing_listens_on_the_network_when_connections_ride_in_ssh() {
+fn via_ssh_listens_on_loopback_only() {
     let owner = Owner::of("rut955");
     let before = owner.files();
     let ran = owner.adding(&["--via-ssh", "--install"]).run();
@@ -211,7 +211,7 @@ fn nothing_listens_on_the_network_when_connections_ride_in_ssh() {
     owner.assert_nothing_left(&before);
 }
 
-fn a_password_is_asked_for_once() {
+fn password_is_asked_once() {
     let owner = Owner::of("f7d7302");
     let (script, asked) = (owner.machine.path("askpass"), owner.machine.path("asked"));
     fs::write(&script, format!("#!/bin/sh\necho \"$1\" >>{}\necho admin\n", asked.display())).unwrap();

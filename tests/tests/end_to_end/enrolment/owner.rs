@@ -1,6 +1,6 @@
 //! Somebody who owns a router and can log in to it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use hop::config::inventory::{Inventory, Router};
 use hop::virtual_router::profile::Profile;
-use hop_tests::{Hop, Machine, Ran, Running, Target, fixture, wait_until};
+use hop_tests::{Hop, Machine, Ran, Running, Shell, Target, fixture, wait_until};
 use rustix::fs::{FileType, Mode, OFlags, mknodat};
 
 /// Everything on a router but what the kernel shows. Directories below the overlay are left out: overlayfs keeps those in
@@ -31,14 +31,19 @@ pub struct Owner {
     has_disk: bool,
     /// How much its console had printed before its last boot.
     booted_at: Cell<u64>,
+    /// The login by which the test looks at the router. It takes a router half a second of its CPU.
+    login: RefCell<Option<Shell>>,
 }
+
+/// What ssh exits with when the connection is gone.
+const CONNECTION_LOST: i32 = 255;
 
 impl Owner {
     /// Boots the router, without an agent, and waits until it has all that it will have.
     pub fn of(profile: &'static str) -> Self {
         let machine = Machine::boot(profile);
         let has_disk = Profile::load(&machine.home(), profile).unwrap().disk.is_some();
-        let owner = Self { machine, profile, has_disk, booted_at: Cell::new(0) };
+        let owner = Self { machine, profile, has_disk, booted_at: Cell::new(0), login: RefCell::default() };
         owner.wait_for_disk();
         owner
     }
@@ -70,7 +75,7 @@ impl Owner {
 
     /// The same with the address at which QEMU shows the agent.
     pub fn adding_at(&self, words: &[&str]) -> Hop {
-        self.adding(words).args(["--at", &self.machine.machine().agent_address()])
+        self.adding(words).args(["--agent-address", &self.machine.machine().agent_address()])
     }
 
     /// That, run to its end.
@@ -121,7 +126,16 @@ impl Owner {
     /// Runs a script on the router, which must succeed.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
-        self.machine.log_in().sh(script)
+        let mut login = self.login.borrow_mut();
+        if let Some(shell) = &*login {
+            let ran = shell.run(script);
+            // The router was rebooted, and has not begun with this script.
+            if ran.code != CONNECTION_LOST {
+                assert_eq!(ran.code, 0, "{script}: {}", ran.stderr());
+                return ran.stdout().to_owned();
+            }
+        }
+        login.insert(self.machine.log_in()).sh(script)
     }
 
     /// Waits until nothing of an enrolment that was cut off is in /tmp any more.

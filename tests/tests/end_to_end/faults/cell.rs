@@ -9,7 +9,8 @@ use super::phase::Phase;
 pub fn run(target: Target, fault: Fault, phase: Phase) -> String {
     let mut router = fault.router(target);
     let proxy = router.proxy();
-    let hop = router.hop().args(["exec", "-r", "proxied", "--grace", "1s", "--linger", fault.linger()]);
+    let hop =
+        router.hop().args(["exec", "-r", "proxied", "--grace", "1s", "--reconnect-timeout", fault.linger()]);
     let hop = hop.args(["--connect-timeout", fault.connect_timeout()]);
 
     let (mut running, mut output) = phase.reach(hop, &router, &proxy);

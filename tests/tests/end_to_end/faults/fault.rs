@@ -165,13 +165,13 @@ impl Fault {
             }
             Self::ConnectionReset => End::Whole,
             Self::AgentKilled if phase == Phase::Fetch => {
-                End::Fails("was started anew before all output files")
+                End::Fails("was restarted before hop had fetched all artifacts")
             }
-            Self::AgentKilled => End::Fails("was started anew"),
+            Self::AgentKilled => End::Fails("was restarted"),
             Self::AgentTerminated => match phase {
                 Phase::Upload | Phase::Start => End::Fails("the agent is stopping"),
-                Phase::Fetch => End::Fails("the program ended with 7, and output files of it were lost"),
-                _ => End::Fails("hopd was stopped on the router and ended the program"),
+                Phase::Fetch => End::Fails("the program exited with 7, and some of its artifacts were lost"),
+                _ => End::Fails("hopd was stopped on the router and killed the program"),
             },
             Self::ControllerKilled => End::Killed,
             Self::PowerPulled => End::Fails("was rebooted"),

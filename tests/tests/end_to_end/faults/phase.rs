@@ -87,7 +87,7 @@ impl Phase {
         let (options, words) = match self {
             Self::Fetch => {
                 let output = format!("file:{}", place(router).display());
-                (vec!["--output".to_owned(), output], vec![format!("file=file={FILE}")])
+                (vec!["--artifact".to_owned(), output], vec![format!("file=file={FILE}")])
             }
             Self::Outcome => (Vec::new(), vec![BEFORE.to_string(), "1".to_owned()]),
             _ => (Vec::new(), vec![ALL.to_string(), "0".to_owned()]),

@@ -33,9 +33,9 @@ pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
 }
 
-/// The headers of a call of `hop.v1.Agent`, without compression (RFC 7541).
+/// The headers of a call of `hop.v1.AgentService`, without compression (RFC 7541).
 pub fn call(method: &str) -> Vec<u8> {
-    let path = format!("/hop.v1.Agent/{method}");
+    let path = format!("/hop.v1.AgentService/{method}");
     // POST, https; the path is not put into the table.
     [&b"\x83\x87\x04"[..], &[u8::try_from(path.len()).unwrap()], path.as_bytes()].concat()
 }

@@ -25,7 +25,7 @@ const ANSWERS: Duration = Duration::from_millis(1);
 fn rapid_resets(count: u32) -> impl Iterator<Item = Vec<u8>> {
     (0..count).map(|index| {
         let stream = 2 * index + 1;
-        let begin = frame(HEADERS, END_HEADERS | END_STREAM, stream, &call("Info"));
+        let begin = frame(HEADERS, END_HEADERS | END_STREAM, stream, &call("GetInfo"));
         // Its reason: CANCEL.
         [begin, frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
     })
@@ -35,7 +35,7 @@ fn rapid_resets(count: u32) -> impl Iterator<Item = Vec<u8>> {
 fn endless_headers(count: usize) -> impl Iterator<Item = Vec<u8>> {
     // A header of its own in each frame, which is not put into the table.
     let more = frame(CONTINUATION, 0, 1, &[&b"\0\x01x\x7f\x81\x07"[..], &[b'y'; 1000]].concat());
-    std::iter::once(frame(HEADERS, 0, 1, &call("Info"))).chain(std::iter::repeat_n(more, count))
+    std::iter::once(frame(HEADERS, 0, 1, &call("GetInfo"))).chain(std::iter::repeat_n(more, count))
 }
 
 /// Pieces of a call in which there is nothing (CVE-2019-9518).

@@ -15,8 +15,8 @@ use hop::config::inventory::{Entry, Inventory, Router};
 use hop_proto::identity::{Fingerprint, Identity};
 use hop_proto::tls::{self, Authorized};
 use hop_proto::v1::{
-    Accepted, ErrorDetail, InfoReply, Job, JobsReply, Outcome, RunReply, RunRequest, Started,
-    Target as WireTarget, outcome, run_reply, run_request,
+    Accepted, ErrorDetail, GetInfoResponse, Job, ListJobsResponse, Outcome, RunRequest, RunResponse, Started,
+    Target as WireTarget, outcome, run_request, run_response,
 };
 use hop_tests::{Hop, Target};
 use http::{HeaderMap, Request, Response};
@@ -41,7 +41,7 @@ type Answer = Pin<Box<dyn Future<Output = ()>>>;
 /// What it says of itself and its jobs.
 #[derive(Clone, Default)]
 pub struct Said {
-    pub info: InfoReply,
+    pub info: GetInfoResponse,
     pub jobs: Vec<Job>,
 }
 
@@ -101,7 +101,17 @@ impl LyingRouter {
 /// Fills in what `hop` must know to send a job there.
 fn honest(mut said: Said) -> Said {
     let elf_machine = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
-    let capabilities = ["run", "attach", "outputs", "core", "terminal", "inputs", "merge", "hold", "pack"];
+    let capabilities = [
+        "run",
+        "attach",
+        "outputs",
+        "core",
+        "terminal",
+        "inputs",
+        "merge_stderr",
+        "wait_for_start",
+        "compress_output",
+    ];
     said.info.target = Some(WireTarget { elf_class: 2, elf_data: 1, elf_machine });
     said.info.capabilities = capabilities.map(str::to_owned).to_vec();
     said
@@ -141,8 +151,8 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, said: Said, script
         let path = request.uri().path().to_owned();
         let call = Call::answer(request, respond)?;
         match path.as_str() {
-            "/hop.v1.Agent/Info" => call.only(&said.info),
-            "/hop.v1.Agent/Jobs" => call.only(&JobsReply { jobs: said.jobs.clone() }),
+            "/hop.v1.AgentService/GetInfo" => call.only(&said.info),
+            "/hop.v1.AgentService/ListJobs" => call.only(&ListJobsResponse { jobs: said.jobs.clone() }),
             _ => _ = spawn_local(script(call)),
         }
     }
@@ -181,8 +191,8 @@ impl Call {
     }
 
     /// Sends what an agent says of a job.
-    pub fn say(&mut self, message: run_reply::Message) {
-        self.say_raw(&RunReply { message: Some(message) });
+    pub fn say(&mut self, message: run_response::Message) {
+        self.say_raw(&RunResponse { message: Some(message) });
     }
 
     /// The next message of the controller; `None` at the end of its side.
@@ -213,14 +223,14 @@ impl Call {
             other => panic!("{other:?}"),
         };
         let accepted = Accepted { job_id: job_id.clone(), ..Accepted::default() };
-        self.say(run_reply::Message::Accepted(accepted));
+        self.say(run_response::Message::Accepted(accepted));
         job_id
     }
 
     /// Accepts a job, and says that its program runs.
     pub async fn run(&mut self) {
         self.accept().await;
-        self.say(run_reply::Message::Started(Started { stdin_window: 65_536, terminal: false }));
+        self.say(run_response::Message::Started(Started { stdin_window: 65_536, terminal: false }));
     }
 
     /// Waits until the controller has hung up, or has said that it wants nothing more.
@@ -231,7 +241,7 @@ impl Call {
     /// Says that the program has ended well, and ends the call.
     pub fn exit(mut self) {
         let ending = Some(outcome::Ending::ExitCode(0));
-        self.say(run_reply::Message::Outcome(Outcome { ending, ..Outcome::default() }));
+        self.say(run_response::Message::Outcome(Outcome { ending, ..Outcome::default() }));
         self.end();
     }
 

@@ -2,7 +2,7 @@
 
 use hop::client::Error;
 use hop::client::connection::Connection;
-use hop_proto::v1::{Blob, ErrorReason, InputTree, JobSpec, RunRequest, run_request};
+use hop_proto::v1::{Blob, ErrorReason, InputArchive, JobSpec, RunRequest, run_request};
 use hop_tests::{TIMEOUT, Target};
 
 use super::attacked_router::AttackedRouter;
@@ -45,7 +45,7 @@ fn lengths_that_lie_are_refused() {
         for announced in [u32::MAX, LARGEST + 1] {
             let mut client = RawClient::connect(&attacked.router).await;
             client.send(&unfinished(1, "Run", &message(announced, b"x"))).await;
-            client.send(&unfinished(3, "Kill", &message(64 * 1024 + 1, b"x"))).await;
+            client.send(&unfinished(3, "SignalJob", &message(64 * 1024 + 1, b"x"))).await;
             client.refusals(2).await;
             client.finish().await;
         }
@@ -82,8 +82,11 @@ fn names_lead_nowhere_else() {
     let attacked = AttackedRouter::start(Target::Host);
     let blob = || Some(Blob { sha256: vec![7; 32], size: 1000, checksum: None });
     let spec = || JobSpec { name: "x".into(), program: blob(), output_window: 1, ..JobSpec::default() };
-    let tree =
-        |directory: &str| InputTree { archive: blob(), directory: directory.into(), ..InputTree::default() };
+    let tree = |directory: &str| InputArchive {
+        archive: blob(),
+        directory: directory.into(),
+        ..InputArchive::default()
+    };
     block_on(async {
         for path in ["..", "../x", "/etc", "a/../../x", ""] {
             let lying = [

@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, MAX_REPLY_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{
-    Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, InfoReply, Job, JobState, Need, NotExecuted,
-    Outcome, Output, OutputFile, Started, StdinAck, Stream, outcome, run_reply, run_request,
+    Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, GetInfoResponse, Job, JobState, MissingBlob,
+    NotExecuted, Outcome, Output, OutputFile, ReadOutputResponse, Started, StdinAck, Stream, outcome,
+    run_request, run_response,
 };
 use hop_tests::{Ran, TIMEOUT};
 use rustix::process::Signal;
@@ -27,8 +28,8 @@ pub const ALL: &[Case] = &cases![
     nothing_is_done_unasked,
     no_terminal_is_taken_unasked,
     escape_sequences_stay_off_the_terminal,
-    a_program_with_control_characters_stays_here,
-    a_killed_hop_leaves_no_part_of_a_file,
+    control_characters_in_a_name_stay,
+    killed_hop_leaves_no_partial_file,
 ];
 
 /// Clears the screen and sets the title, and then writes a line as if it were Hop's.
@@ -41,17 +42,22 @@ fn info(path: &str) -> FileInfo {
     FileInfo { path: path.into(), size: 3, files: 1, ..FileInfo::default() }
 }
 
-fn file(info: FileInfo, data: &'static [u8]) -> run_reply::Message {
-    run_reply::Message::OutputFile(OutputFile {
+fn file(info: FileInfo, data: &'static [u8]) -> run_response::Message {
+    run_response::Message::OutputFile(OutputFile {
         data: Bytes::from_static(data),
         info: Some(info),
         ..OutputFile::default()
     })
 }
 
-fn output(offset: u64, length: usize) -> run_reply::Message {
+fn output(offset: u64, length: usize) -> run_response::Message {
     let stream = Stream::Stdout.into();
-    run_reply::Message::Output(Output { stream, offset, data: vec![b'x'; length].into(), unpacked_size: 0 })
+    run_response::Message::Output(Output {
+        stream,
+        offset,
+        data: vec![b'x'; length].into(),
+        uncompressed_size: 0,
+    })
 }
 
 /// A router whose program leaves one file.
@@ -68,7 +74,7 @@ fn leaves(info: FileInfo) -> LyingRouter {
 }
 
 /// A router that says this of a job that it has accepted, and a `hop exec` of it with these options.
-fn answer(options: &[&str], said: run_reply::Message) -> Ran {
+fn answer(options: &[&str], said: run_response::Message) -> Ran {
     let router = LyingRouter::start(move |mut call| {
         let said = said.clone();
         async move {
@@ -80,8 +86,8 @@ fn answer(options: &[&str], said: run_reply::Message) -> Ran {
     router.exec(options).run()
 }
 
-fn started(stdin_window: u32, terminal: bool) -> run_reply::Message {
-    run_reply::Message::Started(Started { stdin_window, terminal })
+fn started(stdin_window: u32, terminal: bool) -> run_response::Message {
+    run_response::Message::Started(Started { stdin_window, terminal })
 }
 
 /// An empty directory of the developer's.
@@ -112,17 +118,17 @@ fn no_hidden_file_is_planted() {
         for asked in ["*:.", ".:.", "*/*:."] {
             let router = leaves(FileInfo { executable: true, ..info(path) });
             let place = place(&router);
-            let ran = router.exec(&["--output", asked]).current_dir(&place).run();
+            let ran = router.exec(&["--artifact", asked]).current_dir(&place).run();
             assert_broken(&ran, "an output file that nobody asked for");
             assert_eq!(names(&place), [""; 0], "{path} for {asked}");
         }
     }
     let router = leaves(info("a"));
     for asked in ["*", ".", "a/?"] {
-        let ran = router.exec(&["--output", asked]).run();
+        let ran = router.exec(&["--artifact", asked]).run();
         ran.assert_fails(
             125,
-            &format!("--output {asked}: files whose names are the router's choice need a directory"),
+            &format!("--artifact {asked}: files whose names are the router's choice need a directory"),
         );
     }
 }
@@ -133,12 +139,12 @@ fn files_here_are_not_replaced_unnamed() {
     let makefile = place.join("Makefile");
     fs::write(&makefile, "all:\n").unwrap();
     let fetch = |options: &[&str]| router.exec(options).current_dir(&place).run();
-    let ran = fetch(&["--output", "*:."]);
+    let ran = fetch(&["--artifact", "*:."]);
     let kept =
-        "hop: Makefile was not brought back: there is another file here; --output-overwrite replaces it\n";
+        "hop: Makefile was not fetched: there is another file here; --artifact-overwrite replaces it\n";
     assert_eq!((ran.stderr(), ran.code), (kept, 0));
     assert_eq!(fs::read(&makefile).unwrap(), b"all:\n");
-    for options in [&["--output", "Makefile"][..], &["--output", "*:.", "--output-overwrite"]] {
+    for options in [&["--artifact", "Makefile"][..], &["--artifact", "*:.", "--artifact-overwrite"]] {
         fs::write(&makefile, "all:\n").unwrap();
         let ran = fetch(options);
         assert_eq!((ran.stderr(), ran.code), ("", 0));
@@ -146,7 +152,7 @@ fn files_here_are_not_replaced_unnamed() {
         assert_eq!(makefile.metadata().unwrap().permissions().mode() & 0o111, 0, "nobody asked for that");
     }
     fs::remove_file(&makefile).unwrap();
-    assert_eq!(fetch(&["--output", "*:.", "--output-executable"]).code, 0);
+    assert_eq!(fetch(&["--artifact", "*:.", "--artifact-executable"]).code, 0);
     assert_ne!(makefile.metadata().unwrap().permissions().mode() & 0o100, 0);
 }
 
@@ -157,12 +163,12 @@ fn local_links_lead_no_file_elsewhere() {
     fs::create_dir(&elsewhere).unwrap();
     symlink("../elsewhere", place.join("sub")).unwrap();
     for asked in [".:.", "*/x:.", "sub", "sub/x"] {
-        let ran = router.exec(&["--output", asked]).current_dir(&place).run();
+        let ran = router.exec(&["--artifact", asked]).current_dir(&place).run();
         ran.assert_fails(125, "sub is a symbolic link\n");
         assert_eq!(names(&elsewhere), [""; 0], "{asked}");
     }
     // The user may say so.
-    let ran = router.exec(&["--output", "sub/x:sub/x"]).current_dir(&place).run();
+    let ran = router.exec(&["--artifact", "sub/x:sub/x"]).current_dir(&place).run();
     assert_eq!((ran.stderr(), ran.code), ("", 0));
     assert_eq!(names(&elsewhere), ["x"]);
 }
@@ -195,7 +201,7 @@ fn windows_counts_and_sizes_are_limits() {
         let ran = answer(&[], started(window, false));
         assert_broken(&ran, "a window for standard input that is not between 1 byte and 1 MiB");
     }
-    let ack = run_reply::Message::StdinAck(StdinAck { offset: 1 << 40, closed: false });
+    let ack = run_response::Message::StdinAck(StdinAck { offset: 1 << 40, closed: false });
     assert_broken(&answer(&[], ack), "standard input is acknowledged that was never sent");
     assert_broken(&answer(&[], output(0, OUTPUT_CHUNK_BYTES + 1)), "more output at a time than it may send");
     let (many, long) = (
@@ -208,12 +214,12 @@ fn windows_counts_and_sizes_are_limits() {
         (many, "more output files than a job can have"),
         (long, "output files that are longer than a job can have them"),
     ] {
-        assert_broken(&answer(&["--output", &local], file(sent, b"")), what);
+        assert_broken(&answer(&["--artifact", &local], file(sent, b"")), what);
     }
     assert_eq!(names(place.path()), [""; 0]);
     let reason = "x".repeat(MAX_REPLY_BYTES);
     let ending = Some(outcome::Ending::NotExecuted(NotExecuted { reason }));
-    let large = run_reply::Message::Outcome(Outcome { ending, ..Outcome::default() });
+    let large = run_response::Message::Outcome(Outcome { ending, ..Outcome::default() });
     assert_broken(&answer(&[], large), "a message that is longer than any may be");
 }
 
@@ -227,12 +233,13 @@ fn lists_and_logs_are_limits_too() {
     assert_broken(&ran, "more jobs than an agent can have");
     let endless = |mut call: Call| async move {
         for number in 0..80 {
-            call.say_raw(&Output {
+            let output = Output {
                 stream: Stream::Stdout.into(),
                 offset: number * OUTPUT_CHUNK_BYTES as u64,
                 data: vec![b'x'; OUTPUT_CHUNK_BYTES].into(),
-                unpacked_size: 0,
-            });
+                uncompressed_size: 0,
+            };
+            call.say_raw(&ReadOutputResponse { output: Some(output) });
         }
         // Who asked has said all it had to say, so there is nothing to wait for.
         call.end();
@@ -251,12 +258,12 @@ fn nothing_is_done_unasked() {
     let place = tempfile::tempdir().unwrap();
     let local = format!("a:{}/a", place.path().display());
     for sent in [info("b"), FileInfo { core: true, ..info("core") }, FileInfo { request: 1, ..info("a") }] {
-        assert_broken(&answer(&["--output", &local], file(sent, b"new")), unasked);
+        assert_broken(&answer(&["--artifact", &local], file(sent, b"new")), unasked);
     }
     assert_eq!(names(place.path()), [""; 0]);
     let ending = Some(outcome::Ending::ExitCode(0));
     let lost = Outcome { ending, files_lost: Cause::Memory.into(), ..Outcome::default() };
-    let lost = answer(&[], run_reply::Message::Outcome(lost));
+    let lost = answer(&[], run_response::Message::Outcome(lost));
     assert_broken(&lost, "output files are lost that nobody asked for");
     // Of what was sent to other routers, this one gets nothing to compare with.
     type Accept = fn(String, Vec<u8>) -> Accepted;
@@ -264,7 +271,7 @@ fn nothing_is_done_unasked() {
         (
             |job_id, sha256| Accepted {
                 job_id,
-                needs: vec![Need { sha256, offset: 0, base: vec![7; 32] }],
+                missing_blobs: vec![MissingBlob { sha256, offset: 0, base: vec![7; 32] }],
                 ..Accepted::default()
             },
             "a blob that nobody offered is needed",
@@ -282,7 +289,7 @@ fn nothing_is_done_unasked() {
         let router = LyingRouter::start(move |mut call| async move {
             let Some(run_request::Message::Spec(spec)) = call.next().await else { return };
             let accepted = accept(spec.job_id, spec.program.unwrap().sha256);
-            call.say(run_reply::Message::Accepted(accepted));
+            call.say(run_response::Message::Accepted(accepted));
             call.wait_for_the_end().await;
         });
         assert_broken(&router.exec(&[]).run(), what);
@@ -328,11 +335,11 @@ fn no_terminal_is_taken_unasked() {
 
 fn escape_sequences_stay_off_the_terminal() {
     let said = Said {
-        info: InfoReply {
+        info: GetInfoResponse {
             hostname: NASTY.into(),
             kernel: NASTY.into(),
             firmware: NASTY.into(),
-            ..InfoReply::default()
+            ..GetInfoResponse::default()
         },
         jobs: vec![Job {
             job_id: "7".into(),
@@ -358,12 +365,12 @@ fn escape_sequences_stay_off_the_terminal() {
     assert_eq!((ran.stderr(), ran.code), (&*format!("error: router refused: {SHOWN}\n"), 125));
     let ending = outcome::Ending::NotExecuted(NotExecuted { reason: NASTY.into() });
     let refused = Outcome { ending: Some(ending), ..Outcome::default() };
-    let ran = answer(&[], run_reply::Message::Outcome(refused));
+    let ran = answer(&[], run_response::Message::Outcome(refused));
     let said = format!("error: the router cannot execute the program: {SHOWN}\n");
     assert_eq!((ran.stderr(), ran.code), (&*said, 126));
 }
 
-fn a_program_with_control_characters_stays_here() {
+fn control_characters_in_a_name_stay() {
     let router = LyingRouter::start(|call| async { call.end() });
     let program = router.directory.path().join("x\u{1b}[2J");
     fs::copy("/bin/true", &program).unwrap();
@@ -372,7 +379,7 @@ fn a_program_with_control_characters_stays_here() {
     assert_tame(ran.stderr_bytes());
 }
 
-fn a_killed_hop_leaves_no_part_of_a_file() {
+fn killed_hop_leaves_no_partial_file() {
     let (send, sent) = mpsc::channel();
     let router = LyingRouter::start(move |mut call| {
         let sent = send.clone();
@@ -381,7 +388,7 @@ fn a_killed_hop_leaves_no_part_of_a_file() {
             call.say(file(FileInfo { size: 1 << 20, ..info("a") }, b"half"));
             // More than a quarter of the window, so that it is acknowledged.
             for number in 1..8 {
-                call.say(run_reply::Message::OutputFile(OutputFile {
+                call.say(run_response::Message::OutputFile(OutputFile {
                     offset: number * OUTPUT_CHUNK_BYTES as u64,
                     data: vec![7; OUTPUT_CHUNK_BYTES].into(),
                     ..OutputFile::default()
@@ -394,7 +401,7 @@ fn a_killed_hop_leaves_no_part_of_a_file() {
     });
     // A file system that has files without names, whatever that of the tests is.
     let place = tempfile::tempdir_in("/dev/shm").unwrap();
-    let running = router.exec(&["--output", &format!("a:{}", place.path().display())]).start();
+    let running = router.exec(&["--artifact", &format!("a:{}", place.path().display())]).start();
     sent.recv_timeout(TIMEOUT).unwrap();
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, -9);

@@ -17,11 +17,11 @@ use self::figures::Figures;
 type Test = fn(Target, &Figures);
 
 const ALL: [(&str, Test); 5] = [
-    ("a_thousand_runs_leave_the_agent_as_it_was", one_by_one::run),
+    ("thousand_runs_leave_no_growth", one_by_one::run),
     ("eight_at_once_all_run", at_once::eight),
-    ("fifty_at_once_each_run_or_are_refused", at_once::fifty),
-    ("every_byte_comes_through_a_slow_reader_and_the_agent_stays_small", slow_reader::run),
-    ("a_program_goes_on_answering_while_another_eats_the_memory", pings::run),
+    ("fifty_at_once_run_or_are_refused", at_once::fifty),
+    ("slow_reader_gets_every_byte", slow_reader::run),
+    ("program_answers_while_memory_is_eaten", pings::run),
 ];
 
 /// The virtual routers on which it happens, one of each endianness.

@@ -18,9 +18,9 @@ const TARGETS: [Target; 2] = [Target::DIR_505, Target::F7D7302];
 type Test = (&'static str, fn(Target));
 
 const ALL: [Test; 2] = [
-    ("the_standard_librarys_tests_end_as_here", the_standard_librarys_tests_end_as_here),
+    ("standard_library_tests_end_as_here", standard_library_tests_end_as_here),
     // Fetches them from a Go module proxy.
-    ("tests_of_other_modules_end_as_here", tests_of_other_modules_end_as_here),
+    ("module_tests_end_as_here", module_tests_end_as_here),
 ];
 
 /// Adds the tests.
@@ -148,7 +148,7 @@ fn assert_ends_as_here(directory: &Path, words: &[&str], router: &VirtualRouter)
     here
 }
 
-fn the_standard_librarys_tests_end_as_here(target: Target) {
+fn standard_library_tests_end_as_here(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.let_it_promise_more();
@@ -171,7 +171,7 @@ fn module(name: &str, place: &Path) -> PathBuf {
     copy
 }
 
-fn tests_of_other_modules_end_as_here(target: Target) {
+fn module_tests_end_as_here(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.let_it_promise_more();

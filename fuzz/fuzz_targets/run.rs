@@ -1,7 +1,7 @@
 //! The state machine of `Run` and `Attach`: a job, and a controller that comes, goes, comes twice, and may say anything.
 //!
 //! What the job does is what `job` and `running` do with their link, without files and processes. All of it happens on one
-//! thread whose clock stands still, so a story that went wrong goes wrong again.
+//! thread whose clock stands still, so a scenario that went wrong goes wrong again.
 #![no_main]
 
 use std::pin::pin;
@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 /// What happens.
 #[derive(Arbitrary, Debug)]
-struct Story {
+struct Scenario {
     /// The controller may break every rule. If it may not, nothing may go wrong for it.
     lies: bool,
-    /// The connections' tasks get no turn but those that the story gives them.
+    /// The connections' tasks get no turn but those that the scenario gives them.
     is_slow: bool,
     /// The program is on the router already.
     is_there: bool,
@@ -168,13 +168,13 @@ struct World {
     is_released: bool,
 }
 
-fuzz_target!(|story: Story| {
+fuzz_target!(|scenario: Scenario| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime needs nothing").block_on(async {
-        let mut world = World::new(story.lies, story.is_there);
-        for step in story.steps {
+        let mut world = World::new(scenario.lies, scenario.is_there);
+        for step in scenario.steps {
             world.step(step).await;
-            if !story.is_slow {
+            if !scenario.is_slow {
                 turns(10).await;
             }
             world.check();

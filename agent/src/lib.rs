@@ -16,7 +16,6 @@ pub mod access;
 mod c_library;
 pub mod cli;
 pub mod daemon;
-pub mod error;
 pub mod files;
 pub mod job;
 pub mod logging;

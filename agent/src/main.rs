@@ -1,4 +1,4 @@
-//! hopd: the agent of Hop. This file is the story: read the options, do the one thing they ask for, say how it ended.
+//! hopd: the agent of Hop. This file is the scenario: read the options, do the one thing they ask for, say how it ended.
 
 use std::env;
 use std::process::ExitCode;

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use hop::transfer::delta;
 use hop::transfer::encode;
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
-use hopd::error::Error;
 use hopd::job::session::output_compressor::OutputCompressor;
 use hopd::store::decoder::{Decoder, Encoding};
 use hopd::store::delta::DeltaDecoder;
+use hopd::store::error::Error;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -84,7 +84,7 @@ fn decode(encoding: Encoding, piece: u8, data: &[u8]) {
     for data in data.chunks(usize::from(piece) + 1) {
         let decoded = decoder.decode(data, &mut |data| {
             taken += data.len();
-            if taken > ANNOUNCED { Err(Error::Gone) } else { Ok(()) }
+            if taken > ANNOUNCED { Err(Error::DigestMismatch) } else { Ok(()) }
         });
         if decoded.is_err() {
             return;
@@ -148,7 +148,7 @@ fn patch(piece: u8, is_relocated: bool, base: &[u8], delta: &[u8]) -> Result<Vec
     for data in delta.chunks(usize::from(piece) + 1) {
         patcher.patch(data, &mut |data| {
             program.extend_from_slice(data);
-            if program.len() > ANNOUNCED { Err(Error::Gone) } else { Ok(()) }
+            if program.len() > ANNOUNCED { Err(Error::DigestMismatch) } else { Ok(()) }
         })?;
     }
     Ok(program)

@@ -7,7 +7,7 @@ use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 
 use hop::transfer::inputs::Files;
-use hopd::error::Error;
+use hopd::files::error::Error;
 use hopd::files::inputs::InputTree;
 use hopd::store::receiver::BlobDescriptor;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};

@@ -11,7 +11,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
-enum Story {
+enum Scenario {
     Jobs(Vec<Line>),
     /// Output that nobody has read.
     Logs(Vec<Piece>),
@@ -41,10 +41,10 @@ struct Piece {
 /// Bytes of each output that may be on their way.
 const WINDOW: u32 = 64 * 1024;
 
-fuzz_target!(|story: Story| match story {
-    Story::Jobs(lines) => list(lines),
-    Story::Logs(pieces) => log(&pieces),
-    Story::Run(pieces) => {
+fuzz_target!(|scenario: Scenario| match scenario {
+    Scenario::Jobs(lines) => list(lines),
+    Scenario::Logs(pieces) => log(&pieces),
+    Scenario::Run(pieces) => {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it needs nothing");
         runtime.block_on(run(&pieces));
     }

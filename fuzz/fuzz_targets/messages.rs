@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 use hop_proto::v1::RunRequest;
-use hopd::error::Error;
+use hopd::job::error::Error;
 use hopd::service::bounds::check_run_request;
 use hopd::service::codec::Decoder;
 use hopd::service::receive_budget::{ConnectionBudget, MessageMeter};

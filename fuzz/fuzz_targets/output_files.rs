@@ -20,7 +20,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
-enum Story {
+enum Scenario {
     /// The controller hears so many pieces, tells what it has or not, and comes back.
     Honest { window: u16, connections: Vec<(u8, bool)> },
     /// The agent says this.
@@ -74,19 +74,19 @@ const USUAL: [&[u8]; 14] = [
     b"many/link",
 ];
 
-/// A directory of this process, made anew for each story.
+/// A directory of this process, made again for each scenario.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| std::env::temp_dir().join(format!("hop-fuzz-{}", std::process::id())))
 }
 
-fuzz_target!(|story: Story| {
-    match story {
-        Story::Honest { window, connections } => {
+fuzz_target!(|scenario: Scenario| {
+    match scenario {
+        Scenario::Honest { window, connections } => {
             honest(MIN_WINDOW + u64::from(window), &connections);
         }
-        Story::Lies(lies) => lie(lies),
-        Story::Asks(asked, path) => ask(&asked, &path),
+        Scenario::Lies(lies) => lie(lies),
+        Scenario::Asks(asked, path) => ask(&asked, &path),
     }
 });
 

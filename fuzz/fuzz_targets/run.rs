@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hop_proto::limits::{OUTPUT_CHUNK_BYTES, STDIN_WINDOW_BYTES};
-use hopd::error::Error;
+use hopd::job::error::Error;
 use hopd::job::outcome::Outcome;
 use hopd::job::session::output_buffer::OutputStream::{self, Stderr, Stdout};
 use hopd::job::session::{Attachment, Event, JobCommand, JobCommands, Ownership, Phase, Request, Session};
@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 /// What happens.
 #[derive(Arbitrary, Debug)]
-struct Story {
+struct Scenario {
     /// The controller may break every rule. If it may not, nothing may go wrong for it.
     lies: bool,
-    /// The connections' tasks get no turn but those that the story gives them.
+    /// The connections' tasks get no turn but those that the scenario gives them.
     is_slow: bool,
     /// The program is on the router already.
     is_there: bool,
@@ -168,13 +168,13 @@ struct World {
     is_released: bool,
 }
 
-fuzz_target!(|story: Story| {
+fuzz_target!(|scenario: Scenario| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime needs nothing").block_on(async {
-        let mut world = World::new(story.lies, story.is_there);
-        for step in story.steps {
+        let mut world = World::new(scenario.lies, scenario.is_there);
+        for step in scenario.steps {
             world.step(step).await;
-            if !story.is_slow {
+            if !scenario.is_slow {
                 turns(10).await;
             }
             world.check();
@@ -239,7 +239,9 @@ impl World {
                 self.write(if to_stderr { Stderr } else { Stdout }, bytes.into())
             }
             Step::TakeStdin { bytes, close } => self.take_stdin(bytes.into(), close),
-            Step::End { well } => self.end(if well { Ok(()) } else { Err(Error::DigestMismatch) }),
+            Step::End { well } => {
+                self.end(if well { Ok(()) } else { Err(hopd::store::error::Error::DigestMismatch.into()) })
+            }
             Step::Turns(count) => turns(count.into()).await,
             Step::Wait { seconds } => tokio::time::sleep(Duration::from_secs(seconds.into())).await,
             Step::Connect { had: Had::At(..) } | Step::Lie { .. } => {}

@@ -1,6 +1,6 @@
 //! The identity of one side: an Ed25519 key, known to the other side by its fingerprint.
 //!
-//! The key is a file with PKCS#8 (RFC 5958) in DER; `openssl pkey -inform DER` reads it. What must stay true: a key file
+//! The key is a file with PKCS#8 (RFC 5958) in DER; `openssl pkey -inform DER` reads it. **Invariants:** a key file
 //! is readable by its owner alone, it is never half written, and an existing one is never replaced.
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! By what output files are asked for, and which files are meant by it.
 //!
-//! What must stay true: whatever passes [`is_valid`] names nothing outside the directory that it begins in; the agent and
+//! **Invariants:** whatever passes [`is_valid`] names nothing outside the directory that it begins in; the agent and
 //! the controller agree on which files it stands for; and a hidden file is meant only by its own name, because shells, Git
 //! and editors execute what is in some of them.
 

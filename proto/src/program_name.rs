@@ -1,6 +1,6 @@
 //! What a program may be called on a router.
 //!
-//! What must stay true: a name that passes [`is_valid`] is a file name, and a terminal that shows it shows nothing else.
+//! **Invariants:** a name that passes [`is_valid`] is a file name, and a terminal that shows it shows nothing else.
 
 use crate::limits::MAX_NAME_BYTES;
 

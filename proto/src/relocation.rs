@@ -6,16 +6,16 @@
 //! read here can make it fail.
 
 /// Most moves of a program: an agent holds them, 12 bytes each.
-pub const MOST_MOVES: usize = 8192;
+pub const MAX_MOVES: usize = 8192;
 
 /// Pages that addresses are divided into at most, to find a move sooner: 2 bytes each.
-const MOST_PAGES: u32 = 8192;
+const MAX_PAGES: u32 = 8192;
 
 /// The lowest bits of a copy's length in a delta that say what it holds.
 pub const CONTENT_BITS: u32 = 3;
 
 /// Bytes of the longest thing that a copy is not divided in: a Go function, see [`FUNCTION`].
-pub const LONGEST: usize = 4 * (FUNCTION.len() + 2 * MOST_DATA);
+pub const LONGEST: usize = 4 * (FUNCTION.len() + 2 * MAX_DATA);
 
 /// Bytes of an instruction, and of an address.
 const WORD: usize = 4;
@@ -52,7 +52,7 @@ const FUNCTION: [Option<Origin>; 11] = [
 const TABLES: usize = 7;
 const DATA: usize = 10;
 /// Of each there are some five. So many, modulo the next power of two, are followed, lest a function be longer than a buffer.
-const MOST_DATA: usize = 15;
+const MAX_DATA: usize = 15;
 
 /// A place that a Go program counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,11 +150,11 @@ impl Moves {
             .windows(2)
             .all(|pair| pair[0].from.checked_add(pair[0].length).is_some_and(|end| end <= pair[1].from));
         let first = first.from;
-        if !are_apart || all.len() > MOST_MOVES {
+        if !are_apart || all.len() > MAX_MOVES {
             return None;
         }
         let length = last.from.checked_add(last.length)? - first;
-        let page = (length / MOST_PAGES + 1).next_power_of_two().ilog2();
+        let page = (length / MAX_PAGES + 1).next_power_of_two().ilog2();
         let (mut pages, mut index) = (Vec::with_capacity(2 + (length >> page) as usize), 0);
         for number in 0..=length >> page {
             let start = first + (number << page);
@@ -306,8 +306,8 @@ impl<const BIG_ENDIAN: bool, Moved: FnMut(usize, u32) -> Option<u32>> Walk<'_, B
     fn functions(&mut self, places: &[Place; ORIGINS]) -> usize {
         let mut at = 0;
         while let Some(function) = self.words.get(at..at + FUNCTION.len()) {
-            let tables = read::<BIG_ENDIAN>(&function[TABLES]) as usize & MOST_DATA;
-            let data = usize::from(function[DATA][3]) & MOST_DATA;
+            let tables = read::<BIG_ENDIAN>(&function[TABLES]) as usize & MAX_DATA;
+            let data = usize::from(function[DATA][3]) & MAX_DATA;
             let end = FUNCTION.len() + tables + data;
             if at + end > self.words.len() {
                 break;
@@ -495,7 +495,7 @@ mod tests {
         assert!(Moves::new(vec![one(0, 9), one(8, 8)]).is_none());
         assert!(Moves::new(vec![one(u32::MAX, 2)]).is_none());
         assert!(Moves::new(vec![one(u32::MAX - 4, 9), one(0, 8)]).is_none());
-        assert!(Moves::new((0..=MOST_MOVES as u32).map(|index| one(8 * index, 4)).collect()).is_none());
+        assert!(Moves::new((0..=MAX_MOVES as u32).map(|index| one(8 * index, 4)).collect()).is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! TLS between two identities: version 1.3, X25519, ChaCha20-Poly1305, Ed25519, raw public keys (RFC 7250).
 //!
 //! There is no certificate, so there is no authority, no name and no date: routers boot in 1970. A side is its key, and
-//! the other side either has its fingerprint or ends the handshake. What must stay true: nothing is trusted on first use,
+//! the other side either has its fingerprint or ends the handshake. **Invariants:** nothing is trusted on first use,
 //! and there is nothing to negotiate down to.
 
 use std::fmt;

@@ -22,43 +22,95 @@ struct Crate {
     reserved: &'static [(&'static str, &'static [&'static str])],
     /// Most lines of a file, without its tests.
     max_lines: usize,
+    /// Files that are longer than that.
+    long: &'static [&'static str],
 }
 
 /// `lib.rs` and `main.rs` may use everything.
-const CRATES: &[Crate] = &[Crate {
-    sources: "controller/src",
-    folders: &[
-        ("path_error", &[]),
-        ("console", &[]),
-        ("config", &["path_error"]),
-        ("client", &["path_error", "console", "config"]),
-        ("transfer", &["path_error", "config", "client"]),
-        ("program", &["console", "transfer"]),
-        ("session", &["path_error", "console", "config", "client", "transfer", "program"]),
-        ("golang", &["path_error", "console", "config", "transfer", "program", "session"]),
-        ("enrolment", &["path_error", "console", "config", "client", "program"]),
-        ("virtual_router", &["path_error", "config", "program"]),
-        ("cli", &["console", "client", "program", "session"]),
-        (
-            "commands",
-            &[
-                "path_error",
-                "console",
-                "config",
-                "client",
-                "transfer",
-                "program",
-                "session",
-                "golang",
-                "enrolment",
-                "virtual_router",
-                "cli",
-            ],
-        ),
-    ],
-    reserved: &[],
-    max_lines: 400,
-}];
+const CRATES: &[Crate] = &[
+    Crate {
+        sources: "controller/src",
+        folders: &[
+            ("path_error", &[]),
+            ("console", &[]),
+            ("config", &["path_error"]),
+            ("client", &["path_error", "console", "config"]),
+            ("transfer", &["path_error", "config", "client"]),
+            ("program", &["console", "transfer"]),
+            ("session", &["path_error", "console", "config", "client", "transfer", "program"]),
+            ("golang", &["path_error", "console", "config", "transfer", "program", "session"]),
+            ("enrolment", &["path_error", "console", "config", "client", "program"]),
+            ("virtual_router", &["path_error", "config", "program"]),
+            ("cli", &["console", "client", "program", "session"]),
+            (
+                "commands",
+                &[
+                    "path_error",
+                    "console",
+                    "config",
+                    "client",
+                    "transfer",
+                    "program",
+                    "session",
+                    "golang",
+                    "enrolment",
+                    "virtual_router",
+                    "cli",
+                ],
+            ),
+        ],
+        reserved: &[],
+        max_lines: 400,
+        long: &[],
+    },
+    Crate {
+        sources: "agent/src",
+        folders: &[
+            ("c_library", &[]),
+            ("logging", &[]),
+            ("system", &[]),
+            ("process", &["system"]),
+            ("store", &["system"]),
+            ("files", &["process", "store", "system"]),
+            ("access", &["system"]),
+            ("job", &["files", "process", "store", "system"]),
+            ("service", &["access", "files", "job", "process", "store", "system"]),
+            ("transport", &["access", "job", "service", "system"]),
+            ("cli", &["access", "logging", "system", "transport"]),
+            (
+                "daemon",
+                &["access", "cli", "files", "job", "logging", "process", "store", "system", "transport"],
+            ),
+        ],
+        reserved: &[
+            ("hop_proto::v1", &["service"]),
+            // The kernel is for system, process and files. The others: store asks how much its file systems hold, access who a
+            // file belongs to, job's sessions how much is in a pipe; daemon locks its files, and its supervisor waits
+            // for signals without a runtime; the log replaces standard error.
+            ("rustix", &["system", "process", "files", "store", "access", "job", "daemon", "logging"]),
+            // Constants for what std opens (O_NOFOLLOW), error numbers; transport sets options of sockets and finds
+            // interfaces, and the self-test reads a clock, for all of which rustix has no call that runs on MIPS.
+            (
+                "libc",
+                &[
+                    "c_library",
+                    "logging",
+                    "system",
+                    "process",
+                    "files",
+                    "store",
+                    "access",
+                    "job",
+                    "transport",
+                    "cli",
+                    "daemon",
+                ],
+            ),
+        ],
+        max_lines: 400,
+        long: &["service/generated/hop.v1.rs", "job/session/mod.rs", "service/mod.rs"],
+    },
+];
 
 /// Files that may stand beside the folders.
 const MAX_FILES_BESIDE_FOLDERS: usize = 4;
@@ -85,7 +137,14 @@ fn files_are_short_without_tests() {
     for krate in CRATES {
         for (path, source) in read(&root().join(krate.sources)) {
             let lines = product_lines(&source);
-            assert!(lines <= krate.max_lines, "{}/{}: {lines} lines", krate.sources, path.display());
+            let is_long = krate.long.iter().any(|long| Path::new(long) == path);
+            assert_eq!(
+                lines > krate.max_lines,
+                is_long,
+                "{}/{}: {lines} lines",
+                krate.sources,
+                path.display()
+            );
         }
     }
 }
@@ -115,6 +174,7 @@ fn violations(krate: &Crate, sources: &BTreeMap<PathBuf, String>) -> Vec<String>
         krate.folders.iter().map(|(folder, uses)| (*folder, uses.iter().copied().collect())).collect();
     let mut violations = Vec::new();
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut used_reserved = BTreeSet::new();
     for (path, source) in sources {
         let Some(folder) = folder(path) else { continue };
         let Some(allowed) = table.get(&*folder) else {
@@ -142,6 +202,9 @@ fn violations(krate: &Crate, sources: &BTreeMap<PathBuf, String>) -> Vec<String>
                 path.get(..reserved_path.len()).is_some_and(|start| start == &reserved_path[..])
             };
             let is_used = foreign_uses(source, reserved_path[0]).iter().any(begins);
+            if is_used {
+                used_reserved.insert((reserved, folder.clone()));
+            }
             if is_used && !folders.contains(&&*folder) {
                 violations.push(format!("{}: {folder} may not use {reserved}", path.display()));
             }
@@ -151,6 +214,11 @@ fn violations(krate: &Crate, sources: &BTreeMap<PathBuf, String>) -> Vec<String>
         let used = used.get(*folder);
         for unused in allowed.iter().filter(|other| !used.is_some_and(|used| used.contains(**other))) {
             violations.push(format!("{folder} does not use {unused}, as the table says"));
+        }
+    }
+    for (reserved, folders) in krate.reserved {
+        for unused in folders.iter().filter(|one| !used_reserved.contains(&(reserved, (**one).to_owned()))) {
+            violations.push(format!("{unused} does not use {reserved}, as the table says"));
         }
     }
     violations.extend(circle(&used).map(|circle| format!("a circle: {}", circle.join(" → "))));
@@ -423,6 +491,7 @@ mod checker {
         folders: &[("low", &[]), ("middle", &["low"]), ("high", &["low", "middle"])],
         reserved: &[("hop_proto::v1", &["high"])],
         max_lines: 0,
+        long: &[],
     };
 
     fn check(sources: &[(&str, &str)]) -> Vec<String> {
@@ -478,6 +547,10 @@ mod checker {
         }
         let unused = check(&GOOD[..3]);
         assert!(unused.iter().any(|line| line == "middle does not use low, as the table says"), "{unused:?}");
+        assert!(
+            unused.iter().any(|line| line == "high does not use hop_proto::v1, as the table says"),
+            "{unused:?}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In front of a key may be options, `name` or `name="value"`, with commas between them and no spaces outside of quotes;
-//! behind it is its name, for people and the log. `replaces` is what an exchange of keys that is under way leaves: the key
+//! behind it is its name, for the reader and the log. `replaces` is what an exchange of keys that is under way leaves: the key
 //! may take that other one off the list. Every other option restricts what its key may do in a way that this agent does not
 //! know, and so makes the line void.
 //!

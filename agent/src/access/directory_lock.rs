@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long to wait for whoever holds it. A script holds it for a second on a slow flash.
+/// How long to wait until its holder releases it. A script holds it for a second on a slow flash.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two attempts.
@@ -84,7 +84,7 @@ fn sign(lock: &Path) -> io::Result<()> {
     fs::write(lock.join("owner"), format!("{} {}\n", std::process::id(), boot_id()))
 }
 
-/// True if whoever made the lock is gone. `anonymous` is since when it has been there without a word of whose it is.
+/// True if the process that made the lock is gone. `anonymous` is since when it has been there without a word of whose it is.
 fn is_abandoned(lock: &Path, anonymous: &mut Option<Instant>) -> bool {
     let owner = fs::read_to_string(lock.join("owner")).unwrap_or_default();
     match owner.trim().split_once(' ') {

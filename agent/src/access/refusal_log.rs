@@ -1,7 +1,7 @@
 //! Peers that were refused, told to the log in one line a minute.
 //!
-//! **Invariants:** whoever is refused adds no more than a count: strangers cannot push what matters out of a log that is
-//! bounded. The first one of a quiet time is told at once, with its reason.
+//! **Invariants:** a refused peer adds no more than a count: strangers cannot push what matters out of a log that is
+//! bounded. The first one of a quiet time is logged at once, with its reason.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What the agent says of itself to whoever enrols it: its key's fingerprint, and its executable's digest.
+//! What the agent says of itself for enrolment: its key's fingerprint, and its executable's digest.
 
 use std::fmt::Display;
 use std::fs::File;

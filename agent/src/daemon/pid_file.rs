@@ -1,8 +1,8 @@
 //! The file that names the process to signal: `--pid-file`.
 //!
-//! What must stay true: while its process lives, nobody else writes to the file, because it is locked; and on an orderly
-//! end the file goes. After kill -9 or a loss of power a stale file is left, whose number may be another process's by
-//! now. A reader without flock(1), as every router's shell is, therefore looks into /proc/NUMBER/cmdline first.
+//! **Invariants:** while its process lives, nobody else writes to the file, because it is locked; and on an orderly end the
+//! file goes. After kill -9 or a loss of power a stale file is left, whose number may be another process's by now. A reader
+//! without flock(1), as every router's shell is, therefore looks into /proc/NUMBER/cmdline first.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pid_file_is_ones_own_and_goes_in_the_end_and_a_stale_one_is_taken_over() {
+    fn pid_file_is_locked_removed_and_reused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         fs::write(&path, "123456789\n").unwrap();

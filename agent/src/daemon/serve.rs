@@ -134,11 +134,11 @@ async fn received(signal: &mut io::Result<Signal>) {
     }
 }
 
-/// The one line on standard output, for whoever started the agent: that it serves, where, and as whom.
+/// The one line on standard output, for the process that started the agent: that it serves, where, and with which key.
 fn announce(listener: &Listener, fingerprint: Fingerprint) -> Result<(), Error> {
     let address = listener.local_addr();
     let mut stdout = io::stdout().lock();
-    // Whoever started the agent may be gone when a supervisor starts it again, and that is no reason not to serve.
+    // The process that started the agent may be gone when a supervisor starts it again, and that is no reason not to serve.
     let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
         .and_then(|()| stdout.flush());
     let place = listener.describe();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_enter_or_point_elsewhere_is_not_taken() {
+    fn open_or_linked_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (open, link) = (dir.path().join("open"), dir.path().join("link"));
         DirBuilder::new().mode(0o755).create(&open).unwrap();

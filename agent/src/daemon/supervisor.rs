@@ -1,7 +1,7 @@
 //! Keeps an agent running on a router that has no supervisor: DD-WRT, and RAM-only enrolment everywhere.
 //!
-//! What must stay true: nobody ends up with an agent that nothing watches. The agent gets TERM when its supervisor dies,
-//! however that happens, and it is the supervisor's child until it has been waited for, so no signal of ours goes astray.
+//! **Invariants:** nobody ends up with an agent that nothing watches. The agent gets TERM when its supervisor dies, however
+//! that happens, and it is the supervisor's child until it has been waited for, so no signal of ours goes astray.
 //!
 //! It is one blocking wait and no runtime: a supervisor that waits must cost a 64 MB router next to nothing.
 
@@ -24,7 +24,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(60);
 
 /// How long an agent that was told to stop may take. It ends its jobs in 3 s and says farewell for 1 s; what takes this
-/// long is stuck, and whoever wants it gone must not have to look for it.
+/// long is stuck, and the user who stops it must not have to look for it.
 const STOPPING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs the agent until it ends well or until told to stop, and gives its exit code.
@@ -43,12 +43,12 @@ pub fn run(supervision: &Supervision) -> ExitCode {
         let started = Instant::now();
         let end = match start(Command::new(program).args(args), &signals) {
             Ok(agent) => match watch(agent, &signals) {
-                (status, Told::ToStop) => {
+                (status, Shutdown::Requested) => {
                     reaper.kill_orphans_blocking();
                     return code(status);
                 }
-                (status, Told::Nothing) if status.success() => return ExitCode::SUCCESS,
-                (status, Told::Nothing) => {
+                (status, Shutdown::NotRequested) if status.success() => return ExitCode::SUCCESS,
+                (status, Shutdown::NotRequested) => {
                     // An agent that was killed could not end what its programs had started.
                     reaper.kill_orphans_blocking();
                     status.to_string()
@@ -83,14 +83,14 @@ fn start(command: &mut Command, signals: &Signals) -> io::Result<Child> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    ToStop,
+enum Shutdown {
+    NotRequested,
+    Requested,
 }
 
 /// Waits for the agent's end, and hands it the signals that are ours.
-fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Told) {
-    let mut told = Told::Nothing;
+fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Shutdown) {
+    let mut shutdown = Shutdown::NotRequested;
     // Not reaped yet, so the number is the agent's; and a signal to a process that has ended is nothing.
     let tell = |agent: &Child, signal| {
         let _ = kill_process(Pid::from_child(agent), signal);
@@ -98,14 +98,14 @@ fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Told) {
     loop {
         // Before each wait: a child may have ended before its signal was waited for, and the kernel merges signals.
         if let Ok(Some(status)) = agent.try_wait() {
-            return (status, told);
+            return (status, shutdown);
         }
         match signals.next() {
             libc::SIGCHLD => {}
-            libc::SIGALRM if told == Told::ToStop => tell(&agent, Signal::KILL),
+            libc::SIGALRM if shutdown == Shutdown::Requested => tell(&agent, Signal::KILL),
             libc::SIGALRM => {}
             number => {
-                told = Told::ToStop;
+                shutdown = Shutdown::Requested;
                 Signals::alarm_in(STOPPING_LIMIT);
                 if let Some(signal) = Signal::from_named_raw(number) {
                     tell(&agent, signal);

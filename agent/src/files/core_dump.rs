@@ -1,9 +1,10 @@
 //! The core file of a program: where the kernel writes it, how large it may be, and that it goes.
 //!
-//! The kernel writes it where `kernel.core_pattern` says (core(5)): on OpenWrt to /tmp, which is RAM, and under a name of
-//! which only a part is known before. What must stay true: a core that the agent allowed is taken away from there when its
-//! program has ended, by this agent or the next one, and with it those of processes in the program's group; and no file of
-//! anybody else's is.
+//! The kernel writes it where `kernel.core_pattern` says (core(5)): on OpenWrt to /tmp, which is RAM, and under a name of which
+//! only a part is known before.
+//!
+//! **Invariants:** a core that the agent allowed is taken away from there when its program has ended, by this agent or the next
+//! one, and with it those of processes in the program's group; and no file of anybody else's is.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use hop_proto::output_path::stands_for;
 use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 use rustix::process::{Resource, getrlimit};
 
-use crate::error::Error;
+use crate::files::error::Error;
 use crate::files::outputs::{Problem, again, enter};
 use crate::system::fs_walk;
 
@@ -225,7 +226,7 @@ fn is_of(directory: &Path, name: &[u8], own: &[u8], pid: u32) -> bool {
     stands_for(own, name) || open(directory, name).ok().and_then(|core| group(&core)) == Some(pid)
 }
 
-/// The process group of whoever left this core.
+/// The process group of the process that left this core.
 ///
 /// A core begins with an ELF header and its program headers; the first note is NT_PRSTATUS (elf(5), struct elf_prstatus in
 /// linux/elfcore.h).
@@ -269,7 +270,7 @@ fn matching(directory: &Path, names: &[u8]) -> Vec<(Vec<u8>, fs::Metadata)> {
 
 fn open(directory: &Path, name: &[u8]) -> io::Result<File> {
     let found = enter(&look(directory)?, name)?;
-    // To open a pipe waits for whoever writes to it.
+    // Opening a pipe waits for a writer.
     if !found.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -296,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_read_as_far_as_it_can_be_known() {
+    fn core_pattern_is_parsed_or_refused() {
         let parse = |pattern: &str, uses_pid| Pattern::parse(pattern.as_bytes(), uses_pid);
         let names = |pattern: &str, uses_pid| {
             let pattern = parse(pattern, uses_pid).unwrap();
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_core_of_a_program_is_taken_away_and_nobody_elses_is() {
+    fn only_the_programs_core_is_taken() {
         let (cores, job) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str, content: &str| fs::write(cores.path().join(name), content).unwrap();
         put("c.old.123", "of somebody else, who had this number before");
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_nobody_takes_goes_all_the_same() {
+    fn an_unclaimed_core_is_removed() {
         let (cores, jobs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str| fs::write(cores.path().join(name), "core").unwrap();
         put("c.old.123");

@@ -1,7 +1,7 @@
 //! The files that a program finds when it starts: trees that are sent as archives and unpacked into the job's directory.
 //!
-//! What must stay true: nothing is written outside the directory that a tree is unpacked into, and nothing through a symbolic
-//! link; what is unpacked is not more than what there was found to be room for.
+//! **Invariants:** nothing is written outside the directory that a tree is unpacked into, and nothing through a symbolic link;
+//! no more is unpacked than was reserved.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -13,7 +13,7 @@ use std::path::Path;
 use hop_proto::limits::{INPUT_ENTRY_BYTES, INPUT_PAGE_BYTES, MAX_OUTPUT_PATH_BYTES};
 use hop_proto::output_path;
 
-use crate::error::Error;
+use crate::files::error::Error;
 use crate::process::user::User;
 use crate::store::receiver::BlobDescriptor;
 

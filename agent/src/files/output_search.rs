@@ -1,6 +1,6 @@
 //! The search for the output files of a program that has ended.
 //!
-//! **Invariants:** no link is followed, no other file system entered, and no more than [`MAX_NAMES`] names are read for one job.
+//! **Invariants:** no link is followed, no other file system entered, and no more than 4,096 names are read for one job.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,9 +1,11 @@
 //! The files that a program leaves for its controller: which they are, and piece by piece what is in them.
 //!
-//! A program that runs as another user may have put anything where it works: a link to the password file, a name for a file
-//! of the agent's. What must stay true: nothing but regular files below the program's own directory, on its own file system
-//! and of its own user, is read, whatever lies in the way; a file arrives as it was when the program ended or is reported;
-//! and no more of it is in memory than what is on its way.
+//! A program that runs as another user may have put anything where it works: a link to the password file, a name for a file of
+//! the agent's.
+//!
+//! **Invariants:** nothing but regular files below the program's own directory, on its own file system and of its own user, is
+//! read, whatever lies in the way; a file arrives as it was when the program ended or is reported; and no more of it is in
+//! memory than what is on its way.
 
 use std::fs::File;
 use std::io;
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_in_order_with_what_is_known_of_them_and_to_the_last_byte() {
+    fn files_arrive_in_order_and_whole() {
         let work = tempfile::tempdir().unwrap();
         fs::create_dir_all(work.path().join("d/e")).unwrap();
         fs::write(work.path().join("d/long"), numbers(40_000)).unwrap();
@@ -350,14 +352,14 @@ mod tests {
         assert!(long == numbers(40_000));
         assert_eq!(pieces.last().unwrap().problem, Some(Problem::NotThere));
         assert!(pieces.iter().all(|piece| piece.data.len() <= OUTPUT_CHUNK_BYTES));
-        // Who comes back gets the rest, and is told once more what it is of.
+        // Who comes back gets the rest, and once more what it is of.
         let rest = fetch(&offer, Position { file: 2, offset: 39_000 });
         assert_eq!((rest[0].at.offset, rest[0].data.len(), rest[0].info.is_some()), (39_000, 1000, true));
         assert_eq!(rest.len(), 2);
     }
 
     #[test]
-    fn no_more_is_on_its_way_than_the_window_and_nothing_comes_twice() {
+    fn the_window_bounds_bytes_in_flight() {
         let work = tempfile::tempdir().unwrap();
         fs::write(work.path().join("x"), numbers(100)).unwrap();
         let offer = ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30);
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_regular_files_of_the_directory_is_found() {
+    fn only_regular_files_below_are_found() {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "secret").unwrap();
         let work = tempfile::tempdir().unwrap();
@@ -417,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_as_it_was_is_reported() {
+    fn changed_files_are_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = work.path().join("x");
         type Change = fn(&Path);
@@ -487,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_named_and_the_rest_comes() {
+    fn paths_too_deep_are_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str, depth| vec![name; depth].join("/");
         let (deep, long) = (path("d", MAX_OUTPUT_DEPTH), path(&"n".repeat(250), 4));

@@ -1,8 +1,8 @@
 //! From the end of a program to the moment at which its controller has the files that it left.
 //!
-//! What must stay true: files wait for a controller as long as the job's outcome would, and no longer: its time to linger,
-//! or until eight more jobs have ended; they are given up as soon as the router needs their memory, or the agent stops; and
-//! whoever does not get them is told why.
+//! **Invariants:** files wait for a controller as long as the job's outcome would, and no longer: its time to linger, or until
+//! eight more jobs have ended; they are given up as soon as the router needs their memory, or the agent stops; and a
+//! controller that does not get them learns why.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -91,14 +91,14 @@ mod tests {
     const LINGER: Duration = Duration::from_secs(60);
 
     /// A job whose program has left a file of 1,000 bytes and a core of 2,000.
-    struct Story {
+    struct Fixture {
         jobs: Arc<JobRegistry>,
         session: Arc<Session>,
         job: std::path::PathBuf,
         outcome: JoinHandle<Option<Cause>>,
     }
 
-    async fn story(ground: &Path, linger: Option<Duration>, cause: Cause) -> Story {
+    async fn fixture(ground: &Path, linger: Option<Duration>, cause: Cause) -> Fixture {
         let [ram, work] = ["ram", "work"].map(|name| ground.join(name));
         for directory in [&ram, &work] {
             fs::create_dir(directory).unwrap();
@@ -126,17 +126,17 @@ mod tests {
             FinishedProgram { directory, place }.offer(&spec, cause, core, &of, &its).await
         });
         tokio::task::yield_now().await;
-        Story { jobs, session, job, outcome }
+        Fixture { jobs, session, job, outcome }
     }
 
     #[tokio::test]
-    async fn files_that_wait_go_when_the_router_needs_their_memory() {
+    async fn waiting_files_go_when_memory_is_short() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
+        let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
         jobs.guard.end_largest(1234, false).await;
         let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = outcome.await.unwrap() else {
-            panic!("it is said why")
+            panic!("the cause is reported")
         };
         // With a kilobyte for the directory and the file.
         assert!((5000..6000).contains(&held), "{held}");
@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn files_wait_as_long_as_their_controller_may_be_away() {
+    async fn files_wait_for_the_disconnect_timeout() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { session, job, mut outcome, .. } =
-            story(ground.path(), Some(LINGER), Cause::Program).await;
+        let Fixture { session, job, mut outcome, .. } =
+            fixture(ground.path(), Some(LINGER), Cause::Program).await;
         let replies = session.connect([None, None], None, false).unwrap();
         let requests = replies.requests();
         assert!(tokio::time::timeout(10 * LINGER, &mut outcome).await.is_err(), "it is there");
@@ -158,15 +158,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_go_with_the_agent_and_nothing_waits_for_want_of_memory() {
+    async fn files_go_when_the_agent_stops() {
         let ground = tempfile::tempdir().unwrap();
-        let Story { jobs, job, outcome, .. } = story(ground.path(), None, Cause::Program).await;
+        let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         jobs.stop().await;
         assert_eq!(outcome.await.unwrap(), Some(Cause::AgentStopped));
         assert!(!job.exists());
         let ground = tempfile::tempdir().unwrap();
         let shortage = Cause::Memory(Shortage { available: 1, held: 2, of_promises: false });
-        let Story { job, outcome, .. } = story(ground.path(), None, shortage.clone()).await;
+        let Fixture { job, outcome, .. } = fixture(ground.path(), None, shortage.clone()).await;
         assert_eq!(outcome.await.unwrap(), Some(shortage));
         assert!(!job.exists());
     }

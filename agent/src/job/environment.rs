@@ -1,7 +1,7 @@
 //! What a program is started with: its arguments and its environment, with the job's directory where its mark stands.
 //!
-//! What must stay true: what comes out has a bound, however much a mark is replaced: that of the kernel itself (execve(2)), which
-//! is asked before any room is made.
+//! **Invariants:** what comes out has a bound, however much a mark is replaced: that of the kernel itself (execve(2)), which is
+//! asked before any room is made.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -136,7 +136,7 @@ impl<'a> Arguments<'a> {
 /// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
 /// name counts. GOMEMLIMIT makes Go
 /// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime). GOMAXPROCS is what Go
-/// would find by itself; but since 1.25 it looks again every second unless it is told, and wakes a router for that.
+/// would find by itself; but since 1.25 it looks again every second unless GOMAXPROCS is set, and wakes a router for that.
 ///
 /// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
 pub(super) fn environment(

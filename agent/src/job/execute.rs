@@ -1,8 +1,9 @@
 //! One run of a program, from its admission to its outcome.
 //!
-//! A job owns everything that it brings to the router: a place among the jobs, a blob, a directory, a process group. What
-//! must stay true: all of that is gone before the controller hears the outcome, and it goes on every other path too,
-//! because each thing is owned by a value that gives it back when dropped.
+//! A job owns everything that it brings to the router: a place among the jobs, a blob, a directory, a process group.
+//!
+//! **Invariants:** all of that is gone before the controller hears the outcome, and it goes on every other path too, because
+//! each thing is owned by a value that gives it back when dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,10 +13,10 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::error::Error;
 use crate::files::core_dump::{self, Expected};
 use crate::job::artifacts::FinishedProgram;
 use crate::job::environment::{Arguments, environment};
+use crate::job::error::Error;
 use crate::job::job_log::{Controller, JobLog};
 use crate::job::oom_guard::{Shortage, Verdict};
 use crate::job::outcome::Outcome;
@@ -25,12 +26,14 @@ use crate::job::session::{JobCommand, JobCommands, Phase, Session};
 use crate::job::spec::Spec;
 use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
-use crate::process::child::{Child, Start};
+use crate::process::child::{self, Child, Start};
 use crate::store::accounting::Reservation;
+use crate::store::error as store;
+use crate::system::error as system;
 use crate::system::host;
 use crate::system::resources::Exhausted;
 
-/// A job that has its place and its room, but may still miss its program.
+/// A job that has its place and its reservation, but may still miss its program.
 pub struct Job {
     jobs: Arc<JobRegistry>,
     session: Arc<Session>,
@@ -149,7 +152,7 @@ impl Job {
         let started = if is_program(&executable)? {
             Child::start(&start, &jobs.reaper)
         } else {
-            Err(io::Error::from_raw_os_error(libc::ENOEXEC))
+            Err(child::not_executable())
         };
         let mut ran = match started {
             Ok((child, streams)) => {
@@ -164,7 +167,7 @@ impl Job {
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
-        // Nothing of a job is left when its outcome is told: the next one may count on the room. What stays of its program
+        // Nothing of a job is left when its controller hears the outcome: the next one may count on the space. What stays of its program
         // goes as soon as that is needed.
         drop((blobs, commands));
         let left = FinishedProgram { directory, place };
@@ -186,9 +189,7 @@ fn is_program(path: &Path) -> Result<bool, Error> {
 /// True if a program did not start for a reason that is not in the program: no memory, no process, no file descriptor to
 /// be had (fork(2), pipe(2)), or a launcher that is not there.
 fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
-    let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
-    error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
-        || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
+    child::is_scarcity(error) || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
 /// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
@@ -210,13 +211,13 @@ async fn wait_for_start(
                 let directory = jobs.store.directory().to_owned();
                 return Err(match verdict {
                     Verdict::Memory(Shortage { available, held: needed, of_promises: true }) => {
-                        Error::NoPromise { needed, available }
+                        system::Error::NoPromise { needed, available }.into()
                     }
                     Verdict::Memory(Shortage { available, held: needed, of_promises: false }) => {
-                        Error::NoMemory { needed, available }
+                        system::Error::NoMemory { needed, available }.into()
                     }
                     Verdict::Exhausted(Exhausted { available, held, .. }) => {
-                        Error::NoInodes { needed: held, available, directory }
+                        store::Error::NoInodes { needed: held, available, directory }.into()
                     }
                 });
             }
@@ -246,7 +247,7 @@ mod tests {
     use crate::store::disk_cache::DiskCache;
     use crate::store::receiver::Chunk;
 
-    /// Runs a script that exits with 3, sends it if it is asked for, and tells whether it was.
+    /// Runs a script that exits with 3, sends it if the agent asks for it, and gives whether it did.
     async fn is_asked_for(jobs: &Arc<JobRegistry>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_on_the_shelf_is_not_asked_for_unless_it_is_broken() {
+    async fn cached_program_is_uploaded_only_if_broken() {
         // /tmp may be a tmpfs, where no disk cache can be.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let [ram, kept, work] = ["ram", "kept", "work"].map(|name| dir.path().join(name));

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::outcome::Outcome;
 use crate::job::spec::Spec;
+use crate::process::user;
 use crate::store::blob::Digest;
 
 /// The controller at the other end of a connection.
@@ -46,7 +47,7 @@ impl JobLog {
             controller,
             program: spec.name.to_string_lossy().into_owned(),
             digest: spec.program.digest,
-            uid: spec.user.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |user| user.uid),
+            uid: spec.user.as_ref().map_or_else(user::own_uid, |user| user.uid),
             admitted: Instant::now(),
         }
     }
@@ -88,7 +89,7 @@ mod tests {
         let log = JobLog::new(controller, &spec);
         log.ended("a1", &Ok(Outcome::NotExecuted("no ELF".into())));
         log.ended("a2", &Err(Error::Gone));
-        let uid = rustix::process::geteuid().as_raw();
+        let uid = user::own_uid();
         let digest: String = spec.program.digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let origin =
             format!("peer=127.0.0.1:1 controller=me@desk key={key} user={uid} sha256={digest} duration_ms=");

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod environment;
+pub mod error;
 pub mod execute;
 pub mod job_log;
 pub mod oom_guard;

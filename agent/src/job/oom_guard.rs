@@ -3,10 +3,9 @@
 //!
 //! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
 //! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses, and then the output of
-//! jobs that have ended, go before a job is ended; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
+//! jobs that have ended, go before a job is killed; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
 //! sooner it looks again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,10 +18,11 @@ use crate::process::reaper;
 use crate::store::blobs::Store;
 use crate::system::fs_walk;
 use crate::system::memory::{self, Memory, RESERVE};
+use crate::system::oom_kills::Killings;
 use crate::system::resources::{self, Exhausted, Level, Resource};
 use crate::system::runtime;
 
-/// When less than this is available, above the kernel's lowest watermark, a job is ended. A kernel since 5.0 gives up with more
+/// When less than this is available, above the kernel's lowest watermark, a job is killed. A kernel since 5.0 gives up with more
 /// than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB on MIPS, and does not count that in
 /// MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was
 /// admitted with nothing to spare takes to start.
@@ -37,16 +37,13 @@ const RATE: u64 = 128 * 1024;
 /// The shortest and the longest time between two looks. A look costs a 500 MIPS CPU 0.2 ms.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// How long a job that was ended may take to give its memory back before the next one is ended.
+/// How long a job that was killed may take to give its memory back before the next one is killed.
 const GOING_LIMIT: Duration = Duration::from_secs(3);
-
-/// What is read of the kernel's log: of a killing, it writes some 4 kB.
-const KERNEL_LOG_BYTES: usize = 16 * 1024;
 
 /// A number that no process has: Linux counts to 4,194,304 (proc_sys_kernel(5), pid_max).
 const NO_PROCESS: i32 = i32::MAX;
 
-/// Why a job was ended.
+/// Why a job was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
     /// Bytes that were available on the router.
@@ -119,7 +116,7 @@ impl OomGuard {
         self.add(pid, directory, 0, false)
     }
 
-    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is ended before any that runs.
+    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is killed before any that runs.
     pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> WatchHandle {
         self.add(NO_PROCESS, directory, 0, true)
     }
@@ -274,34 +271,6 @@ impl WatchHandle {
     }
 }
 
-/// What the kernel tells of killings for want of memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Killings {
-    /// Of any process since the boot, if the kernel counts them.
-    count: Option<u64>,
-    /// How often its log names this process as killed; none if the log cannot be read.
-    named: Option<usize>,
-}
-
-impl Killings {
-    fn read(process: u32) -> Self {
-        let log = kernel_log();
-        Self { count: killed_by_kernel(), named: log.map(|log| times_killed(&log, process)) }
-    }
-
-    /// True if the process was killed between these and `now`. That the kernel has counted one more says so only where its log
-    /// cannot be read: it may have killed another process, and somebody's signal this one.
-    fn is_victim(&self, now: &Self) -> bool {
-        let has_counted = now.count.zip(self.count).map(|(now, before)| now > before);
-        match (now.named, has_counted) {
-            (_, Some(false)) => false,
-            // The log may name an earlier process of this number.
-            (Some(times), _) => times > self.named.unwrap_or(0),
-            (None, has_counted) => has_counted.unwrap_or(false),
-        }
-    }
-}
-
 impl Drop for WatchHandle {
     fn drop(&mut self) {
         self.guard.state().watched.retain(|job| job.number != self.number);
@@ -317,7 +286,7 @@ async fn end(pid: i32, sender: &watch::Sender<Option<Verdict>>, verdict: Verdict
         is_first
     });
     if timeout(GOING_LIMIT, sender.closed()).await.is_err() {
-        tracing::warn!(pid, "a job that was ended for what it held is still there");
+        tracing::warn!(pid, "a job that was killed for what it held is still there");
     }
 }
 
@@ -327,34 +296,11 @@ fn interval(available: u64) -> Duration {
     lasts.clamp(INTERVAL[0], INTERVAL[1])
 }
 
-/// The end of what the kernel has logged; none for whoever may not read it, and where there is nothing (syslog(2)).
-fn kernel_log() -> Option<Vec<u8>> {
-    const READ_ALL: libc::c_int = 3;
-    let mut log = vec![0; KERNEL_LOG_BYTES];
-    // SAFETY: the kernel writes at most so many bytes to where they are.
-    let length = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
-    log.truncate(usize::try_from(length).ok().filter(|length| *length > 0)?);
-    Some(log)
-}
-
-/// How often a log has "Killed process 42 (name)", in whatever words before it (mm/oom_kill.c, Linux 2.6 to 6).
-fn times_killed(log: &[u8], process: u32) -> usize {
-    let killed = format!("Killed process {process} ");
-    log.windows(killed.len()).filter(|words| *words == killed.as_bytes()).count()
-}
-
-/// Processes that the kernel has killed for want of memory since the boot (/proc/vmstat, Linux 4.13, if it counts events).
-fn killed_by_kernel() -> Option<u64> {
-    count_of_killed(&fs::read_to_string("/proc/vmstat").ok()?)
-}
-
-fn count_of_killed(vmstat: &str) -> Option<u64> {
-    vmstat.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
 
     fn guard() -> Arc<OomGuard> {
@@ -362,47 +308,14 @@ mod tests {
     }
 
     #[test]
-    fn the_less_there_is_the_sooner_it_looks_again() {
+    fn poll_interval_shrinks_with_free_memory() {
         assert_eq!(interval(0), INTERVAL[0]);
         assert_eq!(interval(LIMIT + (64 << 20)), Duration::from_millis(512));
         assert_eq!(interval(u64::MAX), INTERVAL[1]);
     }
 
-    #[test]
-    fn a_kernel_that_counts_whom_it_kills_is_told_from_one_that_does_not() {
-        assert_eq!(count_of_killed("nr_free_pages 1\noom_kill 3\nswpin 0\n"), Some(3));
-        assert_eq!(count_of_killed("nr_free_pages 1\n"), None);
-    }
-
-    #[test]
-    fn the_log_of_a_kernel_that_does_not_count_tells_whom_it_killed() {
-        let log = b"<3>[   12.5] Out of memory: Kill process 42 (eat) score 900 or sacrifice child\n\
-            <3>[   12.6] Killed process 42 (eat) total-vm:9kB, anon-rss:5kB, file-rss:0kB\n";
-        assert_eq!([42, 4].map(|process| times_killed(log, process)), [1, 0]);
-        assert_eq!(times_killed(b"", 42), 0);
-    }
-
-    #[test]
-    fn somebody_elses_killing_is_not_ours() {
-        let killings = |count, named| Killings { count, named };
-        let before = killings(Some(3), Some(0));
-        assert!(before.is_victim(&killings(Some(4), Some(1))));
-        // The kernel killed another process, and a signal this one.
-        assert!(!before.is_victim(&killings(Some(4), Some(0))));
-        assert!(!before.is_victim(&killings(Some(3), Some(0))));
-        // The log names an earlier process of this number.
-        assert!(!killings(Some(3), Some(1)).is_victim(&killings(Some(3), Some(1))));
-        // A kernel that does not count.
-        assert!(killings(None, Some(1)).is_victim(&killings(None, Some(2))));
-        assert!(!killings(None, Some(1)).is_victim(&killings(None, Some(1))));
-        // A log that may not be read: the count is all there is.
-        assert!(killings(Some(3), None).is_victim(&killings(Some(4), None)));
-        assert!(!killings(Some(3), None).is_victim(&killings(Some(3), None)));
-        assert!(!killings(None, None).is_victim(&killings(None, None)));
-    }
-
     #[tokio::test]
-    async fn one_guard_stands_however_many_jobs_come_and_go() {
+    async fn one_guard_task_serves_all_jobs() {
         let guard = guard();
         for pid in 0..3 {
             drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
@@ -416,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_waits_is_ended_before_one_that_runs() {
+    async fn waiting_jobs_are_killed_before_running() {
         let guard = guard();
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("large"), vec![1; 300_000]).unwrap();
@@ -431,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_largest_job_is_ended_and_told_the_figures() {
+    async fn largest_job_is_killed_with_figures() {
         let guard = guard();
         let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         fs::write(directories[1].path().join("large"), vec![1; 300_000]).unwrap();
@@ -450,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_holds_most_inodes_is_ended() {
+    async fn job_with_most_inodes_is_killed() {
         let guard = guard();
         let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let [few, many] =
@@ -459,7 +372,7 @@ mod tests {
             fs::write(directories[1].path().join(number.to_string()), "").unwrap();
         }
         let resource = Resource::Inodes(Path::new("/tmp").into());
-        // Whoever holds fewer than are missing is not to blame.
+        // A job that holds fewer than are missing is not to blame.
         assert!(!guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await);
         assert!(many.verdict.borrow().is_none());
         let ending = async {

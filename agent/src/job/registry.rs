@@ -14,8 +14,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::files::core_dump::Pattern;
+use crate::job::error::Error;
 use crate::job::execute::Job;
 use crate::job::oom_guard::OomGuard;
 use crate::job::session::{Ownership, Phase, Session};
@@ -24,7 +24,9 @@ use crate::job::upload::BlobState;
 use crate::process::reaper::ProcessReaper;
 use crate::store::blobs::{Reclaim, Store};
 use crate::store::disk_cache::{Cancelled, DiskCache};
+use crate::store::error as store;
 use crate::store::receiver::BlobDescriptor;
+use crate::system::error as system;
 use crate::system::resources::JOB_INODES;
 
 /// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
@@ -179,7 +181,7 @@ impl JobRegistry {
         Ok(Job::new(self.clone(), session, commands, spec, parts, room, place))
     }
 
-    /// Finds a blob, or makes room for it, and for what it may be a delta against if there is room for both.
+    /// Finds a blob, or reserves space for it and keeps what it may be a delta against, if both fit.
     fn provide(&self, announced: &BlobDescriptor, owner: Fingerprint) -> Result<BlobState, Error> {
         let BlobDescriptor { digest, size, bases, .. } = announced;
         if let Some(blob) = self.store.get(digest, owner) {
@@ -187,9 +189,10 @@ impl JobRegistry {
         }
         let mut base = bases.iter().find_map(|digest| Some((*digest, self.store.get(digest, owner)?)));
         let upload = match self.store.upload(*digest, *size, owner) {
-            Err(Error::NoSpace { .. } | Error::NoMemory { .. } | Error::NoPromise { .. })
-                if base.is_some() =>
-            {
+            Err(
+                store::Error::NoSpace { .. }
+                | store::Error::System(system::Error::NoMemory { .. } | system::Error::NoPromise { .. }),
+            ) if base.is_some() => {
                 base = None;
                 self.store.upload(*digest, *size, owner)?
             }
@@ -205,7 +208,7 @@ impl JobRegistry {
     pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Session>, Error> {
         let entries = self.entries();
         let session = entries.iter().map(|entry| &entry.session).find(|session| session.job() == id);
-        // Whatever is asked for, no more of it is said than an id can have.
+        // The text repeats no more of it than an id can have.
         let session = session.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
         if session.owner() != controller {
             return Err(Error::NotYours(id.to_owned()));
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_of_ended_jobs_goes_before_anything_is_refused() {
+    async fn ended_output_goes_before_a_refusal() {
         const SCRIPT: &[u8] = b"#!/bin/sh\nprintf 'seven!!'\n";
         let dir = tempfile::tempdir().unwrap();
         let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
@@ -382,12 +385,12 @@ mod tests {
         // More than any machine has: nothing goes, because it would be in vain.
         assert!(matches!(
             jobs.store.reserve(1 << 50, 0),
-            Err(Error::NoMemory { .. } | Error::NoSpace { .. })
+            Err(store::Error::System(system::Error::NoMemory { .. }) | store::Error::NoSpace { .. })
         ));
         assert_eq!(jobs.entries.bytes(), 14);
         assert_eq!((jobs.entries.give_up_oldest(), sessions[0].unread(), sessions[1].unread()), (7, 0, 7));
         assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
-        // Whoever comes for it is told, wherever he stands.
+        // A controller that comes for it learns that it is lost, from any offset.
         for had in [None, Some(0), Some(7)] {
             let mut connection = sessions[0].connect([had, None], None, false).unwrap();
             let last = loop {

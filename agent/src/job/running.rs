@@ -1,4 +1,6 @@
-//! A program that runs, and whoever has a say in when it ends.
+//! A program that runs, and everything that may end it.
+//!
+//! **Invariants:** exactly one cause is recorded, the first; and the program is reaped before its outcome is made.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::oom_guard::{Shortage, WatchHandle};
 use crate::job::outcome::{Cause, Ran};
 use crate::job::registry::JobRegistry;
@@ -132,7 +134,7 @@ impl Running {
         Cause::Program
     }
 
-    /// Returns when the program has ended, whoever ended it.
+    /// Returns when the program has exited, for whatever cause.
     async fn until_ended(&mut self, commands: &mut JobCommands) {
         let mut is_stopping = false;
         let (session, idle_timer) = (self.session.clone(), self.idle_timer.clone());

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::error::Error;
 use crate::files::inputs::InputTree;
+use crate::job::error::Error;
 use crate::process::pty::Size;
 use crate::process::user::User;
 use crate::store::receiver::BlobDescriptor;
@@ -31,7 +31,7 @@ pub struct Spec {
     pub env: Vec<(OsString, OsString)>,
     /// What stands for the job's directory in them; empty: nothing.
     pub directory_mark: Vec<u8>,
-    /// It waits, when it is here, until it is told to start.
+    /// It waits, when it is here, until the controller says to start.
     pub hold: bool,
     /// When to end it.
     pub timeout: Option<Duration>,
@@ -45,7 +45,7 @@ pub struct Spec {
     pub user: Option<User>,
     /// Its two outputs are one pipe.
     pub merges_outputs: bool,
-    /// How large its terminal is, if it is to have one in place of its pipes.
+    /// How large its terminal is, if it is to have one instead of its pipes.
     pub terminal: Option<Size>,
     /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
     pub linger: Option<Duration>,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::registry::JobRegistry;
 use crate::job::running::is_set;
 use crate::job::session::{JobCommand, JobCommands, Session};
@@ -23,7 +23,7 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum BlobState {
     /// It is in the store.
     Cached(Arc<Blob>),
-    /// It has its room in the store, and may be a delta against this blob.
+    /// Its space in the store is reserved, and it may be a delta against this blob.
     Uploading(Box<Upload>, Option<(Digest, Arc<Blob>)>),
 }
 

@@ -1,14 +1,14 @@
 //! The directory of one job: its program, and the place where that works.
 //!
-//! What must stay true: it is gone with everything in it when its owner is dropped, or, if that cannot be, its name is free
-//! again; and nobody but root looks into it, or the user that the program runs as.
+//! **Invariants:** it is gone with everything in it when its owner is dropped, or, if that cannot be, its name is free again;
+//! and nobody but root looks into it, or the user that the program runs as.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::process::user::User;
 use crate::system::fs_remove;
 

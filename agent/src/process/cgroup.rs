@@ -1,17 +1,17 @@
-//! A cgroup for each job, where the kernel has cgroups of version 2 (admin-guide/cgroup-v2.rst) and can stop them, since
-//! Linux 5.2.
+//! A cgroup for each job, where the kernel has cgroups of version 2 (admin-guide/cgroup-v2.rst) and can stop them, since Linux
+//! 5.2.
 //!
-//! It comes on top of what [`crate::process::reaper`] does, never instead. It adds what only the kernel can do: a job stands still and is
-//! killed at once, however fast it forks; it has no more than its share of the router's threads; and what an agent that
-//! was killed left running is found also where it bears no mark.
+//! It comes on top of what [`crate::process::reaper`] does, never instead. It adds what only the kernel can do: a job stands
+//! still and is killed at once, however fast it forks; it has no more than its share of the router's threads; and what an agent
+//! that was killed left running is found also where it bears no mark.
 //!
-//! What must stay true: whatever is wrong with cgroups, jobs run as without; and no cgroup is touched but those of this
-//! agent, whose names tell its directory. It has the lock of that, so no other agent that lives has the same.
+//! **Invariants:** whatever is wrong with cgroups, jobs run as without; and no cgroup is touched but those of this agent, whose
+//! names tell its directory. It has the lock of that, so no other agent that lives has the same.
 //!
-//! There is no `memory.max`. What a job may have changes with what others give back, and only the guard looks again. A
-//! limit that is safe at any time, all memory but what the guard keeps, is more than a job ever gets; and a lower one would
-//! kill a program that the guard lets live. It would also need the memory controller, which then counts every page of
-//! every service of the router.
+//! There is no `memory.max`. What a job may have changes with what others give back, and only the guard looks again. A limit
+//! that is safe at any time, all memory but what the guard keeps, is more than a job ever gets; and a lower one would kill a
+//! program that the guard lets live. It would also need the memory controller, which then counts every page of every service of
+//! the router.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -131,7 +131,7 @@ impl Cgroup {
 
     /// Kills all that is in it.
     pub fn kill(&self) {
-        // Since Linux 5.14. Before, each one is: none of those that stand still can have given its number away.
+        // Since Linux 5.14. Before, each one is: none of those that are stopped can have given its number away.
         if !set(&self.path, "cgroup.kill", b"1") {
             for pid in self.stop() {
                 reaper::signal(pid, Signal::KILL);
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_with_others_in_it_is_removed_and_one_with_a_file_is_not() {
+    fn only_empty_cgroup_trees_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("job");
         fs::create_dir_all(path.join("a/b")).unwrap();

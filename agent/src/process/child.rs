@@ -1,8 +1,8 @@
 //! The program's processes: started in a group of their own, signalled as a group, ended as a group.
 //!
-//! What must stay true: the group's number is never used after the kernel may have given it to somebody else. A process
-//! that has ended keeps its number until it is reaped, so [`Child`] first looks (`WNOWAIT`), then kills what is left of
-//! the group, then reaps.
+//! **Invariants:** the group's number is never used after the kernel may have given it to somebody else. A process that has
+//! ended keeps its number until it is reaped, so [`Child`] first looks (`WNOWAIT`), then kills what is left of the group, then
+//! reaps.
 
 use std::ffi::OsString;
 use std::io;
@@ -231,7 +231,7 @@ impl Child {
     }
 }
 
-/// A program that nobody waits for any more is ended with its group.
+/// A program that nobody waits for any more is killed with its group.
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.is_reaped {
@@ -252,7 +252,7 @@ fn descriptors() -> Rlimit {
     Rlimit { current: limit(own.current), maximum: limit(own.maximum) }
 }
 
-/// When the kernel itself must kill for want of memory, a program goes before anything of the router (proc(5),
+/// When the kernel itself must kill because memory ran out, a program goes before anything of the router (proc(5),
 /// oom_score_adj). That it cannot be said keeps nobody from running.
 fn raise_oom_score() {
     let path = c"/proc/self/oom_score_adj";
@@ -306,6 +306,17 @@ fn wait4(pid: Pid) -> io::Result<(i32, Usage)> {
     Ok((status, usage))
 }
 
+/// True if a program did not start because the router has no memory, process or file descriptor left (fork(2), pipe(2)).
+pub fn is_scarcity(error: &io::Error) -> bool {
+    let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
+}
+
+/// What execve(2) says of a file that is no program.
+pub fn not_executable() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOEXEC)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -331,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_exit_code_and_a_signal_are_told_apart() {
+    async fn exit_code_and_signal_are_distinct() {
         let killed = Ending::Signaled { name: "KILL".into(), core_dumped: false };
         for (script, expected) in [("exit 137", Ending::Exited(137)), ("kill -KILL $$", killed)] {
             let (mut child, _pipes) = start(script);
@@ -410,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_program_leaves_running_is_killed_with_its_group() {
+    async fn leftover_processes_are_killed_with_group() {
         let (mut child, pipes) = start("sleep 1000 & exit 3");
         child.ended().await;
         assert_eq!(child.reap().unwrap().0, Ending::Exited(3));

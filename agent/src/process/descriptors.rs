@@ -14,7 +14,7 @@ const FIRST: libc::c_int = 3;
 /// Descriptors that are looked at where /proc is not mounted: what a process may have unless told otherwise.
 const USUAL_LIMIT: libc::c_int = 1024;
 
-/// close_range(2): mark in place of close. Linux 5.11.
+/// close_range(2): mark instead of close. Linux 5.11.
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 
 /// Marks all but the three streams to be closed by the next execve(2). Between fork and exec: it makes system calls, and

@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod child;
 pub mod descriptors;
+pub mod error;
 pub mod pty;
 pub mod reaper;
 pub mod user;

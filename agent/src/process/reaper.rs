@@ -1,12 +1,12 @@
 //! Everything that a program started, wherever it hides: in another group, in another session, behind a parent that died.
 //!
-//! The program is made a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): as long as it lives, all that it started stays
-//! below it, and in the moment of its end all of that becomes the agent's, which is a subreaper too. So a child of the
-//! agent that is no program of a job was left behind by a job that is over, and is ended. Where there are cgroups, a job's is
-//! killed first, and this finds what has left it.
+//! The program is made a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): as long as it lives, all that it started stays below it,
+//! and in the moment of its end all of that becomes the agent's, which is a subreaper too. So a child of the agent that is no
+//! program of a job was left behind by a job that is over, and is killed. Where there are cgroups, a job's is killed first, and
+//! this finds what has left it.
 //!
-//! What must stay true: nothing of another job, and no process of the router, gets a signal. A process is only signalled
-//! when its parent is this one or stands still, because then its number cannot have become somebody else's.
+//! **Invariants:** nothing of another job, and no process of the router, gets a signal. A process is only signalled when its
+//! parent is this one or is stopped, because then its number cannot have become somebody else's.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -143,7 +143,7 @@ impl ProcessReaper {
         if !self.is_subreaper || !has_children() {
             return 0;
         }
-        // First all stand still, and then all go: what is killed one by one is replaced by the others.
+        // All are stopped before any is killed: what is killed one by one is replaced by the others.
         let mut stopped = Vec::new();
         for _ in 0..ROUNDS {
             let new = self.stop_orphans(&mut stopped);
@@ -160,7 +160,7 @@ impl ProcessReaper {
         self.reap_orphans() + stopped.len() as u32
     }
 
-    /// Stops those whose parent is this process or stands still already, and adds them with their groups. Gives how many
+    /// Stops those whose parent is this process or is stopped already, and adds them with their groups. Gives how many
     /// were not stopped before.
     fn stop_orphans(&self, stopped: &mut Vec<(i32, i32)>) -> u32 {
         let ours = getpid().as_raw_nonzero().get();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_found_with_its_parent_and_its_memory() {
+    fn own_process_is_read_from_proc() {
         let ours = getpid().as_raw_nonzero().get();
         let found = processes().find(|process| process.pid == ours).unwrap();
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 
-use crate::error::Error;
+use crate::process::error::Error;
 
 /// A user of the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,11 @@ impl User {
     }
 }
 
+/// The number of the user that this agent runs as.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Processes that a user may have, where the kernel can have so many threads.
 fn processes(threads: u64) -> u64 {
     (threads / PROCESSES_FRACTION).max(MIN_PROCESSES)
@@ -129,7 +134,7 @@ mod tests {
     const GROUPS: &str = "root:x:0:\ndialout:x:20:root,nobody\naudio:x:29:nobody2\nnogroup:x:65533:\n";
 
     #[test]
-    fn a_user_is_found_by_name_and_by_number() {
+    fn users_are_found_by_name_or_number() {
         let look_up = |name: &str| User::look_up(name, USERS, GROUPS);
         let groups = |groups: &[u32]| groups.iter().map(|group| Gid::from_raw(*group)).collect();
         let nobody = User {

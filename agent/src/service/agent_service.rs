@@ -20,13 +20,14 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::authorized_keys::AuthorizedKeys;
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::job::job_log::Controller;
 use crate::job::registry::{JobRegistry, MAX_JOBS};
 use crate::job::session::{Attachment, Payload, Session};
 use crate::job::spec::signal;
 use crate::service::decode::{decode_message, decode_position, decode_spec};
 use crate::service::encode::{encode_event, encode_job, encode_output};
+use crate::service::error;
 use crate::service::generated::agent_service_server::{AgentService, AgentServiceServer};
 use crate::service::receive_budget::{ConnectionBudget, MessageMeter};
 use crate::service::request_body::RequestBody;
@@ -64,7 +65,7 @@ const WITHOUT_LAUNCHER: &str = "core";
 const RUN: &str = "/hop.v1.AgentService/Run";
 
 /// Checks that the controller at the other end of a connection may use the agent, and says why not.
-pub type Admission = Arc<dyn Fn() -> Result<(), Error> + Send + Sync>;
+pub type Admission = Arc<dyn Fn() -> Result<(), error::Error> + Send + Sync>;
 
 /// The service of one connection, over HTTP: checks admission, measures messages, and passes calls to tonic's server.
 #[derive(Clone)]
@@ -186,7 +187,7 @@ impl AgentService for Agent {
         let next = <[u8; 32]>::try_from(&request.into_inner().sha256[..])
             .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
         let next = Fingerprint::from_bytes(next);
-        self.keys.add_successor(self.controller, next).await.map_err(Error::from)?;
+        self.keys.add_successor(self.controller, next).await.map_err(error::Error::from)?;
         tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
         Ok(Response::new(v1::AddNextKeyResponse {}))
     }
@@ -195,7 +196,7 @@ impl AgentService for Agent {
         &self,
         _: Request<v1::RetirePreviousKeyRequest>,
     ) -> Result<Response<v1::RetirePreviousKeyResponse>, Status> {
-        let previous = self.keys.retire_predecessor(self.controller).await.map_err(Error::from)?;
+        let previous = self.keys.retire_predecessor(self.controller).await.map_err(error::Error::from)?;
         // Without waiting in between: the agent kills jobs of keys that are not on the list.
         if let Some(previous) = previous {
             self.jobs.transfer(previous, self.controller);
@@ -207,14 +208,14 @@ impl AgentService for Agent {
 
 impl Agent {
     /// Starts a job, and attaches to it.
-    fn start(&self, spec: v1::JobSpec) -> Result<Attachment, Error> {
+    fn start(&self, spec: v1::JobSpec) -> Result<Attachment, error::Error> {
         let accepts_compressed = spec.accept_compressed_output;
         let spec = decode_spec(spec)?;
         // The specification may have arrived long after the call began.
         (self.admission)()?;
         // The controller did not learn that its job was accepted, and asks again.
         if let Some(Ok(session)) = spec.id.as_ref().map(|id| self.jobs.find(id, self.controller)) {
-            return session.connect([None, None], None, accepts_compressed);
+            return Ok(session.connect([None, None], None, accepts_compressed)?);
         }
         let job = self.jobs.admit(spec, self.controller)?;
         let attachment = job.session().connect([None, None], None, accepts_compressed)?;

@@ -8,7 +8,7 @@ use hop_proto::limits::{MAX_ARGUMENTS, MAX_BASES, MAX_INPUT_TREES, MAX_OUTPUT_RE
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-use crate::error::Error;
+use crate::job::error::Error;
 
 /// Numbers of the fields of `RunRequest`, `JobSpec` and `InputArchive` in `agent.proto` that are checked.
 const SPEC: u32 = 1;

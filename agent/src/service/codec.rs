@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf};
 use tonic_prost::ProstEncoder;
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::service::bounds::{UNDECODABLE, check_run_request};
 
 /// A request that can be checked before it is decoded.

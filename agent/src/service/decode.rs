@@ -14,10 +14,10 @@ use hop_proto::limits::{
 use hop_proto::v1::{self, run_request};
 use hop_proto::{output_path, program_name};
 
-use crate::error::Error;
 use crate::files::inputs::InputTree;
 use crate::files::outputs::Position;
 use crate::job::environment::JOB_DIRECTORY;
+use crate::job::error::Error;
 use crate::job::session;
 use crate::job::session::output_buffer::OutputStream;
 use crate::job::spec::{Spec, signal};

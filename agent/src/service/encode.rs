@@ -8,8 +8,8 @@ use hop_proto::v1::outcome::Ending as WireEnding;
 use hop_proto::v1::{self, run_response};
 use tonic::Status;
 
-use crate::error::Error;
 use crate::files::outputs::{Info, Position, Problem};
+use crate::job::error::Error;
 use crate::job::oom_guard::{self, Shortage};
 use crate::job::outcome::{Cause, Outcome};
 use crate::job::registry::JobSummary;

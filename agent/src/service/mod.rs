@@ -8,6 +8,7 @@ pub mod bounds;
 pub mod codec;
 pub mod decode;
 mod encode;
+pub mod error;
 pub mod receive_budget;
 pub mod request_body;
 pub mod status;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 
-use crate::error::Error;
+use crate::job::error::Error;
 use crate::service::bounds::UNDECODABLE;
 
 /// Maximum number of simultaneous connections of authorized controllers. Each takes up to 400 kB for HTTP/2 windows and TLS buffers

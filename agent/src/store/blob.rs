@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::error::Error;
 use crate::store::blobs::Store;
+use crate::store::error::Error;
 
 /// SHA-256 of a blob's content.
 pub type Digest = [u8; 32];

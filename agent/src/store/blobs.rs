@@ -1,16 +1,18 @@
 //! The files in the router's RAM: blobs, named by their digest.
 //!
-//! A blob stays when the last job that used it has ended: a program that runs again, or one that resembles it, need not be
-//! sent again. What must stay true: room is found before the first byte is received, and what is promised to one upload is
-//! not promised to another; a blob that no job uses goes before anything is refused for want of its room, and before a job
-//! is ended for it; the router has [`SPARE`] for itself while blobs stay; an [`Upload`]'s file goes with it, on every path.
+//! A blob stays when the last job that used it has ended: a program that runs again, or one that resembles it, need not be sent
+//! again.
 //!
-//! A blob is its controller's own. Nobody gets what somebody else has brought, so nobody can be given something else than
-//! what he named, nor learn what others run.
+//! **Invariants:** room is found before the first byte is received, and what is promised to one upload is not promised to
+//! another; a blob that no job uses goes before anything is refused that could have its space, and before a job is killed for it; the
+//! router has twice the reserve for itself while blobs stay; an [`Upload`]'s file goes with it, on every path.
 //!
-//! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and
-//! with one thread no child can be forked while an executable is open for writing ("text file busy",
-//! golang.org/issue/22315): std's spawn returns only when the child has executed, and so closed what it inherited.
+//! A blob is its controller's own. Nobody gets what somebody else has brought, so nobody can be given something else than what
+//! he named, nor learn what others run.
+//!
+//! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and with one
+//! thread no child can be forked while an executable is open for writing ("text file busy", golang.org/issue/22315): std's
+//! spawn returns only when the child has executed, and so closed what it inherited.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,9 +24,9 @@ use ring::digest::{Context, SHA256};
 use rustix::fs::StatVfsMountFlags;
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::store::accounting::{Accounting, Reservation};
 use crate::store::blob::{Blob, Digest};
+use crate::store::error::Error;
 use crate::store::upload::{Check, Upload};
 use crate::system::memory::Memory;
 use crate::system::resources;
@@ -207,14 +209,14 @@ impl Store {
         Ok(resources::inodes(&self.directory)?.map_or(u64::MAX, |inodes| inodes.spare(promised)))
     }
 
-    /// Why there is no room for a blob of this size now, if there is none.
+    /// Why a blob of this size does not fit now, if so.
     pub(super) fn refusal(&self, size: u64) -> Result<Option<Error>, Error> {
         let free = self.room()?;
         if size > free {
             let directory = self.directory.clone();
             return Ok(Some(Error::NoSpace { needed: size, available: free, directory }));
         }
-        Ok(read_memory()?.admit(size, self.accounting().promised).err())
+        Ok(read_memory()?.admit(size, self.accounting().promised).err().map(Error::from))
     }
 
     /// What `from` has brought is from now on what `to` has brought.
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_stays_for_its_owner_until_its_room_is_needed() {
+    fn blobs_stay_until_space_is_needed() {
         let (dir, store) = store(10);
         let (one, other) = (owner('1'), owner('2'));
         drop(bring(&store, b"hello", one));
@@ -286,14 +288,14 @@ mod tests {
         assert!(matches!(store.upload([1; 32], 6, one), Err(Error::NoSpace { needed: 6, available: 0, .. })));
         assert!(store.get(&digest_of(b"world"), one).is_some());
         let upload = store.upload([1; 32], 5, one).unwrap();
-        assert!(store.get(&digest_of(b"world"), one).is_none(), "its room was needed");
+        assert!(store.get(&digest_of(b"world"), one).is_none(), "its space was needed");
         drop((upload, hello));
         assert_eq!((files(&dir), store.evictable()), (1, 5));
         assert_eq!((store.evict_all(), files(&dir), store.free().unwrap()), (5, 0, 10));
     }
 
     #[test]
-    fn the_blob_that_was_not_used_for_longest_goes_first() {
+    fn least_recently_used_blob_goes_first() {
         let (_dir, store) = store(15);
         let one = owner('1');
         for content in [b"first", b"secnd", b"third"] {
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_somebody_wrote_to_is_not_given_out() {
+    fn modified_blobs_are_not_given_out() {
         let (dir, store) = store(10);
         drop(bring(&store, b"hello", owner('1')));
         let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_bring_at_the_same_time_is_there_once() {
+    fn simultaneous_uploads_are_stored_once() {
         let (dir, store) = store(20);
         let mut uploads = [(); 2].map(|()| store.upload(digest_of(b"hello"), 5, owner('1')).unwrap());
         uploads.iter_mut().for_each(|upload| upload.write(0, b"hello").unwrap());
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_uses_for_an_hour_goes() {
+    async fn unused_blobs_go_after_an_hour() {
         let (dir, store) = store(100);
         let used = bring(&store, b"world", owner('1'));
         drop(bring(&store, b"hello", owner('1')));
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_small_ones_only_so_many_stay() {
+    async fn number_of_unused_blobs_is_bounded() {
         let (dir, store) = store(1 << 20);
         for number in 0..=MAX_EVICTABLE {
             drop(bring(&store, number.to_string().as_bytes(), owner('1')));
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_tells_what_its_owner_did_not_send() {
+    fn a_wrong_checksum_refuses_the_blob() {
         let (dir, store) = store(100);
         for (content, is_right) in [(b"hello", true), (b"jello", false)] {
             let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
@@ -373,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn another_digest_than_announced_leaves_nothing() {
+    fn a_wrong_digest_leaves_no_file() {
         let (dir, store) = store(100);
         let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
         upload.write(0, b"jello").unwrap();
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn room_that_is_promised_is_not_promised_again() {
+    fn reserved_space_is_not_reserved_twice() {
         let (dir, store) = store(100);
         let first = store.upload([1; 32], 60, owner('1')).unwrap();
         match store.upload([2; 32], 60, owner('1')) {
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn more_bytes_than_announced_and_bytes_from_elsewhere_are_refused() {
+    fn misplaced_and_surplus_bytes_are_refused() {
         let (_dir, store) = store(100);
         let mut upload = store.upload([1; 32], 3, owner('1')).unwrap();
         assert!(matches!(upload.write(0, b"four"), Err(Error::Protocol(_))));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::error::Error;
 use crate::store::blob::Blob;
 use crate::store::delta::DeltaDecoder;
+use crate::store::error::Error;
 use crate::store::lz4::Lz4Decoder;
 
 /// The largest window of a zstd frame that is accepted, as a power of two: 512 KiB, which the decoder holds in memory.

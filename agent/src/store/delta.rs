@@ -1,6 +1,6 @@
 //! Makes a blob out of another one and what has changed: the encoding that `docs/protocol.md` calls a delta.
 //!
-//! What must stay true: what the instructions say to copy is inside the base; the memory has a bound, whatever they say: a buffer,
+//! **Invariants:** what the instructions say to copy is inside the base; the memory has a bound, whatever they say: a buffer,
 //! and what has moved.
 
 use std::fs::File;
@@ -9,8 +9,8 @@ use std::path::Path;
 
 use hop_proto::relocation::{CONTENT_BITS, Content, LONGEST, Relocation};
 
-use crate::error::Error;
 use crate::store::decoder::Sink;
+use crate::store::error::Error;
 use crate::store::relocation::Head;
 
 /// Bytes that are read from the base at once.
@@ -22,7 +22,7 @@ const MIN_CAPACITY: usize = 2 * LONGEST;
 /// How addresses in a program are written.
 const BIG_ENDIAN: bool = cfg!(target_endian = "big");
 
-/// What is said of all that is not a delta.
+/// The error for all that is not a delta.
 pub const MALFORMED: Error = Error::Protocol("a delta that does not fit its base");
 
 /// Follows instructions that come in pieces.
@@ -100,7 +100,7 @@ pub fn signed(number: u64) -> i64 {
 }
 
 impl DeltaDecoder {
-    /// Begins with the first instruction; with what has moved, if that is told.
+    /// Begins with the first instruction; with what has moved, if the controller says it.
     pub fn new(base: File, base_bytes: u64, relocates: bool) -> Self {
         Self {
             base,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_differences_and_new_bytes_come_out_however_the_pieces_are_cut() {
+    fn deltas_decode_however_pieces_are_cut() {
         let base = b"0123456789";
         let delta: &[u8] = &[
             // 4 from offset 2, of which the second and third differ, then 2 that are new.
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_a_copy_are_followed_wherever_it_is_read() {
+    fn relocated_addresses_are_followed() {
         // lui and addiu for 0x300100, and its address; and once more, so that each falls on the end of some buffer.
         let words = (0..BUFFER_BYTES as u32).map(|index| match index % 7 {
             0 | 4 => 0x3c01_0030,

@@ -1,16 +1,18 @@
 //! The disk cache: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
 //!
-//! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and
-//! not the program finds nothing, and cannot even learn that it is there.
+//! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and not
+//! the program finds nothing, and cannot even learn that it is there.
 //!
-//! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and
-//! checked on the way, before it runs. What must stay true: whatever is wrong with the disk cache, jobs run as if there were
-//! none; it takes no more than 7/8 of its medium; and the agent serves on while it copies.
+//! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and checked
+//! on the way, before it runs.
 //!
-//! Whoever touches the medium has a thread of its own, one a copy: nobody can be called back who waits for a medium that
-//! hangs, so such a thread is left behind, and nobody else is sent there until it is back. Not tokio's pool, which panics
-//! when there is no thread to be had. The store's promise of no "text file busy" holds: what comes from the disk cache is
-//! written to the store by the reactor's thread, and what a thread writes in the disk cache is never executed.
+//! **Invariants:** whatever is wrong with the disk cache, jobs run as if there were none; it takes no more than 7/8 of its
+//! medium; and the agent serves on while it copies.
+//!
+//! Each copy has a thread of its own: a thread that waits for a medium that hangs cannot be cancelled, so it is left behind, and
+//! no other copy is begun until it is back. Not tokio's pool, which panics when there
+//! is no thread left. The store's promise of no "text file busy" holds: what comes from the disk cache is written to the
+//! store by the reactor's thread, and what a thread writes in the disk cache is never executed.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,8 +24,8 @@ use hop_proto::identity::Fingerprint;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::store::blob::{Blob, Digest};
+use crate::store::error::Error;
 use crate::store::medium::file_name;
 use crate::store::upload::Upload;
 
@@ -115,7 +117,7 @@ impl DiskCache {
         let name = file_name(&upload.digest(), &upload.owner());
         let take = move || {
             cache.take(name, size, &send, is_valid);
-            // By this it is told that nothing is under way any more.
+            // Its end shows that nothing is under way any more.
             drop((alive, send));
         };
         if let Err(error) = in_a_thread(Box::new(take)) {
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_kept_comes_back_and_holds_nothing_in_the_ram() {
+    async fn cached_blobs_survive_without_using_ram() {
         let bench = Bench::new();
         let cache = bench.cache();
         assert!(!bench.is_fetched(&cache).await);
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_what_its_name_says_is_removed_and_the_upload_is_as_new() {
+    async fn corrupt_cache_files_are_removed() {
         let bench = Bench::new();
         let cache = bench.cache();
         for wrong in [&b"a pr0gram"[..], b"a prog", b""] {
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_directory_that_comes_and_goes_is_used_while_it_is_there() {
+    async fn a_removable_medium_is_used_while_present() {
         let bench = Bench::new();
         fs::remove_dir(bench.directory()).unwrap();
         let cache = bench.cache();
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tmpfs_is_no_shelf() {
+    fn a_tmpfs_is_no_disk_cache() {
         // Where programs share memory there is one, if there is any.
         if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
             let refused = DiskCache::new(dir.path().to_owned()).try_open().unwrap_err();
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_former_life_began_is_removed_and_what_is_not_ours_stays() {
+    async fn unfinished_cache_files_are_removed() {
         let bench = Bench::new();
         let part = bench.directory().join(format!("{}.part", "0a".repeat(32)));
         let others = ["notes.part", "photo.jpg"].map(|name| bench.directory().join(name));
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_copy_that_nobody_wants_any_more_ends_and_leaves_nothing() {
+    async fn a_cancelled_copy_leaves_nothing() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());
@@ -413,7 +415,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[allow(clippy::await_holding_lock)]
-    async fn a_medium_that_hangs_is_done_without_until_it_is_back() {
+    async fn a_hanging_medium_is_skipped() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -449,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_changed_its_own_file_is_not_kept() {
+    async fn a_changed_program_is_not_cached() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());

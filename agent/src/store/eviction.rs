@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::store::accounting::Kept;
 use crate::store::blobs::Store;
+use crate::store::error::Error;
+use crate::system::error as system;
 use crate::system::memory::{Memory, RESERVE};
 use crate::system::runtime;
 
@@ -44,15 +45,16 @@ impl Store {
         }
     }
 
-    /// Lets go of what nobody uses until there is room for so many bytes; then of what jobs that have ended keep in memory.
+    /// Lets go of what nobody uses until so many bytes are free; then of what jobs that have ended keep in memory.
     pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
         while let Some(refusal) = self.refusal(size)? {
             let evictable = self.evictable();
             let (most, is_for_memory) = match refusal {
-                Error::NoSpace { available, .. } | Error::NoPromise { available, .. } => {
-                    (available + evictable, false)
+                Error::NoSpace { available, .. }
+                | Error::System(system::Error::NoPromise { available, .. }) => (available + evictable, false),
+                Error::System(system::Error::NoMemory { available, .. }) => {
+                    (available + evictable + self.reclaimable(), true)
                 }
-                Error::NoMemory { available, .. } => (available + evictable + self.reclaimable(), true),
                 _ => (0, false),
             };
             let give_up_oldest = || self.others.get().is_some_and(|others| others.give_up_oldest() > 0);

@@ -15,8 +15,8 @@ use lz4_sys::{
     LZ4FDecompressionContext, LZ4FFrameInfo,
 };
 
-use crate::error::Error;
 use crate::store::decoder::Sink;
+use crate::store::error::Error;
 
 /// LZ4F_VERSION.
 const VERSION: u32 = 100;

@@ -13,9 +13,9 @@ use hop_proto::identity::Fingerprint;
 use ring::digest::{Context, SHA256};
 use tokio::sync::oneshot;
 
-use crate::error::Error;
 use crate::store::blob::{Blob, Digest};
 use crate::store::disk_cache::{CHUNK_BYTES, Cancelled, Chunks, DiskCache, FileName};
+use crate::store::error::Error;
 
 /// The part of its medium that the disk cache leaves free: one of this many.
 const FREE_FRACTION: u64 = 8;

@@ -6,6 +6,7 @@ pub mod blobs;
 pub mod decoder;
 pub mod delta;
 pub mod disk_cache;
+pub mod error;
 pub mod eviction;
 pub mod lz4;
 pub mod medium;

@@ -1,15 +1,15 @@
 //! A blob that is received: pieces of whatever it is sent as, in order, become its file.
 //!
-//! What must stay true: a piece counts once, by however many connections it comes; and what is there in the end is what
-//! was announced, or there is nothing.
+//! **Invariants:** a piece counts once, by however many connections it comes; and what is there in the end is what was
+//! announced, or there is nothing.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Error;
 use crate::store::blob::{Blob, Digest};
 use crate::store::decoder::{Decoder, Encoding};
+use crate::store::error::Error;
 use crate::store::upload::Upload;
 
 /// What a controller says of a blob before it is sent.
@@ -57,7 +57,7 @@ pub struct Need {
     pub base: Option<Digest>,
 }
 
-/// A blob that has its room, and the one that it may be a delta against.
+/// A blob whose space is reserved, and the one that it may be a delta against.
 pub struct BlobReceiver {
     upload: Upload,
     base: Option<(Digest, Arc<Blob>)>,
@@ -67,7 +67,7 @@ pub struct BlobReceiver {
 }
 
 impl BlobReceiver {
-    /// Waits for the first piece of `upload`, which comes from its owner and has this checksum, if that is said.
+    /// Waits for the first piece of `upload`, which comes from its owner and has this checksum, if the controller gave one.
     pub fn new(mut upload: Upload, base: Option<(Digest, Arc<Blob>)>, checksum: Option<u32>) -> Self {
         checksum.into_iter().for_each(|checksum| upload.expect(checksum));
         Self { upload, base, received: 0, decoder: None }

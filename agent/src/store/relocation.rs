@@ -1,11 +1,11 @@
 //! What a delta says in front of its copies: what has moved. `docs/protocol.md` has the format.
 //!
-//! What must stay true: what is kept has a bound.
+//! **Invariants:** what is kept has a bound.
 
-use hop_proto::relocation::{MOST_MOVES, Move, Moves, ORIGINS, Place, Relocation};
+use hop_proto::relocation::{MAX_MOVES, Move, Moves, ORIGINS, Place, Relocation};
 
-use crate::error::Error;
 use crate::store::delta::{MALFORMED, signed};
+use crate::store::error::Error;
 
 /// Hears one number after another.
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Head {
         self.next = match self.next {
             Next::Moves => {
                 self.left = usize::try_from(number).unwrap_or(usize::MAX);
-                if self.left > MOST_MOVES {
+                if self.left > MAX_MOVES {
                     return Err(MALFORMED);
                 }
                 self.next_move()
@@ -114,7 +114,7 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         let bad: [&[u64]; 4] = [
             // Too many; one that begins behind the last address, one that is longer than all; one that ends behind the last.
-            &[MOST_MOVES as u64 + 1],
+            &[MAX_MOVES as u64 + 1],
             &[2, 0xffff_fff0, 1, 0, 0x10],
             &[1, 0, 1 << 32],
             &[&[1, 0xffff_fff0, 0x11, 0][..], &[0; 2 * ORIGINS]].concat(),

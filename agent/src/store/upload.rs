@@ -13,10 +13,10 @@ use ring::digest::{Context, SHA256};
 use tokio::time::Instant;
 use xxhash_rust::xxh32::Xxh32;
 
-use crate::error::Error;
 use crate::store::accounting::Kept;
 use crate::store::blob::{Blob, Digest, remove};
 use crate::store::blobs::Store;
+use crate::store::error::Error;
 
 /// How it is found out that a blob is what was announced.
 pub(super) enum Check {
@@ -36,7 +36,7 @@ pub struct Upload {
     pub(super) file: File,
     pub(super) check: Check,
     pub(super) path: PathBuf,
-    /// The file and its room now belong to a [`Blob`].
+    /// The file and its space now belong to a [`Blob`].
     pub(super) is_blob: bool,
 }
 

@@ -1,9 +1,10 @@
 //! Directory trees that a program had to itself: how they are removed, and what they take.
 //!
-//! A program may leave any tree: 100,000 directories one in the other, a path longer than any system call takes, entries
-//! that are immutable. One that runs as root may have mounted something in there: `/etc`, for a chroot. What must stay true:
-//! what is mounted there is the router's, and is never removed; no link is followed; neither the depth of a tree nor its
-//! breadth costs more than [`OPEN`] descriptors; and what cannot be removed keeps nobody from using its name.
+//! A program may leave any tree: 100,000 directories one in the other, a path longer than any system call takes, entries that
+//! are immutable. One that runs as root may have mounted something in there: `/etc`, for a chroot.
+//!
+//! **Invariants:** what is mounted there is the router's, and is never removed; no link is followed; neither the depth of a
+//! tree nor its breadth costs more than eight descriptors; and what cannot be removed keeps nobody from using its name.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Permissions};
@@ -327,8 +328,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_of_any_depth_is_counted_and_removed_with_few_descriptors() {
-        if !in_a_namespace("a_tree_of_any_depth_is_counted_and_removed_with_few_descriptors") {
+    fn deep_trees_need_few_descriptors() {
+        if !in_a_namespace("deep_trees_need_few_descriptors") {
             return;
         }
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broad_tree_of_every_kind_is_removed_and_nothing_outside() {
+    fn broad_trees_go_and_nothing_outside() {
         let dir = tempfile::tempdir().unwrap();
         let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
         fs::create_dir(&outside).unwrap();
@@ -374,8 +375,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mounted_in_a_tree_is_unmounted_and_stays() {
-        if !in_a_namespace("what_is_mounted_in_a_tree_is_unmounted_and_stays") {
+    fn mounts_in_a_tree_are_unmounted() {
+        if !in_a_namespace("mounts_in_a_tree_are_unmounted") {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -395,8 +396,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_removed_is_set_aside_and_tried_again() {
-        if !in_a_namespace("what_cannot_be_removed_is_set_aside_and_tried_again") {
+    fn unremovable_trees_are_set_aside() {
+        if !in_a_namespace("unremovable_trees_are_set_aside") {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -406,10 +407,7 @@ mod tests {
         if std::env::var_os("HOP_TEST_DEEPER").is_none() {
             let mut command = Command::new("sh");
             command.args(["-c", script]).arg(&tree).arg(std::env::current_exe().unwrap());
-            run_again(
-                command.env("HOP_TEST_DEEPER", &tree),
-                "what_cannot_be_removed_is_set_aside_and_tried_again",
-            );
+            run_again(command.env("HOP_TEST_DEEPER", &tree), "unremovable_trees_are_set_aside");
             return;
         }
         let tree = PathBuf::from(std::env::var_os("HOP_TEST_DEEPER").unwrap());
@@ -424,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_and_flags_do_not_keep_a_tree() {
+    fn modes_and_flags_are_overcome() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("closed/inner")).unwrap();

@@ -1,6 +1,6 @@
 //! What is in directories that a program had to itself, and what it takes of the file system.
 //!
-//! **Invariants:** no link is followed and no other file system entered; and a tree of any depth costs at most [`OPEN`] descriptors.
+//! **Invariants:** no link is followed and no other file system entered; and a tree of any depth costs at most eight descriptors.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};

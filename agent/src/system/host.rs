@@ -1,4 +1,4 @@
-//! The router as it describes itself: facts for people, and the one fact that builds depend on.
+//! The router as it describes itself: facts to show, and the one fact that builds depend on.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ pub fn processors() -> u32 {
     u32::try_from(count).unwrap_or(1).max(1)
 }
 
-/// Facts for people; empty where the router does not tell.
+/// Facts to show; empty where the router does not tell.
 #[derive(Debug)]
 pub struct Host {
     /// The router's own name.
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mips_kernel_and_a_pc_kernel_both_name_their_cpu() {
+    fn cpu_names_of_mips_and_pc() {
         let mips = "system type\t\t: Qualcomm Atheros QCA9533\ncpu model\t\t: MIPS 24Kc V7.4\nBogoMIPS\t\t: 432.53\n";
         assert_eq!(cpu(mips), "MIPS 24Kc V7.4");
         assert_eq!(cpu("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n"), "Some CPU @ 2 GHz");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_of_this_machine_and_a_script_can_be_executed_and_nothing_else() {
+    fn only_native_programs_and_scripts_run() {
         let this = std::env::current_exe().and_then(fs::read).unwrap_or_default();
         assert!(can_execute(&this) && can_execute(b"#!/bin/sh\n"));
         let mut other = this.clone();

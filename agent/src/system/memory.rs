@@ -1,7 +1,8 @@
 //! The router's RAM: what there is, and what a program may have of it.
 //!
-//! A file in tmpfs is RAM that nothing can take back, so a program is counted before it is received. What must stay true:
-//! [`RESERVE`] bytes are never given away.
+//! A file in tmpfs is RAM that nothing can take back, so a program is counted before it is received.
+//!
+//! **Invariants:** [`RESERVE`] bytes are never given away.
 
 use std::fs;
 use std::io;
@@ -9,7 +10,7 @@ use std::ops::Deref;
 
 use hop_proto::meminfo::{self, MEMINFO, MIN_FREE_KBYTES, OVERCOMMIT_MEMORY};
 
-use crate::error::Error;
+use crate::system::error::Error;
 
 /// Bytes that stay free for the router itself and for what the program allocates while it starts: a Go program that
 /// prints one line has 4 MB resident beside its file, and a 64 MB router under load wants the other half.
@@ -22,7 +23,7 @@ pub const RESERVE: u64 = 8 * 1024 * 1024;
 /// has counts all of them at once, so a heap of any size may take one more than GOMEMLIMIT says.
 const GO_ARENA: u64 = 4 * 1024 * 1024;
 
-/// Asks the kernel to kill something else than this agent for want of memory (proc(5), oom_score_adj): who else would end
+/// Asks the kernel to kill something else than this agent when memory runs out (proc(5), oom_score_adj): who else would end
 /// the programs? Only root may ask; others take their chance.
 pub fn be_spared() {
     let _ = fs::write("/proc/self/oom_score_adj", "-500");
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_and_what_is_promised_are_never_given_away() {
+    fn reserve_and_reservations_are_kept() {
         let memory = memory(20, None);
         assert!(memory.admit(12 << 20, 0).is_ok());
         assert!(memory.admit((12 << 20) + 1, 0).is_err());

@@ -1,9 +1,11 @@
 //! The router: its memory and other resources, what it is, its file systems; and the runtime.
 
+pub mod error;
 pub mod fs_remove;
 pub mod fs_walk;
 pub mod host;
 pub mod memory;
+pub mod oom_kills;
 pub mod resources;
 pub mod runtime;
 pub mod time;

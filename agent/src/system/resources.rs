@@ -1,7 +1,7 @@
-//! What a job can use up beside memory, so that the router's own daemons fail: the inodes of the file system that jobs work
-//! on, and the threads that the kernel can have.
+//! What a job can use up beside memory, so that the router's own daemons fail: the inodes of the file system that jobs work on,
+//! and the threads that the kernel can have.
 //!
-//! What must stay true: what is kept free is never given away, and a file system without a limit has none here.
+//! **Invariants:** what is kept free is never given away, and a file system without a limit has none here.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::system::error::Error;
 
-/// The part of the inodes, and of the threads, below which a job is ended: one of this many. A tmpfs has one inode for each two
+/// The part of the inodes, and of the threads, below which a job is killed: one of this many. A tmpfs has one inode for each two
 /// pages of RAM: 7,400 on a router of 64 MB, whose daemons use some 100. Threads are 450 to 900 there.
 const LIMIT_FRACTION: u64 = 8;
 
@@ -38,14 +38,14 @@ pub enum Resource {
     Threads,
 }
 
-/// Why a job was ended.
+/// Why a job was killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
     /// What there was too little of.
     pub resource: Resource,
     /// How many were left.
     pub available: u64,
-    /// Below how many a job is ended.
+    /// Below how many a job is killed.
     pub limit: u64,
     /// How many the job held.
     pub held: u64,
@@ -58,7 +58,7 @@ pub struct Level {
     pub total: u64,
     /// Those that are left.
     pub available: u64,
-    /// Below this a job is ended.
+    /// Below this a job is killed.
     pub limit: u64,
     rate: u64,
 }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_inodes_few_are_kept_and_of_few_a_part() {
+    fn inode_reserve_is_a_bounded_fraction() {
         let level = |total: u64, available| {
             let limit = (total / LIMIT_FRACTION).min(MAX_RESERVED_INODES);
             Level { total, available, limit, rate: FILES_RATE }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_tells_its_threads_and_where_its_file_systems_are() {
+    fn threads_and_mount_points_are_read() {
         assert_eq!(read_threads("0.20 0.18 0.12 1/80 11206\n"), Some(80));
         assert_eq!(read_threads("0.20"), None);
         let level = threads().unwrap();

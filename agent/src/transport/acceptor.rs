@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::authorized_keys::AuthorizedKeys;
 use crate::access::refusal_log::{self, RefusalLog};
-use crate::error::Error;
+use crate::job;
 use crate::job::job_log::Controller;
 use crate::job::registry::JobRegistry;
 use crate::service::ConnectionService;
+use crate::service::error::Error;
 use crate::service::receive_budget::{ConnectionBudget, ReceiveBudget};
 use crate::system::runtime;
 use crate::transport::connection_limits::{ConnectionLimits, PendingPeer};
@@ -70,7 +71,7 @@ pub struct Acceptor {
     authorized: Arc<AuthorizedKeys>,
     jobs: Arc<JobRegistry>,
     revocation: Arc<Revocation>,
-    /// Where it listens, for people.
+    /// Where it listens, to show.
     place: Arc<str>,
     limits: Arc<ConnectionLimits>,
     budget: Arc<ReceiveBudget>,
@@ -129,7 +130,7 @@ impl Acceptor {
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     if told.is_none_or(|told| told.elapsed() >= refusal_log::INTERVAL) {
-                        tracing::warn!(%error, "cannot accept; this is told once a minute");
+                        tracing::warn!(%error, "cannot accept; this is logged once a minute");
                         told = Some(Instant::now());
                     }
                     self.limits.shed();
@@ -220,7 +221,7 @@ impl Acceptor {
         let windows = if why_not.is_none() { WINDOWS } else { REFUSED_WINDOWS };
         let authorized = self.authorized.clone();
         let admission = Arc::new(move || match (why_not, authorized.is_authorized(&key)) {
-            (_, false) => Err(Error::NotAuthorized),
+            (_, false) => Err(job::error::Error::NotAuthorized.into()),
             (Some(why), true) => Err(why.into()),
             (None, true) => Ok(()),
         });

@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::access::refusal_log::RefusalLog;
-use crate::error::Error;
+use crate::service::error::Error;
 use crate::service::receive_budget::MAX_CONNECTIONS;
 use crate::system::time::sleep_until_opt;
 
@@ -47,7 +47,7 @@ const HANDSHAKE_SHARE: Duration = Duration::from_secs(2);
 /// machine with many jobs wants, and two more controllers still get in.
 const RESERVED_CONNECTIONS: u32 = 4;
 
-/// Connections that a key may have out of the last ones: one that is kept, and one for whoever does not use it.
+/// Connections that a key may have out of the last ones: one that is kept, and one for a controller that does not use it.
 const KEY_SHARE: usize = 2;
 
 /// The peers of an agent.
@@ -76,7 +76,7 @@ struct Peer {
 enum Stage {
     /// It has not said a whole ClientHello.
     Hello,
-    /// It has, and is told when its handshake may go on.
+    /// It has, and waits for the word that its handshake may go on.
     Waiting(oneshot::Sender<()>),
     /// Its handshake goes on, or has failed and is not forgotten yet; since then.
     Handshake(Instant),
@@ -109,7 +109,7 @@ impl Table {
         peer
     }
 
-    /// Whoever goes when one must: the oldest that is silent, or one of the source that has most.
+    /// The peer that goes when one must: the oldest that is silent, or one of the source that has most.
     fn victim(&self) -> Option<usize> {
         if let Some(oldest) = self.peers.iter().position(Peer::is_silent) {
             return Some(oldest);
@@ -158,7 +158,7 @@ impl Table {
 }
 
 impl ConnectionLimits {
-    /// Limits, of which nothing is used. What is dropped is told to `refusals`.
+    /// Limits, of which nothing is used. `refusals` records what is dropped.
     pub fn new(refusals: Arc<RefusalLog>) -> Self {
         Self {
             pending: Mutex::default(),
@@ -168,7 +168,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Takes a new peer in, whoever has to go for it. What `serve` starts is aborted when the peer has to go itself.
+    /// Takes a new peer in, and drops another one for it if there are too many. What `serve` starts is aborted when the peer has to go itself.
     pub fn admit(
         self: &Arc<Self>,
         address: SocketAddr,
@@ -197,7 +197,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Drops a peer, for want of what the kernel gives: descriptors, memory.
+    /// Drops a peer because the kernel has no more descriptors or memory.
     pub fn shed(&self) {
         let mut table = self.table();
         let dropped = table.victim().map(|index| table.take(index));
@@ -345,7 +345,7 @@ impl Drop for Connected {
     }
 }
 
-/// A number below `limit` that nobody can foresee; 0 where there is no randomness to be had.
+/// A number below `limit` that nobody can foresee; 0 where the kernel gives no randomness.
 fn random_below(limit: usize) -> usize {
     let mut bytes = [0; 4];
     if limit == 0 || SystemRandom::new().fill(&mut bytes).is_err() {
@@ -396,7 +396,7 @@ mod tests {
         assert!(
             gone.iter().all(|peer| !is_in(&limits, peer)) && there.iter().all(|peer| is_in(&limits, peer))
         );
-        assert!(is_in(&limits, &speaker), "whoever has said its hello stays");
+        assert!(is_in(&limits, &speaker), "a peer that has said its hello stays");
         assert_eq!(limits.table().peers.len(), MAX_SILENT_OF_SOURCE + 1);
     }
 

@@ -90,7 +90,7 @@ impl Listener {
         self.address
     }
 
-    /// Where it listens, for people.
+    /// Where it listens, to show.
     pub fn describe(&self) -> String {
         let address = self.address;
         match &self.interface {

@@ -42,7 +42,7 @@ impl Revocation {
         revocation
     }
 
-    /// Waits until a key is taken off the list. What came in before it was taken off is told, too.
+    /// Waits until a key is taken off the list. This covers a key that was taken off before the call.
     pub async fn of(&self, key: Fingerprint) {
         let mut list = self.list.subscribe();
         self.arrival.notify_one();

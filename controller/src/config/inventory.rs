@@ -125,7 +125,7 @@ impl Inventory {
         }
     }
 
-    /// Writes a router, in place of one with the same name.
+    /// Writes a router, instead of one with the same name.
     ///
     /// # Errors
     /// The name is none, or the file cannot be written.

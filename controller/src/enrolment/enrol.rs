@@ -202,7 +202,7 @@ impl Enrolment<'_> {
         joined
     }
 
-    /// An agent that others use as well is not started anew with another store.
+    /// An agent that others use as well is not started again with another store.
     async fn check_same_cache_dir(&self, variables: &Variables) -> Result<(), Error> {
         let Some(store) = &self.request.cache_dir else { return Ok(()) };
         let said = self.shell.ask("cache-dir", variables).await?.stdout;
@@ -294,7 +294,7 @@ impl Enrolment<'_> {
     }
 }
 
-/// Lets a signal undo what is under way, in place of ending this `hop` at once.
+/// Lets a signal undo what is under way, instead of ending this `hop` at once.
 pub(super) fn listen() -> Result<Interrupts, Error> {
     Interrupts::listen().map_err(Error::io("handle", "signals".as_ref()))
 }

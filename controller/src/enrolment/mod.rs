@@ -77,7 +77,7 @@ impl From<EnrolmentRecord> for EnrolRequest {
     }
 }
 
-/// Enrols a router under `name`, in place of one with that name. Says on standard error what it does.
+/// Enrols a router under `name`, instead of one with that name. Says on standard error what it does.
 ///
 /// # Errors
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.

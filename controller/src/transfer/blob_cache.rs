@@ -84,7 +84,7 @@ impl BlobCache {
         None
     }
 
-    /// Keeps a blob that a router has now, in place of the ones that were sent before all others.
+    /// Keeps a blob that a router has now, instead of the ones that were sent before all others.
     pub fn keep(&self, blob: &Blob) {
         // What goes wrong with a cache is nobody's concern.
         let _ = self.try_keep(blob);

@@ -157,9 +157,9 @@ mod tests {
     }
 
     async fn find(blobs: &EncodedCache, name: &str) -> Option<String> {
-        let found = blobs.find_or(name, None, || encoded("packed anew")).await.unwrap();
+        let found = blobs.find_or(name, None, || encoded("packed again")).await.unwrap();
         let text = String::from_utf8(found.bytes.to_vec()).unwrap();
-        (text != "packed anew").then_some(text)
+        (text != "packed again").then_some(text)
     }
 
     #[tokio::test]
@@ -198,7 +198,7 @@ mod tests {
             let delta = Encoded { encoding, base: Some([7; 32]), bytes: "delta".into() };
             let first = delta.clone();
             blobs.find_or(name, Some([7; 32]), || first).await.unwrap();
-            let found = blobs.find_or(name, Some([7; 32]), || encoded("packed anew")).await.unwrap();
+            let found = blobs.find_or(name, Some([7; 32]), || encoded("packed again")).await.unwrap();
             assert_eq!((found.encoding, found.base, found.bytes), (encoding, delta.base, delta.bytes));
         }
     }
@@ -208,8 +208,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let blobs = blobs(directory.path());
         blobs.find_or("delta", Some([7; 32]), || encoded("whole")).await.unwrap();
-        let found = blobs.find_or("delta", Some([7; 32]), || encoded("packed anew")).await.unwrap();
-        assert_eq!(found.bytes, "packed anew");
+        let found = blobs.find_or("delta", Some([7; 32]), || encoded("packed again")).await.unwrap();
+        assert_eq!(found.bytes, "packed again");
     }
 
     #[tokio::test]

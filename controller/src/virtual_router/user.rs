@@ -76,7 +76,7 @@ pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     let _lock = lock(home)?;
     let inventory = Inventory::new(home);
     let directory = home.virtual_router(name);
-    // Read under the lock: it may have been started anew since somebody looked.
+    // Read under the lock: it may have been started again since somebody looked.
     let known = find(&inventory, name)?.and_then(|router| router.entry.process);
     known.map_or(Ok(()), process::stop).and_then(|()| stop_started(&directory)).map_err(|source| {
         Error::VirtualRouter { name: name.to_owned(), why: format!("it cannot be ended: {source}") }
@@ -227,7 +227,7 @@ fn qemu(arch: Arch) -> Result<PathBuf, Error> {
 }
 
 fn write_executable(path: &Path, content: &[u8]) -> Result<(), Error> {
-    // Written anew and not over the old one, which may still be running.
+    // Written again and not over the old one, which may still be running.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(Error::io("remove", path)(error));

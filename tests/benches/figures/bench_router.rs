@@ -1,6 +1,6 @@
 //! A router on the bench: a whole virtual one with a counted clock, its agent, and the proxies to its doors.
 //!
-//! What must stay true: what something costs is counted until the router is at rest again, so that what is done when `hop`
+//! **Invariants:** what something costs is counted until the router is at rest again, so that what is done when `hop`
 //! or `ssh` has ended is not forgotten.
 
 use std::cell::RefCell;

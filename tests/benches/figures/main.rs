@@ -111,7 +111,7 @@ fn measure(bench: BenchRouter, rows: &[&Row], options: &Options) -> (Vec<Figure>
             let mut samples = panic::catch_unwind(AssertUnwindSafe(&mut measure));
             if samples.is_err() {
                 // QEMU with a counted clock has been seen to stand still under much output. Twice is no accident.
-                eprintln!("{name}: once more, on a router that is booted anew");
+                eprintln!("{name}: once more, on a router that is booted again");
                 bench = None;
                 samples = panic::catch_unwind(AssertUnwindSafe(|| {
                     let bench = bench.insert(boot(options));

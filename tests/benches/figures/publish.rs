@@ -1,6 +1,6 @@
 //! What is checked in: the figures as JSON, the tables in the docs, the plot.
 //!
-//! What must stay true: tables and plot are made from the JSON alone, so all three agree; and figures of two machines are
+//! **Invariants:** tables and plot are made from the JSON alone, so all three agree; and figures of two machines are
 //! not mixed.
 
 use std::fs;

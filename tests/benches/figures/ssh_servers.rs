@@ -1,7 +1,7 @@
 //! Servers of ssh on this machine, to which whoever runs the bench can log in: Debian's dropbear, a process a router, as there
 //! is an agent a router.
 //!
-//! What must stay true: nothing of the user's own ssh is read or written. A server looks for the keys of who may come in the
+//! **Invariants:** nothing of the user's own ssh is read or written. A server looks for the keys of who may come in the
 //! home that the system names; so it is told of a user of another name whose home is the bench's, by nss_wrapper, and is not
 //! used if it did not hear that. It listens on 127.0.0.1 only, takes the bench's key only, and ends with this.
 

@@ -234,7 +234,7 @@ impl VirtualRouter {
     }
 
     /// The processes that hold connections for the home of this router: their numbers.
-    pub fn keepers(&self) -> Vec<u32> {
+    pub fn masters(&self) -> Vec<u32> {
         let home = format!("HOP_HOME={}", self.path("home").display());
         // What ends while it is looked at is none.
         let words = |number: u32, file: &str| -> Vec<String> {
@@ -281,9 +281,9 @@ impl VirtualRouter {
         // The channel in which it ran ends with it, and only then may others be opened.
         wait(&mut self.agent);
         if self.path("home/run").exists() {
-            for keeper in self.keepers() {
+            for master in self.masters() {
                 // It ends by itself now, but not before the next test may look.
-                let _ = kill_process(pid(keeper), Signal::KILL);
+                let _ = kill_process(pid(master), Signal::KILL);
             }
         }
     }

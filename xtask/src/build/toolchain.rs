@@ -228,7 +228,7 @@ pub fn write_script(path: &Path, body: &str) -> Result<()> {
 }
 
 /// A `cargo build` for this machine, of what users get. cargo keeps what it builds with other flags beside it, so neither
-/// this nor a developer's own `cargo build` makes the other start anew.
+/// this nor a developer's own `cargo build` makes the other start again.
 pub fn host_cargo_build() -> Result<Command> {
     let rustc = active_rustc().context("there is no rustc in PATH")?;
     let mut command = cargo();

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::files::outputs::{Cursor, Position};
+use crate::job::error::Error;
 use crate::job::session::Session;
 use crate::job::session::encoder::Encoder;
 use crate::job::session::messages::Event;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::process::Signal;
 
-use crate::error::Error;
 use crate::files::outputs::{Info, Position, Problem};
+use crate::job::error::Error;
 use crate::job::outcome::Outcome;
 use crate::job::session::output_buffer::OutputStream;
 use crate::process::pty::Size;

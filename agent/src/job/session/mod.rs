@@ -32,8 +32,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::files::outputs::{ArtifactSet, Position};
+use crate::job::error::Error;
 use crate::job::outcome::Outcome;
 pub use crate::job::session::attachment::Attachment;
 pub use crate::job::session::commands::JobCommands;

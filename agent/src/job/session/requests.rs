@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::error::Error;
 use crate::files::outputs::ArtifactSet;
+use crate::job::error::Error;
 use crate::job::session::Session;
 use crate::job::session::messages::{JobCommand, Request};
 use crate::job::session::output_buffer::OutputStream;

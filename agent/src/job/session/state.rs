@@ -3,8 +3,8 @@
 use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
 
-use crate::error::Error;
 use crate::files::outputs::{ArtifactSet, Position};
+use crate::job::error::Error;
 use crate::job::session::messages::FinalResult;
 use crate::job::session::output_buffer::OutputBuffer;
 use crate::store::receiver::Need;

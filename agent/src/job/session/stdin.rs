@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
-use crate::error::Error;
+use crate::job::error::Error;
 
 /// Standard input that the controller has sent, and the program's pipe has not taken.
 #[derive(Clone, Default)]

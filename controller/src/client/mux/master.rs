@@ -123,7 +123,7 @@ async fn keep(
     let home = Home::from_environment()?;
     let (router, identity) = (Inventory::new(&home).get(&args.router)?, home.identity()?);
     let socket = ControlSocket::of(home.runtime(), &router, identity.fingerprint()).socket();
-    // It was enrolled anew in the meantime, or the key is another one.
+    // It was enrolled again in the meantime, or the key is another one.
     let address = listener.local_addr().map_err(Error::io("listen on", &socket))?;
     if address.as_pathname() != Some(&socket) {
         return Err(Error::OtherPlace { router: router.name });

@@ -58,10 +58,10 @@ fn divide(samples: &[ShiftSample], cost: u32) -> Vec<Move> {
         for same in at_address.chunk_by(|one, other| one.by == other.by) {
             let (by, count) = (same[0].by, same.len() as u32);
             // What is not worth its cost is left, and this one is the first.
-            let (anew, earlier) = if before.0 > cost { (before.0 - cost, before.1) } else { (0, None) };
+            let (again, earlier) = if before.0 > cost { (before.0 - cost, before.1) } else { (0, None) };
             let way = ways.entry(by).or_insert((0, usize::MAX));
-            if way.1 == usize::MAX || way.0 < anew {
-                *way = (anew, runs.len());
+            if way.1 == usize::MAX || way.0 < again {
+                *way = (again, runs.len());
                 runs.push(Run { from: address, last: address, by, before: earlier });
             }
             way.0 += count;
@@ -88,7 +88,7 @@ fn divide(samples: &[ShiftSample], cost: u32) -> Vec<Move> {
 
 #[cfg(test)]
 mod tests {
-    use hop_proto::relocation::MOST_MOVES;
+    use hop_proto::relocation::MAX_MOVES;
 
     use super::*;
 
@@ -131,10 +131,10 @@ mod tests {
     #[test]
     fn number_of_shifts_is_bounded() {
         assert!(fit_shifts(Vec::new()).all().is_empty());
-        let wild = (0..4 * MOST_MOVES as u32).flat_map(|index| {
+        let wild = (0..4 * MAX_MOVES as u32).flat_map(|index| {
             let sample = ShiftSample { address: 64 * index, by: 4 * index };
             [sample; 5]
         });
-        assert!(fit_shifts(wild.collect()).all().len() <= MOST_MOVES);
+        assert!(fit_shifts(wild.collect()).all().len() <= MAX_MOVES);
     }
 }

@@ -1,4 +1,4 @@
-//! `go test` and `go run`, with a router in place of this machine.
+//! `go test` and `go run`, with a router instead of this machine.
 //!
 //! A router with strict overcommit is let promise more for it: a test binary of Go 1.26 has 32 MiB of zeroed data
 //! (`crypto/internal/fips140/drbg.memory`), of which no page is ever used, and which a DD-WRT with 64 MB does not promise.

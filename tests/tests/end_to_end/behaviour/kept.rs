@@ -18,15 +18,15 @@ pub const ALL: &[Behaviour] = &behaviours! {
         simultaneous_commands_share_one_connection,
         full_connection_gives_others_their_own,
         closing_waits_for_running_commands,
-        killed_keeper_is_replaced,
-        keeper_ends_with_its_connection,
+        killed_master_is_replaced,
+        master_ends_with_its_connection,
         dead_link_is_noticed_in_use,
         dead_link_is_noticed_when_idle,
-        stopped_keeper_is_bypassed,
+        stopped_master_is_bypassed,
         revoked_key_loses_its_kept_connection,
-        errors_are_those_without_a_keeper,
+        errors_are_those_without_a_master,
         unsafe_directory_keeps_no_connection,
-        keeper_inherits_nothing_of_its_command;
+        master_inherits_nothing_of_its_command;
     Here:
         slow_reader_slows_only_its_program;
 };
@@ -60,11 +60,11 @@ fn dialogue(router: &VirtualRouter, hop: Hop) -> Running {
     running
 }
 
-/// The one keeper that there is.
+/// The one master that there is.
 #[track_caller]
-fn keeper(router: &VirtualRouter) -> Process {
-    let keepers = router.keepers();
-    let [only] = keepers[..] else { panic!("{keepers:?}") };
+fn master(router: &VirtualRouter) -> Process {
+    let masters = router.masters();
+    let [only] = masters[..] else { panic!("{masters:?}") };
     Process::open(only)
 }
 
@@ -85,16 +85,16 @@ fn later_commands_use_the_kept_connection(target: Target) {
     succeeds(unkept(&router, "info").run());
     succeeds(unkept(&router, "ps").run());
     succeeds(unkept(&router, "info").args(["--keep-connection", "1m"]).run());
-    assert_eq!((proxy.connections(), router.keepers().len()), (1, 1));
+    assert_eq!((proxy.connections(), router.masters().len()), (1, 1));
     // Nought is for who wants none of it.
     succeeds(unkept(&router, "info").args(["--keep-connection", "0s"]).run());
-    assert_eq!((proxy.connections(), router.keepers().len()), (2, 1));
-    let keeper = keeper(&router);
+    assert_eq!((proxy.connections(), router.masters().len()), (2, 1));
+    let master = master(&router);
     assert_eq!(disconnect(&router).stdout(), "the connection to proxied is closed\n");
-    keeper.wait_until_gone();
+    master.wait_until_gone();
     assert_eq!(disconnect(&router).stdout(), "no connection to proxied is kept\n");
     succeeds(unkept(&router, "info").run());
-    assert_eq!((proxy.connections(), router.keepers().len()), (3, 0));
+    assert_eq!((proxy.connections(), router.masters().len()), (3, 0));
     router.assert_serves_on();
 }
 
@@ -103,9 +103,9 @@ fn kept_connection_ends_when_idle(target: Target) {
     let proxy = router.proxy();
     let running =
         dialogue(&router, router.hop().args(["exec", "-r", "proxied"]).env("HOP_KEEP_CONNECTION", "1ms"));
-    let keeper = keeper(&router);
+    let master = master(&router);
     assert_eq!(running.wait().code, 0);
-    keeper.wait_until_gone();
+    master.wait_until_gone();
     succeeds(unkept(&router, "info").run());
     assert_eq!(proxy.connections(), 2);
     router.assert_serves_on();
@@ -118,7 +118,7 @@ fn simultaneous_commands_share_one_connection(target: Target) {
     for running in begun {
         assert_eq!(running.wait().code, 0);
     }
-    assert_eq!((proxy.connections(), router.keepers().len()), (1, 1));
+    assert_eq!((proxy.connections(), router.masters().len()), (1, 1));
     succeeds(disconnect(&router));
 }
 
@@ -131,7 +131,7 @@ fn full_connection_gives_others_their_own(target: Target) {
     assert_eq!(proxy.connections(), 1);
     succeeds(keeping(&router, "info").run());
     succeeds(unkept(&router, "info").run());
-    assert_eq!((proxy.connections(), router.keepers().len()), (3, 1));
+    assert_eq!((proxy.connections(), router.masters().len()), (3, 1));
     for running in running {
         assert_eq!(running.wait().code, 0);
     }
@@ -145,7 +145,7 @@ fn closing_waits_for_running_commands(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let running = dialogue(&router, keeping(&router, "exec"));
-    let keeper = keeper(&router);
+    let master = master(&router);
     let said = "the connection to proxied is closed when the command that uses it has ended\n";
     assert_eq!(disconnect(&router).stdout(), said);
     assert_eq!(disconnect(&router).stdout(), "no connection to proxied is kept\n");
@@ -153,11 +153,11 @@ fn closing_waits_for_running_commands(target: Target) {
     assert_eq!(proxy.connections(), 2);
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("end of input\n", "", 0));
-    keeper.wait_until_gone();
+    master.wait_until_gone();
     router.assert_serves_on();
 }
 
-fn killed_keeper_is_replaced(target: Target) {
+fn killed_master_is_replaced(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
@@ -165,13 +165,13 @@ fn killed_keeper_is_replaced(target: Target) {
     let mut output = String::new();
     for _ in 0..2 {
         output.push_str(&running.line());
-        let [number] = router.keepers()[..] else { panic!("there is one") };
-        let keeper = Process::open(number);
+        let [number] = router.masters()[..] else { panic!("there is one") };
+        let master = Process::open(number);
         rustix::process::kill_process(rustix::process::Pid::from_raw(number as i32).unwrap(), Signal::KILL)
             .unwrap();
-        keeper.wait_until_gone();
+        master.wait_until_gone();
         // Its socket is still there, and nobody listens.
-        wait_until("the command has come back", || proxy.connections() > 1 && !router.keepers().is_empty());
+        wait_until("the command has come back", || proxy.connections() > 1 && !router.masters().is_empty());
     }
     let ran = running.wait();
     output.push_str(ran.stdout());
@@ -183,31 +183,31 @@ fn killed_keeper_is_replaced(target: Target) {
     router.assert_serves_on();
 }
 
-fn keeper_ends_with_its_connection(target: Target) {
+fn master_ends_with_its_connection(target: Target) {
     let mut router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
-    let first = keeper(&router);
+    let first = master(&router);
     proxy.reset();
     first.wait_until_gone();
     succeeds(keeping(&router, "info").run());
-    let second = keeper(&router);
+    let second = master(&router);
     router.signal_agent(Signal::KILL);
     second.wait_until_gone();
     router.restart_agent();
     succeeds(keeping(&router, "info").run());
-    assert_eq!((proxy.connections(), router.keepers().len()), (3, 1));
+    assert_eq!((proxy.connections(), router.masters().len()), (3, 1));
     router.assert_serves_on();
 }
 
 fn rebooted_router_is_connected_to_again(target: Target) {
     let mut router = VirtualRouter::start(target);
     let running = dialogue(&router, router.exec_with(&["--keep-connection", LONG], "dialogue"));
-    let keeper = keeper(&router);
+    let master = master(&router);
     router.power_cycle();
     let ran = running.wait();
     ran.assert_fails_after_progress(125, "router was rebooted while the program ran");
-    keeper.wait_until_gone();
+    master.wait_until_gone();
     let ran = router.exec_with(&["--keep-connection", LONG], "both-outputs").run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     router.assert_serves_on();
@@ -223,12 +223,12 @@ fn dead_link_is_noticed_in_use(target: Target) {
         .args(["1000000", "0"])
         .start();
     assert_eq!(running.line(), "0\n");
-    let keeper = keeper(&router);
+    let master = master(&router);
     proxy.cut();
     let ran = running.wait();
     assert_eq!(ran.code, 125, "{}", ran.stderr());
     assert!(ran.stderr().contains("the connection to proxied was lost"), "{}", ran.stderr());
-    keeper.wait_until_gone();
+    master.wait_until_gone();
     proxy.mend();
     router.wait_until_idle();
     router.assert_serves_on();
@@ -238,18 +238,18 @@ fn dead_link_is_noticed_when_idle(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
-    let keeper = keeper(&router);
+    let master = master(&router);
     proxy.cut();
-    keeper.wait_until_gone();
+    master.wait_until_gone();
     proxy.mend();
     router.assert_serves_on();
 }
 
-fn stopped_keeper_is_bypassed(target: Target) {
+fn stopped_master_is_bypassed(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
-    let [number] = router.keepers()[..] else { panic!("there is one") };
+    let [number] = router.masters()[..] else { panic!("there is one") };
     signal(number, Signal::STOP);
     succeeds(unkept(&router, "info").run());
     succeeds(keeping(&router, "info").run());
@@ -272,7 +272,7 @@ fn revoked_key_loses_its_kept_connection(target: Target) {
     router.assert_serves_on();
 }
 
-fn errors_are_those_without_a_keeper(target: Target) {
+fn errors_are_those_without_a_master(target: Target) {
     let router = VirtualRouter::start(target);
     let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
     router.enrol("changed", &router.address, other);
@@ -306,10 +306,10 @@ fn unsafe_directory_keeps_no_connection(target: Target) {
         directory.display()
     );
     assert_eq!(ran.stderr(), said);
-    assert!(router.keepers().is_empty());
+    assert!(router.masters().is_empty());
 }
 
-fn keeper_inherits_nothing_of_its_command(target: Target) {
+fn master_inherits_nothing_of_its_command(target: Target) {
     let router = VirtualRouter::start(target);
     let home = router.path("home");
     let mut shell = Command::new("sh");
@@ -318,7 +318,7 @@ fn keeper_inherits_nothing_of_its_command(target: Target) {
     shell.args(["info", "-r", "router", "--keep-connection", LONG]).env("HOP_HOME", &home);
     let ran = Running::start(&mut shell).wait();
     succeeds(ran);
-    let [number] = router.keepers()[..] else { panic!("there is one") };
+    let [number] = router.masters()[..] else { panic!("there is one") };
     let proc = format!("/proc/{number}");
     let stat = fs::read_to_string(format!("{proc}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -363,16 +363,16 @@ fn slow_reader_slows_only_its_program(target: Target) {
             wait_until("the window is full", || {
                 unread() == u64::from(hop_proto::limits::OUTPUT_WINDOW_BYTES)
             });
-            assert!(memory(number) < HELD, "the keeper holds {} kB", memory(number));
+            assert!(memory(number) < HELD, "the master holds {} kB", memory(number));
         }
         running.read(&mut block);
-        number = number.or_else(|| router.keepers().first().copied());
+        number = number.or_else(|| router.masters().first().copied());
         expected[..4].copy_from_slice(&index.to_be_bytes());
         assert!(block == expected, "block {index} comes whole, after the one before it");
     }
     let ran = running.wait();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("", "", 0));
-    assert!(memory(number) < HELD, "the keeper holds {} kB", memory(number));
+    assert!(memory(number) < HELD, "the master holds {} kB", memory(number));
     assert_eq!(proxy.connections(), 1);
     router.assert_serves_on();
 }

@@ -90,7 +90,7 @@ fn slow_link_is_sent_zstd(target: Target) {
     BlobCache::new(&router.home()).set_rate("router", 500_000);
     assert!(sent(&router, &fixture(target, "both-outputs")).ends_with("compressed with zstd"));
     let rate = BlobCache::new(&router.home()).rate("router").unwrap();
-    assert!(rate != 500_000, "it is measured anew");
+    assert!(rate != 500_000, "it is measured again");
     router.assert_serves_on();
 }
 

@@ -216,7 +216,7 @@ fn password_is_asked_once() {
     let (script, asked) = (owner.machine.path("askpass"), owner.machine.path("asked"));
     fs::write(&script, format!("#!/bin/sh\necho \"$1\" >>{}\necho admin\n", asked.display())).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    // ssh(1): this is asked in place of the terminal.
+    // ssh(1): this is asked instead of the terminal.
     let ask = |hop: Hop| hop.env("SSH_ASKPASS", &script).env("SSH_ASKPASS_REQUIRE", "force").run();
     let words = ["--until-reboot", "-o", "PreferredAuthentications=password"];
     let ran = ask(owner.adding_at(&words));

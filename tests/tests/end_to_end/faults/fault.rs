@@ -22,7 +22,7 @@ pub enum Fault {
     CableCut,
     /// Nothing arrives any more.
     CableCutForGood,
-    /// The connection is reset, by a firewall that was loaded anew.
+    /// The connection is reset, by a firewall that was loaded again.
     ConnectionReset,
     /// The agent is killed, and started again.
     AgentKilled,

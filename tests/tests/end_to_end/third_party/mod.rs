@@ -1,6 +1,6 @@
 //! Tests that others wrote, run by plain `go test` on whole virtual routers with 64 MB, and their results here beside.
 //!
-//! What must stay true: a test has the result there that it has here, but for what docs/go-test.md explains.
+//! **Invariants:** a test has the result there that it has here, but for what docs/go-test.md explains.
 
 use std::collections::BTreeMap;
 use std::fs;

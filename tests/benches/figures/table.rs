@@ -52,7 +52,7 @@ impl Goal {
         match self {
             Self::AtMost(most) if unit == Unit::Bytes => format!("≤ {}", unit.show(most)),
             Self::AtMost(most) => format!("≤ {most}"),
-            Self::PartOf(way, part) => format!("≤ 1/{:.0} of {}", 1.0 / part, way.name()),
+            Self::PartOf(way, part) => format!("≤ 1/{:.1} of {}", 1.0 / part, way.name()),
         }
     }
 

@@ -113,7 +113,7 @@ const WINDOW: u64 = 40_000;
 const MANY_TURNS: u32 = 100;
 const STREAMS: [OutputStream; 2] = [Stdout, Stderr];
 
-/// What is said on a connection.
+/// A message of the controller on a connection.
 enum Said {
     Request(Request),
     /// Something that breaks a rule before it is a request.

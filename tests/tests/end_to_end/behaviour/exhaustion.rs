@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -65,9 +66,11 @@ fn inodes_run_out_for_the_program_alone(target: Target) {
     };
     thread::scope(|scope| {
         let daemon = scope.spawn(write);
-        inodes_run_out(&router);
+        // Also when an assertion fails: the scope waits for the daemon.
+        let result = catch_unwind(AssertUnwindSafe(|| inodes_run_out(&router)));
         is_over.store(true, Ordering::Relaxed);
         daemon.join().unwrap().unwrap();
+        result.unwrap_or_else(|panic| resume_unwind(panic));
     });
     // What others have taken is not given away.
     let many = ram.join("many");

@@ -463,13 +463,13 @@ fn every_grpc_client_reads_refusals(target: Target) {
     block_on(async {
         let _raw = Raw::run(&router, "a", COPIES_INPUT).await;
         for (first, code, reasons) in [
-            (run(broken), Code::InvalidArgument, ["PROTOCOL"; 2]),
-            (chunk(0, b"no specification"), Code::InvalidArgument, ["PROTOCOL"; 2]),
-            (run(taken), Code::AlreadyExists, ["JOB_EXISTS"; 2]),
-            (attach("none"), Code::NotFound, ["NO_SUCH_JOB"; 2]),
-            (attach("a"), Code::PermissionDenied, ["NOT_YOURS"; 2]),
-            (run(user), Code::FailedPrecondition, ["NO_SUCH_USER"; 2]),
-            (run(too_large), Code::ResourceExhausted, ["NO_MEMORY", "NO_SPACE"]),
+            (run(broken), Code::InvalidArgument, ["PROTOCOL"; 3]),
+            (chunk(0, b"no specification"), Code::InvalidArgument, ["PROTOCOL"; 3]),
+            (run(taken), Code::AlreadyExists, ["JOB_EXISTS"; 3]),
+            (attach("none"), Code::NotFound, ["NO_SUCH_JOB"; 3]),
+            (attach("a"), Code::PermissionDenied, ["NOT_YOURS"; 3]),
+            (run(user), Code::FailedPrecondition, ["NO_SUCH_USER"; 3]),
+            (run(too_large), Code::ResourceExhausted, ["NO_MEMORY", "NO_SPACE", "NO_PROMISE"]),
         ] {
             let opened = Connection::open(&router.entry(), &keys[1], TIMEOUT).await;
             let (mut connection, _) = opened.unwrap();

@@ -229,7 +229,7 @@ impl SystemLog {
         match socket.send(line.as_bytes()) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            // It was not connected yet, or logd was started anew.
+            // It was not connected yet, or logd was started again.
             Err(_) => {
                 socket.connect(&self.path)?;
                 socket.send(line.as_bytes()).map(|_| ())
@@ -268,7 +268,7 @@ pub fn fatal(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A file that begins anew when it is full. Two processes may write to it, the supervisor and the agent: nothing is
+/// A file that begins again when it is full. Two processes may write to it, the supervisor and the agent: nothing is
 /// remembered from one event to the next.
 pub struct LogFile {
     path: PathBuf,
@@ -412,7 +412,7 @@ mod tests {
         drop(logd);
         fs::remove_file(&path).unwrap();
         let logd = UnixDatagram::bind(&path).unwrap();
-        log.send(SEVERITY_INFO, "logd was started anew").unwrap();
+        log.send(SEVERITY_INFO, "logd was started again").unwrap();
         assert_eq!(received(&logd).len(), 1);
     }
 

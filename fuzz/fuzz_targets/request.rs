@@ -60,7 +60,7 @@ fn check(spec: &Spec) {
     }
     let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     assert!(spec.working_directory.components().all(stays), "{:?}", spec.working_directory);
-    assert!(spec.directory_mark.len() <= MAX_MARK_BYTES);
+    assert!(spec.workdir_placeholder.len() <= MAX_MARK_BYTES);
     assert!(spec.grace.as_millis() <= MAX_GRACE_MS.into());
     assert!(spec.linger.is_none_or(|linger| linger.as_millis() <= MAX_LINGER_MS.into()));
     let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);

@@ -51,7 +51,7 @@ struct Model {
 
 /// What the agent has acknowledged.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct Event {
     offset: u64,
     closed: bool,
 }
@@ -75,12 +75,12 @@ async fn play(steps: Vec<Step>) -> io::Result<()> {
     rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES)?;
     let mut reader = Some(pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?);
     let queue = Queue::default();
-    let told = Rc::new(Cell::new(Told::default()));
+    let told = Rc::new(Cell::new(Event::default()));
     let (all_ended, ended) = tokio::sync::oneshot::channel::<()>();
     let acknowledge = {
         let told = told.clone();
         move |offset, closed| {
-            let before = told.replace(Told { offset, closed });
+            let before = told.replace(Event { offset, closed });
             assert!(!before.closed && before.offset <= offset, "said after the end, or backwards");
         }
     };
@@ -114,7 +114,7 @@ async fn play(steps: Vec<Step>) -> io::Result<()> {
     Ok(())
 }
 
-fn push(queue: &Queue, model: &mut Model, told: Told, place: Place, bytes: u32, end: bool) {
+fn push(queue: &Queue, model: &mut Model, told: Event, place: Place, bytes: u32, end: bool) {
     let offset = match place {
         Place::Next => model.received,
         Place::At(offset) => offset,

@@ -1,8 +1,9 @@
 //! Addresses in a copy of a part of a MIPS program, when what they name has moved: what both sides make of them.
 //!
 //! Between two builds of a program most bytes that differ are addresses: in jumps, in `lui` and the instruction behind it, in
-//! words of data, in Go's tables of functions. Both sides know what moved where, and so what these are now. What must stay
-//! true: the agent makes what the controller has counted on, to the last bit, wherever it divides a copy; and nothing that is
+//! words of data, in Go's tables of functions. Both sides know what moved where, and so what these are now.
+//!
+//! **Invariants:** the agent makes what the controller has counted on, to the last bit, wherever it divides a copy; and nothing that is
 //! read here can make it fail.
 
 /// Most moves of a program: an agent holds them, 12 bytes each.

@@ -108,7 +108,7 @@ const CRATES: &[Crate] = &[
             ),
         ],
         max_lines: 400,
-        long: &["service/generated/hop.v1.rs", "job/session/mod.rs", "service/mod.rs"],
+        long: &["service/generated/hop.v1.rs"],
     },
 ];
 

@@ -43,7 +43,7 @@ const BROKEN: Error = Error::Protocol("an archive of input files that is not as 
 
 /// Input files, before they are there.
 #[derive(Debug)]
-pub struct InputTree {
+pub struct InputArchive {
     /// What is sent.
     pub archive: BlobDescriptor,
     /// The name of the directory that they are unpacked into.
@@ -54,7 +54,7 @@ pub struct InputTree {
     pub entries: u32,
 }
 
-impl InputTree {
+impl InputArchive {
     /// Unpacks the archive into a new directory in `work`. If the program runs as another user, the files are that one's. If it
     /// was not announced how many they are, they may be `most`.
     ///
@@ -228,7 +228,7 @@ mod tests {
         let archive = [&entries.concat()[..], &entry("TRAILER!!!", 0, b"")].concat();
         fs::write(&blob, &archive).unwrap();
         let archive = BlobDescriptor::of_test(&archive);
-        let tree = InputTree { archive, directory: b"src".to_vec(), size, entries: announced };
+        let tree = InputArchive { archive, directory: b"src".to_vec(), size, entries: announced };
         let result = tree.unpack(File::open(blob).unwrap(), &work, None, most).await;
         (place, result)
     }

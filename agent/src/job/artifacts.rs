@@ -83,7 +83,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::job::oom_guard::Shortage;
+    use crate::job::oom_guard::OutOfMemory;
     use crate::job::session::Ownership;
     use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
@@ -135,7 +135,7 @@ mod tests {
         let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
         jobs.guard.end_largest(1234, false).await;
-        let Some(Cause::Memory(Shortage { available: 1234, held, .. })) = outcome.await.unwrap() else {
+        let Some(Cause::Memory(OutOfMemory { available: 1234, held, .. })) = outcome.await.unwrap() else {
             panic!("the cause is reported")
         };
         // With a kilobyte for the directory and the file.
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(outcome.await.unwrap(), Some(Cause::AgentStopped));
         assert!(!job.exists());
         let ground = tempfile::tempdir().unwrap();
-        let shortage = Cause::Memory(Shortage { available: 1, held: 2, of_promises: false });
+        let shortage = Cause::Memory(OutOfMemory { available: 1, held: 2, of_promises: false });
         let Fixture { job, outcome, .. } = fixture(ground.path(), None, shortage.clone()).await;
         assert_eq!(outcome.await.unwrap(), Some(shortage));
         assert!(!job.exists());

@@ -237,12 +237,12 @@ mod tests {
         let given =
             [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@the-work-of-it@/a:@the-work-of-it@")];
         let env = given.map(|(name, value)| (name.into(), value.into())).into();
-        let spec = Spec { env, directory_mark: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
+        let spec = Spec { env, workdir_placeholder: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
         let parent = tempfile::tempdir().unwrap();
         let directory = JobDirectory::create(parent.path(), "job").unwrap();
         let work = directory.work();
         let environment = |spec: &Spec, home, memory| {
-            let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
+            let mut arguments = Arguments::new(&spec.workdir_placeholder, work.as_os_str());
             environment(spec, &directory, home, memory, &mut arguments).unwrap()
         };
         let env = environment(&spec, Some("/home"), 9_000_000);

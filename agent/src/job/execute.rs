@@ -18,7 +18,7 @@ use crate::job::artifacts::FinishedProgram;
 use crate::job::environment::{Arguments, environment};
 use crate::job::error::Error;
 use crate::job::job_log::{Controller, JobLog};
-use crate::job::oom_guard::{Shortage, Verdict};
+use crate::job::oom_guard::{OutOfMemory, Verdict};
 use crate::job::outcome::Outcome;
 use crate::job::registry::JobRegistry;
 use crate::job::running::{Running, is_set};
@@ -127,7 +127,7 @@ impl Job {
         }
         let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
         let work = directory.work();
-        let mut arguments = Arguments::new(&spec.directory_mark, work.as_os_str());
+        let mut arguments = Arguments::new(&spec.workdir_placeholder, work.as_os_str());
         let args = spec.args.iter().map(|arg| arguments.argument(arg)).collect::<Result<Vec<_>, _>>();
         let env = environment(&spec, &directory, home, memory, &mut arguments);
         let (args, env) = match args.and_then(|args| Ok((args, env?))) {
@@ -210,10 +210,10 @@ async fn wait_for_start(
             verdict = handle.must_end() => {
                 let directory = jobs.store.directory().to_owned();
                 return Err(match verdict {
-                    Verdict::Memory(Shortage { available, held: needed, of_promises: true }) => {
+                    Verdict::Memory(OutOfMemory { available, held: needed, of_promises: true }) => {
                         system::Error::NoPromise { needed, available }.into()
                     }
-                    Verdict::Memory(Shortage { available, held: needed, of_promises: false }) => {
+                    Verdict::Memory(OutOfMemory { available, held: needed, of_promises: false }) => {
                         system::Error::NoMemory { needed, available }.into()
                     }
                     Verdict::Exhausted(Exhausted { available, held, .. }) => {

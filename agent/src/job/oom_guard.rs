@@ -2,7 +2,7 @@
 //! or refuses something that the router needs.
 //!
 //! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
-//! in RAM as well, and DD-WRT's ramfs has no limit of its own. What must stay true: blobs that nobody uses, and then the output of
+//! in RAM as well, and DD-WRT's ramfs has no limit of its own. **Invariants:** blobs that nobody uses, and then the output of
 //! jobs that have ended, go before a job is killed; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
 //! sooner it looks again.
 
@@ -45,7 +45,7 @@ const NO_PROCESS: i32 = i32::MAX;
 
 /// Why a job was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortage {
+pub struct OutOfMemory {
     /// Bytes that were available on the router.
     pub available: u64,
     /// Bytes that the job held: its processes, and the files that it wrote.
@@ -58,7 +58,7 @@ pub struct Shortage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It holds most of the memory.
-    Memory(Shortage),
+    Memory(OutOfMemory),
     /// It holds most of something else.
     Exhausted(Exhausted),
 }
@@ -241,7 +241,7 @@ impl OomGuard {
             };
             (job.pid, job.verdict.clone(), held)
         };
-        end(pid, &sender, Verdict::Memory(Shortage { available, held, of_promises })).await;
+        end(pid, &sender, Verdict::Memory(OutOfMemory { available, held, of_promises })).await;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -357,7 +357,9 @@ mod tests {
             verdict
         };
         let (_, verdict) = tokio::join!(guard.end_largest(1234, false), ending);
-        let Verdict::Memory(Shortage { available: 1234, held, .. }) = verdict else { panic!("{verdict:?}") };
+        let Verdict::Memory(OutOfMemory { available: 1234, held, .. }) = verdict else {
+            panic!("{verdict:?}")
+        };
         assert!(held >= 300_000);
         assert!(small.verdict.borrow().is_none());
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::job::oom_guard::{Shortage, Verdict};
+use crate::job::oom_guard::{OutOfMemory, Verdict};
 use crate::job::session::stdout::Summary;
 use crate::process::child::{Ending, Usage};
 use crate::process::reaper::Orphans;
@@ -52,7 +52,7 @@ pub enum Cause {
     /// It was silent for too long.
     IdleTimeout,
     /// It held most of the memory when that ran out.
-    Memory(Shortage),
+    Memory(OutOfMemory),
     /// It held most of something else that ran out.
     Exhausted(Exhausted),
     /// The agent is stopping.

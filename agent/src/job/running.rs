@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::job::error::Error;
-use crate::job::oom_guard::{Shortage, WatchHandle};
+use crate::job::oom_guard::{OutOfMemory, WatchHandle};
 use crate::job::outcome::{Cause, Ran};
 use crate::job::registry::JobRegistry;
 use crate::job::session::output_buffer::OutputStream;
@@ -129,7 +129,7 @@ impl Running {
     fn exit_cause(&self, ending: &Ending) -> Cause {
         let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
         if is_killed && self.handle.kernel_was_first(self.child.id(), self.cgroup.as_ref()) {
-            return Cause::Memory(Shortage { available: 0, held: 0, of_promises: false });
+            return Cause::Memory(OutOfMemory { available: 0, held: 0, of_promises: false });
         }
         Cause::Program
     }

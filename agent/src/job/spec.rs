@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::files::inputs::InputTree;
+use crate::files::inputs::InputArchive;
 use crate::job::error::Error;
 use crate::process::pty::Size;
 use crate::process::user::User;
@@ -22,7 +22,7 @@ pub struct Spec {
     /// The program.
     pub program: BlobDescriptor,
     /// What it finds when it starts.
-    pub inputs: Vec<InputTree>,
+    pub inputs: Vec<InputArchive>,
     /// Where it starts, below the job's directory; empty for that itself.
     pub working_directory: PathBuf,
     /// argv[1] and on.
@@ -30,7 +30,7 @@ pub struct Spec {
     /// Added to the environment that every program gets.
     pub env: Vec<(OsString, OsString)>,
     /// What stands for the job's directory in them; empty: nothing.
-    pub directory_mark: Vec<u8>,
+    pub workdir_placeholder: Vec<u8>,
     /// It waits, when it is here, until the controller says to start.
     pub hold: bool,
     /// When to end it.
@@ -69,7 +69,7 @@ impl Spec {
             working_directory: PathBuf::new(),
             args: Vec::new(),
             env: Vec::new(),
-            directory_mark: Vec::new(),
+            workdir_placeholder: Vec::new(),
             hold: false,
             timeout: None,
             idle_timeout: None,

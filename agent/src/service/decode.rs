@@ -14,7 +14,7 @@ use hop_proto::limits::{
 use hop_proto::v1::{self, run_request};
 use hop_proto::{output_path, program_name};
 
-use crate::files::inputs::InputTree;
+use crate::files::inputs::InputArchive;
 use crate::files::outputs::Position;
 use crate::job::environment::JOB_DIRECTORY;
 use crate::job::error::Error;
@@ -83,7 +83,7 @@ pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         working_directory: OsString::from_vec(spec.working_directory).into(),
         args,
         env: spec.env.into_iter().map(decode_variable).collect::<Result<_, _>>()?,
-        directory_mark: spec.workdir_placeholder,
+        workdir_placeholder: spec.workdir_placeholder,
         hold: spec.wait_for_start,
         merges_outputs: spec.merge_stderr,
         timeout: (limits.timeout_ms > 0).then(|| Duration::from_millis(limits.timeout_ms)),
@@ -116,11 +116,11 @@ fn decode_blob(blob: Option<v1::Blob>, bases: &[Vec<u8>]) -> Result<BlobDescript
     })
 }
 
-fn decode_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> {
+fn decode_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputArchive>, Error> {
     if trees.len() > MAX_INPUT_TREES {
         return Err(Error::Protocol("more than 4 trees of input files"));
     }
-    let mut inputs: Vec<InputTree> = Vec::new();
+    let mut inputs: Vec<InputArchive> = Vec::new();
     for v1::InputArchive { archive, directory, size, bases, entries } in trees {
         let is_name = output_path::names(&directory).len() == 1 && output_path::is_valid(&directory);
         if !is_name || inputs.iter().any(|other| other.directory == directory) {
@@ -130,7 +130,7 @@ fn decode_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputTree>, Error> 
         if size > u32::MAX.into() {
             return Err(Error::Protocol("input files of more than 4 GiB"));
         }
-        inputs.push(InputTree { archive: decode_blob(archive, &bases)?, directory, size, entries });
+        inputs.push(InputArchive { archive: decode_blob(archive, &bases)?, directory, size, entries });
     }
     Ok(inputs)
 }

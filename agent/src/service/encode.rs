@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::files::outputs::{Info, Position, Problem};
 use crate::job::error::Error;
-use crate::job::oom_guard::{self, Shortage};
+use crate::job::oom_guard::{self, OutOfMemory};
 use crate::job::outcome::{Cause, Outcome};
 use crate::job::registry::JobSummary;
 use crate::job::session::output_buffer::OutputStream;
@@ -129,7 +129,7 @@ fn encode_outcome(outcome: &Outcome) -> v1::Outcome {
         }
     };
     let shortage = match ran.cause {
-        Cause::Memory(Shortage { available, held, of_promises }) => {
+        Cause::Memory(OutOfMemory { available, held, of_promises }) => {
             Some(v1::OutOfMemory { available, limit: oom_guard::LIMIT, held, of_promises })
         }
         _ => None,

@@ -1,6 +1,6 @@
 //! What a blob is sent as, and how it comes out of that.
 //!
-//! What must stay true: what comes in is decoded as it comes, in memory that has a bound; and what is
+//! **Invariants:** what comes in is decoded as it comes, in memory that has a bound; and what is
 //! malformed is an error, never a wait for more.
 
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT
 use hyper::rt;
 use tokio::time::{Instant, sleep_until};
 
-// A `Silence` need not know which of the two hyper waits for.
+// A `IdleClock` need not know which of the two hyper waits for.
 const _: () = assert!(KEEPALIVE_INTERVAL.as_millis() == KEEPALIVE_TIMEOUT.as_millis());
 
 /// How long a connection may be silent at all: it was asked, did not answer, and takes nothing more. hyper would wait until its last
@@ -106,7 +106,7 @@ impl rt::Timer for SilenceTimer {
     fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
         let deadline = Instant::from_std(deadline);
         let is_over = deadline <= Instant::now();
-        Box::pin(Silence {
+        Box::pin(IdleClock {
             activity: self.0.clone(),
             deadline,
             is_over,
@@ -120,7 +120,7 @@ impl rt::Timer for SilenceTimer {
 }
 
 /// Ends when it is `deadline`, and nothing has arrived for as long as a peer may be silent.
-struct Silence {
+struct IdleClock {
     activity: Activity,
     deadline: Instant,
     /// It was over when it began: hyper has waited already.
@@ -128,7 +128,7 @@ struct Silence {
     sleep: Pin<Box<tokio::time::Sleep>>,
 }
 
-impl Silence {
+impl IdleClock {
     fn until(&self) -> Instant {
         let state = self.activity.state();
         let leisure = if state.calls > 0 { Duration::ZERO } else { KEEPALIVE_LEISURE };
@@ -136,7 +136,7 @@ impl Silence {
     }
 }
 
-impl Future for Silence {
+impl Future for IdleClock {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -160,7 +160,7 @@ impl Future for Silence {
     }
 }
 
-impl rt::Sleep for Silence {}
+impl rt::Sleep for IdleClock {}
 
 #[cfg(test)]
 mod tests {

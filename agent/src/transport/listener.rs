@@ -118,7 +118,7 @@ impl Listener {
         }
     }
 
-    /// Binds to the interface anew if it is another one than before.
+    /// Binds to the interface again if it is another one than before.
     fn follow_interface(&mut self) {
         let Some(interface) = &mut self.interface else { return };
         interface.looked_at = Instant::now();

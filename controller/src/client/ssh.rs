@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_endless_answer_is_cut_off() {
-        // In place of ssh, a shell prints zeros: what it is called with is not for it.
+        // Instead of ssh, a shell prints zeros: what it is called with is not for it.
         let directory = tempfile::tempdir().unwrap();
         let shell = directory.path().join("endless");
         std::fs::write(&shell, "#!/bin/sh\nexec cat /dev/zero\n").unwrap();

@@ -15,7 +15,7 @@ use crate::config::inventory::{Inventory, Router};
 const REKEY: &str = include_str!("scripts/rekey.sh");
 
 /// A key on a router's list: its fingerprint, and what the list calls it.
-type Listed = (Fingerprint, String);
+type ListedKey = (Fingerprint, String);
 
 /// Takes the key off a router's list that `key` names: a fingerprint, or the name behind one if only one has it. The agent ends its
 /// connections and jobs. This controller's own key, and the only one, are taken off if `force` says so.
@@ -132,7 +132,7 @@ fn variables(layout: &Layout) -> Variables {
 }
 
 /// The keys of a list, which has options in front of some (agent/src/access/authorized_keys.rs).
-fn listed(list: &[u8]) -> Vec<Listed> {
+fn listed(list: &[u8]) -> Vec<ListedKey> {
     let text = String::from_utf8_lossy(list);
     let key = |line: &str| {
         let line = line.trim();
@@ -147,9 +147,10 @@ fn listed(list: &[u8]) -> Vec<Listed> {
 }
 
 /// The key that is meant.
-fn resolve(list: &[Listed], key: &str) -> Result<Fingerprint, Error> {
-    let is_meant =
-        |(fingerprint, name): &&Listed| key.parse() == Ok(*fingerprint) || (!key.is_empty() && name == key);
+fn resolve(list: &[ListedKey], key: &str) -> Result<Fingerprint, Error> {
+    let is_meant = |(fingerprint, name): &&ListedKey| {
+        key.parse() == Ok(*fingerprint) || (!key.is_empty() && name == key)
+    };
     let mut meant: Vec<Fingerprint> = list.iter().filter(is_meant).map(|(found, _)| *found).collect();
     meant.dedup();
     match meant[..] {

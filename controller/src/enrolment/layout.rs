@@ -258,7 +258,7 @@ mod tests {
     fn boot_hook_waits_for_slow_fsck() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("mnt/hop");
-        // In place of seconds that pass: the disk is mounted in the tenth minute.
+        // Instead of seconds that pass: the disk is mounted in the tenth minute.
         let sleep = format!(
             "#!/bin/sh\necho >>{0}/waited\n[ $(wc -l <{0}/waited) -lt 300 ] || {{ mkdir -p {1}; echo 'echo started >$0.done' >{1}/start; }}\n",
             dir.path().display(),

@@ -20,7 +20,7 @@ use super::Error;
 use super::module::Package;
 use crate::session::Job;
 use crate::session::artifacts::{Local, Policy, Request};
-use crate::transfer::inputs::{Files, InputTree};
+use crate::transfer::inputs::{Files, InputArchive};
 
 /// What stands for the job's directory until the agent puts it in.
 pub const MARK: &str = "@hop-job-directory@";
@@ -96,7 +96,7 @@ pub struct Translated {
     /// Its variables.
     pub env: Vec<(OsString, OsString)>,
     /// What it finds.
-    pub inputs: Vec<InputTree>,
+    pub inputs: Vec<InputArchive>,
     /// Where it starts, below the job's directory.
     pub working_directory: Vec<u8>,
     /// What to fetch.

@@ -21,7 +21,7 @@ use crate::program::Program;
 use crate::transfer::blob::Blob;
 use crate::transfer::blob_cache::BlobCache;
 use crate::transfer::encode::Decoders;
-use crate::transfer::inputs::InputTree;
+use crate::transfer::inputs::InputArchive;
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
@@ -40,7 +40,7 @@ pub struct Job {
     /// Added to the environment that the router gives.
     pub env: Vec<(OsString, OsString)>,
     /// What it finds when it starts.
-    pub inputs: Vec<InputTree>,
+    pub inputs: Vec<InputArchive>,
     /// Where it starts, below the job's directory; empty: there.
     pub working_directory: Vec<u8>,
     /// What stands for the job's directory in arguments and variables; empty: nothing.
@@ -87,7 +87,7 @@ impl Job {
 
     /// Bytes of memory that the job takes on the router before its program runs.
     pub fn room(&self, program: &Program) -> u64 {
-        program.blob.content.len() as u64 + self.inputs.iter().map(InputTree::room).sum::<u64>()
+        program.blob.content.len() as u64 + self.inputs.iter().map(InputArchive::room).sum::<u64>()
     }
 
     /// Whether the router has memory for the input files, as it stands.
@@ -98,7 +98,7 @@ impl Job {
         let memory = info.memory.unwrap_or_default();
         let kept = info.store.as_ref().map_or(0, |store| store.reclaimable);
         let available = memory.available.saturating_sub(memory.reserve).saturating_add(kept);
-        let bytes = self.inputs.iter().map(InputTree::room).sum();
+        let bytes = self.inputs.iter().map(InputArchive::room).sum();
         if bytes <= available {
             return Ok(());
         }
@@ -126,7 +126,7 @@ impl Job {
             true => sent.candidates(blob).iter().map(|digest| digest.to_vec()).collect(),
             false => Vec::new(),
         };
-        let input = |tree: &InputTree| tree.describe(describe(&tree.archive), bases(&tree.archive));
+        let input = |tree: &InputArchive| tree.describe(describe(&tree.archive), bases(&tree.archive));
         JobSpec {
             name: program.blob.name.clone(),
             program: Some(describe(&program.blob)),

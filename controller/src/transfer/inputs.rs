@@ -147,7 +147,7 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::PathTooLong`].
-    pub fn pack(mut self, name: String, directory: &str) -> Result<InputTree, Error> {
+    pub fn pack(mut self, name: String, directory: &str) -> Result<InputArchive, Error> {
         let mut archive = Vec::new();
         // Links come last: nothing can be written through one.
         for is_link in [false, true] {
@@ -177,7 +177,7 @@ impl Files {
         let (size, largest, directory) = (self.size(), self.largest(), directory.to_owned());
         // With the directory around them. Nobody has memory for 4 billion.
         let entries = u32::try_from(1 + self.entries.len()).unwrap_or(u32::MAX);
-        Ok(InputTree { archive: Blob::new(Kind::Files, name, archive), directory, size, entries, largest })
+        Ok(InputArchive { archive: Blob::new(Kind::Files, name, archive), directory, size, entries, largest })
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn named(files: &[(PathBuf, u64)]) -> String {
 
 /// Files that a program finds when it starts.
 #[derive(Clone, Debug)]
-pub struct InputTree {
+pub struct InputArchive {
     /// What is sent.
     pub archive: Blob,
     /// The name of the directory that they are in, below the job's directory.
@@ -217,7 +217,7 @@ pub struct InputTree {
     pub largest: Vec<(PathBuf, u64)>,
 }
 
-impl InputTree {
+impl InputArchive {
     /// Bytes of memory that they take on the router, as an archive and unpacked.
     pub fn room(&self) -> u64 {
         self.archive.content.len() as u64 + self.size

@@ -221,7 +221,7 @@ pub struct JobSpec {
     /// If a signal ends the program, the kernel writes a core file, which is the last of the output files. Capability "core".
     #[prost(bool, tag = "16")]
     pub core: bool,
-    /// The program gets a terminal of this size in place of its three pipes; all that it writes is standard output.
+    /// The program gets a terminal of this size instead of its three pipes; all that it writes is standard output.
     #[prost(message, optional, tag = "10")]
     pub terminal: ::core::option::Option<WindowSize>,
     /// Names the job on this agent: 1 to 32 digits and lower-case letters. The controller chooses it, at random, so that it

@@ -17,10 +17,10 @@ use crate::record::{RECORDS, Record};
 pub const INSTRUCTION: f64 = 2e-9;
 
 /// How long to look before deciding that a router is at rest.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many looks in a row must find it at rest.
-const LOOKS: u32 = 3;
+const MAX_POLLS: u32 = 3;
 
 /// What a router at rest executes at most in a second of this machine's clock. Its kernel's ticks make 300,000; one that
 /// works makes a hundred times as much, also on a busy machine.
@@ -79,9 +79,9 @@ impl Counter {
     pub fn at_rest(&self) -> Blocks {
         let since = Instant::now();
         let (mut blocks, mut looked, mut looks) = (self.blocks(), since, 0);
-        while looks < LOOKS {
+        while looks < MAX_POLLS {
             assert!(since.elapsed() < TIMEOUT, "the router comes to rest");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
             let (now, before) = (self.blocks(), looked);
             looked = Instant::now();
             let executed = (now.instructions() - blocks.instructions()) as f64;

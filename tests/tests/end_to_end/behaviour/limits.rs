@@ -98,7 +98,7 @@ fn ninth_job_is_refused(target: Target) {
 
 fn one_key_leaves_connections_to_others(target: Target) {
     /// Of 16, of which 4 are for keys that have fewer than 2.
-    const MOST_OF_A_KEY: usize = 12;
+    const MAX_OF_A_KEY: usize = 12;
     let router = VirtualRouter::start(target);
     let other = Home::at(&router.path("other"));
     router.enrol_for(&other);
@@ -110,7 +110,7 @@ fn one_key_leaves_connections_to_others(target: Target) {
     let [refused, served] = thread::scope(|scope| {
         runtime.block_on(async {
             let mut connected = Vec::new();
-            for _ in 0..MOST_OF_A_KEY {
+            for _ in 0..MAX_OF_A_KEY {
                 connected.push(Connection::open(&router.entry(), &identity, TIMEOUT).await.unwrap());
             }
             let (tell, told) = tokio::sync::oneshot::channel();

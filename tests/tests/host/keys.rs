@@ -105,6 +105,7 @@ fn rotation_moves_all_routers_to_the_new_key() {
     let left = fs::read_dir(directory(&home)).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with("key.")).collect();
     assert_eq!(left, ["key.lock"]);
+    first.wait_until_idle();
     first.assert_serves_on();
 }
 

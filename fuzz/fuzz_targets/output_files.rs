@@ -1,6 +1,6 @@
-//! Output files on their way: from an honest agent, whose connections break where they like, each arrives once and whole; and
-//! whatever an agent says that lies, nothing is written but what was asked for, where it was asked for: through no link, with
-//! no hidden name, not over what is there, and never executable.
+//! Transfers output files. From an honest agent, each file arrives once and complete, wherever connections break.
+//! Whatever a dishonest agent sends, the controller writes only the files that it requested, to the places that it
+//! chose: never through a link, under a hidden name, over an existing file, or as an executable.
 #![no_main]
 
 use std::ffi::OsString;
@@ -21,19 +21,19 @@ use libfuzzer_sys::fuzz_target;
 
 #[derive(Arbitrary, Debug)]
 enum Scenario {
-    /// The controller hears so many pieces, tells what it has or not, and comes back.
+    /// On each connection, the controller receives this many pieces, acknowledges them or not, and reattaches.
     Honest { window: u16, connections: Vec<(u8, bool)> },
-    /// The agent says this.
+    /// The agent sends these pieces.
     Lies(Vec<Lie>),
-    /// Somebody asks for this, and this is there.
+    /// A user requests the first path, and the second one exists.
     Asks(Vec<u8>, Vec<u8>),
 }
 
 #[derive(Arbitrary, Debug)]
 struct Lie {
-    /// Which file; mostly the one that is expected.
+    /// Number of the file; `None`: the one that the controller expects.
     file: Option<u8>,
-    /// Where; mostly where it is expected.
+    /// Offset in the file; `None`: the one that the controller expects.
     offset: Option<u64>,
     data: Vec<u8>,
     info: Option<Said>,
@@ -42,7 +42,7 @@ struct Lie {
 
 #[derive(Arbitrary, Debug)]
 struct Said {
-    /// One of the usual paths, or any.
+    /// Index of one of the [`USUAL`] paths, or any path.
     path: Result<u8, Vec<u8>>,
     request: u8,
     size: Result<u8, u64>,
@@ -51,7 +51,7 @@ struct Said {
     files: u8,
 }
 
-/// A controller tells what it has after a quarter of the window that it has asked for, and so never asks for less.
+/// A controller acknowledges after a quarter of the window that it has requested, and so never requests less than that.
 const MIN_WINDOW: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
 
 /// Files that the honest agent has: longer than a chunk, empty, and one with a hole.
@@ -74,7 +74,7 @@ const USUAL: [&[u8]; 14] = [
     b"many/link",
 ];
 
-/// A directory of this process, made again for each scenario.
+/// The directory of this process for all scenarios.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| std::env::temp_dir().join(format!("hop-fuzz-{}", std::process::id())))
@@ -90,7 +90,7 @@ fuzz_target!(|scenario: Scenario| {
     }
 });
 
-/// What stands in a file.
+/// The content of a file.
 fn content(name: &str, size: usize) -> Vec<u8> {
     let mut content: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
     if name.ends_with("hole") {
@@ -99,22 +99,22 @@ fn content(name: &str, size: usize) -> Vec<u8> {
     content
 }
 
-/// The directory in which the program has worked, and an empty one for what comes.
+/// The working directory of the program, and an empty directory for the files that the controller receives.
 fn places() -> (PathBuf, PathBuf) {
     let (there, here) = (ground().join("there"), ground().join("here"));
     if !there.exists() {
-        fs::create_dir_all(there.join("b")).expect("there is room");
+        fs::create_dir_all(there.join("b")).expect("the disk has space");
         for (name, size) in FILES {
             let (content, file) = (content(name, size), fs::File::create(there.join(name)));
-            let file = file.expect("there is room");
+            let file = file.expect("the disk has space");
             let ends = if name.ends_with("hole") { [0..100, size - 100..size] } else { [0..size, 0..0] };
             for end in ends {
-                file.write_all_at(&content[end.clone()], end.start as u64).expect("there is room");
+                file.write_all_at(&content[end.clone()], end.start as u64).expect("the disk has space");
             }
         }
     }
     let _ = fs::remove_dir_all(&here);
-    fs::create_dir_all(&here).expect("there is room");
+    fs::create_dir_all(&here).expect("the disk has space");
     (there, here)
 }
 
@@ -124,7 +124,7 @@ fn honest(window: u64, connections: &[(u8, bool)]) {
     let asked = request(".", here.clone());
     let mut files = OutputFiles::new(vec![asked], None, true);
     let mut stored = Position::default();
-    // The last one holds.
+    // The last connection does not break.
     let holds = (u8::MAX, true);
     for (count, tells) in connections.iter().chain(std::iter::repeat_n(&holds, 1000)) {
         let mut cursor = Cursor::new(files.position().map_or(stored, read));
@@ -135,7 +135,7 @@ fn honest(window: u64, connections: &[(u8, bool)]) {
             if let Some(piece) = piece {
                 files.take(say(piece)).expect("it is honest");
             }
-            // One that is not told is lost with its connection.
+            // An acknowledgement that is not sent is lost with its connection.
             if *tells && let Some(told) = files.next_ack() {
                 stored = stored.max(read(told));
             } else if is_all {
@@ -146,7 +146,7 @@ fn honest(window: u64, connections: &[(u8, bool)]) {
             break;
         }
     }
-    assert_eq!(stored, offer.end(), "all of it is told in the end");
+    assert_eq!(stored, offer.end(), "the controller acknowledges everything in the end");
     let fetched = files.finish().expect("all have come");
     assert_eq!(fetched.len(), FILES.len(), "each comes once");
     for (name, size) in FILES {
@@ -156,11 +156,11 @@ fn honest(window: u64, connections: &[(u8, bool)]) {
 
 fn lie(lies: Vec<Lie>) {
     let (_, here) = places();
-    fs::write(here.join("canary"), "sings").expect("there is room");
+    fs::write(here.join("canary"), "sings").expect("the disk has space");
     let place = here.join("place");
-    fs::create_dir_all(place.join("many")).expect("there is room");
-    symlink("../..", place.join("many/link")).expect("there is room");
-    fs::write(place.join("kept.x"), "kept").expect("there is room");
+    fs::create_dir_all(place.join("many")).expect("the disk has space");
+    symlink("../..", place.join("many/link")).expect("the disk has space");
+    fs::write(place.join("kept.x"), "kept").expect("the disk has space");
     let many = Request {
         local: Local::Below { directory: place.clone(), skip: 0 },
         ..request("many", PathBuf::new())
@@ -174,7 +174,7 @@ fn lie(lies: Vec<Lie>) {
                 .path
                 .map_or_else(|path| path, |usual| USUAL[usize::from(usual) % USUAL.len()].to_vec()),
             request: said.request.into(),
-            // What a disk has no room for is nothing to learn from.
+            // A file that does not fit on the disk would test nothing but the disk.
             size: said.size.map_or_else(|size| size % (1 << 30), u64::from),
             executable: said.executable,
             core: said.core,
@@ -205,7 +205,7 @@ fn lie(lies: Vec<Lie>) {
     assert!(names(&place).iter().all(is_asked_for));
 }
 
-/// Looks at everything that was written, and adds up its length.
+/// Checks every file that the controller wrote, and adds up their lengths.
 fn look_at(directory: &Path, bytes: &mut u64) {
     for entry in fs::read_dir(directory).expect("it is there") {
         let path = entry.expect("it can be read").path();

@@ -1,4 +1,5 @@
-//! What an agent sends: any bytes, decoded as the controller does it. What was understood is the same when it is said again.
+//! Decodes any bytes as the controller decodes an agent's responses. A decoded message survives being encoded and
+//! decoded again.
 #![no_main]
 
 use std::fmt::Debug;

@@ -1,16 +1,16 @@
-//! What both sides of Hop must agree on.
+//! The protocol, the cryptography and the limits on which the agent and the controller agree.
 //!
-//! - [`v1`]: the messages of `hop/v1/agent.proto`, and how a controller calls its service.
-//! - [`identity`]: the Ed25519 key of a side and the fingerprint that the other side pins.
-//! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
-//! - [`signal`]: the names under which signals travel.
-//! - [`limits`]: numbers that both sides must know.
-//! - [`meminfo`]: how much memory a system can give to programs.
-//! - [`relocation`]: addresses in a program of which parts have moved.
-//! - [`output_path`]: by what output files are asked for.
-//! - [`program_name`]: what a program may be called.
+//! - [`v1`]: the messages of `hop/v1/agent.proto`, and the client of its service.
+//! - [`identity`]: the Ed25519 key of each side, and the fingerprint that the other side pins.
+//! - [`tls`]: TLS 1.3 between two identities, with one cipher suite, no older version and no certificates.
+//! - [`signal`]: names of signals in messages.
+//! - [`limits`]: limits and timeouts that both sides apply.
+//! - [`meminfo`]: the memory that a Linux system has available for programs.
+//! - [`relocation`]: adjusts the addresses in a program whose parts have moved.
+//! - [`output_path`]: paths and patterns by which a controller requests output files.
+//! - [`program_name`]: valid names of programs.
 
-// Not stable in Rust; the compiler of the agents is told to take it, as its library is built by it.
+// Not stable in Rust. `cargo xtask build` allows it for the agents, as it does to build the standard library.
 #![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
 
 pub mod identity;
@@ -22,7 +22,7 @@ pub mod relocation;
 pub mod signal;
 pub mod tls;
 
-/// Messages and the controller's half of the service, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
+/// Messages, and the client of the service, generated from `hop/v1/agent.proto` by `cargo xtask codegen`.
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {
     include!("generated/hop.v1.rs");

@@ -1,45 +1,46 @@
-//! How much memory a Linux system can give to programs, by what it says in /proc/meminfo and /proc/sys/vm (proc(5)).
+//! The memory that a Linux system has available for programs, from /proc/meminfo and /proc/sys/vm (proc(5)).
 //!
-//! Both sides ask: the agent before it takes a program, and the controller before it puts an agent on a router.
+//! Both sides use it: the agent before it admits a job, and the controller before it installs an agent on a router.
 
-/// What there is, how much of it is free, and how much is promised.
+/// File with the total, free and committed memory.
 pub const MEMINFO: &str = "/proc/meminfo";
-/// The kernel's lowest watermark.
+/// File with the kernel's lowest watermark.
 pub const MIN_FREE_KBYTES: &str = "/proc/sys/vm/min_free_kbytes";
-/// How much the kernel promises; 2: no more than it has.
+/// File with the kernel's overcommit mode; 2: it commits no more memory than it has.
 pub const OVERCOMMIT_MEMORY: &str = "/proc/sys/vm/overcommit_memory";
 
 /// The memory of a system at one moment, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// All that the kernel manages.
+    /// All memory that the kernel manages.
     pub total: u64,
-    /// What programs get before the kernel kills one of them.
+    /// Memory that programs can allocate before the kernel kills one of them.
     ///
-    /// This is the kernel's own estimate, MemAvailable (si_mem_available, mm/page_alloc.c), but for two things. It is also there
-    /// before Linux 3.14, and it counts down to the kernel's lowest watermark, `vm.min_free_kbytes`, where MemAvailable stops
-    /// at the highest, half as much again. What lies between the two is given to programs too: the kernel only begins to drop
-    /// its caches there, so it is a reserve, and whoever keeps a reserve of its own counts it as a part of that. It matters:
-    /// OpenWrt sets 8 or 16 MiB, and then 4 or 8 MiB lie between the two.
+    /// This is the kernel's own estimate, MemAvailable (si_mem_available, mm/page_alloc.c), with two differences. It
+    /// also works before Linux 3.14, and it counts down to the kernel's lowest watermark, `vm.min_free_kbytes`, where
+    /// MemAvailable stops at the highest, which is half as much again. The kernel gives the memory between the two to
+    /// programs as well, and only begins to drop its caches there; a caller that keeps a reserve of its own counts this
+    /// memory as part of it. The difference matters: OpenWrt sets the watermark to 8 or 16 MiB, and then 4 or 8 MiB lie
+    /// between the two.
     pub available: u64,
-    /// What the kernel still promises to programs, where it promises no more than it has (`vm.overcommit_memory` is 2):
-    /// CommitLimit less Committed_AS. DD-WRT sets that when it mounts a disk. A program that asks for more gets ENOMEM, however
-    /// much memory is free; so does a fork.
+    /// The rest of the kernel's commit limit, CommitLimit less Committed_AS, if the kernel enforces that limit
+    /// (`vm.overcommit_memory` is 2). DD-WRT enables this when it mounts a disk. An allocation or a fork beyond the
+    /// limit fails with ENOMEM, however much memory is free.
     pub promisable: Option<u64>,
 }
 
 impl Memory {
-    /// Reads the texts of [`MEMINFO`], [`MIN_FREE_KBYTES`] and [`OVERCOMMIT_MEMORY`]. What the first two do not say is 0; a
-    /// kernel that does not say 2 promises anything.
+    /// Parses the contents of [`MEMINFO`], [`MIN_FREE_KBYTES`] and [`OVERCOMMIT_MEMORY`]. A missing field of the first
+    /// two counts as 0; a value of the third other than 2 means that there is no commit limit.
     pub fn parse(meminfo: &str, min_free_kbytes: &str, overcommit_memory: &str) -> Self {
         let field = |name: &str| {
             meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or(0, bytes)
         };
         let lowest = bytes(min_free_kbytes);
-        // As the kernel does: at least half of a cache, and below the middle watermark all of it, is what it works with.
+        // As in the kernel's estimate, half of a cache stays in use, but no more of it than the middle watermark.
         let middle = lowest.saturating_add(lowest / 4);
         let droppable = |cache: u64| cache - middle.min(cache / 2);
-        // Files in tmpfs and ramfs cannot be dropped, and are on neither of these lists.
+        // The kernel cannot drop files in tmpfs and ramfs, and has them on neither of these lists.
         let files = field("Active(file)").saturating_add(field("Inactive(file)"));
         let all = field("MemFree")
             .saturating_add(droppable(files))
@@ -52,13 +53,13 @@ impl Memory {
         }
     }
 
-    /// What a program can have by either bound.
+    /// Memory that a program can allocate by both bounds: the smaller one of the two.
     pub fn least(&self) -> u64 {
         self.promisable.map_or(self.available, |promisable| promisable.min(self.available))
     }
 }
 
-/// The number of kibibytes with which a text begins.
+/// Parses the number of kibibytes at the beginning of a text, and returns it in bytes.
 fn bytes(text: &str) -> u64 {
     let kibibytes = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
     kibibytes.unwrap_or(0).saturating_mul(1024)

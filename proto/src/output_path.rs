@@ -1,12 +1,12 @@
-//! By what output files are asked for, and which files are meant by it.
+//! Paths and patterns by which a controller requests output files, and the files that they match.
 //!
-//! **Invariants:** whatever passes [`is_valid`] names nothing outside the directory that it begins in; the agent and
-//! the controller agree on which files it stands for; and a hidden file is meant only by its own name, because shells, Git
-//! and editors execute what is in some of them.
+//! **Invariants:** a path that passes [`is_valid`] names nothing outside the directory to which it is relative; the
+//! agent and the controller agree on the files that it matches; and only a name that begins with a dot itself matches a
+//! hidden file, because shells, Git and editors execute the content of some hidden files.
 
 use crate::limits::MAX_OUTPUT_PATH_BYTES;
 
-/// Everything in the directory itself.
+/// The path that stands for the whole directory.
 const ALL: &[u8] = b".";
 
 /// True for one or more names with a '/' between two of them, or for `.` alone.
@@ -15,7 +15,8 @@ pub fn is_valid(path: &[u8]) -> bool {
     path.len() <= MAX_OUTPUT_PATH_BYTES && (path == ALL || path.split(|byte| *byte == b'/').all(is_name))
 }
 
-/// What a person writes, without what says nothing: `./results//` is `results`. `None` if it does not stay where it begins.
+/// Normalizes a path that a user typed: `./results//` becomes `results`. `None` if the path is not relative, or leaves
+/// its directory.
 pub fn normal(written: &[u8]) -> Option<Vec<u8>> {
     let says_something = |name: &&[u8]| !matches!(*name, b"" | b".");
     let names: Vec<&[u8]> = written.split(|byte| *byte == b'/').filter(says_something).collect();
@@ -28,30 +29,31 @@ pub fn names(path: &[u8]) -> Vec<&[u8]> {
     if path == ALL { Vec::new() } else { path.split(|byte| *byte == b'/').collect() }
 }
 
-/// True if a name can stand for several.
+/// True if a name is a pattern, which can match several names.
 pub fn is_pattern(name: &[u8]) -> bool {
     name.iter().any(|byte| matches!(byte, b'*' | b'?'))
 }
 
-/// True if a name begins with a dot. Such a file is brought only if its name is asked for, dot included.
+/// True if a name begins with a dot. The agent sends such a file only if the controller requests it by a name with that
+/// dot.
 pub fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(b".")
 }
 
-/// True for the name of a Git repository, which holds programs that Git executes (githooks(5)). Case does not matter to some
-/// file systems.
+/// True for the name of a Git repository, which holds programs that Git executes (githooks(5)). Ignores case, as some
+/// file systems do.
 pub fn is_repository(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b".git")
 }
 
-/// True if `pattern` stands for `name`: `*` for any bytes, `?` for one, but neither for a dot at the beginning, as in a
-/// shell; all others for themselves.
+/// True if `pattern` matches `name`: `*` matches any bytes and `?` one byte, but neither matches a dot at the
+/// beginning, as in a shell; every other byte matches itself.
 pub fn stands_for(pattern: &[u8], name: &[u8]) -> bool {
     if is_repository(name) || is_hidden(name) && !is_hidden(pattern) {
         return false;
     }
     let (mut at, mut from) = (0, 0);
-    // Where the last `*` is, and how much of the name it has taken.
+    // The position of the last `*`, and of the end of its match in the name.
     let mut star: Option<(usize, usize)> = None;
     while from < name.len() {
         match pattern.get(at) {

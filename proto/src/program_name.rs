@@ -1,11 +1,12 @@
-//! What a program may be called on a router.
+//! Valid names of programs on a router.
 //!
-//! **Invariants:** a name that passes [`is_valid`] is a file name, and a terminal that shows it shows nothing else.
+//! **Invariants:** a name that passes [`is_valid`] is a file name, and a terminal displays it without interpreting any
+//! of it.
 
 use crate::limits::MAX_NAME_BYTES;
 
-/// True for a file name of at most [`MAX_NAME_BYTES`] bytes without control characters: every controller of a router, and
-/// whoever reads its log, sees it on a terminal.
+/// True for a file name of at most [`MAX_NAME_BYTES`] bytes without control characters. The terminals of all
+/// controllers of a router display the name, and so do those on which somebody reads the router's log.
 pub fn is_valid(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
         && name.len() <= MAX_NAME_BYTES

@@ -1,40 +1,44 @@
-//! Addresses in a copy of a part of a MIPS program, when what they name has moved: what both sides make of them.
+//! Adjusts the addresses in a copy of a part of a MIPS program to the new places of the code and data that they refer
+//! to.
 //!
-//! Between two builds of a program most bytes that differ are addresses: in jumps, in `lui` and the instruction behind it, in
-//! words of data, in Go's tables of functions. Both sides know what moved where, and so what these are now.
+//! Between two builds of a program most bytes that differ are addresses: in jumps, in `lui` and the instruction behind
+//! it, in words of data, in Go's tables of functions. Both sides know which parts have moved where, and compute the new
+//! addresses from that.
 //!
-//! **Invariants:** the agent makes what the controller has counted on, to the last bit, wherever it divides a copy; and nothing that is
-//! read here can make it fail.
+//! **Invariants:** the agent computes what the controller has predicted, to the last bit, wherever it divides a copy;
+//! and no input can make it fail.
 
-/// Most moves of a program: an agent holds them, 12 bytes each.
+/// Most moves of a program: an agent keeps them in memory, 12 bytes each.
 pub const MAX_MOVES: usize = 8192;
 
-/// Pages that addresses are divided into at most, to find a move sooner: 2 bytes each.
+/// Most pages in the index of moves by address, of 2 bytes each.
 const MAX_PAGES: u32 = 8192;
 
-/// The lowest bits of a copy's length in a delta that say what it holds.
+/// Number of the lowest bits of a copy's length in a delta, which give its [`Content`].
 pub const CONTENT_BITS: u32 = 3;
 
-/// Bytes of the longest thing that a copy is not divided in: a Go function, see [`FUNCTION`].
+/// Bytes of the longest item that must be in one buffer: an entry in Go's table of functions, see [`FUNCTION`].
 pub const LONGEST: usize = 4 * (FUNCTION.len() + 2 * MAX_DATA);
 
 /// Bytes of an instruction, and of an address.
 const WORD: usize = 4;
 
-/// The upper 6 bits of an instruction: what it does (MIPS32 Architecture, Volume II).
+/// Position of the opcode, the upper 6 bits of an instruction (MIPS32 Architecture, Volume II).
 const OPCODE: u32 = 26;
 const J: u32 = 2;
 const JAL: u32 = 3;
 const ADDIU: u32 = 9;
 const LUI: u32 = 15;
-/// The address of a jump in an instruction, in words; and its highest bits, which are those of the instruction's own.
+/// The target of a jump in an instruction, in words; and the highest bits of the target, which are those of the
+/// instruction's own address.
 const JUMP: u32 = 0x03ff_ffff;
 const JUMP_BASE: u32 = 0xf000_0000;
-/// Those that take the lower half of an address: `addiu`, loads and stores, each with 16 bits that have a sign.
+/// Opcodes with the lower half of an address: `addiu`, loads and stores, each with a signed 16-bit immediate.
 const LOWER_HALF: u64 =
     bits(&[ADDIU, 0x20, 0x21, 0x23, 0x24, 0x25, 0x28, 0x29, 0x2b, 0x31, 0x35, 0x39, 0x3d]);
 
-/// What the words that a Go function begins with in Go's table of them are counted from (`_func` in its runtime/runtime2.go).
+/// The origin of each word at the beginning of an entry in Go's table of functions, if the word is an offset (`_func`
+/// in Go's runtime/runtime2.go).
 const FUNCTION: [Option<Origin>; 11] = [
     Some(Origin::Text),
     Some(Origin::Names),
@@ -48,14 +52,15 @@ const FUNCTION: [Option<Origin>; 11] = [
     None,
     None,
 ];
-/// Which of them says how many offsets from [`Origin::Tables`] follow, and which one, in its last byte, how many from
-/// [`Origin::Data`] follow these.
+/// Index of the word with the number of offsets from [`Origin::Tables`] that follow, and of the word whose last byte is
+/// the number of offsets from [`Origin::Data`] after these.
 const TABLES: usize = 7;
 const DATA: usize = 10;
-/// Of each there are some five. So many, modulo the next power of two, are followed, lest a function be longer than a buffer.
+/// Most words that are followed of each of the two, of which an entry usually has five or fewer. Counts are taken
+/// modulo the next power of two, so that no entry is longer than a buffer.
 const MAX_DATA: usize = 15;
 
-/// A place that a Go program counts from.
+/// An origin of the offsets in a Go program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Where the instructions begin (`runtime.text`).
@@ -64,39 +69,39 @@ pub enum Origin {
     Types,
     /// The names of functions (`runtime.funcnametab`).
     Names,
-    /// What belongs to each instruction of a function (`runtime.pctab`).
+    /// Tables with data for each instruction of a function (`runtime.pctab`).
     Tables,
-    /// What belongs to a function as a whole (`go:func.*`).
+    /// Data for a function as a whole (`go:func.*`).
     Data,
-    /// Where the functions are described, by an index and then one by one (`runtime.functab`).
+    /// The table of functions: an index, then the entries (`runtime.functab`).
     Functions,
 }
 
-/// How many there are.
+/// Number of origins.
 pub const ORIGINS: usize = 6;
 
-/// Where one is, and how far it has moved, modulo 2³².
+/// The old address of an origin, and the distance that it has moved, modulo 2³².
 pub type Place = (u32, u32);
 
-/// What a copy holds.
+/// The kind of content of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Bytes.
     Bytes,
     /// Instructions.
     Code,
-    /// Go's functions, from the beginning of one.
+    /// Entries of Go's table of functions, from the beginning of one.
     Functions,
-    /// Go's index of functions: pairs of where each begins, and where it is described.
+    /// Go's index of functions: pairs of the start of a function and the offset of its entry.
     Index,
     /// Words, some of which are addresses.
     Addresses,
-    /// Words, some of which are offsets from there.
+    /// Words, some of which are offsets from this origin.
     Offsets(Origin),
 }
 
 impl Content {
-    /// All, in the order of their numbers.
+    /// All kinds, in the order of their numbers in a delta.
     pub const ALL: [Self; 8] = [
         Self::Bytes,
         Self::Code,
@@ -118,33 +123,35 @@ const fn bits(numbers: &[u32]) -> u64 {
     bits
 }
 
-/// Addresses that have moved as far.
+/// A range of addresses that have moved by one distance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Move {
-    /// The first of them, before.
+    /// The first address, before the move.
     pub from: u32,
-    /// How many.
+    /// Number of addresses.
     pub length: u32,
-    /// How far, modulo 2³².
+    /// Distance of the move, modulo 2³².
     pub by: u32,
 }
 
-/// What moved where.
+/// All moves of a program.
 #[derive(Clone, Debug, Default)]
 pub struct Moves {
-    /// In the order of addresses, none in another.
+    /// The moves in the order of their addresses, without overlaps.
     all: Vec<Move>,
-    /// The addresses from the first move to the end of the last one: where they begin, and how many.
+    /// The first address of the first move, and the number of addresses from there to the end of the last move.
     first: u32,
     length: u32,
-    /// Which move is the last that begins before or where a page of these addresses does; and at the end, the last one.
+    /// For each page of these addresses, the index of the last move that begins at or before its start; then that of
+    /// the last move.
     pages: Vec<u16>,
-    /// Addresses of a page, as a power of two.
+    /// Binary logarithm of the number of addresses in a page.
     page: u32,
 }
 
 impl Moves {
-    /// These, in the order of addresses. `None` if one is in another, or there are too many.
+    /// Creates the index of moves, which are in the order of their addresses. `None` if two overlap, or there are too
+    /// many.
     pub fn new(all: Vec<Move>) -> Option<Self> {
         let (Some(first), Some(last)) = (all.first(), all.last()) else { return Some(Self::default()) };
         let are_apart = all
@@ -168,16 +175,16 @@ impl Moves {
         Some(Self { all, first, length, pages, page })
     }
 
-    /// All of them.
+    /// All moves, in the order of their addresses.
     pub fn all(&self) -> &[Move] {
         &self.all
     }
 
-    /// How far an address has moved.
+    /// The distance that an address has moved, or `None` if it has not.
     #[inline(always)]
     fn distance(&self, address: u32) -> Option<u32> {
         let offset = address.wrapping_sub(self.first);
-        // Most words name nothing that has moved, and are not looked for.
+        // Most words are outside this range, and need no search.
         if offset >= self.length {
             return None;
         }
@@ -193,27 +200,28 @@ impl Moves {
     }
 }
 
-/// What has become of a program.
+/// How the parts of a program have moved.
 #[derive(Clone, Debug, Default)]
 pub struct Relocation {
-    /// What moved where.
+    /// The moves.
     pub moves: Moves,
-    /// The places that it counts from, in the order of [`Origin`].
+    /// The origins of its offsets, in the order of [`Origin`].
     pub places: [Place; ORIGINS],
 }
 
 impl Relocation {
-    /// Makes of `words`, which begin at a multiple of four and are as they were, what they are now; gives how many bytes of
-    /// them. The rest is to come again with what follows, unless nothing does: then it stays as it is.
-    // As a part of a function that is made small, it would be made so as well.
+    /// Adjusts the old `words`, which begin at a multiple of four, and returns the number of bytes that it has
+    /// processed. The caller passes the others again, together with the following data; if there is none, they stay as
+    /// they are.
+    // Not inlined, because its callers are optimized for size, and it would be too.
     #[cfg_attr(target_arch = "mips", optimize(speed), inline(never))]
     pub fn follow<const BIG_ENDIAN: bool>(&self, content: Content, words: &mut [u8]) -> usize {
         walk::<BIG_ENDIAN>(content, &self.places, words, |_, address| self.moves.distance(address))
     }
 }
 
-/// Looks at what `words` name: asks `moved`, with which word names it, how far each address has moved, and changes it if
-/// that is known. Gives how many bytes it has looked at.
+/// Visits the addresses in `words`: calls `moved` with the index of the word and the address, and adds the distance
+/// that it returns, if any. Returns the number of bytes that it has processed.
 #[inline(always)]
 pub fn walk<const BIG_ENDIAN: bool>(
     content: Content,
@@ -248,10 +256,10 @@ struct Walk<'a, const BIG_ENDIAN: bool, Moved> {
 }
 
 impl<const BIG_ENDIAN: bool, Moved: FnMut(usize, u32) -> Option<u32>> Walk<'_, BIG_ENDIAN, Moved> {
-    /// Instructions, which are where the program's `text` is.
+    /// Adjusts instructions, which are in the same 256 MiB of addresses as the program's `text`.
     #[inline(always)]
     fn code(&mut self, text: u32) -> usize {
-        // Every word is asked, and few have an answer.
+        // The loop tests every word, and few are one of these instructions.
         let names = |word: &[u8; WORD]| {
             let operation = read::<BIG_ENDIAN>(word) >> OPCODE;
             operation == LUI || operation == J || operation == JAL
@@ -272,12 +280,12 @@ impl<const BIG_ENDIAN: bool, Moved: FnMut(usize, u32) -> Option<u32>> Walk<'_, B
             }
             let Some(next) = self.words.get(at + 1) else { return at };
             let next = read::<BIG_ENDIAN>(next);
-            // The register that the one loads is the one that the other begins from.
+            // The second instruction has the register that `lui` loads as its base.
             if LOWER_HALF >> (next >> OPCODE) & 1 == 1 && (next >> 21) & 31 == (word >> 16) & 31 {
                 let address = (word << 16).wrapping_add(next as u16 as i16 as u32);
                 if let Some(by) = (self.moved)(at, address) {
                     let now = address.wrapping_add(by);
-                    // The lower half has a sign, and takes one from the upper half if that is set.
+                    // The lower half is signed: if it is negative, the upper half must be one larger.
                     let upper = now.wrapping_add(0x8000) >> 16;
                     self.words[at] = written::<BIG_ENDIAN>(word & 0xffff_0000 | upper);
                     self.words[at + 1] = written::<BIG_ENDIAN>(next & 0xffff_0000 | now & 0xffff);
@@ -289,7 +297,7 @@ impl<const BIG_ENDIAN: bool, Moved: FnMut(usize, u32) -> Option<u32>> Walk<'_, B
         self.words.len()
     }
 
-    /// Words that are counted from these places, in turn.
+    /// Adjusts words that are offsets from these places, which take turns.
     #[inline(always)]
     fn offsets(&mut self, places: &[Place]) -> usize {
         let end = self.words.len() / places.len() * places.len();
@@ -331,7 +339,7 @@ impl<const BIG_ENDIAN: bool, Moved: FnMut(usize, u32) -> Option<u32>> Walk<'_, B
     #[inline(always)]
     fn offset(&mut self, at: usize, (place, place_by): Place) {
         let word = read::<BIG_ENDIAN>(&self.words[at]);
-        // Most words that are nothing else say that there is nothing.
+        // A word of 0 usually means that there is no such offset.
         if word != 0
             && let Some(by) = (self.moved)(at, word.wrapping_add(place))
         {
@@ -423,7 +431,8 @@ mod tests {
         assert_follows(Content::Addresses, &[0x30_0004, 0x2f_ffff, 0], &[0x30_8014, 0x2f_ffff, 0]);
         // The types themselves have moved by 8.
         assert_follows(Content::Offsets(Origin::Types), &[4, 0, 0x2_0000], &[0x800c, 0, 0x2_0000]);
-        // Where a function begins, which has not moved, and where it is described, which has moved by 8 more than its place.
+        // The start of a function, which has not moved, and the offset of its entry, which has moved by 8 more than its
+        // origin.
         assert_follows(Content::Index, &[0x40, 0x80, 0x44, 0x90], &[0x40, 0x88, 0x44, 0x98]);
     }
 

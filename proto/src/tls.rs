@@ -1,8 +1,9 @@
 //! TLS between two identities: version 1.3, X25519, ChaCha20-Poly1305, Ed25519, raw public keys (RFC 7250).
 //!
-//! There is no certificate, so there is no authority, no name and no date: routers boot in 1970. A side is its key, and
-//! the other side either has its fingerprint or ends the handshake. **Invariants:** nothing is trusted on first use,
-//! and there is nothing to negotiate down to.
+//! There are no certificates, so there is no authority, no name and no date: a router's clock says 1970 when it boots.
+//! A side is identified by its key, and the other side either has the fingerprint of that key or ends the handshake.
+//!
+//! **Invariants:** neither side trusts a key on first use, and no peer can negotiate a weaker version or suite.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,29 +29,32 @@ use crate::identity::{Fingerprint, Identity, public_key};
 /// The application protocol of the connection (RFC 7301): HTTP/2, as gRPC demands.
 const ALPN: &[u8] = b"h2";
 
-/// Answers whether a controller may use the agent. Asked once a handshake, so that a change counts at once.
+/// Decides which controllers may use the agent. TLS calls it once for each handshake, so that a change takes effect at
+/// once.
 pub trait Authorized: Send + Sync + fmt::Debug {
-    /// True if the side with this fingerprint may come in.
+    /// True if the controller with this fingerprint may connect.
     fn is_authorized(&self, fingerprint: &Fingerprint) -> bool;
 }
 
-/// Gives the identity that a server proves. Asked once a handshake, so that a change counts at once.
+/// Provides the identity that a server proves. TLS calls it once for each handshake, so that a change takes effect at
+/// once.
 pub trait CurrentIdentity: Send + Sync + fmt::Debug {
-    /// The identity now.
+    /// The identity for the next handshake.
     fn current(&self) -> Identity;
 }
 
-/// One that stays the same.
+/// An identity that never changes.
 impl CurrentIdentity for Identity {
     fn current(&self) -> Identity {
         self.clone()
     }
 }
 
-/// The agent's side: proves `identity`, lets in who is `authorized`, with a `suite` that is ChaCha20-Poly1305.
+/// The agent's side: proves `identity`, and accepts the controllers that are `authorized`. `suite` is an implementation
+/// of TLS13_CHACHA20_POLY1305_SHA256.
 ///
 /// # Errors
-/// The suite is none of TLS 1.3.
+/// The cipher suite is not one of TLS 1.3.
 pub fn server_config(
     identity: &Identity,
     authorized: Arc<dyn Authorized>,
@@ -62,7 +66,7 @@ pub fn server_config(
 /// The agent's side with an identity that may change while it serves.
 ///
 /// # Errors
-/// The suite is none of TLS 1.3.
+/// The cipher suite is not one of TLS 1.3.
 pub fn server_config_with(
     identity: Arc<dyn CurrentIdentity>,
     authorized: Arc<dyn Authorized>,
@@ -73,12 +77,12 @@ pub fn server_config_with(
         .with_client_cert_verifier(Arc::new(AuthorizedControllers(authorized)))
         .with_cert_resolver(Arc::new(CurrentKey(identity)));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // A resumed session would skip the question whether the controller is still authorized.
+    // A resumed session would skip the check that the controller is still authorized.
     config.send_tls13_tickets = 0;
     Ok(config)
 }
 
-/// The keys of an agent: one, or while it exchanges its key, the old one and the new one.
+/// The keys of an agent: one, or the old and the new one during a key rotation.
 #[derive(Clone, Debug)]
 pub struct Pinned(Vec<Fingerprint>);
 
@@ -94,10 +98,10 @@ impl From<Vec<Fingerprint>> for Pinned {
     }
 }
 
-/// The controller's side: proves `identity`, talks to the agent that proves a `pinned` key and to no other.
+/// The controller's side: proves `identity`, and accepts only an agent that proves a `pinned` key.
 ///
 /// # Errors
-/// The suite is none of TLS 1.3.
+/// The cipher suite is not one of TLS 1.3.
 pub fn client_config(identity: &Identity, pinned: impl Into<Pinned>) -> Result<ClientConfig, Error> {
     let provider = crypto_provider(RINGS_SUITE);
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))

@@ -2,16 +2,16 @@
 pub struct GetInfoRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetInfoResponse {
-    /// Version of the agent, for people. Decisions are made by `capabilities` alone.
+    /// Version of the agent, to show to the user. A controller decides by `capabilities` alone.
     #[prost(string, tag = "1")]
     pub agent_version: ::prost::alloc::string::String,
-    /// Named features of this agent; docs/protocol.md lists them. Unknown names are ignored.
+    /// Named features of this agent; docs/protocol.md lists them. A controller ignores names that it does not know.
     #[prost(string, repeated, tag = "2")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// What a program must be to run here.
+    /// The kind of executable that runs on this router.
     #[prost(message, optional, tag = "3")]
     pub target: ::core::option::Option<Target>,
-    /// Facts for people, empty where the router does not tell.
+    /// Four facts to show to the user; each is empty if the router does not provide it.
     #[prost(string, tag = "4")]
     pub hostname: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
@@ -30,25 +30,25 @@ pub struct GetInfoResponse {
     pub memory: ::core::option::Option<Memory>,
     #[prost(message, optional, tag = "11")]
     pub store: ::core::option::Option<Store>,
-    /// Command that the agent puts in front of every program; empty on a router.
+    /// Command with which the agent starts every program, such as an emulator; empty on a router.
     #[prost(bytes = "vec", repeated, tag = "12")]
     pub launcher: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// Jobs that run now, and how many may run at once.
+    /// Number of jobs that hold a slot now, and the largest number that may.
     #[prost(uint32, tag = "13")]
     pub jobs: u32,
     #[prost(uint32, tag = "14")]
     pub max_jobs: u32,
-    /// What the agent ends with a job.
+    /// Which processes the agent kills with a job.
     #[prost(enumeration = "Containment", tag = "15")]
     pub containment: i32,
-    /// Changes with every start of the agent, as long as `boot_id` is the same.
+    /// Changes with every start of the agent within one boot of the router.
     #[prost(uint64, tag = "16")]
     pub agent_instance_id: u64,
-    /// Where the agent listens, for people.
+    /// Address or interface on which the agent listens, to show to the user.
     #[prost(string, tag = "24")]
     pub listens: ::prost::alloc::string::String,
 }
-/// The identity of an executable in the words of its ELF header (elf(5)).
+/// The kind of an executable, as its ELF header names it (elf(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Target {
     /// EI_CLASS: 1 is 32 bits, 2 is 64 bits.
@@ -66,49 +66,49 @@ pub struct Memory {
     /// Bytes of RAM that the kernel manages (MemTotal).
     #[prost(uint64, tag = "1")]
     pub total: u64,
-    /// Bytes that can be had without harm to what runs now: by RAM down to the kernel's lowest watermark (vm.min_free_kbytes), or
-    /// by what the kernel still promises, whichever is less.
+    /// Bytes that a new program can use without harm to running ones: RAM down to the kernel's lowest watermark
+    /// (vm.min_free_kbytes), or the rest of the kernel's commit limit, whichever is less.
     #[prost(uint64, tag = "2")]
     pub available: u64,
     /// Bytes that the agent never gives to a program.
     #[prost(uint64, tag = "3")]
     pub reserve: u64,
-    /// `available` is what the kernel still promises (vm.overcommit_memory is 2: CommitLimit - Committed_AS, less what Go maps at
-    /// a time), and RAM is there for more.
+    /// `available` is the rest of the commit limit (vm.overcommit_memory is 2: CommitLimit - Committed_AS, less what Go
+    /// maps at a time), and more RAM than that is free.
     #[prost(bool, tag = "4")]
     pub bound_by_promises: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Store {
-    /// Where programs are kept and run from.
+    /// Directory in which the agent stores programs, and from which it runs them.
     #[prost(string, tag = "1")]
     pub directory: ::prost::alloc::string::String,
-    /// Bytes that the next program may have, by the file system and by the agent's quota.
+    /// Bytes that the next program may take, by the file system's free space and by the agent's quota.
     #[prost(uint64, tag = "2")]
     pub free: u64,
-    /// False where the file system is mounted noexec: nothing can run.
+    /// False if the file system is mounted noexec: no program can run.
     #[prost(bool, tag = "3")]
     pub executable: bool,
-    /// Bytes of blobs that no job uses. They count as free: they go when their room is needed.
+    /// Bytes of blobs that no job uses. They count as free, because the agent evicts them when it needs the space.
     #[prost(uint64, tag = "4")]
     pub reclaimable: u64,
-    /// Absent where the file system sets no limit to the number of files. Capability "inodes".
+    /// Absent if the file system does not limit the number of files. Capability "inodes".
     #[prost(message, optional, tag = "5")]
     pub inodes: ::core::option::Option<Inodes>,
 }
-/// How many files the file system can have.
+/// Inodes of the store's file system.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Inodes {
     #[prost(uint64, tag = "1")]
     pub total: u64,
     #[prost(uint64, tag = "2")]
     pub available: u64,
-    /// What is never given to a job that is to begin.
+    /// Number of inodes that the agent never gives to a new job.
     #[prost(uint64, tag = "3")]
     pub reserve: u64,
 }
-/// From the controller. The first message is `spec` or `attach`, and it is the only one of these. To half-close the stream is to
-/// end standard input, as a `Stdin` with `end` does; the agent goes on sending.
+/// From the controller. The first message is `spec` or `attach`, and no later one is either of them. Half-closing the
+/// stream ends standard input, as a `Stdin` with `end` does; the agent goes on sending.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRequest {
     #[prost(oneof = "run_request::Message", tags = "1, 2, 3, 4, 5, 7, 8, 10, 6, 11, 9")]
@@ -134,21 +134,21 @@ pub mod run_request {
         Discard(super::Discard),
         #[prost(message, tag = "10")]
         Detach(super::Detach),
-        /// The terminal's window has another size.
+        /// New size of the terminal's window.
         #[prost(message, tag = "6")]
         WindowSize(super::WindowSize),
-        /// The controller has stored all that is before this position. The agent sends at most `JobSpec.output_window` bytes beyond
-        /// it, and keeps the output files until it is at the end of all.
+        /// The controller has stored everything before this position. The agent sends at most `JobSpec.output_window` bytes
+        /// beyond it, and keeps the output files until the position is at the end of the last one.
         #[prost(message, tag = "11")]
         FileAck(super::FilePosition),
-        /// A job with `JobSpec.wait_for_start` may start. Said again, and of a job that runs, it says nothing.
+        /// A job with `JobSpec.wait_for_start` may start. Has no effect on a job that has started, or if it is repeated.
         #[prost(message, tag = "9")]
         Start(super::Start),
     }
 }
-/// From the agent: `accepted`, then `started`, then any number of `output`, `stdin_ack` and `signal_ack`, then the output files, then
-/// exactly one `outcome`, which comes after the last byte of output and when the last output file was acknowledged.
-/// `outcome` may follow `accepted` at once if the program cannot be executed.
+/// From the agent: `accepted`, then `started`, then any number of `output`, `stdin_ack` and `signal_ack`, then the
+/// output files, then exactly one `outcome`, which follows the last byte of output and the acknowledgement of the last
+/// output file. `outcome` may follow `accepted` at once if the kernel cannot execute the program.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunResponse {
     #[prost(oneof = "run_response::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
@@ -176,79 +176,85 @@ pub mod run_response {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JobSpec {
-    /// File name of the program on the router, 1 to 64 bytes without '/' and control characters: what `ps` shows and the end of
-    /// argv\[0\].
+    /// File name of the program on the router, 1 to 64 bytes without '/' and control characters. `ps` shows it, and
+    /// argv\[0\] ends with it.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub program: ::core::option::Option<Blob>,
-    /// argv\[1\] and on. No element may hold a zero byte.
+    /// argv\[1\] and the following. No element may contain a zero byte.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub args: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// Added to the environment that the agent gives to every program (PATH, HOME, TMPDIR); the last one of a name wins.
+    /// Variables that the agent adds to the environment of every program (PATH, HOME, TMPDIR). The last one of a name
+    /// wins.
     #[prost(message, repeated, tag = "4")]
     pub env: ::prost::alloc::vec::Vec<EnvVar>,
     #[prost(message, optional, tag = "5")]
     pub limits: ::core::option::Option<Limits>,
-    /// The agent sends at most this many bytes of each output beyond what was acknowledged. 1 to 1,048,576.
+    /// The agent sends at most this many bytes of each output beyond those that the controller has acknowledged. 1 to
+    /// 1,048,576.
     #[prost(uint32, tag = "6")]
     pub output_window: u32,
-    /// Files that the program finds when it starts, at most 4 trees. Capability "inputs".
+    /// Input files, which the agent unpacks before it starts the program: at most 4 archives. Capability "inputs".
     #[prost(message, repeated, tag = "7")]
     pub inputs: ::prost::alloc::vec::Vec<InputArchive>,
-    /// Where the program starts, below the job's directory: a path by the rules of `output_files`, without '*' and '?', of a
-    /// directory that is in a tree. Empty: in the job's directory itself. Capability "inputs".
+    /// The program's working directory, relative to the job's directory: a path by the rules of `output_files`, without
+    /// '*' and '?', of a directory in one of the archives. Empty: the job's directory itself. Capability "inputs".
     #[prost(bytes = "vec", tag = "9")]
     pub working_directory: ::prost::alloc::vec::Vec<u8>,
-    /// Wherever these bytes, 16 to 64 of them, stand in an argument or in the value of a variable, the program gets the absolute
-    /// path of the job's directory. Empty: nowhere. Capability "inputs".
+    /// The agent replaces these bytes, 16 to 64 of them, by the absolute path of the job's directory wherever they occur
+    /// in an argument or in the value of a variable. Empty: it replaces nothing. Capability "inputs".
     #[prost(bytes = "vec", tag = "18")]
     pub workdir_placeholder: ::prost::alloc::vec::Vec<u8>,
-    /// The program waits for `Start` when it and its input files are there, and leaves half of the memory that is to spare to
-    /// the next one, which waits while it runs. Capability "wait_for_start".
+    /// The agent starts the program only on `Start`, once the program and its input files have arrived. It gives the
+    /// program half of the spare memory, and leaves the other half to the next job, which waits while this one runs.
+    /// Capability "wait_for_start".
     #[prost(bool, tag = "19")]
     pub wait_for_start: bool,
-    /// Standard error goes into the pipe of standard output, so that what is written first comes first. Capability "merge_stderr".
+    /// Standard error goes into the pipe of standard output, which preserves the order of writes. Capability
+    /// "merge_stderr".
     #[prost(bool, tag = "20")]
     pub merge_stderr: bool,
-    /// What to bring back when the program has ended: paths below the job's directory, at most 64 of at most 1,024 bytes. Each is one or more names with a '/' between two, none of them "." or ".."; or "." alone, which is all
-    /// that is there. In a name, '*' stands for any bytes and '?' for one, but not for a '.' at the beginning of a name. Of a
-    /// directory, everything below it is brought, except names that begin with '.' (FILE_PROBLEM_HIDDEN). `.git`, in either
-    /// case, is never brought.
-    /// Capability "outputs".
+    /// Files for the agent to send when the program has exited: paths relative to the job's directory, at most 64 of at
+    /// most 1,024 bytes. Each is one or more names separated by '/', none of them "." or ".."; or "." alone, for the whole
+    /// directory. In a name, '*' matches any bytes and '?' one byte, but neither matches a '.' at the beginning of a name.
+    /// For a directory, the agent sends everything below it except names that begin with '.' (FILE_PROBLEM_HIDDEN). It
+    /// never sends `.git`, in either case. Capability "outputs".
     #[prost(bytes = "vec", repeated, tag = "8")]
     pub output_files: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// If a signal ends the program, the kernel writes a core file, which is the last of the output files. Capability "core".
+    /// If a signal kills the program, the kernel writes a core file, which the agent sends as the last output file.
+    /// Capability "core".
     #[prost(bool, tag = "16")]
     pub core: bool,
-    /// The program gets a terminal of this size instead of its three pipes; all that it writes is standard output.
+    /// The program gets a terminal of this size instead of three pipes; everything that it writes is standard output.
     #[prost(message, optional, tag = "10")]
     pub terminal: ::core::option::Option<WindowSize>,
-    /// Names the job on this agent: 1 to 32 digits and lower-case letters. The controller chooses it, at random, so that it
-    /// can attach to a job of which it has not heard yet. To ask for a job that it has already is to attach to it. Empty:
-    /// the agent chooses.
+    /// Names the job on this agent: 1 to 32 digits and lower-case letters. The controller chooses it at random, so that it
+    /// can attach to the job even if it never received `Accepted`. A `spec` with the id of a job that the controller has
+    /// already attaches to that job. Empty: the agent chooses.
     #[prost(string, tag = "11")]
     pub job_id: ::prost::alloc::string::String,
-    /// How long the job goes on without a controller, in milliseconds, and how long its outcome is kept. 0: it ends with its
-    /// connection. At most 86,400,000.
+    /// Milliseconds for which the job runs on without a controller, and for which the agent keeps its outcome. 0: the
+    /// agent kills the job when its connection breaks. At most 86,400,000.
     #[prost(uint64, tag = "12")]
     pub disconnect_timeout_ms: u64,
     /// Nice value of the program, 0 to 19 (setpriority(2)).
     #[prost(uint32, tag = "14")]
     pub nice: u32,
-    /// The user that the program runs as: a name, UID or UID:GID of the router. It can gain no rights then (prctl(2),
-    /// PR_SET_NO_NEW_PRIVS). Empty: as the agent. Capability "user".
+    /// The user that the program runs as: a user name, UID or UID:GID of the router. Such a program cannot gain privileges
+    /// (prctl(2), PR_SET_NO_NEW_PRIVS). Empty: the agent's own user. Capability "user".
     #[prost(string, tag = "15")]
     pub user: ::prost::alloc::string::String,
-    /// The job goes on without a controller until it ends by itself; its standard input is empty. Its outcome is kept until
-    /// a controller has it, or eight jobs have ended since.
+    /// The job runs without a controller until it exits by itself; its standard input is empty. The agent keeps its
+    /// outcome until a controller has fetched it, or until eight more jobs have ended.
     #[prost(bool, tag = "13")]
     pub detached: bool,
-    /// Digests of blobs that the controller has at hand, 32 bytes each, the one that resembles the program most first; at most
-    /// 16. It can send the program as a delta against one of them. Capability "delta".
+    /// Digests of blobs that the controller has, 32 bytes each, at most 16, the one most similar to the program first. The
+    /// controller can send the program as a delta against one of them. Capability "delta".
     #[prost(bytes = "vec", repeated, tag = "17")]
     pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// The controller decompresses `Output.data` and `OutputFile.data`, so they may come compressed on this stream. Capability "compress_output".
+    /// The controller decompresses `Output.data` and `OutputFile.data`, so the agent may compress them on this stream.
+    /// Capability "compress_output".
     #[prost(bool, tag = "21")]
     pub accept_compressed_output: bool,
 }
@@ -260,34 +266,36 @@ pub struct WindowSize {
     #[prost(uint32, tag = "2")]
     pub columns: u32,
 }
-/// Where the controller stands.
+/// Reattaches to a job, and says how much of its output the controller has.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attach {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
-    /// The controller has all output before these offsets. Absent: it has none and wants all that is kept, which is what no
-    /// controller has acknowledged.
+    /// The controller has all output before these offsets. Absent: it has none, and wants all that the agent keeps, which
+    /// is the output that no controller has acknowledged.
     #[prost(uint64, optional, tag = "2")]
     pub stdout_offset: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "3")]
     pub stderr_offset: ::core::option::Option<u64>,
-    /// The same of the output files. Absent: from the beginning of the first file that is not acknowledged whole.
+    /// The controller has everything of the output files before this position. Absent: the agent begins with the first
+    /// file that no controller has acknowledged completely.
     #[prost(message, optional, tag = "4")]
     pub files: ::core::option::Option<FilePosition>,
-    /// As `JobSpec.accept_compressed_output`, for this stream: another controller may have asked for the job.
+    /// As `JobSpec.accept_compressed_output`, for this stream: another controller may have started the job.
     #[prost(bool, tag = "5")]
     pub accept_compressed_output: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Start {}
-/// The controller wants nothing more of the job, and the agent ends the stream. A job that has not ended yet is killed, as if its
-/// time to linger were over; of one that has, the agent keeps the outcome and the output until this is said or that time is over.
+/// The controller wants nothing more of the job, and the agent ends the stream. The agent kills a job that still runs,
+/// as if its disconnect timeout had expired. It keeps the outcome and the output of a job that has ended until it gets
+/// this message, or until that timeout has expired.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Discard {}
 /// The controller leaves the job, as if its connection had broken, and the agent ends the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Detach {}
-/// A file, named by what is in it.
+/// A file, named by the digest of its content.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Blob {
     /// SHA-256 of the content: 32 bytes.
@@ -296,37 +304,38 @@ pub struct Blob {
     /// Length in bytes. The agent decides by it whether the blob fits, before any content is sent.
     #[prost(uint64, tag = "2")]
     pub size: u64,
-    /// XXH32 of the content with seed 0 (xxHash specification). An agent with the capability "checksum" compares it with what
-    /// it has decoded, and takes the digest, which costs such a CPU thirty times as much, when another controller asks for the
-    /// blob. Absent: it takes the digest at once.
+    /// XXH32 of the content with seed 0 (xxHash specification). An agent with the capability "checksum" compares it with
+    /// that of the decoded content, and computes the digest, which takes a router's CPU thirty times as long, only when
+    /// another controller needs the blob. Absent: the agent computes the digest at once.
     #[prost(fixed32, optional, tag = "3")]
     pub checksum: ::core::option::Option<u32>,
 }
-/// Files, as a cpio archive in the format "newc", without checksums (cpio(5)): directories before what is in them, then regular
-/// files, then symbolic links; nothing else, and no name twice. Names are paths by the rules of `JobSpec.output_files`. Of a
-/// mode, the agent takes the kind of file and whether its owner may execute it.
+/// Files, as a cpio archive in the format "newc", without checksums (cpio(5)): each directory before its content, then
+/// regular files, then symbolic links; nothing else, and no name twice. Names are paths by the rules of
+/// `JobSpec.output_files`. Of a file's mode, the agent uses the file type and whether the owner may execute it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InputArchive {
     #[prost(message, optional, tag = "1")]
     pub archive: ::core::option::Option<Blob>,
-    /// The name of the directory below the job's directory that the files are unpacked into. A name of its own for each tree.
+    /// Name of the directory in the job's directory into which the agent unpacks the files. Each archive has a name of its
+    /// own.
     #[prost(bytes = "vec", tag = "2")]
     pub directory: ::prost::alloc::vec::Vec<u8>,
-    /// Bytes of memory that the files take there: the length of each, up to the next multiple of 4,096, and 1,024 for each of
-    /// them, for each directory and each link. The agent decides by it whether they fit.
+    /// Bytes of memory that the unpacked files take: the length of each file, rounded up to a multiple of 4,096, plus
+    /// 1,024 for each file, directory and link. The agent decides by it whether they fit.
     #[prost(uint64, tag = "3")]
     pub size: u64,
     /// As `JobSpec.bases`, for the archive.
     #[prost(bytes = "vec", repeated, tag = "4")]
     pub bases: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
-    /// How many entries the archive has, and one for the directory. The agent decides by it whether the file system can have so
-    /// many, and unpacks no more. 0 of a controller that does not count them.
+    /// Number of entries in the archive, plus one for the directory. The agent decides by it whether the file system has
+    /// enough inodes, and unpacks no more entries than this. 0 from a controller that does not count them.
     #[prost(uint32, tag = "5")]
     pub entries: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvVar {
-    /// Not empty, without '=' and zero bytes.
+    /// Not empty, and without '=' and zero bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub name: ::prost::alloc::vec::Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -334,17 +343,18 @@ pub struct EnvVar {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Limits {
-    /// The job is ended when it has run this long, in milliseconds. 0: no limit.
+    /// The agent terminates the job when it has run for this many milliseconds. 0: no limit.
     #[prost(uint64, tag = "1")]
     pub timeout_ms: u64,
-    /// Time between TERM and KILL when the agent ends a job, in milliseconds. 0: KILL at once. At most 60,000.
+    /// Milliseconds between TERM and KILL when the agent terminates a job. 0: KILL at once. At most 60,000.
     #[prost(uint64, tag = "2")]
     pub grace_ms: u64,
-    /// The job is ended when it has written nothing for this long, in milliseconds. 0: no limit.
+    /// The agent terminates the job when it has written nothing for this many milliseconds. 0: no limit.
     #[prost(uint64, tag = "3")]
     pub idle_timeout_ms: u64,
 }
-/// The job has an id and its room in memory. The controller now sends every blob in `missing_blobs`, in order, and nothing else.
+/// The agent has given the job an id and reserved its memory. The controller now sends the blobs in `missing_blobs`, in
+/// order, and no others.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Accepted {
     /// Names the job on this agent, unique since the router booted.
@@ -352,50 +362,55 @@ pub struct Accepted {
     pub job_id: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub missing_blobs: ::prost::alloc::vec::Vec<MissingBlob>,
-    /// After `attach`: where the next byte of each stream belongs. The controller sends its input from here on, and the
-    /// agent its outputs.
+    /// After `attach`: offset of the next byte of each stream. The controller sends its input from there on, and the agent
+    /// its outputs.
     #[prost(uint64, tag = "3")]
     pub stdin_offset: u64,
     #[prost(uint64, tag = "4")]
     pub stdout_offset: u64,
     #[prost(uint64, tag = "5")]
     pub stderr_offset: u64,
-    /// Numbered signals that the agent has. The controller numbers the next one from here on, and sends none of these again.
+    /// Number of the last signal that the agent has, 0 for none. The controller continues with the next number, and does
+    /// not send these signals again.
     #[prost(uint64, tag = "6")]
     pub signals: u64,
 }
-/// A blob that the agent does not have, or not whole.
+/// A blob that the agent does not have, or of which it has only the beginning.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MissingBlob {
     #[prost(bytes = "vec", tag = "1")]
     pub sha256: ::prost::alloc::vec::Vec<u8>,
-    /// Send from here on: bytes of the blob as it is sent, in the encoding in which it was begun.
+    /// Offset from which the controller sends, in encoded bytes. It continues in the encoding with which it began the
+    /// blob.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
-    /// The first of `JobSpec.bases` that the agent has, if it has one and room for both. The blob may be a delta against it.
+    /// The first of `JobSpec.bases` that the agent has. Empty if it has none of them, or no space for both blobs. The
+    /// controller may send the blob as a delta against it.
     #[prost(bytes = "vec", tag = "3")]
     pub base: ::prost::alloc::vec::Vec<u8>,
 }
-/// A piece of the blob that is first in `missing_blobs` and not yet complete. It is complete when its declared size is reached.
+/// A piece of the first blob in `missing_blobs` that is not complete yet. A blob is complete when it has its declared
+/// size.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlobChunk {
-    /// Counts bytes as they are sent.
+    /// Offset of `data`, in encoded bytes.
     #[prost(uint64, tag = "1")]
     pub offset: u64,
     /// At most 1,048,576 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
-    /// How the blob is written. Said with its first byte; nothing in the chunks that follow.
+    /// Encoding of the blob, in its first chunk only.
     #[prost(enumeration = "Encoding", tag = "3")]
     pub encoding: i32,
 }
-/// The program runs.
+/// The program has started.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Started {
-    /// The controller sends at most this many bytes of standard input beyond what was acknowledged. 1 to 1,048,576.
+    /// The controller sends at most this many bytes of standard input beyond those that the agent has acknowledged. 1 to
+    /// 1,048,576.
     #[prost(uint32, tag = "1")]
     pub stdin_window: u32,
-    /// It has a terminal, which `JobSpec.terminal` asked for.
+    /// The program has a terminal, because `JobSpec.terminal` is set.
     #[prost(bool, tag = "2")]
     pub terminal: bool,
 }
@@ -411,10 +426,10 @@ pub struct Stdin {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StdinAck {
-    /// The program's pipe has taken all bytes before this offset.
+    /// The agent has written all bytes before this offset to the program's pipe.
     #[prost(uint64, tag = "1")]
     pub offset: u64,
-    /// The program does not read any more: send nothing further.
+    /// The program has closed its standard input: the controller sends nothing further.
     #[prost(bool, tag = "2")]
     pub closed: bool,
 }
@@ -422,14 +437,14 @@ pub struct StdinAck {
 pub struct Output {
     #[prost(enumeration = "Stream", tag = "1")]
     pub stream: i32,
-    /// Of its first byte, uncompressed.
+    /// Offset of the first byte of `data` in the uncompressed stream.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// At most 16,384 bytes.
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
-    /// If not 0, `data` is compressed: one block (LZ4 Block Format Description) that decompresses to so many bytes, at most 16,384. Only
-    /// where it was asked for.
+    /// If not 0, `data` is one compressed block (LZ4 Block Format Description) that decompresses to this many bytes, at
+    /// most 16,384. 0 unless the controller has set `accept_compressed_output`.
     #[prost(uint32, tag = "4")]
     pub uncompressed_size: u32,
 }
@@ -437,15 +452,15 @@ pub struct Output {
 pub struct OutputAck {
     #[prost(enumeration = "Stream", tag = "1")]
     pub stream: i32,
-    /// The controller has passed on all bytes before this offset.
+    /// The controller has written out all bytes before this offset.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
-    /// Nobody reads this output any more: the agent closes the program's pipe, as a shell's pipeline would.
+    /// Nobody reads this output any more, so the agent closes the program's pipe, as in a shell's pipeline.
     #[prost(bool, tag = "3")]
     pub closed: bool,
 }
-/// A place in the output files of a job: everything before it is in files before `file`, or in that one before `offset`. The
-/// end of all is the number of files, and 0.
+/// A position in the sequence of a job's output files: `offset` in the file with the number `file`, after all files with
+/// a lower number. The end of the sequence is the number of files, with offset 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FilePosition {
     #[prost(uint32, tag = "1")]
@@ -453,13 +468,14 @@ pub struct FilePosition {
     #[prost(uint64, tag = "2")]
     pub offset: u64,
 }
-/// A piece of an output file. Files come one after the other when the program has ended, each as it is then or not at all.
+/// A piece of an output file. The agent sends the files one after the other when the program has exited, each as it was
+/// at that time or not at all.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutputFile {
-    /// Counts the job's output files from 0.
+    /// Number of the output file, from 0.
     #[prost(uint32, tag = "1")]
     pub file: u32,
-    /// Where `data` belongs in it. What is left out between two pieces, or behind the last one, is zeros: a hole.
+    /// Offset of `data` in the file. A gap between two pieces, or after the last one, is a hole, which reads as zeros.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// At most 16,384 bytes.
@@ -468,81 +484,84 @@ pub struct OutputFile {
     /// In the first piece of each file on each stream.
     #[prost(message, optional, tag = "4")]
     pub info: ::core::option::Option<FileInfo>,
-    /// Nothing more of this file comes, and what came of it is not the file.
+    /// The agent sends no more of this file, and the controller must discard the pieces that it has.
     #[prost(enumeration = "FileProblem", tag = "5")]
     pub problem: i32,
-    /// As `Output.uncompressed_size`.
+    /// As `Output.uncompressed_size`, for `data` of this message.
     #[prost(uint32, tag = "6")]
     pub uncompressed_size: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FileInfo {
-    /// Where it is below the directory in which the program started. If nothing was found: what was asked for.
+    /// Path of the file, relative to the job's directory. If the agent found no file: the requested path.
     #[prost(bytes = "vec", tag = "1")]
     pub path: ::prost::alloc::vec::Vec<u8>,
-    /// Which element of `JobSpec.output_files` it is for. Of a core it says nothing.
+    /// Index of the matching element of `JobSpec.output_files`. Has no meaning for a core file.
     #[prost(uint32, tag = "2")]
     pub request: u32,
     /// Length in bytes.
     #[prost(uint64, tag = "3")]
     pub size: u64,
-    /// Its owner may execute it.
+    /// The file's owner may execute it.
     #[prost(bool, tag = "4")]
     pub executable: bool,
-    /// It is the core.
+    /// The file is the core file.
     #[prost(bool, tag = "5")]
     pub core: bool,
-    /// How many files there are in all, those with a problem included: the same in each.
+    /// Number of output files of the job, including those with a problem. It is equal in all files.
     #[prost(uint32, tag = "6")]
     pub files: u32,
 }
-/// To every process in the job's process group.
+/// A signal for every process in the job's process group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signal {
     /// Name without SIG: "INT" (RFC 4254, section 6.9).
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Counts the signals of a job from 1, without a gap. One whose number the agent has already says nothing, so that what a
-    /// broken connection may have lost can be said again. 0: not counted, and not acknowledged. Capability "signals".
+    /// Counts the signals of a job from 1, without a gap. The agent ignores a number that it has already, so that the
+    /// controller can repeat signals that a broken connection may have lost. 0: the agent neither counts nor acknowledges
+    /// the signal. Capability "signals".
     #[prost(uint64, tag = "2")]
     pub number: u64,
 }
-/// The agent has the signals up to this number, and the program gets each of them once, if it has not ended before.
+/// The agent has the signals up to this number, and delivers each of them to the program once, unless the program exits
+/// first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignalAck {
     #[prost(uint64, tag = "1")]
     pub number: u64,
 }
-/// How the job ended. Says nothing of Hop's own health: if Hop fails, there is a gRPC status and no outcome.
+/// How the job ended. An outcome never reports a failure of Hop itself: in that case there is a gRPC status and no
+/// outcome.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Outcome {
     #[prost(enumeration = "Cause", tag = "4")]
     pub cause: i32,
     #[prost(message, optional, tag = "5")]
     pub usage: ::core::option::Option<Usage>,
-    /// All the bytes that the program wrote, which the controller has by now.
+    /// Number of bytes that the program wrote. The controller has received all of them by now.
     #[prost(uint64, tag = "6")]
     pub stdout_bytes: u64,
     #[prost(uint64, tag = "7")]
     pub stderr_bytes: u64,
-    /// A process that left the job's group still held an output open; what it writes from now on is lost.
+    /// A process that left the job's process group still had an output open; what it writes from now on is lost.
     #[prost(bool, tag = "8")]
     pub output_abandoned: bool,
-    /// Processes that the program had left behind, and that were ended with it.
+    /// Number of processes that the program left running and that the agent killed.
     #[prost(uint32, tag = "9")]
     pub orphans: u32,
-    /// With CAUSE_MEMORY: the figures.
+    /// Details of CAUSE_MEMORY.
     #[prost(message, optional, tag = "10")]
     pub out_of_memory: ::core::option::Option<OutOfMemory>,
-    /// Output files were asked for and were given up before they were fetched, for this cause: CAUSE_MEMORY, because the
-    /// router needed the memory that they took; CAUSE_EXHAUSTED, because it needed their inodes; CAUSE_AGENT_STOPPED.
+    /// Why the agent deleted requested output files before the controller had fetched them: CAUSE_MEMORY, because the
+    /// router needed their memory; CAUSE_EXHAUSTED, because it needed their inodes; or CAUSE_AGENT_STOPPED.
     #[prost(enumeration = "Cause", tag = "11")]
     pub files_lost: i32,
-    /// With CAUSE_EXHAUSTED: what, and the figures.
+    /// Details of CAUSE_EXHAUSTED.
     #[prost(message, optional, tag = "12")]
     pub exhausted: ::core::option::Option<Exhausted>,
-    /// Bytes of standard input that were read, by the program and those that it started: what its pipe has taken without what was
-    /// still in there when they had ended. Absent: not known, as with a terminal.
+    /// Bytes of standard input that the program and the processes that it started have read: those that the agent wrote to
+    /// the pipe, less those that were still in it when all had exited. Absent: not known, as with a terminal.
     #[prost(uint64, optional, tag = "13")]
     pub stdin_bytes: ::core::option::Option<u64>,
     #[prost(oneof = "outcome::Ending", tags = "1, 2, 3")]
@@ -552,10 +571,10 @@ pub struct Outcome {
 pub mod outcome {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Ending {
-        /// The program called exit. 0 to 255.
+        /// The program exited with this status, 0 to 255.
         #[prost(int32, tag = "1")]
         ExitCode(i32),
-        /// A signal ended the program.
+        /// A signal killed the program.
         #[prost(message, tag = "2")]
         Signaled(super::Signaled),
         /// The kernel refused to execute the program.
@@ -563,36 +582,36 @@ pub mod outcome {
         NotExecuted(super::NotExecuted),
     }
 }
-/// Something that the router's own daemons need as well.
+/// A resource that ran short on the router, whose own daemons need it too.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Exhausted {
     #[prost(enumeration = "Resource", tag = "1")]
     pub resource: i32,
-    /// How many were left when the job was ended.
+    /// Number that was free when the agent killed the job.
     #[prost(uint64, tag = "2")]
     pub available: u64,
-    /// Below how many a job is ended.
+    /// The agent kills a job when fewer than this many are free.
     #[prost(uint64, tag = "3")]
     pub limit: u64,
-    /// How many the job held.
+    /// Number that the job held.
     #[prost(uint64, tag = "4")]
     pub held: u64,
-    /// Of inodes: where the file system is mounted, for people.
+    /// For RESOURCE_INODES: the mount point of the file system, to show to the user.
     #[prost(string, tag = "5")]
     pub place: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutOfMemory {
-    /// Bytes that were available on the router when the job was ended.
+    /// Bytes that were available on the router when the agent or the kernel killed the job.
     #[prost(uint64, tag = "1")]
     pub available: u64,
-    /// Bytes below which a job is ended.
+    /// The agent kills a job when fewer bytes than this are available.
     #[prost(uint64, tag = "2")]
     pub limit: u64,
-    /// Bytes that the job held: its processes and the files that it wrote. 0 if the kernel was first to end it.
+    /// Bytes that the job held: its processes and the files that it wrote. 0 if the kernel killed it before the agent did.
     #[prost(uint64, tag = "3")]
     pub held: u64,
-    /// What was short was not RAM: the kernel promises no more (vm.overcommit_memory is 2).
+    /// The router had reached the kernel's commit limit, not the end of its RAM (vm.overcommit_memory is 2).
     #[prost(bool, tag = "4")]
     pub of_promises: bool,
 }
@@ -605,11 +624,11 @@ pub struct Signaled {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NotExecuted {
-    /// The kernel's reason, for people.
+    /// The kernel's error message, to show to the user.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
-/// What the program and those of its children that it waited for used (getrusage(2)).
+/// Resources that the program, and those of its children for which it waited, have used (getrusage(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Usage {
     #[prost(uint64, tag = "1")]
@@ -625,7 +644,7 @@ pub struct Usage {
 pub struct ListJobsRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListJobsResponse {
-    /// The oldest first.
+    /// In the order of their admission, the oldest first.
     #[prost(message, repeated, tag = "1")]
     pub jobs: ::prost::alloc::vec::Vec<Job>,
 }
@@ -638,13 +657,13 @@ pub struct Job {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "JobState", tag = "3")]
     pub state: i32,
-    /// Milliseconds since the job was admitted.
+    /// Milliseconds since the agent admitted the job.
     #[prost(uint64, tag = "4")]
     pub age_ms: u64,
-    /// A controller is connected to it.
+    /// A controller is attached to the job.
     #[prost(bool, tag = "5")]
     pub attached: bool,
-    /// It is the asking controller's own.
+    /// The job belongs to the calling controller.
     #[prost(bool, tag = "6")]
     pub own: bool,
     #[prost(bool, tag = "7")]
@@ -667,7 +686,7 @@ pub struct ReadOutputResponse {
 pub struct SignalJobRequest {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
-    /// Name without SIG.
+    /// Name without SIG: "INT" (RFC 4254, section 6.9).
     #[prost(string, tag = "2")]
     pub signal: ::prost::alloc::string::String,
 }
@@ -675,7 +694,7 @@ pub struct SignalJobRequest {
 pub struct SignalJobResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddNextKeyRequest {
-    /// SHA-256 of the next key's SubjectPublicKeyInfo: 32 bytes, its fingerprint.
+    /// Fingerprint of the next key: the SHA-256 of its SubjectPublicKeyInfo, 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub sha256: ::prost::alloc::vec::Vec<u8>,
 }
@@ -685,30 +704,32 @@ pub struct AddNextKeyResponse {}
 pub struct RetirePreviousKeyRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetirePreviousKeyResponse {}
-/// Why the agent refused a call or a job. Packed as google.protobuf.Any (type URL type.googleapis.com/hop.v1.ErrorDetail) into the
-/// `details` of the google.rpc.Status in the trailer grpc-status-details-bin, in every status that the agent itself makes. Beside it
-/// stands a google.rpc.ErrorInfo that says the same to clients that do not know this file: `reason` is the value of `reason`
-/// without its prefix ("NO_SPACE"), `domain` is "hop.v1", and `metadata` has "needed" and "available" where they mean something.
+/// Why the agent refused a call or a job. The agent packs it as google.protobuf.Any (type URL
+/// type.googleapis.com/hop.v1.ErrorDetail) into the `details` of the google.rpc.Status in the trailer
+/// grpc-status-details-bin, in every status that it makes itself. Next to it is a google.rpc.ErrorInfo with the same
+/// content for clients that do not know this file: `reason` is the value of `reason` without its prefix ("NO_SPACE"),
+/// `domain` is "hop.v1", and `metadata` has "needed" and "available" for the reasons that have them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ErrorDetail {
     #[prost(enumeration = "ErrorReason", tag = "1")]
     pub reason: i32,
-    /// For NO_SPACE, NO_MEMORY, NO_INODES, NO_PROMISE, TOO_MANY_JOBS, TOO_MANY_CONNECTIONS: what was asked and what there is.
+    /// The amounts that the call needed and that the router had, for NO_SPACE, NO_MEMORY, NO_INODES, NO_PROMISE,
+    /// TOO_MANY_JOBS and TOO_MANY_CONNECTIONS.
     #[prost(uint64, tag = "2")]
     pub needed: u64,
     #[prost(uint64, tag = "3")]
     pub available: u64,
 }
-/// How far a program can get from the agent that ends it.
+/// Which of the processes that a program started the agent can find and kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Containment {
     Unspecified = 0,
-    /// What leaves the program's process group is reported and not ended.
+    /// Those in the program's process group. The agent reports processes that left the group, and does not kill them.
     Group = 1,
-    /// Everything that the program started is ended, in whatever group and session it is.
+    /// All of them, in any process group and session.
     Descendants = 2,
-    /// As DESCENDANTS, by a cgroup of the kernel's: however fast the program forks, and after the agent was killed, too.
+    /// All of them, by a cgroup: however fast the program forks, and also after the agent itself was killed.
     Cgroup = 3,
 }
 impl Containment {
@@ -735,21 +756,22 @@ impl Containment {
         }
     }
 }
-/// docs/protocol.md describes them.
+/// Encoding in which a controller sends a blob. docs/protocol.md describes the formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Encoding {
-    /// In every chunk but the first.
+    /// In every chunk but the first one.
     Unspecified = 0,
-    /// As it is.
+    /// The blob's bytes, not encoded.
     Identity = 5,
     /// One zstd frame with a window of at most 512 KiB (RFC 8878). Capability "zstd".
     Zstd = 1,
     /// One LZ4 frame of 64 KiB blocks, without checksums (LZ4 Frame Format Description). Capability "lz4".
     Lz4 = 2,
-    /// What to do with `MissingBlob.base` to get the blob, in zstd as above. Capability "delta".
+    /// Instructions that turn `MissingBlob.base` into the blob, in a zstd frame as in ENCODING_ZSTD. Capability "delta".
     Delta = 3,
-    /// The same, where addresses in what is copied follow what they name; what has moved comes first. Capability "relocate".
+    /// A delta as in ENCODING_DELTA, which begins with a list of the moved parts of a program; the agent adjusts the
+    /// addresses of these parts in all that it copies from the base. Capability "relocate".
     RelocatedDelta = 4,
 }
 impl Encoding {
@@ -813,22 +835,24 @@ impl Stream {
 #[repr(i32)]
 pub enum FileProblem {
     Unspecified = 0,
-    /// There is no such file.
+    /// The file does not exist.
     NotThere = 1,
-    /// It is a symbolic link, a device, a pipe or a socket; or on another file system than the program's directory.
+    /// The file is a symbolic link, a device, a pipe or a socket, or it is on another file system than the job's
+    /// directory.
     NotAFile = 2,
-    /// With it, the output files of the job would be longer than 256 MiB.
+    /// With this file, the output files of the job would exceed 256 MiB.
     TooLarge = 3,
-    /// There are more than 1,024 files, or 64 KiB of paths, or 4,096 names to look at. Of a path with more than 32 names, or
-    /// longer than 1,024 bytes: this directory or file is too deep, and the others come.
+    /// There are more than 1,024 files, 64 KiB of paths, or 4,096 names to look at. For a path of more than 32 names or
+    /// 1,024 bytes: this directory or file is too deep, and the agent sends the others.
     TooMany = 4,
-    /// The kernel does not let it be read.
+    /// The kernel refused to let the agent read the file.
     Unreadable = 5,
-    /// It is not as it was when the program ended.
+    /// The file has changed since the program exited.
     Changed = 6,
-    /// The program ran as another user than the agent, whose file this is not.
+    /// The program ran as another user than the agent, and the file does not belong to that user.
     NotOwn = 7,
-    /// Its name begins with '.', and it was found in a directory: such files are brought only by their names.
+    /// The agent found the file in a requested directory, and its name begins with '.': it sends such a file only if the
+    /// requested name begins with '.' too.
     Hidden = 8,
 }
 impl FileProblem {
@@ -869,7 +893,7 @@ impl FileProblem {
 #[repr(i32)]
 pub enum Resource {
     Unspecified = 0,
-    /// Inodes of the file system that jobs work on.
+    /// Inodes of the file system on which the agent keeps the jobs' directories.
     Inodes = 1,
     /// Threads, of which each process has at least one.
     Threads = 2,
@@ -900,19 +924,19 @@ impl Resource {
 #[repr(i32)]
 pub enum Cause {
     Unspecified = 0,
-    /// The program ended by itself or by a signal that Hop only passed on.
+    /// The program exited by itself, or by a signal that Hop only forwarded.
     Program = 1,
-    /// `Limits.timeout_ms` was over.
+    /// `Limits.timeout_ms` expired.
     Timeout = 2,
-    /// The agent was told to stop (SIGTERM).
+    /// The agent is stopping, because it received SIGTERM.
     AgentStopped = 3,
-    /// `Limits.idle_timeout_ms` was over.
+    /// `Limits.idle_timeout_ms` expired.
     IdleTimeout = 4,
     /// The router was about to run out of memory, and this job held most of it.
     Memory = 5,
-    /// No controller was there for longer than `JobSpec.disconnect_timeout_ms`.
+    /// No controller was attached for longer than `JobSpec.disconnect_timeout_ms`.
     Abandoned = 6,
-    /// The router was about to run out of something else than memory, and this job held most of it.
+    /// The router was about to run out of another resource than memory, and this job held most of it.
     Exhausted = 7,
 }
 impl Cause {
@@ -951,10 +975,10 @@ impl Cause {
 #[repr(i32)]
 pub enum JobState {
     Unspecified = 0,
-    /// Its program is on its way.
+    /// The controller is still uploading the program or its input files.
     Receiving = 1,
     Running = 2,
-    /// Its outcome waits for a controller.
+    /// The program has exited, and the agent keeps the outcome for a controller.
     Ended = 3,
 }
 impl JobState {
@@ -987,50 +1011,51 @@ pub enum ErrorReason {
     Unspecified = 0,
     /// The program does not fit into the store. In bytes.
     NoSpace = 1,
-    /// The program does not fit into memory. In bytes, the reserve already taken off `available`.
+    /// The program does not fit into memory. In bytes; `available` does not include the reserve.
     NoMemory = 2,
-    /// All places for jobs are taken.
+    /// The agent runs as many jobs as it may.
     TooManyJobs = 3,
     /// The store is mounted noexec.
     NotExecutable = 4,
     /// The content of a blob does not have the digest that names it.
     DigestMismatch = 5,
-    /// The controller broke the rules of this file.
+    /// The controller violated the rules of this file.
     Protocol = 6,
     /// A file operation failed on the router.
     Io = 7,
-    /// The agent is ending and takes no new job.
+    /// The agent is stopping, and admits no new job.
     Stopping = 8,
-    /// The program could not be started for want of memory, processes or file descriptors.
+    /// The agent could not start the program, because the router had no memory, processes or file descriptors left.
     NotStarted = 9,
-    /// The controller's key was taken off the list since it connected.
+    /// The controller's key has been removed from the list since it connected.
     NotAuthorized = 10,
-    /// There is no job of this id: it has ended, or the agent was started since.
+    /// There is no job with this id: it has ended, or the agent has restarted since.
     NoSuchJob = 11,
-    /// The job is another controller's.
+    /// The job belongs to another controller.
     NotYours = 12,
-    /// The job has another stream now.
+    /// A newer stream has taken the job over.
     TakenOver = 13,
-    /// All places for connections are taken. Every call on this one is answered so, and the agent closes it.
+    /// The agent has as many connections as it may. It answers every call on this one with this error, and closes it.
     TooManyConnections = 14,
-    /// The program cannot run as that user: there is none, or the agent is not root.
+    /// The program cannot run as the requested user: the user does not exist, or the agent is not root.
     NoSuchUser = 15,
-    /// The router's kernel writes no core file that the agent could find.
+    /// The router's kernel writes no core file, or none that the agent could find.
     NoCore = 16,
-    /// The file system cannot have so many files more, the reserve already taken off `available`.
+    /// The file system has too few inodes; `available` does not include the reserve.
     NoInodes = 17,
-    /// The job has ended, and the router needed the memory of its output before somebody came for it.
+    /// The job has ended, and the router needed the memory of its output before a controller fetched it.
     OutputLost = 18,
-    /// The router's kernel promises no more memory, though RAM is free (vm.overcommit_memory is 2). In bytes, the reserve already
-    /// taken off `available`. To a controller that does not know it, a refusal like any other.
+    /// The router's kernel has reached its commit limit, although RAM is free (vm.overcommit_memory is 2). In bytes;
+    /// `available` does not include the reserve. A controller that does not know this value treats it like any other
+    /// refusal.
     NoPromise = 19,
-    /// The job id that the controller chose names another job.
+    /// The job id that the controller chose already names another job.
     JobExists = 20,
-    /// Nothing of a blob that is missing came for a minute.
+    /// The controller sent nothing of a missing blob for a minute.
     UploadStalled = 21,
-    /// The kernel gives no random numbers.
+    /// The kernel provides no random numbers.
     NoRandom = 22,
-    /// The job was given up before its program ran: its controller went away, or sent a signal.
+    /// The job was cancelled before its program ran: its controller left, or sent a signal.
     Cancelled = 23,
 }
 impl ErrorReason {
@@ -1178,7 +1203,7 @@ pub mod agent_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// What the router is and what this agent can do. Starts no job and changes nothing.
+        /// Describes the router and the agent's capabilities. Starts no job and changes nothing.
         pub async fn get_info(
             &mut self,
             request: impl tonic::IntoRequest<super::GetInfoRequest>,
@@ -1203,11 +1228,11 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("hop.v1.AgentService", "GetInfo"));
             self.inner.unary(req, path, codec).await
         }
-        /// One job, from its specification to its outcome. The first request is `spec`; or `attach`, to come back to a job, wherever it
-        /// stands (capability "attach"). A job has one controller at a time: an older stream of the same job ends with
-        /// ERROR_REASON_TAKEN_OVER. A client that half-closes the stream has
-        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.disconnect_timeout_ms`,
-        /// and is killed unless a controller attaches.
+        /// Runs one job, from its specification to its outcome. The first request is `spec`, or `attach` to reattach to a job
+        /// in any state (capability "attach"). A job has one controller at a time: the agent ends an older stream of the same
+        /// job with ERROR_REASON_TAKEN_OVER. A client that half-closes the stream has sent all of standard input. When the
+        /// stream is reset or its connection breaks, the job runs on for `JobSpec.disconnect_timeout_ms`; the agent then kills
+        /// it, unless a controller has attached.
         pub async fn run(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::RunRequest>,
@@ -1229,7 +1254,7 @@ pub mod agent_service_client {
             req.extensions_mut().insert(GrpcMethod::new("hop.v1.AgentService", "Run"));
             self.inner.streaming(req, path, codec).await
         }
-        /// The jobs that there are, those of other controllers included.
+        /// Lists all jobs, including those of other controllers.
         pub async fn list_jobs(
             &mut self,
             request: impl tonic::IntoRequest<super::ListJobsRequest>,
@@ -1254,7 +1279,8 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("hop.v1.AgentService", "ListJobs"));
             self.inner.unary(req, path, codec).await
         }
-        /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
+        /// Returns the output of a job that no controller has acknowledged yet, without attaching. Only the job's own
+        /// controller may call it.
         pub async fn read_output(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadOutputRequest>,
@@ -1279,7 +1305,7 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("hop.v1.AgentService", "ReadOutput"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
+        /// Sends a signal to a job, as `Signal` does, without attaching. Only the job's own controller may call it.
         pub async fn signal_job(
             &mut self,
             request: impl tonic::IntoRequest<super::SignalJobRequest>,
@@ -1304,8 +1330,8 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("hop.v1.AgentService", "SignalJob"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lets the controller's next key in, beside the one that this connection has proved. Nothing happens if it is on the
-        /// list already. Capability "rotate".
+        /// Authorizes the controller's next key, in addition to the key that this connection has proved. Does nothing if the
+        /// list has that key already. Capability "rotate".
         pub async fn add_next_key(
             &mut self,
             request: impl tonic::IntoRequest<super::AddNextKeyRequest>,
@@ -1330,8 +1356,8 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("hop.v1.AgentService", "AddNextKey"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes the key off the list that the one of this connection was let in to replace by AddNextKey. The jobs of that key
-        /// are this one's from then on. Nothing happens if there is none. Capability "rotate".
+        /// Removes from the list the key that AddNextKey authorized this connection's key to replace. The jobs of the removed
+        /// key belong to this connection's key from then on. Does nothing if there is no such key. Capability "rotate".
         pub async fn retire_previous_key(
             &mut self,
             request: impl tonic::IntoRequest<super::RetirePreviousKeyRequest>,

@@ -11,7 +11,7 @@ pub mod agent_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AgentServiceServer.
     #[async_trait]
     pub trait AgentService: std::marker::Send + std::marker::Sync + 'static {
-        /// What the router is and what this agent can do. Starts no job and changes nothing.
+        /// Describes the router and the agent's capabilities. Starts no job and changes nothing.
         async fn get_info(
             &self,
             request: tonic::Request<::hop_proto::v1::GetInfoRequest>,
@@ -25,16 +25,16 @@ pub mod agent_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// One job, from its specification to its outcome. The first request is `spec`; or `attach`, to come back to a job, wherever it
-        /// stands (capability "attach"). A job has one controller at a time: an older stream of the same job ends with
-        /// ERROR_REASON_TAKEN_OVER. A client that half-closes the stream has
-        /// sent all of standard input. When the stream is reset or its connection breaks, the job goes on for `JobSpec.disconnect_timeout_ms`,
-        /// and is killed unless a controller attaches.
+        /// Runs one job, from its specification to its outcome. The first request is `spec`, or `attach` to reattach to a job
+        /// in any state (capability "attach"). A job has one controller at a time: the agent ends an older stream of the same
+        /// job with ERROR_REASON_TAKEN_OVER. A client that half-closes the stream has sent all of standard input. When the
+        /// stream is reset or its connection breaks, the job runs on for `JobSpec.disconnect_timeout_ms`; the agent then kills
+        /// it, unless a controller has attached.
         async fn run(
             &self,
             request: tonic::Request<tonic::Streaming<::hop_proto::v1::RunRequest>>,
         ) -> std::result::Result<tonic::Response<Self::RunStream>, tonic::Status>;
-        /// The jobs that there are, those of other controllers included.
+        /// Lists all jobs, including those of other controllers.
         async fn list_jobs(
             &self,
             request: tonic::Request<::hop_proto::v1::ListJobsRequest>,
@@ -51,12 +51,13 @@ pub mod agent_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// The output of a job that nobody has acknowledged, as it is now, without attaching. Only its own controller may.
+        /// Returns the output of a job that no controller has acknowledged yet, without attaching. Only the job's own
+        /// controller may call it.
         async fn read_output(
             &self,
             request: tonic::Request<::hop_proto::v1::ReadOutputRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReadOutputStream>, tonic::Status>;
-        /// Sends a signal to a job, as `Signal` does, without attaching. Only its own controller may.
+        /// Sends a signal to a job, as `Signal` does, without attaching. Only the job's own controller may call it.
         async fn signal_job(
             &self,
             request: tonic::Request<::hop_proto::v1::SignalJobRequest>,
@@ -64,8 +65,8 @@ pub mod agent_service_server {
             tonic::Response<::hop_proto::v1::SignalJobResponse>,
             tonic::Status,
         >;
-        /// Lets the controller's next key in, beside the one that this connection has proved. Nothing happens if it is on the
-        /// list already. Capability "rotate".
+        /// Authorizes the controller's next key, in addition to the key that this connection has proved. Does nothing if the
+        /// list has that key already. Capability "rotate".
         async fn add_next_key(
             &self,
             request: tonic::Request<::hop_proto::v1::AddNextKeyRequest>,
@@ -73,8 +74,8 @@ pub mod agent_service_server {
             tonic::Response<::hop_proto::v1::AddNextKeyResponse>,
             tonic::Status,
         >;
-        /// Takes the key off the list that the one of this connection was let in to replace by AddNextKey. The jobs of that key
-        /// are this one's from then on. Nothing happens if there is none. Capability "rotate".
+        /// Removes from the list the key that AddNextKey authorized this connection's key to replace. The jobs of the removed
+        /// key belong to this connection's key from then on. Does nothing if there is no such key. Capability "rotate".
         async fn retire_previous_key(
             &self,
             request: tonic::Request<::hop_proto::v1::RetirePreviousKeyRequest>,

@@ -1,13 +1,13 @@
-//! The agent's log: one line an event, on standard error, in a file, or in the router's system log.
+//! The agent's log: one line per event, on standard error, in a file, or in the router's system log.
 //!
-//! A router without a supervisor has nobody who reads standard error, and its /tmp may be a ramfs without limit: that one
-//! has a file. procd reads standard error, but logs every line of it as an error and loses those that were written just
-//! before the end: below procd it is the system log.
+//! On a router without a service supervisor nobody reads standard error, and /tmp may be a ramfs without a limit: there
+//! the agent logs to a file of bounded size. procd reads standard error, but logs every line of it as an error, and
+//! loses the lines that a service writes just before it exits: below procd the agent uses the system log.
 //!
-//! **Invariants:** the file and the one before it take at most twice [`LIMIT`]; a log that cannot be written stops nobody,
-//! and nothing here waits for whoever reads the log.
+//! **Invariants:** the log file and its predecessor take at most twice [`LIMIT`]; the agent goes on if it cannot write
+//! its log, and never waits for a reader of the log.
 //!
-//! Time is seconds since the agent started: a router's clock says 1970 until it has seen a network.
+//! Timestamps are seconds since the agent started: a router's clock says 1970 until it has reached a network.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::time::{FormatTime, Uptime, uptime};
 use tracing_subscriber::fmt::{self, MakeWriter};
 
-/// Bytes of a log file: some 300 events, the last days of an agent that works and the last hour of one that does not.
+/// Bytes of a log file: some 300 events, which are the last days of a healthy agent and the last hour of a failing one.
 pub const LIMIT: usize = 32 * 1024;
 
 /// Where the system log takes its lines (syslog(3)).
@@ -35,7 +35,7 @@ const SYSTEM_LOG: &str = "/dev/log";
 /// Bytes of a line in the system log: logd cuts longer ones at 1,024 (ubox, log/syslog.h).
 const SYSTEM_LINE: usize = 1000;
 
-/// The facility `daemon` and the severities that are used, as syslog(3) numbers them.
+/// The facility `daemon` and the severities of the agent's lines, as syslog(3) numbers them.
 const DAEMON: u8 = 3 << 3;
 const SEVERITY_ERROR: u8 = 3;
 const SEVERITY_WARNING: u8 = 4;
@@ -54,7 +54,7 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Writes a line from a process that has no events, the supervisor.
+    /// Writes a line for the supervisor, a process without tracing.
     pub fn note(&self, text: &str) {
         let written = match self {
             Self::StandardError => false,
@@ -62,23 +62,23 @@ impl Destination {
             Self::System => SystemLog::new(SYSTEM_LOG.into()).send(SEVERITY_WARNING, text).is_ok(),
         };
         if !written {
-            // Nobody may be reading, and that is no reason to end.
+            // Fails if nobody reads standard error, which is no reason to exit.
             let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
         }
     }
 }
 
-/// The system log, for the last words of [`fatal`] and of a panic, if events go there.
+/// The system log, for the messages of [`fatal`] and of a panic; set if events go there.
 static SYSTEM: OnceLock<SystemLog> = OnceLock::new();
 
-/// Logs events to `destination` from now on. If that is a file, standard error becomes it too, for the last words of [`fatal`]
-/// and of a panic.
+/// Logs events to `destination` from now on. If that is a file, redirects standard error to it too, for the messages of
+/// [`fatal`] and of a panic.
 pub fn start(destination: Destination) {
     let sink = match destination {
         Destination::StandardError => Sink::StandardError,
         Destination::File(path) => {
             let log = LogFile::new(path);
-            // Standard error stays what it is if the file cannot be had, and events go there.
+            // If the file cannot be opened, standard error stays as it is, and gets the events.
             let _ = log.become_stderr(0);
             Sink::File(log)
         }
@@ -88,12 +88,12 @@ pub fn start(destination: Destination) {
             Sink::System
         }
     };
-    // Fails if there is a log already.
+    // Fails if a subscriber has been set already.
     let _ = tracing::subscriber::set_global_default(subscriber(sink));
 }
 
 fn subscriber(sink: Sink) -> impl Subscriber {
-    // The system log has a time and a severity of its own.
+    // The system log adds a time and a severity to each line.
     let is_system = matches!(sink, Sink::System);
     let events = tracing_subscriber::fmt().with_max_level(Level::INFO).with_target(false);
     events
@@ -112,8 +112,8 @@ impl FormatTime for Timer {
     }
 }
 
-/// Makes a panic say where it was and why, in one line like that of [`fatal`], and end the process by SIGABRT, in a build that
-/// could go on without the task that panicked too.
+/// Makes every panic log its location and reason in one line, like that of [`fatal`], and abort the process with
+/// SIGABRT. That includes builds that unwind, where only the task that panicked would end.
 pub fn report_panics() {
     panic::set_hook(Box::new(|panic| {
         to_system(SEVERITY_ERROR, &format!("error: {}", panic.to_string().replace('\n', " ")));
@@ -152,10 +152,10 @@ impl<'a> MakeWriter<'a> for Writer {
 }
 
 impl Write for EventWriter<'_> {
-    /// Never fails: a log that cannot be written (a closed pipe, a full /tmp) stops nobody.
+    /// Never fails: the agent goes on if it cannot write its log (a closed pipe, a full /tmp).
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = str::from_utf8(event.strip_suffix(b"\n").unwrap_or(event)).unwrap_or_default();
-        // A program's name may hold anything but a slash, and shall not begin a line of its own.
+        // A program's name may contain any byte but a slash, and must not start a new line.
         let mut line = text.replace(|c: char| c.is_ascii_control(), "?");
         match self.sink {
             Sink::System => to_system(self.severity, line.trim_start()),
@@ -200,18 +200,18 @@ fn severity(level: Level) -> u8 {
 fn to_system(severity: u8, text: &str) {
     let sent = SYSTEM.get().is_some_and(|log| match log.send(severity, text) {
         Ok(()) => true,
-        // logd has not kept up with its queue. To wait for it would stop the agent, so the line is lost.
+        // logd's queue is full. Waiting for it would block the agent, so the line is lost.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     });
     if !sent {
-        // Nobody may be reading, and that is no reason to end.
+        // Fails if nobody reads standard error, which is no reason to exit.
         let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 }
 
-/// Writes datagrams as syslog(3) does, which itself waits if nobody reads them.
+/// Sends the datagrams of syslog(3), but never waits for the reader, as syslog(3) itself does.
 struct SystemLog {
-    /// `None` if there are no sockets to be had.
+    /// `None` if the kernel could not create a socket.
     socket: Option<UnixDatagram>,
     path: PathBuf,
 }
@@ -229,7 +229,7 @@ impl SystemLog {
         match socket.send(line.as_bytes()) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            // It was not connected yet, or logd was started again.
+            // The socket is not connected yet, or logd has restarted.
             Err(_) => {
                 socket.connect(&self.path)?;
                 socket.send(line.as_bytes()).map(|_| ())
@@ -238,12 +238,13 @@ impl SystemLog {
     }
 }
 
-/// `Jan  1 00:00:12 `, in UTC as musl's syslog(3) writes it. logd takes it off by its length.
+/// `Jan  1 00:00:12 `, in UTC, as musl's syslog(3) writes it. logd removes it by its length.
 fn timestamp() -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    // Of the C library's type, which has 32 bits on a router and is called deprecated there.
+    // Converts to the C library's time_t, which has 32 bits on a router, and which the libc crate marks as deprecated
+    // there.
     let seconds = now.try_into().unwrap_or(0);
     // SAFETY: a `tm` may be all zeros; the pointers are to live values of the types that gmtime_r(3) names.
     let time = unsafe {
@@ -255,7 +256,7 @@ fn timestamp() -> String {
     format!("{month} {:2} {:02}:{:02}:{:02} ", time.tm_mday, time.tm_hour, time.tm_min, time.tm_sec)
 }
 
-/// Says in one line why the agent cannot go on: the error, and its causes. `hop` looks for that line.
+/// Logs in one line why the agent cannot go on: the error and its causes. `hop` searches for that line.
 pub fn fatal(error: &dyn Error) -> ExitCode {
     let mut text = format!("error: {error}");
     let mut cause = error.source();
@@ -268,11 +269,11 @@ pub fn fatal(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A file that begins again when it is full. Two processes may write to it, the supervisor and the agent: nothing is
-/// remembered from one event to the next.
+/// A log file that is rotated when it is full. Two processes may write to it, the supervisor and the agent, so it keeps
+/// no state from one event to the next.
 pub struct LogFile {
     path: PathBuf,
-    /// What the full one is renamed to.
+    /// Name of the full file after its rotation.
     old: PathBuf,
 }
 
@@ -293,13 +294,13 @@ impl LogFile {
         self.open(event.len())?.write_all(event)
     }
 
-    /// Makes standard error the file that has room for `coming` bytes.
+    /// Redirects standard error to the log file, which is rotated first if `coming` bytes would exceed [`LIMIT`].
     fn become_stderr(&self, coming: usize) -> io::Result<()> {
         Ok(rustix::stdio::dup2_stderr(self.open(coming)?)?)
     }
 
     fn open(&self, coming: usize) -> io::Result<fs::File> {
-        // /tmp is everybody's, so no link is followed; and a pipe that nobody reads is not waited for.
+        // Anybody can write to /tmp: the open must not follow a link, or wait for the reader of a pipe.
         let open = || {
             OpenOptions::new()
                 .append(true)
@@ -317,7 +318,7 @@ impl LogFile {
     }
 }
 
-/// What is logged on this thread as long as the second of them lives, line by line.
+/// Collects the lines that this thread logs, as long as the guard lives.
 #[cfg(test)]
 pub fn lines_of_test() -> (std::sync::Arc<std::sync::Mutex<Vec<String>>>, tracing::subscriber::DefaultGuard) {
     let lines = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();

@@ -59,18 +59,18 @@ pub enum Command {
     },
     /// Print the fingerprint of a key and exit.
     Fingerprint {
-        /// Key file; made if it is not there.
+        /// Key file, which the agent creates if it does not exist.
         key: PathBuf,
     },
-    /// Print the network interface by which this address is reached and exit.
+    /// Print the network interface through which the router reaches this address, and exit.
     InterfaceTo(String),
     /// Print the SHA-256 of this executable and exit.
     Digest,
-    /// All options could be read, and nobody asked for more.
+    /// Exit: `--check-options` was given, and all options are valid.
     OptionsAreGood,
-    /// Keep an agent running until told to stop.
+    /// Keep an agent running until SIGTERM.
     Supervise(Supervision),
-    /// Serve until told to stop.
+    /// Serve until SIGTERM.
     Serve(Options),
 }
 
@@ -83,7 +83,7 @@ pub struct Supervision {
     pub args: Vec<OsString>,
     /// Where to log; the agent logs there too.
     pub log: Destination,
-    /// Where the number of the supervisor is to be found.
+    /// File to which the supervisor writes its PID.
     pub pid_file: Option<PathBuf>,
 }
 
@@ -94,21 +94,22 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The network interface to listen on, or `any`. `None`: any.
     pub interface: Option<String>,
-    /// Directory of the agent; made if it is not there.
+    /// Directory of the agent, which the agent creates if it does not exist.
     pub directory: PathBuf,
-    /// Key file; made if it is not there.
+    /// Key file, which the agent creates if it does not exist.
     pub key: PathBuf,
-    /// File with a fingerprint a line; what follows the fingerprint, and lines with `#` in front, are for people.
+    /// File with one fingerprint on each line. The agent shows the name after a fingerprint in its log, and ignores
+    /// comments, which begin with `#`.
     pub authorized: PathBuf,
-    /// Most bytes of programs at a time. `None`: what the file system has.
+    /// Most bytes of programs at a time. `None`: as many as the file system has.
     pub quota: Option<u64>,
     /// Directory of the disk cache, on a medium that survives a reboot.
     pub disk_cache: Option<PathBuf>,
-    /// Words in front of every program.
+    /// Command and arguments with which the agent starts every program.
     pub launcher: Vec<OsString>,
     /// Where to log.
     pub log: Destination,
-    /// Where the number of the agent is to be found.
+    /// File to which the agent writes its PID.
     pub pid_file: Option<PathBuf>,
     /// Panic once it serves.
     pub panics: bool,
@@ -136,7 +137,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
         panics: false,
     };
     let (mut self_test, mut fingerprint, mut supervise, mut check) = (false, false, false, false);
-    // What the agent gets of them if it is supervised.
+    // The arguments that a supervised agent gets.
     let mut passed_on = Vec::new();
     let mut parser = lexopt::Parser::from_args(arguments.iter().cloned());
     loop {
@@ -187,8 +188,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, l
     })
 }
 
-/// The value of an option. What cannot be read is told with the option, because whoever reads that has often not typed it:
-/// it comes from a router's settings.
+/// Parses the value of an option. An error names the option, because its value often comes from a router's settings,
+/// and the reader of the error has not typed it.
 fn value<T: FromStr<Err: Display>>(parser: &mut lexopt::Parser, option: &str) -> Result<T, lexopt::Error> {
     let text = parser.value()?.string()?;
     text.parse().map_err(|error| format!("--{option} {text}: {error}").into())

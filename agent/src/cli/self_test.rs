@@ -1,7 +1,7 @@
-//! What a bad toolchain or kernel breaks on MIPS, tried on the spot: `hopd --self-test`.
+//! `hopd --self-test`: checks for known defects of toolchains and kernels on MIPS.
 //!
-//! Each check has failed on some router or with some toolchain before. They look at values and at CPU time, so a busy
-//! router passes; the wall clock limits only the wait for random numbers.
+//! Each check has failed on some router or with some toolchain. The checks compare values and CPU time, so a busy
+//! router passes them; the wall clock limits only the wait for random numbers.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -25,7 +25,8 @@ use crate::system::runtime;
 
 type Check = Result<(), String>;
 
-/// Runs all checks, with files in `directory` (made and removed again), and prints a line for each. Success if all pass.
+/// Runs all checks, with files in `directory` (made and removed again), and prints a line for each. Success if all
+/// pass.
 pub fn run(directory: &Path) -> ExitCode {
     let checks: [(&str, &dyn Fn() -> Check); 12] = [
         ("64-bit shifts and products", &wide_integers),
@@ -71,13 +72,13 @@ fn wide_integers() -> Check {
     expect("bytes", black_box(0x0102_0304_u32).to_be_bytes(), [1, 2, 3, 4])
 }
 
-/// On MIPS these are zig's: every alignment and length up to two rounds of their loops, overlaps, and nothing
-/// beside what is to be written; and a block that grows, of all kinds of sizes.
+/// Checks the memory functions, which are zig's on MIPS: every alignment and every length up to two rounds of their
+/// loops, overlapping blocks, and no byte written outside the target. Then grows a block through many sizes.
 fn memory() -> Check {
     const LONGEST: usize = 72;
     const SIZE: usize = LONGEST + 16;
     let pattern: [u8; SIZE] = std::array::from_fn(|i| i as u8 + 1);
-    // Byte by byte, and by no function that is tested here.
+    // Compares byte by byte, without the functions under test.
     let expected = |from: &[u8; SIZE], to: &[u8; SIZE], source: usize, target: usize, length: usize| {
         (0..SIZE).all(|i| match i.checked_sub(target) {
             Some(offset) if offset < length => to[i] == from[source + offset],
@@ -87,7 +88,7 @@ fn memory() -> Check {
     for length in 0..=LONGEST {
         for (source, target) in (0..16).map(|i| (i / 4 + 4, i % 4 + 4)) {
             let (mut copied, mut moved, mut filled) = (pattern, pattern, pattern);
-            // So that the compiler does not know what is asked for, and calls the functions.
+            // Hides the values from the compiler, so that it calls the functions instead of computing the result.
             let (source, target, length) = (black_box(source), black_box(target), black_box(length));
             copied[target..target + length].copy_from_slice(&pattern[source..source + length]);
             moved.copy_within(source..source + length, target);
@@ -142,7 +143,7 @@ fn in_file(directory: &Path, check: fn(&mut File) -> std::io::Result<Check>) -> 
     fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
     let path = directory.join(format!("self-test-{}", std::process::id()));
     let result = File::create_new(&path).and_then(|mut file| check(&mut file));
-    // What could not be made need not be removed.
+    // Fails if the file could not be created, and then there is nothing to remove.
     let _ = fs::remove_file(&path);
     if made {
         let _ = fs::remove_dir(directory);
@@ -150,7 +151,7 @@ fn in_file(directory: &Path, check: fn(&mut File) -> std::io::Result<Check>) -> 
     result.map_err(|error| format!("{}: {error}", path.display()))?
 }
 
-/// A sparse file, which needs no room: sizes are 64 bits wide in the kernel and must be in the C library too.
+/// A sparse file, which takes no space: file sizes have 64 bits in the kernel, and must have 64 in the C library too.
 fn large_file(file: &mut File) -> std::io::Result<Check> {
     const SIZE: u64 = (5 << 30) + 7;
     file.set_len(SIZE)?;
@@ -176,7 +177,7 @@ fn file_times(file: &mut File) -> std::io::Result<Check> {
     })
 }
 
-/// A kernel without 32-bit time calls answers ENOSYS to futex, and a thread that should wait spins instead.
+/// A kernel without the 32-bit time calls answers futex with ENOSYS, and a thread that should wait spins instead.
 fn sleeping_threads() -> Check {
     const WAIT: Duration = Duration::from_millis(300);
     let before = cpu_time();
@@ -201,10 +202,10 @@ fn event_loop() -> Check {
     if ticks { Ok(()) } else { Err("the clock does not tick".to_owned()) }
 }
 
-/// A router that has just booted may have none to give, and then nobody can connect. On a kernel before 3.17 they come
-/// from /dev/urandom.
+/// A router that has just booted may not have any random numbers yet, and then nobody can connect. On a kernel before
+/// 3.17 they come from /dev/urandom.
 fn random_numbers() -> Check {
-    // The one limit of time here: 3 s were seen on a machine that had just booted.
+    // The only limit on wall-clock time: a machine that had just booted took 3 s.
     const LIMIT: Duration = Duration::from_secs(30);
     let shared = Arc::new((Mutex::new(None), Condvar::new()));
     let (place, came) = &*shared;
@@ -226,10 +227,10 @@ fn random_numbers() -> Check {
     }
 }
 
-/// CPU time of this thread: what others do meanwhile, tests among them, is no spinning.
+/// CPU time of this thread alone, so that other threads, such as those of tests, do not count as spinning.
 ///
-/// Not by rustix, which takes musl's `timespec` for 64 bits wide on MIPS, where the symbols of that name still have 32 (musl's
-/// time64 notes); its calls with a time in them must not be used here.
+/// Calls libc, not rustix: rustix assumes that musl's `timespec` has 64-bit fields on MIPS, where the symbols of that
+/// name still have 32-bit ones (musl's time64 notes). No call of rustix that takes a time may be used here.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live value of the type that clock_gettime(2) names.
@@ -265,8 +266,8 @@ fn hashes() -> Check {
     expect("HKDF", output, bytes("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"))
 }
 
-/// The example of RFC 8439, section 2.8.2, and that what is not authentic is not opened. All of Wycheproof's vectors are in
-/// `tests/vectors`.
+/// The example of RFC 8439, section 2.8.2, and a ciphertext with a wrong tag, which must not open. `tests/vectors` has
+/// all of Wycheproof's vectors.
 fn chacha20_poly1305() -> Check {
     let key: [u8; 32] = std::array::from_fn(|i| 0x80 + i as u8);
     let (key, nonce) = (Key::new(&key), bytes("070000004041424344454647"));
@@ -303,7 +304,8 @@ fn ed25519() -> Check {
     }
 }
 
-/// ring takes no private key from outside, so no vector: both sides must come to the same secret, and not to zero.
+/// Two fresh keys must agree on a secret that is not zero. There is no test vector, because ring accepts no private key
+/// from its caller.
 fn x25519() -> Check {
     // Keys wait for random numbers for ever.
     random_numbers()?;

@@ -1,7 +1,7 @@
-//! What a program is started with: its arguments and its environment, with the job's directory where its mark stands.
+//! The arguments and the environment of a program, with the path of the job's directory instead of its placeholder.
 //!
-//! **Invariants:** what comes out has a bound, however much a mark is replaced: that of the kernel itself (execve(2)), which is
-//! asked before any room is made.
+//! **Invariants:** however often the placeholder occurs, the result stays within the kernel's own limits (execve(2)),
+//! which are checked before any memory is allocated.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,42 +12,44 @@ use crate::job::spec::Spec;
 use crate::job::workspace::JobDirectory;
 use crate::system::host;
 
-/// Where programs look for programs, if the agent was started without a PATH: what OpenWrt's init sets.
+/// PATH of programs if the agent itself has none: the one that OpenWrt's init sets.
 const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What GOMEMLIMIT is at least, in bytes: below it Go does little else than collect garbage, and starts with this.
+/// Smallest GOMEMLIMIT in bytes: with less, a Go program does little else than collect garbage. Go's heap starts at
+/// this size in any case.
 const MIN_GO_MEMORY: u64 = 4 * 1024 * 1024;
 
-/// The variable that names a job's directory: the mark by which a next agent finds what this one left.
+/// The variable that names a job's directory. The next agent finds by it the processes that this one left.
 pub const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
 
 /// Bytes of one argument or variable, with the zero byte at its end (MAX_ARG_STRLEN, linux/binfmts.h).
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024;
 
-/// Bytes of all of them: a quarter of the stack, but so many at least, and so many at most (get_arg_pages, fs/exec.c).
+/// Bounds of the bytes of all arguments and variables: a quarter of the stack limit, within these two (get_arg_pages,
+/// fs/exec.c).
 const MIN_BYTES: usize = 128 * 1024;
 const MAX_BYTES: usize = 6 * 1024 * 1024;
 
-/// Why a program cannot be started with these arguments.
+/// The arguments exceed a limit of the kernel.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooLong {
-    /// One is too long.
+    /// One argument or variable is too long.
     #[error("argument list too long: an argument or variable has {bytes} bytes, and Linux takes {} at most", MAX_ARGUMENT_BYTES - 1)]
     One {
-        /// Its length, the job's directory in it.
+        /// Its length, after the replacement of placeholders.
         bytes: usize,
     },
-    /// All together are.
+    /// All arguments and variables together are too long.
     #[error(
         "argument list too long: with the environment it has more than {limit} bytes, which is what Linux takes at most"
     )]
     All {
-        /// What Linux takes.
+        /// Bytes that Linux accepts.
         limit: usize,
     },
 }
 
-/// Makes arguments and variables, as long as they are not too long.
+/// Builds arguments and variables, and counts their bytes against the kernel's limits.
 pub struct Arguments<'a> {
     mark: &'a [u8],
     directory: &'a [u8],
@@ -56,14 +58,14 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Those in which `directory` comes wherever `mark` stands; nowhere, if that is empty.
+    /// Replaces `mark` by `directory` wherever it occurs; an empty `mark` is never replaced.
     pub fn new(mark: &'a [u8], directory: &'a OsStr) -> Self {
         let stack = getrlimit(Resource::Stack).current.and_then(|stack| usize::try_from(stack).ok());
         let limit = stack.map_or(MAX_BYTES, |stack| (stack / 4).clamp(MIN_BYTES, MAX_BYTES));
         Self { mark, directory: directory.as_bytes(), limit, left: limit }
     }
 
-    /// The next argument.
+    /// Builds the next argument.
     ///
     /// # Errors
     /// [`TooLong`].
@@ -72,7 +74,7 @@ impl<'a> Arguments<'a> {
         Ok(self.replaced(text))
     }
 
-    /// The next variable: its name, and its value, in which the mark is replaced.
+    /// Builds the next variable: its name, and its value with the mark replaced.
     ///
     /// # Errors
     /// [`TooLong`].
@@ -81,7 +83,7 @@ impl<'a> Arguments<'a> {
         Ok((name.to_owned(), self.replaced(value)))
     }
 
-    /// Counts a variable in which nothing is replaced.
+    /// Counts a variable without replacing anything in it.
     ///
     /// # Errors
     /// [`TooLong`].
@@ -89,7 +91,7 @@ impl<'a> Arguments<'a> {
         self.take(name.len() + 1 + value.len())
     }
 
-    /// Counts one of so many bytes, with the zero byte and the pointer that it has on the stack.
+    /// Counts an argument of this length, with the zero byte and the pointer that it needs on the stack.
     fn take(&mut self, bytes: usize) -> Result<(), TooLong> {
         if bytes >= MAX_ARGUMENT_BYTES {
             return Err(TooLong::One { bytes });
@@ -99,7 +101,7 @@ impl<'a> Arguments<'a> {
         Ok(())
     }
 
-    /// How long a text is when its marks are replaced.
+    /// Length of a text after the replacement of its marks.
     fn length(&self, text: &[u8]) -> usize {
         let parts = self.parts(text);
         parts.map(|part| part.map_or(self.directory.len(), <[u8]>::len)).fold(0, usize::saturating_add)
@@ -112,7 +114,7 @@ impl<'a> Arguments<'a> {
         OsString::from_vec(replaced)
     }
 
-    /// A text in parts: what stays, and `None` for each mark.
+    /// Splits a text at its marks, each of which is `None`.
     fn parts<'t>(&self, text: &'t [u8]) -> impl Iterator<Item = Option<&'t [u8]>> {
         let mark = self.mark;
         let mut rest = text;
@@ -133,12 +135,12 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// The environment of a program: names that every program may count on, then what the user gave, of which the last one of a
-/// name counts. GOMEMLIMIT makes Go
-/// collect its garbage before `memory`, the bytes that it may have, is used up (pkg.go.dev/runtime). GOMAXPROCS is what Go
-/// would find by itself; but since 1.25 it looks again every second unless GOMAXPROCS is set, and wakes a router for that.
+/// The environment of a program: variables that every program gets, then those of the user, of which the last one of a
+/// name wins. GOMEMLIMIT makes Go collect garbage before it has used up `memory`, the bytes that the program may have
+/// (pkg.go.dev/runtime). GOMAXPROCS is the value that Go would find by itself; but since 1.25, without it, Go checks
+/// the value every second, and wakes the router for that.
 ///
-/// Nothing else is inherited: procd puts an LD_PRELOAD into its services that breaks what they start.
+/// A program inherits nothing else: procd sets an LD_PRELOAD for its services that breaks the programs that they start.
 pub(super) fn environment(
     spec: &Spec,
     directory: &JobDirectory,

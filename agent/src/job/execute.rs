@@ -1,9 +1,9 @@
 //! One run of a program, from its admission to its outcome.
 //!
-//! A job owns everything that it brings to the router: a place among the jobs, a blob, a directory, a process group.
+//! A job owns all that it uses on the router: one of the slots for jobs, blobs, a directory, a process group.
 //!
-//! **Invariants:** all of that is gone before the controller hears the outcome, and it goes on every other path too, because
-//! each thing is owned by a value that gives it back when dropped.
+//! **Invariants:** the agent has released all of these before it sends the outcome to the controller, and it releases
+//! them on every other path too, because a value owns each of them and releases it when dropped.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -33,7 +33,7 @@ use crate::system::error as system;
 use crate::system::host;
 use crate::system::resources::Exhausted;
 
-/// A job that has its place and its reservation, but may still miss its program.
+/// A job that has been admitted, with its slot and its reservation, but perhaps without its program.
 pub struct Job {
     jobs: Arc<JobRegistry>,
     session: Arc<Session>,
@@ -41,13 +41,13 @@ pub struct Job {
     spec: Spec,
     /// The program, then the archives of its input files.
     parts: Vec<BlobState>,
-    /// For the input files.
+    /// Reserved space for the input files.
     room: Reservation,
     place: OwnedSemaphorePermit,
 }
 
 impl Job {
-    /// A job that was admitted.
+    /// Takes over everything that the registry has reserved for the job.
     pub fn new(
         jobs: Arc<JobRegistry>,
         session: Arc<Session>,
@@ -167,8 +167,8 @@ impl Job {
             Err(error) if is_ours(&error, &jobs.launcher) => return Err(Error::NotStarted(error)),
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),
         };
-        // Nothing of a job is left when its controller hears the outcome: the next one may count on the space. What stays of its program
-        // goes as soon as that is needed.
+        // The job releases its space before its controller gets the outcome, so that the next job can rely on it. The
+        // store keeps the program in its cache, and evicts it as soon as it needs the space.
         drop((blobs, commands));
         let left = FinishedProgram { directory, place };
         let core = core.filter(|_| ran.ending.has_core()).map(Expected::take);
@@ -186,13 +186,13 @@ fn is_program(path: &Path) -> Result<bool, Error> {
     Ok(host::can_execute(&start))
 }
 
-/// True if a program did not start for a reason that is not in the program: no memory, no process, no file descriptor to
-/// be had (fork(2), pipe(2)), or a launcher that is not there.
+/// True if the program itself is not the reason why it did not start: the kernel had no memory, process or file
+/// descriptor left (fork(2), pipe(2)), or the launcher does not exist.
 fn is_ours(error: &io::Error, launcher: &[OsString]) -> bool {
     child::is_scarcity(error) || !launcher.is_empty() && error.kind() == io::ErrorKind::NotFound
 }
 
-/// Waits until the controller wants the program to start. If the router needs the memory, it comes again when there is some.
+/// Waits for the controller's `Start`. Fails if the router needs the memory; the controller then retries later.
 async fn wait_for_start(
     directory: &Path,
     session: &Session,

@@ -1,10 +1,11 @@
-//! The guard over the router's memory, and over what else runs short ([`crate::system::resources`]): ends a job before the kernel ends
-//! or refuses something that the router needs.
+//! Guards the router's memory, and its other scarce resources ([`crate::system::resources`]): kills a job before the
+//! kernel kills a process, or refuses a request, of the router's own.
 //!
-//! Admission counts what a program brings; this watches what it takes while it runs, files that it writes included: they are
-//! in RAM as well, and DD-WRT's ramfs has no limit of its own. **Invariants:** blobs that nobody uses, and then the output of
-//! jobs that have ended, go before a job is killed; the guard looks only while jobs run, or the files of one wait for their controller; and the less there is left, the
-//! sooner it looks again.
+//! Admission counts the memory that a program brings; the guard watches the memory that it takes while it runs,
+//! including the files that it writes. They are in RAM as well, and DD-WRT's ramfs has no limit of its own.
+//!
+//! **Invariants:** before it kills a job, the guard evicts unused blobs, and then discards the output of ended jobs. It
+//! polls only while jobs run or their files wait for a controller, and more often the less memory is left.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,51 +23,52 @@ use crate::system::oom_kills::Killings;
 use crate::system::resources::{self, Exhausted, Level, Resource};
 use crate::system::runtime;
 
-/// When less than this is available, above the kernel's lowest watermark, a job is killed. A kernel since 5.0 gives up with more
-/// than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB on MIPS, and does not count that in
-/// MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of the reserve is what a program that was
-/// admitted with nothing to spare takes to start.
+/// The guard kills a job when fewer bytes than this are available above the kernel's lowest watermark. A kernel since
+/// 5.0 may run its OOM killer with more than 5 MiB of that free: it raises its watermarks by up to a page block, 4 MiB
+/// on MIPS, and does not count that in MemAvailable (watermark_boost_factor, admin-guide/sysctl/vm.rst). The rest of
+/// the reserve is for the start of a program that the agent admitted with nothing to spare.
 ///
-/// Of what a kernel still promises that promises no more than it has, the same is left: one arena of Go's heap, 4 MiB, for
-/// the job that takes it between two looks, and what such a kernel keeps back from each process (vm.user_reserve_kbytes).
+/// The limit also applies to the rest of the commit limit, on a kernel that enforces one: it covers one arena of Go's
+/// heap, 4 MiB, that the job allocates between two polls, and the memory that such a kernel withholds from each process
+/// (vm.user_reserve_kbytes).
 pub const LIMIT: u64 = RESERVE / 4 * 3;
 
-/// How fast memory can go, in bytes a millisecond: a router writes to its RAM at some 100 MB/s.
+/// How fast programs can use up memory, in bytes per millisecond: a router writes to its RAM at some 100 MB/s.
 const RATE: u64 = 128 * 1024;
 
-/// The shortest and the longest time between two looks. A look costs a 500 MIPS CPU 0.2 ms.
+/// The shortest and the longest polling interval. A poll takes a 500 MIPS CPU 0.2 ms.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// How long a job that was killed may take to give its memory back before the next one is killed.
+/// How long a killed job may take to release its memory before the guard kills the next one.
 const GOING_LIMIT: Duration = Duration::from_secs(3);
 
-/// A number that no process has: Linux counts to 4,194,304 (proc_sys_kernel(5), pid_max).
+/// A PID that no process has: Linux assigns PIDs up to 4,194,304 (proc_sys_kernel(5), pid_max).
 const NO_PROCESS: i32 = i32::MAX;
 
-/// Why a job was killed.
+/// The state of the memory when the guard killed a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
     /// Bytes that were available on the router.
     pub available: u64,
     /// Bytes that the job held: its processes, and the files that it wrote.
     pub held: u64,
-    /// Not RAM was short: the kernel promises no more.
+    /// The router had reached the kernel's commit limit, not the end of its RAM.
     pub of_promises: bool,
 }
 
-/// Why a job must end.
+/// Why the guard kills a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It holds most of the memory.
+    /// The job holds most of the memory.
     Memory(OutOfMemory),
-    /// It holds most of something else.
+    /// The job holds most of another resource.
     Exhausted(Exhausted),
 }
 
-/// Watches over the jobs of one agent.
+/// Watches the jobs of one agent.
 pub struct OomGuard {
     store: Arc<Store>,
-    /// Where the file system is mounted that jobs work on.
+    /// Mount point of the file system that holds the jobs' directories.
     mount: Arc<Path>,
     state: Mutex<State>,
 }
@@ -74,9 +76,9 @@ pub struct OomGuard {
 #[derive(Default)]
 struct State {
     watched: Vec<Watched>,
-    /// How many there ever were.
+    /// Number of jobs that were ever watched.
     count: u32,
-    /// The task that looks is running. One that sleeps while the last job ends and the next one begins goes on.
+    /// The polling task is running. It continues if it sleeps while the last job ends and the next one starts.
     running: bool,
 }
 
@@ -85,43 +87,43 @@ struct Watched {
     pid: i32,
     started: Instant,
     directory: PathBuf,
-    /// Bytes that it holds elsewhere.
+    /// Bytes that the job holds outside its directory and its processes.
     elsewhere: u64,
-    /// Inodes that were left when it began, if the file system has a limit.
+    /// Free inodes when the job started; 0 if the file system has no limit.
     inodes_before: u64,
-    /// Nothing of it runs yet.
+    /// The program has not started, and waits for its controller.
     waits: bool,
-    /// Why the job must end, for its [`WatchHandle`]; closed when the job is gone.
+    /// Sends the reason to the job's [`WatchHandle`]; closed when the job has released everything.
     verdict: watch::Sender<Option<Verdict>>,
 }
 
-/// A job that is watched over, until this is dropped.
+/// Keeps a job watched until it is dropped.
 pub struct WatchHandle {
     guard: Arc<OomGuard>,
     number: u32,
     verdict: watch::Receiver<Option<Verdict>>,
-    /// The kernel's record of OOM kills when the job began.
+    /// The kernel's record of OOM kills when the job started.
     before: Killings,
 }
 
 impl OomGuard {
-    /// Watches over nothing yet, and may let go what nobody uses of `store`.
+    /// Watches no job yet. May evict unused blobs of `store`.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
         let mount = resources::mount_point(store.directory()).into();
         Arc::new(Self { store, mount, state: Mutex::default() })
     }
 
-    /// Watches over a job: the process `pid`, with all that is below it, and what is in `directory`.
+    /// Watches a running job: the process `pid`, its descendants, and the files in `directory`.
     pub fn watch(self: &Arc<Self>, pid: i32, directory: PathBuf) -> WatchHandle {
         self.add(pid, directory, 0, false)
     }
 
-    /// Watches over what a job has brought that waits for its turn: what is in `directory`. It is killed before any that runs.
+    /// Watches a job that waits for `Start`: its files in `directory`. The guard kills it before any job that runs.
     pub fn watch_waiting(self: &Arc<Self>, directory: PathBuf) -> WatchHandle {
         self.add(NO_PROCESS, directory, 0, true)
     }
 
-    /// Watches over what a job has left: what is in `directory`, and so many bytes elsewhere.
+    /// Watches the output of an ended job: its files in `directory`, and a number of bytes elsewhere.
     pub fn watch_files(self: &Arc<Self>, directory: PathBuf, elsewhere: u64) -> WatchHandle {
         self.add(NO_PROCESS, directory, elsewhere, false)
     }
@@ -154,11 +156,11 @@ impl OomGuard {
         while self.is_needed() {
             let (available, of_promises) = match memory::surely_available() {
                 enough if enough >= LIMIT => (enough, false),
-                // Without /proc there is nothing to guard by, and the next look may find it.
+                // Without /proc the guard knows nothing; the next poll may find it mounted.
                 _ => Memory::read()
                     .map_or((u64::MAX, false), |memory| (memory.least(), memory.least() < memory.available)),
             };
-            // Output of ended jobs is less than what a job has, and may not do.
+            // The output of ended jobs is small compared to a job's memory, and may not be enough.
             if available < LIMIT && self.store.evict_all() == 0 && available + self.store.reclaim() < LIMIT {
                 self.end_largest(available, of_promises).await;
             }
@@ -167,7 +169,7 @@ impl OomGuard {
         }
     }
 
-    /// Looks at what a job can use up beside memory; gives how soon that is to be looked at again.
+    /// Polls the resources other than memory; returns the time until the next poll.
     async fn look_beside_memory(&self) -> Duration {
         let levels = [
             (Resource::Inodes(self.mount.clone()), self.inodes()),
@@ -176,7 +178,7 @@ impl OomGuard {
         let mut lasts = INTERVAL[1];
         for (resource, level) in levels {
             let Some(level) = level else { continue };
-            // If it is nobody's doing here, to look through all jobs again and again is of no use.
+            // If no job here is the cause, polling all jobs more often is of no use.
             if level.missing() == 0 || self.end_for(resource, level).await {
                 lasts = lasts.min(level.lasts());
             }
@@ -185,12 +187,12 @@ impl OomGuard {
     }
 
     fn inodes(&self) -> Option<Level> {
-        // A file system that does not answer is none that could be guarded.
+        // Without an answer of the file system, there is nothing to guard.
         resources::inodes(self.store.directory()).ok().flatten()
     }
 
-    /// Ends the job that holds most of what runs short, the newest of those that hold the same, and waits until it is gone. False
-    /// if none holds as much as is missing.
+    /// Kills the job that holds most of the scarce resource, or the newest of several that hold equally much, and waits
+    /// until it has released it. False if no job holds as much as is missing.
     pub(crate) async fn end_for(&self, resource: Resource, level: Level) -> bool {
         let chosen = {
             let state = self.state();
@@ -203,7 +205,8 @@ impl OomGuard {
                 }
             };
             let missing = level.missing();
-            // One that is root makes files elsewhere, too: while it ran, so many have gone.
+            // A program that is root can create files elsewhere too: assume that it took all inodes that went while it
+            // ran.
             let may_have = |job: &Watched| match &resource {
                 Resource::Inodes(_) => job.inodes_before.saturating_sub(level.available),
                 Resource::Threads => 0,
@@ -226,8 +229,8 @@ impl OomGuard {
         state.running
     }
 
-    /// Ends a job that waits for its turn, or else the one that holds most, the newest of those that hold the same; and waits
-    /// until it is gone.
+    /// Kills a job that waits for `Start`, or else the one that holds most memory, or the newest of several that hold
+    /// equally much. Waits until the job has released it.
     pub(crate) async fn end_largest(&self, available: u64, of_promises: bool) {
         let (pid, sender, held) = {
             let state = self.state();
@@ -250,19 +253,19 @@ impl OomGuard {
 }
 
 impl WatchHandle {
-    /// Waits until the job must be ended. Cancel safe.
+    /// Waits until the guard decides that the job must be killed. Cancel safe.
     pub async fn must_end(&self) -> Verdict {
         let mut receiver = self.verdict.clone();
         let verdict = receiver.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
         match verdict {
             Some(verdict) => verdict,
-            // The guard keeps the sender until this handle goes.
+            // The guard keeps the sender until this handle is dropped.
             None => std::future::pending().await,
         }
     }
 
-    /// True if the kernel has killed this process, which a SIGKILL ended, for want of memory, as it does when memory goes faster
-    /// than the guard looks. Where the kernel counts for the job's cgroup, that decides.
+    /// True if the kernel's OOM killer sent the SIGKILL that killed this process, as happens when a program allocates
+    /// faster than the guard polls. If the job's cgroup has a count of OOM kills, that count decides.
     pub fn kernel_was_first(&self, process: u32, cgroup: Option<&Cgroup>) -> bool {
         match cgroup.and_then(Cgroup::killed_for_memory) {
             Some(count) => count > 0,
@@ -277,9 +280,9 @@ impl Drop for WatchHandle {
     }
 }
 
-/// Ends a job and waits until it is gone.
+/// Tells a job to end, and waits until it has released its memory, for [`GOING_LIMIT`] at most.
 async fn end(pid: i32, sender: &watch::Sender<Option<Verdict>>, verdict: Verdict) {
-    // Ended already, and not gone yet: what it has is on its way back.
+    // Has no effect on a job that got a verdict before and is still releasing its memory.
     sender.send_if_modified(|sent| {
         let is_first = sent.is_none();
         sent.get_or_insert(verdict);
@@ -290,7 +293,7 @@ async fn end(pid: i32, sender: &watch::Sender<Option<Verdict>>, verdict: Verdict
     }
 }
 
-/// How long what is available lasts at the fastest rate.
+/// The time until the next poll: how long the available memory lasts at the fastest rate.
 fn interval(available: u64) -> Duration {
     let lasts = Duration::from_millis(available.saturating_sub(LIMIT) / RATE);
     lasts.clamp(INTERVAL[0], INTERVAL[1])

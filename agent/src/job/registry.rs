@@ -1,4 +1,4 @@
-//! All jobs of this agent: which there are, who comes in, and what they share.
+//! The registry of all jobs of this agent: admission, lookup, and the resources that jobs share.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -29,26 +29,26 @@ use crate::store::receiver::BlobDescriptor;
 use crate::system::error as system;
 use crate::system::resources::JOB_INODES;
 
-/// Jobs at a time. Each one has a program in RAM, so memory is refused long before this on a 64 MB router; the limit
-/// bounds what a mistake costs on a larger one.
+/// Jobs at a time. Each one has a program in RAM, so a 64 MB router runs out of memory long before this; on a larger
+/// one, the limit bounds the damage of a mistake.
 pub const MAX_JOBS: u32 = 8;
 
-/// Jobs that have ended and whose outcome nobody has fetched. Each one keeps its unread output, at most two windows.
+/// Ended jobs whose outcome no controller has fetched. Each one keeps its unread output, at most two windows.
 const MAX_ENDED: usize = 8;
 
-/// All jobs of this agent, and what they share.
+/// All jobs of this agent, and the resources that they share.
 pub struct JobRegistry {
-    /// The files of programs.
+    /// The programs and archives in RAM.
     pub store: Arc<Store>,
-    /// Where programs are kept across reboots.
+    /// Keeps programs across reboots, if there is one.
     pub disk_cache: Option<Arc<DiskCache>>,
-    /// All processes.
+    /// Finds and kills the processes that programs leave behind.
     pub reaper: Arc<ProcessReaper>,
-    /// Who watches the memory.
+    /// Watches the memory.
     pub guard: Arc<OomGuard>,
-    /// Where the jobs' directories are.
+    /// Parent of the jobs' directories.
     pub directory: PathBuf,
-    /// Words in front of every program.
+    /// Command and arguments with which the agent starts every program.
     pub launcher: Vec<OsString>,
     places: Arc<Semaphore>,
     entries: Arc<Entries>,
@@ -56,7 +56,7 @@ pub struct JobRegistry {
     stopping: watch::Sender<bool>,
 }
 
-/// The jobs that there are.
+/// All jobs, the oldest first.
 #[derive(Default)]
 struct Entries(Mutex<VecDeque<Entry>>);
 
@@ -67,7 +67,7 @@ impl Entries {
     }
 }
 
-/// The output of jobs that have ended and that somebody may still come for.
+/// Reclaims the output of ended jobs that a controller may still fetch.
 impl Reclaim for Entries {
     fn bytes(&self) -> u64 {
         self.lock().iter().map(|entry| entry.session.discardable_output()).sum()
@@ -80,30 +80,30 @@ impl Reclaim for Entries {
     }
 }
 
-/// A job that there is, its program or at least its outcome. The oldest is first.
+/// A job that runs, or has ended and still has its outcome.
 struct Entry {
     name: OsString,
     admitted: Instant,
     session: Arc<Session>,
 }
 
-/// A job, as it is shown to those who ask.
+/// A job in the list that the agent sends to controllers.
 pub struct JobSummary {
-    /// Its id.
+    /// The job's id.
     pub job: String,
-    /// What its program is called.
+    /// The program's name.
     pub name: OsString,
-    /// How far it is.
+    /// The job's phase.
     pub phase: Phase,
-    /// Since its admission.
+    /// Time since its admission.
     pub age: Duration,
-    /// A controller is connected to it.
+    /// A controller is attached to the job.
     pub is_attached: bool,
-    /// It goes on without a controller until it ends.
+    /// The job runs without a controller until it exits.
     pub is_detached: bool,
-    /// Whose it is.
+    /// Key of the controller that owns the job.
     pub owner: Fingerprint,
-    /// Bytes of output that nobody has acknowledged.
+    /// Bytes of output that no controller has acknowledged.
     pub unread: u64,
 }
 
@@ -133,21 +133,21 @@ impl JobRegistry {
         }
     }
 
-    /// A random number, by which this start of the agent is told from all others.
+    /// A random number that distinguishes this start of the agent from all others.
     pub fn instance(&self) -> u64 {
         self.instance
     }
 
-    /// Jobs that hold a place now.
+    /// Number of jobs that hold a slot now.
     pub fn running(&self) -> u32 {
         MAX_JOBS - self.places.available_permits() as u32
     }
 
-    /// Decides whether a job may come in, before anything of it is received. Its session is there from now on, until
-    /// [`JobRegistry::forget`].
+    /// Decides whether to admit a job, before the agent receives any of its blobs. An admitted job has a session from
+    /// now on, until [`JobRegistry::forget`].
     ///
     /// # Errors
-    /// The reason why not, with figures.
+    /// The reason for the refusal, with the amounts needed and available.
     pub fn admit(self: &Arc<Self>, spec: Spec, owner: Fingerprint) -> Result<Job, Error> {
         if *self.stopping.borrow() {
             return Err(Error::Stopping);
@@ -181,7 +181,7 @@ impl JobRegistry {
         Ok(Job::new(self.clone(), session, commands, spec, parts, room, place))
     }
 
-    /// Finds a blob, or reserves space for it and keeps what it may be a delta against, if both fit.
+    /// Finds a blob, or reserves space for it. In that case it also keeps the first base for a delta, if both fit.
     fn provide(&self, announced: &BlobDescriptor, owner: Fingerprint) -> Result<BlobState, Error> {
         let BlobDescriptor { digest, size, bases, .. } = announced;
         if let Some(blob) = self.store.get(digest, owner) {
@@ -201,14 +201,14 @@ impl JobRegistry {
         Ok(BlobState::Uploading(Box::new(upload), base))
     }
 
-    /// The session to a job of this controller's.
+    /// The session of a job that belongs to this controller.
     ///
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NotYours`].
     pub fn find(&self, id: &str, controller: Fingerprint) -> Result<Arc<Session>, Error> {
         let entries = self.entries();
         let session = entries.iter().map(|entry| &entry.session).find(|session| session.job() == id);
-        // The text repeats no more of it than an id can have.
+        // The error quotes no more characters than a valid id has.
         let session = session.ok_or_else(|| Error::NoSuchJob(id.chars().take(MAX_JOB_ID_BYTES).collect()))?;
         if session.owner() != controller {
             return Err(Error::NotYours(id.to_owned()));
@@ -216,7 +216,7 @@ impl JobRegistry {
         Ok(session.clone())
     }
 
-    /// What there is, the oldest first.
+    /// All jobs, the oldest first.
     pub fn list(&self) -> Vec<JobSummary> {
         let listed = |entry: &Entry| JobSummary {
             job: entry.session.job().to_owned(),
@@ -231,12 +231,12 @@ impl JobRegistry {
         self.entries().iter().map(listed).collect()
     }
 
-    /// True if there is no job, not even what is left of one.
+    /// True if there is no job, not even an ended one.
     pub fn is_empty(&self) -> bool {
         self.entries().is_empty()
     }
 
-    /// Ends all jobs of controllers that may not use this router any more.
+    /// Kills all jobs of controllers that may not use this router any more.
     pub fn revoke(&self, is_revoked: impl Fn(&Fingerprint) -> bool) {
         let revoked = |entry: &&Entry| is_revoked(&entry.session.owner());
         let sessions: Vec<_> =
@@ -247,7 +247,7 @@ impl JobRegistry {
         }
     }
 
-    /// What a controller has here is from now on that of its next key.
+    /// Transfers all jobs and blobs of a controller from its old key to its next one.
     pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
         for entry in self.entries().iter().filter(|entry| entry.session.owner() == from) {
             entry.session.transfer(to);
@@ -255,7 +255,7 @@ impl JobRegistry {
         self.store.transfer(from, to);
     }
 
-    /// A job has ended: of all that have, only the latest are kept for their controllers.
+    /// Releases all ended jobs but the latest [`MAX_ENDED`]. Call it when a job has ended.
     pub fn bound_ended(&self) {
         let entries = self.entries();
         let ended = entries.iter().filter(|entry| entry.session.phase() == Phase::Ended);
@@ -264,17 +264,17 @@ impl JobRegistry {
         }
     }
 
-    /// Nothing of a job is left.
+    /// Removes a job that has released everything.
     pub fn forget(&self, session: &Arc<Session>) {
         self.entries().retain(|entry| !Arc::ptr_eq(&entry.session, session));
     }
 
-    /// Ends all jobs, and waits until they are gone. New ones are refused from now on.
+    /// Kills all jobs, waits until they have released everything, and admits no new ones.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
-        // The semaphore is never closed; all places free means that no job is left.
+        // The semaphore is never closed; when all its permits are free, no job runs.
         let _ = self.places.acquire_many(MAX_JOBS).await;
-        // One whose files wait for a controller need not have a place.
+        // A detached job whose files wait for a controller has no permit.
         let sessions: Vec<_> = self.entries().iter().map(|entry| entry.session.clone()).collect();
         for session in sessions {
             session.over().await;
@@ -284,12 +284,12 @@ impl JobRegistry {
         }
     }
 
-    /// True from the moment when the agent is stopping.
+    /// Becomes true when the agent begins to stop.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
     }
 
-    /// For another thread: whether the agent is stopping.
+    /// A function for other threads that returns whether the agent is stopping.
     pub fn is_stopping(&self) -> Cancelled {
         let stopping = self.stopping.subscribe();
         Box::new(move || *stopping.borrow())
@@ -300,12 +300,12 @@ impl JobRegistry {
     }
 }
 
-/// From the Rust library's random keys, which every start of a process has others of. There is nothing to be guessed.
+/// Uses the random hash keys of Rust's standard library, which differ for each process. The number is not a secret.
 fn random_instance() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Sixteen digits that no other job has.
+/// Sixteen random hexadecimal digits.
 fn random_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::NoRandom)?;

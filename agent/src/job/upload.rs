@@ -1,7 +1,7 @@
-//! The blobs of a job, from its admission until all are here: from the store, from the disk cache, or from the controller.
+//! Gets the blobs of a job after its admission: from the store, from the disk cache, or from the controller.
 //!
-//! **Invariants:** blobs are asked for in order, the program first; and an upload that makes no progress gives back what is reserved
-//! for it.
+//! **Invariants:** the agent requests blobs in order, the program first; and an upload that makes no progress releases
+//! its reservation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::store::disk_cache::DiskCache;
 use crate::store::receiver::{BlobReceiver, Need};
 use crate::store::upload::Upload;
 
-/// How long an upload may make no progress before its reserved memory is taken back.
+/// How long an upload may make no progress before the agent cancels it and releases its reservation.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A blob that a job needs: its program, or an archive of input files.
 pub enum BlobState {
-    /// It is in the store.
+    /// The blob is in the store.
     Cached(Arc<Blob>),
-    /// Its space in the store is reserved, and it may be a delta against this blob.
+    /// The blob is missing, but has its space reserved in the store; it may arrive as a delta against the second blob.
     Uploading(Box<Upload>, Option<(Digest, Arc<Blob>)>),
 }
 
 impl BlobState {
-    /// Looks for it in the disk cache. That may take seconds on a slow medium; what the controller says meanwhile waits, and one
-    /// that goes for good ends it.
+    /// Looks for a missing blob in the disk cache, which may take seconds on a slow medium. The controller's messages
+    /// wait meanwhile, and an abandoned job cancels the copy.
     pub(super) async fn fetch(
         self,
         disk_cache: &Arc<DiskCache>,
@@ -44,7 +44,7 @@ impl BlobState {
     }
 }
 
-/// Receives what is not here yet, in order; gives all of it.
+/// Receives the missing blobs in order, and returns all blobs of the job.
 pub(super) async fn receive(
     parts: Vec<BlobState>,
     spec: &Spec,
@@ -75,7 +75,7 @@ pub(super) async fn receive(
     Ok(blobs)
 }
 
-/// Receives a blob to its last byte, by however many connections. It is the first of those that are needed.
+/// Receives a blob to its last byte, over any number of connections. It is the first one in `needs`.
 async fn receive_one(
     receiver: &mut BlobReceiver,
     needs: &mut [Need],
@@ -88,7 +88,7 @@ async fn receive_one(
         needs[0].offset = receiver.received();
         session.need(needs);
         let command = tokio::select! {
-            // What was said counts before that nobody is there any more.
+            // A command that has arrived takes precedence over the loss of the controller.
             biased;
             command = commands.recv() => command.ok_or(Error::Gone)?,
             () = session.abandoned() => return Err(Error::Gone),
@@ -99,7 +99,7 @@ async fn receive_one(
         };
         match command {
             JobCommand::Chunk(chunk) => receiver.take(&chunk)?,
-            // A signal ends what would become the program, as it would end the program.
+            // A signal cancels the upload, as it would kill the program.
             JobCommand::Signal(_) => return Err(Error::Gone),
             JobCommand::Resize(_) | JobCommand::Start => {}
             JobCommand::Fault(error) => return Err(error),

@@ -1,17 +1,19 @@
-//! A cgroup for each job, where the kernel has cgroups of version 2 (admin-guide/cgroup-v2.rst) and can stop them, since Linux
-//! 5.2.
+//! A cgroup for each job, if the kernel has cgroups of version 2 (admin-guide/cgroup-v2.rst) and can freeze them, since
+//! Linux 5.2.
 //!
-//! It comes on top of what [`crate::process::reaper`] does, never instead. It adds what only the kernel can do: a job stands
-//! still and is killed at once, however fast it forks; it has no more than its share of the router's threads; and what an agent
-//! that was killed left running is found also where it bears no mark.
+//! Cgroups supplement [`crate::process::reaper`], and never replace it. They add what only the kernel can do: it
+//! freezes and kills all of a job at once, however fast the job forks; it limits the job to its share of the router's
+//! threads; and it lets the agent find the processes that a killed agent left running, even those without a mark in
+//! their environment.
 //!
-//! **Invariants:** whatever is wrong with cgroups, jobs run as without; and no cgroup is touched but those of this agent, whose
-//! names tell its directory. It has the lock of that, so no other agent that lives has the same.
+//! **Invariants:** if cgroups fail in any way, jobs run without them; and an agent touches no cgroups but its own,
+//! whose names contain the device and inode of its directory. The agent holds the lock of that directory, so no other
+//! running agent has cgroups with these names.
 //!
-//! There is no `memory.max`. What a job may have changes with what others give back, and only the guard looks again. A limit
-//! that is safe at any time, all memory but what the guard keeps, is more than a job ever gets; and a lower one would kill a
-//! program that the guard lets live. It would also need the memory controller, which then counts every page of every service of
-//! the router.
+//! There is no `memory.max`. The memory that a job may have changes as others release theirs, and only the guard polls
+//! for that. A limit that is safe at any time, all memory but the guard's reserve, is more than a job ever gets; a
+//! lower one would kill programs that the guard spares. It would also need the memory controller, which would then
+//! count every page of every service of the router.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -25,50 +27,54 @@ use rustix::process::Signal;
 use crate::process::reaper;
 use crate::system::fs_walk;
 
-/// Where cgroups of version 2 are: as procd and systemd mount them, and beside those of version 1. A job's is directly
-/// below: only the root of the tree may have processes, and controllers for those below it.
+/// Mount points of cgroups of version 2: that of procd and systemd, and the one next to cgroups of version 1. A job's
+/// cgroup is directly below: only the root of the tree may have both processes and controllers for the cgroups below
+/// it.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
-/// How often it is tried to remove a cgroup, with [`PAUSE`] between: what was killed may take half a second to leave it. The
-/// agent waits for that. Longer takes only what the kernel itself waits for.
+/// Attempts to remove a cgroup, [`PAUSE`] apart: killed processes may take half a second to leave it, and the agent
+/// waits for that. Only a process in an uninterruptible system call takes longer.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Which part of the threads that the kernel can have a job may have. The router needs the others, to log in and to stop
-/// the job. The kernel can have as many as fill an eighth of its memory with their stacks: 900 on 64 MB.
+/// Fraction of the kernel's threads that a job may have: one in this many. The router needs the others, so that
+/// somebody can log in and stop the job. The kernel allows as many threads as fill an eighth of its memory with their
+/// stacks: 900 on 64 MB.
 const SHARE_OF_THREADS: u32 = 2;
 
-/// How deep a program may nest cgroups of its own in that of its job: each is an open file while they are removed.
+/// Levels of cgroups that a program may create in the one of its job: each level takes an open file while the agent
+/// removes them.
 const MAX_DEPTH: u32 = 32;
 
-/// The processes of a cgroup, one a line.
+/// The file with the PIDs of a cgroup, one on each line.
 const PROCESSES: &str = "cgroup.procs";
 
-/// Where this agent's cgroups are.
+/// The cgroups of this agent.
 pub struct Cgroups {
     mount: &'static str,
-    /// What the names of all of them begin with.
+    /// The prefix of all their names.
     prefix: String,
 }
 
-/// The cgroup of one job. What is in it is killed when this is dropped.
+/// The cgroup of one job. Dropping it kills all processes in it.
 pub struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroups {
-    /// Those of the agent that has locked the directory of which this is the metadata. None if there is no cgroup2, if it
-    /// is read-only, or if its cgroups cannot be stopped.
+    /// The cgroups of the agent that has locked the directory with this metadata. None if there is no cgroup2, if it is
+    /// read-only, or if the kernel cannot freeze cgroups.
     pub fn find(directory: &Metadata) -> Option<Self> {
         let prefix = format!("hopd-{}-{}-", directory.dev(), directory.ino());
         for mount in MOUNTS {
             let cgroups = Self { mount, prefix: prefix.clone() };
             let probe = Cgroup { path: cgroups.path("probe") };
-            // Where that does not work, there is no such file either; and a former agent's does as well.
+            // If this fails, the file below does not exist either, unless a former agent has left the cgroup, which
+            // will do.
             let _ = create(&probe.path);
             if probe.path.join("cgroup.freeze").exists() {
-                // If there is no such controller, or others have enabled it already, nothing changes. It stays enabled,
-                // because others may count on it by now.
+                // Changes nothing if there is no such controller, or if it is enabled already. The agent never disables
+                // it, because others may rely on it by now.
                 set(mount.as_ref(), "cgroup.subtree_control", b"+pids");
                 return Some(cgroups);
             }
@@ -76,7 +82,7 @@ impl Cgroups {
         None
     }
 
-    /// Makes the cgroup of a job.
+    /// Creates the cgroup of a job.
     pub fn make(&self, job: &str) -> Option<Cgroup> {
         let path = self.path(job);
         create(&path).ok()?;
@@ -89,7 +95,8 @@ impl Cgroups {
         Some(cgroup)
     }
 
-    /// Ends what is left in the cgroups of an agent that was killed. Gives how many processes that were.
+    /// Kills the processes in the cgroups that a killed agent has left, and removes these. Returns the number of
+    /// processes.
     pub fn kill_stale(&self) -> u32 {
         let mut ended = 0;
         for entry in fs_walk::entries(Path::new(self.mount)) {
@@ -107,7 +114,7 @@ impl Cgroups {
 }
 
 impl Cgroup {
-    /// A file by which the process enters that writes "0" to it.
+    /// Opens the file through which a process joins the cgroup: it writes "0" to it.
     ///
     /// # Errors
     /// The kernel's.
@@ -115,23 +122,23 @@ impl Cgroup {
         open(&self.path, PROCESSES)
     }
 
-    /// How many of its processes the kernel has killed for want of memory (`memory.events`). None where the memory controller does
-    /// not count for it: this agent does not enable it, but others may have.
+    /// Number of its processes that the kernel's OOM killer has killed (`memory.events`). None if the memory controller
+    /// is not enabled: this agent does not enable it, but others may have.
     pub fn killed_for_memory(&self) -> Option<u64> {
         let events = fs::read_to_string(self.path.join("memory.events")).ok()?;
         events.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
     }
 
-    /// Stops all that is in it, and gives the numbers of its processes. They stay theirs until [`Cgroup::kill`].
+    /// Freezes all processes in it, and returns their PIDs. The kernel does not reuse these before [`Cgroup::kill`].
     pub fn stop(&self) -> Vec<i32> {
         set(&self.path, "cgroup.freeze", b"1");
         let text = fs::read_to_string(self.path.join(PROCESSES)).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// Kills all that is in it.
+    /// Kills all processes in it.
     pub fn kill(&self) {
-        // Since Linux 5.14. Before, each one is: none of those that are stopped can have given its number away.
+        // Since Linux 5.14. Older kernels need a signal for each process, whose PID is safe to use while it is frozen.
         if !set(&self.path, "cgroup.kill", b"1") {
             for pid in self.stop() {
                 reaper::signal(pid, Signal::KILL);
@@ -157,8 +164,8 @@ fn create(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }
 
-/// Removes a cgroup that has no process, with those that a program made in it, which is root. The files in a cgroup are the
-/// kernel's: they go with it, and cannot be removed.
+/// Removes a cgroup without processes, and the cgroups in it, which a program that is root may have created. The kernel
+/// removes the files of a cgroup with it, and refuses to remove them separately.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = fs::remove_dir(path);
     if removed.is_ok() {
@@ -170,7 +177,8 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Writes to a file of a cgroup. False if it is not there, or does not take that, and then there is nothing to be done.
+/// Writes to a file of a cgroup. False if the file does not exist or the kernel refuses the value; callers can do
+/// nothing then.
 fn set(cgroup: &Path, name: &str, value: &[u8]) -> bool {
     open(cgroup, name).and_then(|mut file| file.write_all(value)).is_ok()
 }

@@ -1,12 +1,13 @@
-//! Everything that a program started, wherever it hides: in another group, in another session, behind a parent that died.
+//! Finds and kills all processes that a program started, even in another process group or session, or after their
+//! parent died.
 //!
-//! The program is made a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): as long as it lives, all that it started stays below it,
-//! and in the moment of its end all of that becomes the agent's, which is a subreaper too. So a child of the agent that is no
-//! program of a job was left behind by a job that is over, and is killed. Where there are cgroups, a job's is killed first, and
-//! this finds what has left it.
+//! Each program is a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): as long as it lives, all its descendants stay below
+//! it, and when it exits, the kernel reparents them to the agent, which is a subreaper too. So a child of the agent
+//! that is not the program of a job was left behind by a job that is over, and the agent kills it. With cgroups, the
+//! agent kills a job's cgroup first, and the reaper finds the processes that have left it.
 //!
-//! **Invariants:** nothing of another job, and no process of the router, gets a signal. A process is only signalled when its
-//! parent is this one or is stopped, because then its number cannot have become somebody else's.
+//! **Invariants:** no process of another job or of the router gets a signal. The agent signals a process only if its
+//! parent is the agent itself, or is stopped, because then the kernel cannot have reused its PID.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -24,61 +25,62 @@ use tokio::time::Instant;
 use crate::process::cgroup::{Cgroup, Cgroups};
 use crate::system::fs_walk;
 
-/// How long what was killed may take to go: hundreds of processes take seconds of such a CPU. Longer takes only what the kernel
-/// itself waits for: a dead disk, a driver.
+/// How long killed processes may take to exit: hundreds of them take a router's CPU seconds. Only processes that the
+/// kernel itself blocks, on a dead disk or in a driver, take longer.
 const GOING_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between two looks at what is going.
+/// Polling interval while killed processes exit.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How many times a fork bomb may be faster than us before what was found by then is killed. Each round stops a
-/// generation; a bomb is out of memory before it is out of generations.
+/// Rounds in which the agent stops processes before it kills those that it has found. Each round stops one generation
+/// of a fork bomb, which runs out of memory before it has as many generations.
 const ROUNDS: usize = 64;
 
-/// The programs of this agent, and what they leave behind.
+/// The programs of this agent, and the orphans that they leave behind.
 pub struct ProcessReaper {
     programs: Mutex<Vec<i32>>,
     is_subreaper: bool,
-    /// What holds them together, where the kernel has that.
+    /// The cgroups of the jobs, if the kernel has cgroups.
     pub cgroups: Option<Cgroups>,
 }
 
-/// A program that is known as one, until this is dropped.
+/// Registers a program as one of a running job until it is dropped.
 pub struct Registration {
     reaper: Arc<ProcessReaper>,
     pid: i32,
 }
 
-/// What was left behind.
+/// Numbers of the orphans of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orphans {
-    /// Processes that were ended.
+    /// Processes that the agent has killed.
     pub ended: u32,
-    /// Processes that are killed and still not gone.
+    /// Processes that have not exited yet, although the agent has killed them.
     pub stuck: u32,
 }
 
-/// A process, as far as it matters here.
+/// The fields of /proc/PID/stat that the agent uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// PID of the process.
     pub pid: i32,
-    /// Its parent's.
+    /// PID of its parent.
     pub parent: i32,
-    /// That of its process group.
+    /// Number of its process group.
     pub group: i32,
-    /// When it started, in ticks of the kernel since the boot: together with its number, that is one process.
+    /// Start time, in the kernel's clock ticks since the boot. Together with the PID, it identifies a process.
     pub started: u64,
-    /// It has ended and waits for its parent to notice.
+    /// It has exited, and its parent has not reaped it yet.
     pub is_zombie: bool,
     /// Resident memory, in pages.
     pub resident: u64,
-    /// Threads; of a zombie as well, whose number is still taken.
+    /// Threads; at least 1, because a zombie still occupies a PID.
     pub threads: u64,
 }
 
 impl ProcessReaper {
-    /// Makes this process the one to which orphans come. Without it (before Linux 3.4) what leaves its group is lost.
+    /// Makes this process a subreaper, to which the kernel reparents orphans. Without one (before Linux 3.4), the agent
+    /// does not find the processes that leave their process group.
     pub fn become_subreaper(cgroups: Option<Cgroups>) -> Arc<Self> {
         let adopted = set_child_subreaper(Some(getpid()));
         if let Err(error) = &adopted {
@@ -87,32 +89,32 @@ impl ProcessReaper {
         Arc::new(Self { programs: Mutex::default(), is_subreaper: adopted.is_ok(), cgroups })
     }
 
-    /// A reaper to which no orphan comes.
+    /// A reaper that finds no orphans.
     #[cfg(test)]
     pub fn of_none() -> Arc<Self> {
         Arc::new(Self { programs: Mutex::default(), is_subreaper: false, cgroups: None })
     }
 
-    /// True if whatever a program starts is found.
+    /// True if the agent finds every process that a program starts.
     pub fn finds_everything(&self) -> bool {
         self.is_subreaper
     }
 
-    /// Makes a program known, which is a child of this process.
+    /// Registers a program, which is a child of this process.
     pub fn register(self: &Arc<Self>, pid: Pid) -> Registration {
         let pid = pid.as_raw_nonzero().get();
         self.programs().push(pid);
         Registration { reaper: self.clone(), pid }
     }
 
-    /// Ends everything that programs which are over have left behind, and all that is in `cgroup`. What was in `group` had
-    /// been ended already, may still be going, and is not counted.
+    /// Kills the orphans of all programs that have exited, and all processes in `cgroup`. Does not count those in
+    /// `group`, which the caller has killed already and which may still be exiting.
     pub async fn end_orphans(&self, group: Option<u32>, cgroup: Option<&Cgroup>) -> Orphans {
         let since = Instant::now();
         let group = group.and_then(|group| i32::try_from(group).ok());
         let mut seen = Vec::new();
         if let Some(cgroup) = cgroup {
-            // Those that this agent is to reap keep their numbers, so none is counted again below.
+            // Orphans keep their PIDs until this agent reaps them, so none is counted again below.
             for pid in cgroup.stop() {
                 if process(pid).is_some_and(|process| !process.is_zombie && Some(process.group) != group) {
                     note(&mut seen, pid);
@@ -129,7 +131,8 @@ impl ProcessReaper {
         }
     }
 
-    /// The same for a process that may wait.
+    /// Kills the orphans of all programs that have exited, and blocks until they are gone: for a process without an
+    /// event loop.
     pub fn kill_orphans_blocking(&self) {
         let since = std::time::Instant::now();
         let mut seen = Vec::new();
@@ -138,12 +141,12 @@ impl ProcessReaper {
         }
     }
 
-    /// Kills what there is, and reaps what has gone. Gives how many are still going.
+    /// Kills all orphans, and reaps those that have exited. Returns the number of those that have not.
     fn kill_orphans(&self, group: Option<i32>, seen: &mut Vec<i32>) -> u32 {
         if !self.is_subreaper || !has_children() {
             return 0;
         }
-        // All are stopped before any is killed: what is killed one by one is replaced by the others.
+        // Stops all before it kills any: a fork bomb replaces processes that are killed one by one.
         let mut stopped = Vec::new();
         for _ in 0..ROUNDS {
             let new = self.stop_orphans(&mut stopped);
@@ -160,8 +163,8 @@ impl ProcessReaper {
         self.reap_orphans() + stopped.len() as u32
     }
 
-    /// Stops those whose parent is this process or is stopped already, and adds them with their groups. Gives how many
-    /// were not stopped before.
+    /// Stops the processes whose parent is this process or is stopped already, and adds them to `stopped` with their
+    /// groups. Returns the number of those that it added.
     fn stop_orphans(&self, stopped: &mut Vec<(i32, i32)>) -> u32 {
         let ours = getpid().as_raw_nonzero().get();
         let programs = self.programs().clone();
@@ -178,14 +181,15 @@ impl ProcessReaper {
         }
         let count = new.len() as u32;
         for process in new {
-            // A fork bomb is a thousand processes, each of which is looked for here, and its parent.
+            // Keeps the list sorted: a fork bomb has a thousand processes, and each is searched for here, with its
+            // parent.
             let index = stopped.partition_point(|(known, _)| *known < process.0);
             stopped.insert(index, process);
         }
         count
     }
 
-    /// Reaps orphans that have ended; gives how many have not, not even after they were killed.
+    /// Reaps the orphans that have exited, and returns the number of those that have not.
     fn reap_orphans(&self) -> u32 {
         let ours = getpid().as_raw_nonzero().get();
         let programs = self.programs().clone();
@@ -210,35 +214,35 @@ impl Drop for Registration {
     }
 }
 
-/// Makes the calling process a subreaper: for the moment between fork and exec. What cannot be done is told by
-/// [`ProcessReaper::finds_everything`].
+/// Makes the calling process a subreaper. A child calls it between fork and exec, where an error has no consequence:
+/// the call then fails in the agent as well, and [`ProcessReaper::finds_everything`] is false.
 pub fn become_subreaper() {
     let _ = set_child_subreaper(Some(getpid()));
 }
 
-/// Bytes of memory that each of these processes and all below it have resident.
+/// Resident memory of each of these processes and its descendants, in bytes.
 pub fn resident(roots: &[i32]) -> Vec<u64> {
     let page = rustix::param::page_size() as u64;
     sums(roots, |process| process.resident * page)
 }
 
-/// How many threads each of these processes and all below it have.
+/// Number of threads of each of these processes and its descendants.
 pub fn threads(roots: &[i32]) -> Vec<u64> {
     sums(roots, |process| process.threads)
 }
 
-/// What each of these processes and all below it have together of something.
+/// Sums up `of` over each of these processes and its descendants.
 fn sums(roots: &[i32], of: impl Fn(&Process) -> u64) -> Vec<u64> {
     let mut all: Vec<Process> = Vec::new();
     for process in processes() {
-        // At the end: the kernel lists them by their numbers. To sort takes 2 kB of code.
+        // Usually at the end, because the kernel lists processes by PID. A sort would add 2 kB of code.
         let index = all.partition_point(|known| known.pid < process.pid);
         all.insert(index, process);
     }
     let mut sums = vec![0; roots.len()];
     for process in &all {
         let mut ancestor = process.pid;
-        // A tree that changes while it is read could be a circle.
+        // The tree may change while the agent reads it, and so could contain a cycle.
         for _ in 0..all.len() {
             if let Some(index) = roots.iter().position(|root| *root == ancestor) {
                 sums[index] += of(process);
@@ -253,18 +257,19 @@ fn sums(roots: &[i32], of: impl Fn(&Process) -> u64) -> Vec<u64> {
     sums
 }
 
-/// Kills what an agent that is gone has left of its jobs, as far as it has their mark in its environment: those that do not
-/// die with their agent have left their program's group, and nobody adopted them for us. Gives how many.
+/// Kills the processes that an earlier agent has left of its jobs, if they have `mark` in their environment. Such
+/// processes left their program's process group, do not die with their agent, and have been reparented to another
+/// process. Returns how many it killed.
 ///
-/// They are no children of ours, so each is held by a descriptor, or by when it started and its parent, from before its
-/// environment is read until it is killed: its number may be another's by then.
+/// They are not children of this agent, so the kernel may reuse a PID between the read of the environment and the
+/// signal. A pidfd, or else the start time and the parent, identifies each process until then.
 pub fn kill_stale(mark: &[u8]) -> u32 {
     let ours = getpid().as_raw_nonzero().get();
     let others = processes().filter(|process| process.pid != ours && !process.is_zombie);
     others.map(|process| u32::from(Held::new(process).is_some_and(|held| held.kill_if_marked(mark)))).sum()
 }
 
-/// A process that is no child of ours and is not mistaken for another one.
+/// A process that is not a child of this agent, identified so that no signal reaches another one with its PID.
 struct Held {
     process: Process,
     /// None before Linux 5.3.
@@ -272,7 +277,7 @@ struct Held {
 }
 
 impl Held {
-    /// The process that was found, or none if it is gone.
+    /// Identifies a process that was found; none if it is gone.
     fn new(found: Process) -> Option<Self> {
         let descriptor = match pidfd_open(Pid::from_raw(found.pid)?, PidfdFlags::empty()) {
             Ok(descriptor) => Some(descriptor),
@@ -280,11 +285,11 @@ impl Held {
             Err(_) => None,
         };
         let held = Self { process: found, descriptor };
-        // It may have ended before it was held.
+        // It may have exited before the pidfd was opened.
         held.is_there().then_some(held)
     }
 
-    /// True if its number is still its own: it started when this one did and, where that is all there is, has the same parent.
+    /// True if the PID still belongs to the process: the start time is equal and, without a pidfd, the parent too.
     fn is_there(&self) -> bool {
         process(self.process.pid).is_some_and(|now| {
             now.started == self.process.started
@@ -293,15 +298,15 @@ impl Held {
         })
     }
 
-    /// Kills it if a variable of its environment begins so.
+    /// Kills the process if a variable of its environment begins with `mark`.
     fn kill_if_marked(&self, mark: &[u8]) -> bool {
-        // Gone meanwhile, or somebody else's: then not ours to kill.
+        // Fails if the process is gone, or is not the agent's to read.
         let Ok(environment) = fs::read(format!("/proc/{}/environ", self.process.pid)) else { return false };
         let is_marked = environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark))
             && self.is_there();
         if is_marked {
             match &self.descriptor {
-                // It may have ended, and then there is nothing to do.
+                // Fails if the process has exited, and then there is nothing to do.
                 Some(descriptor) => _ = pidfd_send_signal(descriptor, Signal::KILL),
                 None => signal(self.process.pid, Signal::KILL),
             }
@@ -310,39 +315,40 @@ impl Held {
     }
 }
 
-/// Sends a signal to a process that cannot have given its number away.
+/// Sends a signal to a process whose PID the kernel cannot have reused.
 pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // It may have ended, and then there is nothing to do.
+        // Fails if the process has exited, and then there is nothing to do.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Adds what is not there yet.
+/// Adds a PID to the sorted list, unless the list has it already.
 fn note(seen: &mut Vec<i32>, pid: i32) {
     if let Err(index) = seen.binary_search(&pid) {
         seen.insert(index, pid);
     }
 }
 
-/// True if this process has a child at all, in which case it is worth looking at all processes.
+/// True if this process has any child. If not, the agent need not read all of /proc.
 fn has_children() -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     !matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
-/// All processes that there are, as /proc shows them (proc(5)); those that end meanwhile are left out.
+/// All processes in /proc (proc(5)), except those that exit meanwhile.
 fn processes() -> impl Iterator<Item = Process> {
     let entries = fs_walk::entries(Path::new("/proc"));
     entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// One process, if there still is such a one.
+/// The process with this PID, if there is one.
 fn process(pid: i32) -> Option<Process> {
     parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Reads /proc/PID/stat: a number, a name in parentheses that may hold anything, and then fields from the third on.
+/// Parses /proc/PID/stat: the PID, a name in parentheses that may contain any byte, and then the fields from the third
+/// on.
 pub fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = std::str::from_utf8(&stat[end + 1..]).ok()?;
@@ -350,7 +356,7 @@ pub fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let is_zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Field 20 says how many threads there are, 22 when it started, and 24 is the resident set.
+    // Field 20 is the number of threads, 22 the start time, and 24 the resident set.
     let threads = fields.nth(14)?.parse::<u64>().ok()?.max(1);
     let started = fields.nth(1)?.parse().ok()?;
     let resident = fields.nth(1)?.parse().ok()?;

@@ -1,7 +1,7 @@
-//! Makes a blob out of another one and what has changed: the encoding that `docs/protocol.md` calls a delta.
+//! Decodes a delta: instructions that build a blob from another one, the base. `docs/protocol.md` has the format.
 //!
-//! **Invariants:** what the instructions say to copy is inside the base; the memory has a bound, whatever they say: a buffer,
-//! and what has moved.
+//! **Invariants:** the decoder copies nothing from outside the base, and its memory has a bound, whatever the
+//! instructions say: one buffer, and the list of moves.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,32 +16,33 @@ use crate::store::relocation::Head;
 /// Bytes that are read from the base at once.
 const BUFFER_BYTES: usize = 32 * 1024;
 
-/// Room for what is read of a copy: what is not whole at its end waits for what follows, and something must be.
+/// Least free capacity of the buffer for a read from the base. An incomplete item at the end of a read waits for the
+/// next one, so a read must be longer than the longest item.
 const MIN_CAPACITY: usize = 2 * LONGEST;
 
-/// How addresses in a program are written.
+/// Byte order of the addresses in a program.
 const BIG_ENDIAN: bool = cfg!(target_endian = "big");
 
-/// The error for all that is not a delta.
+/// The error for every malformed delta.
 pub const MALFORMED: Error = Error::Protocol("a delta that does not fit its base");
 
-/// Follows instructions that come in pieces.
+/// Decodes instructions, which arrive in pieces.
 pub struct DeltaDecoder {
     base: File,
     base_bytes: u64,
-    /// Where in the base the next copy begins.
+    /// Offset in the base of the next byte to copy.
     at: u64,
-    /// Bytes of this copy that are not read yet.
+    /// Bytes of this copy that the decoder has not read from the base yet.
     unread: u64,
-    /// Bytes of this copy that are not said to be as in the base, or to differ.
+    /// Bytes of this copy of which the instructions have not said yet whether they are as in the base, or differ.
     open: u64,
-    /// Bytes that follow the copy.
+    /// New bytes that follow the copy.
     extra: u64,
-    /// What the copy holds; what has moved; and what is being said of that.
+    /// The kind of content of the copy, the relocation of the program, and the parser of the latter.
     content: Content,
     relocation: Option<Relocation>,
     head: Head,
-    /// Has what is read, `filled` bytes, of which `done` are as they shall be.
+    /// Holds `filled` bytes of the copy, of which the first `done` are relocated.
     buffer: Vec<u8>,
     filled: usize,
     done: usize,
@@ -49,12 +50,12 @@ pub struct DeltaDecoder {
     number: Number,
 }
 
-/// What comes next.
+/// The next item of the input.
 #[derive(Clone, Copy)]
 enum Step {
-    /// What has moved.
+    /// The list of moves.
     Head,
-    /// The length of a copy, that of what follows it, and how far from the end of the last copy this one begins.
+    /// The length of a copy, the number of new bytes after it, and its distance from the end of the last copy.
     Copy,
     Extra,
     Seek,
@@ -62,9 +63,9 @@ enum Step {
     Same,
     /// Bytes that differ.
     Different,
-    /// So many differences.
+    /// This many differences.
     Differences(u64),
-    /// So many bytes that are not in the base.
+    /// This many bytes that are not in the base.
     New(u64),
 }
 
@@ -76,7 +77,7 @@ struct Number {
 }
 
 impl Number {
-    /// Adds a byte; gives the number with its last one.
+    /// Adds a byte; returns the number after its last one.
     fn push(&mut self, byte: u8) -> Result<Option<u64>, Error> {
         let shift = self.digits * 7;
         // 9 digits are 63 bits, more than any file has bytes.
@@ -100,7 +101,7 @@ pub fn signed(number: u64) -> i64 {
 }
 
 impl DeltaDecoder {
-    /// Begins with the first instruction; with what has moved, if the controller says it.
+    /// Expects the first instruction or, if `relocates`, the list of moves.
     pub fn new(base: File, base_bytes: u64, relocates: bool) -> Self {
         Self {
             base,

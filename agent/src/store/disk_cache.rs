@@ -1,18 +1,19 @@
-//! The disk cache: where blobs survive a reboot, on a USB stick or an SD card, `--cache-dir`.
+//! The disk cache (`--cache-dir`) keeps blobs across reboots, on a USB stick or an SD card.
 //!
-//! A blob is its controller's own here, too: its file is named by both, so that another controller which knows a digest and not
-//! the program finds nothing, and cannot even learn that it is there.
+//! A blob belongs to its controller here, too. Its file name depends on both, so another controller that knows a
+//! digest, but does not have the program, gets nothing, and cannot even learn whether the cache has the blob.
 //!
-//! Such media are slow, lie, hang, and are pulled out, so nothing runs from there: a blob is copied into the store, and checked
-//! on the way, before it runs.
+//! Such media are slow, corrupt data, hang, and get unplugged, so the agent runs nothing from there: it copies a blob
+//! into the store, and verifies it on the way, before it runs.
 //!
-//! **Invariants:** whatever is wrong with the disk cache, jobs run as if there were none; it takes no more than 7/8 of its
-//! medium; and the agent serves on while it copies.
+//! **Invariants:** if the disk cache fails in any way, jobs run as if there were none; it fills its medium by no more
+//! than 7/8; and the agent keeps serving while it copies.
 //!
-//! Each copy has a thread of its own: a thread that waits for a medium that hangs cannot be cancelled, so it is left behind, and
-//! no other copy is begun until it is back. Not tokio's pool, which panics when there
-//! is no thread left. The store's promise of no "text file busy" holds: what comes from the disk cache is written to the
-//! store by the reactor's thread, and what a thread writes in the disk cache is never executed.
+//! Each copy has a thread of its own. A thread that waits for a medium that hangs cannot be cancelled, so the agent
+//! leaves it behind, and starts no other copy before that thread has returned. Tokio's thread pool is not used, because
+//! it panics if it cannot start a thread. The store's guarantee against "text file busy" holds: the reactor's thread
+//! writes to the store what comes from the disk cache, and the agent never executes a file that another thread writes
+//! in the disk cache.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,48 +30,50 @@ use crate::store::error::Error;
 use crate::store::medium::file_name;
 use crate::store::upload::Upload;
 
-/// Bytes between two looks at whether the copy is still wanted. A copy costs three times that in memory at most, beside its
-/// thread: what is read, what is handed over, what is written.
+/// Bytes that a copy transfers before it checks again whether it has been cancelled. A copy takes at most three times
+/// as much memory in addition to its thread: for the chunk that it reads, the one in the channel, and the one that it
+/// writes.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How long nothing comes from a medium before it is taken for one that hangs. A disk that slept is there sooner.
+/// A medium that delivers nothing for this long counts as hanging. A disk in standby spins up faster.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often to look whether a program is still waited for while nothing comes.
+/// How often to check whether a copy has been cancelled while the medium delivers nothing.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long an agent that stops waits for a copy to be given up. A medium that hangs longer than this is not waited for.
+/// How long a stopping agent waits for a copy to be cancelled. It does not wait longer for a medium that hangs.
 const GIVING_UP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Names the file of a blob: the SHA-256 of its owner and its digest.
+/// The name of a blob's file: the SHA-256 of its owner and its digest.
 pub(super) type FileName = [u8; 32];
 
-/// Tells a copy that nobody wants it any more.
+/// Returns true when a copy is cancelled, because nobody needs it any more.
 pub type Cancelled = Box<dyn Fn() -> bool + Send>;
 
-/// What was read of a file, in order; nothing at its end.
+/// The chunks of a file in order, then an empty one at its end.
 pub(super) type Chunks = mpsc::Sender<Vec<u8>>;
 
-/// Blobs in a directory that need not be there.
+/// Blobs in a directory on a medium that may be absent.
 pub struct DiskCache {
     pub(super) directory: PathBuf,
-    /// One blob at a time is kept: it stays in RAM until it is written.
+    /// Permits one write at a time, because a blob stays in RAM until it is written.
     keeping: Arc<Semaphore>,
     state: Mutex<State>,
-    /// Copies into the store that were not waited for to their end. Each is dead when it is back.
+    /// Copies into the store that the agent has left behind. A reference is dead when the copy's thread has returned.
     hanging: Mutex<Vec<Weak<()>>>,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    /// The directory was not usable when last seen, and the log says why.
+    /// The directory was not usable at the last attempt, and the log says why.
     pub(super) is_away: bool,
-    /// Blobs that are being copied into the store.
+    /// Blobs that a thread is copying into the store.
     pub(super) in_use: Vec<FileName>,
 }
 
 impl DiskCache {
-    /// A cache in `directory`. What a former life began to write there is removed, now or when the directory comes.
+    /// A cache in `directory`. Removes the files that an earlier agent has left incomplete, now or when the directory
+    /// appears.
     pub fn new(directory: PathBuf) -> Arc<Self> {
         let cache = Arc::new(Self {
             directory,
@@ -81,7 +84,7 @@ impl DiskCache {
         if let Ok(permit) = cache.keeping.clone().try_acquire_owned() {
             let sweeping = cache.clone();
             let sweep = move || {
-                // What is wrong with the directory has been logged.
+                // `open` has logged why the directory is not usable.
                 if sweeping.open().is_some()
                     && let Err(error) = sweeping.sweep()
                 {
@@ -96,11 +99,12 @@ impl DiskCache {
         cache
     }
 
-    /// Fills an empty upload from the disk cache. It comes back complete and correct, or empty as it was, when the disk cache does
-    /// not have it, has it broken, does not answer for [`SILENCE_LIMIT`], or `is_cancelled` came to say so.
+    /// Fills an empty upload from the disk cache. Returns it complete and correct, or still empty if the disk cache
+    /// does not have the blob, has it corrupted, delivers nothing for [`SILENCE_LIMIT`], or if `is_cancelled` becomes
+    /// true.
     ///
     /// # Errors
-    /// [`Error::Io`] if the upload cannot be emptied again.
+    /// [`Error::Io`] if the agent cannot empty the upload again.
     pub async fn get(
         self: &Arc<Self>,
         mut upload: Box<Upload>,
@@ -194,8 +198,8 @@ impl DiskCache {
         }
     }
 
-    /// Begins to put a blob of `owner` in the disk cache that is used now, or notes that it is used if it is there. It is not put
-    /// there if another one is on its way, if it cannot fit, or if `is_cancelled` comes to say so.
+    /// Begins to put a blob of `owner` in the disk cache that is used now, or notes that it is used if it is there. It
+    /// is not put there if another one is on its way, if it cannot fit, or if `is_cancelled` comes to say so.
     pub fn put(
         self: &Arc<Self>,
         blob: Arc<Blob>,
@@ -419,7 +423,7 @@ mod tests {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
-        // Whoever copies waits for this, as for a medium.
+        // The copying thread waits for this lock, as it would for a medium that hangs.
         let medium = cache.state();
         let since = Instant::now();
         let upload = cache.get(bench.upload(), Box::new(|| false)).await.unwrap();

@@ -1,7 +1,7 @@
-//! Which blobs go that no job uses, and when: for the space of others, for the router, or because they are old.
+//! Evicts blobs that no job uses: to make space for others, to leave memory to the router, or because they are old.
 //!
-//! **Invariants:** the least recently used goes first; a blob that a job uses stays; and nothing is evicted for a request that would
-//! be refused all the same.
+//! **Invariants:** the store evicts the least recently used blob first, and never one that a job uses. It evicts
+//! nothing for a request that it would have to refuse even so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,24 @@ use crate::system::error as system;
 use crate::system::memory::{Memory, RESERVE};
 use crate::system::runtime;
 
-/// Bytes of memory that are available while blobs stay which no job uses: twice what no program gets.
+/// The store keeps unused blobs only while this many bytes of memory are available: twice the reserve that no program
+/// gets.
 const SPARE: u64 = 2 * RESERVE;
 
-/// The part of the router's memory that such blobs take at most: one of this many.
+/// Unused blobs take at most one part in this many of the router's memory.
 const CACHE_FRACTION: u64 = 4;
 
-/// How many of them there are at most: each costs some 2 kB beside its content, an inode and its entry.
+/// Most unused blobs: each takes some 2 kB in addition to its content, for an inode and its entry.
 pub(super) const MAX_EVICTABLE: usize = 64;
 
-/// How long a blob stays that nobody uses.
+/// How long the store keeps a blob after its last use.
 pub(super) const KEEP_TIME: Duration = Duration::from_secs(60 * 60);
 
-/// Between two looks at the memory, and at the time, while no job runs and blobs are kept. A look costs 0.2 ms of such a CPU.
+/// Polling interval of the memory and the age of blobs, while the store has any. A poll takes a router's CPU 0.2 ms.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Store {
-    /// Lets go of what nobody uses until the file system can have so many files more.
+    /// Evicts unused blobs until the file system has `needed` free inodes.
     pub(super) fn make_inodes(&self, needed: u64) -> Result<(), Error> {
         loop {
             let available = self.spare_inodes()?;
@@ -45,7 +46,7 @@ impl Store {
         }
     }
 
-    /// Lets go of what nobody uses until so many bytes are free; then of what jobs that have ended keep in memory.
+    /// Evicts unused blobs until `size` bytes are free; then discards output of ended jobs.
     pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
         while let Some(refusal) = self.refusal(size)? {
             let evictable = self.evictable();
@@ -66,19 +67,20 @@ impl Store {
     }
 
     fn evict_oldest(&self) -> bool {
-        // Dropped when the lock is free: dropping it updates the accounting.
+        // Drops the blob after it has released the lock, because dropping it updates the accounting.
         let oldest = self.accounting().take_oldest();
         oldest.is_some()
     }
 
-    /// Lets all blobs go that nobody uses; gives how many bytes they were.
+    /// Evicts all unused blobs; returns the number of their bytes.
     pub fn evict_all(&self) -> u64 {
         let evictable = self.evictable();
         while self.evict_oldest() {}
         evictable
     }
 
-    /// A blob may have lost its last user: bounds what stays, now and as long as something stays.
+    /// Enforces the limits on unused blobs, now and repeatedly as long as the store has blobs. Call it when a blob may
+    /// have lost its last user.
     pub fn trim(self: &Arc<Self>) {
         self.trim_now();
         let mut accounting = self.accounting();
@@ -99,10 +101,11 @@ impl Store {
         }
     }
 
-    /// Lets go of what nobody has used for long, and of the oldest while they are too many or the router has too little.
+    /// Evicts the blobs that are older than [`KEEP_TIME`], and the oldest ones while they are too many or the router
+    /// has too little memory.
     fn trim_now(&self) {
         loop {
-            // Without /proc nothing is known, and nothing is kept.
+            // Without /proc the available memory is not known, and the store keeps nothing.
             let memory = Memory::read().unwrap_or_default();
             let mut accounting = self.accounting();
             let now = Instant::now();

@@ -1,11 +1,13 @@
-//! LZ4 by its own library (github.com/lz4/lz4): a program that arrives as a frame, and output that goes as blocks.
+//! LZ4 by the original library (github.com/lz4/lz4): decodes programs, which arrive as frames, and encodes output as
+//! blocks.
 //!
-//! To decompress a program costs a MIPS CPU a third of what zstd costs, and on a fast link it is the CPU that all wait for. In
-//! instructions a byte that comes out, of a Go program on MIPS32r2: this 6.7, lz4_flex 0.14 with the frame parsed here 10.2, and
-//! the decoder that the agent had of its own 9.9. To compress lines of a log: this 8.3, lz4_flex 11.6, its own 6.5.
+//! LZ4 takes a MIPS CPU a third of the instructions that zstd takes to decompress a program, and on a fast link the CPU
+//! is the bottleneck. Instructions per decompressed byte of a Go program on MIPS32r2: this library 6.7, lz4_flex 0.14
+//! with the frame parsed here 10.2, the agent's former own decoder 9.9. To compress the lines of a log: this library
+//! 8.3, lz4_flex 11.6, the former own encoder 6.5.
 //!
-//! **Invariants:** a frame other than those that the protocol names is refused before memory is taken for it; no input is written
-//! elsewhere than into the buffer.
+//! **Invariants:** the decoder refuses a frame that is not of the protocol's kind before it allocates memory for it,
+//! and no input makes it write outside its buffer.
 
 use std::ffi::{c_char, c_int};
 
@@ -18,27 +20,28 @@ use lz4_sys::{
 use crate::store::decoder::Sink;
 use crate::store::error::Error;
 
-/// LZ4F_VERSION.
+/// LZ4F_VERSION of lz4frame.h.
 const VERSION: u32 = 100;
 
-/// Bytes of a frame's header that names neither its size nor a dictionary.
+/// Bytes of the header of a frame that gives neither a content size nor a dictionary.
 const HEADER_BYTES: usize = 7;
 
-/// Bytes of a block when it is decompressed.
+/// Bytes of a decompressed block.
 const BLOCK: usize = 64 * 1024;
 
-/// Blocks in the buffer: one that is written, and those in which 64 KiB before it are, wherever it is.
+/// Blocks in the buffer: the one that the library writes, and two that contain the 64 KiB before it, wherever it is.
 const BLOCKS: usize = 3;
 
 const MALFORMED: Error = Error::Protocol("no LZ4 frame of 64 KiB blocks without checksums");
 
-/// What was decompressed stays where it is until 64 KiB more have been: the library refers to it there.
+/// Promises the library that decompressed data stays in place until it has decompressed 64 KiB more: it refers to that
+/// data.
 static STAYS: LZ4FDecompressOptions = LZ4FDecompressOptions { stable_dst: 1, reserved: [0; 3] };
 
-/// Decompresses one frame, which comes in pieces.
+/// Decompresses one frame, which arrives in pieces.
 pub struct Lz4Decoder {
     context: LZ4FDecompressionContext,
-    /// What is here of the header; nothing when it was read.
+    /// The part of the header that has arrived; None when it has been read.
     header: Option<Vec<u8>>,
     /// A ring of blocks.
     buffer: Vec<u8>,
@@ -47,17 +50,17 @@ pub struct Lz4Decoder {
     is_over: bool,
 }
 
-// SAFETY: the context is on the heap, and nobody else has it.
+// SAFETY: the context is on the heap, and only this value has a pointer to it.
 unsafe impl Send for Lz4Decoder {}
 
 impl Lz4Decoder {
-    /// Waits for the header.
+    /// Creates a decoder that expects the header.
     ///
     /// # Errors
-    /// There is no memory for it.
+    /// [`Error::NotStarted`] if there is too little memory.
     pub fn new() -> Result<Self, Error> {
         let mut context = LZ4FDecompressionContext(std::ptr::null_mut());
-        // SAFETY: the library writes the context to where it is.
+        // SAFETY: the library writes a pointer to the new context to `context`.
         let code = unsafe { LZ4F_createDecompressionContext(&mut context, VERSION) };
         if is_error(code) {
             return Err(Error::NotStarted(std::io::ErrorKind::OutOfMemory.into()));
@@ -71,10 +74,10 @@ impl Lz4Decoder {
         self.is_over
     }
 
-    /// Decompresses what is complete, and hands it over.
+    /// Decompresses the complete part of the data, and passes it to `sink`.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for what is no such frame, or follows it; and those of `sink`.
+    /// [`Error::Protocol`] if the data is not such a frame, or continues after its end; and the errors of `sink`.
     pub fn decode(&mut self, mut data: &[u8], sink: &mut Sink<'_>) -> Result<(), Error> {
         if let Some(header) = &mut self.header {
             let (first, rest) = data.split_at(data.len().min(HEADER_BYTES - header.len()));
@@ -93,8 +96,8 @@ impl Lz4Decoder {
                 self.end = 0;
             }
             let (mut count, mut used) = (BLOCK, data.len());
-            // SAFETY: the library writes at most `count` bytes behind `end`, where there is room for a block, and reads at
-            // most `used`; what it has written before, and refers to, is still there.
+            // SAFETY: the library writes at most `count` bytes after `end`, where the buffer has space for a block, and
+            // reads at most `used` bytes; the data that it wrote before, and refers to, is still in place.
             let code = unsafe {
                 let to = self.buffer.as_mut_ptr().add(self.end);
                 LZ4F_decompress(self.context, to, &mut count, data.as_ptr(), &mut used, &STAYS)
@@ -112,7 +115,7 @@ impl Lz4Decoder {
         }
     }
 
-    /// Reads the header, and refuses what would take more memory or time than the protocol says.
+    /// Reads the header, and refuses a frame that would take more memory or time than the protocol allows.
     fn read_header(&mut self) -> Result<(), Error> {
         let header = self.header.take().unwrap_or_default();
         let mut info = LZ4FFrameInfo {
@@ -125,7 +128,7 @@ impl Lz4Decoder {
             block_checksum_flag: BlockChecksum::NoBlockChecksum,
         };
         let mut used = header.len();
-        // SAFETY: the library reads at most `used` bytes, and writes to `info` what its types can be.
+        // SAFETY: the library reads at most `used` bytes, and writes only valid values to `info`.
         let code = unsafe { LZ4F_getFrameInfo(self.context, &mut info, header.as_ptr(), &mut used) };
         let is_good = !is_error(code)
             && used == HEADER_BYTES
@@ -139,18 +142,18 @@ impl Lz4Decoder {
 
 impl Drop for Lz4Decoder {
     fn drop(&mut self) {
-        // SAFETY: it was made by the library, and is not used again. There is nothing that could fail.
+        // SAFETY: the library created the context, and nothing uses it again. The call cannot fail.
         unsafe { LZ4F_freeDecompressionContext(self.context) };
     }
 }
 
 fn is_error(code: usize) -> bool {
-    // SAFETY: it only looks at the number.
+    // SAFETY: the function only compares the number.
     unsafe { LZ4F_isError(code) != 0 }
 }
 
 unsafe extern "C" {
-    // Of lz4.h, but not of lz4-sys.
+    // Functions of lz4.h that lz4-sys does not declare.
     fn LZ4_sizeofState() -> c_int;
     fn LZ4_compress_fast_extState(
         state: *mut u64,
@@ -162,27 +165,27 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Compresses blocks, one by one.
+/// Compresses blocks independently of each other.
 #[derive(Debug)]
 pub struct Lz4Encoder {
-    /// The library's table, aligned as it wants it.
+    /// The library's hash table, with the alignment that it requires.
     state: Vec<u64>,
 }
 
 impl Default for Lz4Encoder {
     fn default() -> Self {
-        // SAFETY: it only gives a number.
+        // SAFETY: the function only returns a number.
         let bytes = unsafe { LZ4_sizeofState() };
         Self { state: vec![0; usize::try_from(bytes).unwrap_or(0).div_ceil(size_of::<u64>())] }
     }
 }
 
 impl Lz4Encoder {
-    /// Compresses `data` into `block`; gives how many bytes it takes, or `None` if there is no room.
+    /// Compresses `data` into `block`. Returns the number of compressed bytes, or `None` if they do not fit.
     pub fn encode(&mut self, data: &[u8], block: &mut [u8]) -> Option<usize> {
         let lengths = (c_int::try_from(data.len()).ok()?, c_int::try_from(block.len()).ok()?);
-        // SAFETY: the state is as large as the library says and at a multiple of eight; it reads and writes no more bytes than
-        // there are.
+        // SAFETY: the state has the size that the library demands, and an alignment of eight bytes; the library reads
+        // and writes no more bytes than the two lengths say.
         let length = unsafe {
             LZ4_compress_fast_extState(
                 self.state.as_mut_ptr(),
@@ -205,8 +208,8 @@ mod tests {
     /// A block is stored as it is if this bit of its length is set.
     const STORED: u32 = 1 << 31;
 
-    /// A magic number; version 1, no checksums, no dictionary, blocks that refer to each other; blocks of 64 KiB; and a checksum
-    /// of these two.
+    /// A magic number; version 1, no checksums, no dictionary, blocks that refer to each other; blocks of 64 KiB; and a
+    /// checksum of these two.
     const HEADER: [u8; HEADER_BYTES] = [0x04, 0x22, 0x4d, 0x18, 0x40, 0x40, 0xc0];
 
     fn unpack(pieces: &[&[u8]]) -> Result<(Vec<u8>, bool), Error> {

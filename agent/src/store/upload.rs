@@ -1,7 +1,7 @@
-//! A blob that is on its way into the store.
+//! Uploads: blobs that a controller sends, or that the disk cache delivers, to the store.
 //!
-//! **Invariants:** its bytes are reserved before the first arrives; it becomes a blob only when it is what was announced; and its
-//! file goes with it on every other path.
+//! **Invariants:** the store reserves the bytes of an upload before the first one arrives; an upload becomes a blob
+//! only if its content is the announced one; and on every other path, dropping it deletes its file.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -18,15 +18,17 @@ use crate::store::blob::{Blob, Digest, remove};
 use crate::store::blobs::Store;
 use crate::store::error::Error;
 
-/// How it is found out that a blob is what was announced.
+/// How the agent verifies the content of an upload.
 pub(super) enum Check {
-    /// By its name. SHA-256 takes 60 instructions a byte of a MIPS CPU, more than all else that is done for the byte.
+    /// By its digest. SHA-256 takes a MIPS CPU 60 instructions per byte, more than everything else that the agent does
+    /// for it.
     Digest(Context),
-    /// By a checksum, against mistakes: TLS has seen to it that this came from its owner, who can only deceive himself.
+    /// By a checksum, against accidental corruption: TLS guarantees that the content comes from its owner, who could
+    /// deceive nobody else.
     Sum(Xxh32, u32),
 }
 
-/// A blob that is on its way.
+/// A blob whose content is still arriving.
 pub struct Upload {
     pub(super) store: Arc<Store>,
     pub(super) digest: Digest,
@@ -41,32 +43,32 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Bytes received so far: where the next ones belong.
+    /// Bytes received so far, which is the offset of the next ones.
     pub fn offset(&self) -> u64 {
         self.received
     }
 
-    /// The digest that it was announced with.
+    /// The announced digest.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// The key of the controller that brings it.
+    /// The key of the controller that owns the upload.
     pub fn owner(&self) -> Fingerprint {
         self.owner
     }
 
-    /// Bytes that were announced.
+    /// The announced size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// True when all announced bytes are here.
+    /// True when all announced bytes have arrived.
     pub fn is_complete(&self) -> bool {
         self.received == self.size
     }
 
-    /// True when all announced bytes are here and are what was announced.
+    /// True when all announced bytes have arrived, and have the announced digest or checksum.
     pub fn is_correct(&self) -> bool {
         self.is_complete()
             && match &self.check {
@@ -75,7 +77,7 @@ impl Upload {
             }
     }
 
-    /// Forgets what was received, and keeps the room.
+    /// Discards the received bytes, and keeps the reservation.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -87,13 +89,13 @@ impl Upload {
         Ok(())
     }
 
-    /// What comes now, from its first byte on, comes from its owner and has this checksum.
+    /// Verifies the content by this checksum instead of the digest. The whole content must come from the owner.
     pub fn expect(&mut self, checksum: u32) {
         debug_assert_eq!(self.received, 0, "nothing has gone into another check");
         self.check = Check::Sum(Xxh32::new(0), checksum);
     }
 
-    /// Adds the next bytes.
+    /// Appends the next bytes.
     ///
     /// # Errors
     /// [`Error::Protocol`] for bytes from elsewhere or beyond the announced size, [`Error::NoSpace`] if the file system
@@ -130,7 +132,7 @@ impl Upload {
         if !self.is_correct() {
             return Err(Error::DigestMismatch);
         }
-        // Another job has brought the same meanwhile: once is enough.
+        // Another job has uploaded this blob meanwhile: keep only that one.
         if let Some(blob) = self.store.get(&self.digest, self.owner) {
             return Ok(blob);
         }

@@ -1,7 +1,9 @@
-//! Takes connections in: a ClientHello, the handshake of TLS, and then the calls of an authorized controller.
+//! Accepts connections: reads the ClientHello, completes the TLS handshake, and serves the calls of an authorized
+//! controller.
 //!
-//! **Invariants:** it never stops accepting while it serves; and what a peer costs that has not proved an authorized key is
-//! bounded by [`ConnectionLimits`], for [`HANDSHAKE_TIMEOUT`], [`REJECT_DRAIN_TIMEOUT`] and [`REJECT_BACKOFF`] at most.
+//! **Invariants:** the agent never stops accepting while it serves. [`ConnectionLimits`] bounds the resources of all
+//! peers that have not proved an authorized key, and each of them holds its share for [`HANDSHAKE_TIMEOUT`],
+//! [`REJECT_DRAIN_TIMEOUT`] and [`REJECT_BACKOFF`] at most.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,65 +35,68 @@ use crate::transport::http2::{self, Windows};
 use crate::transport::listener::Listener;
 use crate::transport::revocation::Revocation;
 
-/// Time for a whole ClientHello, which a controller sends with its first packet of data.
+/// Time for a whole ClientHello, which a controller sends in its first packet with data.
 const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time for all of TLS, and for waiting for it. A 400 MHz MIPS needs 0.02 s of its own; the rest is for the link.
+/// Time for the whole TLS handshake, including the wait for its turn. A 400 MHz MIPS takes 0.02 s for it; the rest is
+/// for the link.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a ClientHello. A controller's has 250, that of a browser 2,000.
+/// Bytes of a ClientHello. That of a controller has 250, that of a browser 2,000.
 const MAX_CLIENT_HELLO_BYTES: usize = 4096;
 
-/// How much of a refused peer is still read, and for how long it or a controller that finds no place is spoken to.
+/// Bytes that the agent still reads from a refused peer, and the time that this peer, or a controller beyond the limit
+/// of connections, has to read why it was refused.
 const REJECT_DRAIN_BYTES: usize = 64 * 1024;
 const REJECT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a failed handshake keeps its place, out of a few, so that strangers do not keep the CPU busy.
+/// How long a failed handshake keeps occupying its slot, so that strangers cannot keep the CPU busy.
 pub const REJECT_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How long to wait when the kernel has no descriptor or no memory for a connection.
+/// How long to wait when the kernel has no file descriptor or memory for a connection.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a controller that finds no place may send ahead: its first question, which is answered by why there is no place.
+/// Windows for a controller beyond the limit of connections: enough for its first call, which the agent answers with
+/// the reason.
 const REFUSED_WINDOWS: Windows = Windows { stream: 16 * 1024, connection: 16 * 1024 };
 
-/// How long an agent that stops waits until its last words are sent.
+/// How long a stopping agent waits for its last responses to be sent.
 const SHUTDOWN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Calls at a time on one connection: as many as there can be jobs, and some `Info` beside them.
+/// Calls at a time on one connection: one for each possible job, and some `GetInfo` in addition.
 const MAX_CALLS: u32 = 16;
 
-/// Bytes that a controller may send ahead on one call, and on all calls of a connection. 128 KiB keep a link with 20 ms
-/// of delay busy at 6 MB/s, faster than such a CPU takes them.
+/// Bytes that a controller may send ahead on one call, and on all calls of a connection. 128 KiB keep a link with a
+/// delay of 20 ms busy at 6 MB/s, which is faster than a router's CPU processes them.
 const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 
-/// Where peers come in, and what they get to.
+/// Accepts peers, and gives authorized ones access to the jobs.
 pub struct Acceptor {
     tls: Arc<ServerConfig>,
     authorized: Arc<AuthorizedKeys>,
     jobs: Arc<JobRegistry>,
     revocation: Arc<Revocation>,
-    /// Where it listens, to show.
+    /// The listening address, to show to users.
     place: Arc<str>,
     limits: Arc<ConnectionLimits>,
     budget: Arc<ReceiveBudget>,
     refusals: Arc<RefusalLog>,
-    /// Cancelled when connections shall end as soon as what is under way is sent.
+    /// Cancelled to close all connections as soon as their pending responses are sent.
     closing: CancellationToken,
 }
 
-/// A peer that does not come in.
+/// A peer that the agent refuses.
 struct Refused {
     why: String,
-    /// What it can still be spoken to on.
+    /// The connection, if the agent can still send on it.
     connection: Option<TcpStream>,
-    /// It has cost a handshake.
+    /// The peer has got as far as the handshake, which takes CPU time.
     is_costly: bool,
 }
 
 impl Acceptor {
-    /// Lets those in who are `authorized`, by TLS as `tls` says, to `jobs`, until `revocation` tells otherwise. `place` is where it
-    /// listens, for people.
+    /// Gives `authorized` controllers access to `jobs` over TLS with the configuration `tls`, until `revocation`
+    /// revokes it. `place` describes the listening address in `GetInfo`.
     pub fn new(
         tls: ServerConfig,
         authorized: Arc<AuthorizedKeys>,
@@ -113,7 +118,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts connections for ever.
+    /// Accepts connections forever.
     pub async fn accept(self: &Arc<Self>, mut listener: Listener) {
         let mut told: Option<Instant> = None;
         loop {
@@ -124,7 +129,7 @@ impl Acceptor {
                         let serve = acceptor.serve(connection, address, place);
                         Some(runtime::spawn(serve).abort_handle())
                     });
-                    // What has come with it is read before the next one can take its place.
+                    // Lets the task read what the peer has sent already, before the next peer can displace it.
                     tokio::task::yield_now().await;
                 }
                 Err(error) if is_of_the_peer(&error) => {}
@@ -140,10 +145,10 @@ impl Acceptor {
         }
     }
 
-    /// Ends all connections when what is under way on them is sent, or after [`SHUTDOWN_DRAIN_TIMEOUT`].
+    /// Closes all connections when their pending responses are sent, or after [`SHUTDOWN_DRAIN_TIMEOUT`].
     pub async fn close(&self) {
         self.closing.cancel();
-        // A peer that does not read in time does not get the rest.
+        // On a timeout, a peer that reads too slowly does not get the rest.
         let _ = timeout(SHUTDOWN_DRAIN_TIMEOUT, self.limits.disconnected()).await;
     }
 
@@ -152,7 +157,7 @@ impl Acceptor {
         let refused = match timeout(CLIENT_HELLO_TIMEOUT, client_hello(&mut connection)).await {
             Ok(Ok(accepted)) => {
                 let start = StartHandshake::from_parts(accepted, connection);
-                // Apart, so that a peer that says nothing does not cost what a connection does.
+                // Boxed, so that a silent peer does not take the memory of a served connection.
                 match Box::pin(self.handshake(start, deadline, &place)).await {
                     Ok((connection, key)) => {
                         return Box::pin(self.serve_calls(connection, key, address, place)).await;
@@ -176,7 +181,7 @@ impl Acceptor {
         });
     }
 
-    /// The rest of TLS, when its turn has come.
+    /// Completes the TLS handshake, when its turn has come.
     async fn handshake(
         &self,
         start: StartHandshake<TcpStream>,
@@ -203,7 +208,7 @@ impl Acceptor {
         Ok((connection, key))
     }
 
-    /// The calls of a controller, or why it cannot have any.
+    /// Serves the calls of a controller, or answers them with the reason for its refusal.
     async fn serve_calls(
         &self,
         connection: TlsStream<TcpStream>,
@@ -211,7 +216,7 @@ impl Acceptor {
         address: SocketAddr,
         place: PendingPeer,
     ) {
-        // Output of a program is small and wanted now. A socket without it is slower, and nothing worse.
+        // A program's output is small, and its reader waits for it. Without this option, the socket is only slower.
         let _ = connection.get_ref().0.set_nodelay(true);
         let (connected, why_not) = match self.limits.connect(key) {
             Ok(connected) => (Some((connected, drop(place))), None),
@@ -238,7 +243,7 @@ impl Acceptor {
         let served = http2::serve(connection, service, windows, MAX_CALLS, self.closing.clone());
         if let Some(why) = refusal {
             self.refusals.record(address, &why);
-            // It goes when it has heard why; if it does not, it is closed.
+            // The controller disconnects when it has got the reason; otherwise the timeout closes the connection.
             let _ = timeout(REJECT_DRAIN_TIMEOUT, served).await;
         } else {
             tokio::select! {
@@ -256,17 +261,17 @@ impl Acceptor {
     }
 }
 
-/// True if a connection broke before it was accepted (accept(2)): there is nothing wrong here.
+/// True if the connection broke before the agent accepted it (accept(2)), which is not an error of the router.
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
-/// Reads a whole ClientHello and no more than one of [`MAX_CLIENT_HELLO_BYTES`].
+/// Reads a ClientHello of at most [`MAX_CLIENT_HELLO_BYTES`].
 ///
 /// # Errors
-/// Why it is none; the peer has been told.
+/// Why it is not valid, of which the peer has got an alert.
 async fn client_hello(connection: &mut TcpStream) -> Result<Accepted, String> {
-    // Nothing is there for one that is silent.
+    // Allocates nothing for a peer that sends nothing.
     connection.readable().await.map_err(|error| error.to_string())?;
     let mut acceptor = rustls::server::Acceptor::default();
     let (mut piece, mut left) = ([0; 512], MAX_CLIENT_HELLO_BYTES);
@@ -293,11 +298,11 @@ async fn client_hello(connection: &mut TcpStream) -> Result<Accepted, String> {
     Err("its ClientHello is longer than 4 KiB".to_owned())
 }
 
-/// Sends an alert, of a few bytes, for which a new socket has room.
+/// Sends an alert. It has a few bytes, which fit into the send buffer of a new socket.
 async fn tell(connection: &mut TcpStream, mut alert: AcceptedAlert) {
     let mut said = Vec::new();
     if alert.write_all(&mut said).is_ok() {
-        // A peer that is gone does not hear it.
+        // Fails if the peer is gone.
         let _ = connection.write_all(&said).await;
     }
 }
@@ -305,7 +310,8 @@ async fn tell(connection: &mut TcpStream, mut alert: AcceptedAlert) {
 const NO_KEY: &str = "the peer shows no key";
 const NOT_TLS: &str = "what the peer says is not TLS";
 
-/// Why there is no TLS with a peer, where the library would say it by `{:?}`, which writes nothing on a router.
+/// Describes why the handshake failed, for errors that the library formats with `{:?}`, which writes nothing on a
+/// router.
 fn why_refused(error: &io::Error) -> Option<String> {
     of_tls(error.get_ref()?.downcast_ref()?)
 }
@@ -332,8 +338,8 @@ fn of_tls(error: &rustls::Error) -> Option<String> {
     Some(why.to_owned())
 }
 
-/// Lets a refused peer read why. To close a socket that has unread data resets it, and a reset overtakes the alert
-/// (RFC 1122, section 4.2.2.13); so what the peer had already sent is read first, within bounds.
+/// Lets a refused peer read the alert. Closing a socket with unread data resets the connection, and the reset overtakes
+/// the alert (RFC 1122, section 4.2.2.13); so the agent first reads what the peer has already sent, within bounds.
 async fn drain_rejected(mut connection: TcpStream) {
     let draining = async {
         connection.shutdown().await?;
@@ -346,6 +352,6 @@ async fn drain_rejected(mut connection: TcpStream) {
         }
         io::Result::Ok(())
     };
-    // Whatever goes wrong here, the peer is refused all the same.
+    // Even if this fails, the peer is refused.
     let _ = timeout(REJECT_DRAIN_TIMEOUT, draining).await;
 }

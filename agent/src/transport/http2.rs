@@ -1,8 +1,9 @@
 //! HTTP/2 between a connection and the generated gRPC server: hyper's server connection, and its limits.
 //!
-//! **Invariants:** no more of a response is made than its peer and [`MAX_UNSENT_BYTES`] have room for; a request is acknowledged as it is
-//! read; a request stream that breaks off never looks like one that its client has half-closed; and a connection whose peer is gone
-//! ends, and its calls with it.
+//! **Invariants:** the agent produces no more of a response than the peer's window and [`MAX_UNSENT_BYTES`] allow; it
+//! extends the window of a request as it reads the request; a request stream that breaks off never looks like one that
+//! its client has half-closed; and when the peer of a connection is gone, the agent closes the connection, which
+//! cancels its calls.
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -27,20 +28,22 @@ use tonic::codegen::Service;
 use crate::system::runtime;
 use crate::transport::keepalive::{Activity, SilenceTimer, UnderWay};
 
-/// Time for a client's connection preface. A controller sends it with its first call.
+/// Time for a client's connection preface, which a controller sends with its first call.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of the headers of a call, as HTTP/2 counts them: a gRPC client has some 300. Repeated from a table they take a hundred
-/// times as much memory as on the wire.
+/// Bytes of the headers of a call, as HTTP/2 counts them: a gRPC client sends some 300. Headers that repeat an entry of
+/// the compression table take a hundred times as much memory as on the wire.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
-/// Bytes of a response that wait to be sent: what is made next waits until they are, and the kernel has room of its own.
+/// Bytes of a response that wait to be sent. A call produces more only when they are sent; the kernel has a send buffer
+/// of its own.
 const MAX_UNSENT_BYTES: usize = 32 * 1024;
 
 /// Bytes that a peer may send ahead.
 ///
-/// h2 also closes a connection whose unread DATA frames fall short of 256 bytes by half of [`Windows::connection`], all together:
-/// of the agent's 256 KiB, five hundred keys that were typed while the link stood still.
+/// h2 also closes a connection whose unread DATA frames are, all together, by half of [`Windows::connection`] shorter
+/// than 256 bytes each. With the agent's 256 KiB, that takes five hundred keystrokes that the user typed while the link
+/// stalled.
 #[derive(Clone, Copy)]
 pub struct Windows {
     /// On one call.
@@ -52,7 +55,7 @@ pub struct Windows {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection broke, or its peer broke a rule of HTTP/2; in h2's words.
+    /// The connection broke, or its peer violated HTTP/2. The text is h2's.
     #[error("{0}")]
     Http2(String),
     /// The peer did not send its connection preface in time, or does not answer.
@@ -70,11 +73,11 @@ impl From<hyper::Error> for Error {
     }
 }
 
-/// Serves the calls of a connection until its peer closes it; once `closing` is cancelled, until what is under way is sent. At most
-/// `calls` at a time.
+/// Serves the calls of a connection, at most `calls` at a time, until its peer closes it, or, once `closing` is
+/// cancelled, until the calls in progress have finished.
 ///
 /// # Errors
-/// It ended in another way.
+/// The connection ended in any other way.
 pub async fn serve<T, S>(
     io: T,
     service: S,
@@ -138,7 +141,7 @@ where
     }
 }
 
-/// Runs what hyper spawns: a task for each call.
+/// Runs the tasks that hyper spawns, one for each call.
 #[derive(Clone)]
 struct Tasks;
 
@@ -148,7 +151,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
-/// The body of a response, whose call is under way as long as it lives.
+/// The body of a response. Its call counts as in progress as long as the body lives.
 struct ResponseBody {
     body: tonic::body::Body,
     _under_way: UnderWay,
@@ -195,18 +198,18 @@ pub mod tests {
 
     pub const WINDOWS: Windows = Windows { stream: 128 * 1024, connection: 256 * 1024 };
 
-    /// What of a response is made at a time.
+    /// Bytes of a response that the service produces at a time.
     const PIECE: usize = 10_000;
 
-    /// What a service does with each call.
+    /// How a service answers each call.
     #[derive(Clone)]
     pub enum Answer {
         Never,
-        /// It says as much as there is room for, and counts how often it was asked for more, and how often it was given up.
+        /// It sends without end, and counts how often hyper polls its body, and how often hyper drops it.
         Endlessly(Arc<[AtomicUsize; 2]>),
-        /// It tells how much it has read, and says nothing until that is all.
+        /// It reports the length of each frame that it reads, and answers when it has read the whole request.
         Reading(mpsc::Sender<usize>),
-        /// It tells how the request ended: half-closed, or why not.
+        /// It reports how the request ended: half-closed, or with an error.
         Ending(mpsc::Sender<Result<(), Code>>),
     }
 
@@ -235,7 +238,7 @@ pub mod tests {
                     Self::Ending(ends) => {
                         let budget = Arc::new(ConnectionBudget::new(Arc::default()));
                         let mut body = RequestBody::new(request.into_body(), MessageMeter::new(budget, 100));
-                        // Apart from the call, as a session is.
+                        // In a task of its own, like a session.
                         tokio::spawn(async move {
                             let end = loop {
                                 match next(&mut body).await {
@@ -303,7 +306,7 @@ pub mod tests {
         let (response, _) = client.send_request(request(), true).unwrap();
         let mut body = response.await.unwrap().into_body();
         let mut made = Vec::new();
-        // RFC 9113, section 6.9.2: 65,535 bytes, until a peer says otherwise.
+        // RFC 9113, section 6.9.2: the initial window is 65,535 bytes, unless a peer changes it.
         for room in [65_535, 40_000] {
             let mut read = 0;
             while read < room {
@@ -313,7 +316,7 @@ pub mod tests {
             made.push(counts[0].load(Relaxed));
             body.flow_control().release_capacity(40_000).unwrap();
         }
-        assert_eq!(made, [8, 12], "what has room, and one piece that waits");
+        assert_eq!(made, [8, 12], "the pieces that fit, and one that waits");
         assert_eq!(counts[1].load(Relaxed), 0);
         drop(body);
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -364,7 +367,7 @@ pub mod tests {
         serving.await.unwrap().unwrap();
     }
 
-    /// What a controller says first, its settings included.
+    /// The connection preface of a controller, with its settings.
     pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     /// The headers of a call: POST, /, https.
     const CALL: &[u8] = b"\x83\x84\x87";
@@ -428,7 +431,7 @@ pub mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_than_a_little_waits_to_be_sent() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
-        // Nobody reads it.
+        // Nobody reads from it.
         let (ours, mut theirs) = duplex(1000);
         let _serving = tokio::spawn(serve(
             ours,
@@ -438,7 +441,7 @@ pub mod tests {
             CancellationToken::new(),
         ));
         theirs.write_all(PREFACE).await.unwrap();
-        // There is all the room that there can be.
+        // The largest windows that a peer can grant.
         let window = frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
         let room = frame(8, 0, 0, &(0x7fff_ffff_u32 - 65_535).to_be_bytes());
         theirs.write_all(&[window, room, frame(1, 5, 1, CALL)].concat()).await.unwrap();
@@ -486,7 +489,7 @@ pub mod tests {
         let answer = Answer::Endlessly(Arc::default());
         let serving = tokio::spawn(serve(ours, answer, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(&[PREFACE, &frame(1, 5, 1, CALL)].concat()).await.unwrap();
-        // Nobody reads, so not even the last words can be sent.
+        // Nobody reads, so the agent cannot even send a GOAWAY.
         let begin = Instant::now();
         assert!(matches!(serving.await.unwrap(), Err(Error::Silent)));
         assert_eq!(begin.elapsed().as_secs(), 41);

@@ -1,12 +1,14 @@
-//! When a silent peer is asked whether it is there, and when it is given up: the clock by which hyper's server does both.
+//! The keepalive timer of hyper's server: when the agent pings an idle peer, and when it closes the connection.
 //!
-//! **Invariants:** while a call is under way, a dead link is noticed as early as [`KEEPALIVE_INTERVAL`] and [`KEEPALIVE_TIMEOUT`] say.
-//! While none is, there is only a place to be freed, and both are [`KEEPALIVE_LEISURE`] longer: each question costs the router
-//! 0.2 ms of its CPU, and an idle connection would ask 720 times an hour. Whatever arrives is a sign of life, so a slow link on
-//! which the answer comes behind much else is not given up.
+//! **Invariants:** while a call is in progress, the agent detects a dead link within [`KEEPALIVE_INTERVAL`] and
+//! [`KEEPALIVE_TIMEOUT`]. Without a call, a dead connection only occupies a slot, and both times are
+//! [`KEEPALIVE_LEISURE`] longer: each ping takes the router 0.2 ms of CPU time, and an idle connection would need 720
+//! of them per hour. All data that arrives counts as a sign of life, so the agent does not close a slow link on which
+//! the answer queues behind other data.
 //!
-//! hyper sends the PINGs and closes the connection, but it asks idle connections as often as others, and takes nothing but the answer
-//! for an answer. So its timer here is one that waits for silence, as it is defined above.
+//! hyper sends the PINGs and closes the connection. By itself, it would ping idle connections as often as others, and
+//! would accept nothing but the PING's acknowledgement as an answer. So this timer for hyper expires only after such a
+//! silence.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,11 +19,11 @@ use hop_proto::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_LEISURE, KEEPALIVE_TIMEOUT
 use hyper::rt;
 use tokio::time::{Instant, sleep_until};
 
-// A `IdleClock` need not know which of the two hyper waits for.
+// The two are equal, so an `IdleClock` need not know which one hyper waits for.
 const _: () = assert!(KEEPALIVE_INTERVAL.as_millis() == KEEPALIVE_TIMEOUT.as_millis());
 
-/// How long a connection may be silent at all: it was asked, did not answer, and takes nothing more. hyper would wait until its last
-/// words were sent.
+/// Longest silence of a connection. The peer has not answered a ping, and hyper would wait until it has sent a GOAWAY,
+/// which a peer that reads nothing can block.
 const LOST_AFTER: Duration = KEEPALIVE_INTERVAL
     .saturating_add(KEEPALIVE_TIMEOUT)
     .saturating_add(KEEPALIVE_LEISURE)
@@ -31,21 +33,21 @@ const LOST_AFTER: Duration = KEEPALIVE_INTERVAL
 /// Bytes of a client's connection preface (RFC 9113, section 3.4), without its settings.
 const PREFACE_BYTES: usize = 24;
 
-/// What is known of a connection's peer.
+/// The activity of a connection's peer.
 #[derive(Clone)]
 pub struct Activity(Arc<Mutex<State>>);
 
 struct State {
-    /// When something arrived last.
+    /// When the last data arrived.
     heard: Instant,
-    /// Bytes that have arrived, up to those of the preface.
+    /// Bytes that have arrived, at most [`PREFACE_BYTES`].
     received: usize,
-    /// Calls that are under way.
+    /// Calls in progress.
     calls: u32,
 }
 
 impl Default for Activity {
-    /// That of a connection that begins.
+    /// The activity of a new connection.
     fn default() -> Self {
         Self(Arc::new(Mutex::new(State { heard: Instant::now(), received: 0, calls: 0 })))
     }
@@ -56,25 +58,25 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many bytes have arrived.
+    /// Records the arrival of this many bytes.
     pub fn heard(&self, bytes: usize) {
         let mut state = self.state();
         state.heard = Instant::now();
         state.received = state.received.saturating_add(bytes).min(PREFACE_BYTES);
     }
 
-    /// True if the peer has begun to speak HTTP/2.
+    /// True if the peer has sent its connection preface.
     pub fn has_preface(&self) -> bool {
         self.state().received == PREFACE_BYTES
     }
 
-    /// A call is under way as long as what this returns lives.
+    /// Counts a call as in progress until the returned value is dropped.
     pub fn call(&self) -> UnderWay {
         self.state().calls += 1;
         UnderWay(self.clone())
     }
 
-    /// Waits until the peer must be dead, even if hyper cannot say so to it. Cancel safe.
+    /// Waits until the peer counts as dead, even if hyper cannot send it a GOAWAY. Cancel safe.
     pub async fn lost(&self) {
         loop {
             let until = self.state().heard + LOST_AFTER;
@@ -86,7 +88,7 @@ impl Activity {
     }
 }
 
-/// A call.
+/// A call in progress.
 pub struct UnderWay(Activity);
 
 impl Drop for UnderWay {
@@ -95,7 +97,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// The timer of a connection.
+/// The timer that a connection gives to hyper.
 pub struct SilenceTimer(pub Activity);
 
 impl rt::Timer for SilenceTimer {
@@ -119,11 +121,11 @@ impl rt::Timer for SilenceTimer {
     }
 }
 
-/// Ends when it is `deadline`, and nothing has arrived for as long as a peer may be silent.
+/// Completes after `deadline`, and only when nothing has arrived for as long as a peer may be silent.
 struct IdleClock {
     activity: Activity,
     deadline: Instant,
-    /// It was over when it began: hyper has waited already.
+    /// The timer has expired. True from the start if `deadline` had passed: hyper has waited already.
     is_over: bool,
     sleep: Pin<Box<tokio::time::Sleep>>,
 }
@@ -144,7 +146,8 @@ impl Future for IdleClock {
             return Poll::Ready(());
         }
         loop {
-            // A call that begins makes it earlier, and hyper polls this after each; what makes it later is looked at then.
+            // A new call makes the time earlier, and hyper polls this timer after each one. Data makes it later, which
+            // the check at expiry takes into account.
             let until = self.until();
             if until < self.sleep.deadline() || self.sleep.is_elapsed() {
                 self.sleep.as_mut().reset(until);
@@ -172,15 +175,15 @@ mod tests {
     use crate::transport::http2::serve;
     use crate::transport::http2::tests::{Answer, PREFACE, WINDOWS};
 
-    /// A call, whose request does not end, nor does its answer: POST, /, https.
+    /// A call whose request and answer do not end: POST, /, https.
     const CALL: &[u8] = b"\0\0\x03\x01\x04\0\0\0\x01\x83\x84\x87";
-    /// Its end: CANCEL.
+    /// Resets the call with CANCEL.
     const RESET: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08";
 
-    /// What does no harm: an empty SETTINGS.
+    /// An empty SETTINGS, which changes nothing.
     const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 
-    /// A controller that says what a test wants it to say, and nothing else.
+    /// A controller that sends only what a test tells it to send.
     struct Controller {
         stream: DuplexStream,
         since: Instant,
@@ -199,7 +202,7 @@ mod tests {
             self.stream.write_all(what).await.unwrap();
         }
 
-        /// The second in which it is asked, and how to answer.
+        /// Waits for a ping; returns the second of its arrival, and the answer to it.
         async fn question(&mut self) -> (u64, Vec<u8>) {
             loop {
                 let mut head = [0; 9];
@@ -213,7 +216,7 @@ mod tests {
             }
         }
 
-        /// The second in which it is given up.
+        /// Waits until the agent closes the connection; returns the second.
         async fn end(mut self) -> u64 {
             self.stream.read_to_end(&mut Vec::new()).await.unwrap();
             self.since.elapsed().as_secs()

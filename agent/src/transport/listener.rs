@@ -1,11 +1,11 @@
-//! Where controllers come in: on one network interface and the loopback, or wherever the router has an address.
+//! Listens for controllers: on one network interface and the loopback, or on all addresses of the router.
 //!
-//! A socket that is bound to an interface (SO_BINDTODEVICE, socket(7)) takes what arrives there, whatever the addresses of
-//! the router are, and nothing that arrives elsewhere: who is on the other side of the WAN finds no open port, also where
-//! the firewall is off. The loopback is there for connections that ride in ssh.
+//! A socket that is bound to an interface (SO_BINDTODEVICE, socket(7)) gets the connections that arrive there, whatever
+//! the addresses of the router are, and no others: from the other side of the WAN there is no open port, even if the
+//! firewall is off. The agent also listens on the loopback, for connections that an SSH session forwards.
 //!
-//! **Invariants:** nothing is accepted from another interface than the named one and the loopback. The socket follows its
-//! interface, which is another one to the kernel after the network was restarted.
+//! **Invariants:** with a named interface, the agent accepts nothing from any other one but the loopback. The socket
+//! follows the interface, which has a new index after the network was restarted.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -20,18 +20,18 @@ use tokio::time::{Instant, sleep_until};
 /// The name for all interfaces.
 pub const ANY: &str = "any";
 
-/// The interface of the router itself.
+/// The name of the loopback interface.
 const LOOPBACK: &str = "lo";
 
-/// Between two looks whether the interface is still the same one. A look costs a system call; a network that is
-/// restarted is away for longer than this.
+/// How often to check whether the interface still has its index. A check takes one system call, and a restart of the
+/// network takes longer than this interval.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Connections that the kernel keeps until they are accepted: what tokio has of itself.
+/// Connections that the kernel queues until the agent accepts them: tokio's own default.
 const BACKLOG: u32 = 1024;
 
-/// How long the kernel holds a connection back on which nothing has come yet, in whole seconds: it costs some 300 bytes
-/// there. It is handed over after that all the same.
+/// How long the kernel holds back a connection on which no data has arrived yet, in whole seconds. It takes some 300
+/// bytes there, and the kernel hands it over after that time even so.
 const DEFER_ACCEPT_SECONDS: libc::c_int = 1;
 
 /// Open sockets.
@@ -44,16 +44,17 @@ pub struct Listener {
 
 struct Interface {
     name: String,
-    /// Its number when the socket was bound to it; 0 if there was none.
+    /// Its index when the socket was bound to it; 0 if the interface did not exist.
     index: u32,
     looked_at: Instant,
 }
 
 impl Listener {
-    /// Listens on `address`, of `interface` and of the loopback if one is named. An interface that is not there is waited for.
+    /// Listens on `address`; if `interface` names one, only on that interface and on the loopback. Waits for an
+    /// interface that does not exist yet.
     ///
     /// # Errors
-    /// The address is taken or not ours, or the sockets cannot be bound to an interface.
+    /// The address is in use or not one of the router's, or the kernel cannot bind the sockets to an interface.
     pub async fn bind(address: SocketAddr, interface: Option<&str>) -> io::Result<Self> {
         let Some(name) = interface.filter(|name| *name != ANY) else {
             let socket = TcpListener::bind(address).await?;
@@ -67,7 +68,7 @@ impl Listener {
         let mut socket = None;
         if interface.index != 0 {
             let bound = bind_to(address, name)?;
-            // The same port on the loopback, should the kernel have chosen one.
+            // The loopback gets the port that the kernel has chosen.
             address.set_port(bound.local_addr()?.port());
             socket = Some(bound);
         } else {
@@ -85,12 +86,12 @@ impl Listener {
         Ok(Self { address, interface: Some(interface), socket, loopback })
     }
 
-    /// Where it listens.
+    /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it listens, to show.
+    /// Describes where the agent listens, to show to users.
     pub fn describe(&self) -> String {
         let address = self.address;
         match &self.interface {
@@ -103,10 +104,10 @@ impl Listener {
         }
     }
 
-    /// The next connection. Cancel safe.
+    /// Accepts the next connection. Cancel safe.
     ///
     /// # Errors
-    /// As accept(2).
+    /// Those of accept(2).
     pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let look_at = self.interface.as_ref().map(|interface| interface.looked_at + POLL_INTERVAL);
@@ -118,7 +119,7 @@ impl Listener {
         }
     }
 
-    /// Binds to the interface again if it is another one than before.
+    /// Binds to the interface again if its index has changed.
     fn follow_interface(&mut self) {
         let Some(interface) = &mut self.interface else { return };
         interface.looked_at = Instant::now();
@@ -127,7 +128,7 @@ impl Listener {
             return;
         }
         interface.index = index;
-        // The old one first: both would be on the same port.
+        // Closes the old socket first, because both use one port.
         self.socket = None;
         if index == 0 {
             tracing::warn!(interface = %interface.name, "the network interface is gone; it is waited for");
@@ -138,7 +139,7 @@ impl Listener {
                 tracing::info!(interface = %interface.name, "listening on the network interface");
                 self.socket = Some(socket);
             }
-            // The next look tries again.
+            // The next check tries again.
             Err(error) => {
                 tracing::warn!(interface = %interface.name, %error, "cannot listen on the network interface");
             }
@@ -160,11 +161,11 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// A socket that listens on one interface alone.
+/// Listens on one interface alone.
 fn bind_to(address: SocketAddr, interface: &str) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // First of all: without it, two sockets on one port would be in each other's way.
+    // Before bind: otherwise two sockets on one port would conflict.
     socket.bind_device(Some(interface.as_bytes()))?;
     socket.bind(address)?;
     let socket = socket.listen(BACKLOG)?;
@@ -172,11 +173,11 @@ fn bind_to(address: SocketAddr, interface: &str) -> io::Result<TcpListener> {
     Ok(socket)
 }
 
-/// Has the kernel keep connections to itself until their first data has come (tcp(7)). One that cannot do it hands silent
-/// connections over at once, which `acceptor` bounds as well.
+/// Makes the kernel hold back connections until their first data arrives (tcp(7)). A kernel without this option hands
+/// silent connections over at once; `acceptor` bounds these as well.
 fn defer_accept(listener: &TcpListener) {
     let seconds = DEFER_ACCEPT_SECONDS;
-    // SAFETY: the descriptor is open, and the option is an int of the size that is said.
+    // SAFETY: the descriptor is open, and the option is an int of the given size.
     unsafe {
         libc::setsockopt(
             listener.as_raw_fd(),
@@ -188,34 +189,34 @@ fn defer_accept(listener: &TcpListener) {
     }
 }
 
-/// The number of an interface; 0 if there is none of this name.
+/// The index of an interface; 0 if there is none with this name.
 fn index_of(name: &str) -> u32 {
     let Ok(name) = CString::new(name) else { return 0 };
-    // SAFETY: the pointer is to a string with its end that lives until the call returns.
+    // SAFETY: the pointer is to a zero-terminated string that lives until the call returns.
     unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
-/// Why it is not known by which interface an address is reached.
+/// Why the agent cannot tell through which interface the router reaches an address.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
-    /// It is none.
+    /// The text is not an IP address.
     #[error("{0:?} is no IP address")]
     NoAddress(String),
-    /// The kernel does not tell.
+    /// The kernel has no route, or cannot list its addresses.
     #[error("cannot find the way to {address}: {source}")]
     NoWay {
-        /// Where to.
+        /// The destination.
         address: IpAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// No interface has the address by which it is reached.
+    /// No interface has the source address of the route.
     #[error("no network interface has the address {0}")]
     NoInterface(IpAddr),
 }
 
-/// The interface by which `address` is reached: the one that has the address from which the kernel would speak to it. That is
-/// where a peer with this address comes from, whichever of the router's addresses it asks for.
+/// The interface through which the router reaches `address`: the one that has the source address of the kernel's route.
+/// The connections of a peer with this address arrive there, whichever of the router's addresses it connects to.
 ///
 /// # Errors
 /// [`InterfaceError`].
@@ -224,12 +225,12 @@ pub fn interface_to(address: &str) -> Result<String, InterfaceError> {
     let (ip, scope) = address.split_once('%').map_or((address, None), |(ip, scope)| (ip, Some(scope)));
     let peer = ip.parse::<IpAddr>().map_err(|_| malformed())?.to_canonical();
     if let Some(scope) = scope {
-        // A link-local address says by itself where it belongs.
+        // A link-local address names its interface itself.
         return Ok(scope.to_owned());
     }
     let any: IpAddr =
         if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    // Nothing is sent: to connect is to choose a way (udp(7)). The port is of no interest, but 0 is none.
+    // Sends nothing: connecting a UDP socket only selects a route (udp(7)). Any port but 0 will do.
     let own = UdpSocket::bind((any, 0))
         .and_then(|socket| socket.connect((peer, 9)).and_then(|()| socket.local_addr()))
         .and_then(|own| Ok((own.ip(), interface_with(own.ip())?)));
@@ -240,47 +241,47 @@ pub fn interface_to(address: &str) -> Result<String, InterfaceError> {
     }
 }
 
-/// The interface that has an address, by the kernel's list of both.
+/// The interface that has an address, from the kernel's list of interfaces.
 fn interface_with(address: IpAddr) -> io::Result<Option<String>> {
     let mut list = ptr::null_mut();
-    // SAFETY: the pointer is to a live value, which is set when the call succeeds.
+    // SAFETY: the pointer is to a live value, which the call sets if it succeeds.
     if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
         return Err(io::Error::last_os_error());
     }
     let mut found = None;
     let mut next = list;
-    // SAFETY: the list is one of getifaddrs, which ends with a null pointer and is freed below.
+    // SAFETY: getifaddrs returned the list, which ends with a null pointer and is freed below.
     while let Some(entry) = unsafe { next.as_ref() } {
-        // SAFETY: an address is null or of the kind that its family says.
+        // SAFETY: an address is null, or has the type that its family names.
         if unsafe { ip_of(entry.ifa_addr) } == Some(address) {
-            // SAFETY: the names in the list have an end.
+            // SAFETY: the names in the list are zero-terminated.
             let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy();
-            // A second address may have a label of its own, which is no interface.
+            // A second address may have a label, such as eth0:1, which is not the name of an interface.
             found = name.split(':').next().map(str::to_owned);
             break;
         }
         next = entry.ifa_next;
     }
-    // SAFETY: it was made by getifaddrs, and nothing of it is used any more.
+    // SAFETY: getifaddrs returned the list, and nothing uses it any more.
     unsafe { libc::freeifaddrs(list) };
     Ok(found)
 }
 
-/// The IP address in a socket's address, if it is one.
+/// The IP address in a socket address, if it has one.
 ///
 /// # Safety
-/// It is null, or points to as many bytes as the family in its first field has.
+/// `address` is null, or points to as many bytes as a socket address of the family in its first field has.
 unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
-    // SAFETY: the caller's promise; the family is the first field of each kind.
+    // SAFETY: the caller guarantees it; the family is the first field of every socket address.
     let family = i32::from(unsafe { address.as_ref() }?.sa_family);
     match family {
         libc::AF_INET => {
-            // SAFETY: the family says that it is one of this kind.
+            // SAFETY: the family guarantees this type.
             let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
             Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
         }
         libc::AF_INET6 => {
-            // SAFETY: the family says that it is one of this kind.
+            // SAFETY: the family guarantees this type.
             let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
             Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
         }

@@ -1,11 +1,13 @@
-//! Ends what a controller has on this router when its key is taken off the list: its connections and its jobs.
+//! Closes the connections and kills the jobs of a controller when its key is removed from the list.
 //!
-//! The list is looked at once a second while anybody is connected or any job is there, and not at all otherwise: that costs a
-//! stat(2), works on every file system, and needs nobody to tell the agent. A change counts when it has been the same for two
-//! looks, because an editor may truncate the file before it writes it.
+//! The agent polls the list once a second while any controller is connected or any job exists, and not at all
+//! otherwise. A poll takes one stat(2), works on every file system, and needs no notification. The agent acts on a
+//! change when the file has stayed the same for [`SETTLING`], because an editor may truncate a file before it writes
+//! it.
 //!
-//! **Invariants:** a key that the list does not have has no connection and no job two looks later. A list that cannot be
-//! read ends nothing, though it lets nobody in: a stick that is pulled out is no decision of anybody's.
+//! **Invariants:** two polls after its removal from the list, a key has no connection and no job. If the agent cannot
+//! read the list, it revokes nothing, though it accepts no new connection: a USB stick that was unplugged is nobody's
+//! decision.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +19,24 @@ use crate::access::authorized_keys::{AuthorizedKeys, Key};
 use crate::job::registry::JobRegistry;
 use crate::system::runtime;
 
-/// Between two looks at the list.
+/// How often to poll the list.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a new list must have been the same.
+/// How long a changed list must stay unchanged before the agent acts on it.
 const SETTLING: Duration = Duration::from_millis(100);
 
-/// Watches the list of who may connect.
+/// Watches the list of authorized keys.
 pub struct Revocation {
     keys: Arc<AuthorizedKeys>,
     jobs: Arc<JobRegistry>,
-    /// The list as it was last found changed.
+    /// The list after its last change.
     list: watch::Sender<Arc<Vec<Key>>>,
-    /// Somebody came in.
+    /// Signals a new connection.
     arrival: Notify,
 }
 
 impl Revocation {
-    /// Begins to watch `keys` for connections and for `jobs`.
+    /// Starts to watch `keys` on behalf of connections and of `jobs`.
     pub fn start(keys: Arc<AuthorizedKeys>, jobs: Arc<JobRegistry>) -> Arc<Self> {
         let list = watch::Sender::new(Arc::default());
         let revocation = Arc::new(Self { keys, jobs, list, arrival: Notify::new() });
@@ -42,7 +44,7 @@ impl Revocation {
         revocation
     }
 
-    /// Waits until a key is taken off the list. This covers a key that was taken off before the call.
+    /// Waits until a key is removed from the list. Also returns if the key was removed before the call.
     pub async fn of(&self, key: Fingerprint) {
         let mut list = self.list.subscribe();
         self.arrival.notify_one();
@@ -72,7 +74,7 @@ impl Revocation {
                 }
                 stamp = now;
             }
-            // Read after it was looked at: what changes in between is a change at the next look.
+            // Reads the list after its stamp: a change in between is found by the next poll.
             if let Ok(keys) = self.keys.read() {
                 self.jobs.revoke(|owner| lacks(&keys, owner));
                 self.list.send_replace(Arc::new(keys));

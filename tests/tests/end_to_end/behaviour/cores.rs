@@ -175,7 +175,7 @@ fn kernel_without_cores_is_refused(target: Target) {
     }
     let hop = router.hop().args(["exec", "-r", "router", "--core"]).arg(router.path("core"));
     let ran = hop.arg(fixture(target, "both-outputs")).run();
-    ran.assert_fails(125, "there is no core file to be had on this router: its kernel writes none");
+    ran.assert_fails(125, "core files are not available on this router: its kernel writes none");
     // One that is not asked for is none that is missed.
     let ran = router.exec("killed-by-signal").arg("SEGV").run();
     assert_eq!((ran.stderr(), ran.code), ("", 139));

@@ -21,7 +21,7 @@ struct Facts {
     router: String,
     address: String,
     fingerprint: String,
-    /// Where the agent listens, for people.
+    /// Where the agent listens, as text that the agent has formatted.
     listens: String,
     agent_version: String,
     capabilities: Vec<String>,
@@ -148,9 +148,11 @@ impl Facts {
             (
                 "containment",
                 match self.containment {
-                    "cgroup" => "all that a program started is ended with it, by a cgroup".to_owned(),
-                    "descendants" => "all that a program started is ended with it".to_owned(),
-                    _ => "only a program's process group is ended with it".to_owned(),
+                    "cgroup" => {
+                        "the agent kills all descendants of a program when it exits, by a cgroup".to_owned()
+                    }
+                    "descendants" => "the agent kills all descendants of a program when it exits".to_owned(),
+                    _ => "the agent kills only the process group of a program when it exits".to_owned(),
                 },
             ),
         ];
@@ -158,7 +160,7 @@ impl Facts {
             (self.store_inodes_total, self.store_inodes_available, self.store_inodes_reserve)
         {
             let line = format!("{available} available of {total}, {reserve} of them kept free");
-            // Below the store, whose file system has them.
+            // Above the jobs, below the store: they are the inodes of its file system.
             let place = lines.iter().position(|(name, _)| *name == "jobs").unwrap_or(lines.len());
             lines.insert(place, ("inodes", line));
         }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hop_common::elf;
+use hop_formats::elf;
 use hop_proto::v1::GetInfoResponse;
 
 use super::Error;

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use hop_common::elf::{self, FloatAbi, Target};
-use hop_common::segments;
+use hop_formats::elf::{self, FloatAbi, Target};
+use hop_formats::segments;
 use hop_proto::limits::MAX_NAME_BYTES;
 use hop_proto::{program_name, v1};
 

@@ -16,7 +16,7 @@ use std::thread;
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
-use hop_common::meminfo::OVERCOMMIT_MEMORY;
+use hop_formats::meminfo::OVERCOMMIT_MEMORY;
 use hop_proto::identity::Fingerprint;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;

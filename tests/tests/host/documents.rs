@@ -170,7 +170,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_check_named_is_a_test() {
     let sources: String =
-        ["agent/src", "common/src", "controller/src", "proto/src", "tests/tests", "xtask/src"]
+        ["agent/src", "formats/src", "controller/src", "proto/src", "tests/tests", "xtask/src"]
             .iter()
             .flat_map(|directory| files_below(&root().join(directory)))
             .filter_map(|file| fs::read_to_string(file).ok())

@@ -14,8 +14,8 @@ use crate::build::cache::touch;
 use crate::build::toolchain::Toolchain;
 use crate::command::run;
 use crate::paths;
-use hop_common::elf::{self, FloatAbi};
-use hop_common::segments;
+use hop_formats::elf::{self, FloatAbi};
+use hop_formats::segments;
 
 /// An agent for one kind of router.
 pub struct Agent {
@@ -35,7 +35,7 @@ pub const AGENTS: [Agent; 2] = [
 
 /// The sources of an agent and its [`VECTORS`], apart from the toolchain.
 const SOURCES: [&str; 7] =
-    ["Cargo.toml", "Cargo.lock", "agent", "common", "proto/Cargo.toml", "proto/src", "tests/vectors"];
+    ["Cargo.toml", "Cargo.lock", "agent", "formats", "proto/Cargo.toml", "proto/src", "tests/vectors"];
 
 /// The package that tests the agents' cipher, built with the agents' flags.
 const VECTORS: &str = "hop-vectors";

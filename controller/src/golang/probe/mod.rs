@@ -18,7 +18,7 @@ use crate::golang::build::{self, Build};
 use crate::program::Program;
 use crate::session::Job;
 use crate::session::outcome::{Ending, Outcome};
-use hop_common::elf::Target;
+use hop_formats::elf::Target;
 
 /// The program.
 const SOURCE: &str = include_str!("probe.go");

@@ -1,4 +1,4 @@
-//! What more than one side of Hop needs and no protocol says.
+//! Formats that both sides of Hop read and that others defined, so that they are no part of the protocol.
 //!
 //! - [`meminfo`]: how much memory a system can give to programs.
 //! - [`relocation`]: addresses in a program of which parts have moved.

@@ -5,20 +5,13 @@
 //! - [`tls`]: TLS 1.3 between two identities, and nothing older, wider or dated.
 //! - [`signal`]: the names under which signals travel.
 //! - [`limits`]: numbers that both sides must know.
-//! - [`meminfo`]: how much memory a system can give to programs.
-//! - [`relocation`]: addresses in a program of which parts have moved.
 //! - [`output_path`]: by what output files are asked for.
 //! - [`program_name`]: what a program may be called.
 
-// Not stable in Rust; the compiler of the agents is told to take it, as its library is built by it.
-#![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
-
 pub mod identity;
 pub mod limits;
-pub mod meminfo;
 pub mod output_path;
 pub mod program_name;
-pub mod relocation;
 pub mod signal;
 pub mod tls;
 

@@ -47,7 +47,6 @@ struct Facts {
     store_inodes_available: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_inodes_reserve: Option<u64>,
-    launcher: Vec<String>,
     jobs: u32,
     max_jobs: u32,
     containment: &'static str,
@@ -96,7 +95,6 @@ impl Facts {
             store_inodes_total: store.inodes.map(|inodes| inodes.total),
             store_inodes_available: store.inodes.map(|inodes| inodes.available),
             store_inodes_reserve: store.inodes.map(|inodes| inodes.reserve),
-            launcher: info.launcher.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
             jobs: info.jobs,
             max_jobs: info.max_jobs,
             containment: match Containment::try_from(info.containment) {
@@ -163,9 +161,6 @@ impl Facts {
             // Above the jobs, below the store: they are the inodes of its file system.
             let place = lines.iter().position(|(name, _)| *name == "jobs").unwrap_or(lines.len());
             lines.insert(place, ("inodes", line));
-        }
-        if !self.launcher.is_empty() {
-            lines.push(("launcher", self.launcher.join(" ")));
         }
         lines.retain(|(_, value)| !value.is_empty());
         // What the router says stays on its line.

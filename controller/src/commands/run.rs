@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hop_formats::elf;
 use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
@@ -13,7 +14,7 @@ use super::report;
 use super::status_file::StatusFile;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
 use crate::client;
-use crate::client::capabilities::{ATTACH, Capabilities};
+use crate::client::capabilities::{ATTACH, Capabilities, NATIVE};
 use crate::client::mux::Mux;
 use crate::client::reconnect::ReconnectingClient;
 use crate::config::home::Home;
@@ -27,7 +28,7 @@ use crate::golang::build::{self, Build};
 use crate::golang::build_info::go_version;
 use crate::golang::probe::Probe;
 use crate::golang::test_exec::{self, Call};
-use crate::program::{self, NotRunnable, Program, elf};
+use crate::program::{self, NotRunnable, Program};
 use crate::session::artifacts::{Local, Request};
 use crate::session::outcome::{Ending, Outcome};
 use crate::session::output;
@@ -265,8 +266,8 @@ impl RunRequest<'_> {
         if !self.for_go || info.jobs == 0 {
             program.check_promised(router, &info.memory.unwrap_or_default())?;
         }
-        // Under a launcher it is this machine's kernel, and a program's own programs do not run.
-        let is_router = program::is_mips(target) && info.launcher.is_empty();
+        // The probe starts programs of its own, and measures the kernel of a router.
+        let is_router = program::is_mips(target) && Capabilities::from(&info).has(NATIVE);
         let probe = version.filter(|_| is_router);
         let probe = probe.map(|version| Probe::new(self.home, router, &info, target, &version));
         let probe = match probe {

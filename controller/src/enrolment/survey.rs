@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use hop_proto::meminfo::Memory;
+use hop_formats::meminfo::Memory;
 
 use super::Error;
 use crate::console::printable::{printable, printable_lines};
-use crate::program::elf;
+use hop_formats::elf;
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");

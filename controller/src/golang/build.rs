@@ -15,7 +15,7 @@ use super::Error;
 use crate::console::printable::printable;
 use crate::console::progress::Progress;
 use crate::console::stdio;
-use crate::program::elf::Target;
+use hop_formats::elf::Target;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
 /// and no symbols, which are a third of it, unless they are wanted.

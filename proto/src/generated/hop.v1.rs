@@ -30,9 +30,6 @@ pub struct GetInfoResponse {
     pub memory: ::core::option::Option<Memory>,
     #[prost(message, optional, tag = "11")]
     pub store: ::core::option::Option<Store>,
-    /// Command that the agent puts in front of every program; empty on a router.
-    #[prost(bytes = "vec", repeated, tag = "12")]
-    pub launcher: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     /// Jobs that run now, and how many may run at once.
     #[prost(uint32, tag = "13")]
     pub jobs: u32,

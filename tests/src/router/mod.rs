@@ -16,8 +16,8 @@ use std::thread;
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
+use hop_formats::meminfo::OVERCOMMIT_MEMORY;
 use hop_proto::identity::Fingerprint;
-use hop_proto::meminfo::OVERCOMMIT_MEMORY;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 

@@ -16,9 +16,9 @@ use crate::console::progress::Progress;
 use crate::golang::Error;
 use crate::golang::build::{self, Build};
 use crate::program::Program;
-use crate::program::elf::Target;
 use crate::session::Job;
 use crate::session::outcome::{Ending, Outcome};
+use hop_formats::elf::Target;
 
 /// The source of the probe program.
 const SOURCE: &str = include_str!("probe.go");

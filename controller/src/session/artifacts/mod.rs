@@ -24,7 +24,7 @@ use self::request::{EXECUTABLE_MODE, FILE_MODE};
 pub use self::request::{Local, Policy, Request};
 use super::Error;
 use super::staged_file::{Committed, Place, StagedFile};
-use crate::program::segments;
+use hop_formats::segments;
 
 /// Bytes after which an acknowledgement is worth its message, as with the outputs.
 const ACKNOWLEDGE_EVERY: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;

@@ -92,7 +92,7 @@ fn rows(old: &GoTables<'_>, new: &GoTables<'_>, fit: impl Fn(usize, usize) -> bo
 
 #[cfg(test)]
 mod tests {
-    use hop_proto::relocation::ORIGINS;
+    use hop_formats::relocation::ORIGINS;
 
     use super::*;
 

@@ -10,7 +10,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use hop_proto::relocation::{Content, ORIGINS, Origin, Place, Relocation, walk};
+use hop_formats::relocation::{Content, ORIGINS, Origin, Place, Relocation, walk};
 use object::Endianness;
 
 use super::functions::{self, PAIR};

@@ -1,7 +1,7 @@
 //! A file that may be a program: as the controller reads it before it is sent, and as the agent does before it is started.
 #![no_main]
 
-use hop::program::elf;
+use hop_formats::elf;
 use hopd::system::host::{TARGET, can_execute};
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,7 @@
 //! What the kernel tells of itself, and of the router's processes, whose names programs choose.
 #![no_main]
 
-use hop_proto::meminfo;
+use hop_formats::meminfo;
 use hopd::process::reaper;
 use hopd::system::memory::{Memory, RESERVE};
 use libfuzzer_sys::fuzz_target;

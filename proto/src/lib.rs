@@ -5,20 +5,13 @@
 //! - [`tls`]: TLS 1.3 between two identities, with one cipher suite, no older version and no certificates.
 //! - [`signal`]: names of signals in messages.
 //! - [`limits`]: limits and timeouts that both sides apply.
-//! - [`meminfo`]: the memory that a Linux system has available for programs.
-//! - [`relocation`]: adjusts the addresses in a program whose parts have moved.
 //! - [`output_path`]: paths and patterns by which a controller requests output files.
 //! - [`program_name`]: valid names of programs.
 
-// Not stable in Rust. `cargo xtask build` allows it for the agents, as it does to build the standard library.
-#![cfg_attr(target_arch = "mips", feature(optimize_attribute))]
-
 pub mod identity;
 pub mod limits;
-pub mod meminfo;
 pub mod output_path;
 pub mod program_name;
-pub mod relocation;
 pub mod signal;
 pub mod tls;
 

@@ -1,4 +1,4 @@
-//! The Go programs that tests run, and what `cargo xtask build` left.
+//! The Go programs that tests run, and the files that `cargo xtask build` makes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,17 +20,17 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Something that `cargo xtask build` leaves.
+/// A file that `cargo xtask build` makes.
 pub fn dist(name: &str) -> PathBuf {
     let path = root().join("target/dist").join(name);
     assert!(path.exists(), "{} is not there: run `cargo xtask build`", path.display());
     path
 }
 
-/// The fixtures that this process has built, by their files. Go links a program again whenever it is asked for one.
+/// The fixtures that this process has built, by their files. `go build` would link a program again at each call.
 static BUILT: Mutex<BTreeMap<PathBuf, Arc<OnceLock<()>>>> = Mutex::new(BTreeMap::new());
 
-/// A Go program of one behaviour, built from `tests/fixtures/NAME` for the target, once a process.
+/// A Go program of one behaviour, built from `tests/fixtures/NAME` for the target, once per process.
 pub fn fixture(target: Target, name: &str) -> PathBuf {
     let output = root().join("target/fixtures").join(target.goarch()).join(name);
     let once = BUILT.lock().unwrap().entry(output.clone()).or_default().clone();

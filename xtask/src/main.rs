@@ -4,12 +4,8 @@ mod build;
 mod checks;
 mod cli;
 mod command;
-#[path = "../../controller/src/program/elf.rs"]
-mod elf;
 mod packages;
 mod paths;
-#[path = "../../controller/src/program/segments.rs"]
-mod segments;
 mod virtual_routers;
 
 use std::process::ExitCode;

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -58,8 +57,9 @@ const CAPABILITIES: [&str; 17] = [
     "signals",
 ];
 
-/// A capability of agents without a launcher: the core dump of a launcher is not that of its program.
-const WITHOUT_LAUNCHER: &str = "core";
+/// The capabilities of an agent without a launcher: the core dump of a launcher is not that of its program, and the kernel
+/// cannot execute what the program would start.
+const WITHOUT_LAUNCHER: [&str; 2] = ["core", "native"];
 
 /// The one call whose first message may have [`MAX_SPEC_BYTES`].
 const RUN: &str = "/hop.v1.AgentService/Run";
@@ -238,7 +238,8 @@ impl Agent {
         let memory = Memory::read().map_err(Error::io("read", Path::new("/proc/meminfo")))?;
         let store = &self.jobs.store;
         let has_launcher = !self.jobs.launcher.is_empty();
-        let capabilities = CAPABILITIES.into_iter().chain((!has_launcher).then_some(WITHOUT_LAUNCHER));
+        let capabilities =
+            CAPABILITIES.into_iter().chain((!has_launcher).then_some(WITHOUT_LAUNCHER).into_iter().flatten());
         Ok(v1::GetInfoResponse {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: capabilities.map(str::to_owned).collect(),
@@ -270,7 +271,6 @@ impl Agent {
                     reserve: level.reserve(),
                 }),
             }),
-            launcher: self.jobs.launcher.iter().map(|word| word.as_bytes().to_vec()).collect(),
             jobs: self.jobs.running(),
             max_jobs: MAX_JOBS,
             containment: match &self.jobs.reaper {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use hop_proto::relocation::{CONTENT_BITS, Content, LONGEST, Relocation};
+use hop_formats::relocation::{CONTENT_BITS, Content, LONGEST, Relocation};
 
 use crate::store::decoder::Sink;
 use crate::store::error::Error;
@@ -281,7 +281,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io::Write;
 
-    use hop_proto::relocation::{Move, Moves};
+    use hop_formats::relocation::{Move, Moves};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 //!
 //! **Invariants:** what is kept has a bound.
 
-use hop_proto::relocation::{MAX_MOVES, Move, Moves, ORIGINS, Place, Relocation};
+use hop_formats::relocation::{MAX_MOVES, Move, Moves, ORIGINS, Place, Relocation};
 
 use crate::store::delta::{MALFORMED, signed};
 use crate::store::error::Error;

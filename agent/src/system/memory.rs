@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::ops::Deref;
 
-use hop_proto::meminfo::{self, MEMINFO, MIN_FREE_KBYTES, OVERCOMMIT_MEMORY};
+use hop_formats::meminfo::{self, MEMINFO, MIN_FREE_KBYTES, OVERCOMMIT_MEMORY};
 
 use crate::system::error::Error;
 

@@ -155,7 +155,7 @@ pub struct Add {
 }
 
 const ADD_AFTER_HELP: &str = "\
-Without --install and --until-reboot, hop installs the agent if flash has room for it. hop runs the system's ssh: your \
+Without --install and --until-reboot, hop installs the agent if flash has enough space. hop runs the system's ssh: your \
 configuration, ssh-agent, jump hosts and passwords work as usual.";
 
 /// Reads the name of a network interface: what Linux allows (dev_valid_name) and a script takes as a word.

@@ -5,6 +5,9 @@ use hop_proto::v1::GetInfoResponse;
 /// Jobs outlive a connection, and a controller can attach to them.
 pub const ATTACH: &str = "attach";
 
+/// The kernel of the router executes programs, and what they start, by itself.
+pub const NATIVE: &str = "native";
+
 /// Output is compressed for a controller that asks for it.
 pub const PACK: &str = "compress_output";
 

@@ -28,8 +28,8 @@ mod tests {
     fn status(details: Vec<(&str, Vec<u8>)>) -> Status {
         let any = |(name, value)| prost_types::Any { type_url: format!("type.googleapis.com/{name}"), value };
         let details = details.into_iter().map(any).collect();
-        let rich = pb::Status { code: Code::ResourceExhausted.into(), message: "no room".into(), details };
-        Status::with_details(Code::ResourceExhausted, "no room", rich.encode_to_vec().into())
+        let rich = pb::Status { code: Code::ResourceExhausted.into(), message: "no space".into(), details };
+        Status::with_details(Code::ResourceExhausted, "no space", rich.encode_to_vec().into())
     }
 
     #[test]

@@ -21,7 +21,7 @@ struct Facts {
     router: String,
     address: String,
     fingerprint: String,
-    /// Where the agent listens, for people.
+    /// Where the agent listens, as text that the agent has formatted.
     listens: String,
     agent_version: String,
     capabilities: Vec<String>,
@@ -47,7 +47,6 @@ struct Facts {
     store_inodes_available: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_inodes_reserve: Option<u64>,
-    launcher: Vec<String>,
     jobs: u32,
     max_jobs: u32,
     containment: &'static str,
@@ -96,7 +95,6 @@ impl Facts {
             store_inodes_total: store.inodes.map(|inodes| inodes.total),
             store_inodes_available: store.inodes.map(|inodes| inodes.available),
             store_inodes_reserve: store.inodes.map(|inodes| inodes.reserve),
-            launcher: info.launcher.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
             jobs: info.jobs,
             max_jobs: info.max_jobs,
             containment: match Containment::try_from(info.containment) {
@@ -148,9 +146,11 @@ impl Facts {
             (
                 "containment",
                 match self.containment {
-                    "cgroup" => "all that a program started is ended with it, by a cgroup".to_owned(),
-                    "descendants" => "all that a program started is ended with it".to_owned(),
-                    _ => "only a program's process group is ended with it".to_owned(),
+                    "cgroup" => {
+                        "the agent kills all descendants of a program when it exits, by a cgroup".to_owned()
+                    }
+                    "descendants" => "the agent kills all descendants of a program when it exits".to_owned(),
+                    _ => "the agent kills only the process group of a program when it exits".to_owned(),
                 },
             ),
         ];
@@ -158,12 +158,9 @@ impl Facts {
             (self.store_inodes_total, self.store_inodes_available, self.store_inodes_reserve)
         {
             let line = format!("{available} available of {total}, {reserve} of them kept free");
-            // Below the store, whose file system has them.
+            // Above the jobs, below the store: they are the inodes of its file system.
             let place = lines.iter().position(|(name, _)| *name == "jobs").unwrap_or(lines.len());
             lines.insert(place, ("inodes", line));
-        }
-        if !self.launcher.is_empty() {
-            lines.push(("launcher", self.launcher.join(" ")));
         }
         lines.retain(|(_, value)| !value.is_empty());
         // What the router says stays on its line.

@@ -42,17 +42,17 @@ pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
     Ok(ExitCode::Program(0))
 }
 
-/// The list of jobs, for people or as JSON. No program's name is more than a cell of it.
+/// The list of jobs, as a table or as JSON. No program's name can take more than its cell.
 ///
 /// # Errors
-/// What is wrong with a list that no agent can have.
+/// Why the list is invalid, if no agent can have sent it.
 pub fn listed(jobs: Vec<v1::Job>, json: bool) -> Result<String, &'static str> {
     check_list(&jobs)?;
     let lines: Vec<Line> = jobs.into_iter().map(Line::from).collect();
     Ok(if json { printable::json(&lines) } else { table(&lines) })
 }
 
-/// Carries the streams of a job, and ends as it does.
+/// Attaches to the streams of a job, and exits with its exit code.
 pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
     let status_file = options.status_file.as_deref().map(StatusFile::create).transpose()?;
     let result = attach_to(home, &options).await;

@@ -1,12 +1,13 @@
-//! `hop key`: shows this controller's key, and exchanges it for a new one on all routers.
+//! `hop key`: shows this controller's key, and replaces it with a new one on all routers.
 //!
-//! The exchange goes over the connections by which routers are used: each proves its pinned key, and knows by the handshake
-//! whose key it is that wants to be followed by another. So no login is asked for a password, and routers take part that
-//! were enrolled without ssh. First every router lets the new key in beside the old one; then the new key becomes this
-//! controller's; then every router takes the old one off.
+//! The rotation uses the same connections as every command: each router proves its pinned key, and the TLS handshake
+//! proves to it which key the new one replaces. So no ssh login asks for a password, and routers that were enrolled
+//! without ssh take part. First every router authorizes the new key next to the old one; then the new key becomes this
+//! controller's; then every router removes the old one.
 //!
-//! **Invariants:** at every moment all routers let in the key that this controller has, so it may be cut off anywhere; and to
-//! run it again goes on from the files that are there. `key.next`: it is being let in. `key.previous`: it is to be taken off.
+//! **Invariants:** at every moment all routers authorize the key that this controller has, so a rotation may be
+//! interrupted anywhere; running it again continues from the files that it finds. `key.next` is the new key, which not
+//! all routers authorize yet; `key.previous` is the old key, which some routers may still authorize.
 
 use std::fs;
 use std::io;
@@ -28,10 +29,10 @@ use crate::console::exit_code::ExitCode;
 use crate::console::say;
 use crate::virtual_router;
 
-/// The capability by which an agent exchanges keys.
+/// The capability of an agent that replaces keys.
 const ROTATE: &str = "rotate";
 
-/// Shows the key, or exchanges it.
+/// Shows the key, or replaces it.
 pub async fn run(home: &Home, options: cli::Key) -> Result<ExitCode, Error> {
     match options.command {
         None => print(&home.identity()?.fingerprint().to_string())?,
@@ -40,12 +41,12 @@ pub async fn run(home: &Home, options: cli::Key) -> Result<ExitCode, Error> {
     Ok(ExitCode::Program(0))
 }
 
-/// An exchange of this controller's key.
+/// A rotation of this controller's key.
 struct Rotation<'a> {
     home: &'a Home,
-    /// Those that take part.
+    /// The routers that take part.
     routers: Vec<Router>,
-    /// Held until this is over: two at once would make two next keys.
+    /// Held until the rotation ends: two at once would make two next keys.
     _lock: fs::File,
 }
 

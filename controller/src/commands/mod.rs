@@ -117,7 +117,7 @@ async fn connect(
     Ok(mux.open(&router, &home.identity()?, options.timeout()).await?)
 }
 
-/// Does what `-C` asks for. Files on the command line are meant as seen from there, as with `go -C`.
+/// Changes to the directory that `-C` names. Files on the command line are relative to it, as with `go -C`.
 fn change_directory(options: &cli::GoOptions) -> Result<(), Error> {
     match &options.directory {
         Some(directory) => std::env::set_current_dir(directory).map_err(Error::io("change to", directory)),
@@ -125,22 +125,22 @@ fn change_directory(options: &cli::GoOptions) -> Result<(), Error> {
     }
 }
 
-/// What is wrong with `--tty` where there is no terminal to give.
+/// The error for `--tty` when standard input is no terminal.
 fn no_terminal() -> Error {
     Error::Usage("--tty needs a terminal, and standard input is none".to_owned())
 }
 
-/// Prints a result for people.
+/// Prints a result as text.
 fn print(text: &str) -> Result<(), Error> {
     print_as_it_is(&printable_lines(text))
 }
 
-/// Prints a result for machines.
+/// Prints a result as JSON.
 fn print_json(value: &impl Serialize) -> Result<(), Error> {
     print_as_it_is(&printable::json(value))
 }
 
-/// A reader that has gone away (`hop info | head -1`) has seen what it wanted.
+/// Prints the text unchanged. A reader that has closed the pipe (`hop info | head -1`) is no error.
 fn print_as_it_is(text: &str) -> Result<(), Error> {
     use std::io::{ErrorKind, Write};
     match stdio::stdout().write_all(format!("{text}\n").as_bytes()) {

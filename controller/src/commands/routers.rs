@@ -257,7 +257,7 @@ fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
     Ok(DONE)
 }
 
-/// Where it is reached and how long it stays, for people.
+/// How hop reaches a router and how long its agent stays, as text for the user.
 pub fn how(entry: &Entry) -> String {
     let address = &entry.address;
     let Some(enrolment) = &entry.enrolment else { return format!("at {address}") };

@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hop_formats::elf;
 use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
@@ -13,7 +14,7 @@ use super::report;
 use super::status_file::StatusFile;
 use crate::cli::{Exec, JobOptions, RouterOptions, Run};
 use crate::client;
-use crate::client::capabilities::{ATTACH, Capabilities};
+use crate::client::capabilities::{ATTACH, Capabilities, NATIVE};
 use crate::client::mux::Mux;
 use crate::client::reconnect::ReconnectingClient;
 use crate::config::home::Home;
@@ -27,7 +28,7 @@ use crate::golang::build::{self, Build};
 use crate::golang::build_info::go_version;
 use crate::golang::probe::Probe;
 use crate::golang::test_exec::{self, Call};
-use crate::program::{self, NotRunnable, Program, elf};
+use crate::program::{self, NotRunnable, Program};
 use crate::session::artifacts::{Local, Request};
 use crate::session::outcome::{Ending, Outcome};
 use crate::session::output;
@@ -75,23 +76,23 @@ enum Source {
     File(PathBuf),
 }
 
-/// What is to be done.
+/// One run of a program.
 struct RunRequest<'a> {
     home: &'a Home,
     source: Source,
     router: &'a RouterOptions,
     options: &'a JobOptions,
-    /// Go has called this `hop`.
+    /// Go has started this `hop`, as its -exec program.
     for_go: bool,
 }
 
-/// A program that can be run on a router.
+/// A program that is ready to run on a router.
 struct Prepared {
     client: ReconnectingClient,
     program: Program,
-    /// If it is to take its turn.
+    /// Its slot in the run queue, if it waits for one.
     slot: Option<RunSlot>,
-    /// Whether what Go builds runs there at all, if that is not known, and what tells.
+    /// The probe that finds out whether this Go's programs run there, and its program; `None` if the verdict is known.
     probe: Option<(Probe, Program)>,
 }
 
@@ -101,7 +102,7 @@ impl RunRequest<'_> {
         let result = self.run_job(args).await;
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
-            // Go takes for the test's what is said here, so it is little.
+            // Go takes the messages of hop for output of the test, so hop prints few.
             Err(error) if self.for_go => return Ok(report::report_in_a_line(&error)),
             Ok(outcome) if self.for_go => outcome.without_the_usual(),
             result => result?,
@@ -136,7 +137,7 @@ impl RunRequest<'_> {
         else {
             return result;
         };
-        // What takes the room has ended when the turn has come.
+        // Once hop has the slot, the program that took the space has exited.
         let again = async {
             slot.acquire().await?;
             self.connect().await
@@ -148,7 +149,7 @@ impl RunRequest<'_> {
         Ok(session::run(client, &program, &job, &sent, Some(slot), &mut interrupts, &progress).await?)
     }
 
-    /// The job, as far as it is known here.
+    /// The job, as far as the options describe it.
     fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
         let options = self.options;
         if options.tty && !Terminal::is_there() {
@@ -156,11 +157,11 @@ impl RunRequest<'_> {
         }
         let mut env = environment(&options.env)?;
         if options.tty {
-            // What the user says is last, and wins.
+            // The user's variables come last, and win.
             env.splice(..0, std::env::var_os(TERM).map(|value| (TERM.into(), value)));
         }
         if options.core.is_some() {
-            // Go writes one only if it is told to (pkg.go.dev/runtime).
+            // Go leaves a core file only with this setting (pkg.go.dev/runtime).
             env.insert(0, (GOTRACEBACK.into(), "crash".into()));
         }
         let limit = |limit: Option<humantime::Duration>| {
@@ -265,8 +266,8 @@ impl RunRequest<'_> {
         if !self.for_go || info.jobs == 0 {
             program.check_promised(router, &info.memory.unwrap_or_default())?;
         }
-        // Under a launcher it is this machine's kernel, and a program's own programs do not run.
-        let is_router = program::is_mips(target) && info.launcher.is_empty();
+        // The probe starts programs of its own, and measures the kernel of a router.
+        let is_router = program::is_mips(target) && Capabilities::from(&info).has(NATIVE);
         let probe = version.filter(|_| is_router);
         let probe = probe.map(|version| Probe::new(self.home, router, &info, target, &version));
         let probe = match probe {

@@ -1,4 +1,4 @@
-//! The file that `--status-file` names: how a job ended, as JSON, for whoever must tell a program's 125 from Hop's.
+//! The file that `--status-file` names: how a job ended, as JSON, so that a script can tell a program's 125 from Hop's.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::console::exit_code::ExitCode;
 use crate::session::artifacts::Fetched;
 use crate::session::outcome::{Ending, Exhausted, Outcome, Usage};
 
-/// What `--status-file` gets, documented in `docs/specification.md`.
+/// The content of the file, documented in `docs/specification.md`.
 #[derive(Serialize)]
 struct Status<'a> {
     outcome: &'static str,
@@ -37,7 +37,7 @@ struct Status<'a> {
     output_files: &'a [Fetched],
 }
 
-/// Figures of a router that was running out of memory, in bytes.
+/// Memory of a router that was running out of it, in bytes.
 #[derive(Serialize)]
 struct Memory {
     available: u64,

@@ -23,15 +23,15 @@ use crate::virtual_router::machine::{self, Machine};
 use crate::virtual_router::profile::Profile;
 use crate::virtual_router::{self, Up};
 
-/// How often to look for more on a console.
+/// How often `--follow` polls a console.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long an agent may take to answer after its router has said that it is up, and how often it is asked. It starts with
-/// the last services.
+/// How long an agent may take to answer after its router has booted, and how often hop tries to connect. The agent is
+/// one of the last services to start.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 const AGENT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Does what is asked for with a virtual router.
+/// Runs a command of `hop virtual`.
 pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
     match options {
         Virtual::Up(VirtualUp { profile: Some(profile), name, bare, counted_clock, .. }) => {
@@ -78,7 +78,7 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
     Ok(ExitCode::Program(0))
 }
 
-/// Waits until the agents answer that come back after a reboot, by whatever names the machine is enrolled.
+/// Waits until the agents that survive a reboot answer, under every name by which the machine is enrolled.
 async fn wait_for_agents(home: &Home, machine: &Machine) -> Result<(), Error> {
     let identity = home.identity()?;
     for router in Inventory::new(home).list()? {
@@ -242,19 +242,19 @@ fn meant(home: &Home, name: &str) -> Result<Router, Error> {
     Ok(router)
 }
 
-/// Prints a console as it is, to the last byte.
+/// Prints the log of a console unchanged, to the last byte.
 fn console(machine: &Machine, follow: bool) -> Result<(), Error> {
     let path = machine.console_log();
     let mut log = File::open(&path).map_err(Error::io("read", &path))?;
     let mut out = stdio::stdout();
     let mut buffer = [0; 8192];
     loop {
-        // Before the last look, so that nothing is missed.
+        // Checked before the last read, so that no output is missed.
         let more = follow && machine.is_running();
         loop {
             let count = log.read(&mut buffer).map_err(Error::io("read", &path))?;
             match out.write_all(&buffer[..count]) {
-                // Whoever read it has seen what they wanted.
+                // The reader has closed the pipe: it wants no more.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
                 result => result.map_err(Error::io("write", Path::new("standard output")))?,
             }

@@ -1,4 +1,4 @@
-//! The signals that `hop` itself gets, which are the program's.
+//! The signals that `hop` receives and forwards to the program.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,14 +9,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How many Ctrl-C the program may ignore before it is killed, as docker counts.
 pub const MAX_INTERRUPTS: u32 = 3;
 
-/// The signals that are passed on, by name. `None` for those that whoever started `hop` told it to ignore, as `nohup` and
-/// a shell's background jobs do: they stay ignored, here and for the program.
+/// The signals that `hop` forwards, by name. `None` for those that the process that started `hop` has set to be
+/// ignored, as `nohup` does and a shell for its background jobs: `hop` and the program ignore them as well.
 pub struct Interrupts {
     signals: [(&'static str, Option<Signal>); 4],
 }
 
 impl Interrupts {
-    /// From now on these signals do not end `hop` any more.
+    /// Installs handlers: from now on these signals do not kill `hop`.
     ///
     /// # Errors
     /// The kernel refuses a handler.

@@ -71,24 +71,24 @@ pub fn is_in_background(terminal: impl AsFd) -> bool {
 pub struct Input {
     requests: std::sync::mpsc::Sender<usize>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
-    /// A piece was asked for and has not come.
+    /// The thread has a request for a piece and has not answered it.
     is_asked: bool,
     is_wanted: Arc<AtomicBool>,
-    /// What is read, if its position can be set.
+    /// The descriptor, if its position can be set.
     seekable: Option<OwnedFd>,
 }
 
 impl Input {
-    /// Reads from this descriptor, when bytes are asked for and not before.
+    /// Reads from this descriptor, but only when [`Input::read`] asks for bytes.
     ///
     /// # Errors
     /// It is not open for reading, or there is no thread or descriptor left for it.
     pub fn open(descriptor: OwnedFd) -> io::Result<Self> {
-        // poll(2) would wait for ever for what read(2) refuses.
+        // poll(2) would wait for ever on a descriptor that read(2) refuses.
         if fcntl_getfl(&descriptor)? & OFlags::ACCMODE == OFlags::WRONLY {
             return Err(Errno::BADF.into());
         }
-        // Devices may have positions too, and may be waited for all the same.
+        // A character device may have a position too, but its bytes may still be to come, so it does not count.
         let kind = FileType::from_raw_mode(fstat(&descriptor)?.st_mode);
         let is_seekable = matches!(kind, FileType::RegularFile | FileType::BlockDevice);
         let seekable = if is_seekable { Some(descriptor.try_clone()?) } else { None };
@@ -112,10 +112,10 @@ impl Input {
     /// cancelled. Cancel safe: a piece that was read meanwhile is the next one.
     ///
     /// # Errors
-    /// The errors of read(2) that a program would see which reads here itself.
+    /// The errors of read(2), as a program that reads the descriptor itself would see them.
     pub async fn read(&mut self, most: usize) -> io::Result<Bytes> {
         if !self.is_asked {
-            // Fails with the thread, and then so does the next line.
+            // Fails only if the thread has ended, and then receiving fails as well.
             let _ = self.requests.send(most);
             self.is_asked = true;
         }
@@ -124,7 +124,8 @@ impl Input {
         piece.unwrap_or_else(|| Err(io::Error::other("the thread that reads has ended")))
     }
 
-    /// Leaves what comes from now on to others. A call of [`Input::read`] that is under way may give an end that is none.
+    /// Leaves all later bytes to other readers. A pending call of [`Input::read`] may then report an end of file that
+    /// is none.
     pub fn leave(&self) {
         self.is_wanted.store(false, Ordering::Relaxed);
     }

@@ -135,7 +135,8 @@ async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
     }
 }
 
-/// Whether the agent that is there is that of this `hop`: by its digest, or by what it says when it serves.
+/// Compares the installed agent with the one of this `hop`: by its digest, or by the version that it reports when it
+/// runs.
 fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str>) -> Finding {
     let own = env!("CARGO_PKG_VERSION");
     let ours = arch.and_then(|arch| arch.agent().ok()).map(|ours| sha256(&ours));
@@ -157,10 +158,10 @@ fn flash(survey: &Survey, host: &str, persistence: Persistence, arch: Option<Arc
     let size = arch.and_then(|arch| arch.agent().ok()).map_or(0, |agent| agent.len() as u64);
     match (Layout::install(survey, host, size), persistence) {
         (Ok(layout), _) => {
-            Finding::good("flash", format!("room for an agent at {}", layout.program.display()))
+            Finding::good("flash", format!("space for an agent at {}", layout.program.display()))
         }
         (Err(why), Persistence::UntilReboot) => Finding::good("flash", why.to_string()),
-        // It is in there already.
+        // The agent already takes some of the space.
         (Err(Error::NoFlash { place, free, .. }), Persistence::Install) => {
             Finding::good("flash", format!("{free} bytes free on {}", place.display()))
         }

@@ -1,4 +1,5 @@
-//! The first connection to an agent that was just started: is it there, is it itself, and by which way is it reached?
+//! The first connection to an agent that was just started: whether it listens, whether its key is the expected one, and
+//! by which route hop reaches it.
 
 use std::time::{Duration, Instant};
 
@@ -15,31 +16,32 @@ use crate::console::say;
 
 const LISTENING: &str = include_str!("scripts/listening.sh");
 
-/// Longest for one attempt to connect. A router that is on the network answers in much less; a firewall that drops
+/// Time limit for one attempt to connect. A router that is on the network answers in much less; a firewall that drops
 /// packets never does.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an agent may take to answer before the router is asked what it does: making a key and listening take 0.3 s.
+/// How long an agent may take to answer before hop asks the router whether it listens: making a key and listening take
+/// 0.3 s.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Between two attempts.
+/// Time between two attempts.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An agent that was reached.
 pub struct Reached {
-    /// What the inventory shall keep of it.
+    /// Its entry for the inventory.
     pub router: Router,
-    /// Its version, as it says itself.
+    /// The version that it reports.
     pub version: String,
 }
 
 /// Connects to the agent with this key.
 ///
-/// An address that was not named but derived from ssh's may lead elsewhere: behind a jump host or a forwarded port there
-/// is no direct way. Then the connection rides in ssh, and that is said. `variables` are those of the scripts.
+/// An address that hop has derived from ssh's may lead elsewhere: behind a jump host or a forwarded port there is no
+/// direct route. Then hop tunnels the connection through ssh, and says so. `variables` are those of the scripts.
 ///
 /// # Errors
-/// [`Error::NotListening`] with the agent's last words, or why the connection did not come about.
+/// [`Error::NotListening`] with the agent's last message, or why the connection failed.
 #[allow(clippy::too_many_arguments, reason = "all of them are of the one agent that is reached")]
 pub async fn reach(
     name: &str,

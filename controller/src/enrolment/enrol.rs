@@ -93,7 +93,7 @@ impl Enrolment<'_> {
             .map_or(Ok(()), |store| check_cache_dir(survey, &self.request.ssh.host, store))
     }
 
-    /// The wished way, or the one that lasts longer if there is room for it.
+    /// The layout that the user has requested; without a request, an installation if flash has enough space for it.
     fn choose(&self, survey: &Survey, size: u64) -> Result<Layout, Error> {
         let install = || Layout::install(survey, &self.request.ssh.host, size);
         match self.request.persistence {
@@ -159,7 +159,7 @@ impl Enrolment<'_> {
         }
     }
 
-    /// Adds this controller to an agent that is there already, and starts it if it does not run.
+    /// Adds this controller to an agent that exists already, and starts the agent if it does not run.
     async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, Error> {
         let layout = Layout::of_existing(&agent.path);
         if self.request.persistence.is_some_and(|persistence| persistence != layout.persistence) {
@@ -195,14 +195,14 @@ impl Enrolment<'_> {
             signal = interrupts.next() => Err(Error::Interrupted { signal }),
         };
         if joined.is_err() && !is_known {
-            // The failure that is told is the one that comes first.
+            // hop reports the first failure; one of the cleanup would hide it.
             let off = variables.set("controller", "");
             let _ = self.shell.take_back("taking this controller off", &off, &[AUTHORIZE]).await;
         }
         joined
     }
 
-    /// An agent that others use as well is not started again with another store.
+    /// Checks the cache directory of an agent that others use as well: hop does not restart it with another one.
     async fn check_same_cache_dir(&self, variables: &Variables) -> Result<(), Error> {
         let Some(store) = &self.request.cache_dir else { return Ok(()) };
         let said = self.shell.ask("cache-dir", variables).await?.stdout;

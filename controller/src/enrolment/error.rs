@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{host} cannot be a router of Hop: {why}")]
     Unsupported { host: String, why: Unsupported },
     #[error(
-        "{host} has no room for an agent that survives a reboot: {needed} bytes are needed on {place}, and {free} are free"
+        "{host} has no space for an agent that survives a reboot: it needs {needed} bytes on {place}, and {free} are free"
     )]
     NoFlash { host: String, place: PathBuf, needed: u64, free: u64 },
     #[error(
@@ -51,7 +51,7 @@ pub enum Error {
     OpenToOthers { host: String, place: PathBuf },
     #[error("the agent is installed on {host}, and cannot be removed while what it is on is away: {why}")]
     Away { host: String, why: Box<Error> },
-    #[error("{} on {host} is not root's alone: whoever made it could become root there by Hop, so it was not touched", .path.display())]
+    #[error("{} on {host} is not root's alone: another user could become root there through it, so hop did not touch it", .path.display())]
     Foreign { host: String, path: PathBuf },
     #[error(
         "{host} has an init system that Hop does not know ({init}), so an agent cannot be started at boot"

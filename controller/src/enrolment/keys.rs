@@ -84,7 +84,7 @@ async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Re
         let variables = variables.set("next", next.to_string());
         let now = read_fingerprint(&shell.script("exchanging its key", &variables, &[REKEY]).await?)?;
         if now != next {
-            // Somebody else has exchanged it at the same time.
+            // Another controller has replaced it at the same time.
             return Err(Error::OtherKey { name: router.name.clone(), found: now });
         }
         next
@@ -98,7 +98,7 @@ async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Re
     Ok(next)
 }
 
-/// Writes which keys of a router are accepted, under all of its names.
+/// Writes the accepted keys of a router into the inventory, under all of its names.
 fn pin(
     home: &Home,
     router: &Router,
@@ -109,7 +109,7 @@ fn pin(
         if other.entry.fingerprint != router.entry.fingerprint {
             continue;
         }
-        // Only an entry with a login can wait for the next key; another name without one is told with the rest.
+        // Only an entry with a login can wait for the next key; one without a login gets the current key alone.
         if let Some(enrolment) = &mut other.entry.enrolment {
             (other.entry.fingerprint, enrolment.next_fingerprint) = keys(other.entry.fingerprint);
         } else {

@@ -1,11 +1,12 @@
-//! Enrolment: how a router and a controller come to know each other's keys, over the ssh login that the owner has.
+//! Enrolment: how a router and a controller learn each other's keys, over the owner's ssh login.
 //!
-//! The story is [`add`]: look, decide, send the agent, try it there, put it in place, start it, connect, and only then
-//! remember it.
+//! [`add`] surveys the router, decides where the agent goes, uploads it, tests it there, moves it into place, starts
+//! it, connects, and only then writes the inventory.
 //!
-//! **Invariants:** a failure at any step, a link that is cut and a controller that is killed included, leaves nothing
-//! on the router and nothing in the inventory; the keys come over the login, never over the wire; and nothing is run,
-//! read or written as root that another user of the router, or whoever made a stick, can have put there.
+//! **Invariants:** a failure at any step, including a link that breaks and a controller that is killed, leaves nothing
+//! on the router and nothing in the inventory; keys are exchanged over the login, never over the agent's port; and as
+//! root, hop runs, reads and writes no file that another user of the router, or the maker of a USB stick, can have put
+//! there.
 
 mod check;
 mod connect;

@@ -137,7 +137,7 @@ impl Shell {
         Err(Error::Step { step, host: self.host.clone(), source: RemoteMessage::last_line(said) })
     }
 
-    /// Makes the directory `stage` and leaves a guard there, which takes back what was done by the scripts `undo`.
+    /// Makes the directory `stage` and starts a guard there, which undoes hop's changes by the scripts `undo`.
     ///
     /// # Errors
     /// [`Error::Step`] with the last line of its output, or ssh's failure.
@@ -171,7 +171,7 @@ impl Shell {
                     _ = &mut stopped => return Some(stdin),
                     () = tokio::time::sleep(SIGN_OF_LIFE) => {}
                 }
-                // A link that is gone shows elsewhere, with more to say.
+                // Other calls report a broken link, with more detail.
                 stdin.write_all(b"alive\n").await.ok()?;
             }
         });
@@ -184,7 +184,7 @@ impl Shell {
     }
 }
 
-/// The guard on the router: dropped, or cut off, it takes back what was done there.
+/// The guard on the router: when this is dropped, or the connection breaks, the guard undoes hop's changes there.
 pub struct Guard {
     child: Child,
     stderr: ChildStderr,
@@ -193,22 +193,22 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// What was done stays. False if the guard cannot be told, and so will take it back.
+    /// Keeps the changes. False if the guard cannot be reached, and so will undo them.
     pub async fn commit(self) -> bool {
         self.finish(b"commit\n").await.is_ok()
     }
 
-    /// What was done is taken back, now.
+    /// Undoes the changes now.
     ///
     /// # Errors
-    /// Why it is not known to be.
+    /// Why hop does not know that all of them are undone.
     pub async fn undo(self) -> Result<(), RemoteMessage> {
         self.finish(b"undo\n").await
     }
 
     async fn finish(mut self, word: &[u8]) -> Result<(), RemoteMessage> {
         let lost = || RemoteMessage("the connection to its guard there broke".to_owned());
-        // The task lives until it is told, or until its pipe breaks.
+        // The task runs until it gets this message, or until its pipe breaks.
         let _ = self.stop.send(());
         let Ok(Some(mut stdin)) = self.signs.await else { return Err(lost()) };
         stdin.write_all(word).await.map_err(|_| lost())?;

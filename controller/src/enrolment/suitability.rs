@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use hop_proto::meminfo::Memory;
+use hop_formats::meminfo::Memory;
 
 use super::survey::{Flavour, Survey};
-use crate::program::elf;
 use crate::program::embedded::Arch;
+use hop_formats::elf;
 
 /// Bytes of memory that a router must have to spare beside the agent's own file: what the agent takes when it serves,
 /// and the reserve that it never gives away (8 MiB).

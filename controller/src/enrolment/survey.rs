@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use hop_proto::meminfo::Memory;
+use hop_formats::meminfo::Memory;
 
 use super::Error;
 use crate::console::printable::{printable, printable_lines};
-use crate::program::elf;
+use hop_formats::elf;
 
 /// The script that asks. It uses only what every flavour has.
 pub const SCRIPT: &str = include_str!("scripts/survey.sh");
@@ -17,18 +17,18 @@ pub const PROCD_SERVICE: &str = "procd-service";
 /// The family of firmware, which decides where things are kept and how they are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// OpenWrt, and what is built from it and keeps its ways.
+    /// OpenWrt, and firmware that is built from it and works the same way.
     OpenWrt,
     /// Teltonika's RutOS since 7.14: OpenWrt whose `/` is read-only, with `/etc` and `/usr/local` writable.
     RutOs,
-    /// DD-WRT: settings in nvram, `/tmp` a ramfs, nothing that supervises.
+    /// DD-WRT: settings in nvram, `/tmp` a ramfs, no supervisor.
     DdWrt,
     /// Something else with a shell.
     Other,
 }
 
 impl Flavour {
-    /// Its name for people.
+    /// Its name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenWrt => "OpenWrt",
@@ -235,7 +235,7 @@ impl Survey {
         self.target.is_some_and(|target| target.machine == 8 && target.class == 2)
     }
 
-    /// Two lines for people.
+    /// Two lines of text for the user.
     pub fn describe(&self) -> [String; 2] {
         let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         let endian = match self.target {

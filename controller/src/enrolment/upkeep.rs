@@ -99,7 +99,7 @@ async fn remove_over(
     Ok(Removal::Removed)
 }
 
-/// The agent that is on a router.
+/// The agent on a router.
 pub(super) fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent, Error> {
     let Some(agent) = survey.agents.first() else {
         survey.check_foreign(host)?;
@@ -108,7 +108,8 @@ pub(super) fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent,
     Ok(agent)
 }
 
-/// Lets the controller with this key use a router's agent; `comment` is for people. False if it could already.
+/// Authorizes the controller with this key on a router; `comment` names it in the agent's list. False if it was
+/// authorized already.
 ///
 /// # Errors
 /// The login failed, there is no agent, or its list cannot be written.
@@ -127,7 +128,8 @@ pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str)
     Ok(authorized?.0 == "added")
 }
 
-/// Puts `line` into the list, or takes the key off if it is empty. Gives what the script says of it, and how many others there are.
+/// Puts `line` into the list, or removes the key if `line` is empty. Returns the result that the script prints, and how
+/// many other keys are on the list.
 pub(super) async fn authorize_over(
     shell: &Shell,
     layout: &Layout,

@@ -15,7 +15,7 @@ use super::Error;
 use crate::console::printable::printable;
 use crate::console::progress::Progress;
 use crate::console::stdio;
-use crate::program::elf::Target;
+use hop_formats::elf::Target;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
 /// and no symbols, which are a third of it, unless they are wanted.
@@ -229,7 +229,7 @@ fn cannot_run(error: std::io::Error) -> Error {
     }
 }
 
-/// Runs Go and hands its words on. Its standard output too goes to our standard error: ours belongs to the program.
+/// Runs Go and relays its output. Even its standard output goes to our standard error: ours belongs to the program.
 async fn run(go: &mut Command, progress: &Progress) -> std::io::Result<ExitStatus> {
     let mut go = Interruptible(go.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
     let (stdout, stderr) = (go.0.stdout.take(), go.0.stderr.take());
@@ -237,21 +237,21 @@ async fn run(go: &mut Command, progress: &Progress) -> std::io::Result<ExitStatu
     status
 }
 
-/// A Go that is interrupted, and not killed, when we do not wait for it any more: it then ends its compilers and removes
+/// A Go process that gets SIGINT, not SIGKILL, when hop stops waiting for it: it then kills its compilers and removes
 /// its temporary files.
 struct Interruptible(Child);
 
 impl Drop for Interruptible {
     fn drop(&mut self) {
-        // No id: it was waited for.
+        // It has no id once it was waited for.
         if let Some(pid) = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            // Fails if it has just ended.
+            // Fails if it has just exited.
             let _ = kill_process(pid, Signal::INT);
         }
     }
 }
 
-/// Copies to our standard error. If nobody reads that, the build goes on all the same.
+/// Copies to our standard error. The build goes on even if nobody reads that.
 async fn relay(from: Option<impl tokio::io::AsyncRead + Unpin>, progress: &Progress) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; 8192];
@@ -259,7 +259,7 @@ async fn relay(from: Option<impl tokio::io::AsyncRead + Unpin>, progress: &Progr
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         progress.clear();
         let piece = buffer[..count].to_vec();
-        // Elsewhere, so that Ctrl-C is heard while nobody reads.
+        // On another thread, so that hop handles Ctrl-C while nobody reads.
         let _ = tokio::task::spawn_blocking(move || stdio::stderr().write_all(&piece)).await;
     }
 }

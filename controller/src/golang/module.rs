@@ -173,12 +173,12 @@ impl Found {
         Self { root: root.to_owned(), files: Files::default(), bytes, count }
     }
 
-    /// Takes what is in a directory, and in those directories below it that belong to it; or a file.
+    /// Adds the files of a directory, and of those directories below it that belong to it; or a single file.
     fn take(&mut self, path: &Path, belongs: fn(&DirEntry) -> bool) -> Result<(), Stop> {
         let others = Arc::new(Mutex::new(Vec::new()));
         let seen = others.clone();
         let walk = WalkBuilder::new(path)
-            // A file whose name begins with a dot is a file.
+            // Files whose names begin with a dot count, too.
             .hidden(false)
             // A .gitignore counts where the module was copied from a repository, too.
             .require_git(false)
@@ -198,7 +198,7 @@ impl Found {
             })
             .build();
         for entry in walk {
-            // What cannot be read cannot be opened by a test either.
+            // A file that hop cannot read, a test cannot open either.
             let Ok(entry) = entry else { continue };
             match entry.file_type() {
                 Some(kind) if kind.is_file() || kind.is_symlink() => self.add(entry.path())?,
@@ -206,7 +206,7 @@ impl Found {
                 _ => {}
             }
         }
-        // Whoever reads the directory finds their names, and nothing in them.
+        // Adds the others empty: a test that lists the parent directory finds their names.
         for other in others.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             self.files.add_directory(self.below(other));
         }
@@ -216,7 +216,7 @@ impl Found {
     fn add(&mut self, path: &Path) -> Result<(), Stop> {
         let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
         let below = path.strip_prefix(&self.root).unwrap_or(path);
-        // Even what is too much, so that it can be named.
+        // Even a file beyond the limit, so that the error can name it.
         self.files.add(below, path).map_err(|error| Stop::Failed(error.into()))?;
         self.bytes = self.bytes.checked_sub(size).ok_or(Stop::TooMuch)?;
         self.count = self.count.checked_sub(1).ok_or(Stop::TooMuch)?;

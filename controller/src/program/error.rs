@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::elf;
+use hop_formats::elf;
 
 /// A failure of a program before it is sent.
 #[derive(Debug, thiserror::Error)]

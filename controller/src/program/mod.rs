@@ -1,9 +1,7 @@
 //! A finished program: its bytes, its name on the router, and whether it can run there.
 
-pub mod elf;
 pub mod embedded;
 mod error;
-pub mod segments;
 
 pub use self::error::{Error, NotRunnable};
 
@@ -12,10 +10,11 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
+use hop_formats::elf::{self, FloatAbi, Target};
+use hop_formats::segments;
 use hop_proto::limits::MAX_NAME_BYTES;
 use hop_proto::{program_name, v1};
 
-use self::elf::{FloatAbi, Target};
 use crate::console::printable::printable;
 use crate::transfer::blob::{Blob, Kind};
 

@@ -39,8 +39,7 @@ impl JobStream {
         Self { requests: RequestSender(Some(requests)), replies: Replies::Awaited(Box::pin(answer)) }
     }
 
-    /// Tells the agent that nothing more of the job is wanted, if it is still there to hear it. Nothing can be sent after
-    /// that.
+    /// Tells the agent to discard the job, if the call is still open. Nothing can be sent after that.
     pub async fn discard(&mut self) {
         self.send_last(run_request::Message::Discard(Discard {})).await;
     }
@@ -48,13 +47,13 @@ impl JobStream {
     async fn send_last(&mut self, message: run_request::Message) {
         let is_over = matches!(self.replies, Replies::Over);
         if let Some(requests) = self.requests.0.take().filter(|_| !is_over) {
-            // Not even this can be sent: then the agent finds out by itself.
+            // If even this cannot be sent, the agent notices by itself.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, requests.send(request(message))).await;
         }
     }
 
-    /// Leaves the job, unless that was said already, and waits until the agent has ended its side: a call that is dropped before
-    /// is reset, which may overtake what was said last.
+    /// Detaches from the job, unless the last message was sent already, and waits until the agent has closed its side:
+    /// dropping the call earlier resets it, and the reset may overtake the last message.
     pub async fn end(mut self) {
         self.send_last(run_request::Message::Detach(Detach {})).await;
         let agents_end = async { while let Ok(Some(_)) = self.replies.next().await {} };
@@ -66,19 +65,19 @@ impl JobStream {
 pub struct RequestSender(Option<mpsc::Sender<RunRequest>>);
 
 impl RequestSender {
-    /// Waits until there is room for a message. Cancel safe.
+    /// Waits for the capacity to send a message. Cancel safe.
     pub async fn reserve(&self) -> SendPermit<'_> {
         if let Some(requests) = &self.0
             && let Ok(permit) = requests.reserve().await
         {
             return SendPermit(permit);
         }
-        // The call has ended, of which the replies tell.
+        // The call has ended, which the replies report.
         std::future::pending().await
     }
 }
 
-/// The place of one message.
+/// Reserved capacity for one message.
 pub struct SendPermit<'a>(mpsc::Permit<'a, RunRequest>);
 
 impl SendPermit<'_> {

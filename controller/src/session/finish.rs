@@ -7,11 +7,11 @@ use super::outcome::Outcome;
 use super::{Error, Session, SessionEnd, job};
 use crate::client;
 
-/// How long the output's reader may take for what is left, at most two windows, when the user wanted an end.
+/// How long the output's reader may take for the rest, at most two windows, after the user has interrupted.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
-    /// Writes what is left, and takes leave of the agent.
+    /// Writes the rest of the output, and closes the call.
     pub(super) async fn finish(
         self,
         end: Result<SessionEnd, Error>,
@@ -35,7 +35,7 @@ impl Session<'_> {
             _ => None,
         };
         input.give_back(consumed).await;
-        // Whoever wanted to attach and was not let in has nothing to give up.
+        // After a rejected attach there is no job to discard.
         let is_own = first.is_some();
         let is_ours = is_accepted || is_own;
         let mut call = call;
@@ -43,19 +43,19 @@ impl Session<'_> {
             call.discard().await;
         }
         let received = outputs.received();
-        // What has arrived is written, also when nothing more will.
+        // Writes the output that has arrived, even if no more will.
         let written = tokio::select! {
             written = outputs.finish() => written,
-            // Whoever reads our output does not, and the user has had enough.
+            // The reader of our output does not read, and the user interrupts.
             signal = interrupts.next() => Err(Error::Interrupted { signal }),
-            // Or had: the signal went to a program that had ended already.
+            // Or has interrupted: the signal went to a program that had already exited.
             signal = asked_to_end(signals.last()) => Err(Error::Interrupted { signal }),
         };
         match (call, &end) {
             (None, _) => {}
             (Some(call), Ok(SessionEnd::Left)) => call.end().await,
             (Some(mut call), end) => {
-                // Of an output that could not be written, another `hop` may make more.
+                // If the output could not be written here, another `hop` can still fetch it.
                 if end.is_ok() && (written.is_ok() || discard_on_exit) {
                     call.discard().await;
                 }

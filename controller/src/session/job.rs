@@ -1,4 +1,4 @@
-//! A job in the words of the protocol: what is asked for, and what is told of its end.
+//! A job as messages of the protocol: the specification that hop sends, and the outcome that it receives.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -61,26 +61,26 @@ pub struct Job {
     pub terminal: Option<WindowSize>,
     /// How long it goes on without a connection, and how long to try to have one again; if it is detached, the latter.
     pub reconnect_timeout: Duration,
-    /// It is left alone once it runs.
+    /// hop leaves it once it runs.
     pub detached: bool,
     /// What `hop` sends to its standard input.
     pub input: stdin::Mode,
-    /// What to bring back.
+    /// The artifacts to fetch.
     pub outputs: Vec<Request>,
-    /// Where its core goes, if it leaves one.
+    /// Where to write its core file, if it leaves one.
     pub core: Option<PathBuf>,
     /// Say what is done for it.
     pub verbose: bool,
 }
 
 impl Job {
-    /// Sees to it that several Go programs at a time do not each take the memory of all.
+    /// Limits the memory of Go programs when several run at a time, so that none takes all of it.
     pub fn share_memory(&mut self, slot: &mut RunSlot, info: &GetInfoResponse) {
         let memory = info.memory.unwrap_or_default();
         let spare = memory.available.saturating_sub(memory.reserve);
         let capacity = slot.set_capacity(spare, info.max_jobs);
         if capacity > 1 {
-            // What the user says is last, and wins.
+            // The user's variables come last, and win.
             self.env.insert(0, (GOMEMLIMIT.into(), (spare / capacity).to_string().into()));
         }
     }
@@ -90,7 +90,7 @@ impl Job {
         program.blob.content.len() as u64 + self.inputs.iter().map(InputArchive::room).sum::<u64>()
     }
 
-    /// Whether the router has memory for the input files, as it stands.
+    /// Checks that the router has enough memory for the input files now.
     ///
     /// # Errors
     /// [`Error::InputsTooLarge`].
@@ -106,7 +106,7 @@ impl Job {
         Err(Error::InputsTooLarge { router: router.to_owned(), bytes, available, largest })
     }
 
-    /// What the agent is asked for.
+    /// The specification that hop sends to the agent.
     pub(super) fn specification(
         &self,
         id: String,

@@ -1,29 +1,29 @@
-//! How a job ended, with what is known of its run.
+//! How a job ended, and what its run used.
 
 use serde::Serialize;
 
 use super::artifacts::{Fetched, Problem};
 
-/// How the program ended, with what is known of its run.
+/// How a program ended, and what its run used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The job's name on the router.
     pub job: String,
-    /// What ended it.
+    /// Why it ended.
     pub ending: Ending,
-    /// What it used; nothing if it did not run.
+    /// Its resource usage; nothing if it did not run.
     pub usage: Option<Usage>,
-    /// Processes that the program had left behind, and that were ended.
+    /// How many processes the program left behind, which the agent killed.
     pub orphans: u32,
     /// Another process still held an output open when the program had ended.
     pub output_abandoned: bool,
-    /// What became of the files that were asked for.
+    /// The results of the requested artifacts.
     pub files: Vec<Fetched>,
-    /// Why some of them will never come.
+    /// Why the agent has discarded some of them.
     pub files_lost: Option<FilesLost>,
 }
 
-/// Why output files were given up on the router.
+/// Why the agent has discarded artifacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesLost {
     /// The router needed their memory.
@@ -32,11 +32,11 @@ pub enum FilesLost {
     Inodes,
     /// hopd was stopped.
     AgentStopped,
-    /// They were not fetched in time.
+    /// No client fetched them in time.
     Abandoned,
 }
 
-/// What ended a program.
+/// Why a program ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It called exit.
@@ -48,44 +48,44 @@ pub enum Ending {
         /// There is a core file on the router.
         core_dumped: bool,
     },
-    /// It ran longer than it might.
+    /// It ran longer than its time limit.
     TimedOut,
-    /// It was silent longer than it might.
+    /// It wrote no output for longer than its idle limit.
     Idle,
     /// The router was about to run out of memory, and it held most of it.
     OutOfMemory {
         /// Bytes that were available.
         available: u64,
-        /// Bytes below which a program is ended.
+        /// Bytes below which the agent kills a program.
         limit: u64,
-        /// Bytes that it held; 0 if the router's kernel was first to end it.
+        /// Bytes that it held; 0 if the router's kernel killed it first.
         held: u64,
-        /// What was short was not RAM, but what the kernel promises (vm.overcommit_memory is 2).
+        /// It was not RAM that was short, but memory below the kernel's commit limit (vm.overcommit_memory is 2).
         of_promises: bool,
     },
     /// The router was about to run out of something else, and it held most of it.
     Exhausted(Exhausted),
-    /// hopd was stopped, and ended it.
+    /// hopd was stopped, and killed it.
     AgentStopped,
-    /// Its connection broke, and no `hop` came back to it within `--reconnect-timeout`.
+    /// Its connection broke, and no `hop` reconnected within `--reconnect-timeout`.
     Abandoned,
     /// The router's kernel refused to execute it.
     NotExecuted {
-        /// The kernel's words.
+        /// The kernel's error message.
         why: String,
     },
-    /// Nothing, as far as this `hop` knows: it was left when it ran.
+    /// It was still running when this `hop` detached from it.
     Detached,
 }
 
-/// What a router was about to run out of, and how much of it there was.
+/// A resource that a router was about to run out of, and how much of it was left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Exhausted {
-    /// What it is.
+    /// The resource.
     pub resource: Resource,
     /// How many were left.
     pub available: u64,
-    /// Below how many a program is ended.
+    /// Below how many the agent kills a program.
     pub limit: u64,
     /// How many the program held.
     pub held: u64,
@@ -94,7 +94,7 @@ pub struct Exhausted {
     pub place: String,
 }
 
-/// What else than memory a program can use up.
+/// A resource other than memory that a program can exhaust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
@@ -102,7 +102,7 @@ pub enum Resource {
     Inodes,
     /// Threads, of which each process has at least one.
     Threads,
-    /// What this `hop` does not know.
+    /// A resource that this `hop` does not know.
     Other,
 }
 

@@ -124,7 +124,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// The next acknowledgement that is worth its message. It counts as told.
+    /// The next acknowledgement that is worth a message. It counts as sent.
     pub fn next_ack(&mut self) -> Option<OutputAck> {
         let stream = self.due()?;
         let account = self.accounts.borrow()[stream];
@@ -150,7 +150,7 @@ impl Outputs {
         })
     }
 
-    /// What the agent was told may be lost: it will be told again.
+    /// Sends the acknowledgements again, because earlier ones may be lost.
     pub fn resend_acks(&mut self) {
         self.told = [None; 2];
     }
@@ -158,7 +158,7 @@ impl Outputs {
     /// Waits until an acknowledgement may have become due. Cancel safe.
     ///
     /// # Errors
-    /// An output cannot be written. That is said once.
+    /// An output cannot be written. Only one call reports that.
     pub async fn changed(&mut self) -> Result<(), Error> {
         // Published until the writer ends.
         if self.accounts.changed().await.is_ok() {
@@ -177,7 +177,7 @@ impl Outputs {
     /// Waits until everything that was received is written.
     ///
     /// # Errors
-    /// An output cannot be written, and this was not said before.
+    /// An output cannot be written, and no earlier call has reported that.
     pub async fn finish(self) -> Result<(), Error> {
         drop(self.pieces);
         match self.writer {
@@ -321,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn output_beyond_the_window_is_refused() {
-        // The agent is told nothing, so nothing is acknowledged.
+        // Without an acknowledgement, the agent may send one window.
         let window = 4 * OUTPUT_CHUNK_BYTES as u32;
         let mut outputs = Outputs::open(window, io::sink(), io::sink());
         let data = [b'x'; OUTPUT_CHUNK_BYTES + 1];

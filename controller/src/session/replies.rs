@@ -1,4 +1,4 @@
-//! What the agent replies, and what a session does about it.
+//! The agent's replies, and how a session handles them.
 
 use bytes::Bytes;
 use hop_proto::limits::MAX_STDIN_WINDOW_BYTES;
@@ -11,7 +11,7 @@ use crate::console::terminal::Terminal;
 use crate::transfer::encode;
 
 impl Session<'_> {
-    /// Does what a message of the agent says. Gives the end, if it is the last one that is wanted.
+    /// Handles a message of the agent. Returns the end of the session, if the message ends it.
     pub(super) fn handle_reply(&mut self, reply: RunResponse) -> Result<Option<SessionEnd>, Error> {
         let message = reply.message.ok_or_else(|| self.broken("a message that this hop does not know"))?;
         match (self.stage, message) {
@@ -21,7 +21,7 @@ impl Session<'_> {
             (Stage::Encoding | Stage::Sending, _) => {
                 return Err(self.broken("an answer before the program was complete"));
             }
-            // After a break the program may have been started long ago.
+            // After a reconnect, the program may have started long ago.
             (_, run_response::Message::Started(_) | run_response::Message::Output(_)) if self.detaches => {
                 self.on_uploaded();
                 return Ok(Some(SessionEnd::Left));
@@ -36,7 +36,7 @@ impl Session<'_> {
                     return Err(self.broken("an output file that nobody asked for"));
                 }
                 if !self.files.are_wanted() {
-                    // Whoever asked for them may come for them.
+                    // The `hop` that requested them may still fetch them.
                     self.discard_on_exit = false;
                     let router = self.client.router().to_owned();
                     return Err(Error::NoPlace { job: self.job.clone(), router });

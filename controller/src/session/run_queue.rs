@@ -18,7 +18,7 @@ use crate::config::home::{Home, make_private};
 /// what is left to the garbage collector. Below that, they run one by one.
 const BYTES_PER_SLOT: u64 = 64 << 20;
 
-/// The part of a router's memory that what waits there may take: one of this many.
+/// A waiting program may take one part in this many of a router's memory.
 const WAITING_FRACTION: u64 = 6;
 
 /// A place in the queue of a router.
@@ -27,9 +27,9 @@ pub struct RunSlot {
     directory: PathBuf,
     /// How many may run at a time.
     capacity: u64,
-    /// While this is held, nobody else is sent.
+    /// Held while the program is uploaded, so that no other one is.
     next: Option<File>,
-    /// While this is held, the program may run.
+    /// Held while the program runs.
     running: Option<File>,
 }
 
@@ -51,14 +51,16 @@ impl RunSlot {
         Ok(Self { directory, capacity: 1, next: Some(next), running: None })
     }
 
-    /// Tells how much memory the router has available, and how many programs its agent admits. Gives how many may run.
+    /// Derives the capacity from the router's available memory and the agent's limit of jobs. Returns how many programs
+    /// may run.
     pub fn set_capacity(&mut self, available: u64, most: u32) -> u64 {
         self.capacity = (available / BYTES_PER_SLOT).clamp(1, u64::from(most.max(1)));
         self.capacity
     }
 
-    /// Whether the program may wait on the router for its turn, with the room that it takes there: the program that runs has
-    /// been promised half of what is to spare (see `hold` in agent.proto), and this must find its place in the rest.
+    /// Whether the program, which takes `room` bytes on the router, may wait there for its slot: the program that runs
+    /// has half of the spare memory reserved (see `wait_for_start` in agent.proto), and this one must fit into the
+    /// rest.
     pub fn may_wait_on_router(&self, room: u64, info: &GetInfoResponse) -> bool {
         let memory = info.memory.unwrap_or_default();
         room <= memory.total.saturating_sub(memory.reserve) / WAITING_FRACTION

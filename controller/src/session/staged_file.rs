@@ -168,7 +168,7 @@ impl StagedFile {
     }
 
     fn unlink(&self, name: &OsStr) {
-        // It is a file of this process, and nobody is told of it.
+        // Only this process knows the file, so a failure needs no report.
         let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
     }
 }

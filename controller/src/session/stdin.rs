@@ -1,8 +1,9 @@
-//! Our standard input on its way to the program: read only as fast as the program reads, and kept until it has it.
+//! Our standard input on its way to the program: hop reads it only as fast as the program does, and keeps each byte
+//! until the program has it.
 //!
-//! **Invariants:** every byte comes to the program once and in its place, also when the connection breaks between two
-//! of them. What was read and is not acknowledged is kept, at most a window of it; what the program leaves of a file
-//! is given back to whoever reads that next.
+//! **Invariants:** every byte reaches the program once and in order, even if the connection breaks between two of them.
+//! hop keeps the bytes that the agent has not acknowledged, at most a window of them; it gives back the bytes of a file
+//! that the program leaves unread, so that the next process that shares the file reads them.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -39,13 +40,13 @@ pub struct Input {
     read: u64,
 }
 
-/// How far it is.
+/// Where the bytes come from.
 enum Source {
     /// Not begun: the program does not run.
     Waiting(Mode),
     /// Our standard input.
     Reader(stdio::Input),
-    /// None: nothing is read here, or nothing more.
+    /// Nowhere: hop reads nothing, or nothing more.
     Nothing,
 }
 
@@ -95,7 +96,7 @@ impl Input {
     /// The program's pipe has taken all bytes before `offset`; or, if `closed`, it takes none any more.
     ///
     /// # Errors
-    /// They were not sent: with credit for them, everything would be read and kept here.
+    /// Those bytes were not sent: with credit for them, hop would read and keep everything.
     pub fn acknowledged(&mut self, offset: u64, closed: bool) -> Result<(), &'static str> {
         if !self.unacknowledged.were_sent(offset) {
             return Err("standard input is acknowledged that was never sent");
@@ -105,7 +106,7 @@ impl Input {
         if let Source::Reader(reader) = &self.source
             && closed
         {
-            // What comes now is for whoever reads it after this job.
+            // Bytes that come now are for the process that reads after this job.
             reader.leave();
         }
         Ok(())

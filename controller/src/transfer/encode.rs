@@ -21,11 +21,12 @@ use crate::client::capabilities::Capabilities;
 /// Bytes a second of a link about which nothing is known: a cable to the router on the desk.
 const LIKELY_RATE: u64 = 5_000_000;
 
-/// Below so many bytes a second a link is slower than a router's CPU inflates.
+/// Below so many bytes a second, a link is slower than a router's CPU decompresses.
 const SLOW_RATE: u64 = 1_000_000;
 
-/// Links are told apart by the least that they carried, lest what is packed for one not do for another that is nearly the same; and
-/// count as one that carries so much. What was measured has the router's CPU in it, and it is no faster than the first.
+/// Classes of links: the lowest measured rate of a class, and the rate for which a program is encoded. There are few
+/// classes, so that the encoding for one link serves another that is nearly as fast. A measured rate includes the time
+/// of the router's CPU, and no link counts as faster than the first class.
 const RATES: [(u64, u64); 5] =
     [(2_500_000, LIKELY_RATE), (SLOW_RATE, 1_600_000), (300_000, 550_000), (60_000, 130_000), (0, 30_000)];
 

@@ -17,7 +17,7 @@ use hop_proto::v1;
 use super::Error;
 use super::blob::{Blob, Kind};
 
-/// The name of what comes after the last entry (cpio(5)).
+/// The name of the entry that ends an archive (cpio(5)).
 const TRAILER: &str = "TRAILER!!!";
 
 /// Everything in an archive begins at a multiple of this.
@@ -29,10 +29,10 @@ const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
 const SYMBOLIC_LINK: u32 = 0o120_777;
 
-/// Largest files that a person is told about.
+/// How many of the largest files an error names.
 const NAMED: usize = 5;
 
-/// What stands for a file.
+/// An entry of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
     Directory,
@@ -41,7 +41,7 @@ enum Entry {
     Link { target: Vec<u8> },
 }
 
-/// Files by their paths, before they are packed.
+/// Files by their paths, before they are archived.
 #[derive(Debug, Default)]
 pub struct Files {
     entries: BTreeMap<PathBuf, Entry>,
@@ -55,7 +55,7 @@ impl Files {
         }
     }
 
-    /// Adds the file at `from`, or what a symbolic link there leads to. One that leads to no file stays one.
+    /// Adds the file at `from`, or the target of a symbolic link there. A link that leads to no file stays a link.
     ///
     /// # Errors
     /// [`Error::Io`].

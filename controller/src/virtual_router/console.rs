@@ -1,5 +1,5 @@
-//! What the serial console of a machine says: that it has booted, that it has not, and why; and its reboots, which are waited
-//! for by that.
+//! The serial console of a machine, which shows that it has booted, or why it has not; and its reboots, which hop
+//! follows on the console.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -17,13 +17,13 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to boot with a counted clock, which is ten times slower.
 const COUNTED_BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Time for a login and for `reboot` to be heard there.
+/// Time limit for the login that runs `reboot`.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What init in the guest prints once a boot, when dropbear listens.
 const READY: &str = "virtual router: ready";
 
-/// What the kernel prints last.
+/// The last message of the kernel.
 const PANIC: &str = "Kernel panic";
 
 /// How many lines of the console an error shows.
@@ -33,15 +33,15 @@ const CONSOLE_LINES: usize = 4;
 const CONSOLE_TAIL: u64 = 4 << 10;
 
 impl Machine {
-    /// Types `reboot` there, and waits until it is back.
+    /// Runs `reboot` there, and waits until it is back.
     ///
     /// # Errors
     /// Nobody can log in, or it does not come back.
     pub fn reboot(&self) -> Result<(), Error> {
         let from = self.console_length()?;
         let mut command = self.ssh()?;
-        // A guest that reboots does not close its connections, so this ssh is ended here. It waits until its word is heard,
-        // which the reboot would overtake on a machine that has much else to do.
+        // A guest that reboots does not close its connections, so hop kills this ssh. The guest waits until hop has
+        // read its line, which the reboot would overtake on a busy machine.
         command.args(["-o", "BatchMode=yes", "echo rebooting; read heard; reboot"]);
         let mut ssh = command
             .stdin(Stdio::piped())
@@ -57,14 +57,14 @@ impl Machine {
         drop(ssh.stdin.take());
         let back = if heard {
             self.wait(from, || match ssh.try_wait() {
-                // 255 is ssh's own: the connection was lost, as it should be.
+                // 255 is ssh's own exit code: the connection was lost, as it should be.
                 Ok(Some(status)) if !matches!(status.code(), Some(0 | 255)) => Some("`reboot` failed there"),
                 _ => None,
             })
         } else {
             Err(self.failure("nobody can log in to reboot it".to_owned()))
         };
-        // Both fail only if it has ended.
+        // Both fail only if it has exited.
         let _ = ssh.kill();
         let said = ssh.wait_with_output().map(|output| output.stderr).unwrap_or_default();
         back.map_err(|error| match error {

@@ -130,7 +130,7 @@ pub fn write_flash(path: &Path) -> Result<(), Error> {
     fs::write(path, vec![0xff; FLASH_SIZE]).map_err(Error::io("write", path))
 }
 
-/// Copies an image, of which most is empty, so that what is empty takes no room.
+/// Copies an image as a sparse file: most of it is zeros, which then take no disk space.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,7 +1,7 @@
 //! A whole router in one QEMU: its directory, its process, its ports.
 //!
-//! **Invariants:** the file that says which process it is, is written before anything is waited for, so that what was
-//! started can always be ended; flash and disk are kept until it is taken down; it is reached from this machine only.
+//! **Invariants:** hop writes the id of the process to a file before it waits for anything, so that it can always kill
+//! what it has started; flash and disk last until the machine is taken down; only this machine can reach it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,13 +23,13 @@ use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, ProcessId, is_name};
 use crate::program::embedded::Arch;
 
-/// How often to look whether something has happened that nobody is told of.
+/// How often to poll for events that come with no notification.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The port that leads to an agent on a machine.
 pub const AGENT_PORT: u16 = 4670;
 
-/// The file that says what a machine is.
+/// The file with the state of a machine.
 const STATE: &str = "machine.toml";
 
 // Names within its directory, in which QEMU runs: the path of a socket must be short, and a comma in a path would split
@@ -57,7 +57,7 @@ pub(super) struct State {
     pub(super) profile: String,
     pub(super) goarch: String,
     pub(super) counted_clock: bool,
-    /// 0 until QEMU has said which it is, as is the next.
+    /// 0 until QEMU has reported it, as is the next.
     pub(super) ssh_port: u16,
     pub(super) agent_port: u16,
     pub(super) process: ProcessId,
@@ -120,20 +120,20 @@ impl Machine {
         Ok(machines)
     }
 
-    /// Makes sure that a machine of this profile runs, and has booted. One that ended by itself is started again, with the
-    /// flash and the disk that it had.
+    /// Makes sure that a machine of this profile runs, and has booted. Restarts one that has exited by itself, with its
+    /// flash and its disk.
     ///
     /// With `counted_clock`, its clock counts instructions, 500 million a second, however busy this machine is.
     ///
     /// # Errors
-    /// Something is missing on this machine, the name is taken, or it did not boot. What was made is gone then.
+    /// Something is missing on this machine, the name is taken, or it did not boot. Its files are removed then.
     pub fn up(home: &Home, name: &str, profile: &Profile, counted_clock: bool) -> Result<(Self, Up), Error> {
         check_name(name)?;
         let _lock = lock(home)?;
         if let Some(mut machine) = Self::find(home, name)? {
             machine.check_same(profile, counted_clock)?;
             if machine.is_running() {
-                // Whoever started it may have been interrupted before it had booted, or had said its ports.
+                // The `hop` that started it may have been interrupted before it had booted, or had reported its ports.
                 if machine.state.ssh_port == 0 {
                     machine.learn_ports()?;
                 }
@@ -144,21 +144,21 @@ impl Machine {
             return Ok((machine, Up::Started));
         }
         let directory = home.virtual_router(name);
-        // Left by a hop that was ended before there was a process.
+        // Left by a `hop` that was killed before it had started QEMU.
         remove_directory(&directory)?;
         let started = Self::prepare(&directory, name, profile)
             .and_then(|()| Self::start(name, directory.clone(), profile, counted_clock));
         if started.is_err() {
-            // The error says what its console said; a file that stays is not what the user must hear of first.
+            // The error quotes the console, which the user needs more than the error of a file that stays.
             let _ = remove_directory(&directory);
         }
         started.map(|machine| (machine, Up::Started))
     }
 
-    /// Ends a machine, erases it, and forgets the routers that were enrolled at its address.
+    /// Stops a machine, erases it, and removes the routers at its address from the inventory.
     ///
     /// # Errors
-    /// There is none with this name, it cannot be ended, or its files cannot be removed.
+    /// There is none with this name, it cannot be stopped, or its files cannot be removed.
     pub fn down(home: &Home, name: &str) -> Result<(), Error> {
         let _lock = lock(home)?;
         let machine = Self::get(home, name)?;

@@ -1,10 +1,10 @@
 //! Virtual routers, which run on this machine under QEMU.
 //!
-//! Two kinds. [`user`]: the agent alone, under qemu-user, ready in a second. [`machine`]: a whole router, with a kernel, a
-//! flash, dropbear and the habits of its firmware; a [`profile`] says what it is, an [`image`] is made for it, and the
-//! [`monitor`] does to it what a hand would do.
+//! Two kinds. [`user`]: the agent alone, under qemu-user, ready in a second. [`machine`]: a whole router, with a
+//! kernel, a flash, dropbear and the habits of its firmware; a [`profile`] describes it, [`image`] makes its files, and
+//! [`monitor`] does what a user would do by hand, such as pressing its reset button.
 //!
-//! **Invariants:** starting one twice is starting it once, and only processes that were started here are ended.
+//! **Invariants:** starting one twice is starting it once, and hop kills only processes that it has started.
 
 mod console;
 mod error;

@@ -97,10 +97,10 @@ impl Monitor {
         self.execute("cont", Value::Null).map(drop)
     }
 
-    /// Does what the command does when it is typed into QEMU's monitor for people, and returns what is printed.
+    /// Runs a command of QEMU's human monitor (HMP), and returns its output.
     ///
     /// # Errors
-    /// [`Error::Monitor`]. A command that is wrong is no error: it prints that.
+    /// [`Error::Monitor`]. An invalid command is no error: the output says so.
     pub fn human(&mut self, command: &str) -> Result<String, Error> {
         let answer = self.execute("human-monitor-command", json!({ "command-line": command }))?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
@@ -133,7 +133,7 @@ impl Monitor {
                 let why = error["desc"].as_str().unwrap_or("it does not say why");
                 return Err(self.error(format!("{command} failed: {why}")));
             }
-            // An event: something happened in the guest, which nobody here waits for.
+            // An event of the guest, for which no caller waits.
         }
     }
 
@@ -156,7 +156,7 @@ impl Monitor {
                     return Err(self.error(format!("an answer of more than {MAX_ANSWER} bytes")));
                 }
                 Ok(count) => self.read.extend_from_slice(&buffer[..count]),
-                // A timeout, which is told above; or a signal.
+                // A timeout, which the check above reports; or a signal.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Err(self.error(error.to_string())),

@@ -56,10 +56,10 @@ fn started(pid: i32) -> Option<u64> {
     (state != "Z").then_some(started)
 }
 
-/// Ends the process if it is still the one that is meant: TERM, and KILL if that does not help.
+/// Stops the process if it is still the same one: by SIGTERM, and by SIGKILL if that does not help.
 pub(super) fn stop(process: ProcessId) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
-    // From here on the descriptor names the process, whoever gets its number later.
+    // From here on the descriptor names the process, even if another one gets its id later.
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
         Err(rustix::io::Errno::SRCH) => return Ok(()),
         opened => opened?,

@@ -35,7 +35,7 @@ pub struct Profile {
     /// What the user calls it; the name of its file.
     #[serde(skip)]
     pub name: String,
-    /// The router that it stands for, for people.
+    /// The router that it emulates, as text for the user.
     pub description: String,
     /// QEMU's name for the CPU.
     pub cpu: String,
@@ -73,7 +73,7 @@ pub struct Profile {
     /// True if there is a source of entropy.
     #[serde(default = "yes")]
     pub entropy: bool,
-    /// root's password, empty if return is enough. Only for people: Hop logs in with a key.
+    /// root's password, empty if Enter is enough. Hop does not use it: it logs in with a key.
     pub password: Option<String>,
     /// Where a Modbus-TCP server listens, as the router itself sees it.
     pub modbus: Option<String>,

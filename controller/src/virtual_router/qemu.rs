@@ -26,9 +26,9 @@ const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PORTS: [u16; 2] = [22, AGENT_PORT];
 
 impl Machine {
-    /// Makes what lasts until it is taken down: its flash, its disk, its key.
+    /// Makes the files that last until it is taken down: its flash, its disk, its key.
     pub(super) fn prepare(directory: &Path, name: &str, profile: &Profile) -> Result<(), Error> {
-        // What is missing on this machine is said before anything is made.
+        // Reports a tool or file that this machine lacks before it makes anything.
         let artifacts = Artifacts::from_environment()?;
         qemu(profile)?;
         artifacts.kernel(profile)?;
@@ -55,8 +55,8 @@ impl Machine {
         Err(Error::VirtualRouter { name: name.to_owned(), why: format!("ssh-keygen failed: {}", why.trim()) })
     }
 
-    /// Starts QEMU on what is in `directory`, and waits until the guest has booted. If that fails, QEMU is ended, and the
-    /// directory stays.
+    /// Starts QEMU on the files in `directory`, and waits until the guest has booted. If that fails, kills QEMU and
+    /// keeps the directory.
     pub(super) fn start(
         name: &str,
         directory: PathBuf,
@@ -68,7 +68,7 @@ impl Machine {
         let key = fs::read_to_string(&public).map_err(Error::io("read", &public))?;
         let initramfs = directory.join(INITRAMFS);
         image::write_initramfs(&initramfs, &artifacts.root(profile)?, profile, key.trim())?;
-        // Those of the QEMU before. A console that cannot be emptied is told when QEMU opens it.
+        // The files of the previous QEMU. One that cannot be removed shows as an error when it is made again.
         for file in [CONSOLE, MONITOR, &serial_socket(1), &serial_socket(2)] {
             let _ = fs::remove_file(directory.join(file));
         }
@@ -84,13 +84,13 @@ impl Machine {
             .stdin(Stdio::null())
             .stdout(copy)
             .stderr(log_file)
-            // It outlives this hop, and a Ctrl-C that is meant for this hop.
+            // QEMU outlives this `hop`, and a Ctrl-C that is meant for it.
             .process_group(0)
             .spawn()
             .map_err(Error::io("run", &qemu))?;
         let started = Self::follow(name, directory, profile, counted_clock, &mut child);
         if started.is_err() {
-            // It may be hung as well as gone. Both calls fail only if it is gone.
+            // QEMU may hang, or may have exited. Both calls fail only if it has exited.
             let _ = child.kill();
             let _ = child.wait();
         }

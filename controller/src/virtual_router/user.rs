@@ -62,16 +62,16 @@ pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
         }
     });
     if started.is_err() {
-        // The error says what its log said; that there was nothing to remove is as good.
+        // The error quotes its log; if there was nothing to remove, all is well.
         let _ = fs::remove_dir_all(&directory);
     }
     started.map(|router| (router, Up::Started))
 }
 
-/// Ends a virtual router and forgets it.
+/// Stops a virtual router, and removes it from the inventory.
 ///
 /// # Errors
-/// It cannot be ended, or its files cannot be removed.
+/// It cannot be stopped, or its files cannot be removed.
 pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     let _lock = lock(home)?;
     let inventory = Inventory::new(home);
@@ -88,7 +88,7 @@ pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     }
 }
 
-/// The names of those that run and were never enrolled, because the `hop` that started them was ended.
+/// The names of the virtual routers that run but were never enrolled, because the `hop` that started them was killed.
 ///
 /// # Errors
 /// The inventory cannot be read.
@@ -109,7 +109,7 @@ fn started(directory: &Path) -> Option<ProcessId> {
     toml::from_str(&fs::read_to_string(directory.join(PROCESS)).ok()?).ok()
 }
 
-/// Ends it, if it lives.
+/// Stops it, if it runs.
 fn stop_started(directory: &Path) -> io::Result<()> {
     started(directory).map_or(Ok(()), process::stop)
 }

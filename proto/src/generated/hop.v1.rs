@@ -30,9 +30,6 @@ pub struct GetInfoResponse {
     pub memory: ::core::option::Option<Memory>,
     #[prost(message, optional, tag = "11")]
     pub store: ::core::option::Option<Store>,
-    /// Command with which the agent starts every program, such as an emulator; empty on a router.
-    #[prost(bytes = "vec", repeated, tag = "12")]
-    pub launcher: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     /// Number of jobs that hold a slot now, and the largest number that may.
     #[prost(uint32, tag = "13")]
     pub jobs: u32,

@@ -1,7 +1,7 @@
-//! A router on the bench: a whole virtual one with a counted clock, its agent, and the proxies to its doors.
+//! A router on the bench: a whole virtual one with a counted clock, its agent, and the proxies to its ports.
 //!
-//! **Invariants:** what something costs is counted until the router is at rest again, so that what is done when `hop`
-//! or `ssh` has ended is not forgotten.
+//! **Invariants:** a cost is counted until the router is idle again, so that work after the exit of `hop` or `ssh`
+//! counts, too.
 
 use std::cell::RefCell;
 use std::fs;
@@ -99,7 +99,7 @@ impl BenchRouter {
         &self.shell
     }
 
-    /// Puts a fixture there, as a program that is there already.
+    /// Copies a fixture to the router, as a program that is there already.
     pub fn install(&self, name: &str) -> String {
         let path = format!("/tmp/{name}");
         self.shell.put(path.as_ref(), &fs::read(fixture(TARGET, name)).unwrap());
@@ -107,7 +107,7 @@ impl BenchRouter {
         path
     }
 
-    /// Starts an agent that has never seen a program; one that runs is ended.
+    /// Starts an agent that has never received a program, after stopping one that runs.
     pub fn fresh_agent(&mut self) {
         if let Some(Agent { pid, ssh }) = self.agent.take() {
             self.shell.sh(&format!("kill {pid}"));
@@ -136,7 +136,7 @@ impl BenchRouter {
         // Its first handshake may wait for entropy.
         succeeds(self.hop(&["info"]).run());
         if !home.cache().join("probes").exists() {
-            // What this Go builds runs there: that is asked once, and belongs to no row.
+            // Runs the probe of this Go now, because it runs only once and belongs to no row.
             succeeds(self.hop(&["run", "./tests/fixtures/lines", "0", "0s"]).run());
             self.fresh_agent();
         }

@@ -1,5 +1,6 @@
-//! What Hop costs a router, beside what people do today, on a whole virtual router whose clock counts instructions; and what
-//! it costs this machine to send one program to many. `cargo xtask bench` runs it, and docs/benchmarks tells how to read it.
+//! Measures the costs of Hop and of its alternatives (ssh, scp, raw TCP) on a whole virtual router whose clock counts
+//! instructions, and the cost on this machine of sending one program to many routers. `cargo xtask bench` runs it, and
+//! docs/benchmarks explains the tables.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot go on panics, and says where")]
 
@@ -29,10 +30,10 @@ use figures::Figure;
 use hop_tests::{dist, root};
 use rows::{ROWS, Row, Way};
 
-/// How often each is measured, if nobody says otherwise: counted figures differ by a thousandth.
+/// Default number of runs of each measurement: counted figures differ by a thousandth.
 const RUNS: usize = 3;
 
-/// What is asked for.
+/// The options of the command line.
 struct Options {
     rows: Vec<String>,
     runs: usize,
@@ -110,7 +111,7 @@ fn measure(bench: BenchRouter, rows: &[&Row], options: &Options) -> (Vec<Figure>
             };
             let mut samples = panic::catch_unwind(AssertUnwindSafe(&mut measure));
             if samples.is_err() {
-                // QEMU with a counted clock has been seen to stand still under much output. Twice is no accident.
+                // QEMU with a counted clock sometimes stalls under much output. Twice in a row is no accident.
                 eprintln!("{name}: once more, on a router that is booted again");
                 bench = None;
                 samples = panic::catch_unwind(AssertUnwindSafe(|| {

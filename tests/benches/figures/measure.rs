@@ -79,7 +79,7 @@ pub fn other(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     (0..runs).map(one).collect()
 }
 
-/// It has run there.
+/// The program has run there before.
 pub fn again(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     let source = Source::of("hello");
     prepare(bench, way);
@@ -87,7 +87,7 @@ pub fn again(bench: &mut BenchRouter, way: Way, runs: usize) -> Vec<Sample> {
     (0..runs).map(|_| arrive(bench, way, &source)).collect()
 }
 
-/// Another version of it has run there. Each run is preceded by the version of the example.
+/// Another version of the program has run there before: the example, once more before each run.
 pub fn edited(
     bench: &mut BenchRouter,
     way: Way,
@@ -105,7 +105,7 @@ pub fn edited(
     (0..runs).map(one).collect()
 }
 
-/// Makes a router that has never seen a program.
+/// Prepares a router that has never received a program.
 fn prepare(bench: &mut BenchRouter, way: Way) {
     bench.shell().sh("rm -f /tmp/f");
     match way {
@@ -115,7 +115,7 @@ fn prepare(bench: &mut BenchRouter, way: Way) {
     }
 }
 
-/// A program arrives and is run. Both examples do no more than starting and ending if they are asked for their options.
+/// Uploads a program and runs it. With `-h`, both examples print their options and exit.
 fn arrive(bench: &BenchRouter, way: Way, source: &Source) -> Sample {
     if way == Hop {
         let package = source.package();

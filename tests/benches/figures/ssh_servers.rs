@@ -1,9 +1,10 @@
-//! Servers of ssh on this machine, to which whoever runs the bench can log in: Debian's dropbear, a process a router, as there
-//! is an agent a router.
+//! ssh servers on this machine, to which the user who runs the bench can log in: Debian's dropbear, one process for
+//! each router, as there is one agent for each router.
 //!
-//! **Invariants:** nothing of the user's own ssh is read or written. A server looks for the keys of who may come in the
-//! home that the system names; so it is told of a user of another name whose home is the bench's, by nss_wrapper, and is not
-//! used if it did not hear that. It listens on 127.0.0.1 only, takes the bench's key only, and ends with this.
+//! **Invariants:** the bench neither reads nor writes files of the user's own ssh. An ssh server looks for the
+//! authorized keys in the home directory that the system's list of users names; so nss_wrapper gives it a list with a
+//! user of another name, whose home is the bench's, and the bench rejects a server that has not loaded nss_wrapper. A
+//! server listens on 127.0.0.1 only, accepts the bench's key only, and is killed when [`SshServers`] is dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,19 +17,19 @@ use rustix::process::{getgid, getuid};
 /// Where Debian has it: not in the PATH of a user.
 const DROPBEAR: &str = "/usr/sbin/dropbear";
 
-/// Takes the place of the system's list of users. The dynamic linker knows where it is.
+/// Replaces the system's list of users. The dynamic linker finds it.
 const WRAPPER: &str = "libnss_wrapper.so";
 
 /// The user who can log in: the one who runs the bench, by another name.
 const USER: &str = "bench";
 
-/// What is said when it listens.
+/// The message that dropbear prints when it listens.
 const READY: &str = "Not backgrounding";
 
 /// State of a socket that listens, in /proc/net/tcp.
 const LISTENS: &str = "0A";
 
-/// As many servers as somebody wants, with one home, one key, and one user.
+/// Any number of servers, with one home, one key, and one user.
 pub struct SshServers {
     home: PathBuf,
     servers: Vec<Server>,
@@ -36,14 +37,14 @@ pub struct SshServers {
 
 struct Server {
     process: Child,
-    /// It says something of each login, and must find a reader.
+    /// dropbear logs each login to it, so it stays open.
     stderr: BufReader<ChildStderr>,
     port: u16,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if it has ended. Who was logged in has left.
+        // Both fail only if it has exited. No client is logged in any more.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -79,7 +80,7 @@ impl SshServers {
     /// directory of its own.
     pub fn run(&self, number: usize) -> Command {
         let mut ssh = Command::new("ssh");
-        // Nobody's settings, keys or agent but those of the bench.
+        // No settings, keys or ssh-agent but those of the bench.
         ssh.args(["-F", "none", "-i"]).arg(self.home.join("key"));
         let known_hosts = format!("UserKnownHostsFile={}", self.home.join("known-hosts").display());
         let alias = format!("HostKeyAlias={USER}");
@@ -110,7 +111,7 @@ impl Server {
         let place = home.join(directory(number));
         fs::create_dir(&place).unwrap();
         let mut command = Command::new(DROPBEAR);
-        // In the foreground, with what it says on standard error; no passwords; a port of the kernel's choice.
+        // In the foreground, with its messages on standard error; no passwords; a port of the kernel's choice.
         command.args(["-F", "-E", "-s", "-p", "127.0.0.1:0", "-r"]).arg(home.join("host-key"));
         command.arg("-P").arg(place.join("pid"));
         command.env("LD_PRELOAD", WRAPPER);
@@ -121,14 +122,14 @@ impl Server {
         let mut server = Self { process, stderr, port: 0 };
         let mut line = String::new();
         server.stderr.read_line(&mut line).unwrap();
-        // The dynamic linker would say first that it does not find the wrapper, and go on without it.
+        // If the dynamic linker does not find the wrapper, its warning is the first line, and dropbear runs without it.
         assert!(line.trim_end().ends_with(READY), "dropbear listens, by its own list of users: {line:?}");
         server.port = port(server.process.id());
         server
     }
 }
 
-/// Where a process listens: it does not tell which port it was given, and the kernel does.
+/// The port on which a process listens. dropbear does not print the port that it got, but the kernel reports it.
 fn port(process: u32) -> u16 {
     let sockets: Vec<_> = fs::read_dir(format!("/proc/{process}/fd"))
         .unwrap()

@@ -1,7 +1,7 @@
 //! A TCP proxy between `hop` and a router, which a test can make fail.
 //!
-//! **Invariants:** a proxy that is cut loses nothing that was sent, as TCP retransmits what was not acknowledged: it arrives when
-//! the proxy is mended. Neither end is told.
+//! **Invariants:** a proxy that is cut loses no data, as TCP retransmits unacknowledged data: the data arrives when the
+//! proxy is mended. Neither end sees the cut.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -29,7 +29,7 @@ struct State {
     is_gone: bool,
     to_router: Traffic,
     from_router: Traffic,
-    /// How many there ever were.
+    /// How many connections there ever were.
     count: usize,
     /// Both ends of every connection.
     connections: Vec<TcpStream>,
@@ -38,9 +38,9 @@ struct State {
 /// What goes one way.
 #[derive(Default)]
 struct Traffic {
-    /// Bytes that have gone.
+    /// Bytes that were forwarded.
     sent: u64,
-    /// Cuts the proxy when this much has.
+    /// Cuts the proxy after so many bytes.
     cut_at: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl FaultProxy {
         Self { address, shared }
     }
 
-    /// Where it begins.
+    /// The address on which it listens.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -135,7 +135,7 @@ impl Drop for FaultProxy {
         self.reset();
         self.shared.state().is_gone = true;
         self.shared.changed.notify_all();
-        // So that whoever accepts looks.
+        // Wakes the thread that accepts, so that it sees `is_gone`.
         let _ = TcpStream::connect(&self.address);
     }
 }
@@ -179,7 +179,7 @@ impl Shared {
 
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, is_to_router: bool) {
         let mut buffer = [0; 16 * 1024];
-        // Whatever ends the one end, ends the other.
+        // When one end closes, the proxy closes the other.
         let _ = self.carry_all(&mut from, &mut to, &mut buffer, is_to_router);
         let _ = to.shutdown(Shutdown::Write);
     }
@@ -214,7 +214,7 @@ impl Shared {
                 data = &data[now..];
             }
             if count == 0 {
-                // An end is noticed as late as everything else.
+                // A cut delays the end of the stream like its data.
                 drop(self.whole()?);
                 return Ok(());
             }

@@ -16,8 +16,8 @@ use std::thread;
 
 use hop::config::home::Home;
 use hop::config::inventory::{Entry, Inventory, Router};
+use hop_formats::meminfo::OVERCOMMIT_MEMORY;
 use hop_proto::identity::Fingerprint;
-use hop_proto::meminfo::OVERCOMMIT_MEMORY;
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
@@ -172,8 +172,8 @@ impl VirtualRouter {
         self.restart_agent();
     }
 
-    /// Does what a refusal for want of promises advises, until that is dropped: more programs at a time than a router with strict
-    /// overcommit promises memory to.
+    /// Turns strict overcommit off until the result is dropped, as the hint of a `no_promise` refusal advises: for
+    /// tests that run more programs at a time than strict overcommit has memory for.
     pub fn let_it_promise_more(&self) -> PromisesMore<'_> {
         let before = match self.target {
             Target::Machine { .. } => {

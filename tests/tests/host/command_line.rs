@@ -80,7 +80,7 @@ fn virtual_router_starts_by_itself() {
     let ran = desk.hop().arg("run").arg(&source).run();
     let line = "hop: no router is enrolled: started virtual-mips\n";
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", &*format!("{line}err\n"), 7));
-    // Now there is one, and nothing is said.
+    // Now a router is enrolled, and hop prints no message.
     let ran = desk.hop().arg("run").arg(&source).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
 }

@@ -1,4 +1,4 @@
-//! Somebody's desk: a home of a test's own, and `hop` with it.
+//! A user's desk: a home directory for one test, and `hop` with it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use hop_tests::{Hop, Ran};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A home of its own, whose virtual routers are ended when the test ends.
+/// A home directory of its own. Dropping it stops its virtual routers.
 pub struct Desk {
     pub home: TempDir,
 }

@@ -169,11 +169,12 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_check_named_is_a_test() {
-    let sources: String = ["agent/src", "controller/src", "proto/src", "tests/tests", "xtask/src"]
-        .iter()
-        .flat_map(|directory| files_below(&root().join(directory)))
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .collect();
+    let sources: String =
+        ["agent/src", "formats/src", "controller/src", "proto/src", "tests/tests", "xtask/src"]
+            .iter()
+            .flat_map(|directory| files_below(&root().join(directory)))
+            .filter_map(|file| fs::read_to_string(file).ok())
+            .collect();
     for page in ["specification.md", "security.md"] {
         let text = fs::read_to_string(root().join("docs").join(page)).unwrap();
         let words = text.split('`').skip(1).step_by(2);

@@ -75,12 +75,12 @@ fn rotation_moves_all_routers_to_the_new_key() {
     let job = first.exec_with(&["--detach"], "wait").run();
     assert_eq!(job.code, 0, "{}", job.stderr());
 
-    // One is away: nothing has changed here, and both keys are let in where it began.
+    // One router is offline: the key has not changed here, and the other router authorizes both keys.
     second.signal_agent(Signal::TERM);
     let ran = rotate(&[]);
     ran.assert_fails_after_progress(125, "the key rotation is not finished: not on second");
     assert_eq!(key_of(&home), old);
-    assert_eq!(jobs(&home, "router").len(), 1, "the old key is still let in");
+    assert_eq!(jobs(&home, "router").len(), 1, "the router still authorizes the old key");
     let next = directory(&home).join("key.next");
     let kept = fs::read(&next).unwrap();
     second.restart_agent();

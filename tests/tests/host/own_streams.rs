@@ -1,4 +1,4 @@
-//! The three streams of `hop` itself, in whatever mode they are and whoever else uses them.
+//! The three standard streams of `hop` itself: they work in any mode, and while other processes share them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write, pipe};

@@ -1,4 +1,4 @@
-//! What an agent keeps of programs, and how much: the store that survives a reboot, and what a kernel promises.
+//! How many programs an agent caches: on a disk that survives a reboot, and within the memory that a kernel can commit.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ fn seen(agent: u32, path: &Path) -> PathBuf {
     format!("/proc/{agent}/root{}", path.display()).into()
 }
 
-/// The blobs on a shelf, as the agent sees it.
+/// The blobs in a disk cache, as the agent sees it.
 fn kept(agent: u32, shelf: &Path) -> BTreeSet<String> {
     fs::read_dir(seen(agent, shelf))
         .unwrap()
@@ -65,7 +65,8 @@ fn disk_cache_evicts_least_recently_used() {
     let shelf = bench.path("shelf");
     fs::create_dir(&shelf).unwrap();
     let content = fs::read(fixture(Target::Host, "both-outputs")).unwrap();
-    // Room for four, of which a half must stay free. A tmpfs is no shelf, but an overlay on one has its size.
+    // Space for four programs, half of which must stay free. A tmpfs cannot be a disk cache, but an overlay on one has
+    // its size.
     let script = format!(
         "mkdir medium; mount -t tmpfs -o size={} none medium; mkdir medium/lower medium/upper medium/work
         mount -t overlay -o lowerdir=medium/lower,upperdir=medium/upper,workdir=medium/work none shelf

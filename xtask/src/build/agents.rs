@@ -13,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use crate::build::cache::touch;
 use crate::build::toolchain::Toolchain;
 use crate::command::run;
-use crate::elf::{self, FloatAbi};
 use crate::paths;
-use crate::segments;
+use hop_formats::elf::{self, FloatAbi};
+use hop_formats::segments;
 
 /// An agent for one kind of router.
 pub struct Agent {
@@ -34,8 +34,8 @@ pub const AGENTS: [Agent; 2] = [
 ];
 
 /// The sources of an agent and its [`VECTORS`], apart from the toolchain.
-const SOURCES: [&str; 6] =
-    ["Cargo.toml", "Cargo.lock", "agent", "proto/Cargo.toml", "proto/src", "tests/vectors"];
+const SOURCES: [&str; 7] =
+    ["Cargo.toml", "Cargo.lock", "agent", "formats", "proto/Cargo.toml", "proto/src", "tests/vectors"];
 
 /// The package that tests the agents' cipher, built with the agents' flags.
 const VECTORS: &str = "hop-vectors";

@@ -26,7 +26,7 @@ done
 exec ZIG cc -target CPU-linux-musleabi \"$@\"
 ";
 
-/// What rustc is told for MIPS. These targets link dynamically by default, and rustc's own startup files are not there. A
+/// Flags of rustc for MIPS. These targets link dynamically by default, and rustc's own startup files are not there. A
 /// panic aborts, so tables for unwinding are of no use, and they are 130 kB.
 const MIPS_FLAGS: [&str; 3] =
     ["-Ctarget-feature=+crt-static", "-Clink-self-contained=no", "-Cforce-unwind-tables=no"];
@@ -161,7 +161,7 @@ impl Toolchain {
         let (cc, ar) = self.c_compiler(target)?;
         let lower = target.replace('-', "_");
         let upper = lower.to_uppercase();
-        // Before rustc is told of the registries' directories, which this makes.
+        // This makes the directories of the registries, which the flags name.
         run(self.cargo().args(["fetch", "--quiet", "--locked"]))?;
         let mut command = self.cargo();
         command

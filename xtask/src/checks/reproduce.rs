@@ -13,7 +13,7 @@ use crate::build::agents::{AGENTS, copy};
 use crate::build::toolchain::{Homes, Toolchain};
 use crate::command::output;
 use crate::paths;
-use crate::segments;
+use hop_formats::segments;
 
 /// Builds the first agent again, elsewhere, and fails if it differs from the one of `cargo xtask build`.
 pub fn check() -> Result<()> {

@@ -25,7 +25,7 @@ pub fn test(all: bool, words: &[String]) -> Result<()> {
     command::run(cargo().args(["test", "--locked", "--all-features"]).args(selection(all, words)))
 }
 
-/// What `cargo test` is told beside what it always is.
+/// The arguments of `cargo test` that depend on the command line.
 fn selection(all: bool, words: &[String]) -> Vec<String> {
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let end_to_end = ["--package", "hop-tests", "--test", "end_to_end", "--"];

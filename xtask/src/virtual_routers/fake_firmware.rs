@@ -12,7 +12,7 @@ use crate::build::agents::AGENTS;
 use crate::build::toolchain::Toolchain;
 use crate::command::run;
 use crate::paths;
-use crate::segments;
+use hop_formats::segments;
 
 /// Inputs of the build, apart from the toolchain and the program's own sources.
 const SOURCES: [&str; 2] = ["Cargo.toml", "Cargo.lock"];

@@ -103,7 +103,7 @@ impl ControlSocket {
     }
 }
 
-/// True if whoever is at the other end is this user.
+/// True if the process at the other end runs as this user.
 pub fn is_ours(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw())
 }

@@ -1,11 +1,11 @@
 //! A connection master: the process that holds one connection to a router and shares it with commands.
 //!
-//! It speaks HTTP/2 on a socket and forwards each call unchanged: headers, bodies and trailers in both directions, and resets; it
-//! decodes no message.
+//! It speaks HTTP/2 on a socket and forwards each call unchanged: headers, bodies and trailers in both directions, and
+//! resets; it decodes no message.
 //!
-//! **Invariants:** it takes a piece of a body from one side only when the other side has room for it, so that a slow reader slows
-//! its own program and no other; when a command exits, its calls are reset at once; when the connection breaks, every command
-//! learns of it, and the master exits.
+//! **Invariants:** the master reads a piece of a body from one side only when the other side can take it, so that a
+//! slow reader slows its own program and no other; when a command exits, the master resets its calls at once; when the
+//! connection breaks, the master closes the connection of every command, and exits.
 
 use std::env;
 use std::fs::{self, File};
@@ -55,16 +55,16 @@ pub struct MuxArgs {
 }
 
 /// Commands at a time, and calls at a time of one: together as many as an agent takes on one connection, so that none
-/// waits for the end of another. Eight run as many jobs as an agent does; whoever comes then has a connection of its own.
+/// waits for the end of another. Eight commands run as many jobs as an agent does; a ninth opens its own connection.
 const MAX_COMMANDS: usize = 8;
 const MAX_CALLS: u32 = 2;
 
-/// Bytes that may come ahead on all calls of the connection: what may on each, so that nobody who does not read is in the
-/// way of others.
+/// Receive window of the connection to the agent: the windows of all calls together, so that a command that does not
+/// read its call does not block the calls of others.
 const CONNECTION_WINDOW: u32 = MAX_COMMANDS as u32 * MAX_CALLS * WINDOW;
 
-/// Bytes that a command may send ahead on one call, and on all of its calls, as to an agent; and bytes of a call that wait
-/// to be written, either way: four frames.
+/// Receive windows of one call and of all calls of a command, the same as an agent's; and bytes of a call that wait to
+/// be written in either direction: four frames.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const COMMAND_WINDOW: u32 = 256 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -83,7 +83,8 @@ const INHERITED_DESCRIPTORS: RawFd = 3;
 /// Holds a connection until no command has used it for the given time, it breaks, or the master is stopped.
 ///
 /// # Errors
-/// The connection does not come about. Nobody hears that here: who started this one tries for itself, and says it.
+/// The connection cannot be established. This process reports that to nobody: the `hop` that started it connects by
+/// itself, and reports the error.
 pub fn run(args: &MuxArgs) -> Result<(), Error> {
     let (listener, lock) = detach().map_err(Error::io("leave", "the terminal".as_ref()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -93,8 +94,8 @@ pub fn run(args: &MuxArgs) -> Result<(), Error> {
     runtime.block_on(keep(args, listener, lock))
 }
 
-/// Leaves everything of the `hop` that started this one: its session, its streams, and what it had open by accident. What
-/// was given is the socket and the lock.
+/// Detaches from the `hop` that started this process: leaves its session, and closes its streams and the descriptors
+/// that were inherited by accident. Returns the socket and the lock, which were inherited on purpose.
 fn detach() -> io::Result<(std::os::unix::net::UnixListener, OwnedFd)> {
     let mut open = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
@@ -139,8 +140,8 @@ async fn keep(
         .map_err(|error| Error::NotAnAgent { address: router.entry.address, source: error.into() })
 }
 
-/// Where commands come in. When this is dropped, nobody can come any more: who has come and was not let in sees the end,
-/// and goes its own way.
+/// The socket to which commands connect. Dropping it removes the socket: a command that has connected and was not
+/// accepted sees its connection close, and connects to the router itself.
 struct Listener {
     listener: UnixListener,
     socket: PathBuf,
@@ -219,13 +220,13 @@ async fn serve(
 /// What all commands share.
 struct Shared {
     agent: SendRequest<Body>,
-    /// How many have come and not gone.
+    /// How many commands are connected.
     users: AtomicUsize,
-    /// Somebody has said that it is enough.
+    /// A command has asked the master to stop.
     stop: Notify,
 }
 
-/// Gives the agent to one command, until that goes, or shall go.
+/// Forwards the calls of one command, until it disconnects or the master closes.
 async fn serve_command(stream: UnixStream, shared: Arc<Shared>, mut closing: watch::Receiver<bool>) {
     shared.users.fetch_add(1, Relaxed);
     let forwarding = shared.clone();
@@ -240,7 +241,6 @@ async fn serve_command(stream: UnixStream, shared: Arc<Shared>, mut closing: wat
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // However it ends, nobody is here any more.
     tokio::select! {
         _ = &mut connection => {}
         _ = async { closing.wait_for(|closing| *closing).await.is_ok() } => {
@@ -251,11 +251,11 @@ async fn serve_command(stream: UnixStream, shared: Arc<Shared>, mut closing: wat
     shared.users.fetch_sub(1, Relaxed);
 }
 
-/// Passes one call on.
+/// Forwards one call to the agent.
 async fn forward(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
     if request.uri().path() == STOP_PATH {
         let others = shared.users.load(Relaxed).saturating_sub(1);
-        // Nothing is told before this is written: who has asked is one of those who may stay.
+        // The response still arrives: the master lets the calls of connected commands finish, the caller's included.
         shared.stop.notify_one();
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(USERS, others.into());
@@ -266,7 +266,7 @@ async fn forward(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     Ok(agent.send_request(request.map(Body::new)).await?.map(Body::new))
 }
 
-/// When the agent was heard last.
+/// When the agent last sent something.
 #[derive(Clone)]
 struct LastHeard(Arc<Mutex<Instant>>);
 

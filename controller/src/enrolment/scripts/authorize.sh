@@ -1,15 +1,15 @@
-# Adds a controller to those that may connect, or takes it off; prints `added`, `there`, `gone`, `absent` or `alone`, and
-# then how many others there are. The only controller is not taken off unless $force says so.
+# Adds a controller to the list of those that may connect, or removes it; prints `added`, `there`, `gone`, `absent` or
+# `alone`, and then how many other controllers are on the list. Removes the only controller only if $force is set.
 #
-# In: state, fingerprint, controller (the whole line; empty takes it off), force (or nothing).
+# In: state, fingerprint, controller (the whole line; empty removes it), force (or nothing).
 
 newline='
 '
 
-# True if whoever made the lock is gone: with an earlier boot, or by itself.
+# True if the process that made the lock is gone: it ran in an earlier boot, or has exited.
 is_abandoned() {
 	set -- $(cat "$list.lock/owner" 2>/dev/null)
-	# Who has not written its number for some seconds was ended before it could.
+	# A process that has not written its id for some seconds was killed before it could.
 	if [ -z "$2" ]; then
 		anonymous=$((anonymous + 1))
 		[ $anonymous -gt 3 ]
@@ -19,14 +19,14 @@ is_abandoned() {
 	[ "$2" != "$boot" ] || [ ! -e "/proc/$1" ]
 }
 
-# Waits until nobody else changes the list. The lock is a directory, which every firmware can make in one step; one whose
-# owner is gone is taken over where it is (agent/src/access/directory_lock.rs has the same rules).
+# Waits until no other process changes the list. The lock is a directory, which every firmware can make in one step;
+# this script takes over, in place, a lock whose owner is gone (agent/src/access/directory_lock.rs has the same rules).
 lock_list() {
 	boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 	waited=0 anonymous=0
 	until mkdir "$list.lock" 2>/dev/null; do
 		if [ ! -d "$list.lock" ]; then
-			# It was given back in this moment, or it cannot be made.
+			# Its owner has just released it, or it cannot be made.
 			mkdir "$list.lock" && break
 			[ -d "$list.lock" ] || fail "cannot write to $state: no space left?"
 		fi
@@ -46,16 +46,17 @@ lock_list() {
 	echo "$$ $boot" >"$list.lock/owner"
 }
 
-# Makes $new the list. It is read again first: flash may be full, and a list that was cut off would shut out the others.
+# Makes $new the list, after reading it back: flash may be full, and a truncated list would lock out the others.
 replace_list() {
 	printf %s "$new" >"$list.new"
-	# What the shell makes of both has no newlines in the end.
+	# The shell removes trailing newlines from both.
 	if [ "$(cat "$list.new")" != "$(printf %s "$new")" ] || ! mv "$list.new" "$list"; then
 		fail "cannot write $list: no space left?"
 	fi
 }
 
-# Reads the list: how many others are on it, whether the controller is, and what it becomes without its line if it goes.
+# Reads the list: counts the other controllers, looks for this one, and makes the new list, without the line of this one
+# if it is to be removed.
 read_list() {
 	others=0 new= found=
 	[ -f "$list" ] || return 0
@@ -80,7 +81,7 @@ authorize() {
 	[ ! -e "$list" ] || must_be_ours "$list"
 	read_list
 	if [ -z "$controller$force" ] && [ "$others" -eq 0 ]; then
-		# Not even a lock is made: flash may be full, and that must not keep an agent from being removed.
+		# Without a lock: flash may be full, and hop must still be able to remove the agent.
 		echo alone
 		echo 0
 		return

@@ -1,21 +1,22 @@
-# Stands by while a router is enrolled or its agent replaced: should the controller, or the link to it, be gone before it
-# says `commit`, the scripts that follow take back what it has done. What it says on the way is a sign of life.
+# Runs while hop enrols a router or replaces its agent: if the controller, or the link to it, is gone before it sends
+# `commit`, the scripts that follow undo its changes. Any other line that it sends is a sign of life.
 #
-# In: stage, patience (seconds); what the scripts want that follow. They say by `failed=1` that not all could be taken back.
+# In: stage, patience (seconds), and the variables of the scripts that follow, which set `failed=1` if they could not
+# undo everything.
 
-# Whoever would have read what is said below may be gone.
+# The reader of the messages below may be gone.
 trap '' PIPE
 umask 077
 close_tmp
 clear_stages
 mkdir "$stage" || exit 1
 trap 'code=$?; rm -rf "$stage"; exit ${failed:-$code}' EXIT
-# As long as this lives, nobody else may build on what it may yet remove.
+# While this process lives, no other enrolment may build on files that this one may still remove.
 echo $$ >"$stage/guard" || exit 1
 for other in $(stages); do
 	[ "$other" = "$stage" ] || ! is_guarded "$other" || fail "another enrolment is under way"
 done
-# A shell whose read knows no time limit sees the end of the connection at least.
+# A shell whose `read` has no time limit sees at least the end of the connection.
 limit=
 echo | { read -t 1 line; } 2>/dev/null && limit="-t $patience"
 echo ready
@@ -25,6 +26,6 @@ while read $limit line; do
 	undo) break ;;
 	esac
 done
-# What still runs for this enrolment, an upload on a dead link perhaps, would go on after us. Whoever is done has taken
-# its number away.
+# Another process of this enrolment, such as an upload on a dead link, would outlive this one. A process that has
+# finished has removed its id.
 kill -9 "$(cat "$stage/busy" 2>/dev/null)" 2>/dev/null

@@ -1,6 +1,6 @@
-# Tells what on this router is root's alone; comes before every other script. A router has users besides root, /tmp is
-# everybody's, and a stick is whoever's it was. All that is done here is done as root, so what somebody else could have made
-# is neither run nor read nor written.
+# Functions that tell which files on this router are root's alone; hop puts them before every other script. A router has
+# users besides root, everybody can write to /tmp, and a USB stick may come from anyone. The scripts run as root, so
+# they neither run nor read nor write a file that another user could have made.
 #
 # In: nothing.
 
@@ -9,15 +9,15 @@ fail() {
 	exit 1
 }
 
-# Makes /tmp sticky where it is not, as on a DD-WRT: anybody might rename there what is root's, and put something else in
-# its place between a look at it and its use. Whatever changes something calls this first.
+# Makes /tmp sticky where it is not, as on a DD-WRT: any user could rename root's files there, and replace them between
+# the check and the use. Every script that changes something calls this first.
 close_tmp() {
 	case $(ls -ldn /tmp) in
 	d???????w[x-]*) chmod +t /tmp || fail "cannot make /tmp sticky" ;;
 	esac
 }
 
-# True for what `ls -ldn` says of a file, a directory or a link that is root's, and that nobody else can write to.
+# True for the line of `ls -ldn` of a file, a directory or a link that is root's, and that nobody else can write to.
 is_roots() {
 	case $1 in
 	[d-]????-??-* | l*) [ "$3" = 0 ] ;;

@@ -1,4 +1,5 @@
-# Puts an agent that was tried in $stage where it stays, with its key and who may connect, and prints its fingerprint.
+# Moves the agent that was tested in $stage to where it stays, makes its key, writes the list of the controllers that
+# may connect, and prints the fingerprint of the key.
 #
 # In: stage, way (until-reboot or install), starter (procd, boot-hook, nvram or none), program, state, listen, interface, cache_dir,
 # controller (a line for the list of who may connect), and for procd: keep, init_script, config; for the other
@@ -15,7 +16,7 @@ make_state() {
 		must_be_ours "$state"
 		chmod 700 "$state" || fail "cannot make $state private"
 	fi
-	# Nothing is written through a link that a stick came with, and no key is ours that whoever made the stick knows.
+	# A USB stick may have come with links, through which nothing may be written, and with a key that its maker knows.
 	rm -rf "$state/authorized" "$state/authorized.new" "$state/authorized.lock"
 	case $starter in
 	boot-hook | nvram) rm -f "$state/hopd" "$state/key" "$state/key.next" "$state/start" "$state/settings" ;;
@@ -43,7 +44,7 @@ place() {
 	rm -f "$program"
 	if [ "$way" = install ]; then
 		cp "$stage/hopd" "$program" || fail "cannot write $program: no space left?"
-		# What flash gives back is not always what it was given.
+		# Flash does not always return the bytes that were written to it.
 		cmp "$stage/hopd" "$program" || fail "$program is not what was written to it"
 		rm "$stage/hopd"
 	else

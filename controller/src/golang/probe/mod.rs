@@ -16,20 +16,20 @@ use crate::console::progress::Progress;
 use crate::golang::Error;
 use crate::golang::build::{self, Build};
 use crate::program::Program;
-use crate::program::elf::Target;
 use crate::session::Job;
 use crate::session::outcome::{Ending, Outcome};
+use hop_formats::elf::Target;
 
-/// The program.
+/// The source of the probe program.
 const SOURCE: &str = include_str!("probe.go");
 
-/// How long it may take: it is done in a second, unless the router has much else to do.
+/// Time limit of the probe: it takes a second, unless the router is busy.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What is written of a kernel and a Go that go together.
+/// The verdict on a kernel that runs this Go's programs.
 const WORKS: &str = "works";
 
-/// A question to a router: does what this Go builds run there?
+/// A question to a router: do this Go's programs run there?
 #[derive(Debug)]
 pub struct Probe {
     file: PathBuf,
@@ -39,10 +39,10 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The question that there is for a program of this Go.
+    /// The question for programs of this version of Go.
     pub fn new(home: &Home, router: &str, info: &GetInfoResponse, target: Target, version: &str) -> Self {
         let goarch = build::goarch(target).unwrap_or("other");
-        // What one router says is nothing to another one, whatever kernel it says to have.
+        // The verdict of one router does not hold for another, even if both report the same kernel.
         let name = format!("{router} {goarch} {} {version}", info.kernel).replace(['/', '\0'], "_");
         Self {
             file: home.cache().join("probes").join(name),
@@ -52,10 +52,10 @@ impl Probe {
         }
     }
 
-    /// Whether the answer is known, and that they go together.
+    /// True if the cached verdict is that this Go's programs run there, false if there is no cached verdict.
     ///
     /// # Errors
-    /// [`Error::Probe`] if they do not.
+    /// [`Error::Probe`] if they do not run there.
     pub fn is_answered(&self) -> Result<bool, Error> {
         match fs::read_to_string(&self.file) {
             Ok(verdict) if verdict == WORKS => Ok(true),
@@ -64,7 +64,7 @@ impl Probe {
         }
     }
 
-    /// Builds the program that answers it, if the Go that is here is the one that is asked about.
+    /// Builds the probe program, if the Go on this machine is the version that the question is about.
     ///
     /// # Errors
     /// There is no Go, or it did not build the probe: see [`Build::run`].
@@ -82,15 +82,15 @@ impl Probe {
         Ok(Some(Program::load(&output, "probe".as_ref(), &self.router, target)?))
     }
 
-    /// How it is run.
+    /// The job that runs the probe program.
     pub fn job(&self, nice: u8) -> Job {
         Job { timeout: Some(TIMEOUT), nice, ..Job::default() }
     }
 
-    /// Takes the answer.
+    /// Derives the verdict from the outcome of the probe program, and caches it.
     ///
     /// # Errors
-    /// [`Error::Probe`] if they do not go together.
+    /// [`Error::Probe`] if this Go's programs do not run there.
     pub fn answer(&self, outcome: &Outcome) -> Result<(), Error> {
         let verdict = match &outcome.ending {
             Ending::Exited(0) => WORKS.to_owned(),
@@ -98,7 +98,7 @@ impl Probe {
             Ending::Signaled { name, .. } => format!("is killed by SIG{name}"),
             Ending::TimedOut => format!("does not end within {} s", TIMEOUT.as_secs()),
             Ending::NotExecuted { why } => format!("cannot be executed: {why}"),
-            // The router's doing, or ours: another day it is another.
+            // Caused by the router or by hop: the next probe may end differently.
             Ending::OutOfMemory { .. }
             | Ending::Exhausted(_)
             | Ending::Idle
@@ -106,7 +106,7 @@ impl Probe {
             | Ending::Abandoned
             | Ending::Detached => return Ok(()),
         };
-        // What is not remembered is asked again.
+        // Without a cached verdict, the next run probes again.
         let _ = self.remember(&verdict);
         if verdict == WORKS { Ok(()) } else { Err(self.fails(&verdict)) }
     }

@@ -24,7 +24,7 @@ use self::request::{EXECUTABLE_MODE, FILE_MODE};
 pub use self::request::{Local, Policy, Request};
 use super::Error;
 use super::staged_file::{Committed, Place, StagedFile};
-use crate::program::segments;
+use hop_formats::segments;
 
 /// Bytes after which an acknowledgement is worth its message, as with the outputs.
 const ACKNOWLEDGE_EVERY: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
@@ -104,7 +104,7 @@ pub struct OutputFiles {
     /// Bytes of all files that were announced, and of their paths.
     bytes: u64,
     path_bytes: usize,
-    /// Bytes since the agent was told, holes included, and without them.
+    /// Bytes since the last acknowledgement, with holes and without them.
     untold: u64,
     untold_data: u64,
     told: Option<FilePosition>,
@@ -146,17 +146,17 @@ impl OutputFiles {
         self.next
     }
 
-    /// Takes what the agent sent.
+    /// Takes a piece that the agent sent.
     ///
     /// # Errors
-    /// What is wrong with it, or a file cannot be written.
+    /// The piece breaks the protocol, or a file cannot be written.
     pub fn take(&mut self, piece: OutputFile) -> Result<(), Failure> {
         let problem = Problem::of(piece.problem, piece.info.as_ref());
         let OutputFile { file, offset, data, info, .. } = piece;
-        // Nobody has taken anything yet of a job that is this hop's own.
+        // No client has received a file yet of a job that this `hop` has started.
         let first = if self.is_own { 0 } else { file };
         let next = *self.next.get_or_insert(FilePosition { file: first, offset: 0 });
-        // What is left out is a hole.
+        // A gap between offsets is a hole in the file.
         if file != next.file || offset < next.offset {
             return Err(Failure::Agent("an output file does not go on where it was"));
         }
@@ -177,7 +177,7 @@ impl OutputFiles {
             to.file().write_all_at(&data, offset).map_err(Error::io("write", to.path()))?;
         }
         if problem.is_some() || end == size {
-            // Of a file with a problem nothing came, whatever length it is said to have.
+            // No data of a file with a problem has arrived, whatever length the agent reports.
             let bytes = if problem.is_some() { 0 } else { size.saturating_sub(next.offset) };
             self.untold = self.untold.saturating_add(bytes);
             self.next = Some(FilePosition { file: file + 1, offset: 0 });
@@ -332,7 +332,7 @@ impl OutputFiles {
     }
 }
 
-/// Writes a program, whole or not at all.
+/// Writes a program to its place, completely or not at all.
 fn keep(place: &Path, program: &[u8]) -> Result<(), Error> {
     let staged = StagedFile::create(&Place::of(place), EXECUTABLE_MODE)?;
     staged.file().write_all_at(program, 0).map_err(Error::io("write", place))?;
@@ -340,8 +340,8 @@ fn keep(place: &Path, program: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// True if a core of this length ends before what its headers announce: the kernel met its limit, or no room. One without
-/// headers has met it there.
+/// True if a core file is shorter than its headers announce: the kernel reached a size limit, or found no space. So is
+/// one without complete headers.
 fn is_truncated(core: &File, size: u64) -> bool {
     // The headers are first; a core has some for each of its mappings.
     let mut start = vec![0; size.min(MAX_HEADERS) as usize];
@@ -513,7 +513,7 @@ mod tests {
         let mut files = OutputFiles::new(vec![request(&format!("a:{}", place.display()))], None, true);
         files.take(piece(0, b"one ", Some(info("a", 0, 1000)))).unwrap();
         assert!(!place.exists() && !files.ack_is_due());
-        // On another connection: it is told what was told before, and goes on; then it ends with a hole.
+        // On another connection, hop repeats its acknowledgement, and the file continues; then it ends with a hole.
         files.resend_acks();
         let at = |file, offset| Some(FilePosition { file, offset });
         assert_eq!([files.next_ack(), files.next_ack()], [at(0, 4), None]);

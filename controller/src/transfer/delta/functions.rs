@@ -1,7 +1,7 @@
-//! What two builds of a Go program have in common in the table of functions: those of the same name.
+//! Matches the function tables of two builds of a Go program by the names of the functions.
 //!
-//! Where a function was added, a word or two have changed in all that is said of each one behind it, so nothing is found there by
-//! what is the same.
+//! A new function changes a word or two in the entry of every function behind it, so a search for equal bytes finds
+//! nothing there.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,14 +12,14 @@ use super::search::Copy;
 /// Bytes of a function in the index.
 pub const PAIR: usize = 8;
 
-/// Functions one after another that both programs have so.
+/// Consecutive functions that both programs have in the same order.
 struct Row {
     old: usize,
     new: usize,
     count: usize,
 }
 
-/// These copies, which make a program of `length` bytes; but the functions and their index are copied by name.
+/// These copies, which make a program of `length` bytes, with the functions and their index copied by name instead.
 pub fn by_name(copies: &[Copy], old: &GoTables<'_>, new: &GoTables<'_>, length: usize) -> Vec<Copy> {
     let Some(last) = new.functions.last() else { return copies.to_vec() };
     let mut found = Vec::new();
@@ -35,7 +35,7 @@ pub fn by_name(copies: &[Copy], old: &GoTables<'_>, new: &GoTables<'_>, length: 
             new: 0,
         });
     }
-    // One of which there is more or less to say than before is new.
+    // A function whose entry has another size than before is new.
     let size =
         |functions: &[Function<'_>], index: usize| Some(functions.get(index + 1)?.at - functions[index].at);
     let has_size = |from, to| {
@@ -47,7 +47,7 @@ pub fn by_name(copies: &[Copy], old: &GoTables<'_>, new: &GoTables<'_>, length: 
         found.push(Copy { from: old.functions[from].at, to: start, copied: end - start, new: 0 });
     }
     found.sort_by_key(|copy| copy.to);
-    // What is before the first one is new behind nothing.
+    // The bytes before the first copy are new, behind an empty copy.
     found.insert(0, Copy { from: 0, to: 0, copied: 0, new: 0 });
     let starts = found.iter().skip(1).map(|copy| copy.to).chain([length]).collect::<Vec<_>>();
     for (copy, next) in found.iter_mut().zip(starts) {
@@ -57,7 +57,7 @@ pub fn by_name(copies: &[Copy], old: &GoTables<'_>, new: &GoTables<'_>, length: 
     found
 }
 
-/// What a copy has in a part of the program.
+/// The piece of a copy that lies in a part of the program.
 fn within(copy: &Copy, part: &Range<usize>) -> Option<Copy> {
     let (start, end) = (copy.to.max(part.start), (copy.to + copy.copied).min(part.end));
     (start < end).then(|| Copy {
@@ -68,7 +68,7 @@ fn within(copy: &Copy, part: &Range<usize>) -> Option<Copy> {
     })
 }
 
-/// Functions of the same name that fit, as few rows as there are.
+/// Functions of the same name that fit, in as few rows as possible.
 fn rows(old: &GoTables<'_>, new: &GoTables<'_>, fit: impl Fn(usize, usize) -> bool) -> Vec<Row> {
     // The first one of a name, from where the others follow.
     let functions = old.functions.iter().enumerate().rev();
@@ -92,7 +92,7 @@ fn rows(old: &GoTables<'_>, new: &GoTables<'_>, fit: impl Fn(usize, usize) -> bo
 
 #[cfg(test)]
 mod tests {
-    use hop_proto::relocation::ORIGINS;
+    use hop_formats::relocation::ORIGINS;
 
     use super::*;
 

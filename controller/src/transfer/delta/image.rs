@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use hop_proto::relocation::{ORIGINS, Origin};
+use hop_formats::relocation::{ORIGINS, Origin};
 use object::elf::{EM_MIPS, FileHeader32, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endian, Endianness};

@@ -11,7 +11,7 @@ mod shifts;
 
 use std::time::Instant;
 
-use hop_proto::relocation::{CONTENT_BITS, Content, Relocation};
+use hop_formats::relocation::{CONTENT_BITS, Content, Relocation};
 
 use self::relocation::Relocator;
 pub use self::search::{Copy, find};
@@ -123,7 +123,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::Duration;
 
-    use hop_proto::relocation::{Move, Moves};
+    use hop_formats::relocation::{Move, Moves};
     use object::elf;
 
     use super::*;

@@ -1,15 +1,16 @@
-//! What has moved from one build of a MIPS program to the next, so that an agent can tell what addresses in a copy are now.
+//! How far code and data have moved from one build of a MIPS program to the next, so that an agent can update the
+//! addresses in a copy.
 //!
-//! Every address that a copy holds, as it was and as it is, is a vote for how far what it names has moved.
+//! Every address in a copy, with its old and its new value, is a sample of how far its target has moved.
 //!
-//! **Invariants:** whatever is told, the delta makes the program, because what an agent makes of a copy is made here
-//! by the same code, and compared; so a wrong guess at what a part of the program holds costs bytes, and nothing
-//! else.
+//! **Invariants:** the delta makes the program whatever relocation it states, because this code relocates each copy
+//! with the agent's code, and encodes the differences that remain; so a wrong guess at the content of a part costs
+//! bytes, and nothing else.
 
 use std::ops::Range;
 use std::time::Instant;
 
-use hop_proto::relocation::{Content, ORIGINS, Origin, Place, Relocation, walk};
+use hop_formats::relocation::{Content, ORIGINS, Origin, Place, Relocation, walk};
 use object::Endianness;
 
 use super::functions::{self, PAIR};
@@ -48,7 +49,7 @@ pub struct Relocator<'a> {
     known: Vec<(Range<usize>, Content)>,
     /// What Go says of the functions, before and now.
     go: Option<(GoTables<'a>, GoTables<'a>)>,
-    /// What has moved.
+    /// How far the targets have moved.
     relocation: Relocation,
 }
 
@@ -81,7 +82,7 @@ impl<'a> Relocator<'a> {
         Some(Self { base, program, image: old, known, go, relocation })
     }
 
-    /// Finds out what has moved, and what the copies hold; `None` if that was not done by `deadline`.
+    /// Finds out how far the targets have moved, and what the copies hold; `None` if that takes longer than `deadline`.
     pub fn relocate(&mut self, copies: &[Copy], deadline: Instant) -> Option<Vec<Part>> {
         let in_time = || (Instant::now() < deadline).then_some(());
         let copies = match &self.go {
@@ -89,7 +90,8 @@ impl<'a> Relocator<'a> {
             None => copies.to_vec(),
         };
         let divided: Vec<Part> = copies.iter().flat_map(|copy| self.divide(*copy)).collect();
-        // What is known to hold addresses tells what has moved, and that tells what else holds addresses.
+        // Parts that are known to hold addresses show how far their targets have moved, and that shows which other
+        // parts hold addresses.
         self.learn(&divided);
         let mut parts = Vec::new();
         for part in divided {
@@ -106,12 +108,12 @@ impl<'a> Relocator<'a> {
         Some(parts)
     }
 
-    /// What has moved.
+    /// How far the targets have moved.
     pub fn relocation(&self) -> &Relocation {
         &self.relocation
     }
 
-    /// What an agent makes of a copy before it is told the differences.
+    /// The bytes that an agent makes of a copy before it applies the differences.
     pub fn expected(&self, copy: &Copy, content: Content) -> Vec<u8> {
         let mut words = self.base[copy.from..copy.from + copy.copied].to_vec();
         if let Some(words) = words.get_mut(to_word(copy.from)..) {

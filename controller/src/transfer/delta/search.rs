@@ -99,7 +99,7 @@ pub fn find(base: &[u8], program: &[u8], deadline: Instant) -> Option<Vec<Copy>>
     Some(copies)
 }
 
-/// Whether a byte of the program is the one of the base that has moved as far.
+/// Whether a byte of the program equals the byte of the base at this shift.
 fn is_same(base: &[u8], program: &[u8], at: usize, shift: isize) -> bool {
     at.checked_add_signed(shift).and_then(|from| base.get(from)) == Some(&program[at])
 }
@@ -117,7 +117,7 @@ fn extent<'a>(pairs: impl Iterator<Item = (&'a u8, &'a u8)>) -> usize {
     extent
 }
 
-/// Where to go over from one copy to the next, of the bytes that both could have.
+/// Where to switch from one copy to the next, within the bytes that both could make.
 fn divide(program: &[u8], one: &[u8], other: &[u8]) -> usize {
     let (mut worth, mut best, mut kept) = (0_isize, 0, 0);
     for (index, byte) in program.iter().enumerate() {
@@ -129,7 +129,7 @@ fn divide(program: &[u8], one: &[u8], other: &[u8]) -> usize {
     kept
 }
 
-/// How many bytes two slices begin with that are the same.
+/// The length of the common prefix of two slices.
 pub fn common(one: &[u8], other: &[u8]) -> usize {
     const WORD: usize = 8;
     let words = one.chunks_exact(WORD).zip(other.chunks_exact(WORD));
@@ -137,7 +137,7 @@ pub fn common(one: &[u8], other: &[u8]) -> usize {
     same + one[same..].iter().zip(&other[same..]).take_while(|(one, other)| one == other).count()
 }
 
-/// Where in the base something is.
+/// An index of the base, by hashes.
 struct Index<'a> {
     base: &'a [u8],
     /// The last position of each hash, in strides.

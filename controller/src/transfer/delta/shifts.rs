@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hop_proto::relocation::{Move, Moves};
+use hop_formats::relocation::{Move, Moves};
 
 /// Votes that a move must win for it to be told: that takes some four bytes, and a difference that is not foreseen takes one or
 /// two.
@@ -88,7 +88,7 @@ fn divide(samples: &[ShiftSample], cost: u32) -> Vec<Move> {
 
 #[cfg(test)]
 mod tests {
-    use hop_proto::relocation::MAX_MOVES;
+    use hop_formats::relocation::MAX_MOVES;
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Who may talk to whom, and what is said when nobody answers.
+//! Authentication of controllers and agents, and the errors when nobody answers.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -162,7 +162,7 @@ fn builder(
         .with_custom_certificate_verifier(Arc::new(Anybody))
 }
 
-/// Could show a raw public key, and has none.
+/// Supports raw public keys, and has none.
 #[derive(Debug)]
 struct NoKey;
 
@@ -185,7 +185,7 @@ fn client_without_key_is_refused(target: Target) {
     let keyless =
         builder(rustls::crypto::ring::default_provider()).with_client_cert_resolver(Arc::new(NoKey));
     assert_eq!(alert_for(&router, keyless), Some(AlertDescription::CertificateRequired));
-    // One that does not even know raw public keys does not get as far.
+    // A client that does not support raw public keys fails earlier.
     let stranger = builder(rustls::crypto::ring::default_provider()).with_no_client_auth();
     assert_eq!(alert_for(&router, stranger), Some(AlertDescription::HandshakeFailure));
     router.assert_serves_on();
@@ -197,7 +197,7 @@ fn client_with_other_ciphers_is_refused(target: Target) {
         cipher_suites: vec![rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256],
         ..rustls::crypto::ring::default_provider()
     };
-    // With our cipher, this client is asked for its key (see above).
+    // With our cipher, the agent would request its key (see `client_without_key_is_refused`).
     let config = builder(provider).with_client_cert_resolver(Arc::new(NoKey));
     assert_eq!(alert_for(&router, config), Some(AlertDescription::HandshakeFailure));
     router.assert_serves_on();

@@ -1,4 +1,4 @@
-//! How a program ended is told: exit codes, signals, time limits, and the processes that it leaves.
+//! `hop` reports how a program ended: exit codes, signals, time limits, and the processes that it leaves.
 
 use super::Behaviour;
 use hop_tests::{Target, VirtualRouter, wait_until};

@@ -1,4 +1,4 @@
-//! What does not fit is refused before it is sent, with the figures; what fits then runs.
+//! A program that does not fit is refused before it is uploaded, with the numbers; one that fits then runs.
 
 use std::thread;
 
@@ -65,7 +65,7 @@ fn memory_eater_is_killed_alone(target: Target) {
     assert_eq!(other.line(), "ready\n");
     for (fixture, what) in [("eat-memory", "its memory"), ("fill-tmp", "its files")] {
         let ran = router.exec(fixture).run();
-        // A tmpfs has a limit of its own, which a program is told.
+        // A tmpfs has a limit of its own, which the program sees as an error.
         if ran.stderr().contains("no space left on device") {
             continue;
         }

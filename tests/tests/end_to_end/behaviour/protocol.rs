@@ -1,4 +1,4 @@
-//! A controller that breaks the rules is told which one, and costs the agent nothing.
+//! The agent tells a controller which rule of the protocol it has broken, and takes no harm.
 
 use super::Behaviour;
 use hop::client::Error;
@@ -415,7 +415,7 @@ fn half_closing_ends_standard_input(target: Target) {
         raw.send(run_request::Message::Stdin(Stdin { offset: 0, data, end: false })).await;
         let (output, ending) = raw.half_close().await;
         assert_eq!((&*output, ending), (&b"in\nend\n"[..], Some(Ending::ExitCode(0))));
-        // Nobody has acknowledged it, so it is there for whoever attaches; and half-closing may come first.
+        // No client has acknowledged the output, so one that attaches gets it; and half-closing may come first.
         let raw = Raw::start(&router, attach("a")).await.unwrap();
         assert_eq!(raw.half_close().await.0, b"in\nend\n");
         let raw = Raw::start(&router, attach("a")).await.unwrap();
@@ -432,7 +432,7 @@ fn detaching_and_resets_leave_standard_input_open(target: Target) {
         let mut raw = Raw::run(&router, "a", COPIES_INPUT).await;
         raw.send(run_request::Message::Detach(Detach {})).await;
         while raw.next().await.unwrap().is_some() {}
-        // To drop it is to reset its stream.
+        // Dropping the call resets its stream.
         drop(Raw::start(&router, attach("a")).await.unwrap());
         let mut raw = Raw::start(&router, attach("a")).await.unwrap();
         loop {

@@ -40,7 +40,7 @@ fn terminal_outlives_a_connection(target: Target) {
     let hop = router.hop().args(["exec", "-t", "-r", "proxied"]).arg(fixture(target, "terminal"));
     let mut terminal = hop.start_in_terminal([24, 80]);
     terminal.shows("/dev/stderr: 24 rows, 80 columns\r\n");
-    // What a size is while nobody hears it is told when the connection is back.
+    // hop sends the new size of a disconnected terminal when the connection is back.
     proxy.cut();
     terminal.resize([40, 120]);
     proxy.reset();

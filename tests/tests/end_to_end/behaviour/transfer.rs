@@ -107,9 +107,9 @@ fn unused_blob_is_evicted_for_another(target: Target) {
     let options = Options { quota: Some(size + size / 2), ..Options::default() };
     let router = VirtualRouter::start_with(target, &options);
     sent(&router, &fixture(target, "both-outputs"));
-    assert_eq!(router.info()["store_free"], size + size / 2, "what is kept is as good as free");
+    assert_eq!(router.info()["store_free"], size + size / 2, "cached programs count as free");
     let changed = variant(&router, b"a line more");
-    // There is no room for both, so none for a delta.
+    // The store has no space for both, and a delta would need both.
     assert!(sent(&router, &changed).ends_with("compressed with LZ4"));
     assert_eq!(router.info()["store_kept"], size + 11);
     // And it stays while it is used.

@@ -1,4 +1,4 @@
-//! Each step of an enrolment, made to fail: what is said, and that nothing is left.
+//! Makes each step of an enrolment fail: hop explains the failure, and leaves nothing on the router.
 
 use std::fs;
 use std::process::Command;
@@ -116,7 +116,7 @@ fn full_flash_falls_back_to_ram() {
     owner.sh("dd if=/dev/urandom of=/root/fill bs=1k count=2300 2>/dev/null; sync");
     let before = owner.files();
     let ran = owner.add(&["--install"]);
-    ran.assert_fails_after_progress(125, "has no room for an agent that survives a reboot");
+    ran.assert_fails_after_progress(125, "has no space for an agent that survives a reboot");
     assert!(ran.stderr().contains("hint: --until-reboot keeps everything in RAM"), "{}", ran.stderr());
     owner.assert_nothing_left(&before);
     // Nobody asked for flash, so RAM will do.
@@ -294,7 +294,7 @@ fn interrupted_upgrade_keeps_old_agent() {
         owner.assert_runs(&owner.machine.hop());
         fs::remove_dir_all(owner.machine.path("interruption")).unwrap();
     }
-    // No room to keep the old one while the new one is there.
+    // There is no space for the old agent next to the new one.
     let one_and_a_half = dist("hopd-mips").metadata().unwrap().len() * 3 / 2 / 1024;
     owner.sh(&format!(
         "set -- $(df -kP /tmp | tail -n 1); dd if=/dev/zero of=/tmp/fill bs=1k count=$(($4 - {one_and_a_half})) 2>/dev/null"

@@ -36,7 +36,7 @@ fn uci_settings_of_a_dir_505() {
     });
     owner.assert_runs(&owner.machine.hop());
 
-    // One that cannot be read is told once, and the agent goes on.
+    // The agent logs an invalid setting once, and keeps running.
     owner.sh("uci set hopd.main.listen=nowhere; uci commit hopd; reload_config");
     let wrong = "hopd: error: /etc/config/hopd: option listen nowhere: invalid socket address syntax";
     wait_until("the setting is refused", || log().contains(wrong));

@@ -85,7 +85,7 @@ fn install(owner: &Owner, program: &str) {
             echo ${p##*/}; kill -9 ${p##*/}
         done");
     assert_eq!(killed.lines().count(), 1, "one agent ran: {killed}");
-    // It is started again within seconds, and whoever wants it then does not find that out by an error.
+    // Its supervisor restarts it within seconds, and a `hop` that connects meanwhile does not fail.
     owner.assert_runs(&owner.machine.hop());
 
     let upgraded = owner.router("upgrade");
@@ -216,7 +216,7 @@ fn password_is_asked_once() {
     let (script, asked) = (owner.machine.path("askpass"), owner.machine.path("asked"));
     fs::write(&script, format!("#!/bin/sh\necho \"$1\" >>{}\necho admin\n", asked.display())).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    // ssh(1): this is asked instead of the terminal.
+    // ssh(1) runs this program instead of asking on the terminal.
     let ask = |hop: Hop| hop.env("SSH_ASKPASS", &script).env("SSH_ASKPASS_REQUIRE", "force").run();
     let words = ["--until-reboot", "-o", "PreferredAuthentications=password"];
     let ran = ask(owner.adding_at(&words));

@@ -1,5 +1,5 @@
-//! What another user of the router, or whoever made a stick, has put where Hop's own would be: it is neither run nor read
-//! nor written, by no command.
+//! Files that another user of the router, or the maker of a USB stick, has put where Hop's own would be: no command
+//! runs, reads or writes them.
 
 use hop_tests::Ran;
 
@@ -11,8 +11,9 @@ pub const ALL: &[Case] = &cases![planted_files_on_a_dir_505, planted_files_on_an
 /// A key that nobody has.
 const STRANGER: &str = "SHA256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A directory in the place of Hop's, all of it nobody's: a program, a list and a log that lead to a file of root's, a pid
-/// file that names an innocent process, which has hopd among its words; and what looks as if an enrolment were under way.
+/// A directory where Hop's would be, all of it owned by `nobody`: a program, a list and a log that are links to a file
+/// of root's, a pid file that names an innocent process, which has hopd among its arguments; and a directory that looks
+/// as if an enrolment were under way.
 const PLANT: &str = "mkdir -m 711 /tmp/hop && cd /tmp/hop
     echo root >/tmp/victim
     printf '#!/bin/sh\\nid -u >>/tmp/ran\\n' >hopd && cp hopd start && chmod 755 hopd start
@@ -22,16 +23,16 @@ const PLANT: &str = "mkdir -m 711 /tmp/hop && cd /tmp/hop
     mkdir -m 700 /tmp/hop-0123456789abcdef && echo 1 >/tmp/hop-0123456789abcdef/guard
     chown -R -h 65534:65534 /tmp/hop /tmp/hop-0123456789abcdef";
 
-/// All of it is as it was.
+/// True if all of it is unchanged.
 const UNTOUCHED: &str = "[ ! -e /tmp/ran ] && [ \"$(cat /tmp/victim)\" = root ] && [ -e /proc/$(cat /tmp/innocent) ] &&
     cmp /tmp/innocent /tmp/hop/pid && [ -L /tmp/hop/authorized ] && [ -L /tmp/hop/log ] && [ -x /tmp/hop/hopd ] &&
     [ -f /tmp/hop-0123456789abcdef/guard ]";
 
-/// Takes all of it away.
+/// Removes all of it.
 const UPROOT: &str =
     "kill $(cat /tmp/innocent); rm -r /tmp/hop /tmp/hop-0123456789abcdef /tmp/innocent /tmp/victim";
 
-/// Ends the agent, so that something else can be where its directory was.
+/// Stops the agent, so that other files can be where its directory was.
 const END_AGENT: &str = "[ ! -x /etc/init.d/hopd ] || /etc/init.d/hopd stop
     pid=$(cat /tmp/hop/pid 2>/dev/null) && kill $pid; while [ -e /tmp/hop/pid ]; do sleep 1; done; rm -rf /tmp/hop";
 
@@ -135,7 +136,7 @@ fn planted_files_on_an_f7d7302() {
         [ \"$(cat /tmp/victim)\" = root ] && [ ! -e /tmp/ran ]",
     );
 
-    // The boot hook is run again whenever init is told to, while others are at work.
+    // init may run the boot hook again at any time, while other users are active.
     owner.sh(END_AGENT);
     owner.sh("cd /tmp/mnt/sda1/hop && mv start kept && cp /tmp/stick/start . && chown 65534 start
         eval \"$(nvram get rc_startup | sed 's/ &$//')\"

@@ -52,7 +52,7 @@ fn second_controller_joins_and_first_leaves() {
     let words = ["router", "add", "desk", "--agent-address", &at, "--fingerprint", &renewed];
     assert_eq!(second().args(words).run().code, 0);
 
-    // Whoever is not let in any more is out at once, and nobody is locked out by mistake.
+    // A revoked controller loses access at once, and hop does not revoke its own key or an unknown one.
     let me = owner.machine.hop().arg("key").run();
     let revoke = |words: &[&str]| owner.machine.hop().args(["router", "revoke", "desk"]).args(words).run();
     revoke(&[me.stdout().trim()]).assert_fails(125, "the key of this controller");
@@ -78,7 +78,7 @@ fn second_controller_joins_and_first_leaves() {
     owner.assert_runs(&second());
     second().args(["router", "remove", "desk"]).run().assert_fails(125, "was not enrolled over ssh");
 
-    // Whoever has the login can join what is there, and take it off for all.
+    // A controller with the login can join the agent, and remove it for all.
     owner.assert_added(&[]);
     assert_eq!(owner.machine.hop().args(["router", "remove", "desk", "--all"]).run().code, 0);
     owner.assert_nothing_left(&before);

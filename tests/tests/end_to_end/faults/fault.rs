@@ -1,4 +1,4 @@
-//! What can happen to a job.
+//! The faults that can happen to a job.
 
 use std::fmt;
 use std::thread;
@@ -9,13 +9,13 @@ use rustix::process::Signal;
 
 use super::phase::Phase;
 
-/// How long a proxy is cut that is whole again afterwards.
+/// How long a temporary cut of the proxy lasts.
 const CUT: Duration = Duration::from_secs(5);
 
-/// Where a tmpfs of an agent is full: it has room for one program.
+/// The size of the agent's tmpfs that a fault fills: one program fits.
 const TMPFS: &str = "size=6m";
 
-/// What can happen.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// Nothing arrives for five seconds.
@@ -26,7 +26,7 @@ pub enum Fault {
     ConnectionReset,
     /// The agent is killed, and started again.
     AgentKilled,
-    /// The agent is told to end, and started again.
+    /// The agent gets SIGTERM, and is started again.
     AgentTerminated,
     /// `hop` is killed.
     ControllerKilled,
@@ -51,7 +51,7 @@ pub enum End {
     Fails(&'static str),
     /// One or the other, depending on what was sent already.
     Either(&'static str),
-    /// There is nobody any more to tell.
+    /// `hop` was killed, and reports nothing.
     Killed,
 }
 
@@ -88,13 +88,13 @@ impl Fault {
         }
     }
 
-    /// The router to which it happens.
+    /// The router on which it happens.
     pub fn router(self, target: Target) -> VirtualRouter {
         let tmpfs = (self == Self::TmpfsFull).then_some(TMPFS);
         VirtualRouter::start_with(target, &Options { tmpfs, ..Options::default() })
     }
 
-    /// How long `hop` comes back: long enough for what is over some time, and short where it is not.
+    /// How long `hop` tries to reconnect: long enough for a temporary fault, and short for a permanent one.
     pub fn linger(self) -> &'static str {
         match self {
             Self::CableCutForGood | Self::ControllerKilled => "2s",
@@ -107,7 +107,7 @@ impl Fault {
         if self == Self::CableCutForGood { "2s" } else { "1m" }
     }
 
-    /// Lets it happen now. What is a moment is over then, and the proxy is whole.
+    /// Injects the fault. When this returns, a temporary fault is over, and the proxy is mended.
     pub fn happen(self, router: &mut VirtualRouter, proxy: &FaultProxy, running: &Running) {
         match self {
             Self::CableCut => {
@@ -125,7 +125,7 @@ impl Fault {
             Self::PowerPulled => router.power_cycle(),
             Self::TmpfsFull => {
                 let fill = router.ram().join("fill");
-                // It ends when there is no room any more, and that is what it is for.
+                // `cat` fails when the file system is full, which is its purpose.
                 router.shell().run(&format!("cat /dev/zero >{}", fill.display()));
             }
             Self::MemoryFull => {
@@ -141,7 +141,7 @@ impl Fault {
         proxy.mend();
     }
 
-    /// Puts right what a user would have to put right.
+    /// Repairs what a user would have to repair.
     pub fn mend(self, router: &VirtualRouter) {
         match self {
             Self::TmpfsFull => {
@@ -204,7 +204,7 @@ impl End {
     }
 }
 
-/// Another controller, which may use the router as well, tries to have whatever job there is.
+/// Another controller, which may use the router as well, tries to take every job.
 fn interfere(router: &VirtualRouter) {
     let home = router.path("other");
     let identity = hop::config::home::Home::at(&home).identity().unwrap();

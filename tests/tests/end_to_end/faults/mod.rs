@@ -1,6 +1,6 @@
-//! The fault matrix of `docs/reliability.md`: everything that can happen to a job, in every phase of its life, on a whole
-//! virtual router. In each cell the outcome that is told is the true one, what was printed is what the program wrote or
-//! its beginning, and afterwards nothing of the job is on the router.
+//! The fault matrix of `docs/reliability.md`: every fault that can happen to a job, in every phase of its life, on a
+//! whole virtual router. In each cell, `hop` reports the true outcome and prints the output of the program or its
+//! beginning, and afterwards nothing of the job is on the router.
 
 mod cell;
 mod fault;
@@ -16,13 +16,13 @@ use crate::plan::{Plan, Set};
 use self::fault::Fault;
 use self::phase::Phase;
 
-/// What was seen, in words for the table.
+/// The results of the cells, as text for the table.
 type Results = Arc<Mutex<BTreeMap<(Fault, Phase), String>>>;
 
-/// The virtual routers to which it happens, one of each endianness.
+/// The virtual routers of the matrix, one of each endianness.
 const TARGETS: [Target; 2] = [Target::DIR_505, Target::F7D7302];
 
-/// Adds the cells, and the table of what was seen.
+/// Adds the cells, and the table of their results.
 pub fn plan(plan: &mut Plan) {
     for target in TARGETS {
         let suite = format!("faults::{}", target.name());

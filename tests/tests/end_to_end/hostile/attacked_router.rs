@@ -1,9 +1,10 @@
-//! An agent that is attacked, and another controller that goes on using it.
+//! An agent under attack, and another controller that goes on using it.
 
 use hop::config::home::Home;
 use hop_tests::{Footprint, Hop, Options, Target, VirtualRouter, fixture};
 
-/// What an attack may make the agent grow by, in kB: messages on their way, and what HTTP/2 and TLS hold of one connection.
+/// How much an attack may make the agent grow, in kB: by messages in transit, and by the buffers of HTTP/2 and TLS for
+/// one connection.
 const MAX_GROWTH: u64 = 6 * 1024;
 
 /// An agent with two controllers, of which one attacks.
@@ -24,12 +25,12 @@ impl AttackedRouter {
         Self { before: attacked.router.footprint(), ..attacked }
     }
 
-    /// `hop` of the controller that does nothing wrong.
+    /// The `hop` of the controller that does not attack.
     pub fn bystander(&self) -> Hop {
         Hop::at(&self.router.path("other"))
     }
 
-    /// Programs run, and jobs are listed, for whoever does nothing wrong.
+    /// Asserts that the other controller can run programs and list jobs.
     pub fn assert_bystander_served(&self) {
         let program = fixture(self.router.target(), "both-outputs");
         let ran = self.bystander().args(["exec", "-r", "router"]).arg(program).run();
@@ -38,7 +39,7 @@ impl AttackedRouter {
         assert_eq!(ran.code, 0, "{}", ran.stderr());
     }
 
-    /// After an attack: the other controller is served, and the agent has not grown.
+    /// Asserts after an attack that the agent serves the other controller, and has not grown.
     pub fn assert_unharmed(&self, attack: &str) {
         self.assert_bystander_served();
         let grown = self.router.footprint().peak.saturating_sub(self.before.peak);

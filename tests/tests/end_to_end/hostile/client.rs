@@ -106,19 +106,19 @@ impl RawClient {
         }
     }
 
-    /// The next frame; nothing if the agent has ended the connection.
+    /// The next frame; nothing if the agent has closed the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         tokio::time::timeout(TIMEOUT, self.frames.recv()).await.expect("the agent says something")
     }
 
-    /// Waits until so many calls are refused, which is said in a frame of headers.
+    /// Waits until the agent has refused so many calls, each by a HEADERS frame.
     pub async fn refusals(&mut self, count: usize) {
         for refused in 0..count {
             while self.next().await.unwrap_or_else(|| panic!("{refused} are refused")).kind != HEADERS {}
         }
     }
 
-    /// Waits until the agent ends the connection, and gives what it said.
+    /// Waits until the agent closes the connection, and returns the frames that it sent.
     pub async fn ended(mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.next().await {

@@ -215,7 +215,7 @@ impl Call {
         }
     }
 
-    /// Reads what job is asked for, and says that it is accepted and that nothing need be sent for it. Gives its id.
+    /// Reads the request of a job, and accepts it with no blobs missing. Returns the id of the job.
     pub async fn accept(&mut self) -> String {
         let job_id = match self.next().await.unwrap() {
             run_request::Message::Spec(spec) => spec.job_id,

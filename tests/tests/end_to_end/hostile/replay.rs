@@ -1,4 +1,4 @@
-//! What a controller said is recorded on its way, and said once more by somebody without its key.
+//! A replay attack: an attacker without the key records the bytes of a controller on their way, and sends them again.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::plan::Case;
 
 pub const ALL: &[Case] = &cases![replayed_bytes_run_nothing,];
 
-/// Passes one connection on, and gives what went to the agent.
+/// Forwards one connection, and returns the bytes that went to the agent.
 fn record(listener: &TcpListener, address: &str) -> Vec<u8> {
     let (mut near, _) = listener.accept().unwrap();
     let mut far = TcpStream::connect(address).unwrap();
@@ -49,7 +49,7 @@ fn replayed_bytes_run_nothing() {
     assert!(before >= 2, "the log tells of each job");
     let mut again = TcpStream::connect(&attacked.router.address).unwrap();
     again.set_read_timeout(Some(TIMEOUT)).unwrap();
-    // The agent may end it before all is said.
+    // The agent may close the connection before it has got all bytes.
     let _ = again.write_all(&recorded);
     let mut said = Vec::new();
     let _ = again.read_to_end(&mut said);

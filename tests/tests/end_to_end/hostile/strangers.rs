@@ -1,4 +1,4 @@
-//! Strangers, who have no key, and want to keep those out who have one.
+//! Strangers: clients without a key, which try to lock out the controllers that have one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub const ALL: &[Case] = &cases![
 /// The bound of the specification for `hop ps`.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// How often a stranger comes again, if it is not thrown out sooner.
+/// How often a stranger connects again, if the agent does not close its connection sooner.
 const RENEWAL: Duration = Duration::from_secs(1);
 
 /// How far a stranger goes.
@@ -76,7 +76,7 @@ impl Drop for Crowd {
 
 async fn come_again_and_again(from: Ipv4Addr, to: SocketAddr, said: Arc<[u8]>) {
     loop {
-        // What fails is tried again: the agent may throw it out at any time.
+        // Tries again after a failure: the agent may close the connection at any time.
         let _ = tokio::time::timeout(RENEWAL, come(from, to, &said)).await;
         tokio::task::yield_now().await;
     }
@@ -88,11 +88,11 @@ async fn come(from: Ipv4Addr, to: SocketAddr, said: &[u8]) -> std::io::Result<()
     let mut stream: TcpStream = socket.connect(to).await?;
     stream.write_all(said).await?;
     stream.read_to_end(&mut Vec::new()).await?;
-    // It was thrown out, and waits a little, as whoever has few sockets does.
+    // The agent has closed the connection. Waits a little, as an attacker with few sockets does.
     std::future::pending().await
 }
 
-/// What a controller says first.
+/// The first message of a controller.
 fn client_hello(router: &VirtualRouter) -> Vec<u8> {
     let identity = router.home().identity().unwrap();
     let config = tls::client_config(&identity, router.fingerprint).unwrap();
@@ -102,7 +102,7 @@ fn client_hello(router: &VirtualRouter) -> Vec<u8> {
     hello
 }
 
-/// Asks for the jobs again and again; each time there is an answer. How long they took, the shortest first.
+/// Lists the jobs again and again, each time with success. Returns the times that this took, the shortest first.
 fn list_jobs(attacked: &AttackedRouter, tries: usize) -> Vec<Duration> {
     let mut times: Vec<_> = (0..tries)
         .map(|number| {
@@ -116,7 +116,7 @@ fn list_jobs(attacked: &AttackedRouter, tries: usize) -> Vec<Duration> {
     times
 }
 
-/// Strangers come from the address of those who have a key, and these are served all the same.
+/// Strangers connect from the address of controllers that have a key, and the agent still serves these.
 fn besiege(target: Target) {
     let attacked = AttackedRouter::start(target);
     let proxy = attacked.router.proxy();

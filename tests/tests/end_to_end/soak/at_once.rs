@@ -1,4 +1,4 @@
-//! Many runs at the same time: each one runs and is told its own exit code, or is refused and told why.
+//! Many runs at the same time: each reports the exit code of its own program, or why the agent has refused it.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -20,16 +20,16 @@ const CROWDS: u32 = 3;
 /// What an agent may ever have in RAM, in kB, its own file included: what is never given to programs.
 const PEAK: u64 = 8 * 1024;
 
-/// Why a run may be refused when a crowd comes. Nothing else is an answer: not a connection that is lost, and not one that
-/// nobody answers.
+/// Why the agent may refuse a run of a crowd. Any other failure is an error: a connection that breaks, or one that the
+/// agent does not answer.
 const REFUSALS: [&str; 5] = ["too_many_jobs", "too_many_connections", "no_memory", "no_promise", "no_space"];
 
-/// As many programs as there are places begin at once, and all of them run at the same time.
+/// As many programs as the agent admits start at once, and all of them run at the same time.
 pub fn eight(target: Target, figures: &Figures) {
     let router = VirtualRouter::start(target);
     let program = fixture(target, "dialogue");
     let hop = || router.hop().args(["exec", "-r", "router"]).arg(&program);
-    // Each is promised 4 MiB and more that it does not use.
+    // The kernel commits 4 MiB and more to each, which it does not use.
     let _more = router.let_it_promise_more();
     let mut running: Vec<_> = (0..PLACES).map(|_| hop().start()).collect();
     for hop in &mut running {
@@ -48,15 +48,15 @@ pub fn eight(target: Target, figures: &Figures) {
     figures.add("8 at once: the most that it had in RAM", format!("{} kB", after.peak));
 }
 
-/// Many more come than there are places for jobs and for connections.
+/// Starts many more runs than the agent admits jobs and connections.
 pub fn fifty(target: Target, figures: &Figures) {
     let router = VirtualRouter::start(target);
     let program = fixture(target, "exit-code");
-    // What a program is promised is known when Go maps its heap, and eight begin within that time.
+    // The kernel commits memory to a program when Go maps its heap, and eight programs start before that.
     let _more = router.let_it_promise_more();
     let one = |number: i32| {
         let status_file = router.path(&format!("status-{number}"));
-        // An emulated CPU may need seconds for fifty handshakes. Here it counts what is said, not how soon.
+        // An emulated CPU may need seconds for fifty handshakes, and this test checks the answers, not their speed.
         let hop = router.hop().args(["exec", "-r", "router", "--connect-timeout", "1m"]);
         let hop = hop.arg("--status-file").arg(&status_file);
         let ran = hop.arg(&program).arg(number.to_string()).run();

@@ -10,11 +10,11 @@ use super::figures::Figures;
 /// Times that the memory is eaten.
 const MEALS: u32 = 5;
 
-/// The longest time from one ping to the next that the program may see, in milliseconds. It should be below a second, and
-/// that is looked at in the table; what fails is five times as much, because the machine that emulates has other work.
+/// The longest time from one ping to the next that the program may see, in milliseconds. It should be below a second,
+/// which the table shows; the test fails only above five times as much, because the emulating machine has other work.
 const LONGEST: u64 = 5000;
 
-/// Pings a program without a pause while others eat the memory, each until it is ended for it.
+/// Pings a program without a pause while other programs eat the memory, each until the agent kills it.
 pub fn run(target: Target, figures: &Figures) {
     let router = VirtualRouter::start(target);
     let (pinged, eater) = (fixture(target, "pinged"), fixture(target, "eat-memory"));

@@ -47,8 +47,8 @@ pub fn alone(program: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::elf;
     use super::*;
+    use crate::elf;
 
     #[test]
     fn stripped_program_is_the_same() {

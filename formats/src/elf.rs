@@ -1,8 +1,7 @@
 //! What an executable file is: its machine, its float ABI, what it needs from the system.
 //!
 //! Read from the file alone (elf(5); the MIPS ABI flags of the "MIPS O32 ABI - FR0 and FR1 interlinking" document), so
-//! that a program which cannot run is refused before a byte of it is sent. This file stands for itself: xtask includes
-//! it to check the agents that it builds.
+//! that a program which cannot run is refused before a byte of it is sent.
 
 use std::fmt;
 

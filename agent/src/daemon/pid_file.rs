@@ -4,12 +4,10 @@
 //! file goes. After kill -9 or a loss of power a stale file is left, whose number may be another process's by now. A reader
 //! without flock(1), as every router's shell is, therefore looks into /proc/NUMBER/cmdline first.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{FlockOperation, flock};
 
 /// Why there is no pid file.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +44,10 @@ impl PidFile {
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(path)
                 .map_err(failed)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            match file.try_lock() {
                 Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Taken(path.to_owned())),
-                Err(error) => return Err(failed(error.into())),
+                Err(TryLockError::WouldBlock) => return Err(Error::Taken(path.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
             // It was removed between open and lock, by the process that had it.
             if file.metadata().map_err(failed)?.nlink() == 0 {

@@ -3,7 +3,7 @@
 //! **Invariants:** one agent a directory, and the directory its own; whatever way an agent ended, the next one removes what
 //! that one left.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use hop_proto::identity::Fingerprint;
 use hop_proto::tls::{self, CurrentIdentity};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{Mode, OFlags};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::authorized_keys::AuthorizedKeys;
@@ -168,10 +168,10 @@ impl Directory {
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o066 != 0 {
             return Err(Error::DirectoryOpen(path));
         }
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock.try_lock() {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::DirectoryTaken(path)),
-            Err(error) => return Err(failed(error.into())),
+            Err(TryLockError::WouldBlock) => return Err(Error::DirectoryTaken(path)),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         Ok(Self { path, lock })
     }

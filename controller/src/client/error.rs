@@ -67,8 +67,8 @@ impl Error {
         )
     }
 
-    /// True if there would be room on the router without what runs there now.
-    pub fn is_for_want_of_room(&self) -> bool {
+    /// True if the router would have the capacity without the jobs that run there now.
+    pub fn is_lack_of_capacity(&self) -> bool {
         use ErrorReason::{NoInodes, NoMemory, NoPromise, NoSpace, TooManyJobs};
         matches!(self, Self::Refused { reason: NoSpace | NoMemory | NoPromise | NoInodes | TooManyJobs, .. })
     }

@@ -50,10 +50,10 @@ impl Error {
         move |source| Self::Io(PathError { action, path: path.to_owned(), source })
     }
 
-    /// True if there would be room on the router without what runs there now.
-    pub fn is_for_want_of_room(&self) -> bool {
+    /// True if the router would have the capacity without the jobs that run there now.
+    pub fn is_lack_of_capacity(&self) -> bool {
         match self {
-            Self::Client(error) | Self::Session(session::Error::Client(error)) => error.is_for_want_of_room(),
+            Self::Client(error) | Self::Session(session::Error::Client(error)) => error.is_lack_of_capacity(),
             _ => false,
         }
     }

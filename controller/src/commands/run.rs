@@ -133,7 +133,7 @@ impl RunRequest<'_> {
         let result =
             session::run(client, &program, &job, &sent, slot.as_mut(), &mut interrupts, &progress).await;
         let result = result.map_err(Error::from);
-        let Some(slot) = slot.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_for_want_of_room))
+        let Some(slot) = slot.as_mut().filter(|_| result.as_ref().is_err_and(Error::is_lack_of_capacity))
         else {
             return result;
         };

@@ -55,13 +55,13 @@ pub struct VirtualRouter {
 }
 
 /// A router whose kernel promises any amount of memory.
-pub struct PromisesMore<'a> {
+pub struct OvercommitAllowed<'a> {
     router: &'a VirtualRouter,
     /// What its setting was; nothing if this is not a machine of its own.
     before: String,
 }
 
-impl Drop for PromisesMore<'_> {
+impl Drop for OvercommitAllowed<'_> {
     fn drop(&mut self) {
         // The machine of a test that failed is not used again.
         if !self.before.is_empty() && !thread::panicking() {
@@ -174,14 +174,14 @@ impl VirtualRouter {
 
     /// Turns strict overcommit off until the result is dropped, as the hint of a `no_promise` refusal advises: for
     /// tests that run more programs at a time than strict overcommit has memory for.
-    pub fn let_it_promise_more(&self) -> PromisesMore<'_> {
+    pub fn allow_overcommit(&self) -> OvercommitAllowed<'_> {
         let before = match self.target {
             Target::Machine { .. } => {
                 self.shell().sh(&format!("cat {OVERCOMMIT_MEMORY} && echo 0 >{OVERCOMMIT_MEMORY}"))
             }
             Target::Host | Target::Kept => String::new(),
         };
-        PromisesMore { router: self, before }
+        OvercommitAllowed { router: self, before }
     }
 
     /// Where it is.

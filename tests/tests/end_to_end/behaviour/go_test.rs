@@ -60,7 +60,7 @@ fn assert_passes(ran: &Ran) {
 
 fn test_finds_what_it_finds_here(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let ran = run(go_there(&router, "", &["test", "-count=1", "./..."]));
     assert_passes(&ran);
     let lines: Vec<_> = ran.stdout().lines().filter(|line| line.starts_with("ok ")).collect();
@@ -70,7 +70,7 @@ fn test_finds_what_it_finds_here(target: Target) {
 
 fn test_output_is_that_of_here(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let words = ["test", "-count=1", "-v", "-cpu=2", "-run=Count|Outputs|Fail", "./words", "-fail"];
     // What takes time and what does not are not the same there.
     let plain = |text: &str| {
@@ -95,7 +95,7 @@ fn test_output_is_that_of_here(target: Target) {
 
 fn coverage_is_that_of_here(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let place = |name: &str| router.path(name).display().to_string();
     for (name, words) in [("own", &["./..."][..]), ("all", &["-coverpkg=./...", "./..."])] {
         let (there, here) = (place(&format!("{name}.there")), place(&format!("{name}.here")));
@@ -127,7 +127,7 @@ fn samples_are_lost(router: &VirtualRouter) -> bool {
 
 fn profiles_come_back_readable(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let directory = router.path("profiles");
     fs::create_dir(&directory).unwrap();
     let out = format!("-outputdir={}", directory.display());
@@ -154,7 +154,7 @@ fn profiles_come_back_readable(target: Target) {
 
 fn coverage_of_a_program_comes_back(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let covered = router.path("covered");
     fs::create_dir(&covered).unwrap();
     let run_leaves = |words: &[&str]| {
@@ -173,7 +173,7 @@ fn coverage_of_a_program_comes_back(target: Target) {
 
 fn hanging_test_shows_its_goroutines(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let words = ["test", "-count=1", "-run=Hang", "-timeout=2s", "./words", "-hang"];
     let ran = run(go_there(&router, "", &words));
     let said = ran.stdout();
@@ -195,7 +195,7 @@ fn hanging_test_shows_its_goroutines(target: Target) {
 
 fn written_files_and_fuzz_findings_come(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     // A copy, because this writes there.
     let copy = router.path("suite");
     let copied = Command::new("cp").arg("-r").arg(suite()).arg(&copy).status().unwrap();
@@ -226,7 +226,7 @@ fn written_files_and_fuzz_findings_come(target: Target) {
 
 fn hops_failure_is_one_line(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let mut go = go_there(&router, "--connect-timeout 100ms", &["test", "-count=1", "./numbers"]);
     go.env("HOP_ROUTER", "nowhere");
     let ran = run(go);
@@ -239,7 +239,7 @@ fn hops_failure_is_one_line(target: Target) {
 
 fn go_run_finds_hop_by_itself(target: Target) {
     let router = VirtualRouter::start(target);
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let installed = router.hop().args(["go-exec", "install"]).arg(router.path("bin")).run();
     let directory = Path::new(installed.stdout().trim_end());
     assert_eq!(directory, router.path("bin").canonicalize().unwrap());

@@ -126,7 +126,7 @@ fn full_connection_gives_others_their_own(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     // Each program is promised 4 MiB and more that it does not use.
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let running: Vec<_> = (0..8).map(|_| dialogue(&router, keeping(&router, "exec"))).collect();
     assert_eq!(proxy.connections(), 1);
     succeeds(keeping(&router, "info").run());

@@ -84,7 +84,7 @@ fn ninth_job_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let places = router.info()["max_jobs"].as_u64().unwrap();
     // Each program is promised 4 MiB and more that it does not use.
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let mut running: Vec<_> = (0..places).map(|_| router.exec("dialogue").start()).collect();
     for hop in &mut running {
         assert_eq!(hop.line(), "ready\n");

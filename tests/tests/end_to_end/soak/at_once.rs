@@ -30,7 +30,7 @@ pub fn eight(target: Target, figures: &Figures) {
     let program = fixture(target, "dialogue");
     let hop = || router.hop().args(["exec", "-r", "router"]).arg(&program);
     // The kernel commits 4 MiB and more to each, which it does not use.
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let mut running: Vec<_> = (0..PLACES).map(|_| hop().start()).collect();
     for hop in &mut running {
         assert_eq!(hop.line(), "ready\n");
@@ -53,7 +53,7 @@ pub fn fifty(target: Target, figures: &Figures) {
     let router = VirtualRouter::start(target);
     let program = fixture(target, "exit-code");
     // The kernel commits memory to a program when Go maps its heap, and eight programs start before that.
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let one = |number: i32| {
         let status_file = router.path(&format!("status-{number}"));
         // An emulated CPU may need seconds for fifty handshakes, and this test checks the answers, not their speed.

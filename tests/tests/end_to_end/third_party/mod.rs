@@ -151,7 +151,7 @@ fn assert_ends_as_here(directory: &Path, words: &[&str], router: &VirtualRouter)
 fn standard_library_tests_end_as_here(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     let skip = format!("-skip=^({})$", TOO_LARGE.join("|"));
     let words: Vec<&str> = [&*skip].into_iter().chain(STANDARD).collect();
     let here = assert_ends_as_here(root(), &words, &router);
@@ -174,7 +174,7 @@ fn module(name: &str, place: &Path) -> PathBuf {
 fn module_tests_end_as_here(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
-    let _more = router.let_it_promise_more();
+    let _more = router.allow_overcommit();
     for name in MODULES {
         let directory = module(name, &router.path(""));
         let here = assert_ends_as_here(&directory, &["./..."], &router);

@@ -105,7 +105,7 @@ pub struct KeepConnection {
 /// Which router, and how long to wait for it.
 #[derive(Args, Debug)]
 pub struct RouterOptions {
-    /// The router (default: HOP_ROUTER, else the only one enrolled, else a virtual one, which hop starts)
+    /// The router (default: HOP_ROUTER, else that of `hop router use`, else the only one)
     #[arg(short, long, value_name = "ROUTER")]
     pub router: Option<String>,
     /// Time limit for connecting to the router
@@ -120,7 +120,7 @@ pub struct RouterOptions {
 /// Which router, where only one that is enrolled already is of use.
 #[derive(Args, Debug)]
 pub struct EnrolledOptions {
-    /// The router (default: HOP_ROUTER, else the only one enrolled)
+    /// The router (default: HOP_ROUTER, else that of `hop router use`, else the only one)
     #[arg(short, long, value_name = "ROUTER")]
     pub router: Option<String>,
     /// Time limit for connecting to the router

@@ -42,9 +42,17 @@ pub enum Router {
         #[arg(long)]
         json: bool,
     },
+    /// Make a router the default for commands that name none; -r and HOP_ROUTER override it
+    Use {
+        /// The router's name; without it, print the default
+        name: Option<String>,
+        /// Have no default
+        #[arg(long, conflicts_with = "name")]
+        unset: bool,
+    },
     /// Show a router's hardware, memory and agent capabilities, as `hop info` does
     Info {
-        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
+        /// The router's name (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         name: Option<String>,
         /// Time limit for connecting to the router
         #[arg(long, value_name = "DURATION", default_value_t = DEFAULT_TIMEOUT.into())]
@@ -58,7 +66,7 @@ pub enum Router {
     },
     /// Diagnose a router over ssh and through its agent; exit code 1 if something is wrong
     Check {
-        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
+        /// The router's name (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         name: Option<String>,
         /// Print JSON
         #[arg(long)]
@@ -66,7 +74,7 @@ pub enum Router {
     },
     /// Replace a router's agent by this hop's version; kills its jobs, keeps its key
     Upgrade {
-        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
+        /// The router's name (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         name: Option<String>,
     },
     /// Uninstall the agent, remove all of Hop's files from the router, and forget the router
@@ -82,7 +90,7 @@ pub enum Router {
     },
     /// Close the connection that --keep-connection left open, once the commands that use it have finished
     Disconnect {
-        /// The router's name (default: HOP_ROUTER, else the only one enrolled)
+        /// The router's name (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         name: Option<String>,
     },
     /// Let another controller use a router

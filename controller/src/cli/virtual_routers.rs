@@ -12,10 +12,13 @@ use crate::program::embedded::Arch;
 pub enum Virtual {
     /// Start a virtual router, unless it is running
     Up(VirtualUp),
-    /// Stop a virtual router, or all of them, and erase its flash
+    /// Stop a virtual router, and erase its flash
     Down {
-        /// Its name
+        /// Its name (default: the only one)
         name: Option<String>,
+        /// Stop all virtual routers
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
     },
     /// List the virtual routers
     List {

@@ -2,6 +2,7 @@
 
 use super::Error;
 use crate::cli;
+use crate::config;
 use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
 use crate::console::progress::Progress;
@@ -29,5 +30,9 @@ pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> 
 }
 
 fn goarch_of_router(home: &Home, named: Option<&str>) -> Result<String, Error> {
-    Ok(super::meant_router(home, named)?.map_or_else(|| "mips".to_owned(), |router| router.entry.goarch))
+    match super::selected_router(home, named) {
+        Ok(router) => Ok(router.entry.goarch),
+        Err(Error::Config(config::Error::NoRouter)) => Ok("mips".to_owned()),
+        Err(error) => Err(error),
+    }
 }

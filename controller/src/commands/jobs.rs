@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Error;
 use super::report;
 use super::status_file::StatusFile;
-use super::{enrolled_router, no_terminal, print_as_it_is};
+use super::{no_terminal, print_as_it_is, selected_router};
 use crate::cli::{Attach, DEFAULT_RECONNECT_TIMEOUT, EnrolledOptions, Kill, Logs, Ps};
 use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities};
@@ -177,7 +177,7 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
 
 /// What it takes to connect to the router that is meant.
 fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Mux, Duration), Error> {
-    let router = enrolled_router(home, options.router.as_deref())?;
+    let router = selected_router(home, options.router.as_deref())?;
     let mux = Mux::new(home, options.keep_connection)?;
     Ok((router, home.identity()?, mux, options.connect_timeout.into()))
 }

@@ -70,40 +70,31 @@ pub fn run(command: Command) -> ExitCode {
     result.unwrap_or_else(|error| report::report(&error))
 }
 
-/// The enrolled router that is meant: the named one, that of `HOP_ROUTER`, or the only one; `None` if there is none.
-fn meant_router(home: &Home, named: Option<&str>) -> Result<Option<Router>, Error> {
+/// The router that a command is for: the named one, that of `HOP_ROUTER`, the default, or the only one.
+fn selected_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
     let inventory = Inventory::new(home);
     // Empty means unset: that is how a CI configuration unsets a variable.
     let from_environment = std::env::var("HOP_ROUTER").ok().filter(|name| !name.is_empty());
-    match named.or(from_environment.as_deref()) {
-        Some(name) => Ok(Some(inventory.get(name)?)),
-        None => Ok(inventory.only()?),
+    Ok(match named.or(from_environment.as_deref()) {
+        Some(name) => inventory.get(name)?,
+        None => inventory.implied()?,
+    })
+}
+
+/// The router that a command is for. If it is an agent under qemu-user that was stopped, hop starts it again.
+async fn running_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
+    let router = selected_router(home, named)?;
+    if router.entry.process.is_none() || virtual_router::is_running(&router) {
+        return Ok(router);
     }
-}
-
-/// The router that is meant, which must be enrolled.
-fn enrolled_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
-    meant_router(home, named)?.ok_or_else(|| Error::Usage("no router is enrolled".into()))
-}
-
-/// The router that is meant. If there is none, or if it is a virtual one that does not run, a virtual one is started.
-async fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
-    let chosen = meant_router(home, named)?;
-    let (arch, why) = match &chosen {
-        None => (Arch::Mips, "no router is enrolled"),
-        Some(router) if router.entry.process.is_some() && !virtual_router::is_running(router) => {
-            let arch = if router.entry.goarch == "mipsle" { Arch::Mipsle } else { Arch::Mips };
-            (arch, "it did not run")
-        }
-        Some(router) => return Ok(router.clone()),
-    };
+    let arch = if router.entry.goarch == "mipsle" { Arch::Mipsle } else { Arch::Mips };
     // Elsewhere, so that Ctrl-C is heard meanwhile.
     let home = home.clone();
     let (router, _) =
         tokio::task::spawn_blocking(move || virtual_router::up(&home, arch)).await.map_err(|error| {
             virtual_router::Error::VirtualRouter { name: virtual_router::name(arch), why: error.to_string() }
         })??;
-    say!("hop: {why}: started {}", router.name);
+    say!("hop: started {}, which was not running", router.name);
     Ok(router)
 }
 
@@ -112,7 +103,7 @@ async fn connect(
     home: &Home,
     options: &cli::RouterOptions,
 ) -> Result<(Connection, hop_proto::v1::GetInfoResponse), Error> {
-    let router = choose_router(home, options.router.as_deref()).await?;
+    let router = running_router(home, options.router.as_deref()).await?;
     let mux = Mux::new(home, options.keep_connection)?;
     Ok(mux.open(&router, &home.identity()?, options.timeout()).await?)
 }

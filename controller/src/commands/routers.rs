@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::Error;
-use super::{enrolled_router, failure, info, print, print_json};
+use super::{failure, info, print, print_json, selected_router};
 use crate::cli::{self, Add};
 use crate::client;
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
@@ -27,10 +27,11 @@ const DONE: ExitCode = ExitCode::Program(0);
 
 /// Does one of the things that `hop router` can do.
 pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
-    let named = |name: Option<String>| enrolled_router(home, name.as_deref());
+    let named = |name: Option<String>| selected_router(home, name.as_deref());
     match options {
         cli::Router::Add(options) => add(home, *options).await,
         cli::Router::List { json } => list(home, json),
+        cli::Router::Use { name, unset } => use_router(home, name.as_deref(), unset),
         cli::Router::Info { name, connect_timeout, keep_connection, json } => {
             let router = Some(named(name)?.name);
             let router = cli::RouterOptions { router, connect_timeout, keep_connection };
@@ -75,6 +76,16 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             Ok(DONE)
         }
     }
+}
+
+fn use_router(home: &Home, name: Option<&str>, unset: bool) -> Result<ExitCode, Error> {
+    let inventory = Inventory::new(home);
+    match name {
+        Some(name) => inventory.set_default(name)?,
+        None if unset => inventory.unset_default()?,
+        None => print(inventory.default_name()?.as_deref().unwrap_or("no router is the default"))?,
+    }
+    Ok(DONE)
 }
 
 async fn revoke(home: &Home, name: &str, key: &str, force: bool) -> Result<ExitCode, Error> {
@@ -209,6 +220,8 @@ async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
 #[derive(Serialize)]
 struct Line {
     name: String,
+    /// It is the one that `hop router use` chose.
+    default: bool,
     goarch: String,
     address: String,
     /// `install`, `until-reboot`, `virtual` (an agent on this machine, under qemu-user) or `by hand`.
@@ -228,6 +241,7 @@ impl From<Router> for Line {
         };
         Self {
             name,
+            default: false,
             enrolled,
             goarch: entry.goarch,
             address: entry.address,
@@ -239,7 +253,12 @@ impl From<Router> for Line {
 }
 
 fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
-    let lines: Vec<Line> = Inventory::new(home).list()?.into_iter().map(Line::from).collect();
+    let inventory = Inventory::new(home);
+    let mut lines: Vec<Line> = inventory.list()?.into_iter().map(Line::from).collect();
+    let default = inventory.default_name()?;
+    for line in &mut lines {
+        line.default = default.as_deref() == Some(&line.name);
+    }
     if json {
         print_json(&lines)?;
         return Ok(DONE);
@@ -248,10 +267,9 @@ fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
     for line in &lines {
         let address = if line.via_ssh { format!("{} in ssh", line.address) } else { line.address.clone() };
         let ssh = line.ssh.as_deref().unwrap_or("-");
-        text.push_str(&format!(
-            "\n{:<18} {:<7} {address:<28} {:<13} {ssh}",
-            line.name, line.goarch, line.enrolled
-        ));
+        // As docker marks its context.
+        let name = if line.default { format!("{} *", line.name) } else { line.name.clone() };
+        text.push_str(&format!("\n{name:<18} {:<7} {address:<28} {:<13} {ssh}", line.goarch, line.enrolled));
     }
     print(&text)?;
     Ok(DONE)

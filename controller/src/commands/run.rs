@@ -211,7 +211,7 @@ impl RunRequest<'_> {
     }
 
     async fn connect(&self) -> Result<(ReconnectingClient, GetInfoResponse), Error> {
-        let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
+        let router = super::running_router(self.home, self.router.router.as_deref()).await?;
         let mux = Mux::new(self.home, self.router.keep_connection)?.verbose(self.options.verbose);
         Ok(ReconnectingClient::open(router, self.home.identity()?, mux, self.router.timeout()).await?)
     }
@@ -220,7 +220,7 @@ impl RunRequest<'_> {
     async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
         let mut slot = match self.for_go {
             true => {
-                let router = super::choose_router(self.home, self.router.router.as_deref()).await?;
+                let router = super::running_router(self.home, self.router.router.as_deref()).await?;
                 Some(RunSlot::enqueue(self.home, &router.name).await?)
             }
             false => None,

@@ -54,7 +54,7 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
             let (router, up) = virtual_router::up(home, arch)?;
             super::print(&format!("{} {} at {}", router.name, done(up), router.entry.address))?;
         }
-        Virtual::Down { name } => down(home, name.as_deref())?,
+        Virtual::Down { name, all } => down(home, name.as_deref(), all)?,
         Virtual::List { json } => super::print(&list(home, json)?)?,
         Virtual::Ssh { name, command } => {
             let mut ssh = running(home, &name)?.ssh()?;
@@ -197,14 +197,20 @@ fn running(home: &Home, name: &str) -> Result<Machine, Error> {
     )))
 }
 
-fn down(home: &Home, name: Option<&str>) -> Result<(), Error> {
+fn down(home: &Home, name: Option<&str>, all_of_them: bool) -> Result<(), Error> {
     // Those of a hop that was killed have nothing but a process.
     let mut names = virtual_router::unknown(home)?;
     names.retain(|unknown| name.is_none_or(|name| name == unknown));
     let machines = match name {
         None => {
             names.extend(all(home)?.into_iter().map(|router| router.name));
-            Machine::list(home)?
+            let machines = Machine::list(home)?;
+            let known: Vec<_> =
+                names.iter().map(String::as_str).chain(machines.iter().map(Machine::name)).collect();
+            if known.len() > 1 && !all_of_them {
+                return Err(virtual_router::Error::SeveralRun { known: known.join(", ") }.into());
+            }
+            machines
         }
         Some(name) => match Machine::find(home, name)? {
             Some(machine) => vec![machine],

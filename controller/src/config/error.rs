@@ -19,6 +19,8 @@ pub enum Error {
     NoHome,
     #[error("there is no router named {name}; enrolled: {known}")]
     UnknownRouter { name: String, known: String },
+    #[error("no router is enrolled")]
+    NoRouter,
     #[error("several routers are enrolled, and none is named: {known}")]
     AmbiguousRouter { known: String },
     #[error("{0:?} is no name for a router: letters, digits, '.', '_' and '-', a letter or digit first")]

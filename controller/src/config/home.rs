@@ -85,6 +85,11 @@ impl Home {
         self.config.join("routers")
     }
 
+    /// The file with the name of the default router.
+    pub fn default_router(&self) -> PathBuf {
+        self.config.join("default-router")
+    }
+
     /// The user's own profiles of virtual routers, a file each.
     pub fn profiles(&self) -> PathBuf {
         self.config.join("profiles")

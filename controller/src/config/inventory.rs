@@ -58,15 +58,22 @@ pub struct ProcessId {
     pub started: u64,
 }
 
-/// The routers in one home.
+/// The routers in one home, and which of them is the default.
 pub struct Inventory {
     directory: PathBuf,
+    default: PathBuf,
+    /// Where the logins of whole virtual routers have their keys.
+    virtual_routers: PathBuf,
 }
 
 impl Inventory {
     /// The inventory of `home`.
     pub fn new(home: &Home) -> Self {
-        Self { directory: home.routers() }
+        Self {
+            directory: home.routers(),
+            default: home.default_router(),
+            virtual_routers: home.virtual_routers(),
+        }
     }
 
     /// All routers, by name.
@@ -113,16 +120,57 @@ impl Inventory {
         Ok(read(&self.path(name))?.map(|entry| Router { name: name.to_owned(), entry }))
     }
 
-    /// The router that is meant when none is named: the only one, or `None` if there is none.
+    /// The router for a command that names none: the default, the only real one, or the only virtual one.
     ///
     /// # Errors
-    /// [`Error::AmbiguousRouter`].
-    pub fn only(&self) -> Result<Option<Router>, Error> {
-        let mut routers = self.list()?;
-        match routers.len() {
-            0 | 1 => Ok(routers.pop()),
-            _ => Err(Error::AmbiguousRouter { known: names(&routers) }),
+    /// [`Error::NoRouter`] if none is enrolled, [`Error::AmbiguousRouter`] if several are and none is the default.
+    pub fn implied(&self) -> Result<Router, Error> {
+        if let Some(name) = self.default_name()? {
+            return self.get(&name);
         }
+        let (mut virtual_ones, mut real): (Vec<_>, Vec<_>) =
+            self.list()?.into_iter().partition(|router| self.is_virtual(&router.entry));
+        match (real.len(), virtual_ones.len()) {
+            (1, _) => Ok(real.remove(0)),
+            (0, 1) => Ok(virtual_ones.remove(0)),
+            (0, 0) => Err(Error::NoRouter),
+            _ => Err(Error::AmbiguousRouter { known: names(&self.list()?) }),
+        }
+    }
+
+    /// True if Hop started the router on this machine.
+    fn is_virtual(&self, entry: &Entry) -> bool {
+        let key = entry.enrolment.as_ref().and_then(|enrolment| enrolment.ssh.identity.as_ref());
+        entry.process.is_some() || key.is_some_and(|key| key.starts_with(&self.virtual_routers))
+    }
+
+    /// The name of the default router, if the user chose one.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn default_name(&self) -> Result<Option<String>, Error> {
+        match fs::read_to_string(&self.default) {
+            Ok(name) => Ok(Some(name.trim_end().to_owned()).filter(|name| !name.is_empty())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &self.default)(error)),
+        }
+    }
+
+    /// Makes an enrolled router the default.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRouter`], or the file cannot be written.
+    pub fn set_default(&self, name: &str) -> Result<(), Error> {
+        let Router { name, .. } = self.get(name)?;
+        self.write(&self.default, &format!("{name}\n"))
+    }
+
+    /// Forgets the default. Nothing happens if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn unset_default(&self) -> Result<(), Error> {
+        remove_file(&self.default)
     }
 
     /// Writes a router, instead of one with the same name.
@@ -131,15 +179,20 @@ impl Inventory {
     /// The name is none, or the file cannot be written.
     pub fn put(&self, router: &Router) -> Result<(), Error> {
         Self::check_name(&router.name)?;
-        make_private(&self.directory)?;
         let path = self.path(&router.name);
         let text = toml::to_string(&router.entry)
             .map_err(|source| Error::Malformed { path: path.clone(), source: source.into() })?;
+        self.write(&path, &text)
+    }
+
+    /// Replaces a file, whole or not at all.
+    fn write(&self, path: &Path, text: &str) -> Result<(), Error> {
+        make_private(&self.directory)?;
         tempfile::NamedTempFile::new_in(&self.directory)
             .and_then(|mut file| file.write_all(text.as_bytes()).map(|()| file))
-            .and_then(|file| file.persist(&path).map_err(|error| error.error))
+            .and_then(|file| file.persist(path).map_err(|error| error.error))
             .map(|_| ())
-            .map_err(Error::io("write", &path))
+            .map_err(Error::io("write", path))
     }
 
     /// Makes sure that a name is one.
@@ -153,20 +206,26 @@ impl Inventory {
         Err(Error::InvalidName(name.to_owned()))
     }
 
-    /// Forgets a router. Nothing happens if it is not there.
+    /// Forgets a router, and that it is the default. Nothing happens if it is not there.
     ///
     /// # Errors
-    /// The file cannot be removed.
+    /// A file cannot be removed.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        let path = self.path(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &path)(error)),
-            _ => Ok(()),
+        if self.default_name()?.as_deref() == Some(name) {
+            self.unset_default()?;
         }
+        remove_file(&self.path(name))
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.toml"))
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -244,21 +303,56 @@ mod tests {
         }
     }
 
+    /// A router that stands on somebody's desk.
+    fn real(name: &str) -> Router {
+        let router = router(name);
+        Router { entry: Entry { process: None, ..router.entry }, ..router }
+    }
+
     fn inventory() -> (tempfile::TempDir, Inventory) {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory { directory: dir.path().join("routers") };
+        let inventory = Inventory::new(&Home::at(dir.path()));
         (dir, inventory)
+    }
+
+    #[test]
+    fn virtual_routers_leave_real_one_implied() {
+        let (_dir, inventory) = inventory();
+        inventory.put(&router("virtual-mips")).unwrap();
+        assert_eq!(inventory.implied().unwrap().name, "virtual-mips");
+        inventory.put(&router("virtual-mipsle")).unwrap();
+        assert!(matches!(inventory.implied(), Err(Error::AmbiguousRouter { .. })));
+        inventory.put(&real("desk")).unwrap();
+        assert_eq!(inventory.implied().unwrap().name, "desk");
+        inventory.put(&real("attic")).unwrap();
+        assert!(matches!(inventory.implied(), Err(Error::AmbiguousRouter { .. })));
+    }
+
+    #[test]
+    fn default_router_lasts_until_removed() {
+        let (_dir, inventory) = inventory();
+        assert!(matches!(inventory.set_default("desk"), Err(Error::UnknownRouter { .. })));
+        for name in ["desk", "attic"] {
+            inventory.put(&real(name)).unwrap();
+        }
+        inventory.set_default("desk").unwrap();
+        assert_eq!(inventory.implied().unwrap().name, "desk");
+        inventory.remove("desk").unwrap();
+        assert_eq!(inventory.default_name().unwrap(), None);
+        assert_eq!(inventory.implied().unwrap().name, "attic");
     }
 
     #[test]
     fn inventory_keeps_what_is_put() {
         let (_dir, inventory) = inventory();
-        assert_eq!(inventory.only().unwrap(), None);
+        assert!(matches!(inventory.implied(), Err(Error::NoRouter)));
         inventory.put(&router("desk")).unwrap();
-        assert_eq!(inventory.only().unwrap(), Some(router("desk")));
+        assert_eq!(inventory.implied().unwrap(), router("desk"));
         inventory.put(&router("attic")).unwrap();
         assert_eq!(inventory.list().unwrap(), [router("attic"), router("desk")]);
-        assert!(matches!(inventory.only(), Err(Error::AmbiguousRouter { known }) if known == "attic, desk"));
+        assert!(
+            matches!(inventory.implied(), Err(Error::AmbiguousRouter { known }) if known == "attic, desk")
+        );
         inventory.remove("desk").unwrap();
         inventory.remove("desk").unwrap();
         assert!(matches!(inventory.get("desk"), Err(Error::UnknownRouter { .. })));

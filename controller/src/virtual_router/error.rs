@@ -35,6 +35,8 @@ pub enum Error {
     UnknownProfile { name: String, known: String, own: PathBuf },
     #[error("there is no virtual router named {name} with a profile; there are: {known}")]
     UnknownMachine { name: String, known: String },
+    #[error("several virtual routers run, and none is named: {known}")]
+    SeveralRun { known: String },
     #[error("the monitor of QEMU at {} does not work: {why}", .path.display())]
     Monitor { path: PathBuf, why: String },
 }

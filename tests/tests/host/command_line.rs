@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
-use hop_tests::{Process, dist, wait_until};
+use hop_tests::{Hop, Process, dist, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -69,20 +69,36 @@ fn missing_capability_sends_nothing() {
 }
 
 #[test]
-fn virtual_router_starts_by_itself() {
+fn nothing_enrolled_starts_nothing() {
     let desk = Desk::new();
     let source = desk.path("x.go");
-    fs::write(
-        &source,
-        "package main; import \"os\"; func main(){ os.Stdout.WriteString(\"out\\n\"); os.Stderr.WriteString(\"err\\n\"); os.Exit(7) }",
-    )
-    .unwrap();
-    let ran = desk.hop().arg("run").arg(&source).run();
-    let line = "hop: no router is enrolled: started virtual-mips\n";
-    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", &*format!("{line}err\n"), 7));
-    // Now a router is enrolled, and hop prints no message.
-    let ran = desk.hop().arg("run").arg(&source).run();
-    assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
+    let written = desk.path("written");
+    let program = "package main; import \"os\"; func main(){ os.WriteFile(os.Args[1], nil, 0o600) }";
+    fs::write(&source, program).unwrap();
+    let source = source.to_str().unwrap();
+    let refused = |words: &[&str]| {
+        let ran = desk.run(words);
+        ran.assert_fails(125, "no router is enrolled");
+        assert!(ran.stderr().contains("`hop virtual up` starts a virtual one"), "{}", ran.stderr());
+    };
+    let commands = [
+        &["run", source, written.to_str().unwrap()][..],
+        &["exec", "/bin/true"],
+        &["info"],
+        &["ps"],
+        &["router", "check"],
+    ];
+    for words in commands {
+        refused(words);
+    }
+    // The same after the only one has gone.
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    assert_eq!(desk.run(&["virtual", "down"]).code, 0);
+    for words in commands {
+        refused(words);
+    }
+    assert_eq!(desk.list().as_array().unwrap().len(), 0);
+    assert!(!written.exists());
 }
 
 #[test]
@@ -153,6 +169,42 @@ fn several_routers_need_a_name() {
     let ran = desk.hop().env("HOP_ROUTER", "virtual-mipsle").args(["info", "--json"]).run();
     let info: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&info["router"], &info["goarch"]), (&"virtual-mipsle".into(), &"mipsle".into()));
+
+    desk.run(&["virtual", "down"])
+        .assert_fails(125, "several virtual routers run, and none is named: virtual-mips, virtual-mipsle");
+    assert_eq!(desk.list().as_array().unwrap().len(), 2, "none was stopped");
+}
+
+#[test]
+fn default_router_yields_to_named_one() {
+    let desk = Desk::new();
+    desk.run(&["router", "use", "virtual-mips"]).assert_fails(125, "there is no router named virtual-mips");
+    for arch in ["mips", "mipsle"] {
+        assert_eq!(desk.run(&["virtual", "up", "--arch", arch]).code, 0);
+    }
+    let used = |hop: Hop| {
+        let ran = hop.args(["info", "--json"]).run();
+        let info: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        info["router"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(desk.run(&["router", "use"]).stdout(), "no router is the default\n");
+    assert_eq!(desk.run(&["router", "use", "virtual-mipsle"]).code, 0);
+    assert_eq!(desk.run(&["router", "use"]).stdout(), "virtual-mipsle\n");
+    assert_eq!(used(desk.hop()), "virtual-mipsle");
+    assert_eq!(used(desk.hop().env("HOP_ROUTER", "virtual-mips")), "virtual-mips");
+    let list = desk.run(&["router", "list"]);
+    let marked = |line: &&str| line.contains(" * ");
+    let lines: Vec<_> = list.stdout().lines().filter(marked).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("virtual-mipsle * "), "{}", list.stdout());
+    let list: Value = serde_json::from_slice(&desk.run(&["router", "list", "--json"]).stdout).unwrap();
+    assert_eq!((&list[0]["default"], &list[1]["default"]), (&false.into(), &true.into()));
+
+    assert_eq!(desk.run(&["router", "use", "--unset"]).code, 0);
+    desk.run(&["info"]).assert_fails(125, "several routers are enrolled, and none is named");
+    // The default goes with its router.
+    assert_eq!(desk.run(&["router", "use", "virtual-mipsle"]).code, 0);
+    assert_eq!(desk.run(&["virtual", "down", "virtual-mipsle"]).code, 0);
+    assert_eq!(used(desk.hop()), "virtual-mips");
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        let ran = self.run(&["virtual", "down"]);
+        let ran = self.run(&["virtual", "down", "--all"]);
         if !std::thread::panicking() {
             assert_eq!(ran.code, 0, "{}", ran.stderr());
             let directory = self.path("virtual");

@@ -21,7 +21,7 @@ pub fn run() -> Result<()> {
         hop
     };
     let shown = AGENTS.iter().try_for_each(|agent| show(agent.name, &hop));
-    command::run(hop().args(["virtual", "down"]))?;
+    command::run(hop().args(["virtual", "down", "--all"]))?;
     shown
 }
 

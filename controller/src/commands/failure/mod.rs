@@ -92,11 +92,14 @@ fn of_config(error: &config::Error) -> Meaning {
     match error {
         Error::Io(_) | Error::Malformed { .. } | Error::Identity(_) => ("local_io", None),
         Error::NoHome | Error::InvalidName(_) => ("usage", None),
-        Error::UnknownRouter { .. } => (
+        Error::UnknownRouter { .. } | Error::NoRouter => (
             "unknown_router",
             some("`hop router add NAME root@HOST` enrols a router, `hop virtual up` starts a virtual one"),
         ),
-        Error::AmbiguousRouter { .. } => ("unknown_router", some("select one with -r or HOP_ROUTER")),
+        Error::AmbiguousRouter { .. } => (
+            "unknown_router",
+            some("select one with -r or HOP_ROUTER; `hop router use NAME` makes it the default"),
+        ),
     }
 }
 
@@ -312,6 +315,7 @@ fn of_virtual_router(error: &virtual_router::Error) -> Meaning {
         Error::UnknownMachine { .. } => {
             ("unknown_router", some("`hop virtual up --profile PROFILE` starts one"))
         }
+        Error::SeveralRun { .. } => ("unknown_router", some("`hop virtual down --all` stops all of them")),
     }
 }
 

@@ -55,9 +55,12 @@ pub enum Virtual {
 /// `hop virtual up`.
 #[derive(Args, Debug)]
 pub struct VirtualUp {
-    /// Start only the agent, under qemu-user, for this architecture
+    /// Start only the agent, under qemu-user, for this architecture; its programs see nothing of this machine but its network
     #[arg(long, default_value = "mips", conflicts_with = "profile")]
     pub arch: Arch,
+    /// Let its programs use this machine's files and processes, with your rights
+    #[arg(long, conflicts_with = "profile")]
+    pub no_sandbox: bool,
     /// Start a whole router with this profile: archer-a6, dir-505, f7d7302, fritzbox-7362sl, rut955, or your own in
     /// profiles/NAME.toml of the configuration directory
     #[arg(long)]

@@ -10,10 +10,12 @@ use super::connect;
 use crate::cli;
 use crate::client::connection::Connection;
 use crate::config::home::Home;
+use crate::config::inventory::Inventory;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
 use crate::golang::build::goarch;
 use crate::program::target_of;
+use crate::virtual_router::{self, Isolation};
 
 /// What a router is, under names that `docs/specification.md` promises.
 #[derive(Default, Serialize)]
@@ -50,12 +52,18 @@ struct Facts {
     jobs: u32,
     max_jobs: u32,
     containment: &'static str,
+    /// Of an agent under qemu-user: whether its programs have a root file system of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<bool>,
 }
 
 /// Asks the router and prints what it says.
 pub async fn info(home: &Home, options: cli::Info) -> Result<ExitCode, Error> {
     let (connection, info) = connect(home, &options.router).await?;
-    let facts = Facts::new(&connection, info);
+    let router = Inventory::new(home).get(connection.router())?;
+    let isolation = virtual_router::isolation(&router);
+    let facts =
+        Facts { sandbox: isolation.map(|it| it == Isolation::Sandbox), ..Facts::new(&connection, info) };
     if options.json {
         super::print_json(&facts)?;
     } else {
@@ -103,6 +111,7 @@ impl Facts {
                 // An agent that does not say so is one that does not.
                 _ => "group",
             },
+            sandbox: None,
         }
     }
 
@@ -161,6 +170,13 @@ impl Facts {
             // Above the jobs, below the store: they are the inodes of its file system.
             let place = lines.iter().position(|(name, _)| *name == "jobs").unwrap_or(lines.len());
             lines.insert(place, ("inodes", line));
+        }
+        if let Some(sandbox) = self.sandbox {
+            let text = match sandbox {
+                true => "programs have a root of their own; they share this machine's network",
+                false => "none: programs have your rights and files on this machine",
+            };
+            lines.push(("sandbox", text.to_owned()));
         }
         lines.retain(|(_, value)| !value.is_empty());
         // What the router says stays on its line.

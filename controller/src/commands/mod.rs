@@ -84,15 +84,18 @@ fn selected_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
 /// The router that a command is for. If it is an agent under qemu-user that was stopped, hop starts it again.
 async fn running_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
     let router = selected_router(home, named)?;
-    if router.entry.process.is_none() || virtual_router::is_running(&router) {
+    let Some(isolation) = virtual_router::isolation(&router).filter(|_| !virtual_router::is_running(&router))
+    else {
         return Ok(router);
-    }
+    };
     let arch = if router.entry.goarch == "mipsle" { Arch::Mipsle } else { Arch::Mips };
     // Elsewhere, so that Ctrl-C is heard meanwhile.
     let home = home.clone();
-    let (router, _) =
-        tokio::task::spawn_blocking(move || virtual_router::up(&home, arch)).await.map_err(|error| {
-            virtual_router::Error::VirtualRouter { name: virtual_router::name(arch), why: error.to_string() }
+    let (router, _) = tokio::task::spawn_blocking(move || virtual_router::up(&home, arch, isolation))
+        .await
+        .map_err(|error| virtual_router::Error::VirtualRouter {
+            name: virtual_router::name(arch),
+            why: error.to_string(),
         })??;
     say!("hop: started {}, which was not running", router.name);
     Ok(router)

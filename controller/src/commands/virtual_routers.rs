@@ -21,7 +21,7 @@ use crate::console::stdio;
 use crate::enrolment::{self, EnrolRequest};
 use crate::virtual_router::machine::{self, Machine};
 use crate::virtual_router::profile::Profile;
-use crate::virtual_router::{self, Up};
+use crate::virtual_router::{self, Isolation, Up};
 
 /// How often `--follow` polls a console.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,9 +50,19 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
                 ))?;
             }
         }
-        Virtual::Up(VirtualUp { arch, .. }) => {
-            let (router, up) = virtual_router::up(home, arch)?;
-            super::print(&format!("{} {} at {}", router.name, done(up), router.entry.address))?;
+        Virtual::Up(VirtualUp { arch, no_sandbox, .. }) => {
+            let isolation = if no_sandbox { Isolation::None } else { Isolation::Sandbox };
+            let (router, up) = virtual_router::up(home, arch, isolation)?;
+            let shared = match isolation {
+                Isolation::Sandbox => "this machine's network",
+                Isolation::None => "this machine's network, files and processes",
+            };
+            super::print(&format!(
+                "{} {} at {}, with {shared}",
+                router.name,
+                done(up),
+                router.entry.address
+            ))?;
         }
         Virtual::Down { name, all } => down(home, name.as_deref(), all)?,
         Virtual::List { json } => super::print(&list(home, json)?)?,

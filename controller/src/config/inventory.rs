@@ -36,9 +36,9 @@ pub struct Entry {
     /// How it was enrolled over ssh; nothing for one whose key was brought here by other means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolment: Option<EnrolmentRecord>,
-    /// The process that is the router, if it is a virtual one.
+    /// The process that is the router, if it is an agent under qemu-user.
     #[serde(rename = "virtual", default, skip_serializing_if = "Option::is_none")]
-    pub process: Option<ProcessId>,
+    pub process: Option<EmulatedAgent>,
 }
 
 impl Entry {
@@ -47,6 +47,16 @@ impl Entry {
         let next = self.enrolment.as_ref().and_then(|enrolment| enrolment.next_fingerprint);
         std::iter::once(self.fingerprint).chain(next).collect()
     }
+}
+
+/// An agent under qemu-user on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmulatedAgent {
+    /// Its process.
+    #[serde(flatten)]
+    pub id: ProcessId,
+    /// Its programs have a root file system of their own. If not, they have the user's rights and files.
+    pub sandbox: bool,
 }
 
 /// A process, told apart from a later one with the same number.
@@ -298,7 +308,7 @@ mod tests {
                 fingerprint: format!("SHA256:{}", "ab".repeat(32)).parse().unwrap(),
                 goarch: "mips".into(),
                 enrolment: None,
-                process: Some(ProcessId { pid: 7, started: 1234 }),
+                process: Some(EmulatedAgent { id: ProcessId { pid: 7, started: 1234 }, sandbox: true }),
             },
         }
     }

@@ -23,6 +23,10 @@ pub enum Error {
     Usage(String),
     #[error("there is no {name} in PATH, under which virtual routers run")]
     NoQemu { name: String },
+    #[error(
+        "programs would run on this machine with your rights and files, because they cannot be isolated: {why}"
+    )]
+    NoSandbox { why: String },
     #[error("{name} did not start: {why}")]
     VirtualRouter { name: String, why: String },
     #[error("{name} did not come back: {why}")]

@@ -12,9 +12,10 @@ use hop_proto::identity::{Fingerprint, MalformedFingerprint};
 use serde::Deserialize;
 
 use super::Error;
-use super::{Up, lock, process};
+use super::sandbox::{self, Sandbox};
+use super::{Isolation, Up, lock, process};
 use crate::config::home::{Home, make_private};
-use crate::config::inventory::{Entry, Inventory, ProcessId, Router};
+use crate::config::inventory::{EmulatedAgent, Entry, Inventory, ProcessId, Router};
 use crate::program::embedded::Arch;
 
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
@@ -32,35 +33,36 @@ pub fn name(arch: Arch) -> String {
     format!("virtual-{}", arch.goarch())
 }
 
-/// Makes sure that the virtual router for `arch` runs the agent of this `hop` and is enrolled.
+/// Makes sure that the virtual router for `arch` runs the agent of this `hop`, isolated as asked, and is enrolled.
 ///
 /// # Errors
-/// There is no agent or no qemu, or the agent did not start.
-pub fn up(home: &Home, arch: Arch) -> Result<(Router, Up), Error> {
+/// There is no agent, no qemu or no sandbox, or the agent did not start.
+pub fn up(home: &Home, arch: Arch, isolation: Isolation) -> Result<(Router, Up), Error> {
     let name = name(arch);
     let _lock = lock(home)?;
     let inventory = Inventory::new(home);
     let directory = home.virtual_router(&name);
     if let Some(router) = find(&inventory, &name)?.filter(is_running) {
-        if runs_our_agent(&directory, arch) {
+        if runs_our_agent(&directory, arch) && self::isolation(&router) == Some(isolation) {
             return Ok((router, Up::Running));
         }
         router
             .entry
             .process
-            .map_or(Ok(()), process::stop)
+            .map_or(Ok(()), |agent| process::stop(agent.id))
             .map_err(Error::io("end the old agent in", &directory))?;
     }
     stop_started(&directory).map_err(Error::io("end the agent in", &directory))?;
     make_private(&directory)?;
-    let started = start(home, arch, name, &directory).and_then(|router| match inventory.put(&router) {
-        Ok(()) => Ok(router),
-        Err(error) => {
-            // Nobody knows of it, so nobody would end it. It was started a moment ago, and stops as well.
-            let _ = router.entry.process.map(process::stop);
-            Err(error.into())
-        }
-    });
+    let started =
+        start(home, arch, name, &directory, isolation).and_then(|router| match inventory.put(&router) {
+            Ok(()) => Ok(router),
+            Err(error) => {
+                // Nobody knows of it, so nobody would end it. It was started a moment ago, and stops as well.
+                let _ = router.entry.process.map(|agent| process::stop(agent.id));
+                Err(error.into())
+            }
+        });
     if started.is_err() {
         // The error quotes its log; if there was nothing to remove, all is well.
         let _ = fs::remove_dir_all(&directory);
@@ -78,9 +80,9 @@ pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     let directory = home.virtual_router(name);
     // Read under the lock: it may have been started again since somebody looked.
     let known = find(&inventory, name)?.and_then(|router| router.entry.process);
-    known.map_or(Ok(()), process::stop).and_then(|()| stop_started(&directory)).map_err(|source| {
-        Error::VirtualRouter { name: name.to_owned(), why: format!("it cannot be ended: {source}") }
-    })?;
+    known.map_or(Ok(()), |agent| process::stop(agent.id)).and_then(|()| stop_started(&directory)).map_err(
+        |source| Error::VirtualRouter { name: name.to_owned(), why: format!("it cannot be ended: {source}") },
+    )?;
     inventory.remove(name)?;
     match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &directory)(error)),
@@ -133,39 +135,51 @@ fn find(inventory: &Inventory, name: &str) -> Result<Option<Router>, Error> {
 
 /// True if the process that is this virtual router lives.
 pub fn is_running(router: &Router) -> bool {
-    router.entry.process.is_some_and(process::is_running)
+    router.entry.process.is_some_and(|agent| process::is_running(agent.id))
 }
 
-fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Router, Error> {
+/// How the programs of an agent under qemu-user are isolated; `None` for any other router.
+pub fn isolation(router: &Router) -> Option<Isolation> {
+    router.entry.process.map(|agent| if agent.sandbox { Isolation::Sandbox } else { Isolation::None })
+}
+
+fn start(
+    home: &Home,
+    arch: Arch,
+    name: String,
+    directory: &Path,
+    isolation: Isolation,
+) -> Result<Router, Error> {
     let qemu = qemu(arch)?;
     let agent = directory.join("hopd");
     write_executable(&agent, &arch.agent()?)?;
-    let authorized = directory.join("authorized");
+    let state = directory.join("state");
+    make_private(&state)?;
+    let authorized = state.join("authorized");
     let own = home.identity()?.fingerprint();
     fs::write(&authorized, format!("{own}\n")).map_err(Error::io("write", &authorized))?;
     let log = directory.join("log");
     let log_file = File::create(&log).map_err(Error::io("write", &log))?;
-    let mut child = Command::new(&qemu)
-        .arg(&agent)
-        .args(["--listen", "127.0.0.1:0", "--launcher"])
-        .arg(&qemu)
-        .arg("--dir")
-        .arg(directory.join("ram"))
-        .arg("--key")
-        .arg(directory.join("key"))
-        .arg("--authorized")
-        .arg(&authorized)
-        .env_clear()
-        .env("PATH", ROUTER_PATH)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log_file)
-        // It outlives this hop, and a Ctrl-C that is meant for this hop.
-        .process_group(0)
-        .spawn()
-        .map_err(Error::io("run", &qemu))?;
-    let process = process::find(child.id());
+    let failed = Error::io("run", &qemu);
+    let spawned = match isolation {
+        Isolation::Sandbox => {
+            let mut sandbox = Sandbox::new(&name, &qemu, &agent, &state)?;
+            let [qemu, agent, state] = [sandbox::QEMU, sandbox::AGENT, sandbox::STATE].map(Path::new);
+            sandbox.command.arg(qemu);
+            serve(&mut sandbox.command, qemu, agent, Path::new("/tmp/hop"), state, log_file);
+            sandbox.spawn()
+        }
+        Isolation::None => {
+            let mut command = Command::new(&qemu);
+            serve(&mut command, &qemu, &agent, &directory.join("ram"), &state, log_file);
+            command.spawn().map(|child| {
+                let number = child.id();
+                (child, Some(number))
+            })
+        }
+    };
+    let (mut child, number) = spawned.map_err(failed)?;
+    let process = number.and_then(process::find);
     let written = process.map_or(Ok(()), |process| write_started(directory, process));
     let line = match (written, child.stdout.take()) {
         (Ok(()), Some(stdout)) => first_line(stdout),
@@ -174,9 +188,15 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
     };
     let ready = line.and_then(|line| Ready::parse(&line));
     match (ready, process.filter(|process| process::is_running(*process))) {
-        (Ok(Ready { address, fingerprint }), process @ Some(_)) => Ok(Router {
+        (Ok(Ready { address, fingerprint }), Some(id)) => Ok(Router {
             name,
-            entry: Entry { address, fingerprint, goarch: arch.goarch().to_owned(), enrolment: None, process },
+            entry: Entry {
+                address,
+                fingerprint,
+                goarch: arch.goarch().to_owned(),
+                enrolment: None,
+                process: Some(EmulatedAgent { id, sandbox: isolation == Isolation::Sandbox }),
+            },
         }),
         (ready, _) => {
             // It may be hung as well as gone. Both calls fail only if it is gone.
@@ -185,9 +205,34 @@ fn start(home: &Home, arch: Arch, name: String, directory: &Path) -> Result<Rout
             let why = ready.err().unwrap_or_else(|| "it ended at once".to_owned());
             let log = fs::read_to_string(&log).unwrap_or_default();
             let last = log.lines().last().unwrap_or("and left no log");
+            if number.is_none() {
+                return Err(Error::NoSandbox { why: last.to_owned() });
+            }
             Err(Error::VirtualRouter { name, why: format!("{why}; {last}") })
         }
     }
+}
+
+/// Completes a command that begins with QEMU: the agent, its options and its streams.
+fn serve(command: &mut Command, qemu: &Path, agent: &Path, directory: &Path, state: &Path, log: File) {
+    command
+        .arg(agent)
+        .args(["--listen", "127.0.0.1:0", "--launcher"])
+        .arg(qemu)
+        .arg("--dir")
+        .arg(directory)
+        .arg("--key")
+        .arg(state.join("key"))
+        .arg("--authorized")
+        .arg(state.join("authorized"))
+        .env_clear()
+        .env("PATH", ROUTER_PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        // It outlives this hop, and a Ctrl-C that is meant for this hop.
+        .process_group(0);
 }
 
 /// The line by which an agent says that it listens.

@@ -102,6 +102,73 @@ fn nothing_enrolled_starts_nothing() {
 }
 
 #[test]
+fn emulated_programs_see_nothing_of_this_machine() {
+    let desk = Desk::new();
+    let source = desk.path("x.go");
+    fs::write(
+        &source,
+        r#"package main
+
+import "os"
+
+func main() {
+	names, _ := os.ReadDir("/")
+	for _, name := range names {
+		print(name.Name(), " ")
+	}
+	println(os.Getuid(), os.WriteFile(os.Args[1], nil, 0o600) == nil)
+	_, err := os.Stat("/proc/" + os.Args[2])
+	println(err == nil)
+}
+"#,
+    )
+    .unwrap();
+    let written = desk.path("written");
+    let own = std::process::id().to_string();
+    let run = |arch: &str| {
+        let router = format!("virtual-{arch}");
+        let words = ["-r", &router, source.to_str().unwrap(), written.to_str().unwrap(), &own];
+        let ran = desk.run(&[&["run"], &words[..]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.stderr());
+        ran.stderr().to_owned()
+    };
+    let sandbox = |arch: &str| {
+        let ran = desk.run(&["info", "--json", "-r", &format!("virtual-{arch}")]);
+        let info: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        info["sandbox"].as_bool().unwrap()
+    };
+    for arch in ["mips", "mipsle"] {
+        let up = desk.run(&["virtual", "up", "--arch", arch]);
+        assert!(up.stdout().ends_with(", with this machine's network\n"), "{}", up.stdout());
+        assert_eq!(run(arch), "dev etc proc root tmp usr 0 false\nfalse\n");
+        assert!(sandbox(arch) && !written.exists());
+    }
+    let up = desk.run(&["virtual", "up", "--no-sandbox"]);
+    assert!(up.stdout().ends_with(", with this machine's network, files and processes\n"), "{}", up.stdout());
+    assert!(run("mips").ends_with(" true\ntrue\n"));
+    assert!(!sandbox("mips") && written.exists());
+}
+
+#[test]
+fn missing_sandbox_starts_nothing() {
+    let desk = Desk::new();
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink("/usr/bin/qemu-mips-static", bin.join("qemu-mips-static")).unwrap();
+    let up = |desk: &Desk| {
+        let ran = desk.hop().env("PATH", &bin).args(["virtual", "up"]).run();
+        assert!(ran.stderr().contains("\nhint: install the package bubblewrap, or run"), "{}", ran.stderr());
+        ran
+    };
+    up(&desk).assert_fails(125, "programs would run on this machine with your rights and files");
+    let fails = "#!/bin/sh\necho 'bwrap: no permissions to create a namespace' >&2\nexit 1\n";
+    fs::write(bin.join("bwrap"), fails).unwrap();
+    fs::set_permissions(bin.join("bwrap"), fs::Permissions::from_mode(0o755)).unwrap();
+    up(&desk).assert_fails(125, "bwrap: no permissions to create a namespace");
+    assert_eq!(desk.list().as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn virtual_router_starts_once() {
     let desk = Desk::new();
     let first = desk.run(&["virtual", "up", "--arch", "mips"]);
@@ -143,7 +210,7 @@ fn half_started_router_is_ended() {
         let qemu = bin.join("qemu-mips-static");
         fs::write(&qemu, format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 1000\n", number.display())).unwrap();
         fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
-        let starting = desk.hop().first_in_path(&bin).args(["virtual", "up"]).start();
+        let starting = desk.hop().first_in_path(&bin).args(["virtual", "up", "--no-sandbox"]).start();
         let written = desk.path("virtual/virtual-mips/process.toml");
         let read = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
         wait_until("it is written down", || {

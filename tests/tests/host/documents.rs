@@ -25,6 +25,7 @@ fn commands_page_is_the_programs_help() {
         "router",
         "router add",
         "router list",
+        "router use",
         "router info",
         "router check",
         "router upgrade",
@@ -145,6 +146,7 @@ fn specified_reasons_are_the_codes() {
 #[test]
 fn info_prints_what_is_specified() {
     let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let info: Value = serde_json::from_slice(&desk.run(&["info", "--json"]).stdout).unwrap();
     let mut printed: Vec<_> = info.as_object().unwrap().keys().cloned().collect();
     let text = fs::read_to_string(root().join("docs/specification.md")).unwrap();

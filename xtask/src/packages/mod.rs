@@ -14,10 +14,10 @@ use debian::{apt, require};
 /// Installs qemu-user, which runs an agent and its programs without a whole router.
 pub fn qemu_user() -> Result<()> {
     let found = |arch| ["", "-static"].iter().any(|suffix| which(&format!("qemu-{arch}{suffix}")).is_some());
-    if found("mips") && found("mipsel") {
-        return Ok(());
+    if !(found("mips") && found("mipsel")) {
+        apt(&["qemu-user-static"], "virtual routers that are only an agent run under qemu-user")?;
     }
-    apt(&["qemu-user-static"], "virtual routers that are only an agent run under qemu-user")
+    require(&[("bwrap", "bubblewrap")], "virtual routers that are only an agent have a root of their own")
 }
 
 /// Installs QEMU's system emulators, for virtual routers, and ssh, which enrols them.

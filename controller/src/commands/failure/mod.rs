@@ -300,6 +300,12 @@ fn of_virtual_router(error: &virtual_router::Error) -> Meaning {
         Error::Program(error) => of_program(error),
         Error::Usage(_) => ("usage", None),
         Error::NoQemu { .. } => ("virtual_router", some("install the package qemu-user-static")),
+        Error::NoSandbox { .. } => (
+            "virtual_router",
+            some(
+                "install the package bubblewrap, or run `hop virtual up --no-sandbox` if you trust the programs",
+            ),
+        ),
         Error::VirtualRouter { .. } | Error::NotBack { .. } | Error::Monitor { .. } => {
             ("virtual_router", None)
         }

@@ -1,5 +1,6 @@
 //! `hop ps`, `hop attach`, `hop logs` and `hop kill`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -36,8 +37,8 @@ pub struct Attach {
     /// Write the outcome to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
-    /// The job's id, or a prefix of it
-    pub job: String,
+    /// The job's id, or a prefix of it (default: this controller's only job)
+    pub job: Option<String>,
 }
 
 /// `hop logs`.
@@ -46,8 +47,8 @@ pub struct Logs {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
-    /// The job's id, or a prefix of it
-    pub job: String,
+    /// The job's id, or a prefix of it (default: this controller's only job)
+    pub job: Option<String>,
 }
 
 /// `hop kill`.
@@ -56,12 +57,35 @@ pub struct Kill {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
-    /// The signal: a name, with or without SIG, or its number on this machine
+    /// The signal: a name, with or without SIG, or its number on this machine; -9 and -KILL do as well
     #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal_name)]
     pub signal: String,
-    /// The jobs' ids, or prefixes of them
-    #[arg(required = true, value_name = "JOB")]
+    /// List the signals that a job can get
+    #[arg(short, long, exclusive = true)]
+    pub list: bool,
+    /// Send the signal to all jobs of this controller
+    #[arg(long, conflicts_with = "jobs")]
+    pub all: bool,
+    /// The jobs' ids, or prefixes of them (default: this controller's only job)
+    #[arg(value_name = "JOB")]
     pub jobs: Vec<String>,
+}
+
+/// Rewrites `hop kill -9` and `-USR1`, as kill(1) has them, to options that clap can read. Options in lower case are ours.
+pub fn mark_signals(mut words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_none_or(|command| command != "kill") {
+        return words;
+    }
+    for word in words.iter_mut().skip(2) {
+        let name = word.to_str().and_then(|word| word.strip_prefix('-'));
+        let is_signal = |name: &&str| {
+            name.starts_with(|first: char| first.is_ascii_digit() || first.is_ascii_uppercase())
+        };
+        if let Some(name) = name.filter(is_signal) {
+            *word = format!("--signal={name}").into();
+        }
+    }
+    words
 }
 
 /// Reads a signal as kill(1) does, and gives the name under which it travels.

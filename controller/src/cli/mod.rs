@@ -53,7 +53,6 @@ go_linux_mips_exec.";
 
 /// What `hop` can do.
 #[derive(Debug, Subcommand)]
-#[command(disable_help_subcommand = true)]
 pub enum Command {
     /// Build a Go program and run it on a router, as `go run` does here
     #[command(override_usage = "hop run [OPTIONS] [GO BUILD FLAGS] PACKAGE|FILES.go [ARGS]...")]
@@ -85,6 +84,8 @@ pub enum Command {
     /// Start, stop and list virtual routers, which run on this machine under QEMU
     #[command(subcommand)]
     Virtual(Virtual),
+    /// Print the version, as --version does
+    Version,
     /// Hold a connection for other commands; hop starts this itself.
     #[command(hide = true)]
     KeepConnection(KeepConnection),
@@ -200,7 +201,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     let mut hop = Cli::command();
     // Until then it does not know its own -h.
     hop.build();
-    let words = go_flags::mark(&hop, for_go(words.into_iter().collect()));
+    let words = jobs::mark_signals(go_flags::mark(&hop, for_go(words.into_iter().collect())));
     match Cli::try_parse_from(words) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
         Err(answer) => Parsed::Answered(Answer(answer)),
@@ -316,9 +317,19 @@ mod tests {
     #[test]
     fn jobs_are_named_by_words() {
         let Command::Attach(attach) = parsed("hop|attach|-r|desk|--status-file|f|12ab") else { panic!() };
-        assert_eq!((attach.router.router.as_deref(), &*attach.job), (Some("desk"), "12ab"));
+        assert_eq!((attach.router.router.as_deref(), attach.job.as_deref()), (Some("desk"), Some("12ab")));
         let Command::Kill(kill) = parsed("hop|kill|12ab|34cd") else { panic!() };
         assert_eq!((&*kill.signal, &kill.jobs[..]), ("TERM", &["12ab".to_owned(), "34cd".to_owned()][..]));
+        for (line, signal) in [
+            ("hop|kill|-9|12ab", "KILL"),
+            ("hop|kill|-r|desk|-USR1|12ab", "USR1"),
+            ("hop|kill|-SIGHUP", "HUP"),
+        ] {
+            let Command::Kill(kill) = parsed(line) else { panic!() };
+            assert_eq!(kill.signal, signal, "{line}");
+        }
+        let Command::Kill(kill) = parsed("hop|kill|-l") else { panic!() };
+        assert!(kill.list && kill.jobs.is_empty());
         let Command::Ps(ps) = parsed("hop|ps|--json") else { panic!() };
         assert!(ps.json);
     }
@@ -354,10 +365,11 @@ mod tests {
             "hop|virtual|up|--bare",
             "hop|run|--reconnect-timeout|25h|.",
             "hop|run|--keep-connection|25h|.",
-            "hop|attach",
             "hop|attach|12ab|34cd",
-            "hop|kill",
             "hop|kill|-s|STOP|12ab",
+            "hop|kill|-STOP|12ab",
+            "hop|kill|--all|12ab",
+            "hop|kill|-l|12ab",
         ] {
             match parse(line.split('|').map(OsString::from)) {
                 Parsed::Answered(answer) => assert_eq!(answer.exit_code(), ExitCode::HopFailed, "{line}"),

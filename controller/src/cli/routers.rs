@@ -37,6 +37,7 @@ pub enum Router {
     /// Enrol a router over ssh: install an agent and exchange keys. After a reboot, NAME alone enrols it again
     Add(Box<Add>),
     /// List the routers that are enrolled
+    #[command(visible_alias = "ls")]
     List {
         /// Print JSON
         #[arg(long)]
@@ -77,7 +78,15 @@ pub enum Router {
         /// The router's name (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         name: Option<String>,
     },
+    /// Give a router another name here; nothing changes on the router
+    Rename {
+        /// The router's name
+        name: String,
+        /// Its new name
+        new_name: String,
+    },
     /// Uninstall the agent, remove all of Hop's files from the router, and forget the router
+    #[command(visible_alias = "rm")]
     Remove {
         /// The router's name
         name: String,

@@ -21,6 +21,7 @@ pub enum Virtual {
         all: bool,
     },
     /// List the virtual routers
+    #[command(visible_alias = "ls")]
     List {
         /// Print JSON
         #[arg(long)]

@@ -34,6 +34,10 @@ pub enum Error {
     Lacks { router: String, what: &'static str },
     #[error("there is no job {job} on {router}")]
     NoSuchJob { job: String, router: String },
+    #[error("this controller has no job on {router}")]
+    NoJobs { router: String },
+    #[error("this controller has several jobs on {router}, and none is named: {known}")]
+    SeveralJobs { router: String, known: String },
     #[error("{job} may be several jobs on {router}: {known}")]
     AmbiguousJob { job: String, router: String, known: String },
     #[error("the job {job} on {router} is another controller's")]

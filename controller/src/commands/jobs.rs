@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hop_proto::identity::Identity;
 use hop_proto::limits::{MAX_JOB_ID_BYTES, MAX_LISTED_JOBS, MAX_OUTPUT_WINDOW_BYTES, OUTPUT_CHUNK_BYTES};
+use hop_proto::signal;
 use hop_proto::v1::{
     self, GetInfoResponse, JobState, ListJobsRequest, Output, ReadOutputRequest, SignalJobRequest, Stream,
 };
@@ -13,7 +14,7 @@ use serde::Serialize;
 use super::Error;
 use super::report;
 use super::status_file::StatusFile;
-use super::{no_terminal, print_as_it_is, selected_router};
+use super::{no_terminal, print, print_as_it_is, selected_router};
 use crate::cli::{Attach, DEFAULT_RECONNECT_TIMEOUT, EnrolledOptions, Kill, Logs, Ps};
 use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities};
@@ -73,7 +74,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         let (mut client, info) = ReconnectingClient::open(router, identity, mux, connect_timeout).await?;
         check_capability(&info, client.router())?;
         let jobs = jobs(client.connection()).await?;
-        let v1::Job { job_id, detached, .. } = find(&jobs, &options.job, client.router())?.clone();
+        let v1::Job { job_id, detached, .. } = find(&jobs, options.job.as_deref(), client.router())?.clone();
         let input = match detached || options.no_stdin {
             true => stdin::Mode::Unattached,
             false => stdin::Mode::Forwarded,
@@ -92,7 +93,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
 pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
     let mut connection = connect(home, &options.router).await?;
     let jobs = jobs(&mut connection).await?;
-    let job_id = find(&jobs, &options.job, connection.router())?.job_id.clone();
+    let job_id = find(&jobs, options.job.as_deref(), connection.router())?.job_id.clone();
     let mut unread = Unread::default();
     let mut pieces = match connection.client().read_output(ReadOutputRequest { job_id }).await {
         Ok(pieces) => pieces.into_inner(),
@@ -161,12 +162,20 @@ fn write(piece: &Output) -> Result<(), Error> {
 
 /// Sends a signal to jobs.
 pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
+    if options.list {
+        return print(&signal::SENDABLE.join(" ")).map(|()| ExitCode::Program(0));
+    }
     let mut connection = connect(home, &options.router).await?;
     let jobs = jobs(&mut connection).await?;
     // All are found before the first one gets a signal.
-    let found: Result<Vec<_>, _> =
-        options.jobs.iter().map(|job| find(&jobs, job, connection.router())).collect();
-    for job in found? {
+    let found: Vec<_> = match &options.jobs[..] {
+        [] if options.all => jobs.iter().filter(|job| job.own && job.state() != JobState::Ended).collect(),
+        [] => vec![find(&jobs, None, connection.router())?],
+        named => {
+            named.iter().map(|job| find(&jobs, Some(job), connection.router())).collect::<Result<_, _>>()?
+        }
+    };
+    for job in found {
         let request = SignalJobRequest { job_id: job.job_id.clone(), signal: options.signal.clone() };
         if let Err(status) = connection.client().signal_job(request).await {
             return Err(connection.explain(status).await.into());
@@ -219,8 +228,9 @@ fn check_list(jobs: &[v1::Job]) -> Result<(), &'static str> {
     if jobs.iter().all(|job| is_id(&job.job_id)) { Ok(()) } else { Err("a job with an id that is none") }
 }
 
-/// The job of this controller whose id this is, or begins like this and no other.
-fn find<'a>(jobs: &'a [v1::Job], wanted: &str, router: &str) -> Result<&'a v1::Job, Error> {
+/// The job of this controller whose id this is, or begins like this and no other; without an id, the only job.
+fn find<'a>(jobs: &'a [v1::Job], wanted: Option<&str>, router: &str) -> Result<&'a v1::Job, Error> {
+    let Some(wanted) = wanted else { return only(jobs, router) };
     let (job, router) = (wanted.to_owned(), router.to_owned());
     let mut found: Vec<_> = jobs.iter().filter(|job| job.job_id.starts_with(wanted)).collect();
     if let Some(exact) = found.iter().find(|job| job.job_id == wanted) {
@@ -236,6 +246,19 @@ fn find<'a>(jobs: &'a [v1::Job], wanted: &str, router: &str) -> Result<&'a v1::J
         _ => {
             let known = found.iter().map(|job| job.job_id.as_str()).collect::<Vec<_>>().join(", ");
             Err(Error::AmbiguousJob { job, router, known })
+        }
+    }
+}
+
+/// The only job of this controller.
+fn only<'a>(jobs: &'a [v1::Job], router: &str) -> Result<&'a v1::Job, Error> {
+    let own: Vec<_> = jobs.iter().filter(|job| job.own).collect();
+    match own[..] {
+        [only] => Ok(only),
+        [] => Err(Error::NoJobs { router: router.to_owned() }),
+        _ => {
+            let known = own.iter().map(|job| job.job_id.as_str()).collect::<Vec<_>>().join(", ");
+            Err(Error::SeveralJobs { router: router.to_owned(), known })
         }
     }
 }
@@ -307,7 +330,7 @@ mod tests {
     #[test]
     fn job_is_found_by_id_prefix() {
         let jobs = [job("12ab", true), job("12", true), job("1fff", true), job("77", false), job("7", true)];
-        let found = |wanted| find(&jobs, wanted, "desk").map(|job| job.job_id.as_str());
+        let found = |wanted| find(&jobs, Some(wanted), "desk").map(|job| job.job_id.as_str());
         assert_eq!(found("1f").unwrap(), "1fff");
         assert_eq!(found("12").unwrap(), "12", "an id may begin another");
         assert_eq!(found("12a").unwrap(), "12ab");
@@ -319,6 +342,15 @@ mod tests {
         }
         let Err(Error::AmbiguousJob { known, .. }) = found("1") else { panic!() };
         assert_eq!(known, "12ab, 12, 1fff");
+    }
+
+    #[test]
+    fn only_own_job_needs_no_id() {
+        let found = |jobs: &[v1::Job]| find(jobs, None, "desk").map(|job| job.job_id.clone());
+        assert_eq!(found(&[job("12", true), job("7", false)]).unwrap(), "12");
+        assert!(matches!(found(&[job("7", false)]).unwrap_err(), Error::NoJobs { .. }));
+        let error = found(&[job("12", true), job("34", true)]).unwrap_err();
+        assert!(matches!(error, Error::SeveralJobs { known, .. } if known == "12, 34"));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub fn run(command: Command) -> ExitCode {
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
             Command::Key(options) => key::run(home, options).await,
+            Command::Version => {
+                print(concat!("hop ", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::Program(0))
+            }
             Command::KeepConnection(_) => unreachable!("it has its own runtime"),
             Command::Virtual(options) => virtual_routers::run(home, options).await,
         }

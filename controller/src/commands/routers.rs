@@ -44,6 +44,7 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
             print(&format!("{} {done} hopd {}", router.name, env!("CARGO_PKG_VERSION")))?;
             Ok(DONE)
         }
+        cli::Router::Rename { name, new_name } => rename(home, &name, &new_name).await,
         cli::Router::Remove { name, all, forget } => remove(home, &name, all, forget).await,
         cli::Router::Disconnect { name } => disconnect(home, &named(name)?).await,
         cli::Router::Authorize { name, fingerprint, comment } => {
@@ -85,6 +86,19 @@ fn use_router(home: &Home, name: Option<&str>, unset: bool) -> Result<ExitCode, 
         None if unset => inventory.unset_default()?,
         None => print(inventory.default_name()?.as_deref().unwrap_or("no router is the default"))?,
     }
+    Ok(DONE)
+}
+
+async fn rename(home: &Home, name: &str, new_name: &str) -> Result<ExitCode, Error> {
+    let inventory = Inventory::new(home);
+    let router = inventory.get(name)?;
+    if inventory.is_virtual(&router.entry) {
+        return Err(Error::Usage(format!("{name} is a virtual router, which has its files under its name")));
+    }
+    // A connection master is bound to the router's name.
+    let _ = mux::stop(home, &router).await;
+    inventory.rename(router, new_name)?;
+    print(&format!("{name} is called {new_name} now"))?;
     Ok(DONE)
 }
 

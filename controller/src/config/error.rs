@@ -23,6 +23,8 @@ pub enum Error {
     NoRouter,
     #[error("several routers are enrolled, and none is named: {known}")]
     AmbiguousRouter { known: String },
+    #[error("{0} is the name of another router")]
+    NameTaken(String),
     #[error("{0:?} is no name for a router: letters, digits, '.', '_' and '-', a letter or digit first")]
     InvalidName(String),
 }

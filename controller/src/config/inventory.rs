@@ -149,7 +149,7 @@ impl Inventory {
     }
 
     /// True if Hop started the router on this machine.
-    fn is_virtual(&self, entry: &Entry) -> bool {
+    pub fn is_virtual(&self, entry: &Entry) -> bool {
         let key = entry.enrolment.as_ref().and_then(|enrolment| enrolment.ssh.identity.as_ref());
         entry.process.is_some() || key.is_some_and(|key| key.starts_with(&self.virtual_routers))
     }
@@ -214,6 +214,22 @@ impl Inventory {
             return Ok(());
         }
         Err(Error::InvalidName(name.to_owned()))
+    }
+
+    /// Gives an enrolled router another name, which stays the default if the old one was.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`] or [`Error::InvalidName`], or a file cannot be written.
+    pub fn rename(&self, router: Router, new_name: &str) -> Result<(), Error> {
+        if self.find(new_name)?.is_some() {
+            return Err(Error::NameTaken(new_name.to_owned()));
+        }
+        let is_default = self.default_name()?.as_ref() == Some(&router.name);
+        self.put(&Router { name: new_name.to_owned(), entry: router.entry })?;
+        if is_default {
+            self.set_default(new_name)?;
+        }
+        remove_file(&self.path(&router.name))
     }
 
     /// Forgets a router, and that it is the default. Nothing happens if it is not there.

@@ -1,7 +1,9 @@
 //! The signals that `hop` receives and forwards to the program.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 
 use hop_proto::v1;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,7 +14,7 @@ pub const MAX_INTERRUPTS: u32 = 3;
 /// The signals that `hop` forwards, by name. `None` for those that the process that started `hop` has set to be
 /// ignored, as `nohup` does and a shell for its background jobs: `hop` and the program ignore them as well.
 pub struct Interrupts {
-    signals: [(&'static str, Option<Signal>); 4],
+    signals: [(&'static str, Option<Signal>); 6],
 }
 
 impl Interrupts {
@@ -32,19 +34,23 @@ impl Interrupts {
                 listen("TERM", SignalKind::terminate())?,
                 listen("QUIT", SignalKind::quit())?,
                 listen("HUP", SignalKind::hangup())?,
+                listen("USR1", SignalKind::user_defined1())?,
+                listen("USR2", SignalKind::user_defined2())?,
             ],
         })
     }
 
     /// The name of the next signal. Cancel safe.
     pub async fn next(&mut self) -> &'static str {
-        let [(int, first), (term, second), (quit, third), (hup, fourth)] = &mut self.signals;
-        tokio::select! {
-            () = received(first) => int,
-            () = received(second) => term,
-            () = received(third) => quit,
-            () = received(fourth) => hup,
-        }
+        poll_fn(|context| {
+            let mut signals = self.signals.iter_mut();
+            let received = signals.find_map(|(name, signal)| {
+                let is_received = signal.as_mut().is_some_and(|signal| signal.poll_recv(context).is_ready());
+                is_received.then_some(*name)
+            });
+            received.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 
@@ -144,14 +150,6 @@ impl Signals {
     /// The last one that `hop` got.
     pub fn last(&self) -> Option<&'static str> {
         self.last
-    }
-}
-
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        // The stream of a signal does not end.
-        Some(signal) => _ = signal.recv().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -26,6 +26,7 @@ fn commands_page_is_the_programs_help() {
         "router add",
         "router list",
         "router use",
+        "router rename",
         "router info",
         "router check",
         "router upgrade",

@@ -72,9 +72,9 @@ fn of_command(error: &Error) -> Meaning {
             ("incompatible", some("an agent of this release supports it, but not under qemu-user"))
         }
         Error::Lacks { .. } => ("incompatible", some("`hop router upgrade` installs this hop's agent there")),
-        Error::NoSuchJob { .. } => ("no_such_job", some(LIST_JOBS)),
-        Error::AmbiguousJob { .. } => {
-            ("no_such_job", some("give a longer prefix of its id, which `hop ps` shows"))
+        Error::NoSuchJob { .. } | Error::NoJobs { .. } => ("no_such_job", some(LIST_JOBS)),
+        Error::AmbiguousJob { .. } | Error::SeveralJobs { .. } => {
+            ("no_such_job", some("give its id, or a prefix that is no other job's; `hop ps` lists them"))
         }
         Error::NotYours { .. } => ("not_yours", some(OWN_JOBS)),
         Error::Unfinished { .. } => {
@@ -91,7 +91,7 @@ fn of_config(error: &config::Error) -> Meaning {
     use config::Error;
     match error {
         Error::Io(_) | Error::Malformed { .. } | Error::Identity(_) => ("local_io", None),
-        Error::NoHome | Error::InvalidName(_) => ("usage", None),
+        Error::NoHome | Error::InvalidName(_) | Error::NameTaken(_) => ("usage", None),
         Error::UnknownRouter { .. } | Error::NoRouter => (
             "unknown_router",
             some("`hop router add NAME root@HOST` enrols a router, `hop virtual up` starts a virtual one"),

@@ -20,6 +20,7 @@ pub async fn build(home: &Home, options: cli::Build) -> Result<ExitCode, Error> 
         packages: &options.packages,
         goarch: &goarch,
         symbols: false,
+        vcs_stamp: true,
         cc: options.go.cc.as_deref(),
     };
     let progress = Progress::default();

@@ -1,25 +1,61 @@
 //! `hop go-exec`.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::print;
+use super::{print, selected_router};
 use crate::cli::{GO_EXEC_NAMES, GoExec};
 use crate::config::home::Home;
+use crate::config::inventory::Router;
 use crate::console::exit_code::ExitCode;
 use crate::console::say;
 
 /// Does what the command line asks for.
 pub fn run(home: &Home, options: GoExec) -> Result<ExitCode, Error> {
     match options {
-        GoExec::Install { directory } => install(home, directory),
+        GoExec::Install { directory } => {
+            let directory = install(home, directory)?;
+            print(&directory.display().to_string())?;
+            // What is captured, as by the hint itself, is on its way to PATH.
+            if !is_on_path(&directory) && std::io::stdout().is_terminal() {
+                say!("hop: that is not on PATH yet: export PATH=$(hop go-exec install):$PATH");
+            }
+        }
+        GoExec::Env { router: named } => {
+            let router = selected_router(home, named.as_deref())?;
+            let directory = install(home, None)?;
+            print(&variables(&directory, &router, named.is_some()))?;
+        }
     }
+    Ok(ExitCode::Program(0))
 }
 
-/// Links the names by which Go looks for us.
-fn install(home: &Home, directory: Option<PathBuf>) -> Result<ExitCode, Error> {
+/// One line that a shell evaluates, in quotes or not.
+fn variables(directory: &Path, router: &Router, is_named: bool) -> String {
+    let mut line = "export".to_owned();
+    if !is_on_path(directory) {
+        line.push_str(&format!(
+            " PATH='{}':\"$PATH\"",
+            directory.display().to_string().replace('\'', r"'\''")
+        ));
+    }
+    line.push_str(&format!(" GOOS=linux GOARCH={} GOMIPS=softfloat CGO_ENABLED=0", router.entry.goarch));
+    if is_named {
+        line.push_str(&format!(" HOP_ROUTER={}", router.name));
+    }
+    line
+}
+
+fn is_on_path(directory: &Path) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|known| known == directory)
+}
+
+/// Links the names by which Go looks for us. Returns the directory.
+fn install(home: &Home, directory: Option<PathBuf>) -> Result<PathBuf, Error> {
     let directory = directory.unwrap_or_else(|| home.cache().join("go-exec"));
     fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
     let directory = directory.canonicalize().map_err(Error::io("find", &directory))?;
@@ -34,10 +70,5 @@ fn install(home: &Home, directory: Option<PathBuf>) -> Result<ExitCode, Error> {
         symlink(&hop, &new).map_err(Error::io("create", &new))?;
         fs::rename(&new, &link).map_err(Error::io("create", &link))?;
     }
-    print(&directory.display().to_string())?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(|known| known == directory) {
-        say!("hop: that is not on PATH yet: export PATH=$(hop go-exec install):$PATH");
-    }
-    Ok(ExitCode::Program(0))
+    Ok(directory)
 }

@@ -251,7 +251,8 @@ impl RunRequest<'_> {
                     Error::Usage(format!("Go does not build for {target}, which the router is"))
                 })?;
                 let symbols = job.core.is_some();
-                let build = Build { flags, packages, goarch, symbols, cc: cc.as_deref() };
+                let cc = cc.as_deref();
+                let build = Build { flags, packages, goarch, symbols, vcs_stamp: false, cc };
                 version = Some(build::version(target).await?);
                 build::check(version.as_deref().unwrap_or_default(), target, router, &info.kernel)?;
                 let begun = Instant::now();

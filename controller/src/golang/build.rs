@@ -19,8 +19,10 @@ use hop_formats::elf::Target;
 
 /// Flags that a program for a router is built with, unless the user has them in GOFLAGS: no paths of this machine in it,
 /// and no symbols, which are a third of it, unless they are wanted.
-const DEFAULTS: [(&str, &str); 2] = [("trimpath", "-trimpath"), (LDFLAGS, "-ldflags=-s -w")];
+const DEFAULTS: [(&str, &str); 3] =
+    [("trimpath", "-trimpath"), (LDFLAGS, "-ldflags=-s -w"), (BUILDVCS, "-buildvcs=false")];
 const LDFLAGS: &str = "ldflags";
+const BUILDVCS: &str = "buildvcs";
 
 /// What is behind the default `-ldflags` if the program has parts in C: no library of this machine is on the router.
 const STATIC: &str = " -linkmode=external -extldflags=-static";
@@ -47,6 +49,8 @@ pub struct Build<'a> {
     pub goarch: &'a str,
     /// With what a debugger wants to know.
     pub symbols: bool,
+    /// With the state of the checkout, as `go build` stamps it; `go run` does not.
+    pub vcs_stamp: bool,
     /// The C compiler for the router, if the program may have parts in C.
     pub cc: Option<&'a OsStr>,
 }
@@ -77,29 +81,44 @@ impl Build<'_> {
             self.check_flags()?;
         }
         let mut go = self.go();
-        go.arg("build");
+        go.arg(if self.is_versioned() { "run" } else { "build" });
         // Go takes the last flag of a kind and the command line after GOFLAGS, where the user's own may be.
         for (name, default) in DEFAULTS {
-            let is_wanted = !(self.symbols && name == LDFLAGS);
-            if is_wanted
-                && !goflags.split_whitespace().any(|flag| flag.trim_start_matches('-').starts_with(name))
-            {
+            let is_wanted = match name {
+                LDFLAGS => !self.symbols,
+                BUILDVCS => !self.vcs_stamp,
+                _ => true,
+            };
+            if is_wanted && !goflags.iter().any(|flag| flag_name(flag) == name) {
                 let with_c = self.cc.filter(|_| name == LDFLAGS).map_or("", |_| STATIC);
                 go.arg(format!("{default}{with_c}"));
             }
         }
         go.args(self.flags);
-        if let Some(output) = output {
-            go.arg("-o").arg(output);
+        match output {
+            // `go build` takes no versions. `go run` lets cp "execute" the program: it copies it here.
+            Some(output) if self.is_versioned() => {
+                go.args(["-exec", "cp", "--"]).args(self.packages).arg(output);
+            }
+            Some(output) => {
+                go.arg("-o").arg(output).arg("--").args(self.packages);
+            }
+            None => {
+                go.arg("--").args(self.packages);
+            }
         }
-        go.arg("--").args(self.packages);
         progress.show("building");
         let status = run(&mut go, progress).await.map_err(cannot_run)?;
         match output {
             _ if !status.success() => {
                 let with_c = if self.cc.is_none() { self.packages_with_c().await } else { Vec::new() };
                 match with_c.is_empty() {
-                    true => Err(Error::NotBuilt { why: format!("go build ended with {status}") }),
+                    true => Err(Error::NotBuilt {
+                        why: format!(
+                            "go {} ended with {status}",
+                            if self.is_versioned() { "run" } else { "build" }
+                        ),
+                    }),
                     false => Err(Error::NeedsC { packages: with_c.join(", ") }),
                 }
             }
@@ -148,8 +167,14 @@ impl Build<'_> {
         output.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// The version, and GOFLAGS.
-    async fn asked(&self) -> Result<(String, String), Error> {
+    /// True for a package with a version, such as `example.com/cmd/probe@latest`, which `go run` fetches.
+    fn is_versioned(&self) -> bool {
+        let package = self.packages.first().map(|package| package.to_string_lossy()).unwrap_or_default();
+        package.contains('@') && !package.starts_with(['.', '/']) && !package.ends_with(".go")
+    }
+
+    /// The version, and the flags in GOFLAGS.
+    async fn asked(&self) -> Result<(String, Vec<String>), Error> {
         let output = self.go().args(["env", "GOVERSION", "GOFLAGS"]).stderr(Stdio::inherit()).output().await;
         let output = output.map_err(cannot_run)?;
         if !output.status.success() {
@@ -157,7 +182,7 @@ impl Build<'_> {
         }
         let answers = String::from_utf8_lossy(&output.stdout).into_owned();
         let (version, goflags) = answers.split_once('\n').unwrap_or((&answers, ""));
-        Ok((version.trim().to_owned(), goflags.trim().to_owned()))
+        Ok((version.trim().to_owned(), quoted_words(goflags)))
     }
 
     /// What `go build` would call the program: the last element of the package's path that is not a version, or the
@@ -167,6 +192,9 @@ impl Build<'_> {
         if first.extension().is_some_and(|extension| extension == "go") {
             return first.file_stem().unwrap_or_default().to_owned();
         }
+        let without_version =
+            first.to_str().filter(|_| self.is_versioned()).and_then(|path| path.split('@').next());
+        let first = without_version.map_or(first, Path::new);
         // `.` and `..` have no name of their own; an import path is no directory and is taken as it stands.
         let path = first.canonicalize().unwrap_or_else(|_| first.to_owned());
         let is_version = |name: &&OsStr| {
@@ -176,6 +204,28 @@ impl Build<'_> {
         let last = names.next().unwrap_or_default();
         names.next().filter(|_| is_version(&last)).unwrap_or(last).to_owned()
     }
+}
+
+/// The words of a variable such as GOFLAGS, as Go reads them (cmd/internal/quoted): separated by blanks, and a word that begins
+/// with a quote ends with the next one. What has no end is left to Go, which refuses it.
+fn quoted_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_ascii_start();
+    while let Some(first) = rest.chars().next() {
+        let (word, after) = match first {
+            '\'' | '"' => rest[1..].split_once(first).unwrap_or((&rest[1..], "")),
+            _ => rest.split_once(|c: char| c.is_ascii_whitespace()).unwrap_or((rest, "")),
+        };
+        words.push(word.to_owned());
+        rest = after.trim_ascii_start();
+    }
+    words
+}
+
+/// The name in `-name`, `--name` or `-name=value`.
+fn flag_name(flag: &str) -> &str {
+    let name = flag.strip_prefix("--").or(flag.strip_prefix('-')).unwrap_or(flag);
+    name.split_once('=').map_or(name, |(name, _)| name)
 }
 
 /// golang.org/issue/77730 (crash at start on kernels before 5.1) and 81603 (32-bit heap corruption), mended in 1.26.5.
@@ -196,7 +246,7 @@ fn is_broken(version: &str) -> bool {
 /// There is no Go, or it fails.
 pub async fn version(target: Target) -> Result<String, Error> {
     let goarch = goarch(target).unwrap_or_default();
-    let build = Build { flags: &[], packages: &[], goarch, symbols: false, cc: None };
+    let build = Build { flags: &[], packages: &[], goarch, symbols: false, vcs_stamp: false, cc: None };
     Ok(build.asked().await?.0)
 }
 
@@ -298,7 +348,8 @@ mod tests {
     fn unsupported_go_flags_are_refused() {
         let check = |line: &str| {
             let flags: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-            Build { flags: &flags, packages: &[], goarch: "mips", symbols: false, cc: None }.check_flags()
+            Build { flags: &flags, packages: &[], goarch: "mips", symbols: false, vcs_stamp: false, cc: None }
+                .check_flags()
         };
         for line in
             ["-race", "--race", "-race=true", "-tags x -msan", "-buildmode=plugin", "-buildmode c-shared"]
@@ -326,10 +377,29 @@ mod tests {
     }
 
     #[test]
+    fn goflags_are_read_as_go_reads_them() {
+        let read = |text: &str| quoted_words(text).join("|");
+        assert_eq!(read(" -mod=vendor\t-trimpath "), "-mod=vendor|-trimpath");
+        assert_eq!(read(r#"'-ldflags=-X main.a=1 -w' "-tags=a b""#), "-ldflags=-X main.a=1 -w|-tags=a b");
+        assert_eq!(read("-ldflags='-w"), "-ldflags='-w", "a quote inside is a byte like any other");
+        assert_eq!((read(""), read("'")), (String::new(), String::new()));
+        let names = ["-ldflags=-s", "--trimpath", "-ldflagsx", "-x"].map(flag_name);
+        assert_eq!(names, ["ldflags", "trimpath", "ldflagsx", "x"]);
+    }
+
+    #[test]
     fn program_is_named_like_go() {
         let name = |package: &str| {
             let packages = [package.into()];
-            Build { flags: &[], packages: &packages, goarch: "mips", symbols: false, cc: None }.name()
+            Build {
+                flags: &[],
+                packages: &packages,
+                goarch: "mips",
+                symbols: false,
+                vcs_stamp: false,
+                cc: None,
+            }
+            .name()
         };
         assert_eq!(name("main.go"), "main");
         // Tests run in the directory of their crate.
@@ -337,5 +407,7 @@ mod tests {
         assert_eq!(name("./src/../../docs"), "docs");
         assert_eq!(name("example.com/cmd/probe"), "probe");
         assert_eq!(name("example.com/probe/v2"), "probe");
+        assert_eq!(name("example.com/probe/v2@v2.1.0"), "probe");
+        assert_eq!(name("golang.org/x/example/hello@latest"), "hello");
     }
 }

@@ -77,7 +77,8 @@ impl Probe {
         fs::write(&source, SOURCE).map_err(Error::io("write", &source))?;
         let packages = [source.into_os_string()];
         let goarch = build::goarch(target).unwrap_or_default();
-        let build = Build { flags: &[], packages: &packages, goarch, symbols: false, cc: None };
+        let build =
+            Build { flags: &[], packages: &packages, goarch, symbols: false, vcs_stamp: false, cc: None };
         build.run(Some(&output), progress).await?;
         Ok(Some(Program::load(&output, "probe".as_ref(), &self.router, target)?))
     }

@@ -17,10 +17,11 @@ const TARGETS: [Target; 2] = [Target::DIR_505, Target::F7D7302];
 
 type Test = (&'static str, fn(Target));
 
-const ALL: [Test; 2] = [
+const ALL: [Test; 3] = [
     ("standard_library_tests_end_as_here", standard_library_tests_end_as_here),
     // Fetches them from a Go module proxy.
     ("module_tests_end_as_here", module_tests_end_as_here),
+    ("versioned_package_runs", versioned_package_runs),
 ];
 
 /// Adds the tests.
@@ -169,6 +170,16 @@ fn module(name: &str, place: &Path) -> PathBuf {
     let status = Command::new("cp").args(["-r", "--no-preserve=mode", from]).arg(&copy).status().unwrap();
     assert!(status.success());
     copy
+}
+
+fn versioned_package_runs(target: Target) {
+    let router = VirtualRouter::start(target);
+    let ran = router
+        .hop()
+        .args(["run", "-r", "router", "golang.org/x/example/hello@latest", "-g", "Hi", "desk"])
+        .run();
+    assert_eq!((ran.stdout(), ran.code), ("Hi, desk!\n", 0), "{}", ran.stderr());
+    router.assert_serves_on();
 }
 
 fn module_tests_end_as_here(target: Target) {

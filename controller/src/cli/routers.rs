@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use hop_proto::identity::Fingerprint;
-use hop_proto::limits::DEFAULT_PORT;
 
 use crate::client::connection::DEFAULT_TIMEOUT;
 use crate::client::mux;
@@ -134,7 +133,8 @@ pub enum Router {
 pub struct Add {
     /// The router's name in the inventory
     pub name: String,
-    /// [user@]host[:port], or a Host of ~/.ssh/config (default: that of the last enrolment)
+    /// [user@]host[:port], or a Host of ~/.ssh/config (default: that of the last enrolment, with its options, which those given
+    /// now replace one by one)
     #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
     /// The agent's address as seen from here (default: ssh's host, and --port)
@@ -143,9 +143,9 @@ pub struct Add {
     /// Tunnel connections through ssh; the agent listens on the router's loopback only
     #[arg(long)]
     pub via_ssh: bool,
-    /// The port on which the agent listens
-    #[arg(long, default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
+    /// The port on which the agent listens (default: 4670)
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
     /// The router's network interface on which the agent listens, besides the loopback, or `any` (default: the one that ssh's
     /// connection uses)
     #[arg(long, value_name = "INTERFACE", conflicts_with = "via_ssh", value_parser = interface)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hop_proto::limits::DEFAULT_PORT;
 use serde::Serialize;
 
 use super::Error;
@@ -140,36 +141,57 @@ async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
     Ok(router)
 }
 
-/// What the command line asks for; with no destination, what was asked for before.
+/// What the command line asks for; with no destination, the last enrolment with the options given now laid over it.
 fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
+    let base = match &options.destination {
+        Some(destination) => EnrolRequest {
+            ssh: Destination::parse(destination).map_err(enrolment::Error::Destination)?,
+            persistence: None,
+            port: DEFAULT_PORT,
+            via_ssh: false,
+            agent_address: None,
+            cache_dir: None,
+            listen_interface: None,
+        },
+        None => {
+            let before = Inventory::new(home).find(&options.name)?;
+            let enrolment = before.and_then(|router| router.entry.enrolment).ok_or_else(|| {
+                Error::Usage(format!(
+                    "{} is not enrolled over ssh, so it must be said where it is",
+                    options.name
+                ))
+            })?;
+            enrolment.into()
+        }
+    };
+    lay_over(base, options)
+}
+
+fn lay_over(base: EnrolRequest, options: Add) -> Result<EnrolRequest, Error> {
+    // The inventory keeps it, so it must mean the same in another directory.
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io("find", path));
+    let identity = options.identity.as_ref().map(absolute).transpose()?;
+    let ssh = Destination {
+        identity: identity.or(base.ssh.identity),
+        options: if options.options.is_empty() { base.ssh.options } else { options.options },
+        ..base.ssh
+    };
     let persistence = match (options.install, options.until_reboot) {
         (true, _) => Some(Persistence::Install),
         (_, true) => Some(Persistence::UntilReboot),
-        _ => None,
+        _ => base.persistence,
     };
-    let Some(destination) = options.destination else {
-        let before = Inventory::new(home).find(&options.name)?;
-        let enrolment = before.and_then(|router| router.entry.enrolment).ok_or_else(|| {
-            Error::Usage(format!("{} is not enrolled over ssh, so it must be said where it is", options.name))
-        })?;
-        let before = EnrolRequest::from(enrolment);
-        return Ok(EnrolRequest {
-            persistence: persistence.or(before.persistence),
-            cache_dir: options.cache_dir.or(before.cache_dir),
-            listen_interface: options.listen_interface.or(before.listen_interface),
-            ..before
-        });
-    };
-    // The inventory keeps it, so it must mean the same in another directory.
-    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(Error::io("find", path));
-    let identity = options.identity.as_ref().map(absolute);
-    let ssh = Destination {
-        identity: identity.transpose()?,
-        options: options.options,
-        ..Destination::parse(&destination).map_err(enrolment::Error::Destination)?
-    };
-    let Add { port, via_ssh, agent_address, cache_dir, listen_interface, .. } = options;
-    Ok(EnrolRequest { ssh, persistence, port, via_ssh, agent_address, cache_dir, listen_interface })
+    // Either replaces the other.
+    let via_ssh = options.via_ssh || base.via_ssh && options.listen_interface.is_none();
+    Ok(EnrolRequest {
+        ssh,
+        persistence,
+        port: options.port.unwrap_or(base.port),
+        via_ssh,
+        agent_address: options.agent_address.or(base.agent_address),
+        cache_dir: options.cache_dir.or(base.cache_dir),
+        listen_interface: options.listen_interface.or(base.listen_interface).filter(|_| !via_ssh),
+    })
 }
 
 async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Error> {
@@ -298,5 +320,61 @@ pub fn how(entry: &Entry) -> String {
     match enrolment.persistence {
         Persistence::Install => format!("{by}: installed, comes back after a reboot"),
         Persistence::UntilReboot => format!("{by}: until its next reboot"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        add: Add,
+    }
+
+    fn options(line: &str) -> Add {
+        Line::parse_from(std::iter::once("add").chain(line.split(' '))).add
+    }
+
+    #[test]
+    fn options_replace_those_of_last_enrolment() {
+        let before = EnrolRequest {
+            ssh: Destination {
+                identity: Some("/key".into()),
+                options: vec!["Compression=yes".into()],
+                ..Destination::parse("root@192.168.1.1:2222").unwrap()
+            },
+            persistence: Some(Persistence::Install),
+            port: 4000,
+            via_ssh: true,
+            agent_address: None,
+            cache_dir: Some("/mnt/hop".into()),
+            listen_interface: None,
+        };
+        let with = |line: &str| lay_over(before.clone(), options(line)).unwrap();
+        assert_eq!(with("desk"), before);
+        let ssh = Destination {
+            identity: Some("/other".into()),
+            options: vec!["A=b".into(), "C=d".into()],
+            ..before.ssh.clone()
+        };
+        assert_eq!(
+            with("desk -i /other -o A=b -o C=d --port 5000 --agent-address h:1 --until-reboot"),
+            EnrolRequest {
+                ssh,
+                port: 5000,
+                agent_address: Some("h:1".into()),
+                persistence: Some(Persistence::UntilReboot),
+                ..before.clone()
+            }
+        );
+        let direct =
+            EnrolRequest { via_ssh: false, listen_interface: Some("br-lan".into()), ..before.clone() };
+        assert_eq!(with("desk --listen-interface br-lan"), direct);
+        assert_eq!(lay_over(direct, options("desk --via-ssh")).unwrap(), before);
     }
 }

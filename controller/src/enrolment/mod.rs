@@ -35,8 +35,8 @@ use crate::config::enrolment::{Destination, EnrolmentRecord, Persistence};
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
 
-/// What is wished for.
-#[derive(Clone, Debug)]
+/// How a router is to be enrolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnrolRequest {
     /// The login.
     pub ssh: Destination,

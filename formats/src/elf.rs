@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_program_is_recognised() {
+    fn real_program_is_recognised() {
         let executable = read(&this_program()).unwrap();
         assert_eq!(executable.target.class, if cfg!(target_pointer_width = "64") { 2 } else { 1 });
         assert!(executable.interpreter.is_some_and(|interpreter| interpreter.contains("ld-")));

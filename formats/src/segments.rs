@@ -51,7 +51,7 @@ mod tests {
     use crate::elf;
 
     #[test]
-    fn stripped_program_is_the_same() {
+    fn stripped_program_loads_the_same() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let alone = alone(&program).unwrap();
         assert!(alone.len() < program.len());

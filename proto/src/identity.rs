@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_key_is_kept_and_private() {
+    fn new_key_is_saved_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let made = Identity::load_or_create(&path).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_key_is_refused_and_kept() {
+    fn invalid_key_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         fs::write(&path, "not a key").unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_survives_its_text() {
+    fn fingerprint_round_trips_through_text() {
         let fingerprint = Fingerprint::of(b"some key");
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
         for wrong in [

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_survives_its_number() {
+    fn signal_names_and_numbers_round_trip() {
         for (name, signal) in SIGNALS {
             assert_eq!(super::name(signal.as_raw()), name);
             assert_eq!(number(name), Some(signal.as_raw()));

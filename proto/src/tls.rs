@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sides_that_know_each_other_agree_on_the_one_suite() {
+    fn mutually_pinned_peers_agree_on_suite() {
         let (agent, controller) = (identity(), identity());
         let server = server_config(&agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&controller, agent.fingerprint()).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_with_another_key_is_refused() {
+    fn agent_with_another_key_is_refused() {
         let controller = identity();
         let server =
             server_config(&identity(), Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_has_not_the_key_that_it_shows_is_refused() {
+    fn stolen_public_key_is_refused() {
         let (agent, controller, thief) = (identity(), identity(), identity());
         let server = server_config(&agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
         let stolen = CertifiedKey::new(controller.certified().cert.clone(), thief.certified().key.clone());
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_ed25519_key_signs_nothing() {
+    fn non_ed25519_key_is_refused() {
         let spki = identity().certified().cert[0].to_vec();
         assert!(public_key(&spki).is_some());
         let broken =
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_is_not_authorized_gets_the_alert_access_denied() {
+    fn unauthorized_controller_gets_access_denied_alert() {
         let agent = identity();
         let server = server_config(&agent, Arc::new(Only(agent.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&identity(), agent.fingerprint()).unwrap();

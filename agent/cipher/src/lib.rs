@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_any_length_are_sealed_as_ring_does_and_opened_again() {
+    fn sealing_matches_ring_at_any_length() {
         for _ in 0..200 {
             let (key, nonce, aad) = (random(), random(), random::<24>());
             let length = usize::from(u16::from_le_bytes(random())) % 17_000;
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_in_any_bit_is_not_opened() {
+    fn any_changed_bit_fails_authentication() {
         let (key, nonce) = (Key::new(&random::<KEY_BYTES>()), random());
         let mut sealed = *b"a message of two blocks of Poly1305";
         let aad = [1, 2, 3, 4, 5];
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_with_rings_cipher_understands_and_is_understood() {
+    fn cipher_interoperates_with_ring() {
         let SupportedCipherSuite::Tls13(ours) = CIPHER_SUITE;
         let SupportedCipherSuite::Tls13(rings) = OF_RING;
         assert_eq!(ours.common.suite, rings.common.suite);

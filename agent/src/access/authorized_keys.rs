@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_count_at_once() {
+    fn edits_take_effect_at_once() {
         let (dir, keys) = list("");
         let (one, two) = (fingerprint('1'), fingerprint('2'));
         fs::remove_file(&keys.path).unwrap();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_lose_only_themselves() {
+    fn bad_line_invalidates_only_itself() {
         let (one, two) = (fingerprint('1'), fingerprint('2'));
         let digits = "3".repeat(64);
         let long = "x".repeat(MAX_LINE_BYTES);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_or_endless_lists_let_nobody_in() {
+    fn unsafe_or_endless_lists_authorize_nobody() {
         let one = fingerprint('1');
         let (_dir, keys) = list(&format!("{one}\n"));
         fs::set_permissions(&keys.path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn successors_take_their_predecessors_place() {
+    async fn successor_key_replaces_predecessor() {
         let (one, two, three) = (fingerprint('1'), fingerprint('2'), fingerprint('3'));
         let (dir, keys) = list(&format!("# desks\n{one} me@desk\nnonsense\n{three}"));
         assert!(matches!(keys.add_successor(two, fingerprint('4')).await, Err(Error::NotListed)));
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_changes_at_once_lose_nothing() {
+    async fn concurrent_changes_lose_nothing() {
         let (_dir, keys) = list(&format!("{}\n{}\n", fingerprint('1'), fingerprint('2')));
         let (first, second) = tokio::join!(
             keys.add_successor(fingerprint('1'), fingerprint('3')),

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn locks_whose_owners_live_are_waited_for() {
+    async fn live_owners_lock_is_awaited() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("list");
         let lock = DirectoryLock::take(&file).await.unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn locks_whose_owners_are_gone_are_taken_over() {
+    async fn dead_owners_lock_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("list");
         let path = dir.path().join("list.lock");

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exchanged_keys_count_at_once() {
+    fn replaced_key_takes_effect_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let [path, next] = ["key", "key.next"].map(|name| dir.path().join("state").join(name));
         let key = KeyFile::open(path.clone()).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_others_can_read_are_refused() {
+    fn keys_readable_by_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         load_or_create(&path).unwrap();

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn refused_strangers_are_one_line_a_minute() {
+    async fn refused_strangers_log_once_a_minute() {
         let (lines, _logging) = lines_of_test();
         let log = Arc::<RefusalLog>::default();
         for second in 0..150_u32 {

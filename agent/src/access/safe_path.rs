@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_others_can_write_are_refused() {
+    fn files_writable_by_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("directory");
         let file = directory.join("list");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_others_can_read_are_refused() {
+    fn secrets_readable_by_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         fs::write(&key, "secret").unwrap();

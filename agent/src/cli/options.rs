@@ -217,18 +217,18 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_4670_unless_told_otherwise() {
+    fn default_port_is_4670() {
         assert_eq!(serve("hopd").listen.port(), 4670);
         assert_eq!(serve("hopd|--listen|127.0.0.1:0").listen.port(), 0);
     }
 
     #[test]
-    fn a_launcher_is_split_into_words() {
+    fn launcher_is_split_at_spaces() {
         assert_eq!(serve("hopd|--launcher| nice  -n 5 ").launcher, ["nice", "-n", "5"]);
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn invalid_command_lines_are_refused() {
         for line in [
             "hopd|--listen|nowhere",
             "hopd|--quota|-1",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervised_agent_gets_every_option_but_the_supervisors() {
+    fn supervisor_passes_remaining_options_to_agent() {
         let line = "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--cache-dir|/s";
         let Command::Supervise(supervision) = parse(line.split('|').map(OsString::from)).unwrap() else {
             panic!("it supervises");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_value_is_told_with_its_option() {
+    fn invalid_value_error_names_option() {
         for check in ["", "|--check-options"] {
             let line = format!("hopd|--listen|nowhere{check}");
             let error = parse(line.split('|').map(OsString::from)).unwrap_err().to_string();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_the_default_port() {
+    fn help_names_default_port() {
         assert!(HELP.contains(&format!("0.0.0.0:{DEFAULT_PORT}")));
     }
 }

@@ -65,7 +65,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_digest_is_that_of_sha256sum() {
+    fn digest_matches_sha256sum() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("abc");
         fs::write(&path, "abc").unwrap();

@@ -328,13 +328,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_passes() {
+    fn self_test_passes_here() {
         let directory = std::env::temp_dir();
         assert_eq!(run(&directory), ExitCode::SUCCESS);
     }
 
     #[test]
-    fn a_check_can_fail() {
+    fn unequal_results_fail_check() {
         assert!(expect("one", 1, 2).is_err());
     }
 }

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_programs_core_is_taken() {
+    fn only_core_of_program_is_taken() {
         let (cores, job) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str, content: &str| fs::write(cores.path().join(name), content).unwrap();
         put("c.old.123", "of somebody else, who had this number before");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unclaimed_core_is_removed() {
+    fn unclaimed_core_is_removed() {
         let (cores, jobs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str| fs::write(cores.path().join(name), "core").unwrap();
         put("c.old.123");

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_there_as_they_were_packed() {
+    async fn archive_unpacks_to_same_files() {
         let long: Vec<u8> = (0..CHUNK_BYTES + 3).map(|at| at as u8).collect();
         let entries = [
             entry("a", DIRECTORY | 0o700, b""),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_written_elsewhere() {
+    async fn nothing_is_written_outside_directory() {
         let link = || entry("link", SYMBOLIC_LINK, b"..");
         for (what, entries) in [
             ("above", vec![entry("../file", REGULAR, b"x")]),

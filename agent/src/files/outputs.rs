@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_bounds_bytes_in_flight() {
+    fn window_bounds_bytes_in_flight() {
         let work = tempfile::tempdir().unwrap();
         fs::write(work.path().join("x"), numbers(100)).unwrap();
         let offer = ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30);
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_come_only_by_name() {
+    fn hidden_files_need_explicit_name() {
         let work = tempfile::tempdir().unwrap();
         fs::create_dir_all(work.path().join(".git/hooks")).unwrap();
         fs::create_dir(work.path().join("d")).unwrap();
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_left_out() {
+    fn holes_are_not_sent() {
         // /tmp may be a file system without holes.
         let work = tempfile::tempdir_in("/var/tmp").unwrap();
         let file = File::create(work.path().join("x")).unwrap();
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_to_everything() {
+    fn artifact_size_and_count_are_limited() {
         let work = tempfile::tempdir().unwrap();
         File::create(work.path().join("a")).unwrap().set_len(MAX_OUTPUT_FILES_BYTES).unwrap();
         fs::write(work.path().join("b"), "x").unwrap();
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_too_deep_are_reported() {
+    fn too_deep_paths_are_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str, depth| vec![name; depth].join("/");
         let (deep, long) = (path("d", MAX_OUTPUT_DEPTH), path(&"n".repeat(250), 4));

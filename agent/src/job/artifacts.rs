@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_files_go_when_memory_is_short() {
+    async fn low_memory_discards_waiting_files() {
         let ground = tempfile::tempdir().unwrap();
         let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_go_when_the_agent_stops() {
+    async fn agent_shutdown_discards_waiting_files() {
         let ground = tempfile::tempdir().unwrap();
         let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         jobs.stop().await;

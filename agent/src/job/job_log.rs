@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jobs_line_tells_who_did_what() {
+    fn job_line_names_origin_and_result() {
         let (lines, _logging) = lines_of_test();
         let controller = Controller { name: Some("me@desk".into()), ..Controller::of_test() };
         let key = controller.key;

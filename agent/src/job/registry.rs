@@ -320,7 +320,7 @@ mod tests {
     use crate::job::session::Event;
 
     #[tokio::test]
-    async fn only_the_latest_that_have_ended_are_kept() {
+    async fn only_latest_ended_jobs_are_kept() {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let dir = tempfile::tempdir().unwrap();
         let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ended_output_goes_before_a_refusal() {
+    async fn ended_output_is_discarded_before_refusal() {
         const SCRIPT: &[u8] = b"#!/bin/sh\nprintf 'seven!!'\n";
         let dir = tempfile::tempdir().unwrap();
         let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_inherits_no_variable_of_the_agent() {
+    async fn agent_environment_is_not_inherited() {
         let env = [("A".into(), "1".into()), ("B".into(), "2".into())];
         let start = Start {
             program: Path::new("/usr/bin/env"),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_has_a_part_of_the_descriptors() {
+    async fn program_descriptors_are_limited() {
         let (mut child, pipes) = start("ulimit -Sn; ulimit -Hn");
         child.ended().await;
         let mut said = String::new();
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_program_used_is_told() {
+    async fn resource_usage_is_reported() {
         let (mut child, _pipes) = start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
         child.ended().await;
         let usage = child.reap().unwrap().1;
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_nobody_waits_for_is_ended() {
+    async fn dropped_child_is_killed() {
         let (child, pipes) = start("sleep 1000");
         drop(child);
         let mut rest = String::new();

@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_may_have_any_name() {
+    fn process_name_may_contain_anything() {
         let stat = b"42 (a) R 1 (b)) S 7 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 9 0 12345 2265088 321 4294967295 0";
         let expected = Process {
             pid: 42,
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn reused_number_is_not_killed() {
+    fn process_with_reused_pid_survives() {
         let name = format!("HOP_TEST_REUSED_{}", getpid().as_raw_nonzero());
         let mark = format!("{name}=");
         let mut child = start(&name);

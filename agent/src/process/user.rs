@@ -159,7 +159,7 @@ mod tests {
         }
     }
     #[test]
-    fn users_get_a_part_of_all_threads() {
+    fn thread_limit_is_fraction_of_maximum() {
         assert_eq!((processes(900), processes(100)), (225, MIN_PROCESSES));
     }
 }

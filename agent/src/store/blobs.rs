@@ -155,7 +155,7 @@ impl Store {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoPromise`] with the figures, [`Error::Io`] if the file cannot be made.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64, owner: Fingerprint) -> Result<Upload, Error> {
-        self.make_room(size)?;
+        self.free_space(size)?;
         let path = {
             let mut accounting = self.accounting();
             accounting.uploads += 1;
@@ -191,8 +191,8 @@ impl Store {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::NoMemory`], [`Error::NoPromise`] or [`Error::NoInodes`] with the figures.
     pub fn reserve(self: &Arc<Self>, size: u64, inodes: u64) -> Result<Reservation, Error> {
-        self.make_room(size)?;
-        self.make_inodes(inodes)?;
+        self.free_space(size)?;
+        self.free_inodes(inodes)?;
         let mut accounting = self.accounting();
         accounting.promised += size;
         accounting.reserved_inodes += inodes;
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_refuses_the_blob() {
+    fn wrong_checksum_refuses_blob() {
         let (dir, store) = store(100);
         for (content, is_right) in [(b"hello", true), (b"jello", false)] {
             let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_digest_leaves_no_file() {
+    fn wrong_digest_leaves_no_file() {
         let (dir, store) = store(100);
         let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
         upload.write(0, b"jello").unwrap();

@@ -142,7 +142,7 @@ impl DeltaDecoder {
                     self.go_on(Step::Differences(left - count as u64));
                 }
                 Step::New(left) => {
-                    self.make_room(sink)?;
+                    self.flush_if_full(sink)?;
                     let room = BUFFER_BYTES - self.filled;
                     let count = room.min(data.len()).min(usize::try_from(left).unwrap_or(room));
                     let (new, rest) = data.split_at(count);
@@ -162,7 +162,7 @@ impl DeltaDecoder {
             }
         }
         // Between two instructions everything is done; in the midst of a copy the rest comes with the next piece.
-        if self.done == self.filled { self.make_room_of(BUFFER_BYTES, sink) } else { Ok(()) }
+        if self.done == self.filled { self.flush_for(BUFFER_BYTES, sink) } else { Ok(()) }
     }
 
     /// Takes the next step, or the one after it if there is nothing to be done in it.
@@ -240,7 +240,7 @@ impl DeltaDecoder {
         if self.done < self.filled {
             return Ok(());
         }
-        self.make_room_of(MIN_CAPACITY, sink)?;
+        self.flush_for(MIN_CAPACITY, sink)?;
         let room = BUFFER_BYTES - self.filled;
         let mut count = usize::try_from(self.unread).unwrap_or(room).min(room);
         let piece = &mut self.buffer[self.filled..][..count];
@@ -263,11 +263,11 @@ impl DeltaDecoder {
     }
 
     /// Hands over what is done if the buffer is full.
-    fn make_room(&mut self, sink: &mut Sink<'_>) -> Result<(), Error> {
-        self.make_room_of(1, sink)
+    fn flush_if_full(&mut self, sink: &mut Sink<'_>) -> Result<(), Error> {
+        self.flush_for(1, sink)
     }
 
-    fn make_room_of(&mut self, bytes: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
+    fn flush_for(&mut self, bytes: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
         if BUFFER_BYTES - self.filled < bytes {
             sink(&self.buffer[..self.filled])?;
             (self.filled, self.done) = (0, 0);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn deltas_decode_however_pieces_are_cut() {
+    fn deltas_decode_at_any_piece_length() {
         let base = b"0123456789";
         let delta: &[u8] = &[
             // 4 from offset 2, of which the second and third differ, then 2 that are new.
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_buffer_comes_out_whole() {
+    fn output_larger_than_buffer_is_whole() {
         let base: Vec<u8> = (0..3 * BUFFER_BYTES).map(|index| (index / 251) as u8).collect();
         // 3 × 32768 = 98304 bytes, of which the last but one differs.
         let delta = [0x80, 0x80, 0x06, 0, 0, 0xfe, 0xff, 0x05, 1, 1, 1];
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_base_is_refused() {
+    fn copies_outside_base_are_refused() {
         let bad: [&[u8]; 5] = [
             // Beyond its end, before its beginning, more that is as before and more that differs than is copied.
             &[11, 0, 0],

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blobs_are_found_by_their_owner_alone() {
+    async fn only_owners_find_their_blobs() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_removable_medium_is_used_while_present() {
+    async fn removable_medium_is_used_while_present() {
         let bench = Bench::new();
         fs::remove_dir(bench.directory()).unwrap();
         let cache = bench.cache();
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tmpfs_is_no_disk_cache() {
+    fn tmpfs_is_refused_as_disk_cache() {
         // Where programs share memory there is one, if there is any.
         if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
             let refused = DiskCache::new(dir.path().to_owned()).try_open().unwrap_err();
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_copy_leaves_nothing() {
+    async fn cancelled_copy_leaves_no_file() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());
@@ -419,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[allow(clippy::await_holding_lock)]
-    async fn a_hanging_medium_is_skipped() {
+    async fn hanging_medium_is_skipped() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_being_copied_is_not_evicted() {
+    async fn blob_being_copied_is_not_evicted() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_program_is_not_cached() {
+    async fn changed_program_is_not_cached() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_digest_is_a_name() {
+    fn only_digests_are_file_names() {
         let digits = "0a".repeat(32);
         let named = |name: &str| name_of(Path::new(name));
         assert_eq!(named(&digits), Some([10; 32]));

@@ -33,7 +33,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Evicts unused blobs until the file system has `needed` free inodes.
-    pub(super) fn make_inodes(&self, needed: u64) -> Result<(), Error> {
+    pub(super) fn free_inodes(&self, needed: u64) -> Result<(), Error> {
         loop {
             let available = self.spare_inodes()?;
             if needed <= available {
@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// Evicts unused blobs until `size` bytes are free; then discards output of ended jobs.
-    pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
+    pub(super) fn free_space(&self, size: u64) -> Result<(), Error> {
         while let Some(refusal) = self.refusal(size)? {
             let evictable = self.evictable();
             let (most, is_for_memory) = match refusal {

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_and_repetitions_come_out_however_the_pieces_are_cut() {
+    fn frames_decode_at_any_piece_length() {
         // "abc", then 9 bytes from 3 before, then the five literals with which a block ends at least.
         let block = framed(b"\x35abc\x03\0\x50.last");
         let frame = [&HEADER[..], &block, &[0; 4]].concat();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_can_refer_to_the_ones_before_it() {
+    fn blocks_may_reference_previous_blocks() {
         let first = [&(BLOCK as u32 | STORED).to_le_bytes()[..], &vec![7; BLOCK]].concat();
         let second = framed(b"\x00\xff\xff\x50.last");
         let both: Vec<u8> = [first, second].concat();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_every_kind_come_out_as_the_format_says() {
+    fn every_kind_of_sequence_decodes() {
         let mut state = 1_u32;
         // A number below a limit, by a generator that needs no crate (Marsaglia's xorshift).
         let mut random = |limit: usize| {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn malformed_frame_is_refused() {
         let bad: [&[u8]; 6] = [
             // Literals beyond the block, and beyond the limit.
             &[0x50, b'a'],

@@ -133,7 +133,7 @@ impl DiskCache {
         is_cancelled: &Cancelled,
     ) -> Result<(), Error> {
         self.sweep().map_err(Error::io("look at", &self.directory))?;
-        self.make_room(blob.size())?;
+        self.free_space(blob.size())?;
         let path = self.path(name);
         let part = path.with_extension("part");
         let written = write(blob, digest, &part, is_cancelled)
@@ -160,7 +160,7 @@ impl DiskCache {
     }
 
     /// Evicts as much as `size` bytes need, the least recently used first, or nothing if that would not do.
-    pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
+    pub(super) fn free_space(&self, size: u64) -> Result<(), Error> {
         let failed = |error| Error::io("look at", &self.directory)(error);
         let mut room = self.room().map_err(failed)?;
         let mut evictable = self.evictable().map_err(failed)?;

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_and_places_are_told_in_turn() {
+    fn moves_and_places_are_parsed() {
         // 16 from 0x1000 go on by 8; after a gap of 4, 32 go back by 4, 12 less.
         let moves = [2, 0x1000, 16, 16, 4, 32, 23];
         let places: Vec<u64> = (1..=ORIGINS as u64).flat_map(|place| [place << 8, 2 * place]).collect();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn invalid_moves_are_refused() {
         let bad: [&[u64]; 4] = [
             // Too many; one that begins behind the last address, one that is longer than all; one that ends behind the last.
             &[MAX_MOVES as u64 + 1],

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn broad_trees_go_and_nothing_outside() {
+    fn removal_of_broad_tree_stays_inside() {
         let dir = tempfile::tempdir().unwrap();
         let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
         fs::create_dir(&outside).unwrap();

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uptime_is_in_milliseconds() {
+    fn uptime_is_in_milliseconds() {
         assert_eq!(read_uptime("12345.07 23456.00\n"), Some(12_345_070));
         for other in ["", "12", "12.x", "-1.00 2.00"] {
             assert_eq!(read_uptime(other), None, "{other}");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_firmware_is_named_as_openwrt_names_it() {
+    fn firmware_name_is_that_of_openwrt() {
         let text = "NAME=\"OpenWrt\"\nPRETTY_NAME=\"OpenWrt 23.05.5\"\n";
         assert_eq!(value(text, "PRETTY_NAME", '=').trim_matches('"'), "OpenWrt 23.05.5");
     }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_and_reservations_are_kept() {
+    fn reserve_and_reservations_are_not_spare() {
         let memory = memory(20, None);
         assert!(memory.admit(12 << 20, 0).is_ok());
         assert!(memory.admit((12 << 20) + 1, 0).is_err());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn strict_overcommit_is_a_bound_too() {
+    fn strict_overcommit_bounds_spare_memory() {
         // Enough is promised, and RAM decides.
         assert_eq!(memory(20, Some(40)).spare(0), 12 << 20);
         // Of what is promised, an arena of Go's is left beside the reserve.

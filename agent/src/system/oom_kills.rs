@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_without_kill_count_are_known() {
+    fn kernel_without_kill_count_is_detected() {
         assert_eq!(count_of_killed("nr_free_pages 1\noom_kill 3\nswpin 0\n"), Some(3));
         assert_eq!(count_of_killed("nr_free_pages 1\n"), None);
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_killing_is_not_ours() {
+    fn kills_of_other_processes_are_ignored() {
         let killings = |count, named| Killings { count, named };
         let before = killings(Some(3), Some(0));
         assert!(before.is_victim(&killings(Some(4), Some(1))));

@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_silent_peer_gives_way() {
+    async fn oldest_silent_peer_is_dropped() {
         let limits = limits();
         let speaker = admit(&limits, address(1, 0));
         assert!(begins(&speaker).await);
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_source_takes_the_place_of_another() {
+    async fn full_source_displaces_only_itself() {
         let limits = limits();
         let mut crowd = Vec::new();
         for port in 0..200 {
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_sources_at_once_stay_below_the_limit() {
+    async fn many_sources_stay_below_limit() {
         let limits = limits();
         let mut crowd = Vec::new();
         for number in 0..1000 {
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_peer_has_its_task_ended() {
+    async fn dropping_peer_aborts_its_task() {
         let limits = limits();
         let mut tasks = Vec::new();
         for port in 0..=MAX_SILENT_OF_SOURCE {
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_source() {
+    fn ipv6_network_counts_as_one_source() {
         let of = |text: &str| source(&SocketAddr::new(text.parse().unwrap(), 1));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));

@@ -299,7 +299,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_of_a_response_is_made_than_its_peer_has_room_for() {
+    async fn response_production_respects_peer_window() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         let (mut client, _connection, _serving) =
             connect(Answer::Endlessly(counts.clone()), &CancellationToken::new()).await;
@@ -324,7 +324,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_may_send_as_much_again_as_was_read() {
+    async fn reading_replenishes_receive_window() {
         let (lengths, mut read) = mpsc::channel(1);
         let (mut client, _connection, _serving) =
             connect(Answer::Reading(lengths), &CancellationToken::new()).await;
@@ -351,7 +351,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_closes_sends_what_is_under_way_and_takes_no_more_calls() {
+    async fn shutdown_finishes_calls_and_refuses_new() {
         let closing = CancellationToken::new();
         let (lengths, mut read) = mpsc::channel(100);
         let (mut client, _connection, serving) = connect(Answer::Reading(lengths), &closing).await;
@@ -379,7 +379,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_is_told_what_it_may_send() {
+    async fn settings_advertise_limits() {
         let (ours, mut theirs) = duplex(1 << 20);
         let _serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
@@ -397,7 +397,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn headers_that_take_much_memory_end_the_connection() {
+    async fn oversized_headers_close_connection() {
         let (ours, mut theirs) = duplex(1 << 20);
         let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
@@ -414,7 +414,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_short_pieces_at_once_are_read() {
+    async fn burst_of_short_pieces_is_read() {
         let (lengths, mut read) = mpsc::channel(1);
         let (ours, mut theirs) = duplex(1 << 20);
         let _serving =
@@ -429,7 +429,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_than_a_little_waits_to_be_sent() {
+    async fn unsent_bytes_are_bounded() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         // Nobody reads from it.
         let (ours, mut theirs) = duplex(1000);
@@ -456,7 +456,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_half_closing_looks_like_it() {
+    async fn reset_is_not_half_closing() {
         // RST_STREAM with NO_ERROR and with CANCEL; nothing, until the connection is given up; and half of a message.
         let broken = Err(Code::Unavailable);
         for (rest, end) in [
@@ -496,7 +496,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_says_nothing_at_all_is_given_up() {
+    async fn silent_peer_is_dropped() {
         let begin = Instant::now();
         let (ours, _theirs): (DuplexStream, DuplexStream) = duplex(1000);
         let served = serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()).await;
@@ -505,7 +505,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn incomplete_preface_is_not_waited_for() {
+    async fn incomplete_preface_times_out() {
         let (ours, mut theirs) = duplex(1000);
         let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         let begin = Instant::now();

@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_to_an_address_is_an_interface() {
+    fn route_to_address_names_interface() {
         assert_eq!(interface_to("127.0.0.1").unwrap(), "lo");
         assert_eq!(interface_to("::ffff:127.0.0.1").unwrap(), "lo");
         assert_eq!(interface_to("fe80::1%br-lan").unwrap(), "br-lan");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_interfaces_are_waited_for() {
+    async fn listener_waits_for_missing_interface() {
         let address = "0.0.0.0:0".parse().unwrap();
         let mut listener = Listener::bind(address, Some("hop-none0")).await.unwrap();
         assert!(listener.socket.is_none());

@@ -394,7 +394,7 @@ mod tests {
         let lines = received(&logd);
         assert_eq!(lines.len(), 2);
         let (priority, rest) = lines[0].split_at(4);
-        // What logd takes off: 16 bytes, of which the last is a space.
+        // logd removes 16 bytes, of which the last is a space.
         let (time, rest) = rest.split_at(16);
         assert_eq!((priority, &time[15..], time.matches(':').count()), ("<30>", " ", 2));
         assert_eq!(rest, format!("hopd[{}]: job started job=x1", process::id()));

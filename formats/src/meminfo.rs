@@ -77,11 +77,11 @@ mod tests {
     fn watermark_and_half_caches_are_unavailable() {
         let memory = Memory::parse(MEMINFO, "8192\n", "0\n");
         assert_eq!((memory.total, memory.promisable), (60_000 * 1024, None));
-        // Of either cache, half.
+        // Half of each cache is available.
         assert_eq!(memory.available, (30_000 + 2_000 + 500 - 8_192) * 1024);
-        // And where the watermarks are low, all but them.
+        // Where the watermarks are low, all of it except them.
         assert_eq!(Memory::parse(MEMINFO, "80", "").available, (30_000 + 3_900 + 900 - 80) * 1024);
-        // What is free alone is never more.
+        // Free memory alone is never increased.
         assert_eq!(Memory::parse("MemFree: 30000 kB\n", "8192", "0").available, (30_000 - 8_192) * 1024);
         assert_eq!(Memory::parse("MemFree: 100 kB\n", "8192", "0").available, 0);
     }

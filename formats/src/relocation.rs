@@ -372,7 +372,7 @@ mod tests {
         (0x43_0000, 16),
     ];
 
-    /// What was at 0x300000 has moved by 0x8010, the 64 KiB of `Tables` with their place, and the functions by 16.
+    /// Addresses from 0x300000 have moved by 0x8010, the 64 KiB of `Tables` with their place, and the functions by 16.
     fn relocation() -> Relocation {
         let moves = [(0x30_0000, 0x1_0000, 0x8010), (0x41_0000, 0x1_0000, 0x200), (0x43_0000, 0x1000, 24)];
         let moves = moves.map(|(from, length, by)| Move { from, length, by });
@@ -419,7 +419,7 @@ mod tests {
             (0x8f82_0000, 0x8f82_0000),
             (0x3c01_0030, 0x3c01_0030),
             (0x3421_0001, 0x3421_0001),
-            // The last one has nothing behind it.
+            // No instruction follows the last one.
             (0x3c01_0030, 0x3c01_0030),
         ];
         let (before, after): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -465,7 +465,7 @@ mod tests {
             state ^= state << 5;
             state
         };
-        // Words of the kinds that there are, most of them beside what they belong to.
+        // Words of all kinds, most of them next to those that they belong to.
         let words: Vec<u32> = (0..600)
             .map(|_| match next() % 6 {
                 0 => 0x3c01_0030 | next() & 1,

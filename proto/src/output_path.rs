@@ -77,7 +77,7 @@ pub fn stands_for(pattern: &[u8], name: &[u8]) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-/// True if `path` is meant by the valid path `asked`, or is below what is meant and not hidden there.
+/// True if the valid path `asked` matches `path`, or a directory above it in which `path` is not hidden.
 pub fn covers(asked: &[u8], path: &[u8]) -> bool {
     let (asked, path) = (names(asked), names(path));
     asked.len() <= path.len()

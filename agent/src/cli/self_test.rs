@@ -25,7 +25,7 @@ use crate::system::runtime;
 
 type Check = Result<(), String>;
 
-/// Runs all checks, with files in `directory` (made and removed again), and prints a line for each. Success if all
+/// Runs all checks, with files in `directory` (created and removed again), and prints a line for each. Success if all
 /// pass.
 pub fn run(directory: &Path) -> ExitCode {
     let checks: [(&str, &dyn Fn() -> Check); 12] = [

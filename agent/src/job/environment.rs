@@ -58,7 +58,7 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Replaces `mark` by `directory` wherever it occurs; an empty `mark` is never replaced.
+    /// Replaces `mark` with `directory` wherever it occurs; an empty `mark` is never replaced.
     pub fn new(mark: &'a [u8], directory: &'a OsStr) -> Self {
         let stack = getrlimit(Resource::Stack).current.and_then(|stack| usize::try_from(stack).ok());
         let limit = stack.map_or(MAX_BYTES, |stack| (stack / 4).clamp(MIN_BYTES, MAX_BYTES));
@@ -226,7 +226,7 @@ mod tests {
         let argument = OsString::from("x".repeat(MAX_ARGUMENT_BYTES - 1));
         let all: Vec<OsString> = std::iter::from_fn(|| arguments.argument(&argument).ok()).collect();
         let mut command = std::process::Command::new("/bin/true");
-        // What is left of the last one is the environment's and the path's.
+        // The environment and the path get the space of the argument that is left out.
         let status = command.env_clear().args(&all[1..]).status().unwrap();
         assert!(status.success());
         assert!(

@@ -64,7 +64,7 @@ const WITHOUT_LAUNCHER: [&str; 2] = ["core", "native"];
 /// The one call whose first message may have [`MAX_SPEC_BYTES`].
 const RUN: &str = "/hop.v1.AgentService/Run";
 
-/// Checks that the controller at the other end of a connection may use the agent, and says why not.
+/// Checks that the controller at the other end of a connection may use the agent, and returns the reason if it may not.
 pub type Admission = Arc<dyn Fn() -> Result<(), error::Error> + Send + Sync>;
 
 /// The service of one connection, over HTTP: checks admission, measures messages, and passes calls to tonic's server.
@@ -188,7 +188,7 @@ impl AgentService for Agent {
             .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
         let next = Fingerprint::from_bytes(next);
         self.keys.add_successor(self.controller, next).await.map_err(error::Error::from)?;
-        tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
+        tracing::info!(controller = %self.controller, %next, "authorized the next key of a controller");
         Ok(Response::new(v1::AddNextKeyResponse {}))
     }
 
@@ -200,7 +200,7 @@ impl AgentService for Agent {
         // Without waiting in between: the agent kills jobs of keys that are not on the list.
         if let Some(previous) = previous {
             self.jobs.transfer(previous, self.controller);
-            tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
+            tracing::info!(controller = %self.controller, %previous, "removed the previous key from the list");
         }
         Ok(Response::new(v1::RetirePreviousKeyResponse {}))
     }

@@ -19,7 +19,7 @@ use crate::system::runtime;
 /// gets.
 const SPARE: u64 = 2 * RESERVE;
 
-/// Unused blobs take at most one part in this many of the router's memory.
+/// Fraction of the router's memory that unused blobs may take: one part in this many.
 const CACHE_FRACTION: u64 = 4;
 
 /// Most unused blobs: each takes some 2 kB in addition to its content, for an inode and its entry.
@@ -58,8 +58,8 @@ impl Store {
                 }
                 _ => (0, false),
             };
-            let give_up_oldest = || self.others.get().is_some_and(|others| others.give_up_oldest() > 0);
-            if size > most || !(self.evict_oldest() || is_for_memory && give_up_oldest()) {
+            let discard_oldest = || self.others.get().is_some_and(|others| others.discard_oldest() > 0);
+            if size > most || !(self.evict_oldest() || is_for_memory && discard_oldest()) {
                 return Err(refusal);
             }
         }

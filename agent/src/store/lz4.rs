@@ -45,7 +45,7 @@ pub struct Lz4Decoder {
     header: Option<Vec<u8>>,
     /// A ring of blocks.
     buffer: Vec<u8>,
-    /// Where the next block goes.
+    /// Position of the next block.
     end: usize,
     is_over: bool,
 }
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn every_kind_of_sequence_decodes() {
         let mut state = 1_u32;
-        // A number below a limit, by a generator that needs no crate (Marsaglia's xorshift).
+        // A number below a limit, by Marsaglia's xorshift, which needs no crate.
         let mut random = |limit: usize| {
             state ^= state << 13;
             state ^= state >> 17;
@@ -265,7 +265,7 @@ mod tests {
         for _ in 0..200 {
             let (mut block, mut plain) = (Vec::new(), Vec::new());
             while plain.len() < BLOCK - 1000 && block.len() < BLOCK - 1000 {
-                // Mostly such as are short, and all borders.
+                // Mostly short lengths, and all boundary values.
                 let mut length = || {
                     let limit = [3, 16, 17, 300][random(4)];
                     random(limit)
@@ -303,7 +303,7 @@ mod tests {
             // From before the first byte, and from 0 before.
             &[0x10, b'a', 2, 0, 0x00],
             &[0x10, b'a', 0, 0, 0x00],
-            // Cut off in its length, and behind a repetition.
+            // Cut off in its length, and after a match.
             &[0x1f, b'a', 1, 0],
             &[0x10, b'a', 1, 0],
         ];

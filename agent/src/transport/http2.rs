@@ -384,7 +384,8 @@ pub mod tests {
         let _serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
         let setting = |number: u16, value: u32| [&number.to_be_bytes()[..], &value.to_be_bytes()].concat();
-        // How many calls, the window of one, frames, headers; and what the connection's window has beyond 65,535 bytes.
+        // Number of calls, window of a call, size of frames and of headers; and the rest of the connection's window
+        // above 65,535 bytes.
         let settings =
             [setting(3, 16), setting(4, WINDOWS.stream), setting(5, 16 * 1024), setting(6, MAX_HEADER_BYTES)]
                 .concat();
@@ -401,13 +402,13 @@ pub mod tests {
         let (ours, mut theirs) = duplex(1 << 20);
         let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
-        // A header without a value is put into the table, and named again and again.
+        // Puts a header without a value into the table, and then refers to it again and again.
         let mut block = [CALL, b"\x40\x01a\0"].concat();
         block.resize(16 * 1024, 0xbe);
         theirs.write_all(&frame(1, 0, 1, &block)).await.unwrap();
         let block = [0xbe; 16 * 1024];
         for end in (0..30).map(|index| if index == 29 { 4 } else { 0 }) {
-            // It may be closed already.
+            // The connection may be closed already.
             let _ = theirs.write_all(&frame(9, end, 1, &block)).await;
         }
         serving.await.unwrap().unwrap_err();
@@ -450,14 +451,15 @@ pub mod tests {
         assert!((2..=MAX_UNSENT_BYTES / PIECE + 3).contains(&made), "{made}");
     }
 
-    /// The bytes of a call that sends one message, and what comes after that.
+    /// The bytes of a call that sends one message, and then `rest`.
     fn call_and(rest: &[u8]) -> Vec<u8> {
         [&frame(1, 4, 1, CALL), &frame(0, 0, 1, b"\0\0\0\0\x01x")[..], rest].concat()
     }
 
     #[tokio::test(start_paused = true)]
     async fn reset_is_not_half_closing() {
-        // RST_STREAM with NO_ERROR and with CANCEL; nothing, until the connection is given up; and half of a message.
+        // RST_STREAM with NO_ERROR and with CANCEL; nothing, until the agent drops the connection; and half of a
+        // message.
         let broken = Err(Code::Unavailable);
         for (rest, end) in [
             (frame(0, 1, 1, b""), Ok(())),

@@ -72,7 +72,7 @@ impl Listener {
             address.set_port(bound.local_addr()?.port());
             socket = Some(bound);
         } else {
-            tracing::warn!(interface = %name, "there is no such network interface; it is waited for");
+            tracing::warn!(interface = %name, "there is no such network interface; waiting for it");
         }
         let mut loopback = None;
         if name != LOOPBACK && address.ip().is_unspecified() {
@@ -131,7 +131,7 @@ impl Listener {
         // Closes the old socket first, because both use one port.
         self.socket = None;
         if index == 0 {
-            tracing::warn!(interface = %interface.name, "the network interface is gone; it is waited for");
+            tracing::warn!(interface = %interface.name, "the network interface is gone; waiting for it");
             return;
         }
         match bind_to(self.address, &interface.name) {
@@ -203,7 +203,7 @@ pub enum InterfaceError {
     #[error("{0:?} is no IP address")]
     NoAddress(String),
     /// The kernel has no route, or cannot list its addresses.
-    #[error("cannot find the way to {address}: {source}")]
+    #[error("cannot find the route to {address}: {source}")]
     NoWay {
         /// The destination.
         address: IpAddr,

@@ -1,6 +1,6 @@
 //! The queue of commands from connections to their job.
 //!
-//! **Invariants:** no chunk of a replaced connection reaches the job; and a connection whose command has no place in the queue
+//! **Invariants:** no chunk of a replaced connection reaches the job; and a connection whose command does not fit into the queue
 //! receives nothing more until it has one.
 
 use std::sync::Arc;

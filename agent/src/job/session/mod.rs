@@ -131,7 +131,7 @@ impl Session {
         self.state.with(|state| state.owner = owner);
     }
 
-    /// How far the job is.
+    /// The phase of the job.
     pub fn phase(&self) -> Phase {
         self.state.with(|state| state.phase)
     }
@@ -146,7 +146,7 @@ impl Session {
         self.state.with(|state| state.buffer.len())
     }
 
-    /// The next piece of buffered output behind the offsets `delivered`, which move behind that piece.
+    /// The next piece of buffered output after the offsets `delivered`, which advance to the end of that piece.
     pub fn next_piece(&self, delivered: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
         self.state.with(|state| {
             next_piece(&state.buffer, delivered)
@@ -156,7 +156,7 @@ impl Session {
 
     // ---------------------------------------------------------------------------------------------- the job's side
 
-    /// Reports how far the job is.
+    /// Sets the phase of the job.
     pub fn set_phase(&self, phase: Phase) {
         self.state.update(|state| {
             state.phase = phase;
@@ -172,10 +172,10 @@ impl Session {
         });
     }
 
-    /// Appends to an output what `read` reads; 0 bytes are its end.
+    /// Appends to an output the bytes that `read` reads; 0 bytes are its end.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The errors of `read`.
     pub fn poll_read(
         &self,
         stream: OutputStream,
@@ -253,7 +253,7 @@ impl Session {
             bytes
         });
         if given_up > 0 {
-            tracing::warn!(job = self.job, bytes = given_up, "gave up the output of a job that has ended");
+            tracing::warn!(job = self.job, bytes = given_up, "discarded the output of an ended job");
             self.state.notify_all();
         }
         given_up

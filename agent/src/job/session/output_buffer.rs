@@ -50,7 +50,7 @@ impl Retained {
 }
 
 impl OutputBuffer {
-    /// Appends to an output what `read` reads.
+    /// Appends to an output the bytes that `read` reads.
     pub fn append<R>(&mut self, stream: OutputStream, read: impl FnOnce(&mut BytesMut) -> R) -> R {
         let retained = &mut self.retained[stream as usize];
         let before = retained.bytes.len();

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_outlive_the_next_and_buffers_are_reused() {
+    fn blocks_stay_valid_and_buffers_are_reused() {
         let texts = [b"one line and ", b"and one more "].map(|words| words.repeat(1000));
         let mut compressor = OutputCompressor::default();
         let blocks = [&texts[0], &texts[1]].map(|text| compressor.compress(text).unwrap());

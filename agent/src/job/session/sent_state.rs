@@ -1,4 +1,4 @@
-//! What a connection has sent to its controller, and the event that comes next.
+//! The record of what a connection has sent to its controller, and the event that comes next.
 //!
 //! **Invariants:** a connection sends each byte and each change once; output files follow all output; and the outcome, or the error
 //! that ended the job, comes last.
@@ -10,7 +10,7 @@ use crate::job::session::messages::Event;
 use crate::job::session::output_buffer::{OutputBuffer, OutputStream};
 use crate::job::session::state::{Phase, State};
 
-/// What one connection has sent to the controller.
+/// The record of what one connection has sent to the controller.
 pub(super) struct SentState {
     /// The number of the connection.
     pub(super) connection: u64,
@@ -97,7 +97,7 @@ impl SentState {
     }
 }
 
-/// The next piece of output for a controller that has all before the offsets `delivered`, which move behind that piece.
+/// The next piece of output for a controller that has all before the offsets `delivered`, which advance to its end.
 pub(super) fn next_piece<'a>(
     buffer: &'a OutputBuffer,
     delivered: &mut [u64; 2],

@@ -38,8 +38,8 @@ struct State {
 }
 
 impl Queue {
-    /// Appends what the controller sent. The end of the input may come twice: a controller that reattaches does not know yet
-    /// whether the first arrived.
+    /// Appends data that the controller sent. The end of the input may come twice: a controller that reattaches does
+    /// not know yet whether the first arrived.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the offset is wrong, or the data is after the end or beyond the window.

@@ -196,7 +196,7 @@ fn lists_large_once_decoded_are_refused(target: Target) {
     for (spec, rule) in [
         (JobSpec { inputs: vec![InputArchive::default(); 900_000], ..full() }, "more than 4 trees"),
         (JobSpec { args: vec![Vec::new(); 900_000], ..full() }, "more than 16,384 arguments"),
-        (JobSpec { workdir_placeholder: b"a".to_vec(), ..full() }, "the mark of the job's directory"),
+        (JobSpec { workdir_placeholder: b"a".to_vec(), ..full() }, "the placeholder of the job's directory"),
     ] {
         let (reason, message) = block_on(async {
             match Raw::start(&router, run_request::Message::Spec(spec)).await {

@@ -1,5 +1,5 @@
-//! The bytes of a call in pieces of any size: each split gives the same messages or the same error, and reserves and releases the
-//! same memory. The target `request` has the messages that are too large once decoded.
+//! The bytes of a call in pieces of any size: each split gives the same messages or the same error, and reserves and
+//! releases the same memory. The target `request` has the messages that are too large once decoded.
 #![no_main]
 
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! The state machine of `Run` and `Attach`: a job, and a controller that connects, disconnects, connects twice, and may
 //! send anything.
 //!
-//! The job does what `execute` and `running` do with their session, without files and processes. Everything happens on one thread
-//! whose clock is paused, so that a failure is reproducible.
+//! The job does what `execute` and `running` do with their session, without files and processes. Everything happens on
+//! one thread whose clock is paused, so that a failure is reproducible.
 #![no_main]
 
 use std::pin::pin;

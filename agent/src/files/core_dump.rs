@@ -230,8 +230,8 @@ fn is_of(directory: &Path, name: &[u8], own: &[u8], pid: u32) -> bool {
 
 /// The process group of the process that left this core.
 ///
-/// A core begins with an ELF header and its program headers; the first note is NT_PRSTATUS (elf(5), struct elf_prstatus in
-/// linux/elfcore.h).
+/// A core begins with an ELF header and its program headers; the first note is NT_PRSTATUS (elf(5), struct elf_prstatus
+/// in linux/elfcore.h).
 fn group(core: &File) -> Option<u32> {
     const LONG: usize = size_of::<libc::c_long>();
     const IS_64: bool = LONG == 8;

@@ -307,7 +307,8 @@ fn wait4(pid: Pid) -> io::Result<(i32, Usage)> {
     Ok((status, usage))
 }
 
-/// True if a program did not start because the router has no memory, process or file descriptor left (fork(2), pipe(2)).
+/// True if a program did not start because the router has no memory, process or file descriptor left (fork(2),
+/// pipe(2)).
 pub fn is_scarcity(error: &io::Error) -> bool {
     let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
     error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))

@@ -1,7 +1,7 @@
 //! The gRPC service of `agent.proto` for one connection, and the streams of its calls.
 //!
-//! **Invariants:** every call asks first whether the controller's key is still authorized; and a stream asks its job for the next
-//! event only when the connection can send it.
+//! **Invariants:** every call asks first whether the controller's key is still authorized; and a stream asks its job
+//! for the next event only when the connection can send it.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -57,8 +57,8 @@ const CAPABILITIES: [&str; 17] = [
     "signals",
 ];
 
-/// The capabilities of an agent without a launcher: the core dump of a launcher is not that of its program, and the kernel
-/// cannot execute what the program would start.
+/// The capabilities of an agent without a launcher: the core dump of a launcher is not that of its program, and the
+/// kernel cannot execute what the program would start.
 const WITHOUT_LAUNCHER: [&str; 2] = ["core", "native"];
 
 /// The one call whose first message may have [`MAX_SPEC_BYTES`].
@@ -76,9 +76,9 @@ pub struct ConnectionService {
 }
 
 impl ConnectionService {
-    /// The service over `jobs` for a connection of `client`, whose messages take their memory from `budget`. Every call checks
-    /// `admission`, so that a controller whose key was removed from the list since it connected starts nothing more. `place` is
-    /// the address on which the agent listens, for `hop info` to print.
+    /// The service over `jobs` for a connection of `client`, whose messages take their memory from `budget`. Every call
+    /// checks `admission`, so that a controller whose key was removed from the list since it connected starts nothing
+    /// more. `place` is the address on which the agent listens, for `hop info` to print.
     pub fn new(
         jobs: Arc<JobRegistry>,
         keys: Arc<AuthorizedKeys>,
@@ -329,8 +329,8 @@ impl Stream for SessionStream {
     }
 }
 
-/// The buffered output of a job, which is copied piece by piece as the connection sends it: copied at once, it would take the memory
-/// of both windows again.
+/// The buffered output of a job, which is copied piece by piece as the connection sends it: copied at once, it would
+/// take the memory of both windows again.
 struct BufferedOutput {
     session: Arc<Session>,
     /// The offsets before which each output was sent.

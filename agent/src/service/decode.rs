@@ -1,7 +1,7 @@
 //! Decodes the messages of `agent.proto` into the agent's own types.
 //!
-//! **Invariants:** a decoded message obeys every rule of `agent.proto` that can be checked without the state of a job; anything else
-//! is an [`Error::Protocol`] that names the rule.
+//! **Invariants:** a decoded message obeys every rule of `agent.proto` that can be checked without the state of a job;
+//! anything else is an [`Error::Protocol`] that names the rule.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -150,7 +150,8 @@ fn decode_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> 
     if variable.name.is_empty() || variable.name.contains(&b'=') {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
     }
-    // The next agent finds the processes that this one has left running by this variable, so a program must not hide it.
+    // The next agent finds the processes that this one has left running by this variable, so a program must not hide
+    // it.
     if variable.name == JOB_DIRECTORY.as_bytes() {
         return Err(Error::Protocol("the variable HOP_JOB_DIR is the agent's to set"));
     }

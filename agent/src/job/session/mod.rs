@@ -1,11 +1,12 @@
 //! The session of a job: everything between the job and its controller that outlives a connection.
 //!
-//! A job does not use a connection: it reports its state and its output to its [`Session`]. Each connection is an [`Attachment`],
-//! which sends the [`Event`]s that its controller has not received yet, and takes that controller's [`Request`]s. So a controller
-//! that reattaches gets the rest, and the job does not notice that it was away.
+//! A job does not use a connection: it reports its state and its output to its [`Session`]. Each connection is an
+//! [`Attachment`], which sends the [`Event`]s that its controller has not received yet, and takes that controller's
+//! [`Request`]s. So a controller that reattaches gets the rest, and the job does not notice that it was away.
 //!
-//! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose controller stays
-//! away for longer than its disconnect timeout is abandoned; and nothing here knows how requests and events are encoded.
+//! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose
+//! controller stays away for longer than its disconnect timeout is abandoned; and nothing here knows how requests and
+//! events are encoded.
 
 mod attachment;
 mod commands;
@@ -50,7 +51,8 @@ use crate::store::receiver::Need;
 use crate::system::runtime;
 use crate::system::time::sleep_until_opt;
 
-/// How long an attached controller has to read the rest of the output of a job that has ended, before the agent may discard it.
+/// How long an attached controller has to read the rest of the output of a job that has ended, before the agent may
+/// discard it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who owns a job, and how long it survives without them.
@@ -232,8 +234,8 @@ impl Session {
         self.state.wait_until(|state| state.final_result.is_some()).await;
     }
 
-    /// Discards the output of a job that has ended, because the router needs its memory. A controller that reattaches gets
-    /// [`Error::OutputLost`]. Returns the number of bytes discarded.
+    /// Discards the output of a job that has ended, because the router needs its memory. A controller that reattaches
+    /// gets [`Error::OutputLost`]. Returns the number of bytes discarded.
     pub fn discard_output(&self) -> u64 {
         if self.discardable_output() == 0 {
             return 0;
@@ -318,7 +320,8 @@ impl Session {
         self.attached.update(|attached| attached.is_released = true);
     }
 
-    /// Ends the job because its controller lost its authorization: without a grace period, and without keeping its output.
+    /// Ends the job because its controller lost its authorization: without a grace period, and without keeping its
+    /// output.
     pub fn revoke(self: &Arc<Self>) {
         let message = Message { connection: NO_CONNECTION, command: JobCommand::Fault(Error::NotAuthorized) };
         if let Err(TrySendError::Full(message)) = self.commands.try_send(message) {

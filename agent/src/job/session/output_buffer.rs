@@ -1,7 +1,8 @@
 //! The output of a program that its controller has not acknowledged yet, in the order in which it was read.
 //!
-//! **Invariants:** no byte is dropped before it is acknowledged, so that a controller which reattaches can get it again; and the
-//! buffer is never longer than what was read into it, which the output's window bounds, however small the pieces.
+//! **Invariants:** no byte is dropped before it is acknowledged, so that a controller which reattaches can get it
+//! again; and the buffer is never longer than what was read into it, which the output's window bounds, however small
+//! the pieces.
 
 use std::collections::VecDeque;
 

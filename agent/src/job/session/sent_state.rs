@@ -1,7 +1,7 @@
 //! The record of what a connection has sent to its controller, and the event that comes next.
 //!
-//! **Invariants:** a connection sends each byte and each change once; output files follow all output; and the outcome, or the error
-//! that ended the job, comes last.
+//! **Invariants:** a connection sends each byte and each change once; output files follow all output; and the outcome,
+//! or the error that ended the job, comes last.
 
 use crate::files::outputs::{Cursor, Piece};
 use crate::job::session::Session;
@@ -63,8 +63,8 @@ impl SentState {
                 return Some(Event::Accepted { job, needs, stdin, outputs, signals });
             }
         }
-        // A controller that reattaches may be another process, which does not know that the input has ended. It must learn that
-        // before it learns that the program runs, or it would send input of its own.
+        // A controller that reattaches may be another process, which does not know that the input has ended. It must
+        // learn that before it learns that the program runs, or it would send input of its own.
         let has_ended = self.connection > 1 && session.stdin.has_ended();
         let stdin = (state.stdin, state.stdin_closed || has_ended);
         if state.has_started && self.stdin != stdin {

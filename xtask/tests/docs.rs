@@ -42,7 +42,7 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn options_are_found_in_code_and_text() {
+fn options_are_parsed_from_both_sources() {
     let text = "| --- | `--one`, '--two 5' --three=x (--four) a--five --- <!-- x -->";
     assert_eq!(options(text).into_iter().collect::<Vec<_>>(), ["--four", "--one", "--three", "--two"]);
 }

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quoted_word_is_one_word() {
+    fn quoting_keeps_one_word() {
         assert_eq!(quoted("it's a $HOME"), r"'it'\''s a $HOME'");
     }
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_answer_is_cut_off() {
+    async fn endless_ssh_output_is_cut_off() {
         // Instead of ssh, a shell prints zeros: what it is called with is not for it.
         let directory = tempfile::tempdir().unwrap();
         let shell = directory.path().join("endless");

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_those_of_the_design() {
+    fn exit_codes_match_the_specification() {
         let killed = |name: &str| Ending::Signaled { name: name.into(), core_dumped: false };
         for (ending, code) in [
             (Ending::Exited(0), 0),

@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_own_output_is_found() {
+    fn last_output_flag_wins() {
         assert_eq!(kept_output(&words("-tags|x|-o|one|--o=two")), Some("two".into()));
         assert_eq!(kept_output(&words("-tags|x")), None);
     }

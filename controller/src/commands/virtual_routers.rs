@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shell_words_are_quoted() {
+    fn ssh_arguments_are_quoted() {
         let words = ["-i", "/a b/id", "it's", ""].map(OsStr::new);
         assert_eq!(shell_words(words.into_iter()), r"-i '/a b/id' 'it'\''s' ''");
     }

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_of_last_process() {
+    fn reported_log_line_is_of_last_process() {
         let logread = "cat <<'END'
 Thu Jan  1 00:00:12 1970 daemon.err hopd[41]: error: cannot listen on 0.0.0.0:4670: Address in use
 Thu Jan  1 00:00:17 1970 daemon.info hopd[52]: listening address=0.0.0.0:4670

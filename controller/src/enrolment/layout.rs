@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn installation_whose_disk_is_away() {
+    fn absent_disk_hides_an_installation() {
         let root = "/dev/root / squashfs ro 0 0\nramfs /tmp ramfs rw 0 0\n";
         let disk = format!("{root}/dev/sda1 /tmp/mnt/sda1 ext4 rw 0 0\n");
         let opt = format!("{root}/dev/sda1 /opt ext4 rw 0 0\n");
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn boot_hook_looks_before_it_runs() {
+    fn boot_hook_checks_owner_before_running() {
         let hook = Layout::dd_wrt(Path::new("/tmp/mnt/sda1/hop")).hook_script();
         assert!(
             hook.contains("ls -ldn /tmp/mnt/sda1/hop/start /tmp/mnt/sda1/hop /tmp/mnt/sda1 /tmp/mnt | grep"),

@@ -240,13 +240,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_what_they_were() {
+    fn variables_are_quoted_for_shell() {
         let variables = Variables::default().set("a", "it's").set("b", "two\nlines");
         assert_eq!(variables.0, "a='it'\\''s'\nb='two\nlines'\n");
     }
 
     #[test]
-    fn guards_fit_into_a_command() {
+    fn guard_fits_into_one_command() {
         let restore = include_str!("scripts/restore.sh");
         let start = include_str!("scripts/start.sh");
         for undo in [&[STOP, REMOVE][..], &[STOP, restore, start]] {

@@ -384,7 +384,7 @@ mod tests {
     const SIZE: fn(Arch) -> u64 = |_| 1_860_000;
 
     #[test]
-    fn an_openwrt_is_understood() {
+    fn openwrt_survey_is_parsed() {
         let survey = survey(OPENWRT, &header(1, 2, 8));
         assert_eq!((survey.flavour, survey.firmware.as_str()), (Flavour::OpenWrt, "OpenWrt 22.03.5"));
         assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mips));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dd_wrt_is_understood() {
+    fn dd_wrt_survey_is_parsed() {
         let survey = survey(DD_WRT, &header(1, 1, 8));
         assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
         assert_eq!(survey.memory.available, (47000 - 4096) * 1024);

@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_named_twice_is_one() {
+    fn repeated_directory_is_one_artifact() {
         let directory = tempfile::tempdir().unwrap();
         let mut call = call(directory.path(), &["-test.gocoverdir=/no/such/directory"]);
         call.variable = |name| (name == GOCOVERDIR).then(|| "/no/such/directory".into());

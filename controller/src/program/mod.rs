@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn zeroed_data_must_be_promised() {
+    fn zeroed_data_counts_as_committed() {
         let content = fs::read(std::env::current_exe().unwrap()).unwrap();
         let needed = elf::read(&content).unwrap().writable_bytes;
         assert!(needed > 0);

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn acknowledged_output_makes_room_for_more() {
+    async fn acknowledged_output_reopens_the_window() {
         let window = 4 * OUTPUT_CHUNK_BYTES as u32;
         let mut outputs = Outputs::open(window, io::sink(), io::sink());
         for number in 0..4 {

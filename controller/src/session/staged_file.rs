@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_below_directory_is_followed() {
+    fn links_below_directory_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["here", "elsewhere"] {

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn empty_input_ends_at_once() {
+    async fn empty_stdin_sends_end_at_once() {
         let mut input = Input::new(Mode::Empty);
         assert!(!input.has_next());
         input.open(5).unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn much_is_sent_again_in_pieces() {
+    fn resent_stdin_is_chunked() {
         let mut unacknowledged = Unacknowledged::starting_at(7);
         unacknowledged.push(&[b'x'; CHUNK]);
         unacknowledged.push(b"y");
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_stdin_is_sent_nothing() {
+    fn closed_stdin_gets_no_data() {
         let mut unacknowledged = Unacknowledged::default();
         unacknowledged.push(b"hello");
         unacknowledged.acknowledged(0, true);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credit_for_bytes_never_sent() {
+    fn ack_beyond_sent_stdin_is_refused() {
         let mut input = Input::new(Mode::Unattached);
         input.continue_at(10).unwrap();
         input.unacknowledged.push(b"abc");

@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_profile_is_understood() {
+    fn built_in_profiles_parse() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         assert_eq!(names(&home).unwrap(), ["archer-a6", "dir-505", "f7d7302", "fritzbox-7362sl", "rut955"]);

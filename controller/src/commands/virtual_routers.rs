@@ -192,7 +192,7 @@ fn running(home: &Home, name: &str) -> Result<Machine, Error> {
         return Ok(machine);
     }
     Err(Error::Usage(format!(
-        "{name} has ended: `hop virtual up --profile {} --name {name}` starts it again",
+        "{name} has stopped: `hop virtual up --profile {} --name {name}` starts it again",
         machine.profile()
     )))
 }
@@ -218,11 +218,11 @@ fn down(home: &Home, name: Option<&str>) -> Result<(), Error> {
     };
     for name in names {
         virtual_router::down(home, &name)?;
-        super::print(&format!("{name} ended"))?;
+        super::print(&format!("{name} stopped"))?;
     }
     for machine in machines {
         Machine::down(home, machine.name())?;
-        super::print(&format!("{} ended", machine.name()))?;
+        super::print(&format!("{} stopped", machine.name()))?;
     }
     Ok(())
 }
@@ -310,7 +310,7 @@ fn list(home: &Home, json: bool) -> Result<String, Error> {
     };
     let mut text = row(["NAME", "PROFILE", "ARCH", "AGENT", "SSH", "STATE"]);
     for line in &lines {
-        let state = if line.running { "running" } else { "ended" };
+        let state = if line.running { "running" } else { "stopped" };
         let (profile, ssh) = (line.profile.as_deref().unwrap_or("-"), line.ssh.as_deref().unwrap_or("-"));
         text.push('\n');
         text.push_str(&row([&line.name, profile, &line.goarch, &line.address, ssh, state]));

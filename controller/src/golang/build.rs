@@ -99,7 +99,7 @@ impl Build<'_> {
             _ if !status.success() => {
                 let with_c = if self.cc.is_none() { self.packages_with_c().await } else { Vec::new() };
                 match with_c.is_empty() {
-                    true => Err(Error::NotBuilt { why: format!("go build ended with {status}") }),
+                    true => Err(Error::NotBuilt { why: format!("go build failed: {status}") }),
                     false => Err(Error::NeedsC { packages: with_c.join(", ") }),
                 }
             }
@@ -153,7 +153,7 @@ impl Build<'_> {
         let output = self.go().args(["env", "GOVERSION", "GOFLAGS"]).stderr(Stdio::inherit()).output().await;
         let output = output.map_err(cannot_run)?;
         if !output.status.success() {
-            return Err(Error::NotBuilt { why: format!("go env ended with {}", output.status) });
+            return Err(Error::NotBuilt { why: format!("go env failed: {}", output.status) });
         }
         let answers = String::from_utf8_lossy(&output.stdout).into_owned();
         let (version, goflags) = answers.split_once('\n').unwrap_or((&answers, ""));

@@ -119,7 +119,7 @@ impl Machine {
                 return Ok(());
             }
             if !running {
-                return Err(self.failure("QEMU ended".to_owned()));
+                return Err(self.failure("QEMU exited".to_owned()));
             }
             if let Some(why) = hopeless() {
                 return Err(self.failure(why.to_owned()));

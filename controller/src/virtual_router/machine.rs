@@ -164,7 +164,7 @@ impl Machine {
         let machine = Self::get(home, name)?;
         process::stop(machine.state.process).map_err(|source| Error::VirtualRouter {
             name: name.to_owned(),
-            why: format!("it cannot be ended: {source}"),
+            why: format!("it cannot be stopped: {source}"),
         })?;
         let inventory = Inventory::new(home);
         for router in inventory.list()?.iter().filter(|router| machine.is_way_to(&router.entry)) {

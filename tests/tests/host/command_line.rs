@@ -105,7 +105,7 @@ fn virtual_router_starts_once() {
 
     desk.run(&["virtual", "down", "nothing"]).assert_fails(125, "there is no router named nothing");
     let down = desk.run(&["virtual", "down", "virtual-mips"]);
-    assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips ended\n", "", 0));
+    assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips stopped\n", "", 0));
     assert_eq!(desk.list().as_array().unwrap().len(), 0);
 }
 
@@ -163,7 +163,7 @@ fn compile_errors_are_gos_own() {
     assert_eq!((ran.stdout(), ran.code), ("", 125));
     let expected = "# example.com/hop/tests/fixtures/does-not-compile\n\
                     tests/fixtures/does-not-compile/main.go:5:2: undefined: undefinedFunction\n\
-                    error: the program was not built: go build ended with exit status: 1\n";
+                    error: the program was not built: go build failed: exit status: 1\n";
     assert_eq!(ran.stderr(), expected);
 
     let ran = desk.run(&["run", "./tests/fixtures/not-main"]);

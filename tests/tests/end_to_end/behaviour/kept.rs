@@ -146,7 +146,7 @@ fn closing_waits_for_running_commands(target: Target) {
     let proxy = router.proxy();
     let running = dialogue(&router, keeping(&router, "exec"));
     let master = master(&router);
-    let said = "the connection to proxied is closed when the command that uses it has ended\n";
+    let said = "the connection to proxied closes once the command that uses it has finished\n";
     assert_eq!(disconnect(&router).stdout(), said);
     assert_eq!(disconnect(&router).stdout(), "no connection to proxied is kept\n");
     succeeds(unkept(&router, "info").run());

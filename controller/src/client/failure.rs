@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::Status;
 use tonic_types::pb;
 
-/// What follows the host in the type URL of an [`ErrorDetail`] (`google/protobuf/any.proto`).
+/// The part after the host in the type URL of an [`ErrorDetail`] (`google/protobuf/any.proto`).
 const TYPE: &str = "/hop.v1.ErrorDetail";
 
 /// The failure in `status`, if the agent's own code made it. `None` for what the transport reports.

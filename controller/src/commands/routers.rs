@@ -115,7 +115,7 @@ async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
     Ok(router)
 }
 
-/// What the command line asks for; with no destination, what was asked for before.
+/// The request on the command line; without a destination, that of the last enrolment.
 fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
     let persistence = match (options.install, options.until_reboot) {
         (true, _) => Some(Persistence::Install),

@@ -198,7 +198,7 @@ fn running(home: &Home, name: &str) -> Result<Machine, Error> {
 }
 
 fn down(home: &Home, name: Option<&str>) -> Result<(), Error> {
-    // Those of a hop that was killed have nothing but a process.
+    // The routers of a killed hop have nothing but a process.
     let mut names = virtual_router::unknown(home)?;
     names.retain(|unknown| name.is_none_or(|name| name == unknown));
     let machines = match name {
@@ -227,7 +227,7 @@ fn down(home: &Home, name: Option<&str>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Those that are an agent under qemu-user.
+/// The virtual routers that are an agent under qemu-user.
 fn all(home: &Home) -> Result<Vec<Router>, Error> {
     let mut routers = Inventory::new(home).list()?;
     routers.retain(|router| router.entry.process.is_some());

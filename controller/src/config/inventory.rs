@@ -16,13 +16,13 @@ use super::home::{Home, make_private};
 /// A router that a controller can talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Router {
-    /// What the user calls it.
+    /// The name that the user gave it.
     pub name: String,
     /// How it is reached.
     pub entry: Entry,
 }
 
-/// What the inventory keeps of a router.
+/// An entry of the inventory: one router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {

@@ -186,7 +186,7 @@ mod tests {
     /// In front of the script, behind what tells who owns what: here the paths may be anybody's.
     const ANYBODYS: &str = "close_tmp() { :; }\nmust_be_ours() { :; }\n";
 
-    /// Runs the script that changes a list, with the shell of this machine: what it says.
+    /// Runs the script that changes a list, with the shell of this machine, and returns its output.
     fn change(state: &Path, fingerprint: &str, line: &str, force: &str) -> Child {
         let variables = [
             format!("state={}\n", quoted(state.to_str().unwrap())),

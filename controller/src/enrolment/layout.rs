@@ -7,7 +7,7 @@ use super::Error;
 use super::survey::{Flavour, Mount, PROCD_SERVICE, Survey};
 use crate::config::enrolment::Persistence;
 
-/// What starts the agent at boot.
+/// The mechanism that starts the agent at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootMethod {
     /// Nothing.
@@ -24,7 +24,7 @@ pub enum BootMethod {
 }
 
 impl BootMethod {
-    /// What the scripts call it.
+    /// Its name in the scripts.
     pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",
@@ -40,7 +40,7 @@ impl BootMethod {
 pub struct Layout {
     /// How long it stays.
     pub persistence: Persistence,
-    /// What starts it.
+    /// The mechanism that starts it at boot.
     pub boot_method: BootMethod,
     /// The agent's executable.
     pub program: PathBuf,
@@ -107,7 +107,7 @@ impl Layout {
     /// boot. `program` is where it was put, as far as that is known.
     ///
     /// # Errors
-    /// What survives a reboot is not mounted, or is read-only.
+    /// The storage that survives a reboot is not mounted, or is read-only.
     pub fn check_presence(survey: &Survey, host: &str, program: Option<&Path>) -> Result<(), Error> {
         if survey.flavour != Flavour::DdWrt {
             return match Self::install(survey, host, 0) {

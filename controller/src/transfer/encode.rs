@@ -63,7 +63,7 @@ const MIN_SAVED_BYTES: usize = 16 * 1024;
 /// Changes with what is made of the same, lest an older one be sent from the cache.
 const FORMAT_VERSION: u32 = 3;
 
-/// What an agent can decode.
+/// The encodings that an agent can decode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoders {
     /// A checksum does for the digest.
@@ -233,7 +233,7 @@ fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Candidate {
             encoded: Encoded { encoding, base: None, bytes: bytes.into() },
             cost: cost * program.len() as f64,
         },
-        // What cannot be compressed goes as it is.
+        // Incompressible content is sent plain.
         _ => Candidate {
             encoded: Encoded { encoding: Encoding::Identity, base: None, bytes: program.clone() },
             cost: 0.0,

@@ -20,7 +20,7 @@ const COUNTED_BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// Time limit for the login that runs `reboot`.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What init in the guest prints once a boot, when dropbear listens.
+/// The line that the guest's init prints once a boot, when dropbear listens.
 const READY: &str = "virtual router: ready";
 
 /// The last message of the kernel.

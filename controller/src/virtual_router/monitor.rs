@@ -73,7 +73,7 @@ impl Monitor {
         self.execute("system_reset", Value::Null).map(drop)
     }
 
-    /// Pulls the plug: QEMU ends, and nothing in the guest hears of it.
+    /// Pulls the plug: QEMU exits without a signal to the guest.
     ///
     /// # Errors
     /// [`Error::Monitor`].

@@ -20,7 +20,7 @@ use crate::program::embedded::Arch;
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What programs on a router find: nothing of this machine's environment.
+/// The PATH of programs on the router, which get no variable of this machine.
 const ROUTER_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The file that says which process was started, from before it listens: a `hop` that is killed in between has not

@@ -15,7 +15,7 @@ use crate::console::printable::printable;
 use crate::golang::build::goarch;
 use crate::program::target_of;
 
-/// What a router is, under names that `docs/specification.md` promises.
+/// A router's properties, under names that `docs/specification.md` promises.
 #[derive(Default, Serialize)]
 struct Facts {
     router: String,
@@ -163,7 +163,7 @@ impl Facts {
             lines.insert(place, ("inodes", line));
         }
         lines.retain(|(_, value)| !value.is_empty());
-        // What the router says stays on its line.
+        // Text of the router stays on its line.
         lines
             .iter()
             .map(|(name, value)| format!("{name:<12} {}", printable(value)))

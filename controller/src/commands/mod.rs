@@ -1,4 +1,4 @@
-//! What each command does. Each is a function from its options to an exit code or a failure.
+//! The commands. Each is a function from its options to an exit code or a failure.
 
 mod build;
 mod error;
@@ -97,7 +97,7 @@ async fn choose_router(home: &Home, named: Option<&str>) -> Result<Router, Error
         }
         Some(router) => return Ok(router.clone()),
     };
-    // Elsewhere, so that Ctrl-C is heard meanwhile.
+    // On another thread, so that Ctrl-C works meanwhile.
     let home = home.clone();
     let (router, _) =
         tokio::task::spawn_blocking(move || virtual_router::up(&home, arch)).await.map_err(|error| {

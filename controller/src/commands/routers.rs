@@ -115,7 +115,7 @@ async fn add_known(home: &Home, mut router: Router) -> Result<Router, Error> {
     Ok(router)
 }
 
-/// What the command line asks for; with no destination, what was asked for before.
+/// The request on the command line; without a destination, that of the last enrolment.
 fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
     let persistence = match (options.install, options.until_reboot) {
         (true, _) => Some(Persistence::Install),
@@ -196,10 +196,10 @@ async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
         Stopped::None => format!("no connection to {name} is kept"),
         Stopped::Now => format!("the connection to {name} is closed"),
         Stopped::After(1) => {
-            format!("the connection to {name} is closed when the command that uses it has ended")
+            format!("the connection to {name} closes once the command that uses it has finished")
         }
         Stopped::After(users) => {
-            format!("the connection to {name} is closed when the {users} commands that use it have ended")
+            format!("the connection to {name} closes once the {users} commands that use it have finished")
         }
     })?;
     Ok(DONE)

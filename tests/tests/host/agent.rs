@@ -207,7 +207,7 @@ fn killed_agent_is_started_again() {
 }
 
 #[test]
-fn panic_says_why_and_where() {
+fn panic_logs_message_and_location() {
     let bench = Bench::new();
     let is_last_word = |line: &str| {
         let place = line.strip_prefix("error: panicked at agent/src/daemon/serve.rs:");
@@ -239,7 +239,7 @@ fn stopped_agent_stays_stopped() {
 }
 
 #[test]
-fn agent_ends_with_its_supervisor() {
+fn agent_exits_with_its_supervisor() {
     let bench = Bench::new();
     let words = ["--supervise", "--pid-file", "pid"];
     let supervisor = bench.start(&words);
@@ -259,7 +259,7 @@ fn agent_ends_with_its_supervisor() {
 }
 
 #[test]
-fn failing_agent_is_tried_again() {
+fn failing_agent_is_restarted() {
     let bench = Bench::new();
     fs::create_dir(bench.path("ram")).unwrap();
     fs::set_permissions(bench.path("ram"), fs::Permissions::from_mode(0o755)).unwrap();

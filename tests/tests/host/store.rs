@@ -160,7 +160,7 @@ fn ramfs_is_bounded_by_memory_alone() {
 }
 
 #[test]
-fn strict_overcommit_bounds_what_programs_get() {
+fn strict_overcommit_bounds_programs() {
     let bench = Bench::new();
     let mut agent = start_on_ramfs(&bench, 48 << 20, Some(20 << 20));
     let info = bench.info(&mut agent);

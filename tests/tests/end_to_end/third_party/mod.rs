@@ -18,9 +18,9 @@ const TARGETS: [Target; 2] = [Target::DIR_505, Target::F7D7302];
 type Test = (&'static str, fn(Target));
 
 const ALL: [Test; 2] = [
-    ("standard_library_tests_end_as_here", standard_library_tests_end_as_here),
+    ("standard_library_tests_match_local", standard_library_tests_match_local),
     // Fetches them from a Go module proxy.
-    ("module_tests_end_as_here", module_tests_end_as_here),
+    ("third_party_module_tests_match_local", third_party_module_tests_match_local),
 ];
 
 /// Adds the tests.
@@ -148,7 +148,7 @@ fn assert_ends_as_here(directory: &Path, words: &[&str], router: &VirtualRouter)
     here
 }
 
-fn standard_library_tests_end_as_here(target: Target) {
+fn standard_library_tests_match_local(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.allow_overcommit();
@@ -171,7 +171,7 @@ fn module(name: &str, place: &Path) -> PathBuf {
     copy
 }
 
-fn module_tests_end_as_here(target: Target) {
+fn third_party_module_tests_match_local(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.allow_overcommit();

@@ -1,15 +1,16 @@
-//! Functions of the C library and of its unwinder that the agent has of its own, on a router, for their size: the linker takes what
-//! is here before it looks into a library.
+//! Replacements for functions of the C library and of its unwinder, on a router, to save space: the linker takes these
+//! before it searches a library.
 //!
-//! **Invariants:** each function keeps to its manual page as far as it is called: the Rust library calls them too.
+//! **Invariants:** each function does what its manual page says as far as it is called: the Rust library calls them
+//! too.
 
 use std::ffi::{c_char, c_int, c_void};
 
-/// pthread_setname_np(3), without the path to other threads, by which musl brings `printf` in: 10 kB. Rust names a thread only
-/// from within.
+/// pthread_setname_np(3) for the calling thread only. musl's function names other threads through a path, for which it
+/// links `printf`, 10 kB; Rust names a thread only from within.
 #[unsafe(no_mangle)]
 extern "C" fn pthread_setname_np(thread: libc::pthread_t, name: *const c_char) -> c_int {
-    // SAFETY: the caller gives a string that ends with a zero byte, of which the kernel reads 16 bytes at most (prctl(2)).
+    // SAFETY: the caller passes a zero-terminated string, of which the kernel reads at most 16 bytes (prctl(2)).
     unsafe {
         if thread != libc::pthread_self() {
             return libc::ENOSYS;
@@ -22,14 +23,15 @@ extern "C" fn pthread_setname_np(thread: libc::pthread_t, name: *const c_char) -
 /// `_URC_END_OF_STACK` of the unwinder's interface (Itanium C++ ABI, exception handling, section 1.2).
 const END_OF_STACK: c_int = 5;
 
-/// Walks no stack: an agent has no tables for that, so libunwind would find nothing with 45 kB of code. The Rust library's own
-/// report of a panic names it, and the agent does not print that one.
+/// Walks no stack: an agent has no unwind tables, so libunwind would find nothing, with 45 kB of code. Only the Rust
+/// library's own report of a panic refers to it, which the agent does not print.
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Backtrace(_: *const c_void, _: *mut c_void) -> c_int {
     END_OF_STACK
 }
 
-/// The rest of the unwinder that the Rust library names: it is called for a frame of the stack, and there is none.
+/// The other functions of the unwinder that the Rust library refers to: each is called for a stack frame, and there is
+/// none.
 macro_rules! for_no_frame {
     ($($name:ident)*) => {$(
         #[unsafe(no_mangle)]

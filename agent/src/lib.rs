@@ -2,11 +2,11 @@
 //!
 //! From the outside in; each folder uses only those below it:
 //!
-//! - [`cli`]: the command line, and what it does without serving.
+//! - [`cli`]: the command line, and the commands that do not serve.
 //! - [`daemon`]: the agent as a process. [`logging`]: its log.
 //! - [`transport`]: connections. [`service`]: the gRPC service, between protobuf and the types below.
 //! - [`job`]: jobs, and in [`job::session`] their streams across connections.
-//! - [`access`]: who may connect. [`files`], [`store`], [`process`], [`system`]: what jobs are made of.
+//! - [`access`]: who may connect. [`files`], [`store`], [`process`], [`system`]: the resources of jobs.
 //! - `c_library`: replacements for functions of the C library, on a router.
 //!
 //! `docs/architecture.md` has the invariants.

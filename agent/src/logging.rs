@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_and_the_one_before_it_are_bounded_and_end_with_the_last_event() {
+    fn rotated_logs_are_bounded_and_gapless() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = LogFile::new(path.clone());
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_whatever_is_in_it() {
+    fn each_event_is_one_line() {
         let (lines, logging) = lines_of_test();
         let program = "a\nb";
         tracing::info!(job = %"x1", pid = 7_u32, %program, "job started");
@@ -394,7 +394,7 @@ mod tests {
         let lines = received(&logd);
         assert_eq!(lines.len(), 2);
         let (priority, rest) = lines[0].split_at(4);
-        // What logd takes off: 16 bytes, of which the last is a space.
+        // logd removes 16 bytes, of which the last is a space.
         let (time, rest) = rest.split_at(16);
         assert_eq!((priority, &time[15..], time.matches(':').count()), ("<30>", " ", 2));
         assert_eq!(rest, format!("hopd[{}]: job started job=x1", process::id()));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn full_system_log_blocks_nobody() {
+    fn full_system_log_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = SystemLog::new(path.clone());
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_not_followed_and_a_pipe_that_nobody_reads_is_not_waited_for() {
+    fn log_refuses_links_and_unread_pipes() {
         let dir = tempfile::tempdir().unwrap();
         let (victim, link) = (dir.path().join("victim"), dir.path().join("link"));
         fs::write(&victim, "precious").unwrap();

@@ -1,4 +1,4 @@
-//! hopd: the agent of Hop. This file is the scenario: read the options, do the one thing they ask for, say how it ended.
+//! hopd: the agent of Hop. Reads the options, does the one thing that they request, and reports how that ended.
 
 use std::env;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! An error of the kernel, with the file and what was to be done with it.
+//! An error of the kernel, with the file and the operation that failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", .path.display())]
 pub struct PathError {
-    /// What was to be done: a verb, with a preposition if it needs one.
+    /// The operation: a verb, with a preposition if it needs one.
     pub action: &'static str,
     /// The file.
     pub path: PathBuf,

@@ -1,7 +1,7 @@
-//! What an executable file is: its machine, its float ABI, what it needs from the system.
+//! Properties of an executable file: its machine, its float ABI, and what it needs from the system.
 //!
 //! Read from the file alone (elf(5); the MIPS ABI flags of the "MIPS O32 ABI - FR0 and FR1 interlinking" document), so
-//! that a program which cannot run is refused before a byte of it is sent.
+//! that the controller refuses a program that cannot run before it uploads a byte of it.
 
 use std::fmt;
 
@@ -42,42 +42,42 @@ impl fmt::Display for Target {
     }
 }
 
-/// How a MIPS program does floating point (Tag_GNU_MIPS_ABI_FP).
+/// How a MIPS program computes with floating-point numbers (Tag_GNU_MIPS_ABI_FP).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloatAbi {
     /// Uses no floating point, or does not say.
     Any,
-    /// In integer instructions.
+    /// Uses integer instructions.
     Soft,
-    /// With an FPU, which these routers do not have.
+    /// Uses an FPU, which these routers do not have.
     Hard,
 }
 
-/// What the file says of itself.
+/// The properties that an executable file states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Executable {
-    /// What it runs on.
+    /// The machine on which it runs.
     pub target: Target,
     /// MIPS only; `Any` elsewhere.
     pub float: FloatAbi,
     /// MIPS only: level and revision of the instruction set, 32 and 2 for MIPS32r2.
     pub isa: Option<(u8, u8)>,
-    /// The dynamic linker that it asks for.
+    /// The dynamic linker that it requests.
     pub interpreter: Option<String>,
-    /// Bytes of memory that it may write to from its start on, its zeroed data among them: what a kernel with strict overcommit
-    /// must promise.
+    /// Bytes of memory that it may write to from its start on, including its zeroed data: a kernel with strict
+    /// overcommit must commit these.
     pub writable_bytes: u64,
     /// It has a dynamic section (a position-independent executable may have one without an interpreter).
     pub is_dynamic: bool,
 }
 
-/// Why a file is not an executable that can be looked at.
+/// Why a file is not a readable executable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing is in it.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
-    /// It begins like something else.
+    /// It begins like another type of file.
     #[error("it is not an ELF file")]
     NotElf,
     /// It begins like an archive, as Go writes for a package that is not a program.
@@ -86,12 +86,12 @@ pub enum Error {
     /// A library or an object file.
     #[error("it is an ELF file, but not an executable")]
     NotExecutable,
-    /// It ends before what its own headers announce.
+    /// It ends before the end that its own headers announce.
     #[error("the file is truncated or damaged")]
     Damaged,
 }
 
-/// Reads what `file` is.
+/// Reads the properties of `file`.
 ///
 /// # Errors
 /// The file is not an executable: see [`Error`].
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_program_is_recognised() {
+    fn real_program_is_recognised() {
         let executable = read(&this_program()).unwrap();
         assert_eq!(executable.target.class, if cfg!(target_pointer_width = "64") { 2 } else { 1 });
         assert!(executable.interpreter.is_some_and(|interpreter| interpreter.contains("ld-")));

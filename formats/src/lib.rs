@@ -2,7 +2,8 @@
 //!
 //! - [`meminfo`]: the memory that a Linux system has available for programs.
 //! - [`relocation`]: adjusts the addresses in a program whose parts have moved.
-//! - [`elf`] and [`segments`]: what an executable file is, and which part of it the kernel loads; with the feature `elf`.
+//! - [`elf`] and [`segments`]: the properties of an executable file, and the part of it that the kernel loads; with the
+//!   feature `elf`.
 
 // Not stable in Rust. `cargo xtask build` allows it for the agents, as it does to build the standard library.
 #![cfg_attr(target_arch = "mips", feature(optimize_attribute))]

@@ -74,20 +74,20 @@ mod tests {
         Shmem:              5000 kB\nSReclaimable:       1000 kB\nCommitLimit:       46000 kB\nCommitted_AS:      6000 kB\n";
 
     #[test]
-    fn the_lowest_watermark_is_no_programs() {
+    fn watermark_and_half_caches_are_unavailable() {
         let memory = Memory::parse(MEMINFO, "8192\n", "0\n");
         assert_eq!((memory.total, memory.promisable), (60_000 * 1024, None));
-        // Of either cache, half.
+        // Half of each cache is available.
         assert_eq!(memory.available, (30_000 + 2_000 + 500 - 8_192) * 1024);
-        // And where the watermarks are low, all but them.
+        // Where the watermarks are low, all of it except them.
         assert_eq!(Memory::parse(MEMINFO, "80", "").available, (30_000 + 3_900 + 900 - 80) * 1024);
-        // What is free alone is never more.
+        // Free memory alone is never increased.
         assert_eq!(Memory::parse("MemFree: 30000 kB\n", "8192", "0").available, (30_000 - 8_192) * 1024);
         assert_eq!(Memory::parse("MemFree: 100 kB\n", "8192", "0").available, 0);
     }
 
     #[test]
-    fn strict_overcommit_bounds_what_there_is() {
+    fn strict_overcommit_bounds_available_memory() {
         let strict = Memory::parse(MEMINFO, "4096", "2\n");
         assert_eq!(strict.promisable, Some(40_000 * 1024));
         assert_eq!(strict.least(), strict.available);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_no_router_has_are_bounded() {
+    fn huge_figures_do_not_overflow() {
         let text = format!(
             "MemTotal: {0} kB\nMemFree: {0} kB\nActive(file): {0} kB\nSReclaimable: {0} kB\n",
             u64::MAX

@@ -372,7 +372,7 @@ mod tests {
         (0x43_0000, 16),
     ];
 
-    /// What was at 0x300000 has moved by 0x8010, the 64 KiB of `Tables` with their place, and the functions by 16.
+    /// Addresses from 0x300000 have moved by 0x8010, the 64 KiB of `Tables` with their place, and the functions by 16.
     fn relocation() -> Relocation {
         let moves = [(0x30_0000, 0x1_0000, 0x8010), (0x41_0000, 0x1_0000, 0x200), (0x43_0000, 0x1000, 24)];
         let moves = moves.map(|(from, length, by)| Move { from, length, by });
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_stays_in_the_part_of_memory_where_the_program_is() {
+    fn jump_targets_keep_their_segment() {
         let moves = vec![Move { from: 0x1030_0000, length: 0x1000, by: 8 }];
         let mut places = PLACES;
         places[Origin::Text as usize].0 = 0x1000_1000;
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_name_what_they_named_before() {
+    fn instruction_operands_follow_moves() {
         let pairs = [
             // jal 0x301000; j 0x200000, which has not moved.
             (0x0c0c_0400, 0x0c0c_2404),
@@ -419,7 +419,7 @@ mod tests {
             (0x8f82_0000, 0x8f82_0000),
             (0x3c01_0030, 0x3c01_0030),
             (0x3421_0001, 0x3421_0001),
-            // The last one has nothing behind it.
+            // No instruction follows the last one.
             (0x3c01_0030, 0x3c01_0030),
         ];
         let (before, after): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_counted_from_where_they_are_counted_from() {
+    fn words_follow_their_origin() {
         assert_follows(Content::Addresses, &[0x30_0004, 0x2f_ffff, 0], &[0x30_8014, 0x2f_ffff, 0]);
         // The types themselves have moved by 8.
         assert_follows(Content::Offsets(Origin::Types), &[4, 0, 0x2_0000], &[0x800c, 0, 0x2_0000]);
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_go_function_has_as_many_offsets_as_it_says() {
+    fn go_function_offset_count_is_respected() {
         // Two from the tables and one from the data; then one without any.
         let mut before = vec![0x40, 0, 8, 0, 1, 2, 3, 2, 9, 9, 0, 4, 5, 6];
         before.extend([0x50, 0, 8, 0, 7, 2, 3, 0, 9, 9, 0]);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_the_same_wherever_it_is_divided() {
+    fn relocation_is_independent_of_chunk_boundaries() {
         let mut state = 1_u32;
         let mut next = || {
             state ^= state << 13;
@@ -465,7 +465,7 @@ mod tests {
             state ^= state << 5;
             state
         };
-        // Words of the kinds that there are, most of them beside what they belong to.
+        // Words of all kinds, most of them next to those that they belong to.
         let words: Vec<u32> = (0..600)
             .map(|_| match next() % 6 {
                 0 => 0x3c01_0030 | next() & 1,
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn moves_are_apart_and_in_order() {
+    fn overlapping_or_unsorted_moves_are_refused() {
         let one = |from, length| Move { from, length, by: 4 };
         assert!(Moves::new(vec![one(0, 8), one(8, 8)]).is_some());
         assert!(Moves::new(vec![one(8, 8), one(0, 8)]).is_none());
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_is_found_in_the_move_that_holds_it() {
+    fn every_address_finds_its_move() {
         // Near and far from each other, and up to the last address.
         let all: Vec<Move> = (0..300_u32)
             .map(|index| Move { from: index * index * 7, length: 1 + index, by: index + 1 })

@@ -1,11 +1,12 @@
-//! What of an ELF file the kernel loads, or wrote: its segments. Behind them is what only a debugger reads.
+//! The segments of an ELF file: the part that the kernel loads, or wrote. After them follow data that only debuggers
+//! read.
 
 use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, FileKind};
 
-/// Where the last segment ends in a file that begins with `start`, which has all its program headers; `None` if it has no
-/// segments.
+/// The end of the last segment in a file that begins with `start`, which has all its program headers; `None` if it has
+/// no segments.
 pub fn end(start: &[u8]) -> Option<u64> {
     match FileKind::parse(start).ok()? {
         FileKind::Elf32 => end_in::<FileHeader32<Endianness>>(start),
@@ -28,8 +29,8 @@ fn end_in<Header: FileHeader<Endian = Endianness>>(start: &[u8]) -> Option<u64> 
         .max()
 }
 
-/// The program without its symbols and whatever else is behind its segments; its image in memory is the same to the
-/// last byte. `None` if there is nothing to leave out.
+/// The program without its symbols and everything else after its segments; its image in memory is the same to the last
+/// byte. `None` if there is nothing to remove.
 pub fn alone(program: &[u8]) -> Option<Vec<u8>> {
     let end = usize::try_from(end(program)?).ok().filter(|end| *end < program.len())?;
     let mut alone = program.get(..end)?.to_vec();
@@ -51,7 +52,7 @@ mod tests {
     use crate::elf;
 
     #[test]
-    fn stripped_program_is_the_same() {
+    fn stripped_program_loads_the_same() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let alone = alone(&program).unwrap();
         assert!(alone.len() < program.len());

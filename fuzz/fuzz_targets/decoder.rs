@@ -1,4 +1,4 @@
-//! What a program is sent as: what nobody would send, and what `hop` sends.
+//! Decodes blobs: input that nobody would send, and encodings that `hop` sends.
 #![no_main]
 
 use std::fs::File;
@@ -17,32 +17,32 @@ use hopd::store::error::Error;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-/// Bytes that are taken at most, as an upload takes no more than was announced.
+/// Maximum number of decoded bytes, as an upload has an announced size.
 const ANNOUNCED: usize = 1 << 20;
 
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
-    /// In pieces of so many bytes.
+    /// In pieces of this many bytes.
     Zstd(u8, &'a [u8]),
     Lz4(u8, &'a [u8]),
-    /// Instructions for a base, with what has moved in front of them or without.
+    /// Instructions for a base, with or without a list of moves before them.
     Delta(u8, bool, &'a [u8], &'a [u8]),
     /// Two programs.
     Programs(u8, &'a [u8], &'a [u8]),
     /// Two programs for MIPS.
     Mips(u8, Mips<'a>, Mips<'a>),
-    /// Output that an agent packs, so many times over, and the controller unpacks.
+    /// Output that an agent compresses, repeated this many times, and the controller decompresses.
     Output(u8, &'a [u8]),
-    /// Output as nobody packs it.
+    /// Input that no encoder produces.
     Packed(u16, &'a [u8]),
 }
 
-/// A program for MIPS, which may say of itself what is not so.
+/// A program for MIPS, whose headers may be wrong.
 #[derive(Arbitrary, Debug)]
 struct Mips<'a> {
-    /// Of two segments: what is added to where it is in the file and to its size.
+    /// For each of two segments: a number that is added to its offset in the file, and one to its size.
     segments: [[u16; 2]; 2],
-    /// What is written over Go's tables: which word, and with what.
+    /// Changes to Go's tables: the index of a word, and its new value.
     go: Option<[(u8, u16); 4]>,
     code: &'a [u8],
     data: &'a [u8],
@@ -98,7 +98,8 @@ fn copies(base: &[u8], program: &[u8]) -> Vec<delta::Copy> {
 }
 
 impl Mips<'_> {
-    /// In little endian, as the agents are that are fuzzed: instructions at 0x1000, data at 0x10000.
+    /// Builds it in little endian, the byte order of the agents that are fuzzed: instructions at 0x1000, data at
+    /// 0x10000.
     fn program(&self) -> Vec<u8> {
         const HEADERS: u32 = 52 + 2 * 32;
         let mut data = self.go.map(go_tables).unwrap_or_default();
@@ -121,7 +122,7 @@ impl Mips<'_> {
     }
 }
 
-/// Go's tables at 0x10000 as they could be: a header, where they are, an index of two functions, and these.
+/// Plausible tables of Go at 0x10000: a header, their addresses, an index of two functions, and these.
 fn go_tables(changes: [(u8, u16); 4]) -> Vec<u8> {
     const HEADER_WORDS: usize = 10;
     const MODULE_WORDS: usize = 41;

@@ -1,4 +1,4 @@
-//! A file that may be a program: as the controller reads it before it is sent, and as the agent does before it is started.
+//! A file that may be a program: read by the controller before it uploads it, and by the agent before it starts it.
 #![no_main]
 
 use hop_formats::elf;
@@ -9,7 +9,7 @@ fuzz_target!(|file: &[u8]| {
     let starts_well = can_execute(&file[..file.len().min(64)]);
     let Ok(executable) = elf::read(file) else { return };
     let elf::Target { class, data, machine } = executable.target;
-    // What the controller sends because it is for this machine, the agent takes.
+    // The agent accepts every program that the controller uploads because it is for this machine.
     let is_ours = (class, data, machine) == (TARGET.class, TARGET.data, TARGET.machine);
     assert_eq!(starts_well, is_ours, "{executable:?}");
     assert!(executable.isa.is_none() || machine == 8, "{executable:?}");

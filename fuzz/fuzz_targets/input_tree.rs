@@ -1,4 +1,4 @@
-//! Archives of input files: what nobody would send, and what `hop` sends.
+//! Archives of input files: those that nobody would send, and those that `hop` sends.
 #![no_main]
 
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use hopd::store::receiver::BlobDescriptor;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
-/// Bytes that are announced for what nobody packed.
+/// Size that is announced for an archive that no packer created.
 const ANNOUNCED: u64 = 64 * 1024;
 
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
     Archive(&'a [u8]),
-    /// Names made of these bytes, and what is in the files.
+    /// Files with names made of these bytes, and their content.
     Files(Vec<(Vec<u8>, &'a [u8])>),
 }
 
@@ -29,7 +29,7 @@ fuzz_target!(|input: Input<'_>| {
     fs::create_dir(&place).expect("a directory");
     match input {
         Input::Archive(archive) => {
-            // What is wrong with it is its own.
+            // It may fail in any way but one that writes elsewhere.
             let _ = unpack(archive, ANNOUNCED, &place);
         }
         Input::Files(files) => {

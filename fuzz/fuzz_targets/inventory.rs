@@ -1,5 +1,5 @@
-//! What people write, or change by hand: an entry of the inventory, an ssh destination, a fingerprint, the list of who may
-//! connect.
+//! Texts that a user writes or edits: an entry of the inventory, an ssh destination, a fingerprint, the list of
+//! authorized keys.
 #![no_main]
 
 use hop::config::enrolment::Destination;
@@ -14,14 +14,14 @@ fuzz_target!(|text: &str| {
         assert_eq!(again, Ok(Ok(entry)));
     }
     if let Ok(destination) = Destination::parse(text) {
-        // To ssh it is a place, and no option.
+        // For ssh, the destination is a host, and not an option.
         assert!(!destination.host.is_empty() && !destination.host.starts_with('-'), "{destination:?}");
         assert_ne!(destination.port, Some(0));
     }
     let (keys, broken) = authorized_keys::parse(text.as_bytes());
     assert!(keys.len() + broken.len() <= text.split('\n').count());
     for key in keys {
-        // A name is for the log, and what is written of a key is that key again.
+        // A name is for the log, and a key that is written to the list is read back unchanged.
         assert!(!key.name.chars().any(char::is_control), "{key:?}");
         let (again, _) = authorized_keys::parse(format!("{} {}", key.fingerprint, key.name).as_bytes());
         assert_eq!(again[0].fingerprint, key.fingerprint);

@@ -1,5 +1,5 @@
-//! What an agent lists and prints, whatever it says: a list is one line a job and holds nothing that a terminal obeys; and of
-//! output, no more is taken than a window.
+//! Prints lists and output of an agent, whatever it sends: a list has one line for each job and nothing that a terminal
+//! interprets; and the controller accepts no more output than a window.
 #![no_main]
 
 use bytes::Bytes;
@@ -13,15 +13,15 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Arbitrary, Debug)]
 enum Scenario {
     Jobs(Vec<Line>),
-    /// Output that nobody has read.
+    /// Output that has not been read.
     Logs(Vec<Piece>),
-    /// Output of a job that runs; between two pieces, what was written is acknowledged or not.
+    /// Output of a running job; after each piece, it is acknowledged or not.
     Run(Vec<(Piece, bool)>),
 }
 
 #[derive(Arbitrary, Debug)]
 struct Line {
-    /// Mostly one that there can be.
+    /// Mostly a valid one.
     id: Result<u64, String>,
     name: String,
     state: i32,
@@ -32,13 +32,13 @@ struct Line {
 #[derive(Arbitrary, Debug)]
 struct Piece {
     stream: u8,
-    /// Mostly where it is expected.
+    /// Mostly the expected one.
     offset: Option<u64>,
     length: u16,
     uncompressed_size: u8,
 }
 
-/// Bytes of each output that may be on their way.
+/// Maximum number of bytes of each output in flight.
 const WINDOW: u32 = 64 * 1024;
 
 fuzz_target!(|scenario: Scenario| match scenario {

@@ -1,5 +1,5 @@
-//! The bytes of a call in pieces of any size: each split gives the same messages or the same error, and reserves and releases the
-//! same memory. The target `request` has the messages that are too large once decoded.
+//! The bytes of a call in pieces of any size: each split gives the same messages or the same error, and reserves and
+//! releases the same memory. The target `request` has the messages that are too large once decoded.
 #![no_main]
 
 use std::convert::Infallible;
@@ -26,13 +26,13 @@ fuzz_target!(|input: &[u8]| {
     let size = 1 + usize::from(*size);
     let (heard, complaint) = hear(said, size);
     let (messages, complaints) = model(said);
-    // A piece is measured before what is in it is decoded.
+    // The agent measures a piece before it decodes the messages in it.
     assert!(messages.starts_with(&heard) && (complaint.is_some() || heard.len() == messages.len()));
     assert!(complaints.contains(&complaint), "{complaint:?}: {complaints:?}");
     assert_eq!(measure(said, size), measure(said, said.len().max(1)));
 });
 
-/// What the meter says of it, and whether all memory is there again afterwards.
+/// The meter's error, if any; checks that all memory is released afterwards.
 fn measure(said: &[u8], size: usize) -> Option<String> {
     let budget = Arc::new(ConnectionBudget::new(Arc::default()));
     let mut meter = MessageMeter::new(budget.clone(), MAX_SPEC_BYTES);
@@ -67,7 +67,7 @@ impl Body for Pieces {
     }
 }
 
-/// What the agent hears, up to its first complaint.
+/// The messages that the agent decodes, up to the first error.
 fn hear(said: &[u8], size: usize) -> (Vec<RunRequest>, Option<String>) {
     let budget = Arc::new(ConnectionBudget::new(Arc::default()));
     let pieces = Pieces { said: Bytes::copy_from_slice(said), size };
@@ -85,8 +85,8 @@ fn hear(said: &[u8], size: usize) -> (Vec<RunRequest>, Option<String>) {
     }
 }
 
-/// The same from the whole of it: the messages up to the first complaint, and what may be said of it: the first that the meter
-/// has, the first of all.
+/// Decodes everything at once: returns the messages up to the first error, and the possible errors: the first one of
+/// the meter, and the first one of all.
 fn model(mut said: &[u8]) -> (Vec<RunRequest>, Vec<Option<String>>) {
     let undecodable = || Error::Protocol("a message that cannot be decoded");
     let (mut messages, mut complaints) = (Vec::new(), Vec::new());

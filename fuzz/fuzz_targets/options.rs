@@ -1,4 +1,4 @@
-//! The agent's command line: lines of the input are its words.
+//! The agent's command line: each line of the input is an argument.
 #![no_main]
 
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let words = bytes.split(|byte| *byte == b'\n').map(|word| OsStr::from_bytes(word).to_owned());
     if let Ok(Command::Supervise(supervision)) = parse(words) {
-        // What a supervisor hands on starts an agent, and not a supervisor again.
+        // The arguments that a supervisor passes on start an agent, and not a supervisor again.
         let words: Vec<OsString> = [supervision.program].into_iter().chain(supervision.args).collect();
         match parse(words.clone()) {
             Ok(Command::Serve(options)) => {

@@ -13,7 +13,7 @@ enum Step {
         to_stderr: bool,
         bytes: u16,
     },
-    /// Of one byte each, to both in turn.
+    /// Writes one byte at a time to both outputs in turn.
     Alternate {
         times: u16,
     },

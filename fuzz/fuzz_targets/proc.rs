@@ -1,4 +1,4 @@
-//! What the kernel tells of itself, and of the router's processes, whose names programs choose.
+//! Files of /proc about the system and about the router's processes, whose names programs choose.
 #![no_main]
 
 use hop_formats::meminfo;
@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(memory.spare(0) <= memory.least().saturating_sub(RESERVE));
 
     reaper::parse(7, bytes);
-    // A program may give itself any name, and is seen all the same for what it is.
+    // A program may give itself any name, and the reaper still reads the other fields correctly.
     let stat = [b"7 (", bytes, b") Z 5 6 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 321 0\n"].concat();
     let process = reaper::Process {
         pid: 7,

@@ -1,4 +1,4 @@
-//! What a controller sends: any bytes, decoded and held to the rules of `agent.proto` as the agent does it.
+//! Requests of a controller: any bytes, decoded and checked against the rules of `agent.proto` as the agent does it.
 #![no_main]
 
 use std::ffi::OsStr;
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What the rest of the agent relies on.
+/// Checks the properties that the rest of the agent relies on.
 fn check(spec: &Spec) {
     assert!(is_file_name(&spec.name) && spec.name.len() <= MAX_NAME_BYTES, "{:?}", spec.name);
     assert!(spec.name.to_str().is_some_and(|name| !name.contains(char::is_control)), "{:?}", spec.name);
@@ -72,7 +72,7 @@ fn check(spec: &Spec) {
     }
 }
 
-/// True if joining it to a directory gives a place right below that, which the kernel can be told.
+/// True if joining it to a directory gives a path directly below that, which the kernel accepts.
 fn is_file_name(name: &OsStr) -> bool {
     let mut parts = Path::new(name).components();
     let is_normal = matches!(parts.next(), Some(Component::Normal(only)) if only == name);

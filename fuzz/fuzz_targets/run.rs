@@ -1,7 +1,8 @@
-//! The state machine of `Run` and `Attach`: a job, and a controller that comes, goes, comes twice, and may say anything.
+//! The state machine of `Run` and `Attach`: a job, and a controller that connects, disconnects, connects twice, and may
+//! send anything.
 //!
-//! The job does what `execute` and `running` do with their session, without files and processes. Everything happens on one thread
-//! whose clock is paused, so that a failure is reproducible.
+//! The job does what `execute` and `running` do with their session, without files and processes. Everything happens on
+//! one thread whose clock is paused, so that a failure is reproducible.
 #![no_main]
 
 use std::pin::pin;
@@ -23,31 +24,31 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// What happens.
+/// The events of a run.
 #[derive(Arbitrary, Debug)]
 struct Scenario {
     /// The controller may break every rule. If it may not, nothing may go wrong for it.
     lies: bool,
-    /// The connections' tasks get no turn but those that the scenario gives them.
+    /// The connections' tasks run only when the scenario lets them.
     is_slow: bool,
-    /// The program is on the router already.
+    /// The program is in the store already.
     is_there: bool,
     steps: Vec<Step>,
 }
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// The controller comes, and says what it has of the outputs.
+    /// The controller connects, with the offsets of the output that it has.
     Connect { had: Had },
     /// A connection breaks, or the controller half-closes it.
     Leave { connection: u8, only_its_side: bool },
-    /// The controller says something on its newest connection.
+    /// The controller sends a request on its newest connection.
     Say(Say),
-    /// It says something that it should not, on any connection.
+    /// It sends a request that breaks a rule, on any connection.
     Lie { connection: u8, lie: Lie },
-    /// It hears something.
+    /// It receives events.
     Hear { connection: u8, messages: u8 },
-    /// The job goes one step further.
+    /// The job takes its next step.
     Work,
     /// The program writes.
     Write { to_stderr: bool, bytes: u16 },
@@ -55,7 +56,7 @@ enum Step {
     TakeStdin { bytes: u16, close: bool },
     /// The job ends.
     End { well: bool },
-    /// The connections' tasks get so many turns.
+    /// The connections' tasks run this many times.
     Turns(u8),
     /// Time passes.
     Wait { seconds: u8 },
@@ -63,11 +64,11 @@ enum Step {
 
 #[derive(Arbitrary, Debug)]
 enum Had {
-    /// Nothing: it wants what there is.
+    /// None: it wants everything that the session has.
     Nothing,
-    /// What it really has.
+    /// Its true offsets.
     All,
-    /// Something else.
+    /// Other offsets.
     At(u64, u64),
 }
 
@@ -98,7 +99,7 @@ enum Lie {
     },
     /// Something that cannot be decoded.
     Nonsense,
-    /// One that has come before, or before its turn; 0 is not counted, as older controllers send it.
+    /// A signal that was sent before, or before its turn; 0 is not counted, as older controllers send it.
     Signal {
         number: u64,
     },
@@ -109,61 +110,61 @@ const PROGRAM_BYTES: u64 = 200;
 const DIGEST: [u8; 32] = [7; 32];
 /// Bytes of each output that may be unacknowledged.
 const WINDOW: u64 = 40_000;
-/// More turns than it takes to hear two windows.
+/// More turns than it takes to receive two windows.
 const MANY_TURNS: u32 = 100;
 const STREAMS: [OutputStream; 2] = [Stdout, Stderr];
 
 /// A message of the controller on a connection.
 enum Said {
     Request(Request),
-    /// Something that breaks a rule before it is a request.
+    /// A message that breaks a rule before it is decoded.
     Nonsense(Error),
-    /// Nothing more.
+    /// The end of the stream.
     HalfClose,
 }
 
 /// One connection, as the controller sees it.
 struct Connection {
-    /// Whether the controller may still say something.
+    /// Open while the controller may still send requests.
     say: Option<mpsc::Sender<Said>>,
-    /// Whether it still listens.
+    /// Open while it still receives events.
     replies: Option<Attachment>,
-    /// Offsets with which it came.
+    /// The offsets with which it connected.
     had: [Option<u64>; 2],
     is_accepted: bool,
     has_started: bool,
     stdin_ack: (u64, bool),
-    /// The last message was heard.
+    /// The last event was received.
     is_over: bool,
-    /// Where the outputs go on.
+    /// The offsets at which the outputs continue.
     outputs: [u64; 2],
-    /// Where the upload goes on.
+    /// The offset at which the upload continues.
     upload: Option<u64>,
-    /// Where standard input goes on.
+    /// The offset at which standard input continues.
     stdin: u64,
     stdin_has_ended: bool,
-    /// How many signals the agent has, as far as it has said, and how many the controller has counted.
+    /// How many signals the agent has acknowledged, and how many the controller has numbered.
     signals: [u64; 2],
 }
 
-/// Both sides, and what lies between them.
+/// Both sides, and the connections between them.
 struct World {
     lies: bool,
     session: Arc<Session>,
-    /// The job's end, while there is a job.
+    /// The job's end of the queue, while there is a job.
     commands: Option<JobCommands>,
     program_received: u64,
     written: [u64; 2],
     taken: u64,
-    /// How many counted signals have reached the job.
+    /// How many numbered signals have reached the job.
     signals: u64,
     ended: Option<bool>,
     connections: Vec<Connection>,
-    /// What the controller has of the outputs by its newest connections.
+    /// How much of the outputs the controller has received on its newest connections.
     had: [Option<u64>; 2],
     has_started: bool,
     stdin_closed: bool,
-    /// How much of it there is, once its end was said.
+    /// The length of the input, once its end was sent.
     stdin_total: Option<u64>,
     is_released: bool,
 }
@@ -224,7 +225,7 @@ impl World {
             Step::Say(say) => self.say(say),
             Step::Lie { connection, lie } if self.lies => {
                 if let Some(Connection { say: Some(say), .. }) = self.connection(connection) {
-                    // What does not fit is not said.
+                    // A request that does not fit into the queue is not sent.
                     let _ = say.try_send(lie.said());
                 }
             }
@@ -255,7 +256,7 @@ impl World {
 
     // --------------------------------------------------------------------------------------------- the controller
 
-    /// Ends the controller's side of a connection, and so its input. An honest one has sent all of that.
+    /// Half-closes a connection, and so ends the input. An honest controller has sent all of that.
     fn half_close(&mut self, connection: u8) {
         let newest = self.connections.len().wrapping_sub(1);
         let index = usize::from(connection) % self.connections.len().max(1);
@@ -315,7 +316,7 @@ impl World {
         });
     }
 
-    /// Says what an honest controller may, or nothing if that is out of place.
+    /// Sends a request that an honest controller may send, or nothing if it may not send it now.
     fn say(&mut self, say: Say) {
         let (has_started, stdin_closed) = (self.has_started, self.stdin_closed);
         let Some(newest) = self.connections.last_mut().filter(|newest| newest.is_accepted) else { return };
@@ -333,7 +334,7 @@ impl World {
                     return;
                 }
                 let offset = newest.stdin;
-                // The window is never opened any further here: `stdin` is about that.
+                // The window is never extended here: the target `stdin` tests that.
                 let most = self.stdin_total.unwrap_or(STDIN_WINDOW_BYTES.into());
                 let count = u64::from(bytes).min(most.saturating_sub(offset));
                 newest.stdin += count;
@@ -364,7 +365,7 @@ impl World {
         place.send(Said::Request(message));
     }
 
-    /// Hears one message on a connection, if there is one, and holds it against the rules.
+    /// Receives one event on a connection, if there is one, and checks it against the rules.
     fn hear(&mut self, index: usize) {
         let is_newest = index + 1 == self.connections.len();
         let Some(connection) = self.connections.get_mut(index) else { return };
@@ -422,7 +423,7 @@ impl World {
                 assert!(connection.has_started && (1..=OUTPUT_CHUNK_BYTES).contains(&piece.len()));
                 let acknowledged = self.session.output(stream).with(|control| control.acknowledged);
                 let next = &mut connection.outputs[stream as usize];
-                // Only what the controller itself said to have is left out.
+                // Only output that the controller itself claimed to have is left out.
                 assert!(offset == *next || (*next..=acknowledged).contains(&offset) && self.lies);
                 assert_eq!(piece, data(stream as u64, offset, piece.len() as u64));
                 *next = offset + piece.len() as u64;
@@ -451,7 +452,7 @@ impl World {
 
     // ---------------------------------------------------------------------------------------------------- the job
 
-    /// What `job` and `running` do next.
+    /// Takes the next step of `job` and `running`.
     fn work(&mut self) {
         match self.session.phase() {
             Phase::Admitted => self.make_progress(),
@@ -533,7 +534,7 @@ impl World {
     }
 
     fn end(&mut self, how: Result<(), Error>) {
-        // An outcome there is only of a program that was complete.
+        // Only a complete program has an outcome.
         let has_outcome = matches!(self.session.phase(), Phase::Complete | Phase::Running);
         if self.ended.is_some() || how.is_ok() && !has_outcome {
             return;
@@ -549,7 +550,7 @@ impl World {
         self.session.output(stream).with(|control| control.acknowledged)
     }
 
-    /// What holds at every moment.
+    /// Checks everything that holds at any time.
     fn check(&self) {
         let unread = STREAMS.map(|stream| {
             let (written, acknowledged) = (self.written[stream as usize], self.acknowledged(stream));
@@ -567,7 +568,7 @@ impl World {
         }
     }
 
-    /// Whatever happened: the job ends, every connection ends, and who comes back hears how it ended.
+    /// Whatever happened: the job ends, every connection ends, and a controller that reconnects learns how it ended.
     async fn finish(mut self) {
         self.end(Err(Error::Stopping));
         self.connect([None; 2]);
@@ -611,10 +612,10 @@ impl Lie {
     }
 }
 
-/// A signal of which nobody keeps count.
+/// A signal without a number.
 const UNCOUNTED: Signal = Signal::TERM;
 
-/// What the signal with this number is. No two in a row are alike.
+/// The signal with this number. No two in a row are equal.
 fn signal(number: u64) -> Signal {
     if number == 0 {
         return UNCOUNTED;
@@ -622,19 +623,19 @@ fn signal(number: u64) -> Signal {
     [Signal::HUP, Signal::INT, Signal::QUIT][(number % 3) as usize]
 }
 
-/// Lets the connections' tasks go on.
+/// Lets the connections' tasks run.
 async fn turns(count: usize) {
     for _ in 0..count {
         tokio::task::yield_now().await;
     }
 }
 
-/// A piece of the program, as it is.
+/// A piece of the program, not encoded.
 fn chunk(offset: u64, data: Bytes) -> Chunk {
     Chunk { offset, encoding: Some(Encoding::Identity), data }
 }
 
-/// What stands at an offset of a stream. 251 is a prime: no chunk and no buffer begins like another.
+/// The data at an offset of a stream. 251 is a prime: no chunk and no buffer begins like another.
 fn data(stream: u64, offset: u64, count: u64) -> Bytes {
     (0..count).map(|index| (offset.wrapping_add(index).wrapping_add(stream * 50) % 251) as u8).collect()
 }

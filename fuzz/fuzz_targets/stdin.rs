@@ -1,4 +1,4 @@
-//! Standard input, from what the controller sends into the program's pipe, against counting alone.
+//! Standard input, from the controller's requests into the program's pipe, against a model that only counts.
 #![no_main]
 
 use std::cell::Cell;
@@ -26,7 +26,7 @@ enum Step {
     },
     /// The program closes its input.
     Close,
-    /// Everybody else does what they can.
+    /// All other tasks run until they wait.
     Wait,
 }
 
@@ -39,7 +39,7 @@ enum Place {
 /// A pipe of one page, so that it is full soon (F_SETPIPE_SZ, fcntl(2)).
 const PIPE_BYTES: usize = 4096;
 
-/// More than any push that is accepted.
+/// More than any push that the queue accepts.
 const MAX_PUSH: u32 = 2 * STDIN_WINDOW_BYTES;
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ struct Model {
     read: u64,
 }
 
-/// What the agent has acknowledged.
+/// The agent's last acknowledgement.
 #[derive(Clone, Copy, Default)]
 struct Event {
     offset: u64,
@@ -58,8 +58,8 @@ struct Event {
 
 fuzz_target!(
     init: {
-        // As Rust's own `main` does, which libFuzzer's takes the place of.
-        // SAFETY: No other thread is there yet, and no handler is set that could do something unsafe.
+        // Like Rust's own `main`, which libFuzzer replaces.
+        // SAFETY: no other thread exists yet, and no handler is set that could do something unsafe.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     },
     |steps: Vec<Step>| {
@@ -122,7 +122,7 @@ fn push(queue: &Queue, model: &mut Model, told: Event, place: Place, bytes: u32,
     let count = u64::from(bytes % MAX_PUSH);
     let data: Vec<u8> = (model.received..model.received + count).map(byte_at).collect();
     let fits = told.closed || model.received + count - told.offset <= STDIN_WINDOW_BYTES.into();
-    // To say the end again changes nothing.
+    // Sending the end again changes nothing.
     let is_new = !model.ended || count == 0 && end;
     let is_good = is_new && offset == model.received && fits;
     assert_eq!(queue.push(offset, &data, end).is_ok(), is_good, "{count} bytes from {offset}");
@@ -132,7 +132,7 @@ fn push(queue: &Queue, model: &mut Model, told: Event, place: Place, bytes: u32,
     }
 }
 
-/// Reads so much, or what there is; that it comes at all shows that nothing waits for nothing.
+/// Reads this many bytes, or as many as there are. If they arrive at all, no task waits in vain.
 async fn read(reader: &mut pipe::Receiver, model: &mut Model, bytes: u64) -> io::Result<()> {
     let mut data = vec![0; bytes.min(model.received - model.read) as usize];
     reader.read_exact(&mut data).await?;

@@ -1,4 +1,4 @@
-//! What a router says of itself over ssh, before anything of Hop is on it.
+//! A router's description of itself over ssh, before anything of Hop is installed on it.
 #![no_main]
 
 use std::path::Path;

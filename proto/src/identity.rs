@@ -18,7 +18,7 @@ use ring::signature::{ED25519_PUBLIC_KEY_LEN, Ed25519KeyPair, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
-/// What goes wrong with a key file.
+/// Errors of a key file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -27,10 +27,10 @@ pub enum Error {
     /// The file cannot be written.
     #[error("cannot write the key {}", .0.display())]
     Write(PathBuf, #[source] io::Error),
-    /// The file holds something else.
+    /// The file has other content.
     #[error("{} is not an Ed25519 key in PKCS#8 DER", .0.display())]
     Malformed(PathBuf),
-    /// The system has no random numbers to give.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers")]
     NoRandom,
 }
@@ -43,10 +43,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The key in `path`; a new one is made and written there if there is none.
+    /// The key in `path`. If the file does not exist, creates a key and writes it there.
     ///
     /// # Errors
-    /// The key cannot be read, or not be made.
+    /// The key cannot be read or created.
     pub fn load_or_create(path: &Path) -> Result<Self, Error> {
         match Self::load(path) {
             Err(Error::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
@@ -54,7 +54,7 @@ impl Identity {
         }
     }
 
-    /// The key in `path`, which must be there.
+    /// The key in `path`, which must exist.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Malformed`].
@@ -101,7 +101,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Writes a private file that appears whole or not at all: made under another name, then linked into place, which
+/// Writes a private file that appears whole or not at all: created under another name, then linked into place, which
 /// fails if the name is taken (link(2)).
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
@@ -115,12 +115,12 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
         .open(&temporary)
         .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
         .and_then(|()| fs::hard_link(&temporary, path));
-    // What the caller must hear is `written`; a temporary file that cannot be removed was not made.
+    // The caller needs the result of `written`; a temporary file that cannot be removed was not created.
     let _ = fs::remove_file(&temporary);
     written
 }
 
-/// What is before every key in the DER of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410, section 4).
+/// The bytes before every key in the DER of a SubjectPublicKeyInfo with an Ed25519 key (RFC 8410, section 4).
 const BEFORE_KEY: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 fn subject_public_key_info(public_key: &[u8]) -> Vec<u8> {
@@ -132,7 +132,7 @@ pub(crate) fn public_key(spki: &[u8]) -> Option<&[u8; ED25519_PUBLIC_KEY_LEN]> {
     spki.strip_prefix(&BEFORE_KEY)?.try_into().ok()
 }
 
-/// SHA-256 of a SubjectPublicKeyInfo: what is pinned, compared and shown. Written `SHA256:` and 64 hexadecimal digits.
+/// SHA-256 of a SubjectPublicKeyInfo, which is pinned, compared and displayed: `SHA256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
@@ -144,12 +144,12 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// The fingerprint that is these bytes, as a message carries it.
+    /// The fingerprint with these bytes, as a message contains it.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes, as a message carries them.
+    /// Its bytes, as a message contains them.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_key_is_kept_and_private() {
+    fn new_key_is_saved_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let made = Identity::load_or_create(&path).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_key_is_refused_and_kept() {
+    fn invalid_key_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         fs::write(&path, "not a key").unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_survives_its_text() {
+    fn fingerprint_round_trips_through_text() {
         let fingerprint = Fingerprint::of(b"some key");
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
         for wrong in [

@@ -77,7 +77,7 @@ pub fn stands_for(pattern: &[u8], name: &[u8]) -> bool {
     pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
-/// True if `path` is meant by the valid path `asked`, or is below what is meant and not hidden there.
+/// True if the valid path `asked` matches `path`, or a directory above it in which `path` is not hidden.
 pub fn covers(asked: &[u8], path: &[u8]) -> bool {
     let (asked, path) = (names(asked), names(path));
     asked.len() <= path.len()
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_person_writes_is_made_plain_or_refused() {
+    fn written_paths_are_normalized_or_refused() {
         for (written, plain) in
             [("results//", "results"), ("./a/./b", "a/b"), (".", "."), ("./", "."), ("*/?.out", "*/?.out")]
         {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_plain_paths_is_valid() {
+    fn only_normalized_paths_are_valid() {
         for (path, valid) in [("a", true), ("a/b", true), (".", true), ("..", false), ("a/./b", false)] {
             assert_eq!(is_valid(path.as_bytes()), valid, "{path}");
         }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_stands_for_what_a_shell_would_take_it_for() {
+    fn patterns_match_like_shell_patterns() {
         for (pattern, name, does) in [
             ("*", "anything", true),
             ("*.out", "cover.out", true),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_covers_what_is_below_it() {
+    fn directory_covers_files_below_it() {
         for (asked, path, does) in [
             ("results", "results/a/b", true),
             ("results", "results", true),

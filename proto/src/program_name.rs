@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_make_no_name() {
+    fn control_characters_in_name_are_refused() {
         for name in ["hello", "a b", "ü", ".x", &"x".repeat(MAX_NAME_BYTES)] {
             assert!(is_valid(name), "{name}");
         }

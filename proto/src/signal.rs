@@ -1,13 +1,13 @@
-//! The names under which signals travel (RFC 4254, section 6.9), and what each side's own kernel calls them.
+//! The names by which messages identify signals (RFC 4254, section 6.9), and their numbers in each side's own kernel.
 //!
-//! Numbers do not travel: MIPS has its own (signal(7)), where SIGUSR1 is 16 and not 10.
+//! Messages contain no numbers: MIPS has its own (signal(7)), where SIGUSR1 is 16 and not 10.
 
 use rustix::process::Signal;
 
 /// Signals that a controller may send to a job.
 ///
-/// SIGKILL is among them for the controller that has asked nicely; SIGSTOP is not: a stopped program would hold its
-/// memory on the router for ever.
+/// SIGKILL is one of them, for a controller whose SIGTERM had no effect. SIGSTOP is not: a stopped program would hold
+/// its memory on the router forever.
 pub const SENDABLE: [&str; 10] =
     ["HUP", "INT", "QUIT", "ABRT", "KILL", "USR1", "USR2", "PIPE", "TERM", "WINCH"];
 
@@ -49,12 +49,12 @@ pub fn sendable(name: &str) -> Option<Signal> {
     if SENDABLE.contains(&name) { find(name) } else { None }
 }
 
-/// The number that this machine has for a name; `None` for a signal that only the other one has.
+/// The number of a signal on this machine; `None` for a signal that only the other machine has.
 pub fn number(name: &str) -> Option<i32> {
     find(name).map(Signal::as_raw)
 }
 
-/// The name of a signal of this machine. Real-time signals, and those that only one architecture has, are called by
+/// The name of a signal of this machine. Real-time signals, and those that only one architecture has, are named by
 /// their number: `SIG34`.
 pub fn name(number: i32) -> String {
     match SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number) {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_signals_of_the_protocol_can_be_sent() {
+    fn only_protocol_signals_are_sendable() {
         assert_eq!(sendable("TERM"), Some(Signal::TERM));
         assert_eq!(sendable("STOP"), None);
         assert_eq!(sendable("SIGTERM"), None);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_survives_its_number() {
+    fn signal_names_and_numbers_round_trip() {
         for (name, signal) in SIGNALS {
             assert_eq!(super::name(signal.as_raw()), name);
             assert_eq!(number(name), Some(signal.as_raw()));

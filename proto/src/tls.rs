@@ -1,7 +1,7 @@
 //! TLS between two identities: version 1.3, X25519, ChaCha20-Poly1305, Ed25519, raw public keys (RFC 7250).
 //!
 //! There are no certificates, so there is no authority, no name and no date: a router's clock says 1970 when it boots.
-//! A side is identified by its key, and the other side either has the fingerprint of that key or ends the handshake.
+//! A key identifies a side, and the other side either has the fingerprint of that key or ends the handshake.
 //!
 //! **Invariants:** neither side trusts a key on first use, and no peer can negotiate a weaker version or suite.
 
@@ -124,14 +124,14 @@ fn crypto_provider(suite: SupportedCipherSuite) -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![suite],
         kx_groups: vec![provider::kx_group::X25519],
-        // Certificates would be verified by them.
+        // Only certificates would need these.
         signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
         secure_random: &SystemRandom,
         key_provider: &NoKeyFiles,
     }
 }
 
-/// What the other side signs with.
+/// The algorithm by which the other side signs.
 const SIGNATURE: SignatureScheme = SignatureScheme::ED25519;
 
 #[derive(Debug)]
@@ -153,8 +153,8 @@ impl KeyProvider for NoKeyFiles {
     }
 }
 
-/// The one question about the other side's key. `ApplicationVerificationFailure` becomes the alert `access_denied`
-/// (RFC 8446, section 6.2), by which a controller recognises that it is not authorized.
+/// The only check of the other side's key. `ApplicationVerificationFailure` becomes the alert `access_denied` (RFC
+/// 8446, section 6.2), by which a controller recognises that it is not authorized.
 fn check_key(
     presented: &CertificateDer<'_>,
     is_known: impl FnOnce(&Fingerprint) -> bool,
@@ -308,7 +308,7 @@ mod tests {
         Identity::load_or_create(&dir.path().join("key")).unwrap()
     }
 
-    /// Carries bytes between both ends in memory until neither has more to say.
+    /// Passes bytes between both ends in memory until neither has any left to send.
     fn handshake(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), Error> {
         for _ in 0..10 {
             let mut wire = Vec::new();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sides_that_know_each_other_agree_on_the_one_suite() {
+    fn mutually_pinned_peers_agree_on_suite() {
         let (agent, controller) = (identity(), identity());
         let server = server_config(&agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&controller, agent.fingerprint()).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_with_another_key_is_refused() {
+    fn agent_with_another_key_is_refused() {
         let controller = identity();
         let server =
             server_config(&identity(), Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_has_not_the_key_that_it_shows_is_refused() {
+    fn stolen_public_key_is_refused() {
         let (agent, controller, thief) = (identity(), identity(), identity());
         let server = server_config(&agent, Arc::new(Only(controller.fingerprint())), RINGS_SUITE).unwrap();
         let stolen = CertifiedKey::new(controller.certified().cert.clone(), thief.certified().key.clone());
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_ed25519_key_signs_nothing() {
+    fn non_ed25519_key_is_refused() {
         let spki = identity().certified().cert[0].to_vec();
         assert!(public_key(&spki).is_some());
         let broken =
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_is_not_authorized_gets_the_alert_access_denied() {
+    fn unauthorized_controller_gets_access_denied_alert() {
         let agent = identity();
         let server = server_config(&agent, Arc::new(Only(agent.fingerprint())), RINGS_SUITE).unwrap();
         let client = client_config(&identity(), agent.fingerprint()).unwrap();

@@ -116,7 +116,7 @@ const CRATES: &[Crate] = &[
 const MAX_FILES_BESIDE_FOLDERS: usize = 4;
 
 #[test]
-fn folders_use_what_their_table_says() {
+fn folders_use_only_listed_folders() {
     for krate in CRATES {
         let sources = read(&root().join(krate.sources));
         assert_eq!(violations(krate, &sources), Vec::<String>::new(), "{}", krate.sources);
@@ -124,7 +124,7 @@ fn folders_use_what_their_table_says() {
 }
 
 #[test]
-fn few_files_stand_beside_folders() {
+fn few_files_sit_next_to_folders() {
     for krate in CRATES {
         let sources = read(&root().join(krate.sources));
         let beside: Vec<_> = sources.keys().filter(|path| path.components().count() == 1).collect();
@@ -516,7 +516,7 @@ mod checker {
     }
 
     #[test]
-    fn forbidden_uses_are_found_however_written() {
+    fn forbidden_uses_are_found_in_any_syntax() {
         for (path, source) in [
             ("low/b.rs", "use crate::high::X;"),
             ("low/b.rs", "use crate::{low::a, high::{X, Y}};"),
@@ -535,7 +535,7 @@ mod checker {
     }
 
     #[test]
-    fn unknown_unused_and_reserved_are_found() {
+    fn table_mistakes_are_reported() {
         let found = |more: &[(&str, &str)]| check(&[&GOOD[..], more].concat());
         assert!(found(&[("new/mod.rs", "")])[0].contains("new is not in the table"));
         assert!(found(&[("low/b.rs", "use crate::f;")])[0].contains("f is in no folder"));
@@ -554,7 +554,7 @@ mod checker {
     }
 
     #[test]
-    fn tests_do_not_count_as_lines() {
+    fn test_lines_are_not_counted() {
         let source = "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    #[test]\n    fn g() {}\n}\nfn h() {}\n";
         assert_eq!(product_lines(source), 3);
     }

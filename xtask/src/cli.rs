@@ -8,7 +8,7 @@ use crate::checks::{bench, demo, fuzz, reproduce, size, test, words};
 use crate::{packages, virtual_routers};
 
 /// The test in `tests/tests/host/documents.rs` that compares docs/commands.md with the help of hop, and writes it on request.
-const DOCS_TEST: &str = "commands_page_is_the_programs_help";
+const DOCS_TEST: &str = "commands_page_matches_help";
 
 /// Set up, build, test and measure Hop.
 #[derive(Parser)]
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn docs_names_a_test_that_exists() {
+    fn docs_command_runs_existing_test() {
         let source = crate::paths::root().join("tests/tests/host/documents.rs");
         assert!(std::fs::read_to_string(source).unwrap().contains(&format!("fn {DOCS_TEST}(")));
     }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn bench_measures_rows_or_profiles_them() {
+    fn bench_accepts_rows_and_profile() {
         let Command::Bench(bench) = parse("bench --runs 1 --hop target/hop first").unwrap() else { panic!() };
         assert_eq!((bench.measure.runs, bench.measure.rows.join(" ").as_str()), (Some(1), "first"));
         let Command::Bench(bench) = parse("bench profile first again").unwrap() else { panic!() };
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn fuzz_targets_run_ten_seconds_by_default() {
+    fn fuzz_defaults_to_ten_seconds() {
         let Command::Fuzz(fuzz) = parse("fuzz").unwrap() else { panic!() };
         assert_eq!((fuzz.seconds, fuzz.targets.len()), (10, 0));
         let Command::Fuzz(fuzz) = parse("fuzz run --seconds 0 stdin").unwrap() else { panic!() };

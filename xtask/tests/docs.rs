@@ -9,7 +9,8 @@ use std::path::Path;
 use regex_lite::Regex;
 
 /// Options of `cargo xtask`, of the agent and of other programs, which pages name too.
-const OTHERS: [&str; 6] = ["--all", "--check", "--icf", "--patch-from", "--self-test", "--write"];
+const OTHERS: [&str; 7] =
+    ["--all", "--check", "--icf", "--launcher", "--patch-from", "--self-test", "--write"];
 
 #[test]
 fn options_in_the_docs_exist() {
@@ -42,7 +43,7 @@ fn options(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn options_are_found_in_code_and_text() {
+fn options_are_parsed_from_both_sources() {
     let text = "| --- | `--one`, '--two 5' --three=x (--four) a--five --- <!-- x -->";
     assert_eq!(options(text).into_iter().collect::<Vec<_>>(), ["--four", "--one", "--three", "--two"]);
 }

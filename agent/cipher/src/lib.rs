@@ -1,10 +1,11 @@
 //! ChaCha20-Poly1305 (RFC 8439) for the agent's TLS: the crate `chacha20poly1305`, behind the traits of rustls.
 //!
-//! A crate of its own, because it is compiled for speed and the rest of the agent for size, and generic code is compiled where
-//! it is used. A router's CPU has no instructions for any cipher, and this is what it does most: in instructions a byte of a
-//! message of 16 KiB on MIPS32r2, the crate alone takes 41.5, with [`ChaCha20ByWord`] 33.4, and ring 38.9.
+//! A crate of its own, because it is compiled for speed and the rest of the agent for size, and generic code is
+//! compiled where it is used. A router's CPU has no instructions for any cipher, and the agent spends most of its CPU
+//! time on them: in instructions a byte of a message of 16 KiB on MIPS32r2, the crate alone takes 41.5, with
+//! [`ChaCha20ByWord`] 33.4, and ring 38.9.
 //!
-//! **Invariants:** messages are sealed and opened in place; what is not authentic is not decrypted.
+//! **Invariants:** messages are sealed and opened in place; a message that is not authentic is not decrypted.
 
 use chacha20::ChaCha20;
 use chacha20::cipher::consts::{U4, U12, U32, U64};
@@ -29,7 +30,7 @@ use rustls::{
 pub const KEY_BYTES: usize = 32;
 /// Bytes of a nonce, which no two messages of a key share.
 pub const NONCE_BYTES: usize = 12;
-/// Bytes that prove that a message is from who has the key.
+/// Bytes of a tag, which proves that a message is from a holder of the key.
 pub const TAG_BYTES: usize = 16;
 
 /// ring's cipher suite, with this cipher in it.
@@ -47,17 +48,17 @@ pub static CIPHER_SUITE: SupportedCipherSuite = {
 pub struct Key(ChaChaPoly1305<ChaCha20ByWord, U12>);
 
 impl Key {
-    /// This one.
+    /// Creates a key from its bytes.
     pub fn new(key: &[u8; KEY_BYTES]) -> Self {
         Self(ChaChaPoly1305::new(key.into()))
     }
 
-    /// Encrypts a message in place; gives its tag. Nothing if it is longer than the cipher has key stream for, 256 GiB.
+    /// Encrypts a message in place, and returns its tag. `None` if it is longer than the cipher's key stream, 256 GiB.
     pub fn seal(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], message: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
         self.0.encrypt_inout_detached(nonce.into(), aad, message.into()).ok().map(Into::into)
     }
 
-    /// Decrypts a message in place, if it is authentic; else it stays as it is.
+    /// Decrypts a message in place if it is authentic; otherwise leaves it as it is.
     #[must_use]
     pub fn open(
         &self,
@@ -70,8 +71,8 @@ impl Key {
     }
 }
 
-/// The crate's ChaCha20, with its key stream applied by words of 32 bits: the crate itself does that by bytes, seven instructions
-/// each.
+/// The crate's ChaCha20, with its key stream applied in words of 32 bits: the crate applies it in bytes, with seven
+/// instructions each.
 struct ChaCha20ByWord(ChaCha20);
 
 impl KeySizeUser for ChaCha20ByWord {
@@ -122,7 +123,7 @@ impl StreamCipherSeek for ChaCha20ByWord {
     }
 }
 
-/// The algorithm, as rustls asks for it.
+/// The algorithm, in the form that rustls needs.
 struct Algorithm;
 
 impl Tls13AeadAlgorithm for Algorithm {
@@ -138,7 +139,7 @@ impl Tls13AeadAlgorithm for Algorithm {
         KEY_BYTES
     }
 
-    /// For who takes TLS over to elsewhere. Nobody does.
+    /// For applications that hand the connection over to another implementation of TLS. There are none.
     fn extract_keys(&self, _: AeadKey, _: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
         Err(UnsupportedOperationError)
     }
@@ -152,7 +153,7 @@ struct Direction {
 
 impl Direction {
     fn new(key: &AeadKey, iv: Iv) -> Self {
-        // rustls gives as many bytes as `key_len` says.
+        // rustls passes as many bytes as `key_len` says.
         let key = key.as_ref().first_chunk().unwrap_or_else(|| unreachable!("a key of {KEY_BYTES} bytes"));
         Self { key: Key::new(key), iv }
     }
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_any_length_are_sealed_as_ring_does_and_opened_again() {
+    fn sealing_matches_ring_at_any_length() {
         for _ in 0..200 {
             let (key, nonce, aad) = (random(), random(), random::<24>());
             let length = usize::from(u16::from_le_bytes(random())) % 17_000;
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_in_any_bit_is_not_opened() {
+    fn any_changed_bit_fails_authentication() {
         let (key, nonce) = (Key::new(&random::<KEY_BYTES>()), random());
         let mut sealed = *b"a message of two blocks of Poly1305";
         let aad = [1, 2, 3, 4, 5];
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_with_rings_cipher_understands_and_is_understood() {
+    fn cipher_interoperates_with_ring() {
         let SupportedCipherSuite::Tls13(ours) = CIPHER_SUITE;
         let SupportedCipherSuite::Tls13(rings) = OF_RING;
         assert_eq!(ours.common.suite, rings.common.suite);

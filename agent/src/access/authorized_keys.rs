@@ -1,4 +1,4 @@
-//! The list of controllers that may connect, in the syntax of sshd's `authorized_keys`: a line a key.
+//! The list of authorized controllers, in the syntax of sshd's `authorized_keys`: one key on each line.
 //!
 //! ```text
 //! # my desk
@@ -6,14 +6,14 @@
 //! replaces="SHA256:4567…ab" SHA256:89ab…cd me@desk
 //! ```
 //!
-//! In front of a key may be options, `name` or `name="value"`, with commas between them and no spaces outside of quotes;
-//! behind it is its name, for the reader and the log. `replaces` is what an exchange of keys that is under way leaves: the key
-//! may take that other one off the list. Every other option restricts what its key may do in a way that this agent does not
-//! know, and so makes the line void.
+//! Options may precede a key: `name` or `name="value"`, separated by commas, without spaces outside quotes. A name may
+//! follow it, for readers and for the log. `replaces` is left by a key rotation that is not finished: the key may
+//! remove that other one from the list. Every other option restricts its key in a way that this agent does not know,
+//! and so makes the line void.
 //!
-//! **Invariants:** a line that cannot be read loses that line only, and the log says so once. A list that others could
-//! have written lets nobody in ([`crate::access::safe_path`]). The list is read at each handshake and call, so that an edit counts at
-//! once; it is changed under a lock, and by rename.
+//! **Invariants:** a malformed line invalidates only itself, and the log says so once. A list that others could have
+//! written authorizes nobody ([`crate::access::safe_path`]). The agent reads the list at each handshake and call, so
+//! that an edit takes effect at once; it changes the list under a lock, and by rename.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,80 +29,81 @@ use hop_proto::tls::Authorized;
 use crate::access::directory_lock::DirectoryLock;
 use crate::access::safe_path;
 
-/// Bytes of a list. A key has 80, so that is 800 controllers; more would be memory that an editor's accident takes.
+/// Maximum size of a list in bytes. A key takes 80 bytes, so these are 800 controllers; a larger list would be an
+/// accident that takes memory.
 const MAX_LIST_BYTES: u64 = 64 * 1024;
 
-/// Bytes of a line.
+/// Maximum length of a line in bytes.
 const MAX_LINE_BYTES: usize = 1024;
 
-/// Characters of a name.
+/// Maximum length of a name in characters.
 const MAX_NAME_CHARS: usize = 64;
 
-/// Lines that the log names of those that cannot be read: a list that is something else altogether must not fill it.
+/// Maximum number of malformed lines that the log names: a file that is no list at all must not fill it.
 const MAX_COMPLAINTS: usize = 8;
 
-/// The option of a key that may take another one off the list.
+/// The option of a key that may remove another one from the list.
 const REPLACES: &str = "replaces";
 
 /// A key on the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Who it is.
+    /// The fingerprint of the key.
     pub fingerprint: Fingerprint,
-    /// What the list calls it, printable; empty if it has no name.
+    /// The printable name of the key in the list; empty if it has none.
     pub name: String,
-    /// The key that it is to take the place of.
+    /// The key that this one will replace.
     pub replaces: Option<Fingerprint>,
 }
 
-/// What is wrong with a line.
+/// Errors in a line of the list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// It has too many bytes.
+    /// The line has too many bytes.
     #[error("it is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
-    /// It is not UTF-8.
+    /// The line is not UTF-8.
     #[error("it is not text")]
     NotText,
-    /// There is no key where one belongs.
+    /// The line has no valid key.
     #[error("its key is not SHA256: and 64 hexadecimal digits")]
     NoKey,
-    /// What is in front of the key has not the form of options.
+    /// The text before the key is not a list of options.
     #[error("its options are not name or name=\"value\" with commas between them")]
     Malformed,
-    /// An option that restricts the key in an unknown way.
+    /// An option restricts the key in a way that this agent does not know.
     #[error("this agent does not know its option {0}")]
     UnknownOption(String),
 }
 
-/// Why nobody can be looked up.
+/// Errors of reading or changing the list.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It is not there, or others could have written it.
+    /// The list does not exist, or others could have written it.
     #[error(transparent)]
     Unsafe(#[from] safe_path::Error),
-    /// It cannot be read, or not be written.
+    /// The list cannot be read or written.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The action that failed, as a verb.
         action: &'static str,
-        /// The list, or what is to become it.
+        /// The list, or the file that would replace it.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// It is too large to be one.
+    /// The file is too large for a list.
     #[error("{} is larger than {MAX_LIST_BYTES} bytes", .0.display())]
     TooLarge(PathBuf),
     /// The list is locked.
     #[error(transparent)]
     Locked(#[from] crate::access::directory_lock::Error),
-    /// The key is not on the list, so nothing can be done in its name.
+    /// The key is not on the list, so its controller can change nothing.
     #[error("the key is not on the list any more")]
     NotListed,
 }
 
-/// What tells one content of the list from another without reading it.
+/// Metadata of the list that differs between two contents, without reading them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -112,24 +113,24 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
-/// The list, a file.
+/// The file with the list.
 #[derive(Debug)]
 pub struct AuthorizedKeys {
     path: PathBuf,
-    /// What was last said about it in the log.
+    /// The problems that were last logged.
     complaints: Mutex<Vec<String>>,
 }
 
 impl AuthorizedKeys {
-    /// The list in `path`, which need not be there: then nobody may connect.
+    /// The list in `path`. If the file does not exist, nobody may connect.
     pub fn new(path: PathBuf) -> Self {
         Self { path, complaints: Mutex::default() }
     }
 
-    /// The keys on it, in their order. What is wrong with it goes to the log, once.
+    /// The keys in the list, in order. Logs the problems of the list, once.
     ///
     /// # Errors
-    /// [`Error`]; then nobody may connect.
+    /// [`Error`]; nobody may connect then.
     pub fn read(&self) -> Result<Vec<Key>, Error> {
         let content = self.content();
         let (keys, complaints) = match &content {
@@ -144,13 +145,13 @@ impl AuthorizedKeys {
         content.map(|_| keys)
     }
 
-    /// What the list calls a key, for the log; nothing if it is not there or has no name.
+    /// The name of a key in the list, for the log; `None` if the key is not there or has no name.
     pub fn name(&self, fingerprint: &Fingerprint) -> Option<String> {
         let key = self.read().ok()?.into_iter().find(|key| key.fingerprint == *fingerprint)?;
         (!key.name.is_empty()).then_some(key.name)
     }
 
-    /// What it is now, without reading it. `None` if it is not there.
+    /// The current metadata of the list; `None` if the file does not exist.
     pub fn stamp(&self) -> Option<Stamp> {
         let metadata = fs::metadata(&self.path).ok()?;
         Some(Stamp {
@@ -162,7 +163,7 @@ impl AuthorizedKeys {
         })
     }
 
-    /// Lets `next` in as well as `own`, to take its place. Nothing happens if it is there already.
+    /// Authorizes `next` in addition to `own`, as its successor. Does nothing if `next` is on the list already.
     ///
     /// # Errors
     /// [`Error::NotListed`] if `own` is not on the list; the list cannot be locked, read or written.
@@ -180,7 +181,7 @@ impl AuthorizedKeys {
         self.write(&lines)
     }
 
-    /// Takes the key off the list that `own` was let in to replace. Gives that key, or nothing if there is none.
+    /// Removes from the list the key that `own` replaces. Returns that key; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::NotListed`] if `own` is not on the list; the list cannot be locked, read or written.
@@ -210,11 +211,11 @@ impl AuthorizedKeys {
         Ok(content)
     }
 
-    /// Makes this the list, which is the old one or the new one whenever the router loses its power.
+    /// Replaces the list. If the router loses power meanwhile, it has either the old list or the new one.
     fn write(&self, lines: &[&[u8]]) -> Result<(), Error> {
         let path = with_extension(&self.path, "new");
         let failed = |source| Error::Io { action: "write", path: path.clone(), source };
-        // Left by an agent that was killed: the lock is ours.
+        // An agent that was killed may have left this file. This agent has the lock.
         let _ = fs::remove_file(&path);
         let written = (|| {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -231,14 +232,14 @@ impl AuthorizedKeys {
         written.map_err(failed)
     }
 
-    /// Says in the log what is wrong, if that is not what was said last.
+    /// Logs the problems, unless they are those that were last logged.
     fn complain(&self, complaints: Vec<String>) {
         let mut said = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         if *said == complaints {
             return;
         }
         for complaint in &complaints {
-            tracing::warn!(path = %self.path.display(), %complaint, "the list of who may connect");
+            tracing::warn!(path = %self.path.display(), %complaint, "the list of authorized keys has a problem");
         }
         *said = complaints;
     }
@@ -246,12 +247,12 @@ impl AuthorizedKeys {
 
 impl Authorized for AuthorizedKeys {
     fn is_authorized(&self, fingerprint: &Fingerprint) -> bool {
-        // The log says why it cannot be read.
+        // `read` has logged why the list cannot be read.
         self.read().is_ok_and(|keys| keys.iter().any(|key| key.fingerprint == *fingerprint))
     }
 }
 
-/// The file beside `path` whose name has `extension` behind all of its own.
+/// The path `path` with `extension` appended to its file name.
 fn with_extension(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -259,8 +260,7 @@ fn with_extension(path: &Path, extension: &str) -> PathBuf {
     name.into()
 }
 
-/// The keys in the text of a list, and what is wrong with the first lines that hold none though they should; lines are
-/// counted from 1.
+/// Parses a list. Returns its keys, and the first malformed lines with their errors; lines are counted from 1.
 pub fn parse(content: &[u8]) -> (Vec<Key>, Vec<(usize, LineError)>) {
     let (mut keys, mut broken) = (Vec::new(), Vec::new());
     for (index, line) in lines(content).enumerate() {
@@ -273,7 +273,7 @@ pub fn parse(content: &[u8]) -> (Vec<Key>, Vec<(usize, LineError)>) {
     (keys, broken)
 }
 
-/// The lines of a list, without what ends them.
+/// The lines of a list, without line ends.
 fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut lines: VecDeque<_> = content.split(|byte| *byte == b'\n').collect();
     if lines.back().is_some_and(|last| last.is_empty()) {
@@ -282,7 +282,7 @@ fn lines(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     lines.into_iter()
 }
 
-/// The key of a line; nothing if it is empty or a comment.
+/// Parses a line; `None` if it is empty or a comment.
 fn parse_line(line: &[u8]) -> Result<Option<Key>, LineError> {
     let line = line.trim_ascii();
     if line.is_empty() || line.starts_with(b"#") {
@@ -300,7 +300,7 @@ fn parse_line(line: &[u8]) -> Result<Option<Key>, LineError> {
     Ok(Some(Key { fingerprint, name: printable(name.trim()), replaces }))
 }
 
-/// The options of a line, up to the first space outside of quotes, and what is behind them.
+/// Splits a line into its options, which end at the first space outside quotes, and the rest.
 fn split_options(line: &str) -> Result<(&str, &str), LineError> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     for (index, byte) in line.bytes().enumerate() {
@@ -312,11 +312,11 @@ fn split_options(line: &str) -> Result<(&str, &str), LineError> {
             _ => {}
         }
     }
-    // A line of one word is no list of options, but a key that is none.
+    // A line without such a space has no options, but a malformed key.
     Err(if is_quoted { LineError::Malformed } else { LineError::NoKey })
 }
 
-/// What options say: the key that this one replaces.
+/// Parses options. Returns the key that this one replaces.
 fn parse_options(mut options: &str) -> Result<Option<Fingerprint>, LineError> {
     let mut replaces = None;
     while !options.is_empty() {
@@ -324,7 +324,7 @@ fn parse_options(mut options: &str) -> Result<Option<Fingerprint>, LineError> {
         let (name, rest) = options.split_at(end);
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if name.is_empty() || !name.chars().all(is_name) {
-            // Most often a fingerprint with a letter too few.
+            // Most likely a fingerprint with too few digits.
             return Err(if name.contains(':') { LineError::NoKey } else { LineError::Malformed });
         }
         let (value, rest) = match rest.strip_prefix('=') {
@@ -348,7 +348,7 @@ fn parse_options(mut options: &str) -> Result<Option<Fingerprint>, LineError> {
     Ok(replaces)
 }
 
-/// A value in quotes, in which a backslash stands before a quote or another one, and what is behind it.
+/// Parses a value in quotes, in which a backslash escapes a quote or a backslash. Returns it, and the rest.
 fn parse_value(text: &str) -> Result<(String, &str), LineError> {
     let text = text.strip_prefix('"').ok_or(LineError::Malformed)?;
     let mut value = String::new();
@@ -363,13 +363,13 @@ fn parse_value(text: &str) -> Result<(String, &str), LineError> {
     Err(LineError::Malformed)
 }
 
-/// A name as a terminal and a log can show it.
+/// Makes a name printable for terminals and logs.
 fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_NAME_CHARS).collect()
 }
 
 impl fmt::Display for Key {
-    /// For the log: its name, if it has one, and who it is.
+    /// For the log: the name of the key, if it has one, and its fingerprint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.is_empty() {
             return self.fingerprint.fmt(f);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_count_at_once() {
+    fn edits_take_effect_at_once() {
         let (dir, keys) = list("");
         let (one, two) = (fingerprint('1'), fingerprint('2'));
         fs::remove_file(&keys.path).unwrap();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_lose_only_themselves() {
+    fn bad_line_invalidates_only_itself() {
         let (one, two) = (fingerprint('1'), fingerprint('2'));
         let digits = "3".repeat(64);
         let long = "x".repeat(MAX_LINE_BYTES);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_or_endless_lists_let_nobody_in() {
+    fn unsafe_or_endless_lists_authorize_nobody() {
         let one = fingerprint('1');
         let (_dir, keys) = list(&format!("{one}\n"));
         fs::set_permissions(&keys.path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn successors_take_their_predecessors_place() {
+    async fn successor_key_replaces_predecessor() {
         let (one, two, three) = (fingerprint('1'), fingerprint('2'), fingerprint('3'));
         let (dir, keys) = list(&format!("# desks\n{one} me@desk\nnonsense\n{three}"));
         assert!(matches!(keys.add_successor(two, fingerprint('4')).await, Err(Error::NotListed)));
@@ -473,7 +473,7 @@ mod tests {
             keys.add_successor(one, two).await.unwrap();
             assert!(keys.is_authorized(&one) && keys.is_authorized(&two) && keys.is_authorized(&three));
         }
-        // Only the successor of a key can take it off.
+        // Only the successor of a key can remove it.
         for other in [one, three] {
             assert_eq!(keys.retire_predecessor(other).await.unwrap(), None);
         }
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_changes_at_once_lose_nothing() {
+    async fn concurrent_changes_lose_nothing() {
         let (_dir, keys) = list(&format!("{}\n{}\n", fingerprint('1'), fingerprint('2')));
         let (first, second) = tokio::join!(
             keys.add_successor(fingerprint('1'), fingerprint('3')),

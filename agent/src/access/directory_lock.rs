@@ -1,11 +1,11 @@
-//! A lock that a shell script can take as well: a directory, because making one either succeeds or tells that it is there,
-//! on every firmware. Not every busybox has `flock`.
+//! A lock that a shell script can take as well: a directory, because on every firmware, creating one either succeeds or
+//! reports that it exists. Not every busybox has `flock`.
 //!
-//! In it is a file `owner` with the number of the process that holds it and the boot in which that runs. A lock whose
-//! owner is gone is taken over where it is: who makes the directory `takeover` in it may write itself into `owner`.
-//! `authorize.sh` does the same in its words.
+//! The directory contains a file `owner` with the holder's PID and the id of the boot in which it runs. A process takes
+//! over a lock whose owner is gone by creating the directory `takeover` in it, and then writes itself into `owner`.
+//! `authorize.sh` does the same in shell.
 //!
-//! **Invariants:** at most one process holds the lock, also when its former owner was killed or the power was lost.
+//! **Invariants:** at most one process holds the lock, even after its former owner was killed or the router lost power.
 
 use std::fs;
 use std::io;
@@ -14,42 +14,42 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long to wait until its holder releases it. A script holds it for a second on a slow flash.
+/// How long to wait for the holder to release the lock. A script holds it for a second on slow flash memory.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two attempts.
+/// Time between two attempts.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long an owner may take to write its number.
+/// How long an owner may take to write its PID.
 const ANONYMOUS_LIMIT: Duration = Duration::from_secs(2);
 
-/// Why the lock is not ours.
+/// Errors of taking the lock.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Somebody holds it.
+    /// Another process holds the lock.
     #[error(
         "{} has been there for {} s: is somebody else changing the list? If not, remove it",
         .0.display(), LOCK_TIMEOUT.as_secs()
     )]
     Held(PathBuf),
-    /// It cannot be made.
+    /// The lock cannot be created.
     #[error("cannot lock {}: {source}", .path.display())]
     Io {
         /// The directory that is the lock.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// The lock, which is free again when this is dropped.
+/// The lock. Dropping it releases it.
 #[derive(Debug)]
 pub struct DirectoryLock {
     path: PathBuf,
 }
 
 impl DirectoryLock {
-    /// Takes the lock of `file`: the directory beside it with `.lock` behind its name.
+    /// Takes the lock of `file`: the directory with the name of the file and `.lock` appended.
     ///
     /// # Errors
     /// [`Error`].
@@ -59,7 +59,7 @@ impl DirectoryLock {
         let path = PathBuf::from(path);
         let failed = |source| Error::Io { path: path.clone(), source };
         let since = Instant::now();
-        // Since when it has been there without a word of whose it is.
+        // Since when the lock has existed without an owner.
         let mut anonymous: Option<Instant> = None;
         loop {
             match fs::create_dir(&path) {
@@ -73,18 +73,18 @@ impl DirectoryLock {
             }
         }
         let lock = Self { path: path.clone() };
-        // One that cannot be written to is given back.
+        // A lock that cannot be written to is released again.
         sign(&path).map_err(failed)?;
         Ok(lock)
     }
 }
 
-/// Writes who holds the lock.
+/// Writes this process into the lock as its owner.
 fn sign(lock: &Path) -> io::Result<()> {
     fs::write(lock.join("owner"), format!("{} {}\n", std::process::id(), boot_id()))
 }
 
-/// True if the process that made the lock is gone. `anonymous` is since when it has been there without a word of whose it is.
+/// True if the process that created the lock is gone. `anonymous`: since when the lock has existed without an owner.
 fn is_abandoned(lock: &Path, anonymous: &mut Option<Instant>) -> bool {
     let owner = fs::read_to_string(lock.join("owner")).unwrap_or_default();
     match owner.trim().split_once(' ') {
@@ -92,25 +92,25 @@ fn is_abandoned(lock: &Path, anonymous: &mut Option<Instant>) -> bool {
             *anonymous = None;
             !has_owner(lock)
         }
-        // It is about to write its number, or was killed before it could.
+        // The owner is about to write its PID, or was killed before it could.
         None => anonymous.get_or_insert_with(Instant::now).elapsed() > ANONYMOUS_LIMIT,
     }
 }
 
-/// True if somebody holds the lock who has said so and is there.
+/// True if the lock has an owner that is running.
 fn has_owner(lock: &Path) -> bool {
     let owner = fs::read_to_string(lock.join("owner")).unwrap_or_default();
     let owner = owner.trim().split_once(' ');
     owner.is_some_and(|(pid, boot)| boot == boot_id() && Path::new("/proc").join(pid).exists())
 }
 
-/// Makes the lock ours unless somebody else does the same or has already done it.
+/// Makes this process the owner of the lock, unless another process does the same or has already done it.
 fn take_over(lock: &Path) -> bool {
     let takeover = lock.join("takeover");
     if fs::create_dir(&takeover).is_err() {
         return false;
     }
-    // The lock that is there now need not be the one that was looked at.
+    // The lock may have changed since the check.
     let is_ours = !has_owner(lock) && sign(lock).is_ok();
     let _ = fs::remove_dir(takeover);
     is_ours
@@ -125,7 +125,7 @@ impl Drop for DirectoryLock {
     }
 }
 
-/// Tells this boot from every other; nothing where the kernel does not say.
+/// The id of this boot; empty if the kernel does not tell.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn locks_whose_owners_live_are_waited_for() {
+    async fn live_owners_lock_is_awaited() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("list");
         let lock = DirectoryLock::take(&file).await.unwrap();
@@ -147,11 +147,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn locks_whose_owners_are_gone_are_taken_over() {
+    async fn dead_owners_lock_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("list");
         let path = dir.path().join("list.lock");
-        // Of another boot, of a process that cannot be, of one that was killed before it had written its number.
+        // An owner of another boot, one with an impossible PID, and one that was killed before it had written its PID.
         let former = [format!("{} {}", std::process::id(), "0-0"), format!("0 {}", boot_id()), String::new()];
         for owner in former {
             fs::create_dir(&path).unwrap();

@@ -1,7 +1,7 @@
-//! The agent's key, in a file that may be exchanged for another while the agent serves.
+//! The agent's key, in a file that may be replaced while the agent serves.
 //!
-//! **Invariants:** a key that others could read or write is not used. While the file holds no key that can be used, the
-//! agent keeps the one that it has.
+//! **Invariants:** the agent uses no key that others could read or write. While the file has no usable key, the agent
+//! keeps its current one.
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -13,18 +13,18 @@ use hop_proto::tls::CurrentIdentity;
 
 use crate::access::safe_path;
 
-/// Why there is no key.
+/// Errors of the agent's key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read, or not be made.
+    /// The key cannot be read or created.
     #[error(transparent)]
     Identity(#[from] identity::Error),
-    /// Others could have read or written it.
+    /// Others could have read or written the key.
     #[error("the agent's key is not private: {0}")]
     Unsafe(#[from] safe_path::Error),
 }
 
-/// The key, and the file in which it is.
+/// The key, and its file.
 #[derive(Debug)]
 pub struct KeyFile {
     path: PathBuf,
@@ -34,12 +34,12 @@ pub struct KeyFile {
 #[derive(Debug)]
 struct State {
     identity: Identity,
-    /// What the file was when it was last read: its inode, its size, when it was changed.
+    /// Metadata of the file when it was last read: its inode, its size, and its time of change.
     seen: Option<(u64, u64, i64, i64)>,
 }
 
 impl KeyFile {
-    /// The key in `path`. It is made if there is none, and so is the directory around it, for nobody else to look into.
+    /// Reads the key in `path`. Creates it if it does not exist, and its directory, into which nobody else can look.
     ///
     /// # Errors
     /// [`Error`].
@@ -62,11 +62,11 @@ impl CurrentIdentity for KeyFile {
                 .and_then(|()| Ok(Identity::load(&self.path)?));
             match loaded {
                 Ok(identity) => {
-                    tracing::info!(fingerprint = %identity.fingerprint(), "the agent has another key");
+                    tracing::info!(fingerprint = %identity.fingerprint(), "the agent has a new key");
                     state.identity = identity;
                 }
                 Err(error) => {
-                    tracing::warn!(path = %self.path.display(), %error, "the agent keeps the key that it has");
+                    tracing::warn!(path = %self.path.display(), %error, "cannot use the new key; keeping the current one");
                 }
             }
         }
@@ -74,10 +74,10 @@ impl CurrentIdentity for KeyFile {
     }
 }
 
-/// The key in `path`, made if there is none.
+/// Reads the key in `path`, and creates it if it does not exist.
 ///
 /// # Errors
-/// The key cannot be read, or not be made.
+/// The key cannot be read or created.
 pub fn load_or_create(path: &Path) -> Result<Identity, identity::Error> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         DirBuilder::new()
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exchanged_keys_count_at_once() {
+    fn replaced_key_takes_effect_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let [path, next] = ["key", "key.next"].map(|name| dir.path().join("state").join(name));
         let key = KeyFile::open(path.clone()).unwrap();
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(key.current().fingerprint(), first);
         fs::rename(&next, &path).unwrap();
         assert_eq!(key.current().fingerprint(), second);
-        // What cannot be used does not take the place of what can.
+        // An unusable key does not replace a usable one.
         fs::write(&path, "not a key").unwrap();
         assert_eq!(key.current().fingerprint(), second);
         fs::remove_file(&path).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_others_can_read_are_refused() {
+    fn keys_readable_by_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         load_or_create(&path).unwrap();

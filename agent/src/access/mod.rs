@@ -1,4 +1,5 @@
-//! Who may connect: the agent's key, the list of controllers, and what others could have tampered with.
+//! Access control: the agent's key, the list of authorized controllers, and checks whether others could have modified
+//! them.
 
 pub mod authorized_keys;
 pub mod directory_lock;

@@ -1,7 +1,7 @@
-//! Peers that were refused, told to the log in one line a minute.
+//! Logs refused peers in one line a minute.
 //!
-//! **Invariants:** a refused peer adds no more than a count: strangers cannot push what matters out of a log that is
-//! bounded. The first one of a quiet time is logged at once, with its reason.
+//! **Invariants:** a further refused peer adds no more than a count: strangers cannot push important lines out of a
+//! bounded log. The first refusal after a quiet time is logged at once, with its reason.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use crate::system::runtime;
 
-/// How often there is a line.
+/// Time between two lines.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Addresses that are named in a line, with how often each was refused; of all others there is one count.
+/// Number of addresses in a line, each with the number of its refusals; all other addresses share one count.
 const MAX_ADDRESSES: usize = 4;
 
-/// Bytes of a reason. Its text may come from an error of the other side's making.
+/// Maximum length of a reason in bytes. Its text may come from an error that the peer caused.
 const MAX_REASON_BYTES: usize = 120;
 
 /// The log of refused peers.
 #[derive(Default)]
 pub struct RefusalLog(Mutex<Option<Minute>>);
 
-/// What has happened since the last line.
+/// The refusals since the last line.
 #[derive(Default)]
 struct Minute {
     addresses: Vec<(IpAddr, u32)>,
@@ -41,7 +41,7 @@ impl Minute {
         self.last_reason.extend(why.chars().take(MAX_REASON_BYTES));
     }
 
-    /// For the log: who, and how often.
+    /// For the log: the addresses, and how often each was refused.
     fn peers(&self) -> String {
         let named = self.addresses.iter().map(|(address, count)| format!("{address} {count} times"));
         let others = (self.others > 0).then(|| format!("others {} times", self.others));
@@ -50,7 +50,7 @@ impl Minute {
 }
 
 impl RefusalLog {
-    /// A peer was refused. Must be called within the runtime.
+    /// Records a refused peer. Must be called within the runtime.
     pub fn record(self: &Arc<Self>, peer: SocketAddr, why: &str) {
         let mut minute = self.minute();
         if let Some(minute) = &mut *minute {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn refused_strangers_are_one_line_a_minute() {
+    async fn refused_strangers_log_once_a_minute() {
         let (lines, _logging) = lines_of_test();
         let log = Arc::<RefusalLog>::default();
         for second in 0..150_u32 {

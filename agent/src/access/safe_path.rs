@@ -1,9 +1,9 @@
-//! Files that decide who may come in, opened only if nobody else can have written them: what sshd calls StrictModes.
+//! Opens files that decide who may connect only if nobody else can have written them: sshd calls this StrictModes.
 //!
-//! **Invariants:** the file and every directory above it belong to root or to the user that hopd runs as, and nobody else
-//! can write to them. A directory in which everybody may make files is accepted if it is sticky, because there nobody can
-//! rename or remove what is somebody else's; so is `/tmp` without that bit, as DD-WRT has it. What is checked of the file
-//! is checked of the open file, and not of a name that could lead elsewhere a moment later.
+//! **Invariants:** the file and every directory above it belong to root or to the user that hopd runs as, and nobody
+//! else can write to them. A directory in which everybody may create files is accepted if it is sticky, because then
+//! nobody can rename or remove somebody else's files; so is `/tmp` without that bit, as on DD-WRT. The checks apply to
+//! the open file, not to a name that could lead elsewhere a moment later.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -19,21 +19,21 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 /// Only its owner may rename or remove a file in such a directory.
 const STICKY: u32 = 0o1000;
 
-/// The user as whom files of all users that a user namespace does not know are shown (user_namespaces(7)).
+/// The owner that a user namespace shows for files of users that it does not know (user_namespaces(7)).
 const OVERFLOW_UID: u32 = 65534;
 
-/// Why a file is not believed.
+/// Why a file is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file or a directory above it cannot be looked at.
+    /// The file or a directory above it cannot be opened.
     #[error("cannot open {}: {source}", .path.display())]
     Io {
-        /// Which one.
+        /// The file or directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// It is no regular file.
+    /// It is not a regular file.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
     /// Somebody else owns it.
@@ -41,7 +41,7 @@ pub enum Error {
     Owner {
         /// The file, or a directory above it.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
     },
     /// Somebody else could write to it.
@@ -69,16 +69,16 @@ impl Error {
     }
 }
 
-/// Opens a file for reading that only root and the user of this process can have written.
+/// Opens a file for reading if only root and the user of this process can have written it.
 ///
 /// # Errors
 /// [`Error`].
 pub fn open(path: &Path) -> Result<File, Error> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
-    // As sshd does it, links are resolved first: what counts is where the file really is.
+    // Resolves links first, as sshd does: only the real location of the file counts.
     let path = fs::canonicalize(path).map_err(failed)?;
     check_directories(&path)?;
-    // Neither waits for the writer of a pipe nor follows a link that has just come there.
+    // Neither waits for the writer of a pipe nor follows a link that has just been created there.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -89,7 +89,7 @@ pub fn open(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Makes sure that a secret is one: a file as [`open`] wants it, which nobody else can read either.
+/// Checks a secret: a file that [`open`] accepts, and that nobody else can read either.
 ///
 /// # Errors
 /// [`Error`].
@@ -102,7 +102,7 @@ pub fn check_private(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Looks at every directory above an absolute path without links.
+/// Checks every directory above an absolute path without links.
 fn check_directories(path: &Path) -> Result<(), Error> {
     for directory in path.ancestors().skip(1) {
         let metadata = fs::symlink_metadata(directory)
@@ -120,8 +120,8 @@ fn check_one(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     if !is_trusted(owner) {
         return Err(Error::Owner { path: path.to_owned(), owner });
     }
-    // A user's own group has the user's number and nobody else in it, and where there are such groups the usual umask
-    // lets them write. Root's group may have other members.
+    // A user's own group has the user's number and no other member, and where such groups exist, the usual umask lets
+    // the group write. Root's group may have other members.
     let has_own_group = owner != 0 && metadata.gid() == owner;
     let others = if has_own_group { WRITABLE_BY_OTHERS & 0o007 } else { WRITABLE_BY_OTHERS };
     if mode & others != 0 {
@@ -130,14 +130,14 @@ fn check_one(path: &Path, metadata: &Metadata) -> Result<(), Error> {
     Ok(())
 }
 
-/// True for root and for the user of this process. In a user namespace root's files are shown as nobody's.
+/// True for root and for the user of this process. A user namespace shows root's files as nobody's.
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw() || uid == OVERFLOW_UID && is_in_user_namespace()
 }
 
-/// False where user numbers are what they are for the whole machine: one line maps all of them to themselves.
+/// False if user numbers are those of the whole machine: one line maps all of them to themselves.
 fn is_in_user_namespace() -> bool {
-    // Without the file there are no user namespaces.
+    // A kernel without the file has no user namespaces.
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_others_can_write_are_refused() {
+    fn files_writable_by_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("directory");
         let file = directory.join("list");
@@ -169,7 +169,7 @@ mod tests {
             assert_eq!(opened.is_ok(), is_good, "{directory_mode:o} {file_mode:o}: {opened:?}");
             assert!(is_good || matches!(opened, Err(Error::Writable { .. })));
         }
-        // By another name it is where it is.
+        // Under another name, its real location counts.
         let link = dir.path().join("link");
         symlink(&file, &link).unwrap();
         assert!(open(&link).is_ok());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_others_can_read_are_refused() {
+    fn secrets_readable_by_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
         fs::write(&key, "secret").unwrap();

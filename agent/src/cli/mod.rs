@@ -1,4 +1,4 @@
-//! The command line, and what it does without serving: `--self-test`, and facts that enrolment asks for.
+//! The command line, and the commands that do not serve: `--self-test`, and facts that enrolment needs.
 
 pub mod options;
 pub mod print;

@@ -18,36 +18,35 @@ hopd: runs programs on this router for an authorized hop, in RAM
 Usage: hopd [OPTIONS]
 
 Options:
-  --listen ADDR:PORT   where to listen (default 0.0.0.0:4670; port 0 takes a free one)
-  --interface NAME     listen only on this network interface and, for connections that ride in ssh, on the loopback;
-                       `any` for all (default: any)
-  --dir DIR            where programs are kept and run, on tmpfs (default /tmp/hop)
-  --key FILE           the agent's key, made if there is none (default /etc/hopd/key)
-  --authorized FILE    fingerprints of the controllers that may connect, one a line (default /etc/hopd/authorized)
-  --quota BYTES        most bytes of programs to keep (default: what the file system has)
-  --cache-dir DIR      keep programs in DIR too, and copy them from there into --dir to run. DIR is on a medium that
-                       survives a reboot and comes and goes as it likes; hopd does not make it, and never fills the
-                       medium by more than 7/8
-  --launcher COMMAND   put COMMAND in front of every program; words are split at spaces
+  --listen ADDR:PORT   address to listen on (default 0.0.0.0:4670; port 0 selects a free port)
+  --interface NAME     listen only on this network interface and, for connections that ssh forwards, on the loopback;
+                       `any` for all interfaces (default: any)
+  --dir DIR            directory on tmpfs in which hopd stores and runs programs (default /tmp/hop)
+  --key FILE           the agent's key, created if FILE does not exist (default /etc/hopd/key)
+  --authorized FILE    fingerprints of the authorized controllers, one per line (default /etc/hopd/authorized)
+  --quota BYTES        maximum total size of stored programs (default: the space of the file system)
+  --cache-dir DIR      disk cache: also keep programs in DIR, on a medium that survives a reboot and may be removed at
+                       any time, and copy them from there into --dir to run. hopd does not create DIR, and never
+                       fills the medium by more than 7/8
+  --launcher COMMAND   start every program through COMMAND, which is split at spaces into its arguments
   --log FILE           log to FILE instead of standard error: at most 32 KiB, and as much in FILE.old
   --syslog             log to the system log instead of standard error, each line with its severity
-  --pid-file FILE      write the process number to FILE, and remove FILE in the end. One hopd a FILE: a second one
-                       refuses to start
-  --supervise          start the agent as a child, and again whenever it fails; SIGTERM ends both
-  --interface-to ADDR  print the network interface by which ADDR is reached, then exit
-  --fingerprint        print the fingerprint of the key, which is made if there is none, then exit
+  --pid-file FILE      write the PID to FILE, and remove FILE on exit; a second hopd with the same FILE refuses to start
+  --supervise          start the agent as a child, and restart it whenever it fails; SIGTERM stops both
+  --interface-to ADDR  print the network interface through which the router reaches ADDR, then exit
+  --fingerprint        print the fingerprint of the key, which is created if it does not exist, then exit
   --digest             print the SHA-256 of this executable, for routers without sha256sum, then exit
-  --check-options      read the other options, say what is wrong with them, then exit
-  --panic              panic as soon as it serves, to see what the log and the supervisor make of it
-  --self-test          check what a bad toolchain or kernel breaks, then exit
+  --check-options      check the other options, print the first error, then exit
+  --panic              panic once the agent serves, to test the log and the supervisor
+  --self-test          check for known defects of toolchains and kernels, then exit
   --version            print the version
   --help               print this
 
-When it listens, hopd prints one line of JSON with its address and fingerprint on standard output. SIGTERM ends its
-jobs, removes their files and exits. After kill -9 the pid file stays: before you signal the number in it, see in
-/proc/NUMBER/cmdline that it is hopd.";
+When it listens, hopd prints one line of JSON with its address and fingerprint on standard output. On SIGTERM it kills
+its jobs, removes their files and exits. After kill -9 the pid file remains: before you send a signal to the PID in it,
+check in /proc/PID/cmdline that it is hopd.";
 
-/// What the command line asks for.
+/// The command that the options select.
 #[derive(Debug)]
 pub enum Command {
     /// Print a text and exit.
@@ -217,18 +216,18 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_4670_unless_told_otherwise() {
+    fn default_port_is_4670() {
         assert_eq!(serve("hopd").listen.port(), 4670);
         assert_eq!(serve("hopd|--listen|127.0.0.1:0").listen.port(), 0);
     }
 
     #[test]
-    fn a_launcher_is_split_into_words() {
+    fn launcher_is_split_at_spaces() {
         assert_eq!(serve("hopd|--launcher| nice  -n 5 ").launcher, ["nice", "-n", "5"]);
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn invalid_command_lines_are_refused() {
         for line in [
             "hopd|--listen|nowhere",
             "hopd|--quota|-1",
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervised_agent_gets_every_option_but_the_supervisors() {
+    fn supervisor_passes_remaining_options_to_agent() {
         let line = "./hopd|--supervise|--dir|--supervise|--pid-file|/p|--log=/l|--quota|5|--pid-file=/q|--cache-dir|/s";
         let Command::Supervise(supervision) = parse(line.split('|').map(OsString::from)).unwrap() else {
             panic!("it supervises");
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_value_is_told_with_its_option() {
+    fn invalid_value_error_names_option() {
         for check in ["", "|--check-options"] {
             let line = format!("hopd|--listen|nowhere{check}");
             let error = parse(line.split('|').map(OsString::from)).unwrap_err().to_string();
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_the_default_port() {
+    fn help_names_default_port() {
         assert!(HELP.contains(&format!("0.0.0.0:{DEFAULT_PORT}")));
     }
 }

@@ -1,4 +1,4 @@
-//! What the agent says of itself for enrolment: its key's fingerprint, and its executable's digest.
+//! Facts about the agent for enrolment: its key's fingerprint, its executable's digest, and a network interface.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -12,7 +12,7 @@ use crate::access::key_file;
 use crate::logging;
 use crate::transport::listener;
 
-/// Prints the fingerprint of the key in `path`, which is made if there is none.
+/// Prints the fingerprint of the key in `path`, which is created if it does not exist.
 pub fn fingerprint(path: &Path) -> ExitCode {
     match key_file::load_or_create(path) {
         Ok(identity) => line(identity.fingerprint()),
@@ -20,7 +20,7 @@ pub fn fingerprint(path: &Path) -> ExitCode {
     }
 }
 
-/// Prints the network interface by which an address is reached.
+/// Prints the network interface through which the router reaches an address.
 pub fn interface_to(address: &str) -> ExitCode {
     match listener::interface_to(address) {
         Ok(interface) => line(interface),
@@ -51,7 +51,7 @@ fn digest_of(path: &Path) -> io::Result<String> {
 }
 
 fn line(text: impl Display) -> ExitCode {
-    // Not by `println!`, which ends an agent that nobody listens to by a trap.
+    // Not by `println!`, which aborts the agent if nobody reads its output.
     match writeln!(io::stdout(), "{text}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -65,7 +65,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_digest_is_that_of_sha256sum() {
+    fn digest_matches_sha256sum() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("abc");
         fs::write(&path, "abc").unwrap();

@@ -25,7 +25,7 @@ use crate::system::runtime;
 
 type Check = Result<(), String>;
 
-/// Runs all checks, with files in `directory` (made and removed again), and prints a line for each. Success if all
+/// Runs all checks, with files in `directory` (created and removed again), and prints a line for each. Success if all
 /// pass.
 pub fn run(directory: &Path) -> ExitCode {
     let checks: [(&str, &dyn Fn() -> Check); 12] = [
@@ -328,13 +328,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_passes() {
+    fn self_test_passes_here() {
         let directory = std::env::temp_dir();
         assert_eq!(run(&directory), ExitCode::SUCCESS);
     }
 
     #[test]
-    fn a_check_can_fail() {
+    fn unequal_results_fail_check() {
         assert!(expect("one", 1, 2).is_err());
     }
 }

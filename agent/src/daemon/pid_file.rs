@@ -1,37 +1,39 @@
 //! The file that names the process to signal: `--pid-file`.
 //!
-//! **Invariants:** while its process lives, nobody else writes to the file, because it is locked; and on an orderly end the
-//! file goes. After kill -9 or a loss of power a stale file is left, whose number may be another process's by now. A reader
-//! without flock(1), as every router's shell is, therefore looks into /proc/NUMBER/cmdline first.
+//! **Invariants:** while its process lives, nobody else writes to the file, because it is locked; and the process
+//! removes it when it exits in order. After kill -9 or a power failure, a stale file remains, whose PID another process
+//! may have by now. So a reader without flock(1), which includes the shell of every router, checks /proc/PID/cmdline
+//! first.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Why there is no pid file.
+/// Errors of writing a pid file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its process lives.
+    /// The process that wrote it lives.
     #[error("another hopd has the pid file {}", .0.display())]
     Taken(PathBuf),
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("cannot write the pid file {}", .0.display())]
     Io(PathBuf, #[source] io::Error),
 }
 
-/// A pid file with our number in it, removed when dropped.
+/// A pid file with the PID of this process, removed when dropped.
 pub struct PidFile {
     path: PathBuf,
-    /// Open and locked; the kernel unlocks it however we end. Closed when a child executes, so the lock is not inherited.
+    /// Open and locked; the kernel unlocks it however the process exits. Closed on execve, so that no child inherits
+    /// the lock.
     _lock: File,
 }
 
 impl PidFile {
-    /// Writes our number to `path`. A stale file is taken over.
+    /// Writes the PID of this process to `path`. Takes over a stale file.
     ///
     /// # Errors
-    /// [`Error::Taken`] if the process lives that wrote it.
+    /// [`Error::Taken`] if the process that wrote the file lives.
     pub fn write(path: &Path) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::Io(path.to_owned(), error);
         loop {
@@ -40,7 +42,7 @@ impl PidFile {
                 .create(true)
                 .truncate(false)
                 .mode(0o644)
-                // /tmp is everybody's; and a pipe that nobody reads is not waited for.
+                // Anybody can write to /tmp; and the open must not wait for the reader of a pipe.
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(path)
                 .map_err(failed)?;
@@ -49,7 +51,7 @@ impl PidFile {
                 Err(TryLockError::WouldBlock) => return Err(Error::Taken(path.to_owned())),
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
-            // It was removed between open and lock, by the process that had it.
+            // The process that had the file removed it between the open and the lock.
             if file.metadata().map_err(failed)?.nlink() == 0 {
                 continue;
             }
@@ -63,7 +65,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Still locked. What somebody has removed already is as it should be.
+        // Still locked. Fails if somebody has removed the file already, and then nothing is left to do.
         let _ = fs::remove_file(&self.path);
     }
 }

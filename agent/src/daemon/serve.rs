@@ -1,7 +1,7 @@
-//! Starts the agent, and ends it in order: its directory, its key, its jobs, and its [`Acceptor`].
+//! Starts the agent, and shuts it down in order: its directory, its key, its jobs, and its [`Acceptor`].
 //!
-//! **Invariants:** one agent a directory, and the directory its own; whatever way an agent ended, the next one removes what
-//! that one left.
+//! **Invariants:** each agent has a directory of its own; and however an agent exits, the next one removes everything
+//! that it left.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
@@ -35,11 +35,11 @@ use crate::transport::acceptor::Acceptor;
 use crate::transport::listener::Listener;
 use crate::transport::revocation::Revocation;
 
-/// The agent's own nice value: it must come to its turn also when a program has started a thousand processes, because who else
-/// would end them? It uses the CPU when a program is sent or writes, and hardly at all otherwise.
+/// The agent's own nice value. The agent must get CPU time even if a program has started a thousand processes, because
+/// nobody else would kill them. It uses the CPU while a program is uploaded or writes, and hardly at all otherwise.
 const NICE: i32 = -10;
 
-/// What keeps the agent from serving.
+/// Errors that keep the agent from serving.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The agent's directory cannot be used.
@@ -53,27 +53,27 @@ pub enum Error {
         "{} must belong to the user that hopd runs as, and nobody else may look into it (mode 0700 or 0711)", .0.display()
     )]
     DirectoryOpen(PathBuf),
-    /// The agent has no key.
+    /// The agent's key cannot be used.
     #[error(transparent)]
     Key(#[from] key_file::Error),
-    /// The pid file is another agent's, or cannot be written.
+    /// Another agent holds the pid file, or it cannot be written.
     #[error(transparent)]
     PidFile(#[from] pid_file::Error),
     /// TLS cannot be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// The address is taken or not ours.
+    /// The address is in use, or not one of the router's.
     #[error("cannot listen on {0}")]
     Listen(std::net::SocketAddr, #[source] io::Error),
-    /// The runtime does not work, or the kernel does not tell the address.
+    /// The runtime does not work, or the kernel does not report the address.
     #[error("cannot start")]
     Start(#[from] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then ends all jobs and removes all files.
+/// Serves until SIGTERM or SIGINT, then kills all jobs and removes all files.
 ///
 /// # Errors
-/// The agent could not start. Once it serves, nothing makes it stop but a signal.
+/// The agent could not start. Once it serves, only a signal stops it.
 pub fn run(options: Options) -> Result<(), Error> {
     let mut served = Ok(());
     runtime::run(pin!(async { served = serve(options).await }))?;
@@ -121,12 +121,12 @@ async fn serve(options: Options) -> Result<(), Error> {
     tracing::info!("stopping");
     jobs.stop().await;
     acceptor.close().await;
-    // It may be in there.
+    // The pid file may be in the directory.
     drop(pid_file);
     directory.remove()
 }
 
-/// Waits for a signal; for ever, if it cannot be listened to.
+/// Waits for a signal; forever if the agent cannot listen for it.
 async fn received(signal: &mut io::Result<Signal>) {
     match signal {
         Ok(signal) => _ = signal.recv().await,
@@ -134,11 +134,12 @@ async fn received(signal: &mut io::Result<Signal>) {
     }
 }
 
-/// The one line on standard output, for the process that started the agent: that it serves, where, and with which key.
+/// Tells the process that started the agent, in one line on standard output, that it serves, where, and with which key.
 fn announce(listener: &Listener, fingerprint: Fingerprint) -> Result<(), Error> {
     let address = listener.local_addr();
     let mut stdout = io::stdout().lock();
-    // The process that started the agent may be gone when a supervisor starts it again, and that is no reason not to serve.
+    // When a supervisor restarts the agent, the process that first started it may be gone. That is no reason not to
+    // serve.
     let _ = writeln!(stdout, "{{\"address\":\"{address}\",\"fingerprint\":\"{fingerprint}\"}}")
         .and_then(|()| stdout.flush());
     let place = listener.describe();
@@ -149,7 +150,7 @@ fn announce(listener: &Listener, fingerprint: Fingerprint) -> Result<(), Error> 
 /// The agent's directory, which no other agent uses at the same time.
 struct Directory {
     path: PathBuf,
-    /// Open and locked as long as this agent lives; the kernel unlocks it however the agent ends.
+    /// Open and locked as long as this agent lives; the kernel unlocks it however the agent exits.
     lock: File,
 }
 
@@ -160,7 +161,8 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
-        // Programs of other users pass it, if there are any. /tmp is everybody's, and what is in here is executed: somebody else's directory, or a link, is not taken.
+        // Programs of other users pass through this directory, if there are any. Anybody can write to /tmp, and the
+        // agent executes files in here: so it accepts neither somebody else's directory nor a link.
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let lock =
             File::from(rustix::fs::open(&path, flags, Mode::empty()).map_err(|error| failed(error.into()))?);
@@ -176,16 +178,17 @@ impl Directory {
         Ok(Self { path, lock })
     }
 
-    /// Ends what is left of the jobs of an agent that was killed.
+    /// Kills everything that the jobs of a killed agent have left running.
     fn kill_stale_jobs(&self, cgroups: Option<&Cgroups>) {
         let mark = [JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()].concat();
         let ended = cgroups.map_or(0, Cgroups::kill_stale) + reaper::kill_stale(&mark);
         if ended > 0 {
-            tracing::warn!(processes = ended, "ended what an agent before this one had left running");
+            tracing::warn!(processes = ended, "killed processes that an earlier agent had left");
         }
     }
 
-    /// A directory in this one, empty. What cannot be removed of an agent before this one keeps nobody from starting.
+    /// Creates an empty directory in this one. Files of an earlier agent that cannot be removed do not keep this one
+    /// from starting.
     fn subdirectory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let failed = |error: io::Error| Error::Directory(path.clone(), error);
@@ -194,13 +197,13 @@ impl Directory {
         Ok(path)
     }
 
-    /// Removes what the agent made. The directory itself stays if others put something into it, if something in it cannot be
-    /// removed, or if it is a mount point.
+    /// Removes the files of the agent. The directory itself stays if others have put something into it, if something in
+    /// it cannot be removed, or if it is a mount point.
     fn remove(self) -> Result<(), Error> {
         for name in ["blobs", "jobs"] {
             let path = self.path.join(name);
             if let Err(error) = fs_remove::remove(&path) {
-                tracing::error!(path = %path.display(), %error, "cannot remove all of a directory");
+                tracing::error!(path = %path.display(), %error, "cannot remove a directory completely");
             }
         }
         fs_remove::retry(&self.path);

@@ -1,9 +1,11 @@
 //! Keeps an agent running on a router that has no supervisor: DD-WRT, and RAM-only enrolment everywhere.
 //!
-//! **Invariants:** nobody ends up with an agent that nothing watches. The agent gets TERM when its supervisor dies, however
-//! that happens, and it is the supervisor's child until it has been waited for, so no signal of ours goes astray.
+//! **Invariants:** no agent outlives the supervisor that started it: the agent gets TERM when its supervisor dies,
+//! however that happens. It stays the supervisor's child until it has been reaped, so no signal of the supervisor
+//! reaches another process.
 //!
-//! It is one blocking wait and no runtime: a supervisor that waits must cost a 64 MB router next to nothing.
+//! The supervisor waits in one blocking call, and has no runtime: while it waits, it must cost a 64 MB router next to
+//! nothing.
 
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -17,20 +19,20 @@ use crate::daemon::pid_file::PidFile;
 use crate::logging;
 use crate::process::reaper::ProcessReaper;
 
-/// The wait before an agent that failed is started again. It doubles up to the longest while agents live less than
-/// [`HEALTHY`]: an address that is taken or a directory that is full is not cured by haste.
+/// The wait before a failed agent is started again. It doubles up to the longest while agents live for less than
+/// [`HEALTHY`]: haste does not help if an address is in use or a directory is full.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const HEALTHY: Duration = Duration::from_secs(60);
 
-/// How long an agent that was told to stop may take. It ends its jobs in 3 s and says farewell for 1 s; what takes this
-/// long is stuck, and the user who stops it must not have to look for it.
+/// How long an agent may take to stop. It kills its jobs within 3 s, and sends its last responses for 1 s. An agent
+/// that takes longer is stuck, and the user who stops it must not have to search for it.
 const STOPPING_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs the agent until it ends well or until told to stop, and gives its exit code.
+/// Runs the agent until it exits successfully or somebody stops the supervisor. Returns the agent's exit code.
 pub fn run(supervision: &Supervision) -> ExitCode {
     let Supervision { program, args, log, pid_file } = supervision;
-    // Fails if we lead a group, as under an interactive shell; then the user has the say over us.
+    // Fails if this process leads a process group, as under an interactive shell; then the user controls it.
     let _ = setsid();
     let signals = Signals::block();
     let _pid_file = match pid_file.as_deref().map(PidFile::write).transpose() {
@@ -49,7 +51,7 @@ pub fn run(supervision: &Supervision) -> ExitCode {
                 }
                 (status, Shutdown::NotRequested) if status.success() => return ExitCode::SUCCESS,
                 (status, Shutdown::NotRequested) => {
-                    // An agent that was killed could not end what its programs had started.
+                    // A killed agent could not kill the processes that its programs had started.
                     reaper.kill_orphans_blocking();
                     status.to_string()
                 }
@@ -59,7 +61,7 @@ pub fn run(supervision: &Supervision) -> ExitCode {
         if started.elapsed() >= HEALTHY {
             wait = FIRST_WAIT;
         }
-        log.note(&format!("supervisor: the agent ended ({end}); starting it again in {} s", wait.as_secs()));
+        log.note(&format!("supervisor: the agent exited ({end}); restarting it in {} s", wait.as_secs()));
         if signals.arrives_within(wait) {
             return ExitCode::SUCCESS;
         }
@@ -71,10 +73,10 @@ fn start(command: &mut Command, signals: &Signals) -> io::Result<Child> {
     let supervisor = rustix::process::getpid();
     let signals = Signals(signals.0);
     let stop_with_supervisor = move || {
-        // A mask is inherited, and an agent that does not hear TERM could not be stopped.
+        // Children inherit the signal mask, and TERM could not stop an agent that blocks it.
         signals.unblock();
         set_parent_process_death_signal(Some(Signal::TERM))?;
-        // The supervisor may have died before that was set.
+        // The supervisor may have died before this was set.
         if getppid() == Some(supervisor) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
     };
     // SAFETY: between fork and exec the closure makes three system calls and touches no memory that a lock guards.
@@ -88,15 +90,15 @@ enum Shutdown {
     Requested,
 }
 
-/// Waits for the agent's end, and hands it the signals that are ours.
+/// Waits until the agent exits, and passes on the supervisor's signals to it.
 fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Shutdown) {
     let mut shutdown = Shutdown::NotRequested;
-    // Not reaped yet, so the number is the agent's; and a signal to a process that has ended is nothing.
+    // The agent is not reaped yet, so the PID is its own; and a signal to a process that has exited has no effect.
     let tell = |agent: &Child, signal| {
         let _ = kill_process(Pid::from_child(agent), signal);
     };
     loop {
-        // Before each wait: a child may have ended before its signal was waited for, and the kernel merges signals.
+        // Before each wait: a child may have exited before its signal was waited for, and the kernel merges signals.
         if let Ok(Some(status)) = agent.try_wait() {
             return (status, shutdown);
         }
@@ -115,14 +117,14 @@ fn watch(mut agent: Child, signals: &Signals) -> (ExitStatus, Shutdown) {
     }
 }
 
-/// The agent's exit code, in the shell's way if a signal ended it.
+/// The agent's exit code; as in a shell, 128 + N if signal N killed it.
 fn code(status: ExitStatus) -> ExitCode {
     let code = status.code().or(status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// The signals that a supervisor lives by. They are blocked and taken one by one (sigwait(3)); time is among them, as
-/// SIGALRM, because a call with a timeout is not the same on every kernel and C library of 32 bits.
+/// The signals that a supervisor handles. It blocks them and takes them one by one (sigwait(3)). A timeout is one of
+/// them, SIGALRM, because a call with a timeout differs between the kernels and C libraries of 32-bit routers.
 struct Signals(libc::sigset_t);
 
 impl Signals {
@@ -134,8 +136,8 @@ impl Signals {
             libc::sigemptyset(&raw mut set);
             for signal in wanted {
                 libc::sigaddset(&raw mut set, signal);
-                // A shell starts what it puts into the background with INT and QUIT ignored, nohup ignores HUP: what
-                // is ignored never arrives, and programs would inherit it.
+                // A shell starts background processes with INT and QUIT ignored, and nohup ignores HUP. An ignored
+                // signal never arrives, and programs would inherit that.
                 libc::signal(signal, libc::SIG_DFL);
             }
             libc::signal(libc::SIGQUIT, libc::SIG_DFL);
@@ -145,7 +147,7 @@ impl Signals {
     }
 
     fn unblock(&self) {
-        // SAFETY: the pointer is to a live set, and the old mask is not asked for.
+        // SAFETY: the pointer is to a live set, and the old mask is not requested.
         unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const self.0, std::ptr::null_mut()) };
     }
 

@@ -1,10 +1,10 @@
-//! The core file of a program: where the kernel writes it, how large it may be, and that it goes.
+//! The core dump of a program: where the kernel writes it, its maximum size, and its removal.
 //!
-//! The kernel writes it where `kernel.core_pattern` says (core(5)): on OpenWrt to /tmp, which is RAM, and under a name of which
-//! only a part is known before.
+//! The kernel writes it to the path in `kernel.core_pattern` (core(5)): on OpenWrt in /tmp, which is RAM, and under a
+//! name that is only partly known in advance.
 //!
-//! **Invariants:** a core that the agent allowed is taken away from there when its program has ended, by this agent or the next
-//! one, and with it those of processes in the program's group; and no file of anybody else's is.
+//! **Invariants:** when its program has ended, this agent or the next one removes a core that the agent allowed, and
+//! those of processes in the program's group; and no file of anybody else.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,29 +22,29 @@ use crate::files::error::Error;
 use crate::files::outputs::{Problem, again, enter};
 use crate::system::fs_walk;
 
-/// The file in a job's directory that says where its core may be.
+/// The file in a job's directory that records where its core may be.
 const MARK: &str = "core";
 
-/// Bytes that are read of it: it has a number for each core that was there before.
+/// Maximum number of bytes to read of it: it has a number for each core that existed before.
 const MAX_MARK_BYTES: u64 = 256 * 1024;
 
-/// Where the kernel writes cores: `kernel.core_pattern`, as far as it can be known.
+/// Where the kernel writes cores: `kernel.core_pattern`, as far as it is known in advance.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// `None`: where the program works.
+    /// `None`: the directory in which the program works.
     directory: Option<PathBuf>,
-    /// `*` stands for what is not known before, [`PID`] for the number of the process.
+    /// `*` matches everything that is not known in advance, [`PID`] the PID of the process.
     name: Vec<u8>,
 }
 
-/// Stands for a process's number. No name has it: the kernel writes none.
+/// Stands for a PID. It is in no file name, because the kernel writes none.
 const PID: u8 = 0;
 
 impl Pattern {
-    /// Reads that of this router.
+    /// Reads the pattern of this router.
     ///
     /// # Errors
-    /// [`Error::NoCore`]: there will be none, or none that could be found.
+    /// [`Error::NoCore`] if the kernel writes no core, or none that the agent could find.
     pub fn read() -> Result<Self, Error> {
         let read = |name: &str| fs::read(format!("/proc/sys/kernel/{name}"));
         let pattern = read("core_pattern").map_err(|_| Error::NoCore("its kernel writes none"))?;
@@ -91,7 +91,7 @@ impl Pattern {
         Ok(Self { directory, name })
     }
 
-    /// What stands for the names of the cores of a process, or of all.
+    /// The pattern for the names of the cores of a process, or of all processes.
     fn names(&self, pid: Option<u32>) -> Vec<u8> {
         let pid = pid.map_or("*".into(), |pid| pid.to_string());
         let mut names = Vec::new();
@@ -105,28 +105,29 @@ impl Pattern {
     }
 }
 
-/// How many bytes the core of a program may have that may use `memory` bytes: the program is still in memory when the kernel
-/// writes it, so each gets half.
+/// Maximum size in bytes of the core of a program that may use `memory` bytes: the program is still in memory when the
+/// kernel writes its core, so each gets half.
 pub fn limit(memory: u64) -> u64 {
     let hard = getrlimit(Resource::Core).maximum.unwrap_or(u64::MAX);
     (memory / 2).min(MAX_OUTPUT_FILES_BYTES).min(hard)
 }
 
-/// A core that there may be, until this is dropped.
+/// A core that may be written, until this is dropped.
 #[derive(Debug)]
 pub struct Expected {
     pattern: Pattern,
     directory: PathBuf,
-    /// Files that were there before the program, by number, and are somebody else's.
+    /// Numbers of the files that were there before the program, and belong to somebody else.
     others: Vec<u64>,
-    /// The job's own directory, for the mark.
+    /// The job's directory, for the mark.
     job: PathBuf,
     owner: Option<u32>,
     pid: Option<u32>,
 }
 
 impl Expected {
-    /// That of a program which will start in `work`, in the directory `job` of its job, as `owner` if not as the agent.
+    /// The core of a program that will start in `work`, for a job in the directory `job`, as user `owner` if not as the
+    /// agent's.
     ///
     /// # Errors
     /// [`Error::NoCore`].
@@ -138,7 +139,7 @@ impl Expected {
         Ok(Self { pattern, directory, others, job: job.to_owned(), owner, pid: None })
     }
 
-    /// The program has started. Leaves a mark for the next agent, in case that this one is killed.
+    /// Records that the program has started. Leaves a mark for the next agent, in case this one is killed.
     pub fn started(&mut self, pid: u32) {
         self.pid = Some(pid);
         let mut mark = self.directory.as_os_str().as_bytes().to_vec();
@@ -149,17 +150,18 @@ impl Expected {
         for other in &self.others {
             mark.extend_from_slice(format!("\n{other}").as_bytes());
         }
-        // Without it, all is well as long as this agent lives.
+        // All is well without the mark as long as this agent lives.
         if let Err(error) = fs::write(self.job.join(MARK), mark) {
             tracing::warn!(%error, "cannot note where a core may be");
         }
     }
 
-    /// Takes the core of the program, which has ended, away from where the kernel wrote it: its name, and what is in it.
+    /// Takes the core of the program, which has ended, from where the kernel wrote it. Returns its name and its
+    /// content.
     pub fn take(self) -> (Vec<u8>, Result<File, Problem>) {
         let names = self.pid.map(|pid| self.pattern.names(Some(pid))).unwrap_or_default();
         match self.own().into_iter().find(|name| stands_for(&names, name)) {
-            // It loses its name when `self` is dropped.
+            // The core loses its name when `self` is dropped.
             Some(name) => {
                 let core = open(&self.directory, &name);
                 (name, core.map_err(|_| Problem::Unreadable))
@@ -188,7 +190,7 @@ impl Drop for Expected {
     }
 }
 
-/// Removes the cores of the jobs of an agent that was killed, whose directories are in `jobs`.
+/// Removes the cores of the jobs of a killed agent. `jobs` has the directories of these jobs.
 pub fn remove_former(jobs: &Path) {
     for job in fs_walk::entries(jobs) {
         let Ok(mark) = read_mark(&job.path().join(MARK)) else { continue };
@@ -208,8 +210,8 @@ pub fn remove_former(jobs: &Path) {
     }
 }
 
-/// Reads a mark. A program that is root may have put anything in its place: a pipe that nobody writes to, a link, a file that is
-/// longer than memory.
+/// Reads a mark. A program that runs as root may have replaced it with anything: a pipe without a writer, a link, a
+/// file that is larger than the memory.
 fn read_mark(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -221,15 +223,15 @@ fn read_mark(path: &Path) -> io::Result<Vec<u8>> {
     Ok(mark)
 }
 
-/// True if the file called `name` is the core of the process `pid`, which `own` stands for, or of one in its group.
+/// True if the file `name` is the core of the process `pid`, which has the pattern `own`, or of a process in its group.
 fn is_of(directory: &Path, name: &[u8], own: &[u8], pid: u32) -> bool {
     stands_for(own, name) || open(directory, name).ok().and_then(|core| group(&core)) == Some(pid)
 }
 
 /// The process group of the process that left this core.
 ///
-/// A core begins with an ELF header and its program headers; the first note is NT_PRSTATUS (elf(5), struct elf_prstatus in
-/// linux/elfcore.h).
+/// A core begins with an ELF header and its program headers; the first note is NT_PRSTATUS (elf(5), struct elf_prstatus
+/// in linux/elfcore.h).
 fn group(core: &File) -> Option<u32> {
     const LONG: usize = size_of::<libc::c_long>();
     const IS_64: bool = LONG == 8;
@@ -254,7 +256,7 @@ fn group(core: &File) -> Option<u32> {
     u32::try_from(group).ok()
 }
 
-/// The regular files in a directory whose names a pattern stands for.
+/// The regular files in a directory whose names match a pattern.
 fn matching(directory: &Path, names: &[u8]) -> Vec<(Vec<u8>, fs::Metadata)> {
     let mut found = Vec::new();
     for entry in fs_walk::entries(directory) {
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_programs_core_is_taken() {
+    fn only_core_of_program_is_taken() {
         let (cores, job) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str, content: &str| fs::write(cores.path().join(name), content).unwrap();
         put("c.old.123", "of somebody else, who had this number before");
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unclaimed_core_is_removed() {
+    fn unclaimed_core_is_removed() {
         let (cores, jobs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |name: &str| fs::write(cores.path().join(name), "core").unwrap();
         put("c.old.123");
@@ -357,7 +359,7 @@ mod tests {
         put("c.new.123");
         drop(core);
         assert_eq!(names(cores.path()), ["c.old.123"]);
-        // The agent was killed, and another one is started.
+        // The agent was killed, and another one starts.
         let job = jobs.path().join("job");
         fs::create_dir(&job).unwrap();
         let mut core = expected(cores.path(), &job);
@@ -366,7 +368,7 @@ mod tests {
         put("c.new.123");
         remove_former(jobs.path());
         assert_eq!(names(cores.path()), ["c.old.123"]);
-        // Anything else in its place is passed by, and nobody waits for it.
+        // It skips anything else with the name of the mark, and does not wait for it.
         fs::remove_file(job.join(MARK)).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, job.join(MARK), FileType::Fifo, Mode::RUSR, 0).unwrap();
         remove_former(jobs.path());

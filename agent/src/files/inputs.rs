@@ -1,7 +1,7 @@
-//! The files that a program finds when it starts: trees that are sent as archives and unpacked into the job's directory.
+//! The input files of a program: trees that arrive as archives, and are unpacked into the job's directory.
 //!
-//! **Invariants:** nothing is written outside the directory that a tree is unpacked into, and nothing through a symbolic link;
-//! no more is unpacked than was reserved.
+//! **Invariants:** unpacking a tree writes nothing outside its directory, nothing through a symbolic link, and no more
+//! than was reserved.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -17,7 +17,7 @@ use crate::files::error::Error;
 use crate::process::user::User;
 use crate::store::receiver::BlobDescriptor;
 
-/// Bytes that are copied at a time, before others get their turn.
+/// Bytes that are copied at a time, before other tasks get their turn.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Bytes of the header of an entry, and where its fields of eight hexadecimal digits are (cpio(5), format newc).
@@ -26,10 +26,10 @@ const MAGIC: &[u8] = b"070701";
 const MODE: usize = 14;
 const FILE_SIZE: usize = 54;
 const NAME_SIZE: usize = 94;
-/// Everything in an archive begins at a multiple of this.
+/// Each part of an archive begins at a multiple of this.
 const ALIGNMENT: usize = 4;
 
-/// The name of what comes after the last entry.
+/// The name of the entry that ends an archive.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
 /// Kinds of files in a mode (inode(7)).
@@ -39,24 +39,24 @@ const REGULAR: u32 = 0o100_000;
 const SYMBOLIC_LINK: u32 = 0o120_000;
 const OWNER_MAY_EXECUTE: u32 = 0o100;
 
-const BROKEN: Error = Error::Protocol("an archive of input files that is not as it should be");
+const BROKEN: Error = Error::Protocol("a malformed archive of input files");
 
-/// Input files, before they are there.
+/// A tree of input files that is not unpacked yet.
 #[derive(Debug)]
 pub struct InputArchive {
-    /// What is sent.
+    /// The archive.
     pub archive: BlobDescriptor,
-    /// The name of the directory that they are unpacked into.
+    /// The name of the directory into which it is unpacked.
     pub directory: Vec<u8>,
-    /// Bytes of memory that they take when they are unpacked.
+    /// Bytes of memory that the unpacked files take.
     pub size: u64,
-    /// How many they are, with the directory around them; 0 if that was not announced.
+    /// Number of entries, including the directory around them; 0 if the controller did not announce it.
     pub entries: u32,
 }
 
 impl InputArchive {
-    /// Unpacks the archive into a new directory in `work`. If the program runs as another user, the files are that one's. If it
-    /// was not announced how many they are, they may be `most`.
+    /// Unpacks the archive into a new directory in `work`. If the program runs as another user, that user owns the
+    /// files. If the controller did not announce the number of entries, it may be up to `most`.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the archive breaks a rule, [`Error::Io`] if a file cannot be written.
@@ -69,14 +69,14 @@ impl InputArchive {
     ) -> Result<(), Error> {
         let root = work.join(OsStr::from_bytes(&self.directory));
         let entries = if self.entries == 0 { most } else { self.entries.into() };
-        let mut unpacking = Unpacking { archive, user, room: self.size, entries, has_links: false };
+        let mut unpacking = Unpacking { archive, user, bytes: self.size, entries, has_links: false };
         unpacking.directory(&root)?;
         while unpacking.entry(&root).await? {}
         Ok(())
     }
 }
 
-/// Why an archive cannot be read to its end: it is cut short, or the router's file system fails.
+/// The error for an archive that cannot be read to its end: it is truncated, or the router's file system fails.
 fn unreadable(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => BROKEN,
@@ -88,11 +88,11 @@ fn unreadable(error: io::Error) -> Error {
 struct Unpacking<'a> {
     archive: File,
     user: Option<&'a User>,
-    /// Bytes of memory that what follows may take.
-    room: u64,
-    /// How many may follow.
+    /// Bytes of memory that the remaining entries may take.
+    bytes: u64,
+    /// How many entries may follow.
     entries: u64,
-    /// Symbolic links were made: nothing else may follow, which could be written through one.
+    /// Symbolic links were created: no other entry may follow, because it could be written through one.
     has_links: bool,
 }
 
@@ -103,7 +103,7 @@ impl Unpacking<'_> {
         self.archive.read_exact(&mut header).map_err(unreadable)?;
         let field = |at| hexadecimal(&header[at..at + 8]).ok_or(BROKEN);
         let (mode, size, name_size) = (field(MODE)?, field(FILE_SIZE)?, field(NAME_SIZE)? as usize);
-        // With the zero byte at its end.
+        // Including the zero byte at its end.
         if !header.starts_with(MAGIC) || !(2..=MAX_OUTPUT_PATH_BYTES + 1).contains(&name_size) {
             return Err(BROKEN);
         }
@@ -131,7 +131,7 @@ impl Unpacking<'_> {
         Ok(true)
     }
 
-    /// The next bytes, of which `before` have been read already before the alignment was looked at.
+    /// Reads the next `count` bytes and their padding; `before` bytes in front of them have been read without padding.
     fn read(&mut self, before: usize, count: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; count + padding(before + count)];
         self.archive.read_exact(&mut bytes).map_err(unreadable)?;
@@ -139,11 +139,11 @@ impl Unpacking<'_> {
         Ok(bytes)
     }
 
-    /// Counts an entry with so many bytes of content.
+    /// Counts an entry with this many bytes of content.
     fn takes(&mut self, content: u64) -> Result<(), Error> {
         let taken = INPUT_ENTRY_BYTES + content.next_multiple_of(INPUT_PAGE_BYTES);
         const TOO_MANY: Error = Error::Protocol("more input files than announced");
-        self.room = self.room.checked_sub(taken).ok_or(TOO_MANY)?;
+        self.bytes = self.bytes.checked_sub(taken).ok_or(TOO_MANY)?;
         self.entries = self.entries.checked_sub(1).ok_or(TOO_MANY)?;
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Unpacking<'_> {
         while left > 0 {
             let count = left.min(CHUNK_BYTES);
             left -= count;
-            // The alignment is after the last piece, and all others are multiples of it.
+            // The padding comes after the last piece; the length of every other piece is a multiple of the alignment.
             let bytes = self.read(0, count)?;
             file.write_all(&bytes).map_err(Error::io("write", path))?;
             tokio::task::yield_now().await;
@@ -183,7 +183,7 @@ impl Unpacking<'_> {
     }
 }
 
-/// Bytes up to the next multiple of [`ALIGNMENT`].
+/// Number of bytes up to the next multiple of [`ALIGNMENT`].
 fn padding(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT) - length
 }
@@ -210,12 +210,12 @@ mod tests {
         bytes
     }
 
-    /// Unpacks `entries`, for which there is so much room; gives the directory around everything.
+    /// Unpacks `entries`, for which `size` bytes are reserved. Returns the directory around everything.
     async fn unpacked(entries: &[Vec<u8>], size: u64) -> (tempfile::TempDir, Result<(), Error>) {
         unpacked_announced(entries, size, 0, u64::MAX).await
     }
 
-    /// Unpacks `entries` of which so many were announced; without that, they may be `most`.
+    /// Unpacks `entries`, of which this many were announced; if none were, up to `most`.
     async fn unpacked_announced(
         entries: &[Vec<u8>],
         size: u64,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_there_as_they_were_packed() {
+    async fn archive_unpacks_to_same_files() {
         let long: Vec<u8> = (0..CHUNK_BYTES + 3).map(|at| at as u8).collect();
         let entries = [
             entry("a", DIRECTORY | 0o700, b""),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_written_elsewhere() {
+    async fn nothing_is_written_outside_directory() {
         let link = || entry("link", SYMBOLIC_LINK, b"..");
         for (what, entries) in [
             ("above", vec![entry("../file", REGULAR, b"x")]),

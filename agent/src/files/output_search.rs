@@ -1,6 +1,6 @@
-//! The search for the output files of a program that has ended.
+//! The search for the artifacts of a program that has ended.
 //!
-//! **Invariants:** no link is followed, no other file system entered, and no more than 4,096 names are read for one job.
+//! **Invariants:** the search follows no link, enters no other file system, and reads at most 4,096 names for one job.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,19 +15,19 @@ use hop_proto::output_path;
 
 use crate::files::outputs::{Problem, again, enter};
 
-/// Names that are looked at for one job. Each costs a 500 MIPS CPU 0.05 ms, in which the agent does nothing else.
+/// Names that the search visits for one job. Each takes a 500 MIPS CPU 0.05 ms, in which the agent does nothing else.
 pub(super) const MAX_NAMES: usize = 4096;
 
-/// A file, or why there is none.
+/// A file, or the reason why there is none.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Below the program's directory; if nothing was found, what was asked for.
+    /// Path below the program's directory; the request itself if nothing was found.
     pub(super) path: Vec<u8>,
-    /// Which request it is for.
+    /// Index of the request that it belongs to.
     pub(super) request: u32,
     /// Bytes of all files before it.
     pub(super) start: u64,
-    /// Bytes of this one.
+    /// Size of this file in bytes.
     pub(super) size: u64,
     pub(super) inode: u64,
     pub(super) is_executable: bool,
@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) problem: Option<Problem>,
 }
 
-/// There is too much to look at.
+/// There is too much to search.
 pub(super) struct Full;
 
 /// The search for output files.
@@ -49,7 +49,8 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Looks in a directory whose path is `path` for what `asked` names, or for everything. Gives whether there is any.
+    /// Searches a directory with the path `path` for what `asked` names, or for everything. Returns whether it has any
+    /// of that.
     pub(super) fn look_in(
         &mut self,
         directory: &File,
@@ -76,12 +77,12 @@ impl Search {
             }
             let name = name.file_name().into_vec();
             if first.is_none_or(|first| output_path::stands_for(first, &name)) {
-                // The same files come in the same order.
+                // Sorted, so that the same files always come in the same order.
                 let at = found.binary_search(&name).unwrap_or_else(|at| at);
                 found.insert(at, name);
             }
         }
-        // An empty directory is there.
+        // An empty directory counts as found.
         let mut is_any = first.is_none();
         for name in found {
             is_any |= if first.is_none() && output_path::is_hidden(&name) {
@@ -93,7 +94,7 @@ impl Search {
         Ok(is_any)
     }
 
-    /// Looks at a name in a directory, and below it for what `rest` names.
+    /// Visits a name in a directory, and below it everything that `rest` names.
     fn look_at(
         &mut self,
         directory: &File,
@@ -111,7 +112,7 @@ impl Search {
         })
     }
 
-    /// Does something with the path of a name in the directory whose path is `path`.
+    /// Calls a function with the path of a name in the directory whose path is `path`.
     fn within(
         &mut self,
         path: &mut Vec<u8>,
@@ -139,7 +140,7 @@ impl Search {
         let Ok(metadata) = file.metadata() else {
             return self.add(path, request, Err(Problem::Unreadable));
         };
-        // Each directory on the way is an open file while what is in it is looked at.
+        // Each directory on the path is an open file while its content is searched.
         let is_too_deep =
             metadata.is_dir() && depth == MAX_OUTPUT_DEPTH || path.len() > MAX_OUTPUT_PATH_BYTES;
         if is_too_deep {
@@ -155,7 +156,7 @@ impl Search {
         let problem = if is_foreign || !metadata.is_file() {
             Err(Problem::NotAFile)
         } else if self.owner.is_some_and(|owner| owner != metadata.uid()) {
-            // A user may give a file of somebody else a name where it works itself (link(2)).
+            // A user may link somebody else's file into its own working directory (link(2)).
             Err(Problem::NotOwn)
         } else if metadata.len() > MAX_OUTPUT_FILES_BYTES - self.bytes {
             Err(Problem::TooLarge)
@@ -165,7 +166,7 @@ impl Search {
         self.add(path, request, problem)
     }
 
-    /// Adds a file, which is there.
+    /// Adds a file that exists, or the problem with it.
     fn add(&mut self, path: &[u8], request: u32, file: Result<fs::Metadata, Problem>) -> Result<bool, Full> {
         self.path_bytes += path.len();
         if self.entries.len() == MAX_OUTPUT_FILES || self.path_bytes > MAX_OUTPUT_FILES_PATH_BYTES {
@@ -173,7 +174,7 @@ impl Search {
         }
         let mut entry = self.entry(path, request);
         match file {
-            // A controller takes no longer path.
+            // A controller accepts no longer path.
             _ if path.len() > MAX_OUTPUT_PATH_BYTES => entry.problem = Some(Problem::TooMany),
             Ok(metadata) => {
                 (entry.size, entry.inode) = (metadata.len(), metadata.ino());
@@ -186,7 +187,7 @@ impl Search {
         Ok(true)
     }
 
-    /// Reports what is wrong with a request.
+    /// Reports a problem with a request.
     pub(super) fn report(&mut self, path: &[u8], request: u32, problem: Problem) {
         let entry = Entry { problem: Some(problem), ..self.entry(path, request) };
         self.entries.push(entry);

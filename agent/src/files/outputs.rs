@@ -1,11 +1,11 @@
-//! The files that a program leaves for its controller: which they are, and piece by piece what is in them.
+//! The artifacts of a program: which files they are, and their content piece by piece.
 //!
-//! A program that runs as another user may have put anything where it works: a link to the password file, a name for a file of
-//! the agent's.
+//! A program that runs as another user may have created anything in its working directory: a link to the password file,
+//! a hard link to a file of the agent's.
 //!
-//! **Invariants:** nothing but regular files below the program's own directory, on its own file system and of its own user, is
-//! read, whatever lies in the way; a file arrives as it was when the program ended or is reported; and no more of it is in
-//! memory than what is on its way.
+//! **Invariants:** the agent reads only regular files below the program's own directory, on its own file system and of
+//! its own user, whatever else is there; a file arrives as it was when the program ended, or is reported; and of its
+//! content, only the bytes that are being sent are in memory.
 
 use std::fs::File;
 use std::io;
@@ -21,95 +21,95 @@ use rustix::io::Errno;
 
 use crate::files::output_search::{Entry, Full, Search};
 
-/// Why a file is not brought.
+/// Why the agent does not send a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// There is no such file.
     NotThere,
-    /// It is something else than a regular file, or elsewhere than it seems to be.
+    /// It is not a regular file, or not where it seems to be.
     NotAFile,
-    /// It is longer than what may still be brought.
+    /// It is larger than the rest of the limit for all files.
     TooLarge,
-    /// There is too much to look at, or it is too deep.
+    /// There is too much to search, or it is too deep.
     TooMany,
-    /// The kernel does not let it be read.
+    /// The kernel does not allow reading it.
     Unreadable,
-    /// It is not any more as it was when the program ended.
+    /// It has changed since the program ended.
     Changed,
-    /// It belongs to another user than the program ran as.
+    /// It belongs to another user than the one as whom the program ran.
     NotOwn,
-    /// Its name begins with a dot, and was not asked for.
+    /// Its name begins with a dot, and was not requested.
     Hidden,
 }
 
-/// A place in all files: their number, and an offset in that one. The end is behind the last file.
+/// A position in all files: the number of a file, and an offset in it. The end is after the last file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// Counts the files from 0.
+    /// Number of the file, counted from 0.
     pub file: u32,
-    /// Bytes of it.
+    /// Offset in the file, in bytes.
     pub offset: u64,
 }
 
-/// What is known of a file.
+/// Metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// Where it was, below the program's directory.
+    /// Path below the program's directory.
     pub path: Vec<u8>,
-    /// Which request it is for.
+    /// Index of the request that it belongs to.
     pub request: u32,
-    /// Its length.
+    /// Size in bytes.
     pub size: u64,
     /// Its owner may execute it.
     pub is_executable: bool,
-    /// The kernel wrote it when the program died.
+    /// It is the core dump of the program.
     pub is_core: bool,
-    /// How many files there are.
+    /// Number of all files.
     pub files: u32,
 }
 
 /// A piece of a file.
 #[derive(Debug)]
 pub struct Piece {
-    /// Where it belongs.
+    /// Its position.
     pub at: Position,
-    /// What it is.
+    /// Its bytes.
     pub data: Bytes,
-    /// What is known of the file, if this was not said on this connection.
+    /// Metadata of the file, if this connection has not sent it yet.
     pub info: Option<Info>,
-    /// Nothing more of this file comes.
+    /// The reason why nothing more of this file follows.
     pub problem: Option<Problem>,
 }
 
-/// What a program has left.
+/// The artifacts of a program.
 #[derive(Debug)]
 pub struct ArtifactSet {
-    /// Where the program worked; `None` if it is gone.
+    /// The directory in which the program worked; `None` if it is gone.
     directory: Option<File>,
     entries: Vec<Entry>,
-    /// The core, which has no name any more.
+    /// The core dump, which has been unlinked.
     core: Option<File>,
-    /// Bytes that may be on their way.
+    /// Maximum number of bytes in flight.
     window: u64,
 }
 
-/// How far one connection is.
+/// The progress of one connection.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    /// What comes next.
+    /// Position of the next piece.
     pub at: Position,
-    /// The file of which the controller was told what it is.
+    /// The file whose metadata the controller was last sent.
     told: Option<u32>,
     open: Option<(u32, File)>,
 }
 
 impl Cursor {
-    /// Begins there.
+    /// Begins at this position.
     pub fn new(at: Position) -> Self {
         Self { at, ..Self::default() }
     }
 
-    /// Holds no file any more.
+    /// Closes the open file.
     pub fn close(&mut self) {
         self.open = None;
     }
@@ -121,8 +121,8 @@ impl Cursor {
 }
 
 impl ArtifactSet {
-    /// Looks for what was asked for in the directory in which a program worked, which has ended; it ran as the user `owner`,
-    /// if not as the agent. At most `window` bytes will be on their way.
+    /// Searches the directory in which a program worked that has ended, as user `owner` if not as the agent's, for the
+    /// requested files. At most `window` bytes will be in flight.
     pub fn find(work: &Path, requests: &[Vec<u8>], owner: Option<u32>, window: u64) -> Self {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // The program may have removed it.
@@ -142,7 +142,7 @@ impl ArtifactSet {
             match directory.as_ref().map_or(Ok(false), look) {
                 Ok(true) => {}
                 Ok(false) => search.report(path, request as u32, Problem::NotThere),
-                // Whatever there is beyond that is not looked for.
+                // The rest is not searched.
                 Err(Full) => {
                     search.entries.push(Entry {
                         problem: Some(Problem::TooMany),
@@ -155,7 +155,7 @@ impl ArtifactSet {
         Self { directory, entries: search.entries, core: None, window }
     }
 
-    /// Adds the core that the kernel wrote, called `name` where it was; or says why there is none.
+    /// Adds the core dump that the kernel wrote under `name`, or the reason why there is none.
     pub fn add_core(&mut self, name: &[u8], core: Result<File, Problem>) {
         let start = self.bytes();
         let mut entry = Entry {
@@ -181,17 +181,17 @@ impl ArtifactSet {
         self.entries.push(entry);
     }
 
-    /// Behind the last file.
+    /// The position after the last file.
     pub fn end(&self) -> Position {
         Position { file: self.entries.len() as u32, offset: 0 }
     }
 
-    /// Bytes of all files.
+    /// Size of all files in bytes.
     fn bytes(&self) -> u64 {
         self.entries.last().map_or(0, |last| last.start + last.size)
     }
 
-    /// Bytes before a place, which may be one that there is not.
+    /// Number of bytes before a position, which need not exist.
     fn bytes_before(&self, at: Position) -> u64 {
         match self.entries.get(at.file as usize) {
             Some(entry) => entry.start + at.offset.min(entry.size),
@@ -199,7 +199,7 @@ impl ArtifactSet {
         }
     }
 
-    /// The next piece for who has said to have everything before `stored`; `None` if there is none now.
+    /// The next piece for a controller that has stored everything before `stored`; `None` if there is none now.
     pub fn next(&self, cursor: &mut Cursor, stored: Position) -> Option<Piece> {
         let Position { file, offset } = cursor.at;
         let entry = self.entries.get(file as usize)?;
@@ -233,7 +233,7 @@ impl ArtifactSet {
         Some(Piece { at, data, info, problem })
     }
 
-    /// What is in a file at `offset` or behind the hole there: where, and at most `most` bytes of it.
+    /// Reads a file at `offset`, or after the hole there. Returns the offset, and at most `most` bytes.
     fn read(
         &self,
         cursor: &mut Cursor,
@@ -247,9 +247,9 @@ impl ArtifactSet {
         };
         let offset = match seek(&file, SeekFrom::Data(offset)) {
             Ok(data) => data.min(entry.size),
-            // Nothing but a hole follows; or the file has become shorter, which is looked at below.
+            // Only a hole follows; or the file has become shorter, which is checked below.
             Err(Errno::NXIO) => entry.size,
-            // This file system knows nothing of holes (ramfs).
+            // This file system has no holes (ramfs).
             Err(_) => offset,
         };
         let mut data = vec![0; most.min(entry.size - offset) as usize];
@@ -265,7 +265,7 @@ impl ArtifactSet {
         Ok((offset, data.into()))
     }
 
-    /// Opens a file that was found, once more.
+    /// Opens a file again that the search has found.
     fn open(&self, entry: &Entry) -> Result<File, Problem> {
         if let (true, Some(core)) = (entry.is_core, &self.core) {
             return core.try_clone().map_err(|_| Problem::Unreadable);
@@ -279,18 +279,18 @@ impl ArtifactSet {
         if !metadata.is_file() || (metadata.ino(), metadata.len()) != (entry.inode, entry.size) {
             return Err(Problem::Changed);
         }
-        // What was looked at and nothing else, wherever its name leads to by now.
+        // Opens exactly the file that was checked, wherever its name leads to by now.
         File::open(again(&file)).map_err(|_| Problem::Unreadable)
     }
 }
 
-/// Opens a name in a directory to look at it, and nothing more: a device does not notice, and a link is not followed.
+/// Opens a name in a directory for its metadata only, which a device does not notice, and without following a link.
 pub fn enter(directory: &File, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(directory.as_fd(), name, flags, Mode::empty())?.into())
 }
 
-/// A path to what is open already, whatever its name is by now (proc_pid_fd(5)).
+/// A path to an open file, whatever its name is by now (proc_pid_fd(5)).
 pub fn again(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
@@ -312,13 +312,13 @@ mod tests {
         ArtifactSet::find(work, &requests, None, WINDOW)
     }
 
-    /// What was found: its path, or what is wrong with it.
+    /// The result of a search: each path, and the problem with it if there is one.
     fn found(offer: &ArtifactSet) -> Vec<(String, Option<Problem>)> {
         let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
         offer.entries.iter().map(|entry| (path(entry), entry.problem)).collect()
     }
 
-    /// All that comes for who has nothing and says at once what it has.
+    /// All pieces from a position on, for a controller that acknowledges each piece at once.
     fn fetch(offer: &ArtifactSet, from: Position) -> Vec<Piece> {
         let mut cursor = Cursor::new(from);
         std::iter::from_fn(|| {
@@ -352,14 +352,14 @@ mod tests {
         assert!(long == numbers(40_000));
         assert_eq!(pieces.last().unwrap().problem, Some(Problem::NotThere));
         assert!(pieces.iter().all(|piece| piece.data.len() <= OUTPUT_CHUNK_BYTES));
-        // Who comes back gets the rest, and once more what it is of.
+        // A controller that reconnects gets the rest, and the metadata again.
         let rest = fetch(&offer, Position { file: 2, offset: 39_000 });
         assert_eq!((rest[0].at.offset, rest[0].data.len(), rest[0].info.is_some()), (39_000, 1000, true));
         assert_eq!(rest.len(), 2);
     }
 
     #[test]
-    fn the_window_bounds_bytes_in_flight() {
+    fn window_bounds_bytes_in_flight() {
         let work = tempfile::tempdir().unwrap();
         fs::write(work.path().join("x"), numbers(100)).unwrap();
         let offer = ArtifactSet::find(work.path(), &[b"x".to_vec()], None, 30);
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_come_only_by_name() {
+    fn hidden_files_need_explicit_name() {
         let work = tempfile::tempdir().unwrap();
         fs::create_dir_all(work.path().join(".git/hooks")).unwrap();
         fs::create_dir(work.path().join("d")).unwrap();
@@ -443,7 +443,7 @@ mod tests {
             let mut cursor = Cursor::default();
             let first = offer.next(&mut cursor, Position::default()).unwrap();
             assert_eq!(first.data.len(), OUTPUT_CHUNK_BYTES);
-            // A connection that breaks holds it open no more.
+            // A broken connection does not keep it open.
             let mut another = Cursor::new(cursor.at);
             change(&path);
             let mut rest = Vec::new();
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_left_out() {
+    fn holes_are_not_sent() {
         // /tmp may be a file system without holes.
         let work = tempfile::tempdir_in("/var/tmp").unwrap();
         let file = File::create(work.path().join("x")).unwrap();
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_to_everything() {
+    fn artifact_size_and_count_are_limited() {
         let work = tempfile::tempdir().unwrap();
         File::create(work.path().join("a")).unwrap().set_len(MAX_OUTPUT_FILES_BYTES).unwrap();
         fs::write(work.path().join("b"), "x").unwrap();
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_too_deep_are_reported() {
+    fn too_deep_paths_are_reported() {
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str, depth| vec![name; depth].join("/");
         let (deep, long) = (path("d", MAX_OUTPUT_DEPTH), path(&"n".repeat(250), 4));

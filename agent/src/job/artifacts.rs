@@ -1,8 +1,8 @@
-//! From the end of a program to the moment at which its controller has the files that it left.
+//! The artifacts of a job, from the exit of its program until its controller has fetched them.
 //!
-//! **Invariants:** files wait for a controller as long as the job's outcome would, and no longer: its time to linger, or until
-//! eight more jobs have ended; they are given up as soon as the router needs their memory, or the agent stops; and a
-//! controller that does not get them learns why.
+//! **Invariants:** files wait for a controller as long as the job's outcome would, and no longer: for its disconnect
+//! timeout, or until eight more jobs have ended; the agent discards them as soon as the router needs their memory, or
+//! the agent stops; and a controller that does not get them learns why.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::job::session::Session;
 use crate::job::spec::Spec;
 use crate::job::workspace::JobDirectory;
 
-/// What a program that has ended still holds of its router.
+/// The resources that a program still holds after its exit.
 pub struct FinishedProgram {
-    /// Where it worked.
+    /// The job's directory.
     pub directory: JobDirectory,
-    /// Its place among the jobs.
+    /// The job's slot.
     pub place: OwnedSemaphorePermit,
 }
 
 impl FinishedProgram {
-    /// Lets the controller fetch what it asked for of a program that ended by `cause`, and its core, and gives the rest
-    /// back. Gives the reason if it does not get it.
+    /// Offers the requested artifacts of a program that ended by `cause`, and its core dump, to the controller, and
+    /// releases everything else. Returns the reason if the controller does not get them.
     pub async fn offer(
         self,
         spec: &Spec,
@@ -46,14 +46,14 @@ impl FinishedProgram {
         directory.remove_program();
         let (work, owner) = (directory.work(), spec.user.as_ref().map(|user| user.uid));
         let mut offer = ArtifactSet::find(&work, &spec.output_files, owner, spec.output_window);
-        // The core has no name any more, and so is not in the directory.
+        // The core has been unlinked, and so is not in the directory.
         let mut elsewhere = 0;
         if let Some((name, core)) = core {
             let length = |core: &File| core.metadata().map_or(0, |metadata| metadata.len());
             elsewhere = core.as_ref().map_or(0, length);
             offer.add_core(&name, core);
         }
-        // Nobody comes for a detached job in a stated time, so it must not keep others out.
+        // Nobody knows when a controller fetches the files of a detached job, so they must not occupy a slot.
         let _place = session.ownership().linger.map(|_| place);
         let handle = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + session.unread());
         let mut stopping = jobs.stopping();
@@ -130,15 +130,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiting_files_go_when_memory_is_short() {
+    async fn low_memory_discards_waiting_files() {
         let ground = tempfile::tempdir().unwrap();
         let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
-        jobs.guard.end_largest(1234, false).await;
+        jobs.guard.kill_largest(1234, false).await;
         let Some(Cause::Memory(OutOfMemory { available: 1234, held, .. })) = outcome.await.unwrap() else {
             panic!("the cause is reported")
         };
-        // With a kilobyte for the directory and the file.
+        // With a kilobyte each for the directory and the file.
         assert!((5000..6000).contains(&held), "{held}");
         assert!(!job.exists());
     }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_go_when_the_agent_stops() {
+    async fn agent_shutdown_discards_waiting_files() {
         let ground = tempfile::tempdir().unwrap();
         let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
         jobs.stop().await;

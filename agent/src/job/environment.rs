@@ -58,7 +58,7 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Replaces `mark` by `directory` wherever it occurs; an empty `mark` is never replaced.
+    /// Replaces `mark` with `directory` wherever it occurs; an empty `mark` is never replaced.
     pub fn new(mark: &'a [u8], directory: &'a OsStr) -> Self {
         let stack = getrlimit(Resource::Stack).current.and_then(|stack| usize::try_from(stack).ok());
         let limit = stack.map_or(MAX_BYTES, |stack| (stack / 4).clamp(MIN_BYTES, MAX_BYTES));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_replaced_wherever_it_stands() {
+    fn placeholder_is_replaced_everywhere() {
         let mark = std::str::from_utf8(MARK).unwrap();
         for (text, expected) in [
             (String::new(), ""),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_out_has_the_bounds_of_execve() {
+    fn expanded_arguments_respect_execve_limits() {
         // Each mark becomes 250 times as long.
         let directory = "d".repeat(250 * MARK.len());
         let marks = |count: usize| OsString::from_vec(MARK.repeat(count));
@@ -221,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_takes_what_is_taken_here() {
+    fn kernel_accepts_largest_valid_arguments() {
         let mut arguments = arguments("");
         let argument = OsString::from("x".repeat(MAX_ARGUMENT_BYTES - 1));
         let all: Vec<OsString> = std::iter::from_fn(|| arguments.argument(&argument).ok()).collect();
         let mut command = std::process::Command::new("/bin/true");
-        // What is left of the last one is the environment's and the path's.
+        // The environment and the path get the space of the argument that is left out.
         let status = command.env_clear().args(&all[1..]).status().unwrap();
         assert!(status.success());
         assert!(
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_environment_wins_over_the_agents() {
+    fn user_environment_overrides_agent_defaults() {
         let given =
             [("TMPDIR", "/mine"), ("A", "1"), ("A", "2"), ("B", "x=@the-work-of-it@/a:@the-work-of-it@")];
         let env = given.map(|(name, value)| (name.into(), value.into())).into();

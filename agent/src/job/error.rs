@@ -61,7 +61,7 @@ pub enum Error {
     NotYours(String),
     /// The router needed the memory of the job's output.
     #[error(
-        "the job has ended ({ending}), and the last {bytes} bytes of its output were given up before they were fetched: the \
+        "the job has ended ({ending}), and the last {bytes} bytes of its output were discarded before a controller fetched them: the \
          router needed their memory"
     )]
     OutputLost {

@@ -42,7 +42,7 @@ pub struct Job {
     /// The program, then the archives of its input files.
     parts: Vec<BlobState>,
     /// Reserved space for the input files.
-    room: Reservation,
+    reservation: Reservation,
     place: OwnedSemaphorePermit,
 }
 
@@ -54,26 +54,27 @@ impl Job {
         commands: JobCommands,
         spec: Spec,
         parts: Vec<BlobState>,
-        room: Reservation,
+        reservation: Reservation,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self { jobs, session, commands, spec, parts, room, place }
+        Self { jobs, session, commands, spec, parts, reservation, place }
     }
 
-    /// Where its controller connects.
+    /// The session to which the controller attaches.
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
 
-    /// Sees the job of `controller` through, and keeps what its controller has not heard until that one lets go of it.
+    /// Runs the job of `controller`, and then keeps its result until the job is released or its controller is away for
+    /// too long.
     pub async fn run(self, controller: Controller) {
         let (jobs, session) = (self.jobs.clone(), self.session.clone());
         let log = JobLog::new(controller, &self.spec);
         let last = self.execute().await;
         jobs.store.trim();
         if last.is_err() {
-            // Of a job that failed nobody counts what it left.
-            jobs.reaper.end_orphans(None, None).await;
+            // A failed job has no outcome that would count its orphans.
+            jobs.reaper.kill_orphans(None, None).await;
         }
         log.ended(session.job(), &last);
         session.end(last);
@@ -83,7 +84,7 @@ impl Job {
     }
 
     async fn execute(self) -> Result<Outcome, Error> {
-        let Self { jobs, session, mut commands, spec, mut parts, room, place } = self;
+        let Self { jobs, session, mut commands, spec, mut parts, reservation, place } = self;
         if let Some(disk_cache) = &jobs.disk_cache {
             let mut fetched = Vec::new();
             for part in parts {
@@ -107,7 +108,7 @@ impl Job {
             let most = jobs.store.spare_inodes()?;
             tree.unpack(archive, &directory.work(), spec.user.as_ref(), most).await?;
         }
-        drop((room, blobs.split_off(1)));
+        drop((reservation, blobs.split_off(1)));
         if spec.hold {
             wait_for_start(directory.path(), &session, &mut commands, &jobs).await?;
         }
@@ -115,14 +116,14 @@ impl Job {
         let owner = spec.user.as_ref().map(|user| user.uid);
         let start_in = directory.work().join(&spec.working_directory);
         if !start_in.is_dir() {
-            return Err(Error::Protocol("the program is to start where no directory is"));
+            return Err(Error::Protocol("the working directory of the program does not exist"));
         }
         let expect = || Expected::new(&start_in, directory.path(), owner);
         let mut core = spec.core.then(expect).transpose()?;
         let core_limit = core.as_ref().map_or(0, |_| core_dump::limit(memory));
         memory -= core_limit;
         if spec.hold {
-            // The next one is sent while this one runs; and Go takes more than its limit for a while.
+            // The next program is uploaded while this one runs; and Go exceeds its limit for a while.
             memory /= 2;
         }
         let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
@@ -247,8 +248,8 @@ mod tests {
     use crate::store::disk_cache::DiskCache;
     use crate::store::receiver::Chunk;
 
-    /// Runs a script that exits with 3, sends it if the agent asks for it, and gives whether it did.
-    async fn is_asked_for(jobs: &Arc<JobRegistry>) -> bool {
+    /// Runs a script that exits with 3, and uploads it if the agent asks for it. Returns whether the agent did.
+    async fn is_requested(jobs: &Arc<JobRegistry>) -> bool {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let spec = Spec::of_test(SCRIPT);
         let job = jobs.admit(spec, format!("SHA256:{}", "0".repeat(64)).parse().unwrap()).unwrap();
@@ -303,16 +304,16 @@ mod tests {
         };
         let jobs = new();
         jobs.disk_cache.as_ref().unwrap().idle().await;
-        assert!(is_asked_for(&jobs).await, "at first");
+        assert!(is_requested(&jobs).await, "at first");
         jobs.disk_cache.as_ref().unwrap().idle().await;
-        assert!(!is_asked_for(&jobs).await);
+        assert!(!is_requested(&jobs).await);
         let jobs = new();
         jobs.disk_cache.as_ref().unwrap().idle().await;
-        assert!(!is_asked_for(&jobs).await, "in a next life");
+        assert!(!is_requested(&jobs).await, "after a restart");
         std::fs::write(only_file().unwrap(), b"#!/bin/sh\nexit 4\n").unwrap();
-        assert!(is_asked_for(&jobs).await, "when it is broken");
+        assert!(is_requested(&jobs).await, "when it is broken");
         jobs.disk_cache.as_ref().unwrap().idle().await;
-        assert!(!is_asked_for(&jobs).await, "and then it is good again");
+        assert!(!is_requested(&jobs).await, "and then it is good again");
         jobs.stop().await;
         assert_eq!(std::fs::read_dir(&ram).unwrap().count() + std::fs::read_dir(&work).unwrap().count(), 0);
     }

@@ -1,4 +1,4 @@
-//! What the log tells of a job at its end, in one line: who wanted it, from where, what ran as whom, and what became of it.
+//! The log line of a job at its end: who requested it, from where, what ran as which user, and the result.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,21 +17,21 @@ use crate::store::blob::Digest;
 pub struct Controller {
     /// Its key.
     pub key: Fingerprint,
-    /// What the list of authorized keys calls it.
+    /// Its name in the list of authorized keys.
     pub name: Option<String>,
-    /// Where it comes from.
+    /// Its address.
     pub address: SocketAddr,
 }
 
 #[cfg(test)]
 impl Controller {
-    /// One that no test looks at.
+    /// A controller for tests that do not depend on it.
     pub fn of_test() -> Self {
         Self { key: Fingerprint::of(b""), name: None, address: ([127, 0, 0, 1], 1).into() }
     }
 }
 
-/// What the line says that is known at the beginning.
+/// The part of the line that is known when the job begins.
 pub struct JobLog {
     controller: Controller,
     program: String,
@@ -41,7 +41,7 @@ pub struct JobLog {
 }
 
 impl JobLog {
-    /// For a job that was just admitted.
+    /// The log of a job that was just admitted.
     pub fn new(controller: Controller, spec: &Spec) -> Self {
         Self {
             controller,
@@ -52,7 +52,7 @@ impl JobLog {
         }
     }
 
-    /// Tells how it ended.
+    /// Logs how the job ended.
     pub fn ended(&self, job: &str, last: &Result<Outcome, Error>) {
         match last {
             Ok(outcome) => tracing::info!(%job, %outcome, peer = %self, "job ended"),
@@ -62,7 +62,7 @@ impl JobLog {
 }
 
 impl fmt::Display for JobLog {
-    /// A program's name may hold anything, so it comes last.
+    /// A program's name may contain anything, so it comes last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Controller { key, name, address } = &self.controller;
         let milliseconds = self.admitted.elapsed().as_millis();
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jobs_line_tells_who_did_what() {
+    fn job_line_names_origin_and_result() {
         let (lines, _logging) = lines_of_test();
         let controller = Controller { name: Some("me@desk".into()), ..Controller::of_test() };
         let key = controller.key;

@@ -162,15 +162,15 @@ impl OomGuard {
             };
             // The output of ended jobs is small compared to a job's memory, and may not be enough.
             if available < LIMIT && self.store.evict_all() == 0 && available + self.store.reclaim() < LIMIT {
-                self.end_largest(available, of_promises).await;
+                self.kill_largest(available, of_promises).await;
             }
-            let lasts = self.look_beside_memory().await;
+            let lasts = self.poll_other_resources().await;
             sleep(interval(available).min(lasts)).await;
         }
     }
 
-    /// Polls the resources other than memory; returns the time until the next poll.
-    async fn look_beside_memory(&self) -> Duration {
+    /// Polls the resources other than memory. Returns the time until the next poll.
+    async fn poll_other_resources(&self) -> Duration {
         let levels = [
             (Resource::Inodes(self.mount.clone()), self.inodes()),
             (Resource::Threads, resources::threads()),
@@ -179,7 +179,7 @@ impl OomGuard {
         for (resource, level) in levels {
             let Some(level) = level else { continue };
             // If no job here is the cause, polling all jobs more often is of no use.
-            if level.missing() == 0 || self.end_for(resource, level).await {
+            if level.missing() == 0 || self.kill_holder_of(resource, level).await {
                 lasts = lasts.min(level.lasts());
             }
         }
@@ -193,7 +193,7 @@ impl OomGuard {
 
     /// Kills the job that holds most of the scarce resource, or the newest of several that hold equally much, and waits
     /// until it has released it. False if no job holds as much as is missing.
-    pub(crate) async fn end_for(&self, resource: Resource, level: Level) -> bool {
+    pub(crate) async fn kill_holder_of(&self, resource: Resource, level: Level) -> bool {
         let chosen = {
             let state = self.state();
             let held: Vec<u64> = match &resource {
@@ -231,7 +231,7 @@ impl OomGuard {
 
     /// Kills a job that waits for `Start`, or else the one that holds most memory, or the newest of several that hold
     /// equally much. Waits until the job has released it.
-    pub(crate) async fn end_largest(&self, available: u64, of_promises: bool) {
+    pub(crate) async fn kill_largest(&self, available: u64, of_promises: bool) {
         let (pid, sender, held) = {
             let state = self.state();
             let roots: Vec<i32> = state.watched.iter().map(|job| job.pid).collect();
@@ -289,7 +289,7 @@ async fn end(pid: i32, sender: &watch::Sender<Option<Verdict>>, verdict: Verdict
         is_first
     });
     if timeout(GOING_LIMIT, sender.closed()).await.is_err() {
-        tracing::warn!(pid, "a job that was killed for what it held is still there");
+        tracing::warn!(pid, "a killed job has not released its memory yet");
     }
 }
 
@@ -324,7 +324,7 @@ mod tests {
             drop(guard.watch(i32::MAX - pid, "/nonexistent".into()));
         }
         let handle = guard.watch(1 << 30, "/nonexistent".into());
-        // This and the one that stands; no further one holds the guard.
+        // The polling task has a reference too; no second one does.
         tokio::task::yield_now().await;
         assert_eq!(Arc::strong_count(&guard), 3);
         drop(handle);
@@ -342,16 +342,16 @@ mod tests {
             waits.must_end().await;
             drop(waits);
         };
-        tokio::join!(guard.end_largest(1234, false), ending);
+        tokio::join!(guard.kill_largest(1234, false), ending);
         assert!(runs.verdict.borrow().is_none());
     }
 
     #[tokio::test]
-    async fn largest_job_is_killed_with_figures() {
+    async fn largest_job_is_killed_with_amounts() {
         let guard = guard();
         let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         fs::write(directories[1].path().join("large"), vec![1; 300_000]).unwrap();
-        // No such processes, so what they hold is what is in their directories.
+        // No such processes exist, so the jobs hold only the files in their directories.
         let [small, large] =
             [0, 1].map(|index| guard.watch(i32::MAX - index as i32, directories[index].path().to_owned()));
         let ending = async {
@@ -359,7 +359,7 @@ mod tests {
             drop(large);
             verdict
         };
-        let (_, verdict) = tokio::join!(guard.end_largest(1234, false), ending);
+        let (_, verdict) = tokio::join!(guard.kill_largest(1234, false), ending);
         let Verdict::Memory(OutOfMemory { available: 1234, held, .. }) = verdict else {
             panic!("{verdict:?}")
         };
@@ -378,7 +378,7 @@ mod tests {
         }
         let resource = Resource::Inodes(Path::new("/tmp").into());
         // A job that holds fewer than are missing is not to blame.
-        assert!(!guard.end_for(resource.clone(), Level::of_test(1000, 64, 125)).await);
+        assert!(!guard.kill_holder_of(resource.clone(), Level::of_test(1000, 64, 125)).await);
         assert!(many.verdict.borrow().is_none());
         let ending = async {
             let verdict = many.must_end().await;
@@ -386,7 +386,7 @@ mod tests {
             verdict
         };
         let (_, verdict) =
-            tokio::join!(guard.end_for(resource.clone(), Level::of_test(1000, 65, 125)), ending);
+            tokio::join!(guard.kill_holder_of(resource.clone(), Level::of_test(1000, 65, 125)), ending);
         assert_eq!(verdict, Verdict::Exhausted(Exhausted { resource, available: 65, limit: 125, held: 60 }));
         assert!(few.verdict.borrow().is_none());
     }

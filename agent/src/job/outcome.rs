@@ -15,7 +15,7 @@ use crate::system::resources::{Exhausted, Resource};
 pub enum Outcome {
     /// The program ran.
     Ran(Ran),
-    /// The kernel refused to execute it.
+    /// The kernel refused to execute the program.
     NotExecuted(String),
 }
 
@@ -24,40 +24,40 @@ pub enum Outcome {
 pub struct Ran {
     /// Its exit code or signal.
     pub ending: Ending,
-    /// Who ended it.
+    /// Why it ended.
     pub cause: Cause,
-    /// What it used.
+    /// The resources that it used.
     pub usage: Usage,
-    /// From its start to its end.
+    /// Wall-clock time from its start to its end.
     pub wall: Duration,
-    /// Bytes that it read from standard input, if that is known.
+    /// Bytes that it read from standard input, if known.
     pub stdin: Option<u64>,
-    /// What it wrote to standard output.
+    /// The result of reading its standard output.
     pub stdout: Summary,
-    /// What it wrote to standard error.
+    /// The result of reading its standard error.
     pub stderr: Summary,
-    /// What it had left behind.
+    /// Numbers of its orphans.
     pub orphans: Orphans,
-    /// Why its controller did not get the files that it asked for.
+    /// Why its controller did not get the artifacts that it requested.
     pub files_lost: Option<Cause>,
 }
 
-/// Who ended a program.
+/// Why a program ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It did, or a signal that somebody sent.
+    /// The program exited, or a signal from somebody else killed it.
     Program,
-    /// Its time was over.
+    /// It exceeded its timeout.
     Timeout,
-    /// It was silent for too long.
+    /// It wrote nothing for too long.
     IdleTimeout,
-    /// It held most of the memory when that ran out.
+    /// It held most of the memory when the router ran out of memory.
     Memory(OutOfMemory),
-    /// It held most of something else that ran out.
+    /// It held most of another resource that the router ran out of.
     Exhausted(Exhausted),
     /// The agent is stopping.
     AgentStopped,
-    /// Its controller was away for too long, or did not want it any more.
+    /// Its controller was away for too long, or discarded the job.
     ControllerGone,
 }
 
@@ -79,21 +79,21 @@ impl fmt::Display for Outcome {
         };
         match &ran.ending {
             Ending::Exited(code) => write!(f, "exited with {code}")?,
-            Ending::Signaled { name, .. } => write!(f, "ended by SIG{name}")?,
+            Ending::Signaled { name, .. } => write!(f, "killed by SIG{name}")?,
         }
         f.write_str(match &ran.cause {
             Cause::Program => "",
-            Cause::Timeout => ", its time was over",
-            Cause::IdleTimeout => ", it was silent for too long",
-            Cause::Memory(_) => ", the memory ran out",
-            Cause::Exhausted(Exhausted { resource: Resource::Inodes(_), .. }) => ", the inodes ran out",
-            Cause::Exhausted(Exhausted { resource: Resource::Threads, .. }) => ", the threads ran out",
+            Cause::Timeout => ", timed out",
+            Cause::IdleTimeout => ", idle for too long",
+            Cause::Memory(_) => ", out of memory",
+            Cause::Exhausted(Exhausted { resource: Resource::Inodes(_), .. }) => ", out of inodes",
+            Cause::Exhausted(Exhausted { resource: Resource::Threads, .. }) => ", out of threads",
             Cause::AgentStopped => ", the agent is stopping",
-            Cause::ControllerGone => ", no controller came for it",
+            Cause::ControllerGone => ", no controller reconnected",
         })?;
         match ran.orphans.stuck {
             0 => Ok(()),
-            stuck => write!(f, ", {stuck} of its processes do not go"),
+            stuck => write!(f, ", {stuck} of its processes do not exit"),
         }
     }
 }

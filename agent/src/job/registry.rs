@@ -73,10 +73,10 @@ impl Reclaim for Entries {
         self.lock().iter().map(|entry| entry.session.discardable_output()).sum()
     }
 
-    fn give_up_oldest(&self) -> u64 {
+    fn discard_oldest(&self) -> u64 {
         let entries = self.lock();
-        let mut given_up = entries.iter().map(|entry| entry.session.discard_output());
-        given_up.find(|bytes| *bytes > 0).unwrap_or(0)
+        let mut discarded = entries.iter().map(|entry| entry.session.discard_output());
+        discarded.find(|bytes| *bytes > 0).unwrap_or(0)
     }
 }
 
@@ -173,12 +173,12 @@ impl JobRegistry {
         }
         let entries = spec.inputs.iter().map(|tree| u64::from(tree.entries)).sum::<u64>();
         let bytes = spec.inputs.iter().map(|tree| tree.size).sum();
-        let room = self.store.reserve(bytes, entries + JOB_INODES)?;
+        let reservation = self.store.reserve(bytes, entries + JOB_INODES)?;
         let ownership = Ownership { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
         let (session, commands) = Session::new(id, ownership);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), session: session.clone() };
         self.entries().push_back(entry);
-        Ok(Job::new(self.clone(), session, commands, spec, parts, room, place))
+        Ok(Job::new(self.clone(), session, commands, spec, parts, reservation, place))
     }
 
     /// Finds a blob, or reserves space for it. In that case it also keeps the first base for a delta, if both fit.
@@ -242,7 +242,7 @@ impl JobRegistry {
         let sessions: Vec<_> =
             self.entries().iter().filter(revoked).map(|entry| entry.session.clone()).collect();
         for session in sessions {
-            tracing::warn!(job = %session.job(), "its controller's key was taken off the list");
+            tracing::warn!(job = %session.job(), "killing the job: its controller's key was removed from the list");
             session.revoke();
         }
     }
@@ -320,7 +320,7 @@ mod tests {
     use crate::job::session::Event;
 
     #[tokio::test]
-    async fn only_the_latest_that_have_ended_are_kept() {
+    async fn only_latest_ended_jobs_are_kept() {
         const SCRIPT: &[u8] = b"#!/bin/sh\nexit 3\n";
         let dir = tempfile::tempdir().unwrap();
         let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ended_output_goes_before_a_refusal() {
+    async fn ended_output_is_discarded_before_refusal() {
         const SCRIPT: &[u8] = b"#!/bin/sh\nprintf 'seven!!'\n";
         let dir = tempfile::tempdir().unwrap();
         let [ram, work] = ["ram", "work"].map(|name| dir.path().join(name));
@@ -382,13 +382,13 @@ mod tests {
         assert_eq!(jobs.entries.bytes(), 0, "a controller that is there has time to read");
         sessions.iter().for_each(|session| drop(session.connect([None, None], None, false).unwrap()));
         assert_eq!(jobs.entries.bytes(), 14);
-        // More than any machine has: nothing goes, because it would be in vain.
+        // More than any machine has: the store discards nothing, because that would be in vain.
         assert!(matches!(
             jobs.store.reserve(1 << 50, 0),
             Err(store::Error::System(system::Error::NoMemory { .. }) | store::Error::NoSpace { .. })
         ));
         assert_eq!(jobs.entries.bytes(), 14);
-        assert_eq!((jobs.entries.give_up_oldest(), sessions[0].unread(), sessions[1].unread()), (7, 0, 7));
+        assert_eq!((jobs.entries.discard_oldest(), sessions[0].unread(), sessions[1].unread()), (7, 0, 7));
         assert_eq!((jobs.store.reclaim(), jobs.entries.bytes()), (7, 0));
         // A controller that comes for it learns that it is lost, from any offset.
         for had in [None, Some(0), Some(7)] {

@@ -1,6 +1,6 @@
-//! A program that runs, and everything that may end it.
+//! A running program, and everything that may kill it.
 //!
-//! **Invariants:** exactly one cause is recorded, the first; and the program is reaped before its outcome is made.
+//! **Invariants:** an outcome has exactly one cause, the first; and the program is reaped before its outcome is known.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,13 +28,13 @@ use crate::process::pty::{END_OF_INPUT, Terminal};
 use crate::process::reaper::ProcessReaper;
 use crate::system::time::sleep_until_opt;
 
-/// Longest time between TERM and KILL when the agent itself is stopped: procd kills it after 5 s.
+/// Longest time between TERM and KILL when the agent itself stops: procd kills the agent after 5 s.
 const STOPPING_GRACE: Duration = Duration::from_secs(3);
 
-/// A program that runs.
+/// A running program.
 pub struct Running {
     child: Child,
-    /// Goes after the child, which is in it.
+    /// Dropped after the child, which is in it.
     cgroup: Option<Cgroup>,
     started: Instant,
     timeout_at: Option<Instant>,
@@ -43,9 +43,9 @@ pub struct Running {
     window: u64,
     reaper: Arc<ProcessReaper>,
     handle: WatchHandle,
-    /// Why the job is being ended, and when the KILL is due that follows the TERM.
+    /// Why the program is being killed, and when the KILL that follows the TERM is due.
     ending: Option<(Cause, Option<Instant>)>,
-    /// What the controller did wrong, to be told when the program is gone.
+    /// How the controller broke a rule, which it learns when the program is gone.
     fault: Option<Error>,
     session: Arc<Session>,
     terminal: Option<Terminal>,
@@ -84,7 +84,7 @@ impl Running {
         }
     }
 
-    /// Sees the program through to its end.
+    /// Handles the program's streams and the controller's commands until the program has ended.
     ///
     /// # Errors
     /// The controller broke a rule.
@@ -102,14 +102,14 @@ impl Running {
         let ended = Instant::now();
         let wall = ended - self.started;
         let (ending, usage) = self.child.reap().map_err(Error::io("wait for", Path::new("the program")))?;
-        let orphans = self.reaper.end_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
+        let orphans = self.reaper.kill_orphans(Some(self.child.id()), self.cgroup.as_ref()).await;
         drop(all_ended);
         let stdin = feed.await.ok().flatten();
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             self.session.output(stream).update(|control| {
                 control.ended = Some(ended);
-                // What is left is at most what its pipe holds. To wait for a controller with it would keep the program's
-                // place and files for as long as that one is away.
+                // What is left is at most the content of the pipe. Waiting for a controller to fetch that would keep
+                // the program's slot and files for as long as the controller is away.
                 control.acknowledged = u64::MAX;
             });
         }
@@ -125,7 +125,8 @@ impl Running {
         Ok(Ran { ending, cause, usage, wall, stdin, stdout, stderr, orphans, files_lost: None })
     }
 
-    /// Who ended a program that this agent did not end: itself, or the kernel, which was faster than the guard.
+    /// The cause if this agent did not kill the program: the program itself, or the kernel, which was faster than the
+    /// guard.
     fn exit_cause(&self, ending: &Ending) -> Cause {
         let is_killed = matches!(ending, Ending::Signaled { name, .. } if name == "KILL");
         if is_killed && self.handle.kernel_was_first(self.child.id(), self.cgroup.as_ref()) {
@@ -154,7 +155,7 @@ impl Running {
                 () = idle_for_too_long(idle_timer.as_deref()), if !is_ending => {
                     self.end(Cause::IdleTimeout, self.grace);
                 }
-                // At once: there is nothing left for a grace.
+                // At once: the router has nothing left for a grace period.
                 verdict = self.handle.must_end(), if !is_ending => self.end(verdict.into(), Duration::ZERO),
                 () = sleep_until_opt(kill_at) => {
                     self.child.signal(Signal::KILL);
@@ -167,23 +168,23 @@ impl Running {
     fn handle_command(&mut self, command: JobCommand) {
         match command {
             JobCommand::Signal(signal) => self.child.signal(signal),
-            // The size of a window that there is not is nothing to anybody.
+            // A window size has no effect on a program without a terminal.
             JobCommand::Resize(size) => self.terminal.iter().for_each(|terminal| terminal.resize(size)),
-            // It was told before, by a connection that broke.
+            // The program runs already: the controller repeats this after its connection broke.
             JobCommand::Start => {}
             JobCommand::Chunk(_) => self.fail(Error::Protocol("the program is complete")),
             JobCommand::Fault(error) => self.fail(error),
         }
     }
 
-    /// The controller broke a rule, and cannot be believed any more: the program goes at once.
+    /// The controller broke a rule, and is not trusted any more: kills the program at once.
     fn fail(&mut self, error: Error) {
         self.fault.get_or_insert(error);
         self.end(Cause::ControllerGone, Duration::ZERO);
     }
 
-    /// Begins to end the program: TERM now, and KILL after the grace. A job that is being ended already keeps its cause,
-    /// and the earlier KILL.
+    /// Begins to kill the program: TERM now, and KILL after the grace period. A program that is being killed already
+    /// keeps its cause, and the earlier KILL.
     fn end(&mut self, cause: Cause, grace: Duration) {
         let kill_at = Instant::now() + grace;
         match &mut self.ending {
@@ -204,11 +205,11 @@ impl Running {
         tokio::spawn(stdout::pump(pipe, stream, self.window, self.session.clone(), written))
     }
 
-    /// Feeds the program, until what comes first is dropped: then all that could read have ended.
+    /// Feeds the program in a task. The caller drops the sender when all processes that could read have ended.
     fn feed(&self, pipe: OwnedFd) -> (oneshot::Sender<()>, JoinHandle<Option<u64>>) {
         let session = self.session.clone();
         let queue = session.stdin().clone();
-        // A pipe ends when it is closed, a terminal does not.
+        // Closing a pipe ends it; a terminal needs a character for that.
         let end = if self.terminal.is_some() { END_OF_INPUT } else { b"" };
         let acknowledge = move |offset, closed| session.take_stdin(offset, closed);
         let (all_ended, ended) = oneshot::channel::<()>();
@@ -223,10 +224,10 @@ impl Running {
     }
 }
 
-/// A task that carries one output.
+/// A task that reads one output.
 type Pump = JoinHandle<io::Result<Summary>>;
 
-/// What a pump came to. One that failed has lost its pipe: what was still in it is reported as abandoned.
+/// The result of a pump. A pump that failed has lost its pipe: it reports the rest in the pipe as abandoned.
 async fn summary(pump: Pump) -> Summary {
     match pump.await {
         Ok(Ok(summary)) => summary,
@@ -243,10 +244,10 @@ pub async fn is_set(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
 
-/// How long a program may write nothing.
+/// Limits how long a program may write nothing.
 struct IdleTimer {
     limit: Duration,
-    /// When it wrote last.
+    /// When it last wrote something.
     since: Mutex<Instant>,
 }
 
@@ -255,13 +256,13 @@ impl IdleTimer {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// When it will have lasted too long, if that moment can be told.
+    /// When the program will have been idle for too long; `None` if the clock cannot express that time.
     fn until(&self) -> Option<Instant> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).checked_add(self.limit)
     }
 }
 
-/// Waits until a program has been idle for too long, or for ever.
+/// Waits until a program has been idle for too long; forever if there is no limit.
 async fn idle_for_too_long(idle_timer: Option<&IdleTimer>) {
     let Some(idle_timer) = idle_timer else { return std::future::pending().await };
     loop {

@@ -1,4 +1,4 @@
-//! What to run, as the controller asked for it.
+//! The specification of a job, as its controller requested it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,54 +12,54 @@ use crate::process::pty::Size;
 use crate::process::user::User;
 use crate::store::receiver::BlobDescriptor;
 
-/// What to run.
+/// The specification of a job.
 #[derive(Debug)]
 pub struct Spec {
-    /// The job's name, if the controller has chosen it.
+    /// The job's id, if the controller has chosen one.
     pub id: Option<String>,
     /// File name of the program.
     pub name: OsString,
     /// The program.
     pub program: BlobDescriptor,
-    /// What it finds when it starts.
+    /// Its input files.
     pub inputs: Vec<InputArchive>,
-    /// Where it starts, below the job's directory; empty for that itself.
+    /// Its working directory, below the job's directory; empty for that directory itself.
     pub working_directory: PathBuf,
-    /// argv[1] and on.
+    /// Its arguments, from argv[1] on.
     pub args: Vec<OsString>,
-    /// Added to the environment that every program gets.
+    /// Variables in addition to those that every program gets.
     pub env: Vec<(OsString, OsString)>,
-    /// What stands for the job's directory in them; empty: nothing.
+    /// The placeholder for the job's directory in arguments and variables; empty if there is none.
     pub workdir_placeholder: Vec<u8>,
-    /// It waits, when it is here, until the controller says to start.
+    /// When all blobs are there, wait for the controller's `Start`.
     pub hold: bool,
-    /// When to end it.
+    /// How long it may run.
     pub timeout: Option<Duration>,
-    /// When to end it after its last output.
+    /// How long it may write nothing.
     pub idle_timeout: Option<Duration>,
     /// Time between TERM and KILL.
     pub grace: Duration,
     /// Its nice value, 0 to 19.
     pub nice: u8,
-    /// Whom it runs as, if not as the agent does.
+    /// The user as whom it runs, if not as the agent's own.
     pub user: Option<User>,
-    /// Its two outputs are one pipe.
+    /// Its two outputs share one pipe.
     pub merges_outputs: bool,
-    /// How large its terminal is, if it is to have one instead of its pipes.
+    /// The size of its terminal, if it gets one instead of pipes.
     pub terminal: Option<Size>,
-    /// How long the job goes on without a controller; `None`: until it ends by itself, and without standard input.
+    /// How long the job continues without a controller. `None`: until it ends by itself, and without standard input.
     pub linger: Option<Duration>,
     /// Bytes of each output that may be unacknowledged.
     pub output_window: u64,
-    /// What to bring back: paths below the working directory, by the rules of `hop_proto::output_path`.
+    /// The artifacts to offer: paths below the working directory, by the rules of `hop_proto::output_path`.
     pub output_files: Vec<Vec<u8>>,
-    /// Bring back its core, too, if it leaves one.
+    /// Offer its core dump too, if there is one.
     pub core: bool,
 }
 
 #[cfg(test)]
 impl Spec {
-    /// Runs `content` without a limit, as long as its controller is there.
+    /// Runs `content` without limits, as long as its controller is connected.
     pub fn of_test(content: &[u8]) -> Self {
         Self {
             id: None,

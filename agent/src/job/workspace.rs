@@ -1,7 +1,7 @@
-//! The directory of one job: its program, and the place where that works.
+//! The directory of one job: its program, and the directory in which that works.
 //!
-//! **Invariants:** it is gone with everything in it when its owner is dropped, or, if that cannot be, its name is free again;
-//! and nobody but root looks into it, or the user that the program runs as.
+//! **Invariants:** dropping a [`JobDirectory`] removes the directory and everything in it or, if that is impossible,
+//! frees its name; and only root and the user as whom the program runs can look into it.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
@@ -12,7 +12,7 @@ use crate::job::error::Error;
 use crate::process::user::User;
 use crate::system::fs_remove;
 
-/// What others may do with a directory that they must pass.
+/// Mode of a directory that other users may pass through, but not read.
 const PASS: u32 = 0o711;
 
 /// A directory of one job.
@@ -21,7 +21,7 @@ pub struct JobDirectory {
 }
 
 impl JobDirectory {
-    /// Makes it in `parent`, the agent's directory of all jobs.
+    /// Creates it in `parent`, the agent's directory for all jobs.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -34,39 +34,40 @@ impl JobDirectory {
         Ok(directory)
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the program is.
+    /// The directory of the program.
     fn bin(&self) -> PathBuf {
         self.path.join("bin")
     }
 
-    /// Where the program starts, and puts what it needs for a while.
+    /// The directory in which the program starts, and puts its temporary files.
     pub fn work(&self) -> PathBuf {
         self.path.join("work")
     }
 
-    /// The program, whose name this is.
+    /// The path of the program with this name.
     pub fn executable(&self, name: &OsStr) -> PathBuf {
         self.bin().join(name)
     }
 
-    /// The program has ended, and what it worked on is all that is wanted of it.
+    /// Removes the program, which has ended. Only the files that it worked on are still needed.
     pub fn remove_program(&self) {
         if let Err(error) = fs_remove::remove(&self.bin()) {
             tracing::error!(path = %self.path.display(), %error, "cannot remove a job's program");
         }
     }
 
-    /// Lets a user execute the program and work there. Others can pass the agent's directories by then, and look into none.
+    /// Lets a user execute the program and work there. Others can then pass through the agent's directories, but read
+    /// none.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open_to(&self, user: &User, executable: &Path) -> Result<(), Error> {
-        // The agent's own, that of all jobs, this one.
+        // The agent's directory, that of all jobs, and this one.
         for place in self.path.ancestors().take(3).chain([&*self.bin()]) {
             set_mode(place, PASS)?;
         }
@@ -78,7 +79,7 @@ impl JobDirectory {
 
 impl Drop for JobDirectory {
     fn drop(&mut self) {
-        // What kept the rest of another job may be gone by now.
+        // The reason why the rest of another job could not be removed may be gone by now.
         if let Some(jobs) = self.path.parent() {
             fs_remove::retry(jobs);
         }

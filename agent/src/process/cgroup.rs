@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn only_cgroups_of_this_directory_are_ended() {
+    fn only_own_cgroups_are_killed() {
         let dir = tempfile::tempdir().unwrap();
         let [own, other] = ["hopd-1-23-a", "hopd-1-2-a"].map(|name| dir.path().join(name));
         for path in [&own, &other] {

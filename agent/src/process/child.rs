@@ -1,8 +1,8 @@
-//! The program's processes: started in a group of their own, signalled as a group, ended as a group.
+//! The processes of a program: started in a group of their own, signalled as a group, killed as a group.
 //!
-//! **Invariants:** the group's number is never used after the kernel may have given it to somebody else. A process that has
-//! ended keeps its number until it is reaped, so [`Child`] first looks (`WNOWAIT`), then kills what is left of the group, then
-//! reaps.
+//! **Invariants:** the agent never uses the number of a group after the kernel may have given it to somebody else. A
+//! process that has exited keeps its PID until it is reaped, so [`Child`] first waits without reaping (`WNOWAIT`), then
+//! kills the rest of the group, then reaps.
 
 use std::ffi::OsString;
 use std::io;
@@ -27,58 +27,58 @@ use crate::process::pty::{Size, Terminal, take_control};
 use crate::process::reaper::{self, ProcessReaper, Registration};
 use crate::process::user::User;
 
-/// The part of the descriptors that the kernel can have which one process of a program may have: one of this many. A router
-/// of 64 MB can have some 6,000 (file-max, proc_sys_fs(5)).
+/// Fraction of the kernel's file descriptors that one process of a program may have: one in this many. The kernel of a
+/// 64 MB router has some 6,000 (file-max, proc_sys_fs(5)).
 const DESCRIPTORS_FRACTION: u64 = 4;
 
-/// A program may have as many in any case.
+/// A process may have this many in any case.
 const MIN_DESCRIPTORS: u64 = 256;
 
-/// What to start.
+/// The program to start, and how to start it.
 pub struct Start<'a> {
     /// The executable.
     pub program: &'a Path,
-    /// Words in front of it; the first one is executed instead.
+    /// Command and arguments in front of it; the first one is executed instead.
     pub launcher: &'a [OsString],
-    /// argv[1] and on.
+    /// Its arguments, from argv[1] on.
     pub args: &'a [OsString],
-    /// The whole environment; the last one of a name counts.
+    /// The whole environment; the last variable of a name counts.
     pub env: &'a [(OsString, OsString)],
-    /// Where the program starts.
+    /// Its working directory.
     pub working_directory: &'a Path,
     /// Its nice value.
     pub nice: u8,
-    /// Whom it runs as, if not as the agent does.
+    /// The user as whom it runs, if not as the agent's own.
     pub user: Option<&'a User>,
-    /// Its two outputs are one pipe.
+    /// Its two outputs share one pipe.
     pub merges_outputs: bool,
-    /// How large its terminal is, if it has one.
+    /// Size of its terminal, if it has one.
     pub terminal: Option<Size>,
-    /// What it enters before it executes.
+    /// The cgroup that it joins before it executes.
     pub cgroup: Option<&'a Cgroup>,
-    /// Bytes that its core file may have.
+    /// Maximum size of its core file in bytes.
     pub core: u64,
 }
 
-/// A program that was started.
+/// A program that has been started.
 pub struct Child {
     process: std::process::Child,
     pid: Pid,
     ended: unix::Signal,
     is_reaped: bool,
-    /// A program as long as it has its number.
+    /// Registers the program as long as it has its PID.
     _registration: Registration,
 }
 
-/// Our ends of the program's streams: three pipes, or one terminal.
+/// The agent's ends of the program's streams: three pipes, or one terminal.
 pub struct Streams {
-    /// What we write the program reads.
+    /// The agent writes here, and the program reads it.
     pub stdin: OwnedFd,
-    /// What the program writes; to a terminal or a single pipe, all of it.
+    /// The program writes here; to a terminal or a single pipe, all of its output.
     pub stdout: OwnedFd,
-    /// What the program writes to standard error.
+    /// The program writes its standard error here.
     pub stderr: Option<OwnedFd>,
-    /// The terminal, to give it another size.
+    /// The terminal, to change its size.
     pub terminal: Option<Terminal>,
 }
 
@@ -87,7 +87,7 @@ pub struct Streams {
 pub enum Ending {
     /// It called exit with this code, 0 to 255.
     Exited(i32),
-    /// A signal ended it.
+    /// A signal killed it.
     Signaled {
         /// Name without SIG.
         name: String,
@@ -103,7 +103,7 @@ impl Ending {
     }
 }
 
-/// What the program and the children that it waited for used (getrusage(2)).
+/// The resources that the program and the children that it waited for have used (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Time in user mode.
@@ -118,9 +118,9 @@ impl Child {
     /// Starts a program in a process group of its own; with a terminal, in a session of its own.
     ///
     /// # Errors
-    /// What the kernel said to execve(2) or fork(2).
+    /// The kernel's error of execve(2) or fork(2).
     pub fn start(start: &Start<'_>, reaper: &Arc<ProcessReaper>) -> io::Result<(Self, Streams)> {
-        // Listen first: a program may end before spawn returns.
+        // Listens first, because a program may exit before spawn returns.
         let ended = unix::signal(SignalKind::child())?;
         let mut words = start.launcher.iter().map(OsString::as_os_str).chain([start.program.as_os_str()]);
         let executable = words.next().unwrap_or(start.program.as_os_str());
@@ -149,7 +149,7 @@ impl Child {
                 None
             }
         };
-        // The signal comes when the thread dies that spawned (prctl(2)); the agent has one.
+        // The kernel sends the signal when the thread that spawned the child dies (prctl(2)); the agent has only one.
         let agent = rustix::process::getpid();
         let (nice, user, core) = (start.nice, start.user.cloned(), Some(start.core));
         let descriptors = descriptors();
@@ -162,28 +162,28 @@ impl Child {
             reaper::become_subreaper();
             raise_oom_score();
             set_nice(nice.into());
-            // Nobody takes away what a program leaves in /tmp that was not asked for a core.
+            // Nobody would remove a core from /tmp that was not requested.
             setrlimit(Resource::Core, Rlimit { current: core, maximum: core })?;
-            // A kernel whose nr_open was lowered since refuses even what is there.
+            // A kernel whose nr_open was lowered since then refuses even the current limit.
             let _ = setrlimit(Resource::Nofile, descriptors);
             if let Some(procs_file) = &procs_file {
-                // One that is not let in runs as without.
+                // A program that cannot join its cgroup runs without one.
                 let _ = rustix::io::write(procs_file, b"0");
             }
             descriptors::close_all_on_exec();
-            // From here on it may do less.
+            // From here on the child has fewer rights.
             if let Some(user) = &user {
                 user.drop_privileges()?;
             }
-            // Another user would have made the kernel forget it (PR_SET_PDEATHSIG, prctl(2)).
+            // The kernel would have forgotten it when the user changed (PR_SET_PDEATHSIG, prctl(2)).
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The agent may have died before that was set.
+            // The agent may have died before this was set.
             if getppid() == Some(agent) { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // SAFETY: between fork and exec the closure makes system calls and touches no memory that a lock guards.
         unsafe { command.pre_exec(pre_exec_setup) };
         let mut process = command.spawn()?;
-        // Our own copies of the program's ends: as long as they are open, its outputs do not end.
+        // Closes the agent's copies of the program's ends: the outputs do not end while they are open.
         drop(command);
         let pid = Pid::from_child(&process);
         let stdout = merged.or(process.stdout.take().map(OwnedFd::from));
@@ -199,30 +199,30 @@ impl Child {
         Ok((Self { process, pid, ended, is_reaped: false, _registration: registration }, streams))
     }
 
-    /// The number of the process, which is also the number of its group.
+    /// The PID of the process, which is also the number of its group.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
     /// Sends a signal to every process of the group.
     pub fn signal(&self, signal: Signal) {
-        // The one error that can be, ESRCH, is what the sender of a signal to an ended group expects: nothing.
+        // The only possible error is ESRCH: the group has exited, and the signal has no effect.
         let _ = kill_process_group(self.pid, signal);
     }
 
-    /// Waits until the program has ended. It stays a zombie until [`Child::reap`]. Cancel safe.
+    /// Waits until the program has exited. It stays a zombie until [`Child::reap`]. Cancel safe.
     pub async fn ended(&mut self) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        // An error means that there is no such child, which nothing but `reap` can bring about.
+        // An error means that there is no such child, and only `reap` can have that effect.
         while let Ok(None) = waitid(WaitId::Pid(self.pid), options) {
             self.ended.recv().await;
         }
     }
 
-    /// Kills what is left of the group and reaps the program, which must have ended.
+    /// Kills the rest of the group and reaps the program, which must have exited.
     ///
     /// # Errors
-    /// wait4(2) failed; then the program was not ours.
+    /// wait4(2) failed, because the program is not a child of this process.
     pub fn reap(&mut self) -> io::Result<(Ending, Usage)> {
         self.signal(Signal::KILL);
         self.is_reaped = true;
@@ -231,18 +231,18 @@ impl Child {
     }
 }
 
-/// A program that nobody waits for any more is killed with its group.
+/// Kills a program that nobody waits for any more, and its group.
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.is_reaped {
             self.signal(Signal::KILL);
-            // KILL is not refused, so this does not wait long; and an error means that there is nothing to wait for.
+            // No process can refuse KILL, so this does not wait long; an error means that there is nothing to wait for.
             let _ = wait4(self.pid);
         }
     }
 }
 
-/// How many descriptors a program may have. Go takes all that it may (`syscall.adjustFileLimit`).
+/// The limits on the file descriptors of a program. Go uses as many as it may (`syscall.adjustFileLimit`).
 fn descriptors() -> Rlimit {
     let most = std::fs::read_to_string("/proc/sys/fs/file-max").ok();
     let most = most.and_then(|most| most.trim().parse::<u64>().ok()).unwrap_or(u64::MAX);
@@ -252,8 +252,8 @@ fn descriptors() -> Rlimit {
     Rlimit { current: limit(own.current), maximum: limit(own.maximum) }
 }
 
-/// When the kernel itself must kill because memory ran out, a program goes before anything of the router (proc(5),
-/// oom_score_adj). That it cannot be said keeps nobody from running.
+/// Makes the kernel's OOM killer choose the program before any process of the router (proc(5), oom_score_adj). A
+/// failure does not keep the program from running.
 fn raise_oom_score() {
     let path = c"/proc/self/oom_score_adj";
     if let Ok(file) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
@@ -261,7 +261,7 @@ fn raise_oom_score() {
     }
 }
 
-/// Sets the nice value of the calling process (setpriority(2)). A lower one than before is for root alone; others keep theirs.
+/// Sets the nice value of the calling process (setpriority(2)). Only root may lower it; for others it stays as it is.
 pub fn set_nice(value: i32) {
     let _ = setpriority_process(None, value);
 }
@@ -276,11 +276,12 @@ fn ending(status: ExitStatus) -> Ending {
     }
 }
 
-/// wait4(2), which alone tells what one child used.
+/// wait4(2), the only call that reports the resources that one child has used.
 ///
-/// The system call and not the C library's function: on MIPS libc's `wait4` is musl's `__wait4_time32`, which fills in
-/// nothing for a child that it found (compat/time32/wait4_time32.c tests for 0). The kernel's rusage is 18 longs on
-/// every Linux (include/uapi/linux/resource.h): two times of two, then ru_maxrss in KiB.
+/// This makes the system call instead of calling the C library's function: on MIPS, libc's `wait4` is musl's
+/// `__wait4_time32`, which fills in nothing for a child that it found (compat/time32/wait4_time32.c tests for 0). The
+/// kernel's rusage has 18 longs on every Linux (include/uapi/linux/resource.h): two times of two, then ru_maxrss in
+/// KiB.
 fn wait4(pid: Pid) -> io::Result<(i32, Usage)> {
     let mut status: libc::c_int = 0;
     let mut rusage = [0 as libc::c_long; 18];
@@ -306,13 +307,14 @@ fn wait4(pid: Pid) -> io::Result<(i32, Usage)> {
     Ok((status, usage))
 }
 
-/// True if a program did not start because the router has no memory, process or file descriptor left (fork(2), pipe(2)).
+/// True if a program did not start because the router has no memory, process or file descriptor left (fork(2),
+/// pipe(2)).
 pub fn is_scarcity(error: &io::Error) -> bool {
     let scarce = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
     error.raw_os_error().is_some_and(|errno| scarce.contains(&errno))
 }
 
-/// What execve(2) says of a file that is no program.
+/// The error of execve(2) for a file that is no program.
 pub fn not_executable() -> io::Error {
     io::Error::from_raw_os_error(libc::ENOEXEC)
 }
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_inherits_no_variable_of_the_agent() {
+    async fn agent_environment_is_not_inherited() {
         let env = [("A".into(), "1".into()), ("B".into(), "2".into())];
         let start = Start {
             program: Path::new("/usr/bin/env"),
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_has_a_part_of_the_descriptors() {
+    async fn program_descriptors_are_limited() {
         let (mut child, pipes) = start("ulimit -Sn; ulimit -Hn");
         child.ended().await;
         let mut said = String::new();
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_program_used_is_told() {
+    async fn resource_usage_is_reported() {
         let (mut child, _pipes) = start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
         child.ended().await;
         let usage = child.reap().unwrap().1;
@@ -412,7 +414,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_nobody_waits_for_is_ended() {
+    async fn dropped_child_is_killed() {
         let (child, pipes) = start("sleep 1000");
         drop(child);
         let mut rest = String::new();

@@ -1,7 +1,7 @@
-//! The open files of this process, none of which is for a program.
+//! The open files of this process, none of which a program may inherit.
 //!
-//! **Invariants:** a program has its three streams and nothing else, whatever the agent has inherited from who started it,
-//! and whatever a library opened without saying that it shall not be inherited.
+//! **Invariants:** a program has its three streams and no other descriptor, whatever the agent inherited from the
+//! process that started it, and whatever a library opened without O_CLOEXEC.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -11,20 +11,20 @@ use rustix::fs::{Mode, OFlags, RawDir};
 /// The first descriptor after the three streams.
 const FIRST: libc::c_int = 3;
 
-/// Descriptors that are looked at where /proc is not mounted: what a process may have unless told otherwise.
+/// Number of descriptors to mark if /proc is not mounted: the default limit of a process.
 const USUAL_LIMIT: libc::c_int = 1024;
 
 /// close_range(2): mark instead of close. Linux 5.11.
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 
-/// Marks all but the three streams to be closed by the next execve(2). Between fork and exec: it makes system calls, and
-/// allocates nothing.
+/// Marks all but the three streams to be closed by the next execve(2). Safe between fork and exec: it makes system
+/// calls, and allocates nothing.
 pub fn close_all_on_exec() {
     // SAFETY: the call takes three numbers and touches no memory.
     let marked = unsafe {
         libc::syscall(libc::SYS_close_range, FIRST as libc::c_uint, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
     };
-    // Older kernels do not know it.
+    // Older kernels do not have this call.
     if marked != 0 && mark_open().is_err() {
         for descriptor in FIRST..USUAL_LIMIT {
             mark(descriptor);
@@ -32,7 +32,7 @@ pub fn close_all_on_exec() {
     }
 }
 
-/// Marks those that /proc shows.
+/// Marks the descriptors that /proc lists.
 fn mark_open() -> rustix::io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
@@ -46,13 +46,13 @@ fn mark_open() -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// The number that a file name is; nothing for `.` and `..`.
+/// The number in a file name; `None` for `.` and `..`.
 fn number(name: &CStr) -> Option<libc::c_int> {
     name.to_str().ok()?.parse().ok()
 }
 
 fn mark(descriptor: libc::c_int) {
-    // SAFETY: it takes numbers. A descriptor that is not open is an error, and then there is nothing to mark.
+    // SAFETY: the call takes numbers. It fails for a descriptor that is not open, and then there is nothing to mark.
     unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 

@@ -1,4 +1,4 @@
-//! Processes of programs: started, found wherever they hide, and killed.
+//! Processes of programs: starts them, finds all of them, and kills them.
 
 pub mod cgroup;
 pub mod child;

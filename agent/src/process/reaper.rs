@@ -84,7 +84,7 @@ impl ProcessReaper {
     pub fn become_subreaper(cgroups: Option<Cgroups>) -> Arc<Self> {
         let adopted = set_child_subreaper(Some(getpid()));
         if let Err(error) = &adopted {
-            tracing::warn!(%error, "what leaves its process group will not be found");
+            tracing::warn!(%error, "cannot find processes that leave their process group");
         }
         Arc::new(Self { programs: Mutex::default(), is_subreaper: adopted.is_ok(), cgroups })
     }
@@ -109,7 +109,7 @@ impl ProcessReaper {
 
     /// Kills the orphans of all programs that have exited, and all processes in `cgroup`. Does not count those in
     /// `group`, which the caller has killed already and which may still be exiting.
-    pub async fn end_orphans(&self, group: Option<u32>, cgroup: Option<&Cgroup>) -> Orphans {
+    pub async fn kill_orphans(&self, group: Option<u32>, cgroup: Option<&Cgroup>) -> Orphans {
         let since = Instant::now();
         let group = group.and_then(|group| i32::try_from(group).ok());
         let mut seen = Vec::new();
@@ -123,7 +123,7 @@ impl ProcessReaper {
             cgroup.kill();
         }
         loop {
-            let stuck = self.kill_orphans(group, &mut seen);
+            let stuck = self.kill_orphans_once(group, &mut seen);
             if stuck == 0 || since.elapsed() > GOING_LIMIT {
                 return Orphans { ended: seen.len() as u32, stuck };
             }
@@ -136,13 +136,13 @@ impl ProcessReaper {
     pub fn kill_orphans_blocking(&self) {
         let since = std::time::Instant::now();
         let mut seen = Vec::new();
-        while self.kill_orphans(None, &mut seen) > 0 && since.elapsed() < GOING_LIMIT {
+        while self.kill_orphans_once(None, &mut seen) > 0 && since.elapsed() < GOING_LIMIT {
             std::thread::sleep(PAUSE);
         }
     }
 
     /// Kills all orphans, and reaps those that have exited. Returns the number of those that have not.
-    fn kill_orphans(&self, group: Option<i32>, seen: &mut Vec<i32>) -> u32 {
+    fn kill_orphans_once(&self, group: Option<i32>, seen: &mut Vec<i32>) -> u32 {
         if !self.is_subreaper || !has_children() {
             return 0;
         }
@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_may_have_any_name() {
+    fn process_name_may_contain_anything() {
         let stat = b"42 (a) R 1 (b)) S 7 42 42 0 -1 4194304 100 0 0 0 1 2 0 0 20 0 9 0 12345 2265088 321 4294967295 0";
         let expected = Process {
             pid: 42,
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn reused_number_is_not_killed() {
+    fn process_with_reused_pid_survives() {
         let name = format!("HOP_TEST_REUSED_{}", getpid().as_raw_nonzero());
         let mark = format!("{name}=");
         let mut child = start(&name);

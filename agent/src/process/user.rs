@@ -1,4 +1,4 @@
-//! Whom a program runs as, if not as the agent does.
+//! The user as whom a program runs, if not as the agent's own.
 
 use std::fs;
 use std::io;
@@ -12,47 +12,47 @@ use crate::process::error::Error;
 /// A user of the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Its number.
+    /// User id.
     pub uid: u32,
-    /// Its group.
+    /// Group id.
     pub gid: u32,
-    /// All groups that it is in.
+    /// All groups of the user.
     groups: Vec<Gid>,
-    /// Its home; `None` for a number that has no name.
+    /// Home directory; `None` for a number without a name.
     pub home: Option<String>,
-    /// Processes and threads that it may have, all of its programs together.
+    /// Number of processes and threads that all programs of the user together may have.
     processes: u64,
 }
 
-/// The part of all threads that the kernel can have which a user's programs get: one of this many. The router's own
-/// come from the rest.
+/// Fraction of the kernel's threads that the programs of a user get: one in this many. The router's own processes use
+/// the rest.
 const PROCESSES_FRACTION: u64 = 4;
 
-/// Processes that a user may have, however few the kernel can have: a Go program has some ten threads.
+/// A user may have this many processes in any case: a Go program has some ten threads.
 const MIN_PROCESSES: u64 = 64;
 
-/// The largest number that a capability can have: they are bits of 64.
+/// The largest number that a capability can have: a set of capabilities has 64 bits.
 const MAX_CAPABILITY: libc::c_ulong = 63;
 
 impl User {
-    /// The user of this name, or of this number, or number and group: `UID`, `UID:GID`.
+    /// Finds a user by name, by number, or by number and group: `UID`, `UID:GID`.
     ///
     /// # Errors
-    /// [`Error::NoSuchUser`]; [`Error::NotRoot`] if this agent cannot run programs as another.
+    /// [`Error::NoSuchUser`]; [`Error::NotRoot`] if this agent cannot run programs as another user.
     pub fn find(name: &str) -> Result<Self, Error> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
         let read = |path: &str| fs::read_to_string(path).map_err(Error::io("read", Path::new(path)));
         let users = read("/etc/passwd")?;
-        // Without that file nobody is in a further group.
+        // Without that file, no user is in further groups.
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
         let user = Self::look_up(name, &users, &groups).ok_or_else(|| Error::NoSuchUser(name.to_owned()))?;
         let threads = read("/proc/sys/kernel/threads-max")?;
         Ok(Self { processes: processes(threads.trim().parse().unwrap_or(0)), ..user })
     }
 
-    /// Looks in the texts of passwd(5) and group(5).
+    /// Finds a user in the texts of passwd(5) and group(5).
     fn look_up(name: &str, users: &str, groups: &str) -> Option<Self> {
         let entry = users.lines().map(|line| line.split(':')).find_map(|mut fields| {
             let known = fields.next()?;
@@ -63,7 +63,7 @@ impl User {
         let Some((name, uid, gid, home)) = entry else {
             let (uid, gid) = name.split_once(':').unwrap_or((name, name));
             let (uid, gid): (u32, u32) = (uid.parse().ok()?, gid.parse().ok()?);
-            // To setresuid(2) the last number means to stay who one is.
+            // For setresuid(2), the largest number means no change.
             if [uid, gid].contains(&u32::MAX) {
                 return None;
             }
@@ -78,14 +78,14 @@ impl User {
         Some(Self { uid, gid, groups, home: Some(home.to_owned()), processes: 0 })
     }
 
-    /// Makes the calling process this user's, for good: nothing that it executes has more rights (prctl(2),
-    /// PR_SET_NO_NEW_PRIVS), no capability can come back (capabilities(7), the bounding set), and of the router's processes it
-    /// may have a part. Between fork and exec.
+    /// Makes the calling process run as this user for good: nothing that it executes gains rights (prctl(2),
+    /// PR_SET_NO_NEW_PRIVS), no capability can come back (capabilities(7), the bounding set), and it may have only a
+    /// fraction of the router's processes. Safe between fork and exec.
     ///
     /// # Errors
-    /// The kernel refuses it.
+    /// The kernel refuses one of these changes.
     pub fn drop_privileges(&self) -> io::Result<()> {
-        // Root by its own wish is root; and the limit of processes is not for root.
+        // A user who requests root gets root; and the limit on processes does not bind root.
         if self.uid != 0 {
             drop_bounding_set()?;
             setrlimit(
@@ -101,23 +101,24 @@ impl User {
     }
 }
 
-/// The number of the user that this agent runs as.
+/// The id of the user that this agent runs as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Processes that a user may have, where the kernel can have so many threads.
+/// Number of processes that a user may have if the kernel can have this many threads.
 fn processes(threads: u64) -> u64 {
     (threads / PROCESSES_FRACTION).max(MIN_PROCESSES)
 }
 
-/// Gives up every capability that there is (prctl(2), PR_CAPBSET_DROP): not even a file's capabilities bring one back.
+/// Drops all capabilities from the bounding set (prctl(2), PR_CAPBSET_DROP): not even a file's capabilities bring one
+/// back.
 fn drop_bounding_set() -> io::Result<()> {
     for capability in 0..=MAX_CAPABILITY {
         // SAFETY: the call takes numbers and touches no memory.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             let error = io::Error::last_os_error();
-            // The kernel has no more.
+            // The kernel has no more capabilities.
             return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
         }
     }
@@ -159,7 +160,7 @@ mod tests {
         }
     }
     #[test]
-    fn users_get_a_part_of_all_threads() {
+    fn thread_limit_is_fraction_of_maximum() {
         assert_eq!((processes(900), processes(100)), (225, MIN_PROCESSES));
     }
 }

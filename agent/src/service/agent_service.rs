@@ -1,7 +1,7 @@
 //! The gRPC service of `agent.proto` for one connection, and the streams of its calls.
 //!
-//! **Invariants:** every call asks first whether the controller's key is still authorized; and a stream asks its job for the next
-//! event only when the connection can send it.
+//! **Invariants:** every call asks first whether the controller's key is still authorized; and a stream asks its job
+//! for the next event only when the connection can send it.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -57,14 +57,14 @@ const CAPABILITIES: [&str; 17] = [
     "signals",
 ];
 
-/// The capabilities of an agent without a launcher: the core dump of a launcher is not that of its program, and the kernel
-/// cannot execute what the program would start.
+/// The capabilities of an agent without a launcher: the core dump of a launcher is not that of its program, and the
+/// kernel cannot execute what the program would start.
 const WITHOUT_LAUNCHER: [&str; 2] = ["core", "native"];
 
 /// The one call whose first message may have [`MAX_SPEC_BYTES`].
 const RUN: &str = "/hop.v1.AgentService/Run";
 
-/// Checks that the controller at the other end of a connection may use the agent, and says why not.
+/// Checks that the controller at the other end of a connection may use the agent, and returns the reason if it may not.
 pub type Admission = Arc<dyn Fn() -> Result<(), error::Error> + Send + Sync>;
 
 /// The service of one connection, over HTTP: checks admission, measures messages, and passes calls to tonic's server.
@@ -76,9 +76,9 @@ pub struct ConnectionService {
 }
 
 impl ConnectionService {
-    /// The service over `jobs` for a connection of `client`, whose messages take their memory from `budget`. Every call checks
-    /// `admission`, so that a controller whose key was removed from the list since it connected starts nothing more. `place` is
-    /// the address on which the agent listens, for `hop info` to print.
+    /// The service over `jobs` for a connection of `client`, whose messages take their memory from `budget`. Every call
+    /// checks `admission`, so that a controller whose key was removed from the list since it connected starts nothing
+    /// more. `place` is the address on which the agent listens, for `hop info` to print.
     pub fn new(
         jobs: Arc<JobRegistry>,
         keys: Arc<AuthorizedKeys>,
@@ -188,7 +188,7 @@ impl AgentService for Agent {
             .map_err(|_| Error::Protocol("a fingerprint has 32 bytes"))?;
         let next = Fingerprint::from_bytes(next);
         self.keys.add_successor(self.controller, next).await.map_err(error::Error::from)?;
-        tracing::info!(controller = %self.controller, %next, "next key of a controller let in");
+        tracing::info!(controller = %self.controller, %next, "authorized the next key of a controller");
         Ok(Response::new(v1::AddNextKeyResponse {}))
     }
 
@@ -200,7 +200,7 @@ impl AgentService for Agent {
         // Without waiting in between: the agent kills jobs of keys that are not on the list.
         if let Some(previous) = previous {
             self.jobs.transfer(previous, self.controller);
-            tracing::info!(controller = %self.controller, %previous, "previous key taken off the list");
+            tracing::info!(controller = %self.controller, %previous, "removed the previous key from the list");
         }
         Ok(Response::new(v1::RetirePreviousKeyResponse {}))
     }
@@ -329,8 +329,8 @@ impl Stream for SessionStream {
     }
 }
 
-/// The buffered output of a job, which is copied piece by piece as the connection sends it: copied at once, it would take the memory
-/// of both windows again.
+/// The buffered output of a job, which is copied piece by piece as the connection sends it: copied at once, it would
+/// take the memory of both windows again.
 struct BufferedOutput {
     session: Arc<Session>,
     /// The offsets before which each output was sent.

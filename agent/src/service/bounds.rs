@@ -1,6 +1,7 @@
 //! Limits the elements in the lists of a request, before it is decoded.
 //!
-//! An empty element of a list takes two bytes on the wire, and up to 100 in memory: decoding a message of 2 MiB could take 100 MB.
+//! An empty element of a list takes two bytes on the wire, and up to 100 in memory: decoding a message of 2 MiB could
+//! take 100 MB.
 //!
 //! **Invariants:** no list of a decoded request is longer than its limit.
 
@@ -22,7 +23,8 @@ const INPUT_BASES: u32 = 4;
 /// The error for bytes that are not a valid message.
 pub const UNDECODABLE: Error = Error::Protocol("a message that cannot be decoded");
 
-/// Counts the elements in the lists of a specification. An encoded field may occur more than once, and decoders merge it.
+/// Counts the elements in the lists of a specification. An encoded field may occur more than once, and decoders merge
+/// it.
 #[derive(Default)]
 struct Counts {
     arguments: usize,

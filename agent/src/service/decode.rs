@@ -1,7 +1,7 @@
 //! Decodes the messages of `agent.proto` into the agent's own types.
 //!
-//! **Invariants:** what is decoded obeys every rule of `agent.proto` that can be checked without the state of a job; anything else
-//! is an [`Error::Protocol`] that names the rule.
+//! **Invariants:** a decoded message obeys every rule of `agent.proto` that can be checked without the state of a job;
+//! anything else is an [`Error::Protocol`] that names the rule.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -54,7 +54,7 @@ pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         return Err(Error::Protocol("the id of a job is at most 32 digits and lower-case letters"));
     }
     if spec.disconnect_timeout_ms > MAX_LINGER_MS {
-        return Err(Error::Protocol("a job lingers for a day at most"));
+        return Err(Error::Protocol("the disconnect timeout is longer than a day"));
     }
     if spec.output_files.len() > MAX_OUTPUT_REQUESTS {
         return Err(Error::Protocol("more than 64 paths of output files"));
@@ -69,7 +69,7 @@ pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     }
     let mark = spec.workdir_placeholder.len();
     if mark > 0 && !(MIN_MARK_BYTES..=MAX_MARK_BYTES).contains(&mark) {
-        return Err(Error::Protocol("the mark of the job's directory is not 16 to 64 bytes long"));
+        return Err(Error::Protocol("the placeholder of the job's directory is not 16 to 64 bytes long"));
     }
     if spec.user.len() > MAX_NAME_BYTES {
         return Err(Error::Protocol("the name of a user is longer than 64 bytes"));
@@ -150,7 +150,8 @@ fn decode_variable(variable: v1::EnvVar) -> Result<(OsString, OsString), Error> 
     if variable.name.is_empty() || variable.name.contains(&b'=') {
         return Err(Error::Protocol("a variable without a name, or with '=' in it"));
     }
-    // The next agent finds the processes that this one has left running by this variable, so a program must not hide it.
+    // The next agent finds the processes that this one has left running by this variable, so a program must not hide
+    // it.
     if variable.name == JOB_DIRECTORY.as_bytes() {
         return Err(Error::Protocol("the variable HOP_JOB_DIR is the agent's to set"));
     }
@@ -183,7 +184,7 @@ pub fn decode_message(request: v1::RunRequest) -> Result<session::Request, Error
             let stream = match ack.stream() {
                 v1::Stream::Stdout => OutputStream::Stdout,
                 v1::Stream::Stderr => OutputStream::Stderr,
-                v1::Stream::Unspecified => return Err(Error::Protocol("an output that there is not")),
+                v1::Stream::Unspecified => return Err(Error::Protocol("invalid value for OutputAck.stream")),
             };
             session::Request::Acknowledge { stream, offset: ack.offset, closed: ack.closed }
         }
@@ -193,7 +194,7 @@ pub fn decode_message(request: v1::RunRequest) -> Result<session::Request, Error
         Some(run_request::Message::Discard(v1::Discard {})) => session::Request::Discard,
         Some(run_request::Message::Detach(v1::Detach {})) => session::Request::Detach,
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
-        Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("it is attached already")),
+        Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("a second attachment")),
         None => return Err(Error::Protocol("a message that this agent does not know")),
     })
 }

@@ -1,28 +1,28 @@
-//! Why a call is refused before a job has to do with it, or by the job.
+//! Errors of a call, before it reaches a job or from the job itself.
 
 use crate::access::authorized_keys;
 use crate::job::error as job;
 
-/// Why a call is refused before a job has to do with it, or by the job.
+/// Errors of a call, before it reaches a job or from the job itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// All places for connections are taken.
+    /// All connections are in use.
     #[error("{limit} controllers are connected already, and that is the limit")]
     TooManyConnections {
-        /// How many may be connected at once.
+        /// Maximum number of connections.
         limit: u32,
     },
-    /// The connections that are left are for other controllers.
+    /// The remaining connections are reserved for other controllers.
     #[error("this controller has {held} connections, and the last {reserved} of {limit} are for others")]
     TooManyConnectionsOfKey {
-        /// How many it has.
+        /// Number of connections that this controller has.
         held: u32,
-        /// How many are kept for others.
+        /// Number of connections that are reserved for others.
         reserved: u32,
-        /// How many there can be at once.
+        /// Maximum number of connections.
         limit: u32,
     },
-    /// The job, or what it is made of.
+    /// An error of the job, or of something that it needs.
     #[error(transparent)]
     Job(#[from] job::Error),
     /// The list of authorized controllers cannot be changed.

@@ -1,7 +1,7 @@
 //! The gRPC service of the agent: decodes requests, calls the jobs and their sessions, and encodes responses.
 //!
-//! **Invariants:** nothing here opens a file of a job or starts a process; no layer below knows protobuf types; and a message that
-//! breaks a rule of `agent.proto` is refused here, or by the module that counts what the rule limits.
+//! **Invariants:** nothing here opens a file of a job or starts a process; no layer below knows protobuf types; and a
+//! message that breaks a rule of `agent.proto` is refused here, or by the module that counts what the rule limits.
 
 mod agent_service;
 pub mod bounds;

@@ -1,11 +1,12 @@
 //! Limits the size of messages, and the memory of messages that have not arrived as a whole.
 //!
-//! **Invariants:** incomplete messages of all connections together take at most [`MAX_RECEIVE_BYTES`]; each connection has
-//! [`CONNECTION_SHARE_BYTES`] of that for itself, regardless of the others; and a message without memory is refused as soon as its
-//! length is known, before a buffer is allocated.
+//! **Invariants:** incomplete messages of all connections together take at most [`MAX_RECEIVE_BYTES`]; each connection
+//! has [`CONNECTION_SHARE_BYTES`] of that for itself, regardless of the others; and a message without memory is refused
+//! as soon as its length is known, before a buffer is allocated.
 //!
-//! A [`MessageMeter`] reads the message headers in the bytes of a call (`doc/PROTOCOL-HTTP2.md` of gRPC). tonic keeps the buffer of
-//! the largest message until the call's requests end, and so the memory of a large message stays reserved here until then.
+//! A [`MessageMeter`] reads the message headers in the bytes of a call (`doc/PROTOCOL-HTTP2.md` of gRPC). tonic keeps
+//! the buffer of the largest message until the call's requests end, and so the memory of a large message stays reserved
+//! here until then.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,15 +15,15 @@ use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
 use crate::job::error::Error;
 use crate::service::bounds::UNDECODABLE;
 
-/// Maximum number of simultaneous connections of authorized controllers. Each takes up to 400 kB for HTTP/2 windows and TLS buffers
-/// while it carries data, and for incomplete messages what this module allows.
+/// Maximum number of simultaneous connections of authorized controllers. Each takes up to 400 kB for HTTP/2 windows and
+/// TLS buffers while it carries data, and for incomplete messages what this module allows.
 pub const MAX_CONNECTIONS: u32 = 16;
 
 /// Maximum size of all incomplete messages together: a sixteenth of the RAM of a router with 64 MB.
 pub const MAX_RECEIVE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Memory that each connection has for itself: two messages of the usual maximum size. A controller with one job sends at most one
-/// at a time.
+/// Memory that each connection has for itself: two messages of the usual maximum size. A controller with one job sends
+/// at most one at a time.
 const CONNECTION_SHARE_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
 
 /// Memory that all connections share, for specifications with many arguments and for jobs that share a connection.

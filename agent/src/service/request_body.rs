@@ -44,8 +44,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
                     return Poll::Ready(Some(measured.map(|()| frame).map_err(Status::from)));
                 }
                 Some(Err(_)) => return broken(),
-                // hyper reports a stream that was reset with NO_ERROR like one that has ended, for example when the agent closes
-                // the connection.
+                // hyper reports a stream that was reset with NO_ERROR like one that has ended, for example when the
+                // agent closes the connection.
                 None if !self.incoming.is_end_stream() => return broken(),
                 None => return Poll::Ready(self.meter.end().err().map(|error| Err(error.into()))),
             }

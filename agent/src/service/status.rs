@@ -1,7 +1,8 @@
 //! Maps the agent's errors to gRPC statuses.
 //!
-//! **Invariants:** every error has a code and a reason, by one exhaustive match; and the details are a `google.rpc.Status`, which
-//! any gRPC client can read: an `ErrorDetail` of `agent.proto` for hop, and a `google.rpc.ErrorInfo` for other clients.
+//! **Invariants:** every error has a code and a reason, by one exhaustive match; and the details are a
+//! `google.rpc.Status`, which any gRPC client can read: an `ErrorDetail` of `agent.proto` for hop, and a
+//! `google.rpc.ErrorInfo` for other clients.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -57,8 +58,8 @@ fn status(error: &dyn Display, (code, reason): Kind, figures: Option<(u64, u64)>
     Status::with_details(code, message, status.encode_to_vec().into())
 }
 
-/// The error that ended a request stream: the one that [`crate::service::codec`] or [`crate::service::receive_budget`] found, or
-/// [`job::Error::Gone`] if the stream broke.
+/// The error that ended a request stream: the one that [`crate::service::codec`] or [`crate::service::receive_budget`]
+/// found, or [`job::Error::Gone`] if the stream broke.
 pub fn stream_error(status: &Status) -> job::Error {
     match std::error::Error::source(status).and_then(|source| source.downcast_ref()) {
         Some(job::Error::Protocol(rule)) => job::Error::Protocol(rule),

@@ -1,7 +1,7 @@
-//! What the store holds and what it has reserved, in bytes and inodes.
+//! The bytes and inodes that the store holds, and those that it has reserved.
 //!
-//! **Invariants:** the figures are those of the files that there are and the reservations that live: each is added when its
-//! owner is made, and taken off when that is dropped.
+//! **Invariants:** the numbers are those of the existing blobs and uploads and of the live reservations: each is added
+//! when its owner is created, and subtracted when that owner is dropped.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use tokio::time::Instant;
 use crate::store::blob::{Blob, Digest};
 use crate::store::blobs::Store;
 
-/// What is kept and what is promised.
+/// The blobs of the store, and the space that it has promised.
 #[derive(Default)]
 pub(super) struct Accounting {
     pub(super) blobs: Vec<Kept>,
     /// Bytes of all blobs and of all uploads at their full size.
     pub(super) kept: u64,
-    /// Of these, bytes that have not arrived yet.
+    /// Bytes that are reserved and have not arrived yet.
     pub(super) promised: u64,
-    /// Inodes that are promised to jobs whose files are not all there yet.
+    /// Inodes reserved for jobs whose files have not all been created yet.
     pub(super) reserved_inodes: u64,
     pub(super) uploads: u64,
-    /// Somebody looks from time to time whether what nobody uses must go.
+    /// A task is running that trims unused blobs from time to time.
     pub(super) is_watched: bool,
 }
 
-/// A blob that can be found.
+/// A blob in the store, which its owner can find.
 pub(super) struct Kept {
     pub(super) digest: Digest,
     pub(super) owner: Fingerprint,
     pub(super) blob: Arc<Blob>,
-    /// When it was last seen in use.
+    /// When it was last seen in use by a job.
     pub(super) used: Instant,
 }
 
@@ -47,12 +47,13 @@ impl Accounting {
         self.blobs.iter().filter(|kept| !kept.is_used())
     }
 
-    /// Bytes of them.
+    /// Bytes of all blobs that no job uses.
     pub(super) fn evictable_bytes(&self) -> u64 {
         self.evictable().map(|kept| kept.blob.size).sum()
     }
 
-    /// Takes out the one of them that has not been used for longest. It is to be dropped when the lock is free again.
+    /// Removes the least recently used of the blobs that no job uses. The caller drops it after it has released the
+    /// lock.
     pub(super) fn take_oldest(&mut self) -> Option<Kept> {
         let oldest = self.evictable().min_by_key(|kept| kept.used)?;
         let index = self.blobs.iter().position(|kept| Arc::ptr_eq(&kept.blob, &oldest.blob))?;
@@ -60,7 +61,7 @@ impl Accounting {
     }
 }
 
-/// Room that is promised and not yet used.
+/// Space and inodes that are reserved and not used yet. Dropping it releases them.
 pub struct Reservation {
     pub(super) store: Arc<Store>,
     pub(super) size: u64,

@@ -1,6 +1,6 @@
-//! A file of the store, and the name by which its controller calls it.
+//! A blob: a file of the store, which its owner names by its digest.
 //!
-//! **Invariants:** the file goes with the last [`Blob`] that stands for it, and its bytes are given back.
+//! **Invariants:** dropping the last reference to a [`Blob`] deletes its file and gives its bytes back.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,12 +14,12 @@ use crate::store::error::Error;
 /// SHA-256 of a blob's content.
 pub type Digest = [u8; 32];
 
-/// A file whose content is what its owner calls by its digest.
+/// A file that its owner names by the digest of its content.
 pub struct Blob {
     pub(super) store: Arc<Store>,
     pub(super) path: PathBuf,
     pub(super) size: u64,
-    /// When the agent wrote it. A program that is root may have written to it since.
+    /// Modification time when the agent wrote it. A program that runs as root may have written to it since.
     pub(super) modified: SystemTime,
 }
 
@@ -29,7 +29,7 @@ impl Blob {
         metadata.is_ok_and(|now| now.len() == self.size && now.modified().ok() == Some(self.modified))
     }
 
-    /// Bytes of it.
+    /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -42,7 +42,7 @@ impl Blob {
         File::open(&self.path)
     }
 
-    /// Gives the blob a further name. It costs no memory: the name and the blob are one file (link(2)).
+    /// Creates a further hard link to the file (link(2)), which takes no memory for content.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -58,7 +58,7 @@ impl Drop for Blob {
     }
 }
 
-/// Removes a file of the store; says in the log if that fails.
+/// Removes a file of the store, and logs an error if that fails.
 pub(super) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::error!(path = %path.display(), %error, "cannot remove a file of the store");

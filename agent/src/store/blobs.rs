@@ -1,18 +1,20 @@
-//! The files in the router's RAM: blobs, named by their digest.
+//! The blobs in the router's RAM, named by their digests.
 //!
-//! A blob stays when the last job that used it has ended: a program that runs again, or one that resembles it, need not be sent
-//! again.
+//! A blob stays in the store after the last job that used it has ended. So the controller need not upload a program
+//! again that runs again, and uploads only a delta of one that resembles it.
 //!
-//! **Invariants:** room is found before the first byte is received, and what is promised to one upload is not promised to
-//! another; a blob that no job uses goes before anything is refused that could have its space, and before a job is killed for it; the
-//! router has twice the reserve for itself while blobs stay; an [`Upload`]'s file goes with it, on every path.
+//! **Invariants:** the store reserves space before it receives the first byte, and promises no space to two uploads; it
+//! evicts an unused blob before it refuses a request that could have its space, and before the OOM guard kills a job
+//! for it; while it keeps unused blobs, the router has twice the reserve; and an [`Upload`] that does not become a blob
+//! deletes its file, on every path.
 //!
-//! A blob is its controller's own. Nobody gets what somebody else has brought, so nobody can be given something else than what
-//! he named, nor learn what others run.
+//! A blob belongs to its controller. No controller gets a blob that another one uploaded, so none can be given another
+//! program than the one that it named, or learn what others run.
 //!
-//! Files are written on the reactor's thread. tmpfs has no disk to wait for, a thread pool costs an agent 100 kB, and with one
-//! thread no child can be forked while an executable is open for writing ("text file busy", golang.org/issue/22315): std's
-//! spawn returns only when the child has executed, and so closed what it inherited.
+//! The reactor's thread writes the files. tmpfs has no disk to wait for, and a thread pool costs an agent 100 kB. With
+//! one thread, no child can be forked while an executable is open for writing ("text file busy",
+//! golang.org/issue/22315): std's spawn returns only when the child has called execve, and so has closed the
+//! descriptors that it inherited.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -36,63 +38,64 @@ pub struct Store {
     pub(super) directory: PathBuf,
     pub(super) quota: Option<u64>,
     pub(super) accounting: Mutex<Accounting>,
-    /// What else can go when memory runs short.
+    /// Other memory that the agent can reclaim when it runs short.
     pub(super) others: OnceLock<Arc<dyn Reclaim>>,
 }
 
-/// Memory that can be had for the asking, though somebody may miss what is in it.
+/// Memory that the agent can reclaim at any time, although a controller may miss its content.
 pub trait Reclaim: Send + Sync {
-    /// Bytes of it.
+    /// Number of bytes that can be reclaimed.
     fn bytes(&self) -> u64;
 
-    /// Gives up the oldest part; gives how many bytes it was, 0 if there is none.
-    fn give_up_oldest(&self) -> u64;
+    /// Discards the oldest part. Returns how many bytes it had; 0 if nothing is left.
+    fn discard_oldest(&self) -> u64;
 }
 
 impl Store {
-    /// Keeps blobs in `directory`, which must be there and empty.
+    /// Creates a store in `directory`, which must exist and be empty.
     pub fn new(directory: PathBuf, quota: Option<u64>) -> Arc<Self> {
         Arc::new(Self { directory, quota, accounting: Mutex::default(), others: OnceLock::new() })
     }
 
-    /// Lets `others` go when blobs that nobody uses do not do.
+    /// Reclaims from `others` when evicting unused blobs does not free enough.
     pub fn reclaim_from(&self, others: Arc<dyn Reclaim>) {
-        // There is one agent in a process, which says so once.
+        // Called once, because a process has one agent.
         let _ = self.others.set(others);
     }
 
-    /// Bytes of memory that can be had beside that of blobs.
+    /// Bytes of memory that can be reclaimed in addition to unused blobs.
     pub(super) fn reclaimable(&self) -> u64 {
         self.others.get().map_or(0, |others| others.bytes())
     }
 
-    /// Lets go of all that can be had beside blobs; gives how many bytes that was.
+    /// Reclaims everything except blobs. Returns how many bytes that freed.
     pub fn reclaim(&self) -> u64 {
         let mut bytes = 0;
-        while let Some(given_up @ 1..) = self.others.get().map(|others| others.give_up_oldest()) {
-            bytes += given_up;
+        while let Some(discarded @ 1..) = self.others.get().map(|others| others.discard_oldest()) {
+            bytes += discarded;
         }
         bytes
     }
 
-    /// Where the blobs are.
+    /// The directory that holds the blobs.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Bytes that a next blob may have, by the file system and the quota, when what nobody uses is gone.
+    /// Bytes that the next blob may have once unused blobs are evicted, by the file system and the quota, or else by
+    /// the memory.
     ///
     /// # Errors
     /// The file system does not answer.
     pub fn free(&self) -> Result<u64, Error> {
         let evictable = self.evictable();
-        Ok(match self.room()? {
-            // Nothing but the memory sets a limit.
+        Ok(match self.available()? {
+            // Only the memory sets a limit.
             u64::MAX => {
                 let freed = evictable + self.reclaimable();
                 read_memory()?.spare_without(self.accounting().promised, freed)
             }
-            room => room + evictable,
+            available => available + evictable,
         })
     }
 
@@ -101,10 +104,10 @@ impl Store {
         self.accounting().evictable_bytes()
     }
 
-    /// Bytes of memory that a program which starts now may have beside its file, when what nobody uses is gone.
+    /// Bytes of memory that a program starting now may have in addition to its file, once unused blobs are evicted.
     ///
     /// # Errors
-    /// /proc is not mounted, or [`Error::NoPromise`]: it could not even start.
+    /// /proc is not mounted, or [`Error::NoPromise`] if the program could not even start.
     pub fn spare_memory(&self) -> Result<u64, Error> {
         let memory = read_memory()?;
         memory.check_start()?;
@@ -112,11 +115,12 @@ impl Store {
         Ok(memory.spare_without(accounting.promised, accounting.evictable_bytes()))
     }
 
-    /// Bytes that a next blob may have, by what has a size.
-    fn room(&self) -> Result<u64, Error> {
+    /// Bytes that the next blob may have by the sizes of the file system and the quota; `u64::MAX` if neither is
+    /// limited.
+    fn available(&self) -> Result<u64, Error> {
         let disk = self.file_system()?;
         let accounting = self.accounting();
-        // ramfs has no size, and says 0 blocks of everything (DD-WRT's /tmp): there the memory alone decides.
+        // ramfs has no size, and reports 0 blocks of everything (DD-WRT's /tmp): only the memory sets a limit there.
         let by_file_system = match disk.f_blocks {
             0 => u64::MAX,
             _ => (disk.f_bavail * disk.f_frsize).saturating_sub(accounting.promised),
@@ -125,7 +129,7 @@ impl Store {
         Ok(by_file_system.min(by_quota))
     }
 
-    /// False where the file system is mounted noexec.
+    /// False if the file system is mounted noexec.
     ///
     /// # Errors
     /// The file system does not answer.
@@ -133,14 +137,14 @@ impl Store {
         Ok(!self.file_system()?.f_flag.contains(StatVfsMountFlags::NOEXEC))
     }
 
-    /// The blob with this digest that `owner` has brought, if it is still there, and as it was. It stays as long as somebody
-    /// holds it.
+    /// The blob with this digest that `owner` has uploaded, if it is still in the store and unmodified. It stays in the
+    /// store as long as a reference to it exists.
     pub fn get(&self, digest: &Digest, owner: Fingerprint) -> Option<Arc<Blob>> {
         let mut accounting = self.accounting();
         let index = accounting.blobs.iter().position(|kept| kept.digest == *digest && kept.owner == owner)?;
         if !accounting.blobs[index].blob.is_untouched() {
             let touched = accounting.blobs.swap_remove(index);
-            // A blob that is dropped updates the accounting.
+            // Dropping a blob locks the accounting to update it.
             drop(accounting);
             drop(touched);
             return None;
@@ -150,12 +154,13 @@ impl Store {
         Some(kept.blob.clone())
     }
 
-    /// Reserves space for a blob and opens the file that will receive it. What nobody uses goes for it, if that will do.
+    /// Reserves space for a blob, and opens the file that will receive it. Evicts unused blobs if that frees enough.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoPromise`] with the figures, [`Error::Io`] if the file cannot be made.
+    /// [`Error::NoSpace`], [`Error::NoMemory`] or [`Error::NoPromise`] with the amounts, [`Error::Io`] if the file
+    /// cannot be created.
     pub fn upload(self: &Arc<Self>, digest: Digest, size: u64, owner: Fingerprint) -> Result<Upload, Error> {
-        self.make_room(size)?;
+        self.free_space(size)?;
         let path = {
             let mut accounting = self.accounting();
             accounting.uploads += 1;
@@ -185,14 +190,14 @@ impl Store {
         })
     }
 
-    /// Reserves space and inodes for what is no blob, as long as the reservation is kept. What nobody uses goes for it, if that
-    /// will do.
+    /// Reserves space and inodes for something other than a blob, until the reservation is dropped. Evicts unused blobs
+    /// if that frees enough.
     ///
     /// # Errors
-    /// [`Error::NoSpace`], [`Error::NoMemory`], [`Error::NoPromise`] or [`Error::NoInodes`] with the figures.
+    /// [`Error::NoSpace`], [`Error::NoMemory`], [`Error::NoPromise`] or [`Error::NoInodes`] with the amounts.
     pub fn reserve(self: &Arc<Self>, size: u64, inodes: u64) -> Result<Reservation, Error> {
-        self.make_room(size)?;
-        self.make_inodes(inodes)?;
+        self.free_space(size)?;
+        self.free_inodes(inodes)?;
         let mut accounting = self.accounting();
         accounting.promised += size;
         accounting.reserved_inodes += inodes;
@@ -200,7 +205,7 @@ impl Store {
         Ok(Reservation { store: self.clone(), size, inodes })
     }
 
-    /// Inodes that a job may have, those of blobs that nobody uses not counted.
+    /// Inodes that a job may have, not counting those of unused blobs.
     ///
     /// # Errors
     /// The file system does not answer.
@@ -209,9 +214,9 @@ impl Store {
         Ok(resources::inodes(&self.directory)?.map_or(u64::MAX, |inodes| inodes.spare(promised)))
     }
 
-    /// Why a blob of this size does not fit now, if so.
+    /// The reason why a blob of this size does not fit now, if there is one.
     pub(super) fn refusal(&self, size: u64) -> Result<Option<Error>, Error> {
-        let free = self.room()?;
+        let free = self.available()?;
         if size > free {
             let directory = self.directory.clone();
             return Ok(Some(Error::NoSpace { needed: size, available: free, directory }));
@@ -219,7 +224,7 @@ impl Store {
         Ok(read_memory()?.admit(size, self.accounting().promised).err().map(Error::from))
     }
 
-    /// What `from` has brought is from now on what `to` has brought.
+    /// Makes `to` the owner of all blobs of `from`.
     pub fn transfer(&self, from: Fingerprint, to: Fingerprint) {
         for kept in self.accounting().blobs.iter_mut().filter(|kept| kept.owner == from) {
             kept.owner = to;
@@ -257,8 +262,8 @@ mod tests {
         format!("SHA256:{}", digit.to_string().repeat(64)).parse().unwrap()
     }
 
-    /// A blob that `owner` brings.
-    fn bring(store: &Arc<Store>, content: &[u8], owner: Fingerprint) -> Arc<Blob> {
+    /// Uploads a blob for `owner`.
+    fn upload_for(store: &Arc<Store>, content: &[u8], owner: Fingerprint) -> Arc<Blob> {
         let mut upload = store.upload(digest_of(content), content.len() as u64, owner).unwrap();
         upload.write(0, content).unwrap();
         upload.finish().unwrap()
@@ -278,13 +283,13 @@ mod tests {
     fn blobs_stay_until_space_is_needed() {
         let (dir, store) = store(10);
         let (one, other) = (owner('1'), owner('2'));
-        drop(bring(&store, b"hello", one));
-        drop(bring(&store, b"world", one));
+        drop(upload_for(&store, b"hello", one));
+        drop(upload_for(&store, b"world", one));
         assert_eq!((files(&dir), store.evictable(), store.free().unwrap()), (2, 10, 10));
-        assert!(store.get(&digest_of(b"hello"), other).is_none(), "it is not another one's");
+        assert!(store.get(&digest_of(b"hello"), other).is_none(), "it belongs to its owner alone");
         let hello = store.get(&digest_of(b"hello"), one).unwrap();
         assert_eq!((store.evictable(), store.free().unwrap()), (5, 5));
-        // Too large for what could go, so nothing goes.
+        // Too large even if the unused blob is evicted, so the store evicts nothing.
         assert!(matches!(store.upload([1; 32], 6, one), Err(Error::NoSpace { needed: 6, available: 0, .. })));
         assert!(store.get(&digest_of(b"world"), one).is_some());
         let upload = store.upload([1; 32], 5, one).unwrap();
@@ -299,10 +304,10 @@ mod tests {
         let (_dir, store) = store(15);
         let one = owner('1');
         for content in [b"first", b"secnd", b"third"] {
-            drop(bring(&store, content, one));
+            drop(upload_for(&store, content, one));
         }
         drop(store.get(&digest_of(b"first"), one));
-        drop(bring(&store, b"forth", one));
+        drop(upload_for(&store, b"forth", one));
         let is_there = |content: &[u8]| store.get(&digest_of(content), one).is_some();
         assert!(is_there(b"first") && !is_there(b"secnd") && is_there(b"third") && is_there(b"forth"));
     }
@@ -310,7 +315,7 @@ mod tests {
     #[test]
     fn modified_blobs_are_not_given_out() {
         let (dir, store) = store(10);
-        drop(bring(&store, b"hello", owner('1')));
+        drop(upload_for(&store, b"hello", owner('1')));
         let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
         fs::write(&path, b"hello!").unwrap();
         assert!(store.get(&digest_of(b"hello"), owner('1')).is_none());
@@ -330,8 +335,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unused_blobs_go_after_an_hour() {
         let (dir, store) = store(100);
-        let used = bring(&store, b"world", owner('1'));
-        drop(bring(&store, b"hello", owner('1')));
+        let used = upload_for(&store, b"world", owner('1'));
+        drop(upload_for(&store, b"hello", owner('1')));
         store.trim();
         if store.evictable() == 0 {
             // This machine has less memory to spare than a router.
@@ -342,7 +347,7 @@ mod tests {
         tokio::time::sleep(2 * POLL_INTERVAL).await;
         assert_eq!(files(&dir), 1);
         assert!(store.get(&digest_of(b"world"), owner('1')).is_some(), "the one that is used stays");
-        // An hour is counted from its last use.
+        // The hour is counted from the last use.
         drop(used);
         tokio::time::sleep(KEEP_TIME - POLL_INTERVAL).await;
         assert_eq!(files(&dir), 1);
@@ -354,7 +359,7 @@ mod tests {
     async fn number_of_unused_blobs_is_bounded() {
         let (dir, store) = store(1 << 20);
         for number in 0..=MAX_EVICTABLE {
-            drop(bring(&store, number.to_string().as_bytes(), owner('1')));
+            drop(upload_for(&store, number.to_string().as_bytes(), owner('1')));
         }
         store.trim();
         // Or fewer, if this machine has less memory to spare than a router.
@@ -363,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_refuses_the_blob() {
+    fn wrong_checksum_refuses_blob() {
         let (dir, store) = store(100);
         for (content, is_right) in [(b"hello", true), (b"jello", false)] {
             let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
@@ -375,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_digest_leaves_no_file() {
+    fn wrong_digest_leaves_no_file() {
         let (dir, store) = store(100);
         let mut upload = store.upload(digest_of(b"hello"), 5, owner('1')).unwrap();
         upload.write(0, b"jello").unwrap();

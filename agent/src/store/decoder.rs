@@ -1,7 +1,7 @@
-//! What a blob is sent as, and how it comes out of that.
+//! Decodes blobs from the encodings in which controllers send them.
 //!
-//! **Invariants:** what comes in is decoded as it comes, in memory that has a bound; and what is
-//! malformed is an error, never a wait for more.
+//! **Invariants:** the decoder decodes input as it arrives, in bounded memory; and malformed input is an error, never a
+//! wait for more.
 
 use std::sync::Arc;
 
@@ -12,16 +12,17 @@ use crate::store::delta::DeltaDecoder;
 use crate::store::error::Error;
 use crate::store::lz4::Lz4Decoder;
 
-/// The largest window of a zstd frame that is accepted, as a power of two: 512 KiB, which the decoder holds in memory.
+/// The largest window of a zstd frame that the agent accepts, as a power of two: 512 KiB, which the decoder holds in
+/// memory.
 const MAX_WINDOW_LOG: u32 = 19;
 
-/// Bytes that are handed over at once.
+/// Bytes that the decoder passes on at a time.
 const OUTPUT_BYTES: usize = 32 * 1024;
 
-/// How a blob is written on the wire.
+/// The encoding of a blob on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// As it is.
+    /// The blob itself.
     Identity,
     /// One zstd frame (RFC 8878).
     Zstd,
@@ -29,30 +30,30 @@ pub enum Encoding {
     Lz4,
     /// Instructions for [`DeltaDecoder`], in one zstd frame.
     Delta,
-    /// The same, behind what has moved.
+    /// A delta like [`Encoding::Delta`], preceded by the list of moves.
     RelocatedDelta,
 }
 
 /// Decodes one blob.
 pub enum Decoder {
-    /// Nothing to be done.
+    /// Passes the input on.
     Identity,
-    /// Inflates.
+    /// Decompresses zstd.
     Zstd(Inflater),
-    /// Decompresses.
+    /// Decompresses LZ4.
     Lz4(Lz4Decoder),
-    /// Inflates, and follows what comes out.
+    /// Decompresses zstd, and applies the instructions that result.
     Delta(Inflater, Box<DeltaDecoder>),
 }
 
-/// Takes what is decoded.
+/// Receives decoded bytes.
 pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), Error> + 'a;
 
 impl Decoder {
-    /// A decoder of this encoding; of a delta, against `base`.
+    /// Creates a decoder of this encoding; for a delta, against `base`.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a delta without a base, [`Error::Io`] if that cannot be opened.
+    /// [`Error::Protocol`] for a delta without a base, [`Error::Io`] if the base cannot be opened.
     pub fn new(encoding: Encoding, base: Option<&Arc<Blob>>) -> Result<Self, Error> {
         Ok(match encoding {
             Encoding::Identity => Self::Identity,
@@ -71,7 +72,7 @@ impl Decoder {
     /// Decodes the next piece.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for what is not of the encoding, and those of `sink`.
+    /// [`Error::Protocol`] for input that is not of the encoding, and the errors of `sink`.
     pub fn decode(&mut self, data: &[u8], sink: &mut Sink<'_>) -> Result<(), Error> {
         match self {
             Self::Identity => sink(data),
@@ -83,7 +84,7 @@ impl Decoder {
         }
     }
 
-    /// Whether all has come, if what has come says so.
+    /// Whether the input is complete; `None` if the encoding does not mark its end.
     pub fn is_over(&self) -> Option<bool> {
         Some(match self {
             Self::Identity => return None,
@@ -100,7 +101,7 @@ fn no_memory() -> Error {
     Error::NotStarted(std::io::ErrorKind::OutOfMemory.into())
 }
 
-/// Inflates one zstd frame.
+/// Decompresses one zstd frame.
 pub struct Inflater {
     context: DCtx<'static>,
     output: Vec<u8>,
@@ -127,7 +128,7 @@ impl Inflater {
             }
             let mut output = OutBuffer::around(&mut self.output[..]);
             let expected = self.context.decompress_stream(&mut output, &mut input);
-            // The window is allocated when the frame says how large it is.
+            // zstd allocates the window when it has read its size from the frame.
             let expected = expected.map_err(|code| match code.wrapping_neg() {
                 ZSTD_MEMORY_ALLOCATION => no_memory(),
                 _ => Error::Protocol("no zstd frame of a window up to 512 KiB"),

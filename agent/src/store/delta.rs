@@ -95,7 +95,7 @@ impl Number {
     }
 }
 
-/// A number whose lowest bit is its sign.
+/// Decodes a number whose lowest bit is its sign.
 pub fn signed(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
@@ -121,10 +121,11 @@ impl DeltaDecoder {
         }
     }
 
-    /// Follows the next instructions, and hands over what they make.
+    /// Applies the next instructions, and passes the bytes that result to `sink`.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for what does not fit the base, [`Error::Io`] if that cannot be read, and those of `sink`.
+    /// [`Error::Protocol`] for an instruction that does not fit the base, [`Error::Io`] if the base cannot be read, and
+    /// the errors of `sink`.
     pub fn patch(&mut self, mut data: &[u8], sink: &mut Sink<'_>) -> Result<(), Error> {
         while let Some(first) = data.first() {
             match self.step {
@@ -142,9 +143,9 @@ impl DeltaDecoder {
                     self.go_on(Step::Differences(left - count as u64));
                 }
                 Step::New(left) => {
-                    self.make_room(sink)?;
-                    let room = BUFFER_BYTES - self.filled;
-                    let count = room.min(data.len()).min(usize::try_from(left).unwrap_or(room));
+                    self.flush_if_full(sink)?;
+                    let capacity = BUFFER_BYTES - self.filled;
+                    let count = capacity.min(data.len()).min(usize::try_from(left).unwrap_or(capacity));
                     let (new, rest) = data.split_at(count);
                     self.buffer[self.filled..][..count].copy_from_slice(new);
                     self.filled += count;
@@ -161,11 +162,12 @@ impl DeltaDecoder {
                 }
             }
         }
-        // Between two instructions everything is done; in the midst of a copy the rest comes with the next piece.
-        if self.done == self.filled { self.make_room_of(BUFFER_BYTES, sink) } else { Ok(()) }
+        // Between two instructions, everything in the buffer is done; within a copy, the rest comes with the next
+        // piece.
+        if self.done == self.filled { self.flush_for(BUFFER_BYTES, sink) } else { Ok(()) }
     }
 
-    /// Takes the next step, or the one after it if there is nothing to be done in it.
+    /// Goes to the next step, or to the one after it if that one has nothing to do.
     fn go_on(&mut self, step: Step) {
         self.step = match step {
             Step::Differences(0) if self.open > 0 => Step::Same,
@@ -182,7 +184,7 @@ impl DeltaDecoder {
     fn apply(&mut self, step: Step, number: u64, sink: &mut Sink<'_>) -> Result<(), Error> {
         match step {
             Step::Head => {
-                if let Some(relocation) = self.head.hear(number)? {
+                if let Some(relocation) = self.head.push(number)? {
                     self.relocation = Some(relocation);
                     self.step = Step::Copy;
                 }
@@ -223,7 +225,7 @@ impl DeltaDecoder {
         Ok(())
     }
 
-    /// Takes bytes as they are in the base.
+    /// Passes on bytes of the copy as they are in the base.
     fn pass(&mut self, mut count: u64, sink: &mut Sink<'_>) -> Result<(), Error> {
         while count > 0 {
             self.fill(sink)?;
@@ -235,14 +237,14 @@ impl DeltaDecoder {
         Ok(())
     }
 
-    /// Sees to it that something of the copy is in the buffer that is not done yet.
+    /// Makes sure that the buffer has bytes of the copy that are not done yet.
     fn fill(&mut self, sink: &mut Sink<'_>) -> Result<(), Error> {
         if self.done < self.filled {
             return Ok(());
         }
-        self.make_room_of(MIN_CAPACITY, sink)?;
-        let room = BUFFER_BYTES - self.filled;
-        let mut count = usize::try_from(self.unread).unwrap_or(room).min(room);
+        self.flush_for(MIN_CAPACITY, sink)?;
+        let capacity = BUFFER_BYTES - self.filled;
+        let mut count = usize::try_from(self.unread).unwrap_or(capacity).min(capacity);
         let piece = &mut self.buffer[self.filled..][..count];
         let read = self.base.read_exact_at(piece, self.at);
         read.map_err(Error::io("read", Path::new("the base of a delta")))?;
@@ -262,12 +264,12 @@ impl DeltaDecoder {
         Ok(())
     }
 
-    /// Hands over what is done if the buffer is full.
-    fn make_room(&mut self, sink: &mut Sink<'_>) -> Result<(), Error> {
-        self.make_room_of(1, sink)
+    /// Passes on the bytes that are done if the buffer is full.
+    fn flush_if_full(&mut self, sink: &mut Sink<'_>) -> Result<(), Error> {
+        self.flush_for(1, sink)
     }
 
-    fn make_room_of(&mut self, bytes: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
+    fn flush_for(&mut self, bytes: usize, sink: &mut Sink<'_>) -> Result<(), Error> {
         if BUFFER_BYTES - self.filled < bytes {
             sink(&self.buffer[..self.filled])?;
             (self.filled, self.done) = (0, 0);
@@ -304,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn deltas_decode_however_pieces_are_cut() {
+    fn deltas_decode_at_any_piece_length() {
         let base = b"0123456789";
         let delta: &[u8] = &[
-            // 4 from offset 2, of which the second and third differ, then 2 that are new.
+            // 4 bytes from offset 2, of which the second and third differ, then 2 new ones.
             4, 2, 4, 1, 2, 1, 255, 1, b'a', b'b', //
-            // 3 from 5 before where that ended, all as they are, and nothing new.
+            // 3 bytes from 5 before the end of that copy, all unchanged, and no new ones.
             3, 0, 9, 3, //
-            // Nothing from there, and 1 that is new.
+            // An empty copy, then 1 new byte.
             0, 1, 0, b'!',
         ];
         assert_eq!(patch(base, &[delta]).unwrap(), b"2435ab123!");
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_buffer_comes_out_whole() {
+    fn output_larger_than_buffer_is_whole() {
         let base: Vec<u8> = (0..3 * BUFFER_BYTES).map(|index| (index / 251) as u8).collect();
         // 3 × 32768 = 98304 bytes, of which the last but one differs.
         let delta = [0x80, 0x80, 0x06, 0, 0, 0xfe, 0xff, 0x05, 1, 1, 1];
@@ -330,7 +332,7 @@ mod tests {
         assert_eq!(patch(&base, &[&delta]).unwrap(), expected);
     }
 
-    /// Numbers as a delta has them.
+    /// Encodes numbers as in a delta.
     fn numbers(numbers: &[u64]) -> Vec<u8> {
         let mut written = Vec::new();
         for mut number in numbers.iter().copied() {
@@ -352,7 +354,7 @@ mod tests {
             _ => 0x30_0000 + index % 0x100,
         });
         let base: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
-        // What was at 0x300000 and 256 addresses behind it is 0x8010 further; nothing is counted from a place.
+        // 0x300000 and the 256 addresses after it have moved by 0x8010; no place has moved.
         let moves = [1, 0x30_0000, 0x101, 2 * 0x8010];
         let moved = Move { from: 0x30_0000, length: 0x101, by: 0x8010 };
         let relocation = Relocation { moves: Moves::new(vec![moved]).unwrap(), ..Relocation::default() };
@@ -372,14 +374,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_base_is_refused() {
+    fn copies_outside_base_are_refused() {
         let bad: [&[u8]; 5] = [
-            // Beyond its end, before its beginning, more that is as before and more that differs than is copied.
+            // A copy beyond the base's end; one before its beginning; more unchanged and more different bytes than the
+            // copy has.
             &[11, 0, 0],
             &[1, 0, 1],
             &[4, 0, 0, 5],
             &[4, 0, 0, 1, 4],
-            // A number without end.
+            // A number without an end.
             &[0xff; 10],
         ];
         for delta in bad {

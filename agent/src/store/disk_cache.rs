@@ -88,12 +88,12 @@ impl DiskCache {
                 if sweeping.open().is_some()
                     && let Err(error) = sweeping.sweep()
                 {
-                    tracing::warn!(%error, "cannot tidy the persistent store");
+                    tracing::warn!(%error, "cannot tidy the disk cache");
                 }
                 drop(permit);
             };
             if let Err(error) = in_a_thread(Box::new(sweep)) {
-                tracing::warn!(%error, "cannot tidy the persistent store");
+                tracing::warn!(%error, "cannot tidy the disk cache");
             }
         }
         cache
@@ -121,11 +121,11 @@ impl DiskCache {
         let name = file_name(&upload.digest(), &upload.owner());
         let take = move || {
             cache.take(name, size, &send, is_valid);
-            // Its end shows that nothing is under way any more.
+            // Dropping these shows the agent that the copy is over.
             drop((alive, send));
         };
         if let Err(error) = in_a_thread(Box::new(take)) {
-            tracing::warn!(%error, "cannot take a program from the persistent store");
+            tracing::warn!(%error, "cannot copy a program from the disk cache");
             return Ok(upload);
         }
         let mut answer = Some(answer);
@@ -140,13 +140,13 @@ impl DiskCache {
                     if heard.elapsed() < SILENCE_LIMIT {
                         continue;
                     }
-                    tracing::warn!("the persistent store hangs; jobs go on without it");
+                    tracing::warn!("the disk cache hangs; jobs continue without it");
                     break false;
                 }
             };
             heard = Instant::now();
             match chunk {
-                // The end of the file.
+                // The file is complete.
                 Some(chunk) if chunk.is_empty() => {
                     let is_correct = upload.is_correct();
                     // Fails if the thread has ended, and then nothing is left to be done there.
@@ -154,7 +154,7 @@ impl DiskCache {
                 }
                 Some(chunk) => {
                     if let Err(error) = upload.write(upload.offset(), &chunk) {
-                        tracing::warn!(%error, "cannot take a program from the persistent store");
+                        tracing::warn!(%error, "cannot copy a program from the disk cache");
                         break false;
                     }
                 }
@@ -174,14 +174,14 @@ impl DiskCache {
         Ok(upload)
     }
 
-    /// True while a copy that nobody waits for is not back.
+    /// True while a copy that the agent has left behind has not returned.
     fn hangs(&self) -> bool {
         let mut hanging = self.hanging();
         hanging.retain(|life| life.strong_count() > 0);
         !hanging.is_empty()
     }
 
-    /// In a thread: takes a blob from the disk cache, if it is there.
+    /// Copies a blob from the disk cache, if the cache has it. Runs in a thread.
     fn take(&self, name: FileName, size: u64, chunks: &Chunks, is_valid: oneshot::Receiver<bool>) {
         if self.open().is_none() {
             return;
@@ -194,12 +194,12 @@ impl DiskCache {
         }
         drop(state);
         if let Err(error) = copied {
-            tracing::warn!(%error, "cannot take a program from the persistent store");
+            tracing::warn!(%error, "cannot copy a program from the disk cache");
         }
     }
 
-    /// Begins to put a blob of `owner` in the disk cache that is used now, or notes that it is used if it is there. It
-    /// is not put there if another one is on its way, if it cannot fit, or if `is_cancelled` comes to say so.
+    /// Starts to write a blob of `owner` to the disk cache, or records that it is used if the cache has it. Writes
+    /// nothing if another write is in progress, if the blob cannot fit, or once `is_cancelled` returns true.
     pub fn put(
         self: &Arc<Self>,
         blob: Arc<Blob>,
@@ -208,7 +208,7 @@ impl DiskCache {
         is_cancelled: Cancelled,
     ) {
         let Ok(permit) = self.keeping.clone().try_acquire_owned() else {
-            tracing::info!("a program is not kept: another one is being written");
+            tracing::info!("program not written to the disk cache: another one is being written");
             return;
         };
         let cache = self.clone();
@@ -218,18 +218,18 @@ impl DiskCache {
                 && !cache.touch(&name, blob.size())
                 && let Err(error) = cache.copy_out(&blob, &digest, &name, &is_cancelled)
             {
-                tracing::warn!(%error, "cannot keep a program in the persistent store");
+                tracing::warn!(%error, "cannot write a program to the disk cache");
             }
-            // The blob first: who gets the permit finds nothing left of it.
+            // The blob first, so that the next holder of the permit finds no trace of it.
             drop(blob);
             drop(permit);
         };
         if let Err(error) = in_a_thread(Box::new(keep)) {
-            tracing::warn!(%error, "cannot keep a program in the persistent store");
+            tracing::warn!(%error, "cannot write a program to the disk cache");
         }
     }
 
-    /// Waits until what is being kept is done, or given up, or [`GIVING_UP_LIMIT`] over.
+    /// Waits until the write in progress is finished or cancelled, for [`GIVING_UP_LIMIT`] at most.
     pub async fn idle(&self) {
         let _ = tokio::time::timeout(GIVING_UP_LIMIT, self.keeping.acquire()).await;
     }
@@ -328,18 +328,18 @@ mod tests {
         bench.keep(&cache).await;
         assert_eq!(bench.files(), [cache.path(&bench.name())]);
         assert_eq!(bench.store.evict_all(), CONTENT.len() as u64);
-        assert!(bench.is_fetched(&bench.cache()).await, "also in a next life");
+        assert!(bench.is_fetched(&bench.cache()).await, "also after a restart");
     }
 
     #[tokio::test]
-    async fn blobs_are_found_by_their_owner_alone() {
+    async fn only_owners_find_their_blobs() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
         let other = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();
         let upload = bench.store.upload(bench.digest, CONTENT.len() as u64, other).unwrap();
         let upload = cache.get(Box::new(upload), Box::new(|| false)).await.unwrap();
-        assert_eq!(upload.offset(), 0, "to know a digest is not to have the program");
+        assert_eq!(upload.offset(), 0, "the digest alone gives no access");
         assert!(bench.is_fetched(&cache).await);
     }
 
@@ -360,12 +360,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_removable_medium_is_used_while_present() {
+    async fn removable_medium_is_used_while_present() {
         let bench = Bench::new();
         fs::remove_dir(bench.directory()).unwrap();
         let cache = bench.cache();
         bench.keep(&cache).await;
-        assert!(!bench.is_fetched(&cache).await && !bench.directory().exists(), "it is not made");
+        assert!(
+            !bench.is_fetched(&cache).await && !bench.directory().exists(),
+            "the agent does not create it"
+        );
         fs::create_dir(bench.directory()).unwrap();
         bench.keep(&cache).await;
         assert!(bench.is_fetched(&cache).await);
@@ -382,8 +385,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tmpfs_is_no_disk_cache() {
-        // Where programs share memory there is one, if there is any.
+    fn tmpfs_is_refused_as_disk_cache() {
+        // Where /dev/shm exists, it is a tmpfs.
         if let Ok(dir) = tempfile::tempdir_in("/dev/shm") {
             let refused = DiskCache::new(dir.path().to_owned()).try_open().unwrap_err();
             assert_eq!(refused, "it is in RAM, which does not survive a reboot");
@@ -406,7 +409,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_copy_leaves_nothing() {
+    async fn cancelled_copy_leaves_no_file() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());
@@ -419,7 +422,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     #[allow(clippy::await_holding_lock)]
-    async fn a_hanging_medium_is_skipped() {
+    async fn hanging_medium_is_skipped() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -433,7 +436,7 @@ mod tests {
         cache.hanging().clear();
         let since = Instant::now();
         let upload = cache.get(bench.upload(), Box::new(|| true)).await.unwrap();
-        assert!(upload.offset() == 0 && since.elapsed() < SILENCE_LIMIT, "nobody waits for it any more");
+        assert!(upload.offset() == 0 && since.elapsed() < SILENCE_LIMIT, "no job waits for it any more");
         drop(medium);
         tokio::time::resume();
         let since = Instant::now();
@@ -445,7 +448,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_being_copied_is_not_evicted() {
+    async fn blob_being_copied_is_not_evicted() {
         let bench = Bench::new();
         let cache = bench.cache();
         bench.keep(&cache).await;
@@ -455,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_program_is_not_cached() {
+    async fn changed_program_is_not_cached() {
         let bench = Bench::new();
         let cache = bench.cache();
         drop(cache.keeping.acquire().await.unwrap());
@@ -471,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_digest_is_a_name() {
+    fn only_digests_are_file_names() {
         let digits = "0a".repeat(32);
         let named = |name: &str| name_of(Path::new(name));
         assert_eq!(named(&digits), Some([10; 32]));

@@ -1,4 +1,4 @@
-//! Why a blob does not come into the store, or out of it.
+//! Errors of adding a blob to the store, or of getting one out of it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,39 +6,39 @@ use std::path::{Path, PathBuf};
 use crate::system::error as system;
 use crate::system::error::IoError;
 
-/// Why a blob does not come into the store, or out of it.
+/// Errors of adding a blob to the store, or of getting one out of it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system or the quota has no space for a blob.
     #[error("the program needs {needed} bytes and {} has {available} left", .directory.display())]
     NoSpace {
-        /// Bytes asked for.
+        /// Bytes needed.
         needed: u64,
-        /// Bytes that are left.
+        /// Bytes available.
         available: u64,
         /// The store's directory.
         directory: PathBuf,
     },
-    /// The file system cannot have so many files more.
+    /// The file system cannot hold this many more files.
     #[error("the job needs {needed} inodes and {} has {available} to spare", .directory.display())]
     NoInodes {
-        /// Inodes asked for.
+        /// Inodes needed.
         needed: u64,
-        /// Inodes that may be given, the reserve taken off.
+        /// Inodes available beyond the reserve.
         available: u64,
         /// The store's directory.
         directory: PathBuf,
     },
-    /// A blob is not what its name says.
+    /// The content of a blob does not have the announced digest.
     #[error("the program arrived with another digest than announced")]
     DigestMismatch,
     /// The other side broke the rules of the protocol; the text says which.
     #[error("protocol: {0}")]
     Protocol(&'static str),
-    /// A decoder could not be made: the router has no memory for it.
+    /// The router has no memory for a decoder.
     #[error("the router cannot start a program now: {0}")]
     NotStarted(#[source] io::Error),
-    /// The router has no memory, or does not answer.
+    /// The router has too little memory, or a query of the system failed.
     #[error(transparent)]
     System(#[from] system::Error),
     /// A file operation failed.
@@ -47,7 +47,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Puts a path and a verb to an error of the kernel: `.map_err(Error::io("create", &path))`.
+    /// Adds a path and a verb to an error of the kernel: `.map_err(Error::io("create", &path))`.
     pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| IoError { action, path: path.to_owned(), source }.into()
     }

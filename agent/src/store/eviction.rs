@@ -19,7 +19,7 @@ use crate::system::runtime;
 /// gets.
 const SPARE: u64 = 2 * RESERVE;
 
-/// Unused blobs take at most one part in this many of the router's memory.
+/// Fraction of the router's memory that unused blobs may take: one part in this many.
 const CACHE_FRACTION: u64 = 4;
 
 /// Most unused blobs: each takes some 2 kB in addition to its content, for an inode and its entry.
@@ -33,7 +33,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Evicts unused blobs until the file system has `needed` free inodes.
-    pub(super) fn make_inodes(&self, needed: u64) -> Result<(), Error> {
+    pub(super) fn free_inodes(&self, needed: u64) -> Result<(), Error> {
         loop {
             let available = self.spare_inodes()?;
             if needed <= available {
@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// Evicts unused blobs until `size` bytes are free; then discards output of ended jobs.
-    pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
+    pub(super) fn free_space(&self, size: u64) -> Result<(), Error> {
         while let Some(refusal) = self.refusal(size)? {
             let evictable = self.evictable();
             let (most, is_for_memory) = match refusal {
@@ -58,8 +58,8 @@ impl Store {
                 }
                 _ => (0, false),
             };
-            let give_up_oldest = || self.others.get().is_some_and(|others| others.give_up_oldest() > 0);
-            if size > most || !(self.evict_oldest() || is_for_memory && give_up_oldest()) {
+            let discard_oldest = || self.others.get().is_some_and(|others| others.discard_oldest() > 0);
+            if size > most || !(self.evict_oldest() || is_for_memory && discard_oldest()) {
                 return Err(refusal);
             }
         }

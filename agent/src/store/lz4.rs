@@ -45,7 +45,7 @@ pub struct Lz4Decoder {
     header: Option<Vec<u8>>,
     /// A ring of blocks.
     buffer: Vec<u8>,
-    /// Where the next block goes.
+    /// Position of the next block.
     end: usize,
     is_over: bool,
 }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_and_repetitions_come_out_however_the_pieces_are_cut() {
+    fn frames_decode_at_any_piece_length() {
         // "abc", then 9 bytes from 3 before, then the five literals with which a block ends at least.
         let block = framed(b"\x35abc\x03\0\x50.last");
         let frame = [&HEADER[..], &block, &[0; 4]].concat();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_can_refer_to_the_ones_before_it() {
+    fn blocks_may_reference_previous_blocks() {
         let first = [&(BLOCK as u32 | STORED).to_le_bytes()[..], &vec![7; BLOCK]].concat();
         let second = framed(b"\x00\xff\xff\x50.last");
         let both: Vec<u8> = [first, second].concat();
@@ -253,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn sequences_of_every_kind_come_out_as_the_format_says() {
+    fn every_kind_of_sequence_decodes() {
         let mut state = 1_u32;
-        // A number below a limit, by a generator that needs no crate (Marsaglia's xorshift).
+        // A number below a limit, by Marsaglia's xorshift, which needs no crate.
         let mut random = |limit: usize| {
             state ^= state << 13;
             state ^= state >> 17;
@@ -265,7 +265,7 @@ mod tests {
         for _ in 0..200 {
             let (mut block, mut plain) = (Vec::new(), Vec::new());
             while plain.len() < BLOCK - 1000 && block.len() < BLOCK - 1000 {
-                // Mostly such as are short, and all borders.
+                // Mostly short lengths, and all boundary values.
                 let mut length = || {
                     let limit = [3, 16, 17, 300][random(4)];
                     random(limit)
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn malformed_frame_is_refused() {
         let bad: [&[u8]; 6] = [
             // Literals beyond the block, and beyond the limit.
             &[0x50, b'a'],
@@ -303,7 +303,7 @@ mod tests {
             // From before the first byte, and from 0 before.
             &[0x10, b'a', 2, 0, 0x00],
             &[0x10, b'a', 0, 0, 0x00],
-            // Cut off in its length, and behind a repetition.
+            // Cut off in its length, and after a match.
             &[0x1f, b'a', 1, 0],
             &[0x10, b'a', 1, 0],
         ];

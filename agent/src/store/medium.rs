@@ -1,7 +1,7 @@
 //! The files of the disk cache on their medium. All of this runs in threads that may hang.
 //!
-//! **Invariants:** nothing is written where others could write too; a file has its name only once it is complete and on the medium;
-//! and an eighth of the medium stays free.
+//! **Invariants:** the disk cache writes nothing where others could write too; a file gets its name only when it is
+//! complete and on the medium; and an eighth of the medium stays free.
 
 use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -17,36 +17,37 @@ use crate::store::blob::{Blob, Digest};
 use crate::store::disk_cache::{CHUNK_BYTES, Cancelled, Chunks, DiskCache, FileName};
 use crate::store::error::Error;
 
-/// The part of its medium that the disk cache leaves free: one of this many.
+/// Fraction of the medium that the disk cache leaves free: one part in this many.
 const FREE_FRACTION: u64 = 8;
 
-/// File systems whose owners and modes are options of the mount (statfs(2)): vfat, exFAT, NTFS, and FUSE, by which NTFS
-/// is mounted too. There a digest that is checked at every copy is the only guard, as it is in the end everywhere.
+/// File systems whose owners and modes are mount options (statfs(2)): vfat, exFAT, NTFS, and FUSE, through which NTFS
+/// is mounted too. There, nothing but the digest, which the agent verifies at every copy, protects a blob; in the end,
+/// that is so everywhere.
 const WITHOUT_OWNERS: [u64; 5] = [0x4d44, 0x2011_bab0, 0x5346_544e, 0x7366_746e, 0x6573_5546];
 
-/// tmpfs (statfs(2)): what is there does not survive a reboot, and would be there twice.
+/// tmpfs (statfs(2)): its content does not survive a reboot, and would take RAM twice.
 const TMPFS: u64 = 0x0102_1994;
 
-/// Something in the disk cache that may be evicted.
+/// A file in the disk cache that may be evicted.
 pub(super) struct Kept {
     pub(super) path: PathBuf,
     pub(super) name: FileName,
     pub(super) modified: SystemTime,
-    /// Bytes that go free with it.
-    pub(super) room: i64,
+    /// Bytes that its eviction frees.
+    pub(super) bytes: i64,
 }
 
 impl DiskCache {
-    /// The directory, if it is there and nobody else can write to it. Says in the log when that changes.
+    /// The directory, if it exists and nobody else can write to it. Logs when that changes.
     pub(super) fn open(&self) -> Option<File> {
         let opened = self.try_open();
         let mut state = self.state();
         match &opened {
             Ok(_) if state.is_away => {
-                tracing::info!(directory = %self.directory.display(), "the persistent store is back");
+                tracing::info!(directory = %self.directory.display(), "the disk cache is available again");
             }
             Err(why) if !state.is_away => {
-                tracing::warn!(directory = %self.directory.display(), %why, "no persistent store for now");
+                tracing::warn!(directory = %self.directory.display(), %why, "the disk cache is unavailable");
             }
             _ => {}
         }
@@ -75,7 +76,8 @@ impl DiskCache {
         Ok(directory)
     }
 
-    /// Hands over what the disk cache has, as far as it goes and somebody takes it. What it has wrong is removed.
+    /// Sends a blob to its receiver, as far as the file can be read and the receiver takes it. Removes a file with
+    /// wrong content.
     pub(super) fn copy_in(
         &self,
         name: &FileName,
@@ -108,20 +110,21 @@ impl DiskCache {
             return Ok(());
         };
         if is_correct {
-            tracing::info!(bytes = size, "a program comes from the persistent store");
-            // The least recently used goes first. A medium that cannot be written to has nothing evicted.
+            tracing::info!(bytes = size, "program copied from the disk cache");
+            // Makes the file the most recently used one. A failure does not matter: on a read-only medium, nothing is
+            // evicted.
             let _ = file.set_modified(SystemTime::now());
             return Ok(());
         }
-        tracing::warn!(path = %path.display(), "a file of the persistent store is not what its name says");
+        tracing::warn!(path = %path.display(), "removed a file of the disk cache with wrong content");
         fs::remove_file(&path).map_err(Error::io("remove", &path))
     }
 
-    /// Notes that a blob is used now; false if it is not there.
+    /// Records that a blob is used now; false if the cache does not have it.
     pub(super) fn touch(&self, name: &FileName, size: u64) -> bool {
         let file = open_for_reading(&self.path(name)).ok();
         let is_it = |file: &File| file.metadata().is_ok_and(|found| found.is_file() && found.len() == size);
-        // A medium that cannot be written to has nothing evicted.
+        // A failure does not matter: on a read-only medium, nothing is evicted.
         file.filter(is_it).map(|file| file.set_modified(SystemTime::now())).is_some()
     }
 
@@ -133,22 +136,22 @@ impl DiskCache {
         is_cancelled: &Cancelled,
     ) -> Result<(), Error> {
         self.sweep().map_err(Error::io("look at", &self.directory))?;
-        self.make_room(blob.size())?;
+        self.free_space(blob.size())?;
         let path = self.path(name);
         let part = path.with_extension("part");
         let written = write(blob, digest, &part, is_cancelled)
             .map_err(Error::io("write", &part))
             .and_then(|()| fs::rename(&part, &path).map_err(Error::io("create", &path)));
         match written {
-            // A name that is lost with the power costs an upload. Not every file system can sync a directory.
+            // A name that is lost in a power failure costs an upload. Not every file system can sync a directory.
             Ok(()) => drop(File::open(&self.directory).and_then(|directory| directory.sync_all())),
-            // Whether there is a part or not, there shall be none.
+            // Removes the partial file, if it was created.
             Err(_) => drop(fs::remove_file(&part)),
         }
         written
     }
 
-    /// Removes what was begun and never finished. Only who keeps a blob may do so.
+    /// Removes incomplete files. Only the holder of the permit to write may call this.
     pub(super) fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
@@ -159,34 +162,36 @@ impl DiskCache {
         Ok(())
     }
 
-    /// Evicts as much as `size` bytes need, the least recently used first, or nothing if that would not do.
-    pub(super) fn make_room(&self, size: u64) -> Result<(), Error> {
+    /// Evicts as many files as `size` bytes need, the least recently used ones first, or none if that would not be
+    /// enough.
+    pub(super) fn free_space(&self, size: u64) -> Result<(), Error> {
         let failed = |error| Error::io("look at", &self.directory)(error);
-        let mut room = self.room().map_err(failed)?;
+        let mut available = self.available().map_err(failed)?;
         let mut evictable = self.evictable().map_err(failed)?;
         evictable.sort_unstable_by_key(|kept| kept.modified);
         let mut evicted = evictable.iter();
-        let all = room + evictable.iter().map(|kept| kept.room).sum::<i64>();
+        let all = available + evictable.iter().map(|kept| kept.bytes).sum::<i64>();
         let needed = i64::try_from(size).unwrap_or(i64::MAX);
-        while room < needed {
+        while available < needed {
             let next = evicted.next().filter(|_| needed <= all);
             let Some(kept) = next else {
                 let available = u64::try_from(all).unwrap_or(0);
                 return Err(Error::NoSpace { needed: size, available, directory: self.directory.clone() });
             };
-            // Locked until it is gone: who comes for it now finds it or does not.
+            // Keeps the lock until the file is gone, so that a copy that starts now finds either the whole file or
+            // none.
             let state = self.state();
             if !state.in_use.contains(&kept.name) {
                 fs::remove_file(&kept.path).map_err(Error::io("remove", &kept.path))?;
             }
             drop(state);
-            room = self.room().map_err(failed)?;
+            available = self.available().map_err(failed)?;
         }
         Ok(())
     }
 
-    /// Bytes that may be added now; below 0 if others took more than we would.
-    pub(super) fn room(&self) -> io::Result<i64> {
+    /// Bytes that may be added now; negative if others use more of the medium than the disk cache would.
+    pub(super) fn available(&self) -> io::Result<i64> {
         let disk = rustix::fs::statvfs(&self.directory)?;
         let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(disk.f_frsize)).unwrap_or(i64::MAX);
         Ok(bytes(disk.f_bavail) - bytes(disk.f_blocks.div_ceil(FREE_FRACTION)))
@@ -197,12 +202,12 @@ impl DiskCache {
         let kept = |entry: DirEntry| {
             let path = entry.path();
             let name = name_of(&path).filter(|_| path.extension().is_none())?;
-            // Not of what a link points to.
+            // Does not follow links.
             let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
             let modified = metadata.modified().ok()?;
             // In units of 512 bytes (stat(2)).
-            let room = i64::try_from(metadata.blocks() * 512).ok()?;
-            Some(Kept { path, name, modified, room })
+            let bytes = i64::try_from(metadata.blocks() * 512).ok()?;
+            Some(Kept { path, name, modified, bytes })
         };
         let mut evictable = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -217,12 +222,13 @@ impl DiskCache {
     }
 }
 
-/// Opens no link, and does not wait for the writer of a pipe.
+/// Opens a file without following a link or waiting for the writer of a pipe.
 fn open_for_reading(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
-/// Writes a blob to the medium itself. A program may have changed its own file, so the digest is taken again.
+/// Writes a blob to the medium, and syncs it. A program may have changed its own file, so this verifies the digest
+/// again.
 fn write(blob: &Blob, digest: &Digest, part: &Path, is_cancelled: &Cancelled) -> io::Result<()> {
     let mut from = blob.open()?;
     let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
@@ -245,7 +251,7 @@ fn write(blob: &Blob, digest: &Digest, part: &Path, is_cancelled: &Cancelled) ->
     to.sync_all()
 }
 
-/// What names the file of a blob that `owner` has brought.
+/// The name for the file of a blob that `owner` has uploaded.
 pub(super) fn file_name(digest: &Digest, owner: &Fingerprint) -> FileName {
     let mut hash = Context::new(&SHA256);
     hash.update(owner.as_bytes());
@@ -255,7 +261,7 @@ pub(super) fn file_name(digest: &Digest, owner: &Fingerprint) -> FileName {
     name
 }
 
-/// What is a file's name before any extension.
+/// Parses the name of a file, without its extension.
 pub(super) fn name_of(path: &Path) -> Option<FileName> {
     let digits = path.file_stem()?.to_str()?.as_bytes();
     let value = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);

@@ -1,4 +1,4 @@
-//! Blobs in tmpfs by their digest, what they arrive as, and the disk cache.
+//! The store: blobs in tmpfs, named by their digests, the encodings in which they arrive, and the disk cache.
 
 pub mod accounting;
 pub mod blob;

@@ -1,7 +1,7 @@
-//! A blob that is received: pieces of whatever it is sent as, in order, become its file.
+//! Receives a blob: decodes its chunks in order, and writes the content to its file.
 //!
-//! **Invariants:** a piece counts once, by however many connections it comes; and what is there in the end is what was
-//! announced, or there is nothing.
+//! **Invariants:** each chunk counts once, over any number of connections; and the result is the announced content, or
+//! nothing.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::store::decoder::{Decoder, Encoding};
 use crate::store::error::Error;
 use crate::store::upload::Upload;
 
-/// What a controller says of a blob before it is sent.
+/// A blob as a controller announces it.
 #[derive(Debug)]
 pub struct BlobDescriptor {
     /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// XXH32 of its content, if the controller has said it.
+    /// XXH32 of its content, if the controller has sent one.
     pub checksum: Option<u32>,
-    /// What it may be sent as a delta against, the best first.
+    /// Blobs that it may be sent as a delta against, the best first.
     pub bases: Vec<Digest>,
 }
 
@@ -35,58 +35,60 @@ impl BlobDescriptor {
     }
 }
 
-/// A piece of a blob, as it is sent.
+/// A piece of an encoded blob.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// Where it belongs, in bytes as they are sent.
+    /// Its offset in the encoded blob, in bytes.
     pub offset: u64,
-    /// What the blob is sent as. Only the first chunk need say it, and only of that it counts.
+    /// The encoding of the blob. Only the first chunk must have it; later ones' is ignored.
     pub encoding: Option<Encoding>,
-    /// What it is.
+    /// Its bytes.
     pub data: Bytes,
 }
 
-/// What the agent wants to be sent.
+/// A blob that the agent requests from the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// Which blob.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// From where on, in bytes as they are sent.
+    /// The offset in the encoded blob from which to send it, in bytes.
     pub offset: u64,
-    /// Which blob it may be a delta against.
+    /// A blob that it may be sent as a delta against.
     pub base: Option<Digest>,
 }
 
-/// A blob whose space is reserved, and the one that it may be a delta against.
+/// A blob that is being received into reserved space, and the base that it may be a delta against.
 pub struct BlobReceiver {
     upload: Upload,
     base: Option<(Digest, Arc<Blob>)>,
-    /// Bytes received, as they are sent.
+    /// Bytes of the encoded blob that have arrived.
     received: u64,
     decoder: Option<Decoder>,
 }
 
 impl BlobReceiver {
-    /// Waits for the first piece of `upload`, which comes from its owner and has this checksum, if the controller gave one.
+    /// Waits for the first chunk of `upload`, which comes from its owner. Verifies the content by `checksum`, if there
+    /// is one.
     pub fn new(mut upload: Upload, base: Option<(Digest, Arc<Blob>)>, checksum: Option<u32>) -> Self {
         checksum.into_iter().for_each(|checksum| upload.expect(checksum));
         Self { upload, base, received: 0, decoder: None }
     }
 
-    /// Bytes that are here, as they are sent.
+    /// Bytes of the encoded blob that have arrived.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// True when the whole blob is here, and all that it was sent as.
+    /// True when the whole blob has arrived, and its encoding is complete.
     pub fn is_complete(&self) -> bool {
         self.upload.is_complete() && self.decoder.as_ref().and_then(Decoder::is_over).unwrap_or(true)
     }
 
-    /// Takes the next chunk.
+    /// Decodes the next chunk.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a piece from elsewhere, without an encoding, or what is not of its encoding; those of [`Upload::write`].
+    /// [`Error::Protocol`] if the chunk is not the next one, lacks an encoding, or is malformed; and the errors of
+    /// [`Upload::write`].
     pub fn take(&mut self, chunk: &Chunk) -> Result<(), Error> {
         if chunk.offset != self.received {
             return Err(Error::Protocol("a blob chunk does not begin where the last one ended"));
@@ -108,10 +110,10 @@ impl BlobReceiver {
         Ok(())
     }
 
-    /// Makes the complete blob one of the store's.
+    /// Adds the complete blob to the store.
     ///
     /// # Errors
-    /// Those of [`Upload::finish`].
+    /// The errors of [`Upload::finish`].
     pub fn finish(self) -> Result<Arc<Blob>, Error> {
         self.upload.finish()
     }

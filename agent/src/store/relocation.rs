@@ -1,45 +1,46 @@
-//! What a delta says in front of its copies: what has moved. `docs/protocol.md` has the format.
+//! Parses the list of moves at the beginning of a relocated delta. `docs/protocol.md` has the format.
 //!
-//! **Invariants:** what is kept has a bound.
+//! **Invariants:** the parser's memory is bounded.
 
 use hop_formats::relocation::{MAX_MOVES, Move, Moves, ORIGINS, Place, Relocation};
 
 use crate::store::delta::{MALFORMED, signed};
 use crate::store::error::Error;
 
-/// Hears one number after another.
+/// Parses the list from one number after another.
 #[derive(Default)]
 pub struct Head {
     moves: Vec<Move>,
     places: [Place; ORIGINS],
     next: Next,
-    /// Moves that are still to come.
+    /// Moves that have not been parsed yet.
     left: usize,
-    /// The one that is being told.
+    /// The move that is being parsed.
     this: Move,
 }
 
-/// What the next number says.
+/// The meaning of the next number.
 #[derive(Clone, Copy, Default)]
 enum Next {
-    /// How many moves there are.
+    /// The number of moves.
     #[default]
     Moves,
-    /// How far the next one begins behind the last one, how long it is, and how much further than the last one it goes.
+    /// The distance from the end of the last move to the next one, its length, and how much further than the last one
+    /// it goes.
     Gap,
     Length,
     Further,
-    /// Where a place is, and how far it has moved.
+    /// The address of a place, and the distance that it has moved.
     Place(usize),
     Moved(usize),
 }
 
 impl Head {
-    /// Takes the next number; gives all that was said with the last one.
+    /// Takes the next number. Returns the complete relocation with the last one.
     ///
     /// # Errors
-    /// [`Error::Protocol`] if it does not fit the others.
-    pub fn hear(&mut self, number: u64) -> Result<Option<Relocation>, Error> {
+    /// [`Error::Protocol`] if the number does not fit the previous ones.
+    pub fn push(&mut self, number: u64) -> Result<Option<Relocation>, Error> {
         self.next = match self.next {
             Next::Moves => {
                 self.left = usize::try_from(number).unwrap_or(usize::MAX);
@@ -90,37 +91,38 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn hear(numbers: &[u64]) -> Result<Option<Relocation>, Error> {
+    fn parse(numbers: &[u64]) -> Result<Option<Relocation>, Error> {
         let mut head = Head::default();
         let (last, before) = numbers.split_last().unwrap();
         for number in before {
-            assert!(head.hear(*number)?.is_none());
+            assert!(head.push(*number)?.is_none());
         }
-        head.hear(*last)
+        head.push(*last)
     }
 
     #[test]
-    fn moves_and_places_are_told_in_turn() {
-        // 16 from 0x1000 go on by 8; after a gap of 4, 32 go back by 4, 12 less.
+    fn moves_and_places_are_parsed() {
+        // 16 from 0x1000 move forward by 8; after a gap of 4, 32 move back by 4, which is 12 less.
         let moves = [2, 0x1000, 16, 16, 4, 32, 23];
         let places: Vec<u64> = (1..=ORIGINS as u64).flat_map(|place| [place << 8, 2 * place]).collect();
-        let told = hear(&[&moves[..], &places].concat()).unwrap().unwrap();
+        let parsed = parse(&[&moves[..], &places].concat()).unwrap().unwrap();
         let expected = [(0x1000, 16, 8_u32), (0x1014, 32, 8_u32.wrapping_sub(12))];
-        assert_eq!(told.moves.all(), expected.map(|(from, length, by)| Move { from, length, by }));
-        assert_eq!(told.places, std::array::from_fn(|index| (256 * (index as u32 + 1), index as u32 + 1)));
+        assert_eq!(parsed.moves.all(), expected.map(|(from, length, by)| Move { from, length, by }));
+        assert_eq!(parsed.places, std::array::from_fn(|index| (256 * (index as u32 + 1), index as u32 + 1)));
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn invalid_moves_are_refused() {
         let bad: [&[u64]; 4] = [
-            // Too many; one that begins behind the last address, one that is longer than all; one that ends behind the last.
+            // Too many moves; one that begins after the last address; one longer than all addresses; one that ends
+            // after the last address.
             &[MAX_MOVES as u64 + 1],
             &[2, 0xffff_fff0, 1, 0, 0x10],
             &[1, 0, 1 << 32],
             &[&[1, 0xffff_fff0, 0x11, 0][..], &[0; 2 * ORIGINS]].concat(),
         ];
         for numbers in bad {
-            assert!(matches!(hear(numbers), Err(Error::Protocol(_))), "{numbers:?}");
+            assert!(matches!(parse(numbers), Err(Error::Protocol(_))), "{numbers:?}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Directory trees that a program had to itself: how they are removed, and what they take.
+//! Removes directory trees that a program had to itself.
 //!
-//! A program may leave any tree: 100,000 directories one in the other, a path longer than any system call takes, entries that
-//! are immutable. One that runs as root may have mounted something in there: `/etc`, for a chroot.
+//! A program may leave any tree: 100,000 nested directories, a path longer than any system call takes, immutable
+//! entries. A program that runs as root may have mounted something in it, such as `/etc` for a chroot.
 //!
-//! **Invariants:** what is mounted there is the router's, and is never removed; no link is followed; neither the depth of a
-//! tree nor its breadth costs more than eight descriptors; and what cannot be removed keeps nobody from using its name.
+//! **Invariants:** mounted files belong to the router, and are never removed; no link is followed; a tree of any depth
+//! and breadth takes at most eight descriptors; and a tree that cannot be removed does not block its name.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Permissions};
@@ -22,29 +22,29 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::system::fs_walk::{READ_BYTES, entries, is_itself, open_directory};
 
-/// How often one entry is tried after what is in its way was taken away: mounts one over the other, a mode, a flag.
+/// Attempts at one entry, each after an obstacle was removed: mounts on top of each other, a mode, a flag.
 const MAX_TRIES: usize = 8;
 
-/// How often a directory is looked through again because something new is in it. Nothing is, unless a program still runs.
+/// How often a directory is read again because it has new entries. It has none, unless a program still runs.
 const MAX_ROUNDS: usize = 8;
 
-/// What the names of trees that could not be removed begin with; a number follows. No job is called so.
+/// Prefix of the names of trees that could not be removed; a number follows. No job has such an id.
 const LEFTOVER: &str = "leftover-";
 
-/// How many such names are tried.
+/// How many of these names to try.
 const MAX_LEFTOVERS: u32 = 1024;
 
-/// Flags of a file that keep even root from removing it (ioctl_iflags(2)).
+/// Flags that keep even root from removing a file (ioctl_iflags(2)).
 const FLAGS: Opcode = opcode::read::<libc::c_long>(b'f', 1);
 const SET_FLAGS: Opcode = opcode::write::<libc::c_long>(b'f', 2);
 const APPEND_ONLY: libc::c_int = 0x20;
 const IMMUTABLE: libc::c_int = 0x10;
 
-/// Removes `path` and everything in it; what is mounted there is unmounted first. What cannot be removed does not keep the
-/// rest.
+/// Removes `path` and everything in it; unmounts whatever is mounted in it first. Removes as much as it can even if an
+/// entry cannot be removed.
 ///
 /// # Errors
-/// The first of the kernel's. A path that is not there is not an error.
+/// The kernel's first error. It is no error if `path` does not exist.
 pub fn remove(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -66,25 +66,25 @@ pub fn remove(path: &Path) -> io::Result<()> {
     })?)
 }
 
-/// Removes `path` and everything in it; and if something of it stays, gives that another name beside it, by which
-/// [`retry`] finds it. The path is free afterwards.
+/// Removes `path` and everything in it. If something remains, renames that to another name in the same directory, by
+/// which [`retry`] finds it. Afterwards nothing is called `path`.
 ///
 /// # Errors
-/// Neither can be done.
+/// It can do neither.
 pub fn clear(path: &Path) -> io::Result<()> {
     let Err(error) = remove(path) else { return Ok(()) };
     let aside = set_aside(path)?;
-    tracing::warn!(path = %path.display(), aside = %aside.display(), %error, "cannot remove all of a directory, which is set aside");
+    tracing::warn!(path = %path.display(), aside = %aside.display(), %error, "cannot remove a directory completely; setting it aside");
     Ok(())
 }
 
-/// Tries again to remove what was set aside in a directory.
+/// Tries again to remove the trees in a directory that were set aside.
 pub fn retry(directory: &Path) {
     for entry in entries(directory) {
         let is_leftover = entry.file_name().as_bytes().starts_with(LEFTOVER.as_bytes());
-        // Why it stays was said when it was set aside.
+        // The log said why when the tree was set aside.
         if is_leftover && remove(&entry.path()).is_ok() {
-            tracing::info!(path = %entry.path().display(), "removed what could not be removed before");
+            tracing::info!(path = %entry.path().display(), "removed a directory that had been set aside");
         }
     }
 }
@@ -93,7 +93,7 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     for number in 1..=MAX_LEFTOVERS {
         let aside = path.with_file_name(format!("{LEFTOVER}{number}"));
         match fs::rename(path, &aside) {
-            // There is one of this name.
+            // The name is taken.
             Err(error)
                 if matches!(
                     Errno::from_io_error(&error),
@@ -108,14 +108,14 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 /// A directory that is being emptied.
 ///
-/// No way leads down into it: a directory in it that is not empty is emptied itself, and what is not empty in that one is
-/// moved up before. So each directory is moved once, and three are open at a time. The kernel neither moves nor removes a
-/// mount point (EBUSY, rename(2)), whatever else is done to the tree meanwhile.
+/// The removal does not descend further than two levels: it empties each directory in the root, and moves the ones in
+/// that directory that are not empty up into the root before. So it moves each directory once, and has three open at a
+/// time. The kernel neither moves nor removes a mount point (EBUSY, rename(2)), whatever happens to the tree meanwhile.
 struct Removal<'a> {
     root: &'a File,
-    /// What was moved up and not emptied yet, by the numbers that are their names now.
+    /// Directories that were moved up and are not empty yet, by the numbers that are their names now.
     waiting: Vec<u32>,
-    /// How many numbers were given.
+    /// How many numbers have been given out.
     count: u32,
 }
 
@@ -132,7 +132,7 @@ impl Removal<'_> {
                 let emptied = self.remove_child(&name);
                 result = result.and(emptied);
             }
-            // With an error, what there still is stays.
+            // After an error, the rest stays.
             if is_empty || result.is_err() {
                 break;
             }
@@ -140,11 +140,11 @@ impl Removal<'_> {
         result
     }
 
-    /// Removes what is in a directory, and moves up what is not empty; in the one above, that is emptied where it is. Gives
-    /// whether there was anything.
+    /// Removes the entries of a directory, and moves those up that are not empty; in the root, empties these where they
+    /// are. Returns whether there was any entry.
     fn empty(&mut self, directory: &File, is_root: bool) -> Result<bool, Errno> {
-        let mut room = [MaybeUninit::uninit(); READ_BYTES];
-        let mut names = RawDir::new(directory, &mut room);
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
+        let mut names = RawDir::new(directory, &mut buffer);
         let mut result = Ok(false);
         while let Some(entry) = names.next() {
             let entry = entry?;
@@ -166,7 +166,7 @@ impl Removal<'_> {
         result
     }
 
-    /// Removes what is directly in the root.
+    /// Removes an entry of the root.
     fn remove_child(&mut self, name: &CStr) -> Result<(), Errno> {
         let root = self.root.as_fd();
         amend(root, name, || match unlink(root, name, true) {
@@ -183,7 +183,7 @@ impl Removal<'_> {
         loop {
             self.count = self.count.checked_add(1).ok_or(Errno::OVERFLOW)?;
             match renameat(directory, name, self.root, name_of(self.count)) {
-                // The program has called something so.
+                // The program has created an entry with this name.
                 Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
                 moved => {
                     moved?;
@@ -195,13 +195,13 @@ impl Removal<'_> {
     }
 }
 
-/// What moved up is called.
+/// The name of a directory that was moved up.
 fn name_of(number: u32) -> CString {
     // Digits have no zero byte.
     CString::new(number.to_string()).unwrap_or_default()
 }
 
-/// Removes a file, or a directory that is empty. What is not there any more is removed.
+/// Removes a file or an empty directory. It is no error if it does not exist any more.
 fn unlink(directory: BorrowedFd<'_>, name: &CStr, is_directory: bool) -> Result<(), Errno> {
     let kinds = [AtFlags::REMOVEDIR, AtFlags::empty()];
     let [first, second] = if is_directory { kinds } else { [kinds[1], kinds[0]] };
@@ -215,7 +215,7 @@ fn unlink(directory: BorrowedFd<'_>, name: &CStr, is_directory: bool) -> Result<
     }
 }
 
-/// Tries something with an entry, and again when what was in its way is gone.
+/// Tries an operation on an entry, again and again as long as it can remove an obstacle.
 fn amend(
     directory: BorrowedFd<'_>,
     name: &CStr,
@@ -229,26 +229,26 @@ fn amend(
             Err(error) if tries == MAX_TRIES => return Err(error),
             Err(error) => error,
         };
-        let is_out_of_the_way = match error {
+        let is_obstacle_removed = match error {
             Errno::BUSY => unmount_entry(directory, name),
             Errno::PERM | Errno::ACCESS => permit(directory, name),
             _ => false,
         };
-        if !is_out_of_the_way {
+        if !is_obstacle_removed {
             return Err(error);
         }
     }
 }
 
-/// Unmounts what is mounted on an entry, however deep that is.
+/// Unmounts the mount on an entry, with all mounts below it.
 fn unmount_entry(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
     unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok()
 }
 
-/// Takes away what keeps an entry from being removed, in it and in its directory: a mode, for who is not root; flags, for
-/// root too. True if there was something.
+/// Removes what protects an entry from being removed, on it and on its directory: a mode, which binds all users but
+/// root, and flags, which bind root too. Returns whether there was any such protection.
 fn permit(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     let mut is_changed = permit_one(directory);
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -259,7 +259,7 @@ fn permit(directory: BorrowedFd<'_>, name: &CStr) -> bool {
 fn permit_one(file: BorrowedFd<'_>) -> bool {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut is_changed = false;
-    // Nothing else has flags, and to open a device does something.
+    // No other type of file has flags, and opening a device may have an effect.
     let Some(metadata) = fs::metadata(&path).ok().filter(|found| found.is_dir() || found.is_file()) else {
         return false;
     };
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use crate::system::fs_walk::{OPEN, Usage, names, usage};
 
-    /// Makes directories one in the other, and a file in the last one; the path to that is longer than any system call takes.
+    /// Creates nested directories, and a file in the last one; its path is longer than any system call takes.
     fn make_deep(root: &Path, depth: usize, name: &CStr) {
         fs::create_dir(root).unwrap();
         let mut directory = File::open(root).unwrap();
@@ -306,7 +306,7 @@ mod tests {
         rustix::io::write(&file, b"seven\0\n").unwrap();
     }
 
-    /// Runs one of these tests in the executable of the tests, which `command` ends with.
+    /// Runs one of these tests in the test executable, which is the last argument of `command`.
     fn run_again(command: &mut Command, test: &str) {
         let (_, module) = module_path!().split_once("::").unwrap();
         let output = command.args(["--exact", &format!("{module}::{test}"), "--nocapture"]).output().unwrap();
@@ -349,13 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn broad_trees_go_and_nothing_outside() {
+    fn removal_of_broad_tree_stays_inside() {
         let dir = tempfile::tempdir().unwrap();
         let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("file"), "x").unwrap();
         for number in 0..200 {
-            // The names that a removal gives.
+            // Names that a removal uses itself.
             let path = tree.join(number.to_string()).join("1/2/3/4/5/6/7/8/9/10/11");
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join("file"), "x").unwrap();
@@ -383,7 +383,7 @@ mod tests {
         let (tree, outside) = (dir.path().join("tree"), dir.path().join("outside"));
         fs::create_dir_all(outside.join("kept")).unwrap();
         fs::write(outside.join("file"), "x").unwrap();
-        // Below 4,096 bytes, and on the same file system: nothing but the kernel knows it for a mount.
+        // Shorter than 4,096 bytes, and on the same file system: nothing but the kernel knows that it is a mount.
         let deep = tree.join("x".repeat(200)).join("y".repeat(200));
         for (directory, is_twice) in [(tree.join("a/b"), false), (deep, true), (tree.clone(), false)] {
             fs::create_dir_all(&directory).unwrap();
@@ -402,7 +402,8 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
-        // A namespace may not unmount what another one has mounted (mount_namespaces(7)): like this, in one more.
+        // A namespace may not unmount a mount of another one (mount_namespaces(7)), so this runs the test in a further
+        // namespace.
         let script = "mkdir -p \"$0/a/b\" \"$0/c\" && mount -t tmpfs none \"$0/a/b\" && exec unshare -Um --map-root-user \"$@\"";
         if std::env::var_os("HOP_TEST_DEEPER").is_none() {
             let mut command = Command::new("sh");
@@ -427,7 +428,7 @@ mod tests {
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("closed/inner")).unwrap();
         fs::write(tree.join("closed/inner/file"), "x").unwrap();
-        // Where the file system has no flags, or this user may not set them, there is nothing to take away.
+        // If the file system has no flags, or this user may not set them, there is nothing to remove.
         let _ =
             Command::new("chattr").args(["+i".as_ref(), tree.join("closed/inner/file").as_os_str()]).output();
         for closed in ["closed/inner", "closed"] {

@@ -1,6 +1,7 @@
-//! What is in directories that a program had to itself, and what it takes of the file system.
+//! Walks directory trees that a program had to itself, and measures how much of the file system they take.
 //!
-//! **Invariants:** no link is followed and no other file system entered; and a tree of any depth costs at most eight descriptors.
+//! **Invariants:** a walk follows no link and enters no other file system; and a tree of any depth takes at most eight
+//! descriptors.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -15,13 +16,13 @@ use hop_proto::limits::INPUT_ENTRY_BYTES;
 use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, openat, seek};
 use rustix::io::Errno;
 
-/// Directories that are open at a time while a tree is walked: a usual tree is not deeper.
+/// Maximum number of directories that a walk has open at a time; a typical tree is not deeper.
 pub(super) const OPEN: usize = 8;
 
 /// Bytes of names that are read at once.
 pub(super) const READ_BYTES: usize = 2048;
 
-/// Opens a directory in another one; no link to one.
+/// Opens a directory in another one, without following a link.
 pub(super) fn open_directory(directory: BorrowedFd<'_>, name: &CStr) -> Result<File, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(directory, name, flags, Mode::empty()).map(File::from)
@@ -31,12 +32,12 @@ pub(super) fn is_itself(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
-/// What is in a directory, as far as that can be read.
+/// The entries of a directory, as far as they can be read.
 pub fn entries(directory: &Path) -> Entries {
     Entries(fs::read_dir(directory).ok())
 }
 
-/// What [`entries`] gives.
+/// The result of [`entries`].
 pub struct Entries(Option<fs::ReadDir>);
 
 impl Iterator for Entries {
@@ -47,46 +48,46 @@ impl Iterator for Entries {
     }
 }
 
-/// What a tree takes of its file system.
+/// The bytes and names that a tree takes of its file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes that its files are long, with [`INPUT_ENTRY_BYTES`] for each name.
+    /// Length of its files in bytes, plus [`INPUT_ENTRY_BYTES`] for each name.
     pub bytes: u64,
-    /// Names in it: on tmpfs, each counts as an inode, that of a file with several as well (shmem_link, mm/shmem.c).
+    /// Names in it: on tmpfs, each takes an inode, including further names of the same file (shmem_link, mm/shmem.c).
     pub names: u64,
 }
 
-/// What is in a tree takes. What cannot be read counts nothing, and so does what is on another file system.
+/// Measures what the content of a tree takes. Ignores entries that cannot be read, and other file systems.
 pub fn usage(path: &Path) -> Usage {
     let mut usage = Usage::default();
-    // A program may move directories meanwhile. What was counted by then was there.
+    // A program may move directories during the walk, which then fails. The entries counted by then did exist.
     let _ = Walk::begin(path).and_then(|walk| walk.run(true, &mut usage));
     usage
 }
 
-/// How many names there are in a tree. It takes a tenth of the time of [`usage`].
+/// Number of names in a tree. Takes a tenth of the time of [`usage`].
 pub fn names(path: &Path) -> u64 {
     let mut usage = Usage::default();
     let _ = Walk::begin(path).and_then(|walk| walk.run(false, &mut usage));
     usage.names
 }
 
-/// A walk through a tree that may be of any depth. The way back from where it is leads through `..`, and whether that is
-/// where it came from is looked at.
+/// A walk through a tree of any depth. It goes back up through `..`, and checks that this leads to the directory that
+/// it came from.
 struct Walk {
     device: u64,
     levels: Vec<Level>,
 }
 
-/// A directory on the way from the top to where a walk is.
+/// A directory on the path from the top to the position of a walk.
 struct Level {
     inode: u64,
-    /// Where the names go on that were not looked at.
+    /// Position in the directory of the first name that the walk has not visited.
     next: u64,
     open: Option<Open>,
 }
 
-/// A directory that is open, and names that were read.
+/// An open directory, and names that were read from it.
 struct Open {
     directory: File,
     read: VecDeque<Name>,
@@ -95,16 +96,16 @@ struct Open {
 struct Name {
     name: CString,
     kind: FileType,
-    /// Where the names behind it begin.
+    /// Position in the directory of the names after it.
     next: u64,
 }
 
 impl Open {
-    /// The next name; `None` behind the last.
+    /// The next name; `None` after the last.
     fn next(&mut self) -> Result<Option<Name>, Errno> {
         if self.read.is_empty() {
-            let mut room = [MaybeUninit::uninit(); READ_BYTES];
-            let mut names = RawDir::new(&self.directory, &mut room);
+            let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
+            let mut names = RawDir::new(&self.directory, &mut buffer);
             while let Some(entry) = names.next() {
                 let entry = entry?;
                 let (kind, next) = (entry.file_type(), entry.next_entry_cookie());
@@ -127,7 +128,7 @@ impl Walk {
         Ok(Self { device, levels: vec![Level { inode, next: 0, open }] })
     }
 
-    /// Counts everything; the bytes too, if they are wanted.
+    /// Counts all names, and their bytes too if `is_for_bytes`.
     fn run(mut self, is_for_bytes: bool, usage: &mut Usage) -> Result<(), Errno> {
         while let Some(Level { next, open: Some(open), .. }) = self.levels.last_mut() {
             let Some(entry) = open.next()? else {
@@ -140,13 +141,13 @@ impl Walk {
             }
             let mut kind = entry.kind;
             if is_for_bytes || kind == FileType::Unknown {
-                // Gone meanwhile.
+                // Removed meanwhile.
                 let Ok(found) = look_at(&open.directory, &entry.name) else { continue };
                 if found.dev() != self.device {
                     continue;
                 }
                 kind = FileType::from_raw_mode(found.mode());
-                // The length, and not the blocks: ramfs counts none. Of a file with holes it is too much.
+                // The length instead of the blocks, which ramfs does not count. For a file with holes it is too much.
                 let length = if kind == FileType::Directory { 0 } else { found.len() };
                 usage.bytes = usage.bytes.saturating_add(length).saturating_add(INPUT_ENTRY_BYTES);
             }
@@ -191,8 +192,8 @@ fn identity(file: &File) -> Result<(u64, u64), Errno> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// What is known of an entry. By the standard library: rustix asks the C library by dlsym(3) whether it has a statx(2), and in
-/// an agent for MIPS there is no such thing.
+/// Metadata of an entry, by the standard library: rustix looks statx(2) up in the C library by dlsym(3), which an agent
+/// for MIPS does not have.
 fn look_at(directory: &File, name: &CStr) -> Result<fs::Metadata, Errno> {
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     File::from(openat(directory, name, look, Mode::empty())?).metadata().map_err(errno)

@@ -1,8 +1,8 @@
-//! The router as it describes itself: facts to show, and the one fact that builds depend on.
+//! The router's description of itself: facts to show, and the one fact that builds depend on.
 
 use std::fs;
 
-/// The identity of an executable that runs here, in the words of its ELF header (elf(5)).
+/// The identity of an executable that runs here, as its ELF header states it (elf(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// EI_CLASS: 1 is 32 bits, 2 is 64 bits.
@@ -13,7 +13,7 @@ pub struct Target {
     pub machine: u16,
 }
 
-/// What this agent was built for is what its router runs.
+/// The target that this agent was built for, which is therefore the router's.
 pub const TARGET: Target = Target {
     class: if cfg!(target_pointer_width = "64") { 2 } else { 1 },
     data: if cfg!(target_endian = "big") { 2 } else { 1 },
@@ -30,8 +30,8 @@ pub const TARGET: Target = Target {
 
 /// True if a file that begins with `start` is a program for this machine, or a script.
 ///
-/// The kernel would say so too, with ENOEXEC; but a launcher knows nothing of it, and glibc's execvp(3) hands what the
-/// kernel refuses to a shell.
+/// The kernel would refuse other files with ENOEXEC; but a launcher does not expect that, and glibc's execvp(3) passes
+/// a file that the kernel refuses to a shell.
 pub fn can_execute(start: &[u8]) -> bool {
     if start.starts_with(b"#!") {
         return true;
@@ -46,17 +46,17 @@ pub fn can_execute(start: &[u8]) -> bool {
         && machine == TARGET.machine
 }
 
-/// CPUs that are online; at least one.
+/// Number of CPUs that are online; at least 1.
 pub fn processors() -> u32 {
-    // SAFETY: it only gives a number.
+    // SAFETY: the call only returns a number.
     let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     u32::try_from(count).unwrap_or(1).max(1)
 }
 
-/// Facts to show; empty where the router does not tell.
+/// Facts to show; empty if the router does not tell.
 #[derive(Debug)]
 pub struct Host {
-    /// The router's own name.
+    /// Host name of the router.
     pub hostname: String,
     /// "OpenWrt 23.05.5", from os-release(5).
     pub firmware: String,
@@ -64,14 +64,14 @@ pub struct Host {
     pub kernel: String,
     /// "MIPS 24Kc V7.4", from /proc/cpuinfo.
     pub cpu: String,
-    /// Milliseconds since the boot.
+    /// Milliseconds since boot.
     pub uptime_ms: u64,
     /// Changes with every boot.
     pub boot_id: String,
 }
 
 impl Host {
-    /// Asks the router.
+    /// Reads all facts.
     pub fn read() -> Self {
         let uname = rustix::system::uname();
         let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -86,18 +86,18 @@ impl Host {
     }
 }
 
-/// Milliseconds since the boot, 0 if /proc does not tell.
+/// Milliseconds since boot; 0 if /proc does not tell.
 fn uptime_ms() -> u64 {
     read_uptime(&fs::read_to_string("/proc/uptime").unwrap_or_default()).unwrap_or(0)
 }
 
-/// "12345.67 …" is seconds with two digits behind the point (proc_uptime(5)). Not by `f64`: its parser is 15 kB.
+/// Parses "12345.67 …", seconds with two decimal places (proc_uptime(5)). Not as `f64`, whose parser takes 15 kB.
 fn read_uptime(text: &str) -> Option<u64> {
     let (seconds, hundredths) = text.split(' ').next()?.trim_end().split_once('.')?;
     Some(seconds.parse::<u64>().ok()? * 1000 + hundredths.parse::<u64>().ok()? * 10)
 }
 
-/// MIPS kernels say "cpu model", the others "model name".
+/// MIPS kernels call it "cpu model", others "model name".
 fn cpu(cpuinfo: &str) -> &str {
     match value(cpuinfo, "cpu model", ':') {
         "" => value(cpuinfo, "model name", ':'),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uptime_is_in_milliseconds() {
+    fn uptime_is_in_milliseconds() {
         assert_eq!(read_uptime("12345.07 23456.00\n"), Some(12_345_070));
         for other in ["", "12", "12.x", "-1.00 2.00"] {
             assert_eq!(read_uptime(other), None, "{other}");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_firmware_is_named_as_openwrt_names_it() {
+    fn firmware_name_is_that_of_openwrt() {
         let text = "NAME=\"OpenWrt\"\nPRETTY_NAME=\"OpenWrt 23.05.5\"\n";
         assert_eq!(value(text, "PRETTY_NAME", '=').trim_matches('"'), "OpenWrt 23.05.5");
     }

@@ -1,8 +1,8 @@
-//! The router's RAM: what there is, and what a program may have of it.
+//! The router's RAM: how much is available, and how much of it a program may have.
 //!
-//! A file in tmpfs is RAM that nothing can take back, so a program is counted before it is received.
+//! A file in tmpfs is RAM that the kernel cannot reclaim, so the agent counts a program before it receives it.
 //!
-//! **Invariants:** [`RESERVE`] bytes are never given away.
+//! **Invariants:** the agent never gives away the last [`RESERVE`] bytes.
 
 use std::fs;
 use std::io;
@@ -12,26 +12,27 @@ use hop_formats::meminfo::{self, MEMINFO, MIN_FREE_KBYTES, OVERCOMMIT_MEMORY};
 
 use crate::system::error::Error;
 
-/// Bytes that stay free for the router itself and for what the program allocates while it starts: a Go program that
-/// prints one line has 4 MB resident beside its file, and a 64 MB router under load wants the other half.
+/// Bytes that stay free for the router itself and for the memory that a program allocates while it starts: a Go program
+/// that prints one line has 4 MB resident in addition to its file, and a 64 MB router under load needs the other half.
 ///
-/// It lies above the kernel's lowest watermark, and so includes what the kernel itself keeps back above that: on an OpenWrt
-/// router of 64 MB, half of these 8 MiB. Were it on top of both, a user would get 4 MiB less, and nobody would be safer.
+/// They lie above the kernel's lowest watermark, and so include the memory that the kernel itself holds back above
+/// that: half of these 8 MiB on a 64 MB OpenWrt router. If they came on top of both, users would get 4 MiB less, and
+/// nobody would be safer.
 pub const RESERVE: u64 = 8 * 1024 * 1024;
 
-/// Bytes by which Go maps its heap on 32-bit MIPS (heapArenaBytes, runtime/malloc.go). A kernel that promises no more than it
-/// has counts all of them at once, so a heap of any size may take one more than GOMEMLIMIT says.
+/// Bytes in which Go maps its heap on 32-bit MIPS (heapArenaBytes, runtime/malloc.go). A kernel with strict overcommit
+/// counts all of them at once, so a heap of any size may take one arena more than GOMEMLIMIT says.
 const GO_ARENA: u64 = 4 * 1024 * 1024;
 
-/// Asks the kernel to kill something else than this agent when memory runs out (proc(5), oom_score_adj): who else would end
-/// the programs? Only root may ask; others take their chance.
+/// Asks the kernel's OOM killer to spare this agent (proc(5), oom_score_adj), because only the agent would then kill
+/// the programs. Only root may ask; an agent of another user runs without this.
 pub fn be_spared() {
     let _ = fs::write("/proc/self/oom_score_adj", "-500");
 }
 
-/// Bytes that are available at the least: what is free above the kernel's lowest watermark. What it could take back from its
-/// caches is not in it, and so the answer costs a fraction of [`Memory::read`] (sysinfo(2)). It is 0 where the kernel
-/// promises no more than it has: how much that is, only /proc/meminfo says.
+/// Bytes that are certainly available: the free memory above the kernel's lowest watermark. This leaves out the memory
+/// that the kernel could reclaim from its caches, and so takes a fraction of the time of [`Memory::read`] (sysinfo(2)).
+/// It is 0 with strict overcommit, because only /proc/meminfo has the commit limit.
 pub fn surely_available() -> u64 {
     let known = rustix::system::sysinfo();
     // A long is 32 bits on MIPS.
@@ -41,12 +42,12 @@ pub fn surely_available() -> u64 {
     meminfo::Memory::parse(&meminfo, &sysctl(MIN_FREE_KBYTES), &sysctl(OVERCOMMIT_MEMORY)).least()
 }
 
-/// The value of a setting of the kernel; nothing if it has none of this name.
+/// The value of a kernel setting; empty if the kernel does not have it.
 fn sysctl(file: &str) -> String {
     fs::read_to_string(file).unwrap_or_default()
 }
 
-/// The router's memory at one moment, and what of it may be given away.
+/// The router's memory at one moment, and how much of it the agent may give away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory(pub meminfo::Memory);
 
@@ -59,7 +60,7 @@ impl Deref for Memory {
 }
 
 impl Memory {
-    /// Reads the current figures.
+    /// Reads the current state.
     ///
     /// # Errors
     /// /proc is not mounted.
@@ -68,38 +69,38 @@ impl Memory {
         Ok(Self(meminfo::Memory::parse(&meminfo, &sysctl(MIN_FREE_KBYTES), &sysctl(OVERCOMMIT_MEMORY))))
     }
 
-    /// Bytes that programs may have by RAM and by what the kernel promises, the reserve not yet taken off.
+    /// Bytes that programs may have by RAM and by the commit limit, before the reserve is subtracted.
     pub fn for_programs(&self) -> u64 {
         self.promisable().min(self.available)
     }
 
-    /// True if it is not RAM that is short, but what the kernel promises.
+    /// True if the commit limit is the bound, and not RAM.
     pub fn is_bound_by_promises(&self) -> bool {
         self.promisable() < self.available
     }
 
-    /// Bytes that the kernel promises whatever a program does with them.
+    /// Bytes below the commit limit, less one arena of Go's; `u64::MAX` without strict overcommit.
     fn promisable(&self) -> u64 {
         self.promisable.map_or(u64::MAX, |promisable| promisable.saturating_sub(GO_ARENA))
     }
 
-    /// Bytes that may still be given away, of which `promised` are already but not yet used.
+    /// Bytes that the agent may still give away, if it has already given away `promised` bytes that are not used yet.
     pub fn spare(&self, promised: u64) -> u64 {
         self.spare_without(promised, 0)
     }
 
-    /// Bytes that may still be given away when `unused` bytes of files are gone. Files in ramfs are none of what the kernel has
-    /// promised, so of that nothing comes back with them.
+    /// Bytes that the agent may still give away once `unused` bytes of files are gone. Files in ramfs do not count
+    /// towards the commit limit, so removing them frees nothing of that.
     pub fn spare_without(&self, promised: u64, unused: u64) -> u64 {
         let spare = |bytes: u64| bytes.saturating_sub(promised).saturating_sub(RESERVE);
         spare(self.available).saturating_add(unused).min(spare(self.promisable()))
     }
 
-    /// Sees to it that a program can start now: a fork asks the kernel to promise all that the agent may write to once more, and
-    /// Go's runtime an arena before it does anything.
+    /// Checks that a program can start now: a fork makes the kernel commit all memory again that the agent may write
+    /// to, and Go's runtime allocates an arena before it does anything.
     ///
     /// # Errors
-    /// [`Error::NoPromise`] with the figures.
+    /// [`Error::NoPromise`] with the amounts.
     pub fn check_start(&self) -> Result<(), Error> {
         match self.0.promisable {
             Some(available) if available < RESERVE => Err(Error::NoPromise { needed: RESERVE, available }),
@@ -107,10 +108,10 @@ impl Memory {
         }
     }
 
-    /// Admits `needed` further bytes, of which `promised` are already given away but not yet used.
+    /// Admits `needed` further bytes, if `promised` bytes are already given away and not used yet.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] or [`Error::NoPromise`] with the figures.
+    /// [`Error::NoMemory`] or [`Error::NoPromise`] with the amounts.
     pub fn admit(&self, needed: u64, promised: u64) -> Result<(), Error> {
         let available = self.spare(promised);
         match needed <= available {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn reserve_and_reservations_are_kept() {
+    fn reserve_and_reservations_are_not_spare() {
         let memory = memory(20, None);
         assert!(memory.admit(12 << 20, 0).is_ok());
         assert!(memory.admit((12 << 20) + 1, 0).is_err());
@@ -147,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn strict_overcommit_is_a_bound_too() {
-        // Enough is promised, and RAM decides.
+    fn strict_overcommit_bounds_spare_memory() {
+        // The commit limit is high enough, and RAM is the bound.
         assert_eq!(memory(20, Some(40)).spare(0), 12 << 20);
-        // Of what is promised, an arena of Go's is left beside the reserve.
+        // Below the commit limit, an arena of Go's stays free in addition to the reserve.
         let bound = memory(30, Some(20));
         assert_eq!((bound.for_programs(), bound.spare(0)), (16 << 20, 8 << 20));
         assert_eq!(bound.spare_without(0, 9 << 20), 8 << 20);

@@ -1,4 +1,4 @@
-//! The router: its memory and other resources, what it is, its file systems; and the runtime.
+//! The router: its memory and other resources, its description, its file systems; and the runtime.
 
 pub mod error;
 pub mod fs_remove;

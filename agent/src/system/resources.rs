@@ -1,7 +1,7 @@
-//! What a job can use up beside memory, so that the router's own daemons fail: the inodes of the file system that jobs work on,
-//! and the threads that the kernel can have.
+//! Resources other than memory that a job can use up, so that the router's own daemons fail: the inodes of the file
+//! system on which jobs work, and the threads of the kernel.
 //!
-//! **Invariants:** what is kept free is never given away, and a file system without a limit has none here.
+//! **Invariants:** the agent never gives the reserve away; and a file system without a limit has none here.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,25 +11,26 @@ use std::time::Duration;
 
 use crate::system::error::Error;
 
-/// The part of the inodes, and of the threads, below which a job is killed: one of this many. A tmpfs has one inode for each two
-/// pages of RAM: 7,400 on a router of 64 MB, whose daemons use some 100. Threads are 450 to 900 there.
+/// Fraction of the inodes, and of the threads, below which the OOM guard kills a job: one in this many. A tmpfs has one
+/// inode for each two pages of RAM: 7,400 on a 64 MB router, whose daemons use some 100. Such a router has 450 to 900
+/// threads.
 const LIMIT_FRACTION: u64 = 8;
 
-/// More inodes than this are not kept free, however many there are: what a program makes in the time of a few looks.
+/// Maximum number of inodes to keep free: as many as a program creates during a few polls.
 const MAX_RESERVED_INODES: u64 = 1024;
 
-/// More threads than this are not kept free.
+/// Maximum number of threads to keep free.
 const MAX_RESERVED_THREADS: u64 = 256;
 
-/// How fast they can go, in a millisecond: a 500 MIPS CPU makes 25 files, and starts three threads.
+/// How many a program can use up in a millisecond: a 500 MIPS CPU creates 25 files, and starts three threads.
 const FILES_RATE: u64 = 30;
 const THREADS_RATE: u64 = 3;
 
-/// Inodes that a job takes beside its input files: its directory, three names in that, its program and four archives on
-/// their way.
+/// Inodes that a job takes in addition to its input files: its directory, three names in that, its program, and four
+/// archives that are being uploaded.
 pub const JOB_INODES: u64 = 10;
 
-/// What was used up.
+/// A resource that a job has used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// The inodes of the file system that is mounted there.
@@ -41,60 +42,61 @@ pub enum Resource {
 /// Why a job was killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// What there was too little of.
+    /// The scarce resource.
     pub resource: Resource,
     /// How many were left.
     pub available: u64,
-    /// Below how many a job is killed.
+    /// The limit below which the guard kills a job.
     pub limit: u64,
     /// How many the job held.
     pub held: u64,
 }
 
-/// How many there are of something, and how few there may be.
+/// The level of a resource: how many there are, are left, and must be left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// All.
+    /// How many there are.
     pub total: u64,
-    /// Those that are left.
+    /// How many are left.
     pub available: u64,
-    /// Below this a job is killed.
+    /// Below this the guard kills a job.
     pub limit: u64,
     rate: u64,
 }
 
 #[cfg(test)]
 impl Level {
-    /// So many are left.
+    /// A level with this many left.
     pub fn of_test(total: u64, available: u64, limit: u64) -> Self {
         Self { total, available, limit, rate: FILES_RATE }
     }
 }
 
 impl Level {
-    /// How many are missing.
+    /// How many are missing to the limit.
     pub fn missing(&self) -> u64 {
         self.limit.saturating_sub(self.available)
     }
 
-    /// How long what is left lasts at the fastest rate.
+    /// How long the rest above the limit lasts at the fastest rate.
     pub fn lasts(&self) -> Duration {
         Duration::from_millis(self.available.saturating_sub(self.limit) / self.rate)
     }
 
-    /// How many are never given to a job that is to begin: a third more, so that it need not be ended at once.
+    /// How many a job that is about to start never gets: a third more than the limit, so that the guard need not kill
+    /// it at once.
     pub fn reserve(&self) -> u64 {
         self.limit + self.limit / 3
     }
 
-    /// How many a job that is to begin may have, of which `promised` are given already and not used yet.
+    /// How many a job that is about to start may have, if `promised` are given away already and not used yet.
     pub fn spare(&self, promised: u64) -> u64 {
         self.available.saturating_sub(promised).saturating_sub(self.reserve())
     }
 }
 
-/// The inodes of the file system on which `directory` is; `None` where nothing but the memory sets a limit (ramfs, and a
-/// tmpfs with nr_inodes=0).
+/// The inodes of the file system that contains `directory`; `None` if only the memory sets a limit (ramfs, and a tmpfs
+/// with nr_inodes=0).
 ///
 /// # Errors
 /// The file system does not answer.
@@ -107,23 +109,23 @@ pub fn inodes(directory: &Path) -> Result<Option<Level>, Error> {
     }))
 }
 
-/// The threads of all processes; `None` where the kernel does not tell.
+/// The threads of all processes; `None` if the kernel does not tell.
 pub fn threads() -> Option<Level> {
     let number =
         |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse::<u64>().ok();
-    // Each has a number as well, as a process has that nobody waited for.
+    // Each thread also takes a PID, and so does a zombie.
     let total = number("threads-max")?.min(number("pid_max")?);
     let used = read_threads(&fs::read_to_string("/proc/loadavg").ok()?)?;
     let limit = (total / LIMIT_FRACTION).min(MAX_RESERVED_THREADS);
     Some(Level { total, available: total.saturating_sub(used), limit, rate: THREADS_RATE })
 }
 
-/// "0.20 0.18 0.12 1/80 11206": behind the slash is how many there are (proc_loadavg(5)).
+/// Parses "0.20 0.18 0.12 1/80 11206": the number after the slash (proc_loadavg(5)).
 fn read_threads(loadavg: &str) -> Option<u64> {
     loadavg.split(' ').nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// Where the file system is mounted on which `directory` is.
+/// The mount point of the file system that contains `directory`.
 pub fn mount_point(directory: &Path) -> PathBuf {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let own = device(directory);

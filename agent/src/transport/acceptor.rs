@@ -253,7 +253,7 @@ impl Acceptor {
                     }
                 }
                 () = self.revocation.of(key) => {
-                    tracing::info!(peer = %address, %key, "connection ended: its key was taken off the list");
+                    tracing::info!(peer = %address, %key, "connection closed: its key was removed from the list");
                 }
             }
         }
@@ -276,10 +276,10 @@ async fn client_hello(connection: &mut TcpStream) -> Result<Accepted, String> {
     let mut acceptor = rustls::server::Acceptor::default();
     let (mut piece, mut left) = ([0; 512], MAX_CLIENT_HELLO_BYTES);
     while left > 0 {
-        let room = left.min(piece.len());
-        let count = connection.read(&mut piece[..room]).await.map_err(|error| error.to_string())?;
+        let limit = left.min(piece.len());
+        let count = connection.read(&mut piece[..limit]).await.map_err(|error| error.to_string())?;
         if count == 0 {
-            return Err("it went before it had said a whole ClientHello".to_owned());
+            return Err("it disconnected before it had sent a whole ClientHello".to_owned());
         }
         left -= count;
         let mut said = &piece[..count];
@@ -290,7 +290,7 @@ async fn client_hello(connection: &mut TcpStream) -> Result<Accepted, String> {
             Ok(Some(accepted)) => return Ok(accepted),
             Ok(None) => {}
             Err((error, alert)) => {
-                tell(connection, alert).await;
+                send_alert(connection, alert).await;
                 return Err(of_tls(&error).unwrap_or_else(|| NOT_TLS.to_owned()));
             }
         }
@@ -299,7 +299,7 @@ async fn client_hello(connection: &mut TcpStream) -> Result<Accepted, String> {
 }
 
 /// Sends an alert. It has a few bytes, which fit into the send buffer of a new socket.
-async fn tell(connection: &mut TcpStream, mut alert: AcceptedAlert) {
+async fn send_alert(connection: &mut TcpStream, mut alert: AcceptedAlert) {
     let mut said = Vec::new();
     if alert.write_all(&mut said).is_ok() {
         // Fails if the peer is gone.
@@ -308,7 +308,7 @@ async fn tell(connection: &mut TcpStream, mut alert: AcceptedAlert) {
 }
 
 const NO_KEY: &str = "the peer shows no key";
-const NOT_TLS: &str = "what the peer says is not TLS";
+const NOT_TLS: &str = "the peer does not speak TLS";
 
 /// Describes why the handshake failed, for errors that the library formats with `{:?}`, which writes nothing on a
 /// router.

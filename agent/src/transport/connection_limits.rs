@@ -1,14 +1,14 @@
-//! How many peers may be here: those that have not proved a key yet, and the connections of those that have.
+//! Limits the number of peers: of those that have not proved a key yet, and of the connections of controllers.
 //!
 //! **Invariants:**
-//! - A new peer always comes in: another one is dropped for it, never the new one refused. So nobody can hold the door shut by
-//!   holding places.
-//! - The peers that have not proved a key are at most [`MAX_PENDING`], of which [`MAX_HANDSHAKES`] cost more than a few
-//!   kilobytes, and take nothing from the connections of controllers.
-//! - One source takes no place that another one needs, and one key does not take all connections.
+//! - The agent admits every new peer: if there are too many, it drops another one, and never refuses the new one. So
+//!   nobody can lock others out by occupying slots.
+//! - At most [`MAX_PENDING`] peers have not proved a key, of which at most [`MAX_HANDSHAKES`] cost more than a few
+//!   kilobytes; and they take nothing from the connections of controllers.
+//! - No source takes a slot that another one needs, and no key takes all connections.
 //!
-//! Dropped first is the oldest that has not said a whole ClientHello, because saying it takes a controller no time; then, at
-//! random and early, as `MaxStartups` of sshd_config(5) does, one of the source that has most.
+//! The agent first drops the oldest peer that has not sent a whole ClientHello, because a controller sends it at once;
+//! then, at random and early, as `MaxStartups` of sshd_config(5) does, one of the source that has most.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,29 +25,31 @@ use crate::service::error::Error;
 use crate::service::receive_budget::MAX_CONNECTIONS;
 use crate::system::time::sleep_until_opt;
 
-/// Peers that have not proved a key yet. One that has not begun its handshake costs 11 kB, its ClientHello and its task, so
-/// all of them 700 kB. Fifty controllers that start at once find room.
+/// Maximum number of peers that have not proved a key. A peer before its handshake takes 11 kB, for its ClientHello and
+/// its task, so all of them take 700 kB. The limit admits fifty controllers that start at once.
 const MAX_PENDING: usize = 64;
 
-/// From this many on, one may be dropped for a new one though there is room: at this number never, at [`MAX_PENDING`] always,
-/// and between them as often as it is near.
+/// From this number of peers on, the agent may drop one for a new one although the limit is not reached: never at this
+/// number, always at [`MAX_PENDING`], and in between the more often, the nearer the limit is.
 const EARLY_DROP_FROM: usize = 48;
 
-/// Peers of one source that have not said a whole ClientHello.
+/// Maximum number of peers of one source that have not sent a whole ClientHello.
 const MAX_SILENT_OF_SOURCE: usize = 8;
 
-/// Handshakes at a time. One costs 40 kB, the buffers of TLS, and 0.02 s of a 400 MHz MIPS. As one that fails holds its
-/// place for [`crate::transport::acceptor::REJECT_BACKOFF`], strangers take a sixth of such a CPU at most.
+/// Maximum number of handshakes at a time. One takes 40 kB, for the buffers of TLS, and a 400 MHz MIPS 0.02 s. A failed
+/// one occupies its slot for [`crate::transport::acceptor::REJECT_BACKOFF`], so strangers take a sixth of such a CPU at
+/// most.
 const MAX_HANDSHAKES: usize = 8;
 
-/// How long a handshake holds its place while others wait for one.
+/// How long a handshake may occupy its slot while others wait for one.
 const HANDSHAKE_SHARE: Duration = Duration::from_secs(2);
 
-/// The last connections, which are only for keys that have fewer than [`KEY_SHARE`]: one key may have all others, as a CI
-/// machine with many jobs wants, and two more controllers still get in.
+/// The last connections, which are reserved for keys that have fewer than [`KEY_SHARE`]: one key may have all others,
+/// as a CI machine with many jobs needs, and two more controllers can still connect.
 const RESERVED_CONNECTIONS: u32 = 4;
 
-/// Connections that a key may have out of the last ones: one that is kept, and one for a controller that does not use it.
+/// Connections that a key may have of the reserved ones: that of a connection master, and one for a controller that
+/// does not use it.
 const KEY_SHARE: usize = 2;
 
 /// The peers of an agent.
@@ -55,7 +57,7 @@ pub struct ConnectionLimits {
     pending: Mutex<Table>,
     refusals: Arc<RefusalLog>,
     connections: Arc<Semaphore>,
-    /// Whose connections there are, one entry each.
+    /// The key of each connection.
     keys: Mutex<Vec<Fingerprint>>,
 }
 
@@ -74,15 +76,15 @@ struct Peer {
 }
 
 enum Stage {
-    /// It has not said a whole ClientHello.
+    /// The peer has not sent a whole ClientHello.
     Hello,
-    /// It has, and waits for the word that its handshake may go on.
+    /// It has sent one, and waits for the signal that its handshake may continue.
     Waiting(oneshot::Sender<()>),
-    /// Its handshake goes on, or has failed and is not forgotten yet; since then.
+    /// Its handshake is in progress, or has failed and still occupies its slot; since this time.
     Handshake(Instant),
 }
 
-/// Where a peer comes from, as far as somebody may have many addresses: an IPv4 address, or the 64 bits of an IPv6 network.
+/// The source of a peer, as one user may have many addresses: an IPv4 address, or the 64-bit prefix of an IPv6 address.
 fn source(address: &SocketAddr) -> IpAddr {
     match address.ip().to_canonical() {
         IpAddr::V6(address) => {
@@ -100,7 +102,7 @@ impl Peer {
 }
 
 impl Table {
-    /// Takes one out that must go.
+    /// Removes a peer, and aborts its task.
     fn take(&mut self, index: usize) -> Peer {
         let peer = self.peers.remove(index);
         if let Some(task) = &peer.task {
@@ -109,7 +111,7 @@ impl Table {
         peer
     }
 
-    /// The peer that goes when one must: the oldest that is silent, or one of the source that has most.
+    /// The peer to drop: the oldest one that is silent, or one of the source that has most.
     fn victim(&self) -> Option<usize> {
         if let Some(oldest) = self.peers.iter().position(Peer::is_silent) {
             return Some(oldest);
@@ -136,8 +138,8 @@ impl Table {
         })
     }
 
-    /// Lets handshakes begin for which there are places: first of the source that has fewest; of a source any, so that a queue
-    /// which somebody else at the same address fills does not make each peer wait for all of it.
+    /// Starts handshakes while there are free slots: first of the source that has fewest; within a source at random, so
+    /// that a queue that somebody else at the same address fills does not make each peer wait for all of it.
     fn dispatch(&mut self) {
         let is_handshake = |peer: &Peer| matches!(peer.stage, Stage::Handshake(_));
         while self.handshakes().count() < MAX_HANDSHAKES {
@@ -150,7 +152,7 @@ impl Table {
             let (_, index) = *next[random_below(next.len())];
             let before = std::mem::replace(&mut self.peers[index].stage, Stage::Handshake(Instant::now()));
             if let Stage::Waiting(turn) = before {
-                // One that has just gone gives its place back when its task does.
+                // A peer that has just gone releases its slot when its task ends.
                 let _ = turn.send(());
             }
         }
@@ -158,7 +160,7 @@ impl Table {
 }
 
 impl ConnectionLimits {
-    /// Limits, of which nothing is used. `refusals` records what is dropped.
+    /// Limits of which nothing is used. `refusals` records dropped peers.
     pub fn new(refusals: Arc<RefusalLog>) -> Self {
         Self {
             pending: Mutex::default(),
@@ -168,7 +170,8 @@ impl ConnectionLimits {
         }
     }
 
-    /// Takes a new peer in, and drops another one for it if there are too many. What `serve` starts is aborted when the peer has to go itself.
+    /// Admits a new peer, and drops another one for it if there are too many. Dropping this peer later aborts the task
+    /// that `serve` starts.
     pub fn admit(
         self: &Arc<Self>,
         address: SocketAddr,
@@ -190,7 +193,7 @@ impl ConnectionLimits {
         table.peers.push(Peer { id, address, stage: Stage::Hello, task: None });
         table.dispatch();
         drop(table);
-        self.tell(dropped);
+        self.record_drop(dropped);
         let task = serve(PendingPeer { limits: self.clone(), id });
         if let Some(peer) = self.table().peers.iter_mut().find(|peer| peer.id == id) {
             peer.task = task;
@@ -203,18 +206,18 @@ impl ConnectionLimits {
         let dropped = table.victim().map(|index| table.take(index));
         table.dispatch();
         drop(table);
-        self.tell(dropped);
+        self.record_drop(dropped);
     }
 
     /// Takes a connection for a controller with this key.
     ///
     /// # Errors
-    /// There is none for it.
+    /// No connection is left for it.
     pub fn connect(self: &Arc<Self>, key: Fingerprint) -> Result<Connected, NoConnection> {
         let permit = self.connections.clone().try_acquire_owned().map_err(|_| NoConnection::AllTaken)?;
         let mut keys = self.keys();
         let held = keys.iter().filter(|other| **other == key).count();
-        // One of those that are left is taken now.
+        // This connection is already one of those that are taken.
         if held >= KEY_SHARE && self.connections.available_permits() < RESERVED_CONNECTIONS as usize {
             return Err(NoConnection::Reserved { held: held as u32 });
         }
@@ -225,22 +228,22 @@ impl ConnectionLimits {
 
     /// Waits until no controller is connected.
     pub async fn disconnected(&self) {
-        // It is never closed.
+        // The semaphore is never closed.
         let _ = self.connections.acquire_many(MAX_CONNECTIONS).await;
     }
 
-    /// Lets a peer that has said its ClientHello wait; what this gives tells when that is over.
+    /// Enqueues a peer that has sent its ClientHello. The receiver returns when its turn has come.
     fn enqueue(&self, id: u64) -> oneshot::Receiver<()> {
-        let (tell, turn) = oneshot::channel();
+        let (start, turn) = oneshot::channel();
         let mut table = self.table();
         if let Some(peer) = table.peers.iter_mut().find(|peer| peer.id == id) {
-            peer.stage = Stage::Waiting(tell);
+            peer.stage = Stage::Waiting(start);
         }
         table.dispatch();
         turn
     }
 
-    /// Drops the handshake that has had its time, and lets the next one begin.
+    /// Drops a handshake that has exceeded its share of time, and starts the next one.
     fn end_overdue(&self) {
         let mut table = self.table();
         let has_had_its_time = |since: Instant| since.elapsed() >= HANDSHAKE_SHARE;
@@ -249,16 +252,16 @@ impl ConnectionLimits {
         let dropped = overdue.map(|(index, _)| table.take(index));
         table.dispatch();
         drop(table);
-        self.tell(dropped);
+        self.record_drop(dropped);
     }
 
-    fn tell(&self, dropped: Option<Peer>) {
+    fn record_drop(&self, dropped: Option<Peer>) {
         let Some(Peer { address, stage, .. }) = dropped else { return };
         self.refusals.record(
             address,
             match stage {
-                Stage::Hello => "it had not said a whole ClientHello when others came",
-                Stage::Waiting(_) | Stage::Handshake(_) => "too many wanted in at once",
+                Stage::Hello => "it had not sent a whole ClientHello when others connected",
+                Stage::Waiting(_) | Stage::Handshake(_) => "too many peers connected at once",
             },
         );
     }
@@ -272,14 +275,14 @@ impl ConnectionLimits {
     }
 }
 
-/// A peer that has not proved a key yet. It has its place as long as this lives.
+/// A peer that has not proved a key yet. It keeps its slot until this is dropped.
 pub struct PendingPeer {
     limits: Arc<ConnectionLimits>,
     id: u64,
 }
 
 impl PendingPeer {
-    /// Waits, after its ClientHello, until its handshake may go on.
+    /// Waits, after the ClientHello, until the handshake may continue.
     pub async fn handshake_turn(&self) {
         let mut turn = self.limits.enqueue(self.id);
         loop {
@@ -288,7 +291,7 @@ impl PendingPeer {
                 biased;
                 begun = &mut turn => match begun {
                     Ok(()) => return,
-                    // It was dropped, and its task will be told.
+                    // The peer was dropped, and its task is being aborted.
                     Err(_) => std::future::pending().await,
                 },
                 () = sleep_until_opt(first.map(|since| since + HANDSHAKE_SHARE)) => self.limits.end_overdue(),
@@ -305,14 +308,14 @@ impl Drop for PendingPeer {
     }
 }
 
-/// Why there is no connection for a controller.
+/// Why a controller gets no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoConnection {
-    /// There are [`MAX_CONNECTIONS`].
+    /// All [`MAX_CONNECTIONS`] are in use.
     AllTaken,
-    /// Those that are left are for keys that have fewer.
+    /// The remaining ones are reserved for keys that have fewer.
     Reserved {
-        /// How many this key has.
+        /// Number of connections that this key has.
         held: u32,
     },
 }
@@ -345,7 +348,7 @@ impl Drop for Connected {
     }
 }
 
-/// A number below `limit` that nobody can foresee; 0 where the kernel gives no randomness.
+/// A number below `limit` that nobody can predict; 0 if the kernel provides no random numbers.
 fn random_below(limit: usize) -> usize {
     let mut bytes = [0; 4];
     if limit == 0 || SystemRandom::new().fill(&mut bytes).is_err() {
@@ -367,7 +370,7 @@ mod tests {
         ([10, 0, 0, host], port as u16).into()
     }
 
-    /// Lets a peer in whose task does nothing, and gives its place.
+    /// Admits a peer whose task does nothing, and returns it.
     fn admit(limits: &Arc<ConnectionLimits>, address: SocketAddr) -> PendingPeer {
         let mut place = None;
         limits.admit(address, |peer| {
@@ -381,13 +384,13 @@ mod tests {
         limits.table().peers.iter().any(|other| other.id == peer.id)
     }
 
-    /// Says its hello, and tells whether its handshake may begin by now.
+    /// Sends the ClientHello, and returns whether the handshake may begin now.
     async fn begins(peer: &PendingPeer) -> bool {
         tokio::time::timeout(Duration::ZERO, peer.handshake_turn()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_silent_peer_gives_way() {
+    async fn oldest_silent_peer_is_dropped() {
         let limits = limits();
         let speaker = admit(&limits, address(1, 0));
         assert!(begins(&speaker).await);
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_source_takes_the_place_of_another() {
+    async fn full_source_displaces_only_itself() {
         let limits = limits();
         let mut crowd = Vec::new();
         for port in 0..200 {
@@ -422,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_sources_at_once_stay_below_the_limit() {
+    async fn many_sources_stay_below_limit() {
         let limits = limits();
         let mut crowd = Vec::new();
         for number in 0..1000 {
@@ -436,7 +439,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_peer_has_its_task_ended() {
+    async fn dropping_peer_aborts_its_task() {
         let limits = limits();
         let mut tasks = Vec::new();
         for port in 0..=MAX_SILENT_OF_SOURCE {
@@ -456,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_source() {
+    fn ipv6_network_counts_as_one_source() {
         let of = |text: &str| source(&SocketAddr::new(text.parse().unwrap(), 1));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));

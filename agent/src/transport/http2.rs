@@ -299,7 +299,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_of_a_response_is_made_than_its_peer_has_room_for() {
+    async fn response_production_respects_peer_window() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         let (mut client, _connection, _serving) =
             connect(Answer::Endlessly(counts.clone()), &CancellationToken::new()).await;
@@ -324,7 +324,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_may_send_as_much_again_as_was_read() {
+    async fn reading_replenishes_receive_window() {
         let (lengths, mut read) = mpsc::channel(1);
         let (mut client, _connection, _serving) =
             connect(Answer::Reading(lengths), &CancellationToken::new()).await;
@@ -351,7 +351,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_closes_sends_what_is_under_way_and_takes_no_more_calls() {
+    async fn shutdown_finishes_calls_and_refuses_new() {
         let closing = CancellationToken::new();
         let (lengths, mut read) = mpsc::channel(100);
         let (mut client, _connection, serving) = connect(Answer::Reading(lengths), &closing).await;
@@ -379,12 +379,13 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_is_told_what_it_may_send() {
+    async fn settings_advertise_limits() {
         let (ours, mut theirs) = duplex(1 << 20);
         let _serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
         let setting = |number: u16, value: u32| [&number.to_be_bytes()[..], &value.to_be_bytes()].concat();
-        // How many calls, the window of one, frames, headers; and what the connection's window has beyond 65,535 bytes.
+        // Number of calls, window of a call, size of frames and of headers; and the rest of the connection's window
+        // above 65,535 bytes.
         let settings =
             [setting(3, 16), setting(4, WINDOWS.stream), setting(5, 16 * 1024), setting(6, MAX_HEADER_BYTES)]
                 .concat();
@@ -397,24 +398,24 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn headers_that_take_much_memory_end_the_connection() {
+    async fn oversized_headers_close_connection() {
         let (ours, mut theirs) = duplex(1 << 20);
         let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         theirs.write_all(PREFACE).await.unwrap();
-        // A header without a value is put into the table, and named again and again.
+        // Puts a header without a value into the table, and then refers to it again and again.
         let mut block = [CALL, b"\x40\x01a\0"].concat();
         block.resize(16 * 1024, 0xbe);
         theirs.write_all(&frame(1, 0, 1, &block)).await.unwrap();
         let block = [0xbe; 16 * 1024];
         for end in (0..30).map(|index| if index == 29 { 4 } else { 0 }) {
-            // It may be closed already.
+            // The connection may be closed already.
             let _ = theirs.write_all(&frame(9, end, 1, &block)).await;
         }
         serving.await.unwrap().unwrap_err();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_short_pieces_at_once_are_read() {
+    async fn burst_of_short_pieces_is_read() {
         let (lengths, mut read) = mpsc::channel(1);
         let (ours, mut theirs) = duplex(1 << 20);
         let _serving =
@@ -429,7 +430,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_than_a_little_waits_to_be_sent() {
+    async fn unsent_bytes_are_bounded() {
         let counts = Arc::<[AtomicUsize; 2]>::default();
         // Nobody reads from it.
         let (ours, mut theirs) = duplex(1000);
@@ -450,14 +451,15 @@ pub mod tests {
         assert!((2..=MAX_UNSENT_BYTES / PIECE + 3).contains(&made), "{made}");
     }
 
-    /// The bytes of a call that sends one message, and what comes after that.
+    /// The bytes of a call that sends one message, and then `rest`.
     fn call_and(rest: &[u8]) -> Vec<u8> {
         [&frame(1, 4, 1, CALL), &frame(0, 0, 1, b"\0\0\0\0\x01x")[..], rest].concat()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_half_closing_looks_like_it() {
-        // RST_STREAM with NO_ERROR and with CANCEL; nothing, until the connection is given up; and half of a message.
+    async fn reset_is_not_half_closing() {
+        // RST_STREAM with NO_ERROR and with CANCEL; nothing, until the agent drops the connection; and half of a
+        // message.
         let broken = Err(Code::Unavailable);
         for (rest, end) in [
             (frame(0, 1, 1, b""), Ok(())),
@@ -496,7 +498,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_says_nothing_at_all_is_given_up() {
+    async fn silent_peer_is_dropped() {
         let begin = Instant::now();
         let (ours, _theirs): (DuplexStream, DuplexStream) = duplex(1000);
         let served = serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()).await;
@@ -505,7 +507,7 @@ pub mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn incomplete_preface_is_not_waited_for() {
+    async fn incomplete_preface_times_out() {
         let (ours, mut theirs) = duplex(1000);
         let serving = tokio::spawn(serve(ours, Answer::Never, WINDOWS, 16, CancellationToken::new()));
         let begin = Instant::now();

@@ -224,14 +224,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_connection_without_calls_is_asked_after_twenty_seconds_and_given_up_after_forty() {
+    async fn idle_peer_is_pinged_then_dropped() {
         let mut controller = Controller::connect().await;
         assert_eq!(controller.question().await.0, 20);
         assert_eq!(controller.end().await, 40);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_answers_is_asked_again_and_again() {
+    async fn answering_peer_is_pinged_periodically() {
         let mut controller = Controller::connect().await;
         for second in [20, 40, 60] {
             let (asked, answer) = controller.question().await;
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_with_a_call_is_asked_after_five_seconds_and_given_up_after_ten() {
+    async fn open_call_shortens_ping_interval() {
         for begin in [0, 3, 7, 12] {
             let mut controller = Controller::connect().await;
             controller.says(begin, CALL).await;
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_begins_while_an_answer_is_due_makes_it_urgent() {
+    async fn new_call_shortens_pending_ping_timeout() {
         let mut controller = Controller::connect().await;
         assert_eq!(controller.question().await.0, 20);
         controller.says(22, CALL).await;
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_whose_answer_comes_behind_much_else_is_not_given_up() {
+    async fn late_answer_behind_other_traffic_keeps_peer() {
         let mut controller = Controller::connect().await;
         controller.says(0, CALL).await;
         let (asked, answer) = controller.question().await;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_its_last_call_has_ended_there_is_time_again() {
+    async fn end_of_calls_restores_idle_interval() {
         let mut controller = Controller::connect().await;
         controller.says(1, CALL).await;
         controller.says(3, RESET).await;

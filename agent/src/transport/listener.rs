@@ -72,7 +72,7 @@ impl Listener {
             address.set_port(bound.local_addr()?.port());
             socket = Some(bound);
         } else {
-            tracing::warn!(interface = %name, "there is no such network interface; it is waited for");
+            tracing::warn!(interface = %name, "there is no such network interface; waiting for it");
         }
         let mut loopback = None;
         if name != LOOPBACK && address.ip().is_unspecified() {
@@ -131,7 +131,7 @@ impl Listener {
         // Closes the old socket first, because both use one port.
         self.socket = None;
         if index == 0 {
-            tracing::warn!(interface = %interface.name, "the network interface is gone; it is waited for");
+            tracing::warn!(interface = %interface.name, "the network interface is gone; waiting for it");
             return;
         }
         match bind_to(self.address, &interface.name) {
@@ -203,7 +203,7 @@ pub enum InterfaceError {
     #[error("{0:?} is no IP address")]
     NoAddress(String),
     /// The kernel has no route, or cannot list its addresses.
-    #[error("cannot find the way to {address}: {source}")]
+    #[error("cannot find the route to {address}: {source}")]
     NoWay {
         /// The destination.
         address: IpAddr,
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_to_an_address_is_an_interface() {
+    fn route_to_address_names_interface() {
         assert_eq!(interface_to("127.0.0.1").unwrap(), "lo");
         assert_eq!(interface_to("::ffff:127.0.0.1").unwrap(), "lo");
         assert_eq!(interface_to("fe80::1%br-lan").unwrap(), "br-lan");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_interfaces_are_waited_for() {
+    async fn listener_waits_for_missing_interface() {
         let address = "0.0.0.0:0".parse().unwrap();
         let mut listener = Listener::bind(address, Some("hop-none0")).await.unwrap();
         assert!(listener.socket.is_none());

@@ -221,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn arguments_after_package_are_the_programs() {
+    fn arguments_after_package_reach_program() {
         let Command::Run(run) = parsed("hop|run|-r|desk|-tags|a b|./probe|-r|--help|--|-v") else { panic!() };
         assert_eq!(run.router.router.as_deref(), Some("desk"));
         assert_eq!(run.go.flags, ["-tags", "a b"]);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn go_flags_and_ours_may_be_mixed() {
+    fn go_and_hop_flags_mix() {
         let line = "hop|run|-ldflags=-X main.v=1|--env|A=-b|-race|-C|dir|-o|out|--timeout=1s|-mod|vendor|.";
         let Command::Run(run) = parsed(line) else { panic!() };
         assert_eq!(run.go.flags, ["-ldflags=-X main.v=1", "-race", "-o", "out", "-mod", "vendor"]);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stdin_is_hops_and_not_gos() {
+    fn n_flag_means_no_stdin() {
         let Command::Run(run) = parsed("hop|run|-n|-race|./probe|-n") else { panic!() };
         assert!(run.job.no_stdin && run.go.flags == ["-race"]);
         assert_eq!(run.words, ["./probe", "-n"]);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn go_calls_hop_by_another_name() {
+    fn go_exec_links_select_go_mode() {
         for name in ["/somewhere/go_linux_mips_exec", "go_linux_mipsle_exec"] {
             let Command::Exec(exec) = parsed(&format!("{name}|/tmp/x.test|-test.v=true|--go")) else {
                 panic!()
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_named_by_words() {
+    fn job_arguments_are_parsed() {
         let Command::Attach(attach) = parsed("hop|attach|-r|desk|--status-file|f|12ab") else { panic!() };
         assert_eq!((attach.router.router.as_deref(), attach.job.as_deref()), (Some("desk"), Some("12ab")));
         let Command::Kill(kill) = parsed("hop|kill|12ab|34cd") else { panic!() };
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_no_failure() {
+    fn help_exits_with_0() {
         for line in ["hop|-h", "hop|run|-h", "hop|exec|--help", "hop|build|-help", "hop|kill|-h"] {
             match parse(line.split('|').map(OsString::from)) {
                 Parsed::Answered(answer) => assert_eq!(answer.exit_code(), ExitCode::Program(0), "{line}"),

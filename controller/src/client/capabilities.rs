@@ -1,11 +1,11 @@
-//! What an agent can do, by the names that `docs/protocol.md` lists. No version is ever compared.
+//! The capabilities of an agent, by the names that `docs/protocol.md` lists. `hop` never compares versions.
 
 use hop_proto::v1::GetInfoResponse;
 
 /// Jobs outlive a connection, and a controller can attach to them.
 pub const ATTACH: &str = "attach";
 
-/// The kernel of the router executes programs, and what they start, by itself.
+/// The kernel of the router executes programs and their children by itself.
 pub const NATIVE: &str = "native";
 
 /// Output is compressed for a controller that asks for it.

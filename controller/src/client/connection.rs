@@ -45,7 +45,7 @@ pub(crate) const WINDOW: u32 = 2 * 1024 * 1024;
 /// How long to wait for the reason why a connection broke, after a call on it failed.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long what was said last may take to leave.
+/// Time limit for sending the last messages before the connection closes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection to an agent that has answered.
@@ -63,7 +63,7 @@ pub struct Connection {
 /// drops some of them at random, and the next attempt has another chance.
 const DROPPED_BACKOFF_MS: [u64; 4] = [100, 200, 400, 800];
 
-/// What TLS said when it broke.
+/// The error of TLS when it broke.
 type Refusal = Arc<OnceLock<rustls::Error>>;
 
 impl Connection {
@@ -96,7 +96,7 @@ impl Connection {
     /// Speaks to an agent whose router has proved its key: to this process, or to the one whose stream this is.
     ///
     /// # Errors
-    /// What is at the other end does not speak HTTP/2, or went away.
+    /// The peer does not speak HTTP/2, or closed the connection.
     pub(crate) async fn over(
         router: &Router,
         identity: &Identity,
@@ -123,7 +123,7 @@ impl Connection {
         })
     }
 
-    /// Asks the router what it is.
+    /// Calls `GetInfo`.
     ///
     /// # Errors
     /// The call failed: [`Connection::explain`] tells why.
@@ -144,7 +144,7 @@ impl Connection {
         &mut self.client
     }
 
-    /// What a failed call really means: the agent's own refusal, or what broke the connection under it.
+    /// The cause of a failed call: the agent's own refusal, or the error that broke the connection under it.
     pub async fn explain(&mut self, status: Status) -> Error {
         let router = self.router.clone();
         if let Some(failure) = failure::of(&status) {
@@ -191,7 +191,7 @@ impl Connection {
     }
 }
 
-/// What is wrong with a message that could not be read, in the words of tonic, which has no others for it.
+/// Text by which tonic reports a message that it could not read; tonic has no other sign for that.
 fn broken_rule(status: &Status) -> Option<&'static str> {
     match status.code() {
         tonic::Code::OutOfRange => Some("a message that is longer than any may be"),
@@ -202,7 +202,7 @@ fn broken_rule(status: &Status) -> Option<&'static str> {
     }
 }
 
-/// What a connection to an agent is, on this side.
+/// HTTP/2 settings of a connection to an agent.
 pub(crate) fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

@@ -1,4 +1,4 @@
-//! What goes wrong between this machine and an agent.
+//! Errors between this machine and an agent.
 
 use std::io;
 use std::path::Path;

@@ -6,7 +6,7 @@ use prost::Message;
 use tonic::Status;
 use tonic_types::pb;
 
-/// What follows the host in the type URL of an [`ErrorDetail`] (`google/protobuf/any.proto`).
+/// The part after the host in the type URL of an [`ErrorDetail`] (`google/protobuf/any.proto`).
 const TYPE: &str = "/hop.v1.ErrorDetail";
 
 /// The failure in `status`, if the agent's own code made it. `None` for what the transport reports.
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_comes_out_of_its_status() {
+    fn failure_is_decoded_from_status() {
         let failure =
             ErrorDetail { reason: ErrorReason::NoSpace.into(), needed: 7_000_000_000, available: 3 };
         let info = ("google.rpc.ErrorInfo", pb::ErrorInfo::default().encode_to_vec());
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn other_statuses_hold_no_failure() {
+    fn foreign_statuses_hold_no_failure() {
         assert_eq!(of(&Status::unavailable("connection reset")), None);
         let details = ErrorDetails::with_error_info("NO_SPACE", "example.com", [("a".into(), "b".into())]);
         assert_eq!(of(&Status::with_error_details(Code::Internal, "", details)), None);

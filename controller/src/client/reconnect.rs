@@ -102,7 +102,7 @@ impl ReconnectingClient {
         self.capabilities.has(SIGNALS)
     }
 
-    /// What the agent can do.
+    /// The agent's capabilities.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
@@ -128,7 +128,7 @@ fn same_agent(before: &Agent, now: &Agent, router: &str) -> Result<(), Error> {
 pub struct Backoff {
     deadline: Instant,
     pause: Duration,
-    /// What failed last.
+    /// The last error.
     last: Option<Error>,
 }
 
@@ -138,7 +138,7 @@ impl Backoff {
         Self { deadline: Instant::now() + within, pause: INITIAL_BACKOFF, last: Some(broke) }
     }
 
-    /// The new connection broke as well, before it was of use: the time goes on, and so do the pauses.
+    /// The new connection broke as well, before it was useful: deadline and pauses continue as they are.
     pub fn record_failure(&mut self, error: Error) {
         self.last = Some(error);
     }
@@ -155,7 +155,7 @@ impl Backoff {
             match time::timeout_at(self.deadline, attempt()).await {
                 Ok(Err(error)) if error.may_pass() => self.last = Some(error),
                 Ok(result) => return result,
-                // What failed before says more than that the time is over.
+                // The earlier error says more than an expired deadline.
                 Err(_) => {}
             }
         }

@@ -29,7 +29,7 @@ const PERSIST: &str = "ControlPersist=60";
 /// survey, some 20 kB.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
-/// What goes wrong with ssh itself.
+/// Errors of ssh itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no ssh.
@@ -40,7 +40,7 @@ pub enum Error {
     Failed {
         /// Where to.
         host: String,
-        /// What ssh said.
+        /// The message of ssh.
         source: RemoteMessage,
     },
     /// It says more than any command of Hop's is answered with.
@@ -84,7 +84,7 @@ impl Destination {
         name.map(str::to_owned).ok_or_else(|| self.failed(&output.stderr))
     }
 
-    /// A channel to `address` as seen from the router: what is written to the child arrives there (`ssh -W`).
+    /// A channel to `address` as seen from the router: bytes written to the child arrive there (`ssh -W`).
     ///
     /// # Errors
     /// [`Error::Run`]. That nobody listens there shows in what the child says on standard error.
@@ -115,7 +115,7 @@ impl Destination {
 pub struct Login {
     destination: Destination,
     directory: TempDir,
-    /// `ssh`, or what a test puts in its place.
+    /// `ssh`, or the program by which a test replaces it.
     program: OsString,
 }
 
@@ -142,7 +142,7 @@ impl Login {
         let stdin = child.stdin.take();
         let write = async {
             if let Some(mut stdin) = stdin {
-                // What does not read its input to the end says by its exit code whether that was right.
+                // A command that does not read all of its input reports by its exit code whether that was right.
                 let _ = stdin.write_all(input).await;
             }
             Ok(())
@@ -216,7 +216,7 @@ impl Login {
     }
 }
 
-/// A word that the router's shell reads as `text`, whatever is in it.
+/// A word that the router's shell reads as `text`, with any characters.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quoted_word_is_one_word() {
+    fn quoting_keeps_one_word() {
         assert_eq!(quoted("it's a $HOME"), r"'it'\''s a $HOME'");
     }
 
@@ -237,8 +237,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_endless_answer_is_cut_off() {
-        // Instead of ssh, a shell prints zeros: what it is called with is not for it.
+    async fn endless_ssh_output_is_cut_off() {
+        // Instead of ssh, a shell prints zeros, and ignores its arguments.
         let directory = tempfile::tempdir().unwrap();
         let shell = directory.path().join("endless");
         std::fs::write(&shell, "#!/bin/sh\nexec cat /dev/zero\n").unwrap();

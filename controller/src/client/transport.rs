@@ -25,14 +25,14 @@ pub enum Transport {
     Ssh {
         /// ssh itself.
         process: Box<Child>,
-        /// What it reads goes to the agent.
+        /// Its input, which goes to the agent.
         stdin: ChildStdin,
-        /// What it writes came from the agent.
+        /// Its output, which comes from the agent.
         stdout: ChildStdout,
     },
 }
 
-/// What ssh will have said, should the channel break.
+/// The messages of ssh, in case the channel breaks.
 #[derive(Debug)]
 pub struct SshStderr(Option<ChildStderr>);
 
@@ -66,7 +66,7 @@ impl SshStderr {
     pub async fn get(self) -> Option<RemoteMessage> {
         let mut said = Vec::new();
         let reading = async { self.0?.take(MAX_STDERR_BYTES).read_to_end(&mut said).await.ok() };
-        // What was said until the time is over counts.
+        // Messages that come before the time limit count.
         let _ = tokio::time::timeout(STDERR_TIMEOUT, reading).await;
         (!said.is_empty()).then(|| RemoteMessage::last_line(&said))
     }

@@ -1,4 +1,4 @@
-//! What goes wrong with a command: the failures of all folders, and a few of its own.
+//! Errors of commands: the failures of all folders, and a few of its own.
 
 use std::io;
 use std::path::Path;

@@ -17,7 +17,7 @@ use crate::golang::build::goarch;
 use crate::program::target_of;
 use crate::virtual_router::{self, Isolation};
 
-/// What a router is, under names that `docs/specification.md` promises.
+/// A router's properties, under names that `docs/specification.md` promises.
 #[derive(Default, Serialize)]
 struct Facts {
     router: String,
@@ -179,7 +179,7 @@ impl Facts {
             lines.push(("sandbox", text.to_owned()));
         }
         lines.retain(|(_, value)| !value.is_empty());
-        // What the router says stays on its line.
+        // Text of the router stays on its line.
         lines
             .iter()
             .map(|(name, value)| format!("{name:<12} {}", printable(value)))

@@ -147,7 +147,7 @@ impl Unread {
     }
 }
 
-/// A reader that has gone away has seen what it wanted.
+/// A closed standard output is no error: its reader has seen enough.
 fn write(piece: &Output) -> Result<(), Error> {
     use std::io::{ErrorKind, Write};
     let written = match piece.stream() {
@@ -184,7 +184,7 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
     Ok(ExitCode::Program(0))
 }
 
-/// What it takes to connect to the router that is meant.
+/// The connection settings of the selected router.
 fn place(home: &Home, options: &EnrolledOptions) -> Result<(Router, Identity, Mux, Duration), Error> {
     let router = selected_router(home, options.router.as_deref())?;
     let mux = Mux::new(home, options.keep_connection)?;

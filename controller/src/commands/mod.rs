@@ -1,4 +1,4 @@
-//! What each command does. Each is a function from its options to an exit code or a failure.
+//! The commands. Each is a function from its options to an exit code or a failure.
 
 mod build;
 mod error;
@@ -92,7 +92,7 @@ async fn running_router(home: &Home, named: Option<&str>) -> Result<Router, Erro
         return Ok(router);
     };
     let arch = if router.entry.goarch == "mipsle" { Arch::Mipsle } else { Arch::Mips };
-    // Elsewhere, so that Ctrl-C is heard meanwhile.
+    // On another thread, so that Ctrl-C works meanwhile.
     let home = home.clone();
     let (router, _) = tokio::task::spawn_blocking(move || virtual_router::up(&home, arch, isolation))
         .await

@@ -1,4 +1,4 @@
-//! What `hop` prints on standard error when a job has ended, or a command has failed, and its exit code then.
+//! Prints how a job ended, or why a command failed, to standard error, and chooses the exit code.
 
 use std::error::Error as _;
 
@@ -10,7 +10,7 @@ use crate::console::say;
 use crate::session::artifacts::{CorePlace, Fetched};
 use crate::session::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource};
 
-/// What `hop` exits with.
+/// The exit code of `hop`.
 pub fn exit_code(outcome: &Outcome) -> ExitCode {
     match &outcome.ending {
         _ if outcome.has_lost_files() => ExitCode::HopFailed,
@@ -25,7 +25,7 @@ pub fn exit_code(outcome: &Outcome) -> ExitCode {
     }
 }
 
-/// What a person must be told beside the program's own output: nothing, if it ended by itoutcome.
+/// Prints what the user needs to know in addition to the program's own output: nothing if the program exited by itself.
 pub fn tell(outcome: &Outcome) {
     match &outcome.ending {
         Ending::Exited(_) | Ending::Signaled { core_dumped: false, .. } | Ending::Detached => {}
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_those_of_the_design() {
+    fn exit_codes_match_the_specification() {
         let killed = |name: &str| Ending::Signaled { name: name.into(), core_dumped: false };
         for (ending, code) in [
             (Ending::Exited(0), 0),

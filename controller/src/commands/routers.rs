@@ -243,10 +243,10 @@ async fn disconnect(home: &Home, router: &Router) -> Result<ExitCode, Error> {
         Stopped::None => format!("no connection to {name} is kept"),
         Stopped::Now => format!("the connection to {name} is closed"),
         Stopped::After(1) => {
-            format!("the connection to {name} is closed when the command that uses it has ended")
+            format!("the connection to {name} closes once the command that uses it has finished")
         }
         Stopped::After(users) => {
-            format!("the connection to {name} is closed when the {users} commands that use it have ended")
+            format!("the connection to {name} closes once the {users} commands that use it have finished")
         }
     })?;
     Ok(DONE)

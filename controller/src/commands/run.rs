@@ -40,7 +40,7 @@ use crate::transfer::blob_cache::BlobCache;
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
 
-/// The variable that says what a Go program does when it crashes.
+/// The variable that selects what a Go program does in a crash.
 const GOTRACEBACK: &str = "GOTRACEBACK";
 
 /// Builds a package and runs it.
@@ -331,7 +331,7 @@ async fn build_program(
         }
     };
     match loaded {
-        // What Go writes for a package without main is an archive.
+        // For a package without main, Go writes an archive.
         Err(program::Error::NotRunnable { why: NotRunnable::NotAProgram(elf::Error::Archive), .. }) => {
             let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());
             Err(golang::Error::NotMain { package: package.unwrap_or_default() }.into())
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_own_output_is_found() {
+    fn last_output_flag_wins() {
         assert_eq!(kept_output(&words("-tags|x|-o|one|--o=two")), Some("two".into()));
         assert_eq!(kept_output(&words("-tags|x")), None);
     }

@@ -202,13 +202,13 @@ fn running(home: &Home, name: &str) -> Result<Machine, Error> {
         return Ok(machine);
     }
     Err(Error::Usage(format!(
-        "{name} has ended: `hop virtual up --profile {} --name {name}` starts it again",
+        "{name} has stopped: `hop virtual up --profile {} --name {name}` starts it again",
         machine.profile()
     )))
 }
 
 fn down(home: &Home, name: Option<&str>, all_of_them: bool) -> Result<(), Error> {
-    // Those of a hop that was killed have nothing but a process.
+    // The routers of a killed hop have nothing but a process.
     let mut names = virtual_router::unknown(home)?;
     names.retain(|unknown| name.is_none_or(|name| name == unknown));
     let machines = match name {
@@ -234,16 +234,16 @@ fn down(home: &Home, name: Option<&str>, all_of_them: bool) -> Result<(), Error>
     };
     for name in names {
         virtual_router::down(home, &name)?;
-        super::print(&format!("{name} ended"))?;
+        super::print(&format!("{name} stopped"))?;
     }
     for machine in machines {
         Machine::down(home, machine.name())?;
-        super::print(&format!("{} ended", machine.name()))?;
+        super::print(&format!("{} stopped", machine.name()))?;
     }
     Ok(())
 }
 
-/// Those that are an agent under qemu-user.
+/// The virtual routers that are an agent under qemu-user.
 fn all(home: &Home) -> Result<Vec<Router>, Error> {
     let mut routers = Inventory::new(home).list()?;
     routers.retain(|router| router.entry.process.is_some());
@@ -326,7 +326,7 @@ fn list(home: &Home, json: bool) -> Result<String, Error> {
     };
     let mut text = row(["NAME", "PROFILE", "ARCH", "AGENT", "SSH", "STATE"]);
     for line in &lines {
-        let state = if line.running { "running" } else { "ended" };
+        let state = if line.running { "running" } else { "stopped" };
         let (profile, ssh) = (line.profile.as_deref().unwrap_or("-"), line.ssh.as_deref().unwrap_or("-"));
         text.push('\n');
         text.push_str(&row([&line.name, profile, &line.goarch, &line.address, ssh, state]));
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shell_words_are_quoted() {
+    fn ssh_arguments_are_quoted() {
         let words = ["-i", "/a b/id", "it's", ""].map(OsStr::new);
         assert_eq!(shell_words(words.into_iter()), r"-i '/a b/id' 'it'\''s' ''");
     }

@@ -1,4 +1,4 @@
-//! What goes wrong with the files that Hop keeps on this machine.
+//! Errors of the files that Hop keeps on this machine.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Between two looks whether a lock is free: flock(2) can be waited for, but not together with anything else.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Takes the lock that a file stands for, unless somebody has it. It is free again when the file is closed.
+/// Takes the lock on a file, unless another process holds it. Closing the file releases it.
 ///
 /// # Errors
 /// The file cannot be made, or its file system has no locks.

@@ -95,7 +95,7 @@ impl Home {
         self.config.join("profiles")
     }
 
-    /// What can be had again, and only makes things faster.
+    /// Files that Hop can create again, and that only make it faster.
     pub fn cache(&self) -> &Path {
         &self.cache
     }
@@ -110,7 +110,7 @@ impl Home {
         self.state.join("virtual")
     }
 
-    /// What belongs to one virtual router.
+    /// The directory of one virtual router.
     pub fn virtual_router(&self, name: &str) -> PathBuf {
         self.virtual_routers().join(name)
     }

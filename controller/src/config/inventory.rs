@@ -16,13 +16,13 @@ use super::home::{Home, make_private};
 /// A router that a controller can talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Router {
-    /// What the user calls it.
+    /// The name that the user gave it.
     pub name: String,
     /// How it is reached.
     pub entry: Entry,
 }
 
-/// What the inventory keeps of a router.
+/// An entry of the inventory: one router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn inventory_keeps_what_is_put() {
+    fn inventory_round_trips_entries() {
         let (_dir, inventory) = inventory();
         assert!(matches!(inventory.implied(), Err(Error::NoRouter)));
         inventory.put(&router("desk")).unwrap();
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_not_a_path() {
+    fn unsafe_router_names_are_refused() {
         let (_dir, inventory) = inventory();
         for name in ["", "../desk", "a/b", ".hidden", "a b", "-r"] {
             assert!(inventory.put(&router(name)).is_err(), "{name:?}");

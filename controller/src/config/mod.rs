@@ -1,4 +1,4 @@
-//! What Hop keeps on this machine: its directories, the inventory of routers, and locks.
+//! Hop's state on this machine: its directories, the inventory of routers, and locks.
 
 pub mod enrolment;
 mod error;

@@ -2,7 +2,7 @@
 
 use hop_proto::signal;
 
-/// The exit codes of `hop`, beside the program's own. The numbers are those of docker, timeout(1) and the shell.
+/// The exit codes of `hop`, in addition to the program's own. The numbers follow docker, timeout(1) and the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitCode {
     /// 0 to 255: the program's own.

@@ -1,4 +1,4 @@
-//! The terminal and the standard streams of `hop` itself: what a user sees, types and signals.
+//! The terminal, the standard streams and the signals of `hop` itself.
 
 pub mod exit_code;
 pub mod printable;

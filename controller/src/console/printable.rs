@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::stdio;
 
-/// A foreign string on one line: what is not to be shown is written as Rust writes it, `\u{1b}`.
+/// A foreign string on one line: characters that must not be shown are escaped as in Rust, `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, is_active)
 }
 
-/// Foreign bytes on one line; what is not UTF-8 is replaced.
+/// Foreign bytes on one line; U+FFFD replaces invalid UTF-8.
 pub fn printable_bytes(bytes: &[u8]) -> String {
     printable(&String::from_utf8_lossy(bytes)).into_owned()
 }

@@ -21,12 +21,12 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Shows nothing: what is on the terminal is somebody else's.
+    /// Shows nothing: the terminal belongs to another program.
     pub fn none() -> Self {
         Self { bar: ProgressBar::hidden(), started: std::time::Instant::now() }
     }
 
-    /// Says what is being done, at once: what comes now may take long.
+    /// Shows the current step at once, because it may take long.
     pub fn show(&self, what: &'static str) {
         self.bar.set_style(
             ProgressStyle::with_template("hop: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),

@@ -60,7 +60,7 @@ impl Interrupts {
 pub struct Signals {
     /// The agent counts and acknowledges them.
     are_counted: bool,
-    /// Those that the agent is not known to have, the oldest first.
+    /// Signals that the agent has not acknowledged, the oldest first.
     waiting: VecDeque<&'static str>,
     /// How many of them were sent on this connection. Of the others each is there once, as the kernel keeps them.
     sent: usize,

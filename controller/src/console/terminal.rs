@@ -52,7 +52,7 @@ impl Terminal {
         self.resized.recv().await;
     }
 
-    /// Gives the keys their usual meaning, so that Ctrl-C is heard while there is no program to read it.
+    /// Gives the keys their usual meaning, so that Ctrl-C interrupts `hop` while no program reads it.
     ///
     /// # Errors
     /// The terminal is gone.

@@ -1,4 +1,4 @@
-//! `hop router check`: everything that enrolment looked at, looked at again, with what to do about what is wrong.
+//! `hop router check`: repeats all checks of enrolment, and says what to do about each problem.
 
 use hop_proto::identity::Identity;
 use serde::Serialize;
@@ -16,17 +16,17 @@ use crate::program::embedded::Arch;
 
 const RUNNING: &str = include_str!("scripts/running.sh");
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// The subject of the check.
     pub what: &'static str,
-    /// What there is; or what is wrong.
+    /// The finding, or the problem.
     pub said: String,
     /// False if it must be mended.
     #[serde(rename = "good")]
     pub is_good: bool,
-    /// What to do, where the cause does not say so.
+    /// The hint, where the cause does not imply it.
     pub hint: Option<String>,
     /// The failure that was found, of which the commands know what to do about it.
     #[serde(skip)]
@@ -47,14 +47,14 @@ impl Finding {
     }
 }
 
-/// Two that what comes after them depends on: the agent's file is there, and the agent runs.
+/// Two on which the later checks depend: the agent's file exists, and the agent runs.
 const AGENT: &str = "agent";
 const RUNS: &str = "runs";
 
 /// Looks at a router by its login and by its agent. What cannot be looked at because something before it is wrong is
 /// left out.
 pub async fn check(router: &Router, identity: &Identity) -> Vec<Finding> {
-    // What the agent says of itself counts only over a connection on which it has proved its key.
+    // The agent's own answers count only over a connection on which it has proved its key.
     let (connection, version) = by_agent(router, identity).await;
     let mut findings = match &router.entry.enrolment {
         Some(enrolment) => match Shell::new(&enrolment.ssh) {
@@ -122,7 +122,7 @@ async fn by_login(
     findings
 }
 
-/// Whether an agent runs there; if not, what it said last, which is mostly why.
+/// Whether an agent runs there; if not, its last message, which is usually the cause.
 async fn runs(shell: &Shell, layout: &Layout, name: &str) -> Finding {
     let variables = Variables::default().set("starter", layout.boot_method.name());
     match shell.script("asking whether the agent runs", &variables, &[STATE, RUNNING]).await {
@@ -209,7 +209,7 @@ async fn by_agent(router: &Router, identity: &Identity) -> (Finding, Option<Stri
     }
 }
 
-/// What went wrong, with its cause in the same line.
+/// The error with its cause, in one line.
 fn failed(what: &'static str, error: Error) -> Finding {
     let mut said = error.to_string();
     let mut cause = std::error::Error::source(&error);

@@ -276,7 +276,7 @@ impl Enrolment<'_> {
         connect::reach(self.name, request, variables, layout, fingerprint, goarch, self.identity, shell).await
     }
 
-    /// Writes the inventory, and gives what was there under the name before.
+    /// Writes the inventory, and returns the earlier entry of this name.
     fn remember(&self, router: Router) -> Result<(Router, Option<Entry>), Error> {
         let inventory = Inventory::new(self.home);
         let before = inventory.find(self.name)?.map(|router| router.entry);
@@ -294,7 +294,7 @@ impl Enrolment<'_> {
     }
 }
 
-/// Lets a signal undo what is under way, instead of ending this `hop` at once.
+/// Lets a signal undo the current enrolment, instead of killing this `hop` at once.
 pub(super) fn listen() -> Result<Interrupts, Error> {
     Interrupts::listen().map_err(Error::io("handle", "signals".as_ref()))
 }
@@ -328,7 +328,7 @@ fn configuration(listen: &str, interface: &str, store: &str) -> String {
     text
 }
 
-/// Who this controller is, for the people who read the router's list: `user@host`.
+/// The comment on this controller's key in the router's list: `user@host`.
 fn own_name() -> String {
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "hop".to_owned());
@@ -365,7 +365,7 @@ mod tests {
         let start = START.replace("start </dev/null", "hook_script=x; hook_into_nvram </dev/null");
         let script = format!("{}{start}", crate::enrolment::shell::OWNERSHIP);
         let left = |bytes: &str| {
-            // As DD-WRT's: it always succeeds, and what it has left is on standard error.
+            // Like DD-WRT's: it always succeeds, and prints the bytes left to standard error.
             let nvram = format!(
                 "case $1 in show) echo 'size: 33000 bytes ({bytes} left)' >&2 ;; set) echo \"$2\" >\"$0.set\" ;;\n\
                  get) sed 's/^rc_startup=//' \"$0.set\" 2>/dev/null ;; esac; true"
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_of_last_process() {
+    fn reported_log_line_is_of_last_process() {
         let logread = "cat <<'END'
 Thu Jan  1 00:00:12 1970 daemon.err hopd[41]: error: cannot listen on 0.0.0.0:4670: Address in use
 Thu Jan  1 00:00:17 1970 daemon.info hopd[52]: listening address=0.0.0.0:4670

@@ -1,4 +1,4 @@
-//! What goes wrong when a router is enrolled, looked after or let go: one variant a thing to say, with what to do about it.
+//! Errors of enrolling, maintaining and removing a router: one variant for each message and hint.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::config::enrolment::MalformedDestination;
 use crate::path_error::PathError;
 use crate::program;
 
-/// A failure of enrolment. Whatever it is, what was put on the router is gone again unless the text says otherwise.
+/// A failure of enrolment. `hop` has removed its files from the router again unless the text says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say what the fields are")]
 pub enum Error {

@@ -186,7 +186,7 @@ mod tests {
     /// In front of the script, behind what tells who owns what: here the paths may be anybody's.
     const ANYBODYS: &str = "close_tmp() { :; }\nmust_be_ours() { :; }\n";
 
-    /// Runs the script that changes a list, with the shell of this machine: what it says.
+    /// Runs the script that changes a list, with the shell of this machine, and returns its output.
     fn change(state: &Path, fingerprint: &str, line: &str, force: &str) -> Child {
         let variables = [
             format!("state={}\n", quoted(state.to_str().unwrap())),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn list_changes_at_once_lose_nothing() {
+    fn concurrent_list_changes_lose_nothing() {
         let state = tempfile::tempdir().unwrap();
         let path = |name: &str| state.path().join(name);
         let keys = ["1", "2", "3", "4"].map(|digit| format!("SHA256:{}", digit.repeat(64)));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_however_they_are_written() {
+    fn keys_are_removed_in_any_spelling() {
         let state = tempfile::tempdir().unwrap();
         let list = state.path().join("authorized");
         let [one, two] = ["1a", "2b"].map(|digits| format!("SHA256:{}", digits.repeat(32)));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_named_by_fingerprint_or_name() {
+    fn keys_match_by_fingerprint_or_name() {
         let [one, two, three] = ["1", "2", "3"].map(|digit| format!("SHA256:{}", digit.repeat(64)));
         let text = format!("# {three} x\n{one} me@desk\nreplaces=\"{one}\" {two} ci\n{three} ci\nnonsense\n");
         let list = listed(text.as_bytes());

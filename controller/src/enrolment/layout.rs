@@ -7,7 +7,7 @@ use super::Error;
 use super::survey::{Flavour, Mount, PROCD_SERVICE, Survey};
 use crate::config::enrolment::Persistence;
 
-/// What starts the agent at boot.
+/// The mechanism that starts the agent at boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootMethod {
     /// Nothing.
@@ -24,7 +24,7 @@ pub enum BootMethod {
 }
 
 impl BootMethod {
-    /// What the scripts call it.
+    /// Its name in the scripts.
     pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",
@@ -40,7 +40,7 @@ impl BootMethod {
 pub struct Layout {
     /// How long it stays.
     pub persistence: Persistence,
-    /// What starts it.
+    /// The mechanism that starts it at boot.
     pub boot_method: BootMethod,
     /// The agent's executable.
     pub program: PathBuf,
@@ -107,7 +107,7 @@ impl Layout {
     /// boot. `program` is where it was put, as far as that is known.
     ///
     /// # Errors
-    /// What survives a reboot is not mounted, or is read-only.
+    /// The storage that survives a reboot is not mounted, or is read-only.
     pub fn check_presence(survey: &Survey, host: &str, program: Option<&Path>) -> Result<(), Error> {
         if survey.flavour != Flavour::DdWrt {
             return match Self::install(survey, host, 0) {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn installation_whose_disk_is_away() {
+    fn absent_disk_hides_an_installation() {
         let root = "/dev/root / squashfs ro 0 0\nramfs /tmp ramfs rw 0 0\n";
         let disk = format!("{root}/dev/sda1 /tmp/mnt/sda1 ext4 rw 0 0\n");
         let opt = format!("{root}/dev/sda1 /opt ext4 rw 0 0\n");
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn boot_hook_looks_before_it_runs() {
+    fn boot_hook_checks_owner_before_running() {
         let hook = Layout::dd_wrt(Path::new("/tmp/mnt/sda1/hop")).hook_script();
         assert!(
             hook.contains("ls -ldn /tmp/mnt/sda1/hop/start /tmp/mnt/sda1/hop /tmp/mnt/sda1 /tmp/mnt | grep"),

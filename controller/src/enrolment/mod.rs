@@ -35,7 +35,7 @@ use crate::config::enrolment::{Destination, EnrolmentRecord, Persistence};
 use crate::config::home::Home;
 use crate::config::inventory::{Inventory, Router};
 
-/// How a router is to be enrolled.
+/// The requested enrolment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnrolRequest {
     /// The login.
@@ -78,7 +78,7 @@ impl From<EnrolmentRecord> for EnrolRequest {
     }
 }
 
-/// Enrols a router under `name`, instead of one with that name. Says on standard error what it does.
+/// Enrols a router under `name`, and replaces one of that name. Prints each step to standard error.
 ///
 /// # Errors
 /// [`Error`], or what keeps this machine from reaching the agent; nothing is left then.

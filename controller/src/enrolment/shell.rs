@@ -63,7 +63,7 @@ impl Shell {
         Ok(Self { host: destination.host.clone(), login })
     }
 
-    /// Runs a script and gives what it printed; `step` says what it does, as a noun.
+    /// Runs a script and returns its output; `step` names its purpose, as a noun.
     ///
     /// # Errors
     /// [`Error::Step`] with its last words, or ssh's failure.
@@ -99,7 +99,7 @@ impl Shell {
         }
     }
 
-    /// Runs one command with `input`, and gives what it printed.
+    /// Runs one command with `input`, and returns its output.
     ///
     /// # Errors
     /// [`Error::Step`] with the last line of its output, or ssh's failure.
@@ -108,7 +108,7 @@ impl Shell {
         self.succeeded(step, output)
     }
 
-    /// Runs one command and gives what it said and how it ended, whatever that is.
+    /// Runs one command, and returns its output and exit status, successful or not.
     ///
     /// # Errors
     /// ssh's failure.
@@ -125,7 +125,7 @@ impl Shell {
         self.attempt(&command(&variables, &[ASK])).await
     }
 
-    /// What a command printed that succeeded; `step` says what it did, as a noun.
+    /// The output of a command that succeeded; `step` names its purpose, as a noun.
     ///
     /// # Errors
     /// [`Error::Step`] with its last words.
@@ -240,13 +240,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_are_what_they_were() {
+    fn variables_are_quoted_for_shell() {
         let variables = Variables::default().set("a", "it's").set("b", "two\nlines");
         assert_eq!(variables.0, "a='it'\\''s'\nb='two\nlines'\n");
     }
 
     #[test]
-    fn guards_fit_into_a_command() {
+    fn guard_fits_into_one_command() {
         let restore = include_str!("scripts/restore.sh");
         let start = include_str!("scripts/start.sh");
         for undo in [&[STOP, REMOVE][..], &[STOP, restore, start]] {

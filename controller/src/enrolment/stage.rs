@@ -41,7 +41,7 @@ pub(super) async fn try_out(shell: &Shell, host: &str, stage: &str, survey: &Sur
             return Err(Error::Unsupported { host, why: Unsupported::NoO32 });
         }
         let how = String::from_utf8_lossy(&tested.stdout).lines().last().unwrap_or_default().to_owned();
-        let how = if how.is_empty() { format!("it ended with {code}") } else { how };
+        let how = if how.is_empty() { format!("it exited with {code}") } else { how };
         return Err(Error::NotExecuted { host, source: RemoteMessage(how) });
     }
     let text = String::from_utf8_lossy(&tested.stdout);

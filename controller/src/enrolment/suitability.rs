@@ -1,4 +1,4 @@
-//! Whether Hop can work on a router, by what the survey says of it.
+//! Decides from the survey whether Hop can work on a router.
 
 use std::path::Path;
 

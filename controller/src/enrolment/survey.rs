@@ -1,4 +1,4 @@
-//! What a router is, found out over an ssh login before anything is changed on it; and whether Hop can work there.
+//! Surveys a router over an ssh login, before Hop changes anything on it; and decides whether Hop can work there.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ impl Mount {
         self.options.iter().any(|one| one == option)
     }
 
-    /// True if what is written there is gone after a reboot.
+    /// True if files there are lost at a reboot.
     pub fn is_in_ram(&self) -> bool {
         matches!(self.kind.as_str(), "tmpfs" | "ramfs" | "rootfs")
     }
@@ -101,7 +101,7 @@ pub struct Agent {
     pub digest: Option<String>,
 }
 
-/// What is known of a router.
+/// The facts about a router.
 #[derive(Clone, Debug)]
 pub struct Survey {
     /// True if the login is root's.
@@ -122,7 +122,7 @@ pub struct Survey {
     pub has_fpu: bool,
     /// Its memory.
     pub memory: Memory,
-    /// What is mounted.
+    /// The mounted file systems.
     pub mounts: Vec<Mount>,
     /// Which of the programs that matter are there.
     pub tools: Vec<String>,
@@ -136,7 +136,7 @@ pub struct Survey {
     pub open: Vec<PathBuf>,
     /// True if a guard stands by: another enrolment is under way, or will be undone.
     pub is_guarded: bool,
-    /// What programs here are made for; `None` if it cannot be told.
+    /// The target of the programs there; `None` if the survey cannot tell.
     pub target: Option<elf::Target>,
 }
 
@@ -303,7 +303,7 @@ fn bytes(kibibytes: &str) -> Option<u64> {
     kibibytes.parse::<u64>().ok().map(|number| number.saturating_mul(1024))
 }
 
-/// What the firmware calls itself, by the first of the files in which it does.
+/// The firmware's own name, from the first of the files that have one.
 fn firmware(openwrt: &str, os_release: &str, version: &str, flavour: Flavour) -> String {
     let version = version.lines().next().unwrap_or_default();
     match flavour {
@@ -366,7 +366,7 @@ mod tests {
         Survey::parse(&[text.as_bytes(), b"@elf\n", header].concat())
     }
 
-    /// What OpenWrt says, shortened.
+    /// The answers of an OpenWrt, shortened.
     const OPENWRT: &str = "@user\n0\n@uname\nLinux 5.15.167 mips\n@system\nGNU/Linux\n@openwrt\nDISTRIB_ID='OpenWrt'\n\
         DISTRIB_DESCRIPTION='OpenWrt 22.03.5'\n@os-release\n@version\n@opkg\ndest root /\n@init\nprocd\n@cpuinfo\n\
         cpu model\t\t: MIPS 24Kc V7.4\n@meminfo\nMemTotal: 58004 kB\nMemFree: 50000 kB\nMemAvailable: 38000 kB\n@min_free_kbytes\n8192\n@overcommit_memory\n0\n@mounts\n\
@@ -375,7 +375,7 @@ mod tests {
         Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/mtdblock1 2944 200 2744 7% /overlay\n\
         overlayfs:/overlay 2944 200 2744 7% /\ntmpfs 29004 4 29000 0% /tmp\n@tools\nprocd\nopkg\nsha256sum\n@guard\n@agent\n";
 
-    /// What DD-WRT says with a disk, shortened: no MemAvailable, strict overcommit, /tmp without a size.
+    /// The answers of a DD-WRT with a disk, shortened: no MemAvailable, strict overcommit, /tmp without a size.
     const DD_WRT: &str = "@user\n0\n@uname\nLinux 3.10.108-d10 mips\n@system\nDD-WRT\n@openwrt\n@os-release\n@version\n@opkg\n\
         @init\ninit\n@cpuinfo\ncpu model\t\t: MIPS 74Kc V4.9\n@meminfo\nMemTotal: 58004 kB\nMemFree: 47000 kB\nCommitLimit: 46400 kB\nCommitted_AS: 6400 kB\n\
         @min_free_kbytes\n4096\n@overcommit_memory\n2\n@mounts\nrootfs / rootfs rw 0 0\nramfs /tmp ramfs rw,relatime 0 0\n/dev/sda1 /tmp/mnt/sda1 ext2 rw,relatime 0 0\n@df\n\
@@ -384,7 +384,7 @@ mod tests {
     const SIZE: fn(Arch) -> u64 = |_| 1_860_000;
 
     #[test]
-    fn an_openwrt_is_understood() {
+    fn openwrt_survey_is_parsed() {
         let survey = survey(OPENWRT, &header(1, 2, 8));
         assert_eq!((survey.flavour, survey.firmware.as_str()), (Flavour::OpenWrt, "OpenWrt 22.03.5"));
         assert_eq!(survey.agent_for(SIZE), Ok(Arch::Mips));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dd_wrt_is_understood() {
+    fn dd_wrt_survey_is_parsed() {
         let survey = survey(DD_WRT, &header(1, 1, 8));
         assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
         assert_eq!(survey.memory.available, (47000 - 4096) * 1024);

@@ -1,4 +1,4 @@
-//! What is done with a router after it was enrolled: another agent, another controller, and the end.
+//! Maintains an enrolled router: upgrades its agent, adds controllers, removes it.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const RESTORE: &str = include_str!("scripts/restore.sh");
 /// The directory that every agent has in RAM.
 const RAM: &str = "/tmp/hop";
 
-/// What became of the agent of a router that was let go.
+/// The state of the agent after its router was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// Nothing of Hop is on the router any more.
@@ -72,7 +72,7 @@ async fn remove_over(
     if survey.is_guarded {
         return Err(Error::UnderWay { host: host.clone() });
     }
-    // What cannot be seen would run again after the next boot.
+    // An agent that `hop` cannot see would run again after the next boot.
     if enrolment.persistence == Persistence::Install {
         Layout::check_presence(&survey, host, enrolment.program.as_deref())
             .map_err(|why| Error::Away { host: host.clone(), why: Box::new(why) })?;
@@ -152,7 +152,7 @@ pub(super) async fn authorize_over(
 /// same already.
 ///
 /// # Errors
-/// What went wrong; the old agent runs again then, unless the text says otherwise.
+/// The error; the old agent then runs again, unless the text says otherwise.
 pub async fn upgrade(home: &Home, router: &Router) -> Result<bool, Error> {
     let request = EnrolRequest::from(enrolment(router)?.clone());
     let identity = home.identity()?;

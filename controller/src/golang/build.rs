@@ -27,7 +27,7 @@ const BUILDVCS: &str = "buildvcs";
 /// What is behind the default `-ldflags` if the program has parts in C: no library of this machine is on the router.
 const STATIC: &str = " -linkmode=external -extldflags=-static";
 
-/// Flags that ask for what cannot be had on these routers, with the reason.
+/// Flags that these routers cannot support, with the reason.
 const REFUSED: [(&str, &str); 7] = [
     ("race", "the race detector does not exist for 32-bit MIPS (go.dev/doc/articles/race_detector)"),
     ("msan", "the memory sanitizer does not exist for 32-bit MIPS"),
@@ -38,7 +38,7 @@ const REFUSED: [(&str, &str); 7] = [
     ("buildmode=c-archive", "a library is no program, and Go makes none for 32-bit MIPS"),
 ];
 
-/// What to build.
+/// A build with `go build`.
 #[derive(Debug)]
 pub struct Build<'a> {
     /// The user's own flags for `go build`.
@@ -47,7 +47,7 @@ pub struct Build<'a> {
     pub packages: &'a [OsString],
     /// GOARCH.
     pub goarch: &'a str,
-    /// With what a debugger wants to know.
+    /// With debugging information.
     pub symbols: bool,
     /// With the state of the checkout, as `go build` stamps it; `go run` does not.
     pub vcs_stamp: bool,
@@ -115,7 +115,7 @@ impl Build<'_> {
                 match with_c.is_empty() {
                     true => Err(Error::NotBuilt {
                         why: format!(
-                            "go {} ended with {status}",
+                            "go {} failed: {status}",
                             if self.is_versioned() { "run" } else { "build" }
                         ),
                     }),
@@ -178,7 +178,7 @@ impl Build<'_> {
         let output = self.go().args(["env", "GOVERSION", "GOFLAGS"]).stderr(Stdio::inherit()).output().await;
         let output = output.map_err(cannot_run)?;
         if !output.status.success() {
-            return Err(Error::NotBuilt { why: format!("go env ended with {}", output.status) });
+            return Err(Error::NotBuilt { why: format!("go env failed: {}", output.status) });
         }
         let answers = String::from_utf8_lossy(&output.stdout).into_owned();
         let (version, goflags) = answers.split_once('\n').unwrap_or((&answers, ""));

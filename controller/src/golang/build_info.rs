@@ -1,6 +1,6 @@
 //! Which Go built a program, as the program itself says.
 
-/// What the information begins with (cmd/go, debug/buildinfo).
+/// The magic bytes of the information (cmd/go, debug/buildinfo).
 const MAGIC: &[u8] = b"\xff Go buildinf:";
 
 /// Where its flags are, and where the strings begin.

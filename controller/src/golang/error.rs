@@ -1,4 +1,4 @@
-//! What goes wrong with Go, and with what it builds.
+//! Errors of Go and of the programs that it builds.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -25,7 +25,7 @@ const WHOLE_FILES: usize = 1_000;
 const MAX_BYTES: u64 = 64 << 20;
 const MAX_FILES: usize = 16_384;
 
-/// What version control keeps for itself.
+/// Directories of version control systems.
 const VERSION_CONTROL: [&str; 4] = [".git", ".hg", ".svn", ".bzr"];
 
 /// The directory that `go list` leaves to tests.
@@ -58,7 +58,7 @@ impl Package {
         Self { root: root.to_owned(), below, is_of_go }
     }
 
-    /// What its tests may open, by the paths below the module.
+    /// Files that its tests may open, by the paths below the module.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::TooManyFiles`].

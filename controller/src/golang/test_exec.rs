@@ -22,7 +22,7 @@ use crate::session::Job;
 use crate::session::artifacts::{Local, Policy, Request};
 use crate::transfer::inputs::{Files, InputArchive};
 
-/// What stands for the job's directory until the agent puts it in.
+/// The placeholder that the agent replaces by the job's directory.
 pub const MARK: &str = "@hop-job-directory@";
 
 /// The directory of the module's files, and that of what Go's flags name.
@@ -84,7 +84,7 @@ pub struct Call {
     variable: fn(&str) -> Option<OsString>,
     /// Further files to fetch, `PATH[:LOCAL]`: paths below the working directory, with `*` and `?`.
     artifacts: Vec<OsString>,
-    /// What the user says of those.
+    /// The user's options for these.
     policy: Policy,
 }
 
@@ -99,7 +99,7 @@ pub struct Translated {
     pub inputs: Vec<InputArchive>,
     /// Where it starts, below the job's directory.
     pub working_directory: Vec<u8>,
-    /// What to fetch.
+    /// The artifacts to fetch.
     pub outputs: Vec<Request>,
 }
 
@@ -108,7 +108,7 @@ impl Translated {
     pub fn apply(self, job: &mut Job) {
         let Self { args, env, inputs, working_directory, outputs } = self;
         (job.args, job.working_directory) = (args, working_directory);
-        // What the user says is last, and wins.
+        // The user's own options come last, and win.
         job.env.splice(..0, env);
         job.workdir_placeholder = if inputs.is_empty() { "" } else { MARK };
         job.inputs.extend(inputs);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn directory_named_twice_is_one() {
+    fn repeated_directory_is_one_artifact() {
         let directory = tempfile::tempdir().unwrap();
         let mut call = call(directory.path(), &["-test.gocoverdir=/no/such/directory"]);
         call.variable = |name| (name == GOCOVERDIR).then(|| "/no/such/directory".into());

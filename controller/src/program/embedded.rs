@@ -26,7 +26,7 @@ impl Arch {
         }
     }
 
-    /// What the rest of the world calls it, qemu for one.
+    /// The usual name of the architecture, as in QEMU's programs.
     pub fn machine(self) -> &'static str {
         match self {
             Self::Mips => "mips",

@@ -18,10 +18,10 @@ use hop_proto::{program_name, v1};
 use crate::console::printable::printable;
 use crate::transfer::blob::{Blob, Kind};
 
-/// A file that was looked at and can run on the router it is for.
+/// A file that `hop` has checked and that can run on its router.
 #[derive(Debug)]
 pub struct Program {
-    /// What goes to the router, under the name that it has there.
+    /// The uploaded blob, under its name on the router.
     pub blob: Blob,
     /// The program with its symbols, for a debugger.
     pub whole: Bytes,
@@ -94,7 +94,7 @@ pub fn is_mips(target: Target) -> bool {
     target.machine == object::elf::EM_MIPS.0
 }
 
-/// What the agent said its programs must be.
+/// The target that the agent reported for its programs.
 pub fn target_of(info: &v1::GetInfoResponse) -> Option<Target> {
     let target = info.target.as_ref()?;
     Some(Target {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn zeroed_data_must_be_promised() {
+    fn zeroed_data_counts_as_committed() {
         let content = fs::read(std::env::current_exe().unwrap()).unwrap();
         let needed = elf::read(&content).unwrap().writable_bytes;
         assert!(needed > 0);

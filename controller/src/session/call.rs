@@ -14,7 +14,7 @@ use tonic::{Response, Status, Streaming};
 
 use crate::client::connection::Channel;
 
-/// Messages on their way to the agent. Each is at most a blob chunk, so this bounds what is read ahead of the link.
+/// Messages on their way to the agent. Each is at most a blob chunk, which bounds how far `hop` reads ahead.
 const MAX_QUEUED_REQUESTS: usize = 8;
 
 /// How long the last message may wait for its place, and how long the agent may take to end its side after this one.
@@ -32,7 +32,7 @@ impl JobStream {
     /// Starts a call whose first message this is: a `spec` or an `attach`.
     pub fn start(client: &AgentServiceClient<Channel>, first: run_request::Message) -> Self {
         let (requests, outgoing) = mpsc::channel(MAX_QUEUED_REQUESTS);
-        // The channel is empty, so there is room.
+        // The channel is empty, so it has capacity.
         let _ = requests.try_send(request(first));
         let mut client = client.clone();
         let answer = async move { client.run(ReceiverStream::new(outgoing)).await };

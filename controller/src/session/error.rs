@@ -1,4 +1,4 @@
-//! What goes wrong with a job.
+//! Errors of a job.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -29,23 +29,23 @@ const ID_BYTES: usize = 8;
 /// Bytes in the name of a signal: the longest is RTMIN+15, and one without name is called by its number.
 const MAX_SIGNAL_NAME_BYTES: usize = 16;
 
-/// What Go's runtime takes for the memory that it may use.
+/// The variable by which Go's runtime learns how much memory it may use.
 const GOMEMLIMIT: &str = "GOMEMLIMIT";
 
-/// What to run, beside the program itself.
+/// A job, except for the program itself.
 #[derive(Debug, Default)]
 pub struct Job {
     /// argv[1] and on.
     pub args: Vec<OsString>,
     /// Added to the environment that the router gives.
     pub env: Vec<(OsString, OsString)>,
-    /// What it finds when it starts.
+    /// Its input archives.
     pub inputs: Vec<InputArchive>,
     /// Where it starts, below the job's directory; empty: there.
     pub working_directory: Vec<u8>,
-    /// What stands for the job's directory in arguments and variables; empty: nothing.
+    /// The placeholder for the job's directory in arguments and variables; empty: none.
     pub workdir_placeholder: &'static str,
-    /// What is written first comes first, on either output.
+    /// The program has one pipe for both outputs, which preserves their order.
     pub merges_outputs: bool,
     /// When to end it.
     pub timeout: Option<Duration>,
@@ -63,13 +63,13 @@ pub struct Job {
     pub reconnect_timeout: Duration,
     /// hop leaves it once it runs.
     pub detached: bool,
-    /// What `hop` sends to its standard input.
+    /// The data that `hop` sends to its standard input.
     pub input: stdin::Mode,
     /// The artifacts to fetch.
     pub outputs: Vec<Request>,
     /// Where to write its core file, if it leaves one.
     pub core: Option<PathBuf>,
-    /// Say what is done for it.
+    /// Print each step.
     pub verbose: bool,
 }
 
@@ -225,7 +225,7 @@ fn read_exhausted(exhausted: v1::Exhausted) -> Exhausted {
     Exhausted { resource, available, limit, held, place }
 }
 
-/// True for what a signal may be called: an agent names those that it does not know by their number.
+/// True for a valid name of a signal: an agent names signals that it does not know by their number.
 fn is_signal_name(name: &str) -> bool {
     let is_plain =
         |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-');

@@ -93,7 +93,7 @@ pub struct AttachRequest {
     pub job: String,
     /// It was started with `--detach`: its input is empty, and it is never ended because a `hop` goes.
     pub detached: bool,
-    /// What this `hop` sends to its standard input.
+    /// The data that this `hop` sends to its standard input.
     pub input: stdin::Mode,
     /// Where its output files go.
     pub outputs: Vec<Request>,
@@ -145,7 +145,7 @@ enum Stage {
     Started,
 }
 
-/// What a job has come to, as far as this `hop` is concerned.
+/// How a job ended, as far as this `hop` knows.
 #[allow(clippy::large_enum_variant, reason = "there is one a job, and nearly always the large one")]
 enum SessionEnd {
     Outcome(v1::Outcome),
@@ -159,20 +159,20 @@ struct Session<'a> {
     is_accepted: bool,
     /// It has the whole program, as far as is known here.
     upload_complete: bool,
-    /// When this `hop` gives up, nobody else will want the job.
+    /// When this `hop` gives up, no other controller will attach to the job.
     discard_on_exit: bool,
     /// The job is left alone when the program runs.
     detaches: bool,
     /// Our terminal is for the program, if it has one.
     wants_terminal: bool,
     reconnect_timeout: Duration,
-    /// What this `hop` started; `None` if it only attaches.
+    /// The job that this `hop` started; `None` if it only attaches.
     first: Option<(JobSpec, Uploads<'a>)>,
-    /// What the program waits for, if it waits.
+    /// The slot for which the program waits, if it waits.
     slot: Option<&'a mut RunSlot>,
-    /// On this call the agent was told that the program may start.
+    /// `Start` was sent on this call.
     start_sent: bool,
-    /// Since when it is under way, if it is to be said when it has started.
+    /// When it began, if `-v` reports the start.
     verbose_since: Option<Instant>,
     /// How the next call begins.
     next_call: CallKind,

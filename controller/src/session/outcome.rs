@@ -106,7 +106,7 @@ pub enum Resource {
     Other,
 }
 
-/// What a program used.
+/// The resources that a program used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Milliseconds from start to end.

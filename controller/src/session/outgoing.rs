@@ -1,4 +1,4 @@
-//! What a session sends to the agent next.
+//! Chooses the next message that a session sends to the agent.
 
 use hop_proto::v1::{Start, run_request};
 
@@ -31,7 +31,7 @@ impl Session<'_> {
         !self.start_sent && self.slot.as_ref().is_some_and(|slot| slot.is_acquired())
     }
 
-    /// What is to be sent next.
+    /// The next message.
     pub(super) fn next_message(&mut self) -> Option<run_request::Message> {
         if self.stage == Stage::Sending {
             let chunk = self.first.as_mut().and_then(|(_, uploads)| uploads.next()?.next_chunk());

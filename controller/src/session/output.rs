@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 
-/// True if our two outputs are one file or pipe, so that what is written first should come first.
+/// True if our two outputs are one file or pipe, so that their order matters.
 pub fn are_one() -> bool {
     let [stdout, stderr] = [rustix::fs::fstat(std::io::stdout()), rustix::fs::fstat(std::io::stderr())];
     matches!((stdout, stderr), (Ok(stdout), Ok(stderr)) if (stdout.st_dev, stdout.st_ino) == (stderr.st_dev, stderr.st_ino))
@@ -27,7 +27,7 @@ const ACKNOWLEDGE_EVERY: u64 = OUTPUT_WINDOW_BYTES as u64 / 4;
 /// The outputs, in the order in which everything here counts them.
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
-/// What became of an output.
+/// The state of an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Account {
     /// Bytes that were written since this `hop` has the job.
@@ -52,9 +52,9 @@ struct Piece {
 
 /// Both outputs of a job.
 pub struct Outputs {
-    /// Bytes of each that the agent may send beyond what it was told.
+    /// Bytes of each that the agent may send beyond the last acknowledgement.
     window: u64,
-    /// Up to where the agent was told of each, at most.
+    /// The highest acknowledged offset of each.
     acknowledged: [u64; 2],
     /// Where this `hop` began to receive.
     start: [u64; 2],
@@ -62,7 +62,7 @@ pub struct Outputs {
     pieces: mpsc::UnboundedSender<Piece>,
     writer: Option<JoinHandle<Result<(), Failure>>>,
     accounts: watch::Receiver<Accounts>,
-    /// What the agent was told on this connection; `None` after a connection broke, which may have taken it along.
+    /// The acknowledgements on this connection; `None` after a connection broke, which may have lost them.
     told: [Option<Account>; 2],
 }
 
@@ -102,7 +102,7 @@ impl Outputs {
     /// Takes what the agent sent.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The rule that it breaks.
     pub fn take(&mut self, output: Output) -> Result<(), &'static str> {
         let sent = output.stream();
         let stream =
@@ -197,7 +197,7 @@ fn check(result: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<
     }
 }
 
-/// Writes what comes until the sender is gone, and publishes what became of it.
+/// Writes everything until the sender is dropped, and publishes the state of the output.
 fn write(
     mut pieces: mpsc::UnboundedReceiver<Piece>,
     accounts: watch::Sender<Accounts>,
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn acknowledged_output_makes_room_for_more() {
+    async fn acknowledged_output_reopens_the_window() {
         let window = 4 * OUTPUT_CHUNK_BYTES as u32;
         let mut outputs = Outputs::open(window, io::sink(), io::sink());
         for number in 0..4 {

@@ -164,7 +164,7 @@ impl Session<'_> {
         }
     }
 
-    /// What `data` is when it is unpacked, if it is packed.
+    /// The decompressed `data`, or `data` itself if it is not compressed.
     pub(super) fn decompressed(&self, data: Bytes, uncompressed_size: u32) -> Result<Bytes, Error> {
         if uncompressed_size != 0 && !self.client.can_pack() {
             return Err(self.broken("packed output that nobody asked for"));

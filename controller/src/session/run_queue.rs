@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_runs_and_one_is_next() {
+    async fn one_program_runs_while_next_waits() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         let mut first = RunSlot::enqueue(&home, "desk").await.unwrap();

@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-/// What became of a file that is whole.
+/// The result of publishing a complete file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
     /// It has its name; or a file with the same content has had it before.
@@ -181,7 +181,7 @@ impl Drop for StagedFile {
     }
 }
 
-/// Opens the directory that a file goes into, one name after the other, and makes what is not there.
+/// Opens the directory of a file, one name after the other, and creates missing ones.
 fn open_directory(place: &Place) -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = if place.base == Path::new("") { Path::new(".") } else { &place.base };
@@ -216,7 +216,7 @@ fn create(directory: impl AsFd, mode: Mode) -> Result<(File, Option<OsString>), 
     // A file without a name gets one by way of /proc.
     if Path::new("/proc/self/fd").exists() {
         match rustix::fs::openat(&directory, ".", flags | OFlags::TMPFILE, mode) {
-            // What a file system or kernel says that has no such files.
+            // The errors of a file system or kernel without such files.
             Err(Errno::NOTSUP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
             file => return Ok((file?.into(), None)),
         }
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_below_directory_is_followed() {
+    fn links_below_directory_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         for name in ["here", "elsewhere"] {

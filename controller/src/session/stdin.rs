@@ -16,7 +16,7 @@ use crate::console::stdio;
 /// Bytes read, and sent, at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// What a `hop` sends to the standard input of a job.
+/// The data that a `hop` sends to the standard input of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Its own standard input.
@@ -96,7 +96,7 @@ impl Input {
     /// The program's pipe has taken all bytes before `offset`; or, if `closed`, it takes none any more.
     ///
     /// # Errors
-    /// Those bytes were not sent: with credit for them, hop would read and keep everything.
+    /// `hop` never sent these bytes: with credit for them, it would read and keep everything.
     pub fn acknowledged(&mut self, offset: u64, closed: bool) -> Result<(), &'static str> {
         if !self.unacknowledged.were_sent(offset) {
             return Err("standard input is acknowledged that was never sent");
@@ -118,7 +118,7 @@ impl Input {
         usize::try_from(room).unwrap_or(CHUNK).min(CHUNK)
     }
 
-    /// Waits for what is read next, and keeps it. Cancel safe.
+    /// Waits for the next bytes of the input, and keeps them. Cancel safe.
     ///
     /// # Errors
     /// Our standard input cannot be read, as a program would see that reads it here.
@@ -156,7 +156,7 @@ impl Input {
     }
 }
 
-/// What was read and the program has not.
+/// Bytes that `hop` has read and the program has not.
 #[derive(Debug, Default)]
 struct Unacknowledged {
     /// Offset of the first byte that is kept.
@@ -182,7 +182,7 @@ impl Unacknowledged {
         }
     }
 
-    /// Whether all bytes before `offset` were sent. What is sent to a program that does not read is not counted.
+    /// Whether all bytes before `offset` were sent. Bytes for a program that does not read do not count.
     fn were_sent(&self, offset: u64) -> bool {
         self.closed || offset <= self.start + self.sent as u64
     }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn empty_input_ends_at_once() {
+    async fn empty_stdin_sends_end_at_once() {
         let mut input = Input::new(Mode::Empty);
         assert!(!input.has_next());
         input.open(5).unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn much_is_sent_again_in_pieces() {
+    fn resent_stdin_is_chunked() {
         let mut unacknowledged = Unacknowledged::starting_at(7);
         unacknowledged.push(&[b'x'; CHUNK]);
         unacknowledged.push(b"y");
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_stdin_is_sent_nothing() {
+    fn closed_stdin_gets_no_data() {
         let mut unacknowledged = Unacknowledged::default();
         unacknowledged.push(b"hello");
         unacknowledged.acknowledged(0, true);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credit_for_bytes_never_sent() {
+    fn ack_beyond_sent_stdin_is_refused() {
         let mut input = Input::new(Mode::Unattached);
         input.continue_at(10).unwrap();
         input.unacknowledged.push(b"abc");

@@ -24,11 +24,11 @@ pub struct Upload<'a> {
     sent: &'a BlobCache,
     router: String,
     decoders: Decoders,
-    /// What it may be a delta against, by the agent.
+    /// The base for a delta that the agent chose.
     base: Option<Digest>,
     encoding: Option<JoinHandle<Option<Encoded>>>,
     encoded: Option<Encoded>,
-    /// Bytes of what it is packed as that the agent has or will have.
+    /// Encoded bytes that the agent has or will have.
     offset: usize,
     /// When the first of them was sent, if they all went over one connection.
     begun: Option<Instant>,
@@ -120,7 +120,7 @@ impl<'a> Upload<'a> {
         self.sent.keep(self.blob);
     }
 
-    /// What was sent, for a person.
+    /// What `hop` uploaded, as text for `-v`.
     pub fn describe(&self) -> String {
         let size = bytes(self.blob.content.len());
         let what = match self.blob.kind {
@@ -175,7 +175,7 @@ async fn encode(
 /// The blobs of a job, on their way in the order in which the agent needs them.
 pub struct Uploads<'a> {
     all: Vec<Upload<'a>>,
-    /// Those that are needed, by their place in `all`.
+    /// The missing ones, by their place in `all`.
     needed: VecDeque<usize>,
 }
 
@@ -227,7 +227,7 @@ impl<'a> Uploads<'a> {
         }
     }
 
-    /// What was sent, for a person.
+    /// What `hop` uploaded, as text for `-v`.
     pub fn describe(&self) -> Vec<String> {
         self.all.iter().map(Upload::describe).collect()
     }

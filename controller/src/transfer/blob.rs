@@ -1,8 +1,8 @@
-//! What goes to a router by its digest: a program, or an archive of input files.
+//! Blobs, which a router knows by their digest: a program, or an archive of input files.
 
 use bytes::Bytes;
 
-/// What a blob is. One of a kind resembles others of it.
+/// The kind of a blob. Blobs of one kind resemble each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An executable.
@@ -16,7 +16,7 @@ pub enum Kind {
 pub struct Blob {
     /// What it is.
     pub kind: Kind,
-    /// What it is called here: earlier ones of this name resemble it most. A file name.
+    /// Its file name on this machine: earlier blobs of this name resemble it most.
     pub name: String,
     /// Its content.
     pub content: Bytes,

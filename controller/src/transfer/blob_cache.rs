@@ -42,7 +42,7 @@ struct CachedBlob {
 }
 
 impl BlobCache {
-    /// What was sent from this home.
+    /// The cache of the blobs that `hop` uploaded from this home.
     pub fn new(home: &Home) -> Self {
         Self { cache: home.cache().to_owned() }
     }
@@ -54,7 +54,7 @@ impl BlobCache {
         })
     }
 
-    /// What was packed to be sent.
+    /// The cache of encoded blobs.
     pub fn encoded(&self) -> EncodedCache {
         EncodedCache::in_directory(self.cache.join("packed"))
     }
@@ -86,7 +86,7 @@ impl BlobCache {
 
     /// Keeps a blob that a router has now, instead of the ones that were sent before all others.
     pub fn keep(&self, blob: &Blob) {
-        // What goes wrong with a cache is nobody's concern.
+        // An error of a cache fails no command.
         let _ = self.try_keep(blob);
     }
 

@@ -63,7 +63,7 @@ const MIN_SAVED_BYTES: usize = 16 * 1024;
 /// Changes with what is made of the same, lest an older one be sent from the cache.
 const FORMAT_VERSION: u32 = 3;
 
-/// What an agent can decode.
+/// The encodings that an agent can decode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoders {
     /// A checksum does for the digest.
@@ -233,7 +233,7 @@ fn as_whole(program: &Bytes, decoders: Decoders, rate: u64) -> Candidate {
             encoded: Encoded { encoding, base: None, bytes: bytes.into() },
             cost: cost * program.len() as f64,
         },
-        // What cannot be compressed goes as it is.
+        // Incompressible content is sent plain.
         _ => Candidate {
             encoded: Encoded { encoding: Encoding::Identity, base: None, bytes: program.clone() },
             cost: 0.0,
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn smaller_delta_is_sent() {
+    fn small_change_sends_a_delta() {
         let mut changed = program().to_vec();
         changed[1000] ^= 1;
         let encoded = encode(&changed.into(), ALL, base(&program()), None);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn delta_is_sent_where_it_is_faster() {
+    fn delta_is_sent_if_faster() {
         // Half of it compresses to little. The other half is new, and noise: LZ4 finds nothing in it, nor does zstd.
         let known: Vec<u8> = (0..50_000u32).flat_map(|index| (index / 64).to_be_bytes()).collect();
         let digest = |index: u32| ring::digest::digest(&ring::digest::SHA256, &index.to_be_bytes());
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn relocated_delta_where_it_pays() {
+    fn relocated_delta_is_sent_if_smaller() {
         let [base, program] = delta::builds();
         let program = Bytes::from(program);
         let encoded = |can_relocate, rate| {

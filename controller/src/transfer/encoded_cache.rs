@@ -31,7 +31,7 @@ const LOCKS: usize = 16;
 /// Before what a blob is packed as: how, and the digest of the bytes.
 const HEAD_BYTES: usize = 1 + SHA256_OUTPUT_LEN;
 
-/// What was packed.
+/// The cache of encoded blobs.
 #[derive(Clone, Debug)]
 pub struct EncodedCache {
     directory: PathBuf,
@@ -68,7 +68,7 @@ impl EncodedCache {
             let encoded = encode();
             // Without a delta to a base there may have been no time to find one, on a busy machine. Next time there is.
             if base.is_none() || encoded.is_delta() {
-                // What goes wrong with a cache is nobody's concern.
+                // An error of a cache fails no command.
                 let _ = kept.keep(&path, &encoded);
             }
             drop(lock);
@@ -77,7 +77,7 @@ impl EncodedCache {
         encoding.await.ok()
     }
 
-    /// Waits until nobody packs what is called so.
+    /// Waits until no process encodes the blob of this name.
     async fn lock(&self, name: &str) -> io::Result<File> {
         let number = usize::from(digest(&SHA256, name.as_bytes()).as_ref()[0]) % LOCKS;
         make_private(&self.directory).map_err(io::Error::other)?;
@@ -105,7 +105,7 @@ impl EncodedCache {
         self.trim(MAX_BYTES)
     }
 
-    /// Removes what was used before all else, until there is no more than `most` bytes.
+    /// Evicts the least recently used files until the rest takes at most `most` bytes.
     fn trim(&self, most: u64) -> io::Result<()> {
         let mut all: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -126,7 +126,7 @@ impl EncodedCache {
     }
 }
 
-/// What is kept in a file, if it is there and whole.
+/// The content of a cached file, if it exists and is undamaged.
 fn read(path: &Path, base: Option<Digest>) -> Option<Encoded> {
     let content = Bytes::from(fs::read(path).ok()?);
     let encoding = Encoding::try_from(i32::from(*content.first()?)).ok()?;

@@ -1,4 +1,4 @@
-//! What goes wrong with the files that go to a router.
+//! Errors of the files that `hop` uploads to a router.
 
 use std::io;
 use std::path::{Path, PathBuf};

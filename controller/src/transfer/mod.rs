@@ -1,4 +1,4 @@
-//! What is sent to a router: blobs, their encodings, the caches of both, and archives of input files.
+//! Uploads to a router: blobs, their encodings, the caches of both, and archives of input files.
 
 pub mod blob;
 pub mod blob_cache;

@@ -20,7 +20,7 @@ const COUNTED_BOOT_TIMEOUT: Duration = Duration::from_secs(180);
 /// Time limit for the login that runs `reboot`.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What init in the guest prints once a boot, when dropbear listens.
+/// The line that the guest's init prints once a boot, when dropbear listens.
 const READY: &str = "virtual router: ready";
 
 /// The last message of the kernel.
@@ -119,7 +119,7 @@ impl Machine {
                 return Ok(());
             }
             if !running {
-                return Err(self.failure("QEMU ended".to_owned()));
+                return Err(self.failure("QEMU exited".to_owned()));
             }
             if let Some(why) = hopeless() {
                 return Err(self.failure(why.to_owned()));

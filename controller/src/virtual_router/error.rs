@@ -1,4 +1,4 @@
-//! What goes wrong with virtual routers.
+//! Errors of virtual routers.
 
 use std::io;
 use std::path::{Path, PathBuf};

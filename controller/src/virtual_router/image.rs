@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_has_its_own_files() {
+    fn own_files_hold_profile_and_key() {
         let home = Home::at(Path::new("/nonexistent"));
         let profile = Profile::load(&home, "dir-505").unwrap();
         let entries = read(&own_files(&profile, "ssh-ed25519 AAAA").unwrap());
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_disk_takes_no_room() {
+    fn empty_disk_is_sparse() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let mut content = vec![0; 5 * BLOCK + 7];

@@ -164,7 +164,7 @@ impl Machine {
         let machine = Self::get(home, name)?;
         process::stop(machine.state.process).map_err(|source| Error::VirtualRouter {
             name: name.to_owned(),
-            why: format!("it cannot be ended: {source}"),
+            why: format!("it cannot be stopped: {source}"),
         })?;
         let inventory = Inventory::new(home);
         for router in inventory.list()?.iter().filter(|router| machine.is_way_to(&router.entry)) {
@@ -173,7 +173,7 @@ impl Machine {
         remove_directory(&machine.directory)
     }
 
-    /// What the user calls it.
+    /// The name that the user gave it.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -243,7 +243,7 @@ impl Machine {
         self.directory.join(KEY)
     }
 
-    /// What its serial console printed since QEMU was started. It grows without limit, by some hundred bytes a boot.
+    /// The log of its serial console since QEMU started. It grows without limit, by some hundred bytes a boot.
     pub fn console_log(&self) -> PathBuf {
         self.directory.join(CONSOLE)
     }
@@ -265,7 +265,7 @@ impl Machine {
         monitor::connect(&path).map_err(Error::io("connect to", &path))
     }
 
-    /// What `ssh` must be told with `-o` to log in.
+    /// The `-o` options with which `ssh` can log in.
     pub fn ssh_settings(&self) -> Vec<String> {
         // ssh splits the value at spaces, and replaces %.
         let known_hosts = self.directory.join(KNOWN_HOSTS).display().to_string().replace('%', "%%");

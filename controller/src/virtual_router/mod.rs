@@ -25,7 +25,7 @@ pub use user::{down, is_running, isolation, name, unknown, up};
 
 use crate::config::home::{Home, make_private};
 
-/// What became of a wish for a virtual router.
+/// How a request for a virtual router ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Up {
     /// It was started.

@@ -73,7 +73,7 @@ impl Monitor {
         self.execute("system_reset", Value::Null).map(drop)
     }
 
-    /// Pulls the plug: QEMU ends, and nothing in the guest hears of it.
+    /// Pulls the plug: QEMU exits without a signal to the guest.
     ///
     /// # Errors
     /// [`Error::Monitor`].
@@ -151,7 +151,7 @@ impl Monitor {
             let mut buffer = [0; 4096];
             let read = self.stream.set_read_timeout(Some(left)).and_then(|()| self.stream.read(&mut buffer));
             match read {
-                Ok(0) => return Err(self.error("QEMU has ended".into())),
+                Ok(0) => return Err(self.error("QEMU has exited".into())),
                 Ok(count) if self.read.len() + count > MAX_ANSWER => {
                     return Err(self.error(format!("an answer of more than {MAX_ANSWER} bytes")));
                 }

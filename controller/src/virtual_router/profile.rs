@@ -1,4 +1,4 @@
-//! Profiles: what a virtual router is, a TOML file each.
+//! Profiles: descriptions of virtual routers, a TOML file each.
 //!
 //! Five are built in; a user's own are in `profiles/` of the configuration directory, and come first.
 //!
@@ -32,7 +32,7 @@ pub const ADDRESS: &str = "192.168.1.1";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
-    /// What the user calls it; the name of its file.
+    /// Its name, which is that of its file.
     #[serde(skip)]
     pub name: String,
     /// The router that it emulates, as text for the user.
@@ -45,13 +45,13 @@ pub struct Profile {
     pub ram_mib: u32,
     /// Which firmware it has.
     pub flavour: Flavour,
-    /// What the kernel says its release is, if it pretends to be an older one.
+    /// The release that the kernel reports, if it pretends to be an older one.
     pub kernel: Option<String>,
     /// The highest system call number (o32, from 4000) that the kernel knows, if it pretends.
     pub last_system_call: Option<u32>,
     /// The host name.
     pub hostname: String,
-    /// What the firmware calls the device.
+    /// The firmware's name of the device.
     pub model: String,
     /// The firmware's version.
     pub release: String,
@@ -59,12 +59,12 @@ pub struct Profile {
     pub target: String,
     /// `DISTRIB_ARCH` of OpenWrt.
     pub arch: String,
-    /// What installs packages.
+    /// The package manager.
     pub package_manager: PackageManager,
     /// True if cgroup2 is mounted.
     #[serde(default)]
     pub cgroups: bool,
-    /// What the clock shows when it boots.
+    /// The clock at boot.
     #[serde(default)]
     pub clock: Clock,
     /// The network card.
@@ -120,7 +120,7 @@ pub enum Flavour {
     DdWrt,
 }
 
-/// What installs packages.
+/// The package manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageManager {
@@ -132,7 +132,7 @@ pub enum PackageManager {
     None,
 }
 
-/// What the clock shows when it boots.
+/// The clock at boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Clock {
     /// The time of this machine.
@@ -231,7 +231,7 @@ impl Profile {
         }
     }
 
-    /// What init in the guest reads: `key=value` lines.
+    /// The file that the guest's init reads: `key=value` lines.
     pub fn guest_file(&self) -> String {
         self.guest_keys().iter().map(|(key, value)| format!("{key}={value}\n")).collect()
     }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_profile_is_understood() {
+    fn built_in_profiles_parse() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path());
         assert_eq!(names(&home).unwrap(), ["archer-a6", "dir-505", "f7d7302", "fritzbox-7362sl", "rut955"]);

@@ -105,7 +105,7 @@ impl Machine {
         child: &mut Child,
     ) -> Result<Self, Error> {
         let Some(process) = process::find(child.id()) else {
-            let why = format!("QEMU ended at once: {}", tail(&directory.join(QEMU_LOG), 1));
+            let why = format!("QEMU exited at once: {}", tail(&directory.join(QEMU_LOG), 1));
             return Err(Error::VirtualRouter { name: name.to_owned(), why });
         };
         let state = State {
@@ -145,7 +145,7 @@ impl Machine {
                     thread::sleep(POLL_INTERVAL)
                 }
                 Err(error) if self.is_running() => return Err(error),
-                Err(_) => return Err(self.failure("QEMU ended".to_owned())),
+                Err(_) => return Err(self.failure("QEMU exited".to_owned())),
                 Ok(monitor) => return Ok(monitor),
             }
         }

@@ -21,7 +21,7 @@ use crate::program::embedded::Arch;
 /// Time for an agent under qemu-user to say that it listens. It takes half a second.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What programs on a router find: nothing of this machine's environment.
+/// The PATH of programs on the router, which get no variable of this machine.
 const ROUTER_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The file that says which process was started, from before it listens: a `hop` that is killed in between has not
@@ -81,7 +81,10 @@ pub fn down(home: &Home, name: &str) -> Result<(), Error> {
     // Read under the lock: it may have been started again since somebody looked.
     let known = find(&inventory, name)?.and_then(|router| router.entry.process);
     known.map_or(Ok(()), |agent| process::stop(agent.id)).and_then(|()| stop_started(&directory)).map_err(
-        |source| Error::VirtualRouter { name: name.to_owned(), why: format!("it cannot be ended: {source}") },
+        |source| Error::VirtualRouter {
+            name: name.to_owned(),
+            why: format!("it cannot be stopped: {source}"),
+        },
     )?;
     inventory.remove(name)?;
     match fs::remove_dir_all(&directory) {
@@ -202,7 +205,7 @@ fn start(
             // It may be hung as well as gone. Both calls fail only if it is gone.
             let _ = child.kill();
             let _ = child.wait();
-            let why = ready.err().unwrap_or_else(|| "it ended at once".to_owned());
+            let why = ready.err().unwrap_or_else(|| "it exited at once".to_owned());
             let log = fs::read_to_string(&log).unwrap_or_default();
             let last = log.lines().last().unwrap_or("and left no log");
             if number.is_none() {
@@ -256,7 +259,7 @@ impl Ready {
 
 fn first_line(stdout: ChildStdout) -> Result<String, String> {
     match process::first_line(stdout, START_TIMEOUT) {
-        Ok(line) if line.is_empty() => Err("it ended before it listened".to_owned()),
+        Ok(line) if line.is_empty() => Err("it exited before it listened".to_owned()),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             Err(format!("it did not listen within {} s", START_TIMEOUT.as_secs()))
         }

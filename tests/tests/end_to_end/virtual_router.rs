@@ -100,7 +100,7 @@ fn every_applet_runs(profile: &str) {
 }
 
 /// The kernel's own choice is a tenth of it, and then a program gets what it would not get on a real router.
-fn memory_reserve_is_the_firmwares(profile: &str) {
+fn memory_reserve_matches_firmware(profile: &str) {
     let machine = Machine::boot(profile);
     machine.wait_for_disk();
     let shell = machine.log_in();
@@ -123,8 +123,8 @@ const ALL: [Test; 3] = [
     // One profile of each firmware.
     ("every_applet_runs", every_applet_runs, &["dir-505", "rut955", "f7d7302"]),
     (
-        "memory_reserve_is_the_firmwares",
-        memory_reserve_is_the_firmwares,
+        "memory_reserve_matches_firmware",
+        memory_reserve_matches_firmware,
         &["dir-505", "archer-a6", "f7d7302"],
     ),
 ];

@@ -19,7 +19,7 @@ pub struct Bench(TempDir);
 
 impl Bench {
     pub fn new() -> Self {
-        // /tmp may be a tmpfs, where no persistent store can be.
+        // /tmp may be a tmpfs, where no disk cache can be.
         let bench = Self(TempDir::new_in("/var/tmp").unwrap());
         let own = Home::at(&bench.path("home")).identity().unwrap().fingerprint();
         fs::write(bench.path("authorized"), format!("{own} test\n")).unwrap();
@@ -197,7 +197,7 @@ fn killed_agent_is_started_again() {
     supervisor.wait_until_it_serves();
     assert_ne!(supervisor.agent(), agent);
     let log = bench.read("log");
-    let expected = "supervisor: the agent ended (signal: 9 (SIGKILL)); starting it again in 1 s\n";
+    let expected = "supervisor: the agent exited (signal: 9 (SIGKILL)); restarting it in 1 s\n";
     assert!(log.contains(expected), "{log}");
     let ran = bench.exec(&mut supervisor, &fixture(Target::Host, "both-outputs"));
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
@@ -207,7 +207,7 @@ fn killed_agent_is_started_again() {
 }
 
 #[test]
-fn panic_says_why_and_where() {
+fn panic_logs_message_and_location() {
     let bench = Bench::new();
     let is_last_word = |line: &str| {
         let place = line.strip_prefix("error: panicked at agent/src/daemon/serve.rs:");
@@ -225,7 +225,7 @@ fn panic_says_why_and_where() {
     let log = bench.read("log");
     let mut lines = log.lines().skip_while(|line| !is_last_word(line)).skip(1);
     let ended = lines.next().unwrap_or_default();
-    assert!(ended.starts_with("supervisor: the agent ended (signal: 6 (SIGABRT)"), "{log}");
+    assert!(ended.starts_with("supervisor: the agent exited (signal: 6 (SIGABRT)"), "{log}");
     // The agent that panicked could not remove its files; the one that comes next does.
     supervisor.signal(Signal::TERM);
 }
@@ -239,7 +239,7 @@ fn stopped_agent_stays_stopped() {
 }
 
 #[test]
-fn agent_ends_with_its_supervisor() {
+fn agent_exits_with_its_supervisor() {
     let bench = Bench::new();
     let words = ["--supervise", "--pid-file", "pid"];
     let supervisor = bench.start(&words);
@@ -259,7 +259,7 @@ fn agent_ends_with_its_supervisor() {
 }
 
 #[test]
-fn failing_agent_is_tried_again() {
+fn failing_agent_is_restarted() {
     let bench = Bench::new();
     fs::create_dir(bench.path("ram")).unwrap();
     fs::set_permissions(bench.path("ram"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -277,7 +277,7 @@ fn failing_agent_is_tried_again() {
     let mut stderr = BufReader::new(supervisor.stderr.take().unwrap()).lines().map(Result::unwrap);
     for wait in [1, 2] {
         assert!(stderr.next().unwrap().contains("must belong to the user that hopd runs as"));
-        let said = format!("supervisor: the agent ended (exit status: 1); starting it again in {wait} s");
+        let said = format!("supervisor: the agent exited (exit status: 1); restarting it in {wait} s");
         assert_eq!(stderr.next().unwrap(), said);
     }
     kill_process(pid(supervisor.id()), Signal::INT).unwrap();

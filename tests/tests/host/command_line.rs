@@ -188,7 +188,7 @@ fn virtual_router_starts_once() {
 
     desk.run(&["virtual", "down", "nothing"]).assert_fails(125, "there is no router named nothing");
     let down = desk.run(&["virtual", "down", "virtual-mips"]);
-    assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips ended\n", "", 0));
+    assert_eq!((down.stdout(), down.stderr(), down.code), ("virtual-mips stopped\n", "", 0));
     assert_eq!(desk.list().as_array().unwrap().len(), 0);
 }
 
@@ -202,7 +202,7 @@ fn two_hops_start_one_router() {
 }
 
 #[test]
-fn half_started_router_is_ended() {
+fn half_started_router_is_killed() {
     for words in [&["virtual", "down"][..], &["virtual", "down", "virtual-mips"], &["virtual", "up"]] {
         let desk = Desk::new();
         let (bin, number) = (desk.path("bin"), desk.path("number"));
@@ -282,7 +282,7 @@ fn compile_errors_are_gos_own() {
     assert_eq!((ran.stdout(), ran.code), ("", 125));
     let expected = "# example.com/hop/tests/fixtures/does-not-compile\n\
                     tests/fixtures/does-not-compile/main.go:5:2: undefined: undefinedFunction\n\
-                    error: the program was not built: go build ended with exit status: 1\n";
+                    error: the program was not built: go build failed: exit status: 1\n";
     assert_eq!(ran.stderr(), expected);
 
     let ran = desk.run(&["run", "./tests/fixtures/not-main"]);
@@ -293,7 +293,7 @@ fn compile_errors_are_gos_own() {
 }
 
 #[test]
-fn gos_flags_are_gos() {
+fn go_build_flags_are_passed_on() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let source = desk.path("flags");
@@ -404,7 +404,7 @@ fn missing_qemu_is_named() {
 }
 
 #[test]
-fn missing_image_makes_nothing() {
+fn missing_image_leaves_no_files() {
     let desk = Desk::new();
     let nothing = desk.path("nothing");
     let fails = |words: &[&str], path: Option<&str>, text: &str, hint: &str| {
@@ -475,7 +475,7 @@ fn emulated(qemu: &str, program: &Path) -> std::process::Command {
 }
 
 #[test]
-fn carried_agents_pass_their_self_test() {
+fn embedded_agents_pass_self_test() {
     for (agent, qemu) in
         [("hopd-host", None), ("hopd-mips", Some("qemu-mips")), ("hopd-mipsel", Some("qemu-mipsel"))]
     {
@@ -503,7 +503,7 @@ fn cipher_passes_wycheproof_on_mips() {
 
 /// Help that cannot be written is a panic of the standard library's.
 #[test]
-fn panic_on_mips_says_why_and_where() {
+fn mips_panic_prints_message_and_location() {
     for cpu in ["mips", "mipsel"] {
         let mut command = emulated(&format!("qemu-{cpu}"), &dist(&format!("hopd-{cpu}")));
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::desk::Desk;
 
 #[test]
-fn commands_page_is_the_programs_help() {
+fn commands_page_matches_help() {
     let desk = Desk::new();
     let mut text = "# Commands\n\nThe help of every command, as the program prints it.\n".to_owned();
     let commands = [
@@ -79,7 +79,7 @@ fn readme_commands() -> Vec<(String, String)> {
 }
 
 #[test]
-fn readme_console_shows_what_happens() {
+fn readme_console_matches_output() {
     let desk = Desk::new();
     let hop = dist("hop");
     let path = format!("{}:{}", hop.parent().unwrap().display(), std::env::var("PATH").unwrap());
@@ -145,7 +145,7 @@ fn specified_reasons_are_the_codes() {
 }
 
 #[test]
-fn info_prints_what_is_specified() {
+fn info_prints_specified_keys() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);
     let info: Value = serde_json::from_slice(&desk.run(&["info", "--json"]).stdout).unwrap();
@@ -171,7 +171,7 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_check_named_is_a_test() {
+fn named_checks_are_tests() {
     let sources: String =
         ["agent/src", "formats/src", "controller/src", "proto/src", "tests/tests", "xtask/src"]
             .iter()

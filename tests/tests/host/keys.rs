@@ -65,7 +65,7 @@ fn revoked_keys_lose_connections_and_jobs() {
 }
 
 #[test]
-fn rotation_moves_all_routers_to_the_new_key() {
+fn rotation_moves_all_routers() {
     let (first, mut second) = (VirtualRouter::start(TARGET), VirtualRouter::start(TARGET));
     let home = first.home();
     let old = key_of(&home);
@@ -110,7 +110,7 @@ fn rotation_moves_all_routers_to_the_new_key() {
 }
 
 #[test]
-fn keys_cannot_take_others_off() {
+fn key_cannot_revoke_other_keys() {
     let router = VirtualRouter::start_with(TARGET, &Options::default());
     let other = Home::at(&router.path("other"));
     let list = format!("{} me\n{} other\n", key_of(&router.home()), key_of(&other));
@@ -179,7 +179,7 @@ reached wan there
 "#;
 
 #[test]
-fn agents_listen_on_one_interface_and_the_loopback() {
+fn agent_listens_on_interface_and_loopback() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let home = Home::at(&path("home"));

@@ -101,7 +101,7 @@ fn unusable_streams_are_hops_failure() {
 }
 
 #[test]
-fn loop_with_no_stdin_keeps_its_input() {
+fn no_stdin_leaves_loop_input_alone() {
     let router = VirtualRouter::start(Target::Host);
     // All of it is there from the start: what comes later, a `hop` may have ended before.
     let script = "printf '1\\n2\\n3\\n' | while read x; do \"$@\"; done";

@@ -33,7 +33,7 @@ fn disk_cache_survives_a_restart() {
         let mut agent = bench.start(&words);
         let ran = bench.exec(&mut agent, &program);
         assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
-        let taken = bench.read("log").matches("a program comes from the persistent store").count();
+        let taken = bench.read("log").matches("program copied from the disk cache").count();
         assert_eq!(taken, life);
         wait_until("the program is kept", || {
             let names = kept(agent.process.id(), &shelf);
@@ -52,10 +52,10 @@ fn missing_disk_cache_is_logged_once() {
     for _ in 0..2 {
         assert_eq!(bench.exec(&mut agent, &fixture(Target::Host, "both-outputs")).code, 7);
     }
-    assert_eq!(bench.read("log").matches("no persistent store for now").count(), 1);
+    assert_eq!(bench.read("log").matches("the disk cache is unavailable").count(), 1);
     fs::create_dir(&shelf).unwrap();
     assert_eq!(bench.exec(&mut agent, &fixture(Target::Host, "both-outputs")).code, 7);
-    assert!(bench.read("log").contains("the persistent store is back"));
+    assert!(bench.read("log").contains("the disk cache is available again"));
     agent.stop();
 }
 
@@ -160,7 +160,7 @@ fn ramfs_is_bounded_by_memory_alone() {
 }
 
 #[test]
-fn strict_overcommit_bounds_what_programs_get() {
+fn strict_overcommit_bounds_programs() {
     let bench = Bench::new();
     let mut agent = start_on_ramfs(&bench, 48 << 20, Some(20 << 20));
     let info = bench.info(&mut agent);

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_fan_out_needs_an_ssh_server() {
+    fn only_fan_out_needs_sshd() {
         assert!(measure(&[]).is_fan_out());
         assert!(measure(&["first", "fan-out"]).is_fan_out());
         assert!(!measure(&["first", "again"]).is_fan_out());

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn difference_is_where_it_begins() {
+    fn first_difference_has_its_offset() {
         assert_eq!(first_difference(b"agent", b"agent"), None);
         assert_eq!(first_difference(b"agent", b"agenT"), Some(4));
         assert_eq!(first_difference(b"agent", b"age"), Some(3));

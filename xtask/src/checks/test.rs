@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_select_suites_or_go_to_cargo() {
+    fn arguments_select_suites_or_reach_cargo() {
         let selected = |all: bool, line: &str| {
             let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
             selection(all, &words).join(" ")

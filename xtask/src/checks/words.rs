@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_are_found_whole_and_in_code() {
+    fn whole_identifiers_match_in_code() {
         let content = "struct Gizmo;\nlet gizmo: GizmoKind = other::Gizmo;\n";
         let found = [(1, "Gizmo".to_owned()), (2, "Gizmo".to_owned())];
         assert_eq!(find("code | Gizmo | Part", "a.rs", content), found);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn phrases_are_found_across_lines() {
+    fn phrases_match_across_lines() {
         for content in [
             "It is to and fro.",
             "/// It is TO AND\n/// fro.",
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn options_and_ends_of_lines_are_found() {
+    fn options_and_line_ends_match() {
         assert_eq!(
             find("text | --slow | --fast", "a.md", "`hop --slow`, --slower"),
             [(1, "--slow".to_owned())]
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn exemptions_name_a_file_and_a_reason() {
+    fn exemptions_need_file_and_reason() {
         let entry = Entry::parse("text | gizmo | part | docs/a.md (a quote); b.rs (its name)").unwrap();
         assert_eq!(entry.exempt, ["docs/a.md", "b.rs"]);
         for wrong in ["text | gizmo", "prose | gizmo | part", "text | gizmo | part | a.md", "text | ( | part"]
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn tracked_files_of_every_kind_are_read() {
+    fn every_tracked_file_kind_is_read() {
         let files = files(paths::root()).unwrap();
         for name in ["xtask/src/main.rs", "README.md", "Cargo.toml", ".ci/run", "proto/hop/v1/agent.proto"] {
             assert!(files.iter().any(|(file, _)| file == name), "{name}");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_readable() {
+    fn word_list_parses() {
         let list = fs::read_to_string(paths::root().join(LIST)).unwrap();
         assert!(parse(&list).unwrap().len() > 50);
     }

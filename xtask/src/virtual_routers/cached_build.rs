@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lost_and_empty_files_are_noticed() {
+    fn incomplete_builds_are_detected() {
         let cache = tempfile::tempdir().unwrap();
         let files = ["busybox", "links"];
         assert!(!is_whole(cache.path(), &files));

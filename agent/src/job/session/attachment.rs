@@ -1,7 +1,7 @@
 //! One connection of a controller to its job: the events that go to the controller.
 //!
-//! **Invariants:** a job has one attachment at a time, the newest, and the one before it tells its controller so; and a new one
-//! continues where the controller says, if the session still has the output from there.
+//! **Invariants:** a job has one attachment at a time, the newest, and the one before it tells its controller so; and a
+//! new one continues where the controller says, if the session still has the output from there.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,9 +20,9 @@ use crate::job::session::requests::Requests;
 use crate::job::session::sent_state::SentState;
 
 impl Session {
-    /// Attaches a new connection, which replaces an older one. Each output continues at its offset in `delivered`, or with the
-    /// first byte that the session has. Output files continue at `files`, or with the first one that the controller has not stored
-    /// whole. Payloads are compressed if the controller `accepts_compressed`.
+    /// Attaches a new connection, which replaces an older one. Each output continues at its offset in `delivered`, or
+    /// with the first byte that the session has. Output files continue at `files`, or with the first one that the
+    /// controller has not stored whole. Payloads are compressed if the controller `accepts_compressed`.
     ///
     /// # Errors
     /// [`Error::Protocol`] for an offset before the first buffered byte, or after the last.
@@ -93,8 +93,8 @@ impl Attachment {
                 return Poll::Ready(None);
             }
             match sent.next(session, state, encoder) {
-                // The job had ended before the fault reached it. Its output files go on only as they are acknowledged, and
-                // acknowledgements of this connection are ignored.
+                // The job had ended before the fault reached it. Its output files go on only as they are acknowledged,
+                // and acknowledgements of this connection are ignored.
                 None if state.unheard == sent.connection && state.offer.is_some() => Poll::Ready(None),
                 None => Poll::Pending,
                 event => Poll::Ready(event),

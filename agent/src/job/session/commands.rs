@@ -1,7 +1,7 @@
 //! The queue of commands from connections to their job.
 //!
-//! **Invariants:** no chunk of a replaced connection reaches the job; and a connection whose command has no place in the queue
-//! receives nothing more until it has one.
+//! **Invariants:** no chunk of a replaced connection reaches the job; and a connection whose command does not fit into
+//! the queue receives nothing more until it does.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ pub(super) const NO_CONNECTION: u64 = 0;
 impl JobCommands {
     /// The next command; `None` if the session is gone. Cancel safe.
     ///
-    /// A chunk counts only while its connection is the newest. A newer one has learned how much of the program has arrived, and
-    /// sends the rest from there: a late chunk of the older one would be received twice.
+    /// A chunk counts only while its connection is the newest. A newer one has learned how much of the program has
+    /// arrived, and sends the rest from there: a late chunk of the older one would be received twice.
     pub async fn recv(&mut self) -> Option<JobCommand> {
         loop {
             let Message { connection, command } = self.messages.recv().await?;

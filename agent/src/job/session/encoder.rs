@@ -9,7 +9,7 @@ use crate::job::session::output_compressor::OutputCompressor;
 pub(super) struct Encoder {
     /// `None` if the controller does not accept compressed output.
     pub(super) compressor: Option<OutputCompressor>,
-    /// The buffer of what is not compressed. Its memory is used again once a payload was sent.
+    /// The buffer for payloads that are not compressed. It is used again once a payload was sent.
     pub(super) plain: BytesMut,
 }
 

@@ -1,5 +1,5 @@
-//! The messages between a job and its controller: requests of the controller, events of the job, and the commands that reach the
-//! job itself.
+//! The messages between a job and its controller: requests of the controller, events of the job, and the commands that
+//! reach the job itself.
 //!
 //! **Invariants:** nothing here knows how a message is encoded.
 

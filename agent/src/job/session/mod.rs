@@ -1,11 +1,12 @@
 //! The session of a job: everything between the job and its controller that outlives a connection.
 //!
-//! A job does not use a connection: it reports its state and its output to its [`Session`]. Each connection is an [`Attachment`],
-//! which sends the [`Event`]s that its controller has not received yet, and takes that controller's [`Request`]s. So a controller
-//! that reattaches gets the rest, and the job does not notice that it was away.
+//! A job does not use a connection: it reports its state and its output to its [`Session`]. Each connection is an
+//! [`Attachment`], which sends the [`Event`]s that its controller has not received yet, and takes that controller's
+//! [`Request`]s. So a controller that reattaches gets the rest, and the job does not notice that it was away.
 //!
-//! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose controller stays
-//! away for longer than its disconnect timeout is abandoned; and nothing here knows how requests and events are encoded.
+//! **Invariants:** a job has one attachment at a time, the newest; nothing is lost between two of them; a job whose
+//! controller stays away for longer than its disconnect timeout is abandoned; and nothing here knows how requests and
+//! events are encoded.
 
 mod attachment;
 mod commands;
@@ -50,7 +51,8 @@ use crate::store::receiver::Need;
 use crate::system::runtime;
 use crate::system::time::sleep_until_opt;
 
-/// How long an attached controller has to read the rest of the output of a job that has ended, before the agent may discard it.
+/// How long an attached controller has to read the rest of the output of a job that has ended, before the agent may
+/// discard it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who owns a job, and how long it survives without them.
@@ -131,7 +133,7 @@ impl Session {
         self.state.with(|state| state.owner = owner);
     }
 
-    /// How far the job is.
+    /// The phase of the job.
     pub fn phase(&self) -> Phase {
         self.state.with(|state| state.phase)
     }
@@ -146,7 +148,7 @@ impl Session {
         self.state.with(|state| state.buffer.len())
     }
 
-    /// The next piece of buffered output behind the offsets `delivered`, which move behind that piece.
+    /// The next piece of buffered output after the offsets `delivered`, which advance to the end of that piece.
     pub fn next_piece(&self, delivered: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
         self.state.with(|state| {
             next_piece(&state.buffer, delivered)
@@ -156,7 +158,7 @@ impl Session {
 
     // ---------------------------------------------------------------------------------------------- the job's side
 
-    /// Reports how far the job is.
+    /// Sets the phase of the job.
     pub fn set_phase(&self, phase: Phase) {
         self.state.update(|state| {
             state.phase = phase;
@@ -172,10 +174,10 @@ impl Session {
         });
     }
 
-    /// Appends to an output what `read` reads; 0 bytes are its end.
+    /// Appends to an output the bytes that `read` reads; 0 bytes are its end.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// The errors of `read`.
     pub fn poll_read(
         &self,
         stream: OutputStream,
@@ -232,8 +234,8 @@ impl Session {
         self.state.wait_until(|state| state.final_result.is_some()).await;
     }
 
-    /// Discards the output of a job that has ended, because the router needs its memory. A controller that reattaches gets
-    /// [`Error::OutputLost`]. Returns the number of bytes discarded.
+    /// Discards the output of a job that has ended, because the router needs its memory. A controller that reattaches
+    /// gets [`Error::OutputLost`]. Returns the number of bytes discarded.
     pub fn discard_output(&self) -> u64 {
         if self.discardable_output() == 0 {
             return 0;
@@ -253,7 +255,7 @@ impl Session {
             bytes
         });
         if given_up > 0 {
-            tracing::warn!(job = self.job, bytes = given_up, "gave up the output of a job that has ended");
+            tracing::warn!(job = self.job, bytes = given_up, "discarded the output of an ended job");
             self.state.notify_all();
         }
         given_up
@@ -318,7 +320,8 @@ impl Session {
         self.attached.update(|attached| attached.is_released = true);
     }
 
-    /// Ends the job because its controller lost its authorization: without a grace period, and without keeping its output.
+    /// Ends the job because its controller lost its authorization: without a grace period, and without keeping its
+    /// output.
     pub fn revoke(self: &Arc<Self>) {
         let message = Message { connection: NO_CONNECTION, command: JobCommand::Fault(Error::NotAuthorized) };
         if let Err(TrySendError::Full(message)) = self.commands.try_send(message) {

@@ -1,9 +1,9 @@
 //! A monitor for asynchronous tasks: a mutex with a condition variable.
 //!
-//! tokio's `watch` has no poll function that changes the value under its lock, and registers each wait in one of eight lists,
-//! which must be left again before the next. Here a task that waits leaves its waker, so that polling again after each line of
-//! output costs little. The waker stays until the next update, even if its task has ended: so a monitor is for values that change
-//! often, or that live no longer than the tasks which wait for them.
+//! tokio's `watch` has no poll function that changes the value under its lock, and registers each wait in one of eight
+//! lists, which must be left again before the next. Here a task that waits leaves its waker, so that polling again
+//! after each line of output costs little. The waker stays until the next update, even if its task has ended: so a
+//! monitor is for values that change often, or that live no longer than the tasks which wait for them.
 //!
 //! **Invariants:** the next update wakes every task that found nothing.
 

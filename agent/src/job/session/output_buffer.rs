@@ -1,7 +1,8 @@
 //! The output of a program that its controller has not acknowledged yet, in the order in which it was read.
 //!
-//! **Invariants:** no byte is dropped before it is acknowledged, so that a controller which reattaches can get it again; and the
-//! buffer is never longer than what was read into it, which the output's window bounds, however small the pieces.
+//! **Invariants:** no byte is dropped before it is acknowledged, so that a controller which reattaches can get it
+//! again; and the buffer is never longer than what was read into it, which the output's window bounds, however small
+//! the pieces.
 
 use std::collections::VecDeque;
 
@@ -50,7 +51,7 @@ impl Retained {
 }
 
 impl OutputBuffer {
-    /// Appends to an output what `read` reads.
+    /// Appends to an output the bytes that `read` reads.
     pub fn append<R>(&mut self, stream: OutputStream, read: impl FnOnce(&mut BytesMut) -> R) -> R {
         let retained = &mut self.retained[stream as usize];
         let before = retained.bytes.len();

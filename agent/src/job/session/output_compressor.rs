@@ -1,11 +1,11 @@
 //! Compresses the output that goes to a controller: one LZ4 block for each piece (LZ4 Block Format Description,
 //! github.com/lz4/lz4/tree/dev/doc).
 //!
-//! A byte on the wire costs a MIPS CPU 30 instructions for ciphers and TCP, and compressing a byte costs 8: so compression pays for
-//! text, which shrinks to a third.
+//! A byte on the wire costs a MIPS CPU 30 instructions for ciphers and TCP, and compressing a byte costs 8: so
+//! compression pays for text, which shrinks to a third.
 //!
-//! **Invariants:** any LZ4 decoder decompresses a block to its input; and output that does not shrink by an eighth is sent
-//! uncompressed, and in the long run costs next to nothing.
+//! **Invariants:** any LZ4 decoder decompresses a block to its input; and output that does not shrink by an eighth is
+//! sent uncompressed, and in the long run costs next to nothing.
 
 use bytes::{Bytes, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
@@ -120,7 +120,8 @@ mod tests {
         *state as usize % limit
     }
 
-    /// Content of a length: from random bytes to runs, by the number of letters and how often an earlier part comes again.
+    /// Content of a length: from random bytes to runs, by the number of letters and how often an earlier part comes
+    /// again.
     fn content(state: &mut u32, length: usize) -> Vec<u8> {
         let letters = [1, 2, 20, 256][random(state, 4)];
         let (again, longest) = ([1, 3, 1000][random(state, 3)], [5, 30, 20_000][random(state, 3)]);
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_outlive_the_next_and_buffers_are_reused() {
+    fn blocks_stay_valid_and_buffers_are_reused() {
         let texts = [b"one line and ", b"and one more "].map(|words| words.repeat(1000));
         let mut compressor = OutputCompressor::default();
         let blocks = [&texts[0], &texts[1]].map(|text| compressor.compress(text).unwrap());

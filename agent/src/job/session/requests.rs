@@ -1,7 +1,7 @@
 //! The requests that one connection of a controller makes of its job.
 //!
-//! **Invariants:** nothing that a replaced connection asks has an effect; each numbered signal reaches the job once; and only a
-//! connection that was half-closed, not one that broke, ends the standard input.
+//! **Invariants:** nothing that a replaced connection asks has an effect; each numbered signal reaches the job once;
+//! and only a connection that was half-closed, not one that broke, ends the standard input.
 
 use std::sync::Arc;
 
@@ -55,7 +55,8 @@ impl Session {
             state.buffer.end(stream)
         });
         self.output(stream).update(|control| {
-            // An offset beyond the end does not acknowledge what the program writes later, or nothing would bound the buffer.
+            // An offset beyond the end does not acknowledge what the program writes later, or nothing would bound the
+            // buffer.
             control.acknowledged = control.acknowledged.max(offset.min(written));
             control.closed |= closed;
         });
@@ -83,8 +84,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Handles a request. Returns false if later ones are ignored: the controller has left, has broken a rule, or has a newer
-    /// connection.
+    /// Handles a request. Returns false if later ones are ignored: the controller has left, has broken a rule, or has a
+    /// newer connection.
     pub async fn handle(&mut self, request: Request) -> bool {
         if self.is_taken_over() {
             return false;

@@ -1,7 +1,7 @@
-//! What a connection has sent to its controller, and the event that comes next.
+//! The record of what a connection has sent to its controller, and the event that comes next.
 //!
-//! **Invariants:** a connection sends each byte and each change once; output files follow all output; and the outcome, or the error
-//! that ended the job, comes last.
+//! **Invariants:** a connection sends each byte and each change once; output files follow all output; and the outcome,
+//! or the error that ended the job, comes last.
 
 use crate::files::outputs::{Cursor, Piece};
 use crate::job::session::Session;
@@ -10,7 +10,7 @@ use crate::job::session::messages::Event;
 use crate::job::session::output_buffer::{OutputBuffer, OutputStream};
 use crate::job::session::state::{Phase, State};
 
-/// What one connection has sent to the controller.
+/// The record of what one connection has sent to the controller.
 pub(super) struct SentState {
     /// The number of the connection.
     pub(super) connection: u64,
@@ -63,8 +63,8 @@ impl SentState {
                 return Some(Event::Accepted { job, needs, stdin, outputs, signals });
             }
         }
-        // A controller that reattaches may be another process, which does not know that the input has ended. It must learn that
-        // before it learns that the program runs, or it would send input of its own.
+        // A controller that reattaches may be another process, which does not know that the input has ended. It must
+        // learn that before it learns that the program runs, or it would send input of its own.
         let has_ended = self.connection > 1 && session.stdin.has_ended();
         let stdin = (state.stdin, state.stdin_closed || has_ended);
         if state.has_started && self.stdin != stdin {
@@ -97,7 +97,7 @@ impl SentState {
     }
 }
 
-/// The next piece of output for a controller that has all before the offsets `delivered`, which move behind that piece.
+/// The next piece of output for a controller that has all before the offsets `delivered`, which advance to its end.
 pub(super) fn next_piece<'a>(
     buffer: &'a OutputBuffer,
     delivered: &mut [u64; 2],

@@ -1,4 +1,5 @@
-//! The state of a session: how far the job is, what its controllers can still receive, and whether one is attached.
+//! The state of a session: the job's phase, everything that its controllers can still receive, and whether one is
+//! attached.
 
 use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use crate::job::session::messages::FinalResult;
 use crate::job::session::output_buffer::OutputBuffer;
 use crate::store::receiver::Need;
 
-/// How far a job is.
+/// The phase of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The agent looks for its blobs in the cache.
@@ -39,7 +40,7 @@ pub(super) struct State {
     pub(super) unheard: u64,
     pub(super) has_started: bool,
     pub(super) buffer: OutputBuffer,
-    /// How much of its input the program has taken.
+    /// How many bytes of its input the program has taken.
     pub(super) stdin: u64,
     pub(super) stdin_closed: bool,
     /// How many numbered signals have arrived. Each reaches the job once, even if its connection breaks.

@@ -1,7 +1,7 @@
 //! The program's standard input: from the controller into the program's pipe, as fast as the program reads.
 //!
-//! **Invariants:** the agent buffers at most [`STDIN_WINDOW_BYTES`] of it, so that a program which does not read costs no further
-//! memory, and does not delay a signal.
+//! **Invariants:** the agent buffers at most [`STDIN_WINDOW_BYTES`] of it, so that a program which does not read costs
+//! no further memory, and does not delay a signal.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -38,8 +38,8 @@ struct State {
 }
 
 impl Queue {
-    /// Appends what the controller sent. The end of the input may come twice: a controller that reattaches does not know yet
-    /// whether the first arrived.
+    /// Appends data that the controller sent. The end of the input may come twice: a controller that reattaches does
+    /// not know yet whether the first arrived.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the offset is wrong, or the data is after the end or beyond the window.
@@ -102,8 +102,8 @@ impl Queue {
 }
 
 /// Writes the queue into the program's pipe or terminal, and then `end`, which is empty for a pipe. Calls
-/// `acknowledge(offset, closed)` after each write. When all processes that read from it have `ended`, returns the number of bytes
-/// that they have read, if it is a pipe.
+/// `acknowledge(offset, closed)` after each write. When all processes that read from it have `ended`, returns the
+/// number of bytes that they have read, if it is a pipe.
 ///
 /// # Errors
 /// The pipe cannot be registered with the runtime. A failed write is no error: it means that the program has closed the pipe.
@@ -125,8 +125,8 @@ pub async fn feed(
     };
     let unread = match is_whole {
         Some(true) => {
-            // A reader of its own keeps the pipe's content when the program is gone. The program reads the end of file all the
-            // same, because that depends on writers only.
+            // A reader of its own keeps the pipe's content when the program is gone. The program reads the end of file
+            // all the same, because that depends on writers only.
             let again = reader_of(&pipe);
             drop(pipe);
             ended.await;

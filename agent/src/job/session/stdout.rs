@@ -1,7 +1,8 @@
 //! Reads one output of the program from its pipe, in order, and at most the window ahead of the controller.
 //!
-//! **Invariants:** every byte that the program wrote is read before the outcome is known, unless the controller has closed the
-//! output; and a process that outlives the program with the pipe open delays the outcome by at most [`DRAIN_TIMEOUT`].
+//! **Invariants:** every byte that the program wrote is read before the outcome is known, unless the controller has
+//! closed the output; and a process that outlives the program with the pipe open delays the outcome by at most
+//! [`DRAIN_TIMEOUT`].
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -21,12 +22,12 @@ use crate::job::session::Session;
 use crate::job::session::output_buffer::OutputStream;
 use crate::system::time::sleep_until_opt;
 
-/// How long a pipe may stay open and silent after the program has exited: long enough for a process that the kernel is still
-/// tearing down, too short for users to notice.
+/// How long a pipe may stay open and silent after the program has exited: long enough for a process that the kernel is
+/// still tearing down, too short for users to notice.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Capacity of the largest pipe (/proc/sys/fs/pipe-max-size, pipe(7)). After the program's exit, another process must have
-/// written any bytes beyond that.
+/// Capacity of the largest pipe (/proc/sys/fs/pipe-max-size, pipe(7)). After the program's exit, another process must
+/// have written any bytes beyond that.
 const MAX_PIPE_BYTES: u64 = 1024 * 1024;
 
 /// The flow control of an output, by the controller and the job.
@@ -49,7 +50,8 @@ pub struct Summary {
     pub abandoned: bool,
 }
 
-/// Reads `pipe` to its end into the output buffer of `session`, in pieces of at most a chunk. Calls `written` after each.
+/// Reads `pipe` to its end into the output buffer of `session`, in pieces of at most a chunk. Calls `written` after
+/// each.
 ///
 /// # Errors
 /// The pipe cannot be read.

@@ -58,7 +58,7 @@ impl ControlSocket {
         self.directory.join(&self.name)
     }
 
-    /// What it has locked as long as it lives. The file stays: another one of its name could be locked as well.
+    /// The lock that the master holds while it runs. The file stays: a new file of this name could be locked as well.
     pub fn lock(&self) -> PathBuf {
         self.directory.join(format!("{}.lock", self.name))
     }

@@ -74,7 +74,7 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const SILENCE_TIMEOUT: Duration =
     KEEPALIVE_INTERVAL.saturating_add(KEEPALIVE_LEISURE).saturating_add(KEEPALIVE_TIMEOUT.saturating_mul(2));
 
-/// How long commands may take to hear that the connection broke.
+/// How long commands may take to learn that the connection broke.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Descriptors that a master inherits from the `hop` that starts it: the socket, the lock, and /dev/null.
@@ -217,7 +217,7 @@ async fn serve(
     Ok(())
 }
 
-/// What all commands share.
+/// The state that all commands share.
 struct Shared {
     agent: SendRequest<Body>,
     /// How many commands are connected.
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 60 + 30);
     }
 
-    /// What an agent of the tests sees of a call.
+    /// The part of a call that an agent of the tests sees.
     #[derive(Debug, PartialEq, Eq)]
     enum Seen {
         Call(String),

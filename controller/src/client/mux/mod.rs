@@ -77,7 +77,7 @@ enum MuxPolicy {
 }
 
 impl Mux {
-    /// What the command line says, or else the environment.
+    /// The option on the command line, or else in the environment.
     ///
     /// # Errors
     /// The variable is no duration.
@@ -233,7 +233,7 @@ fn start_master(
     Ok(true)
 }
 
-/// What became of a master that was stopped.
+/// The result of stopping a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// There was none.
@@ -247,7 +247,7 @@ pub enum Stopped {
 /// Stops the master of a router, and waits for its exit if no command uses it.
 ///
 /// # Errors
-/// It does not hear, or does not end.
+/// It does not answer, or does not exit.
 pub async fn stop(home: &Home, router: &Router) -> Result<Stopped, Error> {
     let socket = ControlSocket::of(home.runtime(), router, home.identity()?.fingerprint());
     let Some(stream) = socket.connect().await else { return Ok(Stopped::None) };

@@ -1,4 +1,4 @@
-//! What each failure of enrolment means.
+//! The exit code, reason and hint of each failure of enrolment.
 
 use std::borrow::Cow;
 
@@ -138,7 +138,7 @@ pub fn of_enrolment(error: &Error) -> Meaning {
     }
 }
 
-/// What to do about a router on which Hop cannot work.
+/// The hint for a router on which Hop cannot work.
 fn of_unsuitable(why: &Unsupported) -> Option<Cow<'static, str>> {
     some(match why {
         Unsupported::NotRoot => "log in as root@HOST",

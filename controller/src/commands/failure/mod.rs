@@ -1,4 +1,4 @@
-//! What each failure means: the exit code of `hop`, a reason for machines, and a hint for the user. Nothing else says so.
+//! Maps each failure to the exit code of `hop`, a reason for machines, and a hint for the user. No other module does.
 //!
 //! **Invariants:** every match is exhaustive, so a new failure has a reason before it compiles; a reason is stable across
 //! versions, and `docs/specification.md` lists it.
@@ -42,12 +42,12 @@ pub fn reason(error: &Error) -> &'static str {
     of_command(error).0
 }
 
-/// What to do about it, if there is something.
+/// The hint, if there is one.
 pub fn hint(error: &Error) -> Option<String> {
     of_command(error).1.map(Cow::into_owned)
 }
 
-/// What to do about a failure of enrolment, if there is something.
+/// The hint for a failure of enrolment, if there is one.
 pub fn enrolment_hint(error: &crate::enrolment::Error) -> Option<String> {
     of_enrolment(error).1.map(Cow::into_owned)
 }
@@ -149,7 +149,7 @@ fn of_client(error: &client::Error) -> Meaning {
     }
 }
 
-/// What the agent itself says.
+/// The failure that the agent reports.
 fn of_refusal(reason: ErrorReason) -> Meaning {
     match reason {
         ErrorReason::NoSpace => (

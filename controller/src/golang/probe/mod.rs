@@ -1,4 +1,4 @@
-//! Whether what a version of Go builds runs on a kernel: found out once, by a program that does what Go's runtime needs.
+//! Tests once whether programs of a version of Go run on a kernel, by a program that does what Go's runtime needs.
 //!
 //! **Invariants:** a verdict is remembered for the kernel and the Go that it was found with, and for no other; and
 //! what could not be found out is not remembered.

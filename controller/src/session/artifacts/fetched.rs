@@ -1,4 +1,4 @@
-//! What became of each file that was to be brought back.
+//! The result of each requested artifact.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub enum Problem {
     NotOwn,
     /// Its name begins with a dot, and was not asked for.
     Hidden,
-    /// What a newer agent says.
+    /// A problem that only a newer agent knows.
     Other,
     /// There is another file here, which was not named.
     Exists,
@@ -84,10 +84,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What became of a file.
+/// The result of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fetched {
-    /// Where it was below the program's directory, or what was asked for.
+    /// Its path below the program's directory, or the request.
     #[serde(serialize_with = "as_text")]
     pub path: Vec<u8>,
     /// Where it is.

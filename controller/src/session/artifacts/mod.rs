@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_becomes_executable_unasked() {
+    fn artifacts_are_not_executable_by_default() {
         let directory = tempfile::tempdir().unwrap();
         let asked = request(&format!("tool:{}", directory.path().display()));
         for keeps_executability in [false, true] {
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn no_local_link_leads_a_file_elsewhere() {
+    fn artifacts_follow_no_local_link() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::create_dir_all(at("here")).unwrap();
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_unrequested_is_written() {
+    fn unrequested_artifacts_are_not_written() {
         let directory = tempfile::tempdir().unwrap();
         let wanted = || vec![request(&format!("a:{}/a", directory.path().display()))];
         for bad in [

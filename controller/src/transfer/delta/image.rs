@@ -1,4 +1,4 @@
-//! What a MIPS program is in memory, and where in it Go keeps its tables of functions.
+//! The memory image of a MIPS program, and Go's tables of functions in it.
 //!
 //! **Invariants:** a file that says something else of itself than it is leads to `None` or to a wrong guess, never
 //! further; and nothing is read more often than once.

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn any_base_makes_any_program() {
+    fn delta_between_any_programs_round_trips() {
         let some = noise(1000, 3);
         let other = noise(1000, 4);
         let same = vec![7; 5000];

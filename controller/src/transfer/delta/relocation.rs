@@ -26,7 +26,7 @@ const WORD_COST: usize = 1;
 /// What must be spared by dividing a copy: that takes some four bytes.
 const DIVISION: usize = 8 * DIFFERENCE;
 
-/// What words of data may hold.
+/// The kinds of addresses that words of data may hold.
 const DATA: [Content; 5] = [
     Content::Bytes,
     Content::Addresses,
@@ -230,7 +230,7 @@ impl<'a> Relocator<'a> {
     }
 }
 
-/// What it costs a router to make `new` of a copy that holds that.
+/// The cost for a router of making `new` from a copy that holds that.
 fn cost(content: Content, old: &[u8], new: &[u8]) -> usize {
     let looks = if content == Content::Bytes { 0 } else { old.len() / WORD * WORD_COST };
     looks + DIFFERENCE * old.iter().zip(new).filter(|(old, new)| old != new).count()

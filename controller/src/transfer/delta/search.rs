@@ -1,4 +1,4 @@
-//! What one program has in common with another.
+//! Finds the parts that two programs have in common.
 //!
 //! After the way of bsdiff (Colin Percival, "Naive differences of executable code", 2003): what moved is found by what is
 //! the same in it, and what differs in between, addresses most of all, is written as differences. Instead of a sorted index of

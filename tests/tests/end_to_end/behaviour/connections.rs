@@ -24,7 +24,7 @@ pub const ALL: &[Behaviour] = &behaviours! {
         slow_router_times_out,
         http_server_is_not_an_agent,
         router_with_another_key_gets_nothing,
-        unauthorized_controller_is_told_its_key,
+        unauthorized_controller_learns_its_fingerprint,
         client_without_key_is_refused,
         client_with_other_ciphers_is_refused,
         revoked_key_fails_at_next_call;
@@ -85,7 +85,7 @@ fn router_with_another_key_gets_nothing(target: Target) {
     router.assert_serves_on();
 }
 
-fn unauthorized_controller_is_told_its_key(target: Target) {
+fn unauthorized_controller_learns_its_fingerprint(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { unauthorized: true, ..Options::default() });
     let own = router.home().identity().unwrap().fingerprint();
     let ran = router.exec("both-outputs").run();

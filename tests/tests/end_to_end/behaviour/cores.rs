@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        core_comes_with_its_program,
-        core_of_another_user_comes,
-        quit_dumps_core_beside_output_files,
+        core_is_fetched_with_its_program,
+        other_users_core_is_fetched,
+        quit_fetches_core_and_artifacts,
         no_core_dump_without_crash_or_request,
         core_of_a_child_is_removed,
         core_is_removed_with_its_job;
     Routers:
-        core_piped_elsewhere_is_refused,
+        piped_core_pattern_is_refused,
         kernel_without_cores_is_refused;
 };
 
@@ -62,7 +62,7 @@ fn assert_is_core(core: &Path) {
     assert!(content.windows(11).any(|window| window == b".debug_info" || window == b".debug_line"));
 }
 
-fn core_comes_with_its_program(target: Target) {
+fn core_is_fetched_with_its_program(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let (core, status_file) = (router.path("cores/core"), router.path("status.json"));
     let ran = crash(&router, &core, &["--status-file", status_file.to_str().unwrap()]).run();
@@ -79,7 +79,7 @@ fn core_comes_with_its_program(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn core_of_another_user_comes(target: Target) {
+fn other_users_core_is_fetched(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let ran = crash(&router, &core, &["--user", "nobody"]).run();
@@ -88,7 +88,7 @@ fn core_of_another_user_comes(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn quit_dumps_core_beside_output_files(target: Target) {
+fn quit_fetches_core_and_artifacts(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let core = router.path("core");
     let output = format!("nothing:{}", router.path("nothing").display());
@@ -156,7 +156,7 @@ fn core_is_removed_with_its_job(target: Target) {
     assert_no_core_is_left(&router);
 }
 
-fn core_piped_elsewhere_is_refused(target: Target) {
+fn piped_core_pattern_is_refused(target: Target) {
     let Some(router) = router_that_writes_cores(target) else { return };
     let pattern = "/proc/sys/kernel/core_pattern";
     let before = router.shell().sh(&format!("cat {pattern}"));

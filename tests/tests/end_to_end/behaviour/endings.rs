@@ -7,7 +7,7 @@ use serde_json::Value;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        signal_death_is_reported_as_128_plus_n,
+        signal_death_is_128_plus_n,
         process_left_in_group_is_killed,
         escaped_process_is_killed_and_reported,
         timed_out_program_takes_escaped_processes,
@@ -20,13 +20,13 @@ pub const ALL: &[Behaviour] = &behaviours! {
         exit_code_is_the_programs_own,
         timeout_exits_with_124,
         ignored_term_is_killed_after_grace,
-        interrupts_are_the_programs,
-        unhandled_interrupt_ends_the_group,
-        quit_brings_the_goroutine_dump,
+        interrupts_go_to_the_program,
+        unhandled_interrupt_kills_the_group,
+        quit_prints_goroutine_dump,
         third_ctrl_c_kills,
         signals_ignored_by_hop_stay_ignored,
-        hop_ends_with_its_output_unread,
-        timeout_of_zero_is_none,
+        hop_exits_with_output_unread,
+        zero_timeout_means_no_timeout,
         idle_timeout_exits_with_124,
         status_file_has_every_outcome;
 };
@@ -40,7 +40,7 @@ fn exit_code_is_the_programs_own(target: Target) {
     router.assert_serves_on();
 }
 
-fn signal_death_is_reported_as_128_plus_n(target: Target) {
+fn signal_death_is_128_plus_n(target: Target) {
     let router = VirtualRouter::start(target);
     // USR1 is 16 on MIPS and 10 here: the name travels, and the number is this machine's.
     for (name, number) in [("KILL", 9), ("TERM", 15), ("USR1", 10), ("SEGV", 11)] {
@@ -67,7 +67,7 @@ fn ignored_term_is_killed_after_grace(target: Target) {
     router.assert_serves_on();
 }
 
-fn interrupts_are_the_programs(target: Target) {
+fn interrupts_go_to_the_program(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("signals").arg("3").start();
     assert_eq!(running.line(), "ready\n");
@@ -81,7 +81,7 @@ fn interrupts_are_the_programs(target: Target) {
     router.assert_serves_on();
 }
 
-fn unhandled_interrupt_ends_the_group(target: Target) {
+fn unhandled_interrupt_kills_the_group(target: Target) {
     let router = VirtualRouter::start(target);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut running = router.exec("wait").start();
@@ -93,7 +93,7 @@ fn unhandled_interrupt_ends_the_group(target: Target) {
     router.assert_serves_on();
 }
 
-fn quit_brings_the_goroutine_dump(target: Target) {
+fn quit_prints_goroutine_dump(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("wait").start();
     assert_eq!(running.line(), "ready\n");
@@ -129,7 +129,7 @@ fn signals_ignored_by_hop_stay_ignored(target: Target) {
     router.assert_serves_on();
 }
 
-fn hop_ends_with_its_output_unread(target: Target) {
+fn hop_exits_with_output_unread(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("flood").arg("6000").start();
     assert_eq!(running.line(), "/dev/stdout 0\n");
@@ -140,7 +140,7 @@ fn hop_ends_with_its_output_unread(target: Target) {
     router.assert_serves_on();
 }
 
-fn timeout_of_zero_is_none(target: Target) {
+fn zero_timeout_means_no_timeout(target: Target) {
     let router = VirtualRouter::start(target);
     let program = hop_tests::fixture(target, "both-outputs");
     assert_eq!(router.hop().args(["exec", "--timeout", "0s"]).arg(program).run().code, 7);

@@ -15,10 +15,10 @@ use hop_tests::{Options, Target, VirtualRouter};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     NoCgroups:
-        threads_run_out_for_the_program_alone;
+        thread_eater_is_killed_alone;
     SmallMemory:
         nested_directories_are_removed,
-        inodes_run_out_for_the_program_alone;
+        inode_eater_is_killed_alone;
 };
 
 /// More directories one in the other than a process may have descriptors.
@@ -49,7 +49,7 @@ fn nested_directories_are_removed(target: Target) {
     router.assert_serves_on();
 }
 
-fn inodes_run_out_for_the_program_alone(target: Target) {
+fn inode_eater_is_killed_alone(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { tmpfs: Some(TMPFS), ..Options::default() });
     if !target.is_here() {
         return inodes_run_out(&router);
@@ -107,7 +107,7 @@ fn inodes_run_out(router: &VirtualRouter) {
     router.assert_serves_on();
 }
 
-fn threads_run_out_for_the_program_alone(target: Target) {
+fn thread_eater_is_killed_alone(target: Target) {
     // No cgroup keeps the program from half of the threads.
     let router = VirtualRouter::start(target);
     let shell = router.shell();

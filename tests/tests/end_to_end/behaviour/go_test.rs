@@ -13,13 +13,13 @@ use rustix::process::Signal;
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        test_finds_what_it_finds_here,
-        profiles_come_back_readable,
-        written_files_and_fuzz_findings_come;
+        go_test_finds_its_module_files,
+        fetched_profiles_are_readable,
+        written_files_and_fuzz_corpus_are_fetched;
     Portable:
-        test_output_is_that_of_here,
-        coverage_is_that_of_here,
-        coverage_of_a_program_comes_back,
+        go_test_output_matches_local,
+        coverage_matches_local,
+        program_coverage_is_fetched,
         hanging_test_shows_its_goroutines,
         hops_failure_is_one_line,
         go_run_finds_hop_by_itself;
@@ -58,7 +58,7 @@ fn assert_passes(ran: &Ran) {
     assert_eq!((ran.stderr(), ran.code), ("", 0), "{}", ran.stdout());
 }
 
-fn test_finds_what_it_finds_here(target: Target) {
+fn go_test_finds_its_module_files(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.allow_overcommit();
     let ran = run(go_there(&router, "", &["test", "-count=1", "./..."]));
@@ -68,7 +68,7 @@ fn test_finds_what_it_finds_here(target: Target) {
     router.assert_serves_on();
 }
 
-fn test_output_is_that_of_here(target: Target) {
+fn go_test_output_matches_local(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.allow_overcommit();
     let words = ["test", "-count=1", "-v", "-cpu=2", "-run=Count|Outputs|Fail", "./words", "-fail"];
@@ -93,7 +93,7 @@ fn test_output_is_that_of_here(target: Target) {
     router.assert_serves_on();
 }
 
-fn coverage_is_that_of_here(target: Target) {
+fn coverage_matches_local(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.allow_overcommit();
     let place = |name: &str| router.path(name).display().to_string();
@@ -125,7 +125,7 @@ fn samples_are_lost(router: &VirtualRouter) -> bool {
     router.target().goarch() == "mips" && kernel >= vec![5, 1] && numbers(version.stdout()) >= vec![1, 26]
 }
 
-fn profiles_come_back_readable(target: Target) {
+fn fetched_profiles_are_readable(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.allow_overcommit();
     let directory = router.path("profiles");
@@ -152,7 +152,7 @@ fn profiles_come_back_readable(target: Target) {
     router.assert_serves_on();
 }
 
-fn coverage_of_a_program_comes_back(target: Target) {
+fn program_coverage_is_fetched(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.allow_overcommit();
     let covered = router.path("covered");
@@ -193,7 +193,7 @@ fn hanging_test_shows_its_goroutines(target: Target) {
     router.assert_serves_on();
 }
 
-fn written_files_and_fuzz_findings_come(target: Target) {
+fn written_files_and_fuzz_corpus_are_fetched(target: Target) {
     let router = VirtualRouter::start(target);
     let _more = router.allow_overcommit();
     // A copy, because this writes there.

@@ -11,20 +11,20 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Routers:
-        rebooted_router_is_connected_to_again;
+        rebooted_router_is_reconnected;
     Portable:
         later_commands_use_the_kept_connection,
-        kept_connection_ends_when_idle,
+        idle_kept_connection_is_closed,
         simultaneous_commands_share_one_connection,
-        full_connection_gives_others_their_own,
+        full_master_makes_commands_connect_directly,
         closing_waits_for_running_commands,
         killed_master_is_replaced,
-        master_ends_with_its_connection,
+        master_exits_with_its_connection,
         dead_link_is_noticed_in_use,
         dead_link_is_noticed_when_idle,
         stopped_master_is_bypassed,
         revoked_key_loses_its_kept_connection,
-        errors_are_those_without_a_master,
+        master_changes_no_error,
         unsafe_directory_keeps_no_connection,
         master_inherits_nothing_of_its_command;
     Here:
@@ -98,7 +98,7 @@ fn later_commands_use_the_kept_connection(target: Target) {
     router.assert_serves_on();
 }
 
-fn kept_connection_ends_when_idle(target: Target) {
+fn idle_kept_connection_is_closed(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let running =
@@ -122,7 +122,7 @@ fn simultaneous_commands_share_one_connection(target: Target) {
     succeeds(disconnect(&router));
 }
 
-fn full_connection_gives_others_their_own(target: Target) {
+fn full_master_makes_commands_connect_directly(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     // Each program is promised 4 MiB and more that it does not use.
@@ -146,7 +146,7 @@ fn closing_waits_for_running_commands(target: Target) {
     let proxy = router.proxy();
     let running = dialogue(&router, keeping(&router, "exec"));
     let master = master(&router);
-    let said = "the connection to proxied is closed when the command that uses it has ended\n";
+    let said = "the connection to proxied closes once the command that uses it has finished\n";
     assert_eq!(disconnect(&router).stdout(), said);
     assert_eq!(disconnect(&router).stdout(), "no connection to proxied is kept\n");
     succeeds(unkept(&router, "info").run());
@@ -183,7 +183,7 @@ fn killed_master_is_replaced(target: Target) {
     router.assert_serves_on();
 }
 
-fn master_ends_with_its_connection(target: Target) {
+fn master_exits_with_its_connection(target: Target) {
     let mut router = VirtualRouter::start(target);
     let proxy = router.proxy();
     succeeds(keeping(&router, "info").run());
@@ -200,7 +200,7 @@ fn master_ends_with_its_connection(target: Target) {
     router.assert_serves_on();
 }
 
-fn rebooted_router_is_connected_to_again(target: Target) {
+fn rebooted_router_is_reconnected(target: Target) {
     let mut router = VirtualRouter::start(target);
     let running = dialogue(&router, router.exec_with(&["--keep-connection", LONG], "dialogue"));
     let master = master(&router);
@@ -272,7 +272,7 @@ fn revoked_key_loses_its_kept_connection(target: Target) {
     router.assert_serves_on();
 }
 
-fn errors_are_those_without_a_master(target: Target) {
+fn master_changes_no_error(target: Target) {
     let router = VirtualRouter::start(target);
     let other = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
     router.enrol("changed", &router.address, other);

@@ -12,16 +12,16 @@ pub const ALL: &[Behaviour] = &behaviours! {
     Portable:
         broken_connection_loses_no_output,
         broken_connection_repeats_no_input,
-        signals_arrive_once_though_connections_break,
+        signals_arrive_once_across_reconnects,
         detached_job_is_listed_and_killed,
-        job_of_a_killed_hop_is_attached_to,
+        job_of_killed_hop_is_attachable,
         attached_hop_takes_over_the_input,
         job_belongs_to_its_controller,
-        detached_programs_exit_code_waits,
-        job_without_reconnect_ends_with_hop,
-        abandoned_program_gets_its_grace,
+        detached_exit_code_waits_for_attach,
+        job_without_reconnect_dies_with_hop,
+        abandoned_program_gets_grace_period,
         dead_agent_is_a_lost_connection,
-        absent_agent_is_given_up;
+        reconnecting_stops_at_its_timeout;
 };
 
 fn numbers(count: u32) -> String {
@@ -86,7 +86,7 @@ fn broken_connection_repeats_no_input(target: Target) {
     router.assert_serves_on();
 }
 
-fn signals_arrive_once_though_connections_break(target: Target) {
+fn signals_arrive_once_across_reconnects(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "signals");
@@ -133,7 +133,7 @@ fn detached_job_is_listed_and_killed(target: Target) {
     router.assert_serves_on();
 }
 
-fn job_of_a_killed_hop_is_attached_to(target: Target) {
+fn job_of_killed_hop_is_attachable(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("counter").args(["100", "0"]).start();
     assert_eq!(running.line(), "0\n");
@@ -182,7 +182,7 @@ fn job_belongs_to_its_controller(target: Target) {
     router.assert_serves_on();
 }
 
-fn detached_programs_exit_code_waits(target: Target) {
+fn detached_exit_code_waits_for_attach(target: Target) {
     let router = VirtualRouter::start(target);
     let status = router.path("status");
     let hop = router.exec_with(&["--detach", "--status-file", status.to_str().unwrap()], "echo-stdin");
@@ -208,7 +208,7 @@ fn detached_programs_exit_code_waits(target: Target) {
     router.assert_serves_on();
 }
 
-fn job_without_reconnect_ends_with_hop(target: Target) {
+fn job_without_reconnect_dies_with_hop(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec_with(&["--reconnect-timeout", "0"], "wait").start();
     assert_eq!(running.line(), "ready\n");
@@ -218,7 +218,7 @@ fn job_without_reconnect_ends_with_hop(target: Target) {
     router.assert_serves_on();
 }
 
-fn abandoned_program_gets_its_grace(target: Target) {
+fn abandoned_program_gets_grace_period(target: Target) {
     let router = VirtualRouter::start(target);
     let mark = router.path_there("mark");
     let mut running = router.exec_with(&["--reconnect-timeout", "0"], "mark-term").arg(&mark).start();
@@ -251,7 +251,7 @@ fn dead_agent_is_a_lost_connection(target: Target) {
     running.wait().assert_fails(125, "the connection to router was lost");
 }
 
-fn absent_agent_is_given_up(target: Target) {
+fn reconnecting_stops_at_its_timeout(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec_with(&["--reconnect-timeout", "1s"], "dialogue").start();
     assert_eq!(running.line(), "ready\n");

@@ -13,19 +13,19 @@ use serde_json::{Value, json};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        other_users_get_no_foreign_file;
+        other_users_files_are_not_fetched;
     Portable:
         output_files_arrive_byte_for_byte,
-        output_patterns_choose_their_places,
+        output_patterns_choose_local_paths,
         missing_outputs_change_no_exit_code,
-        hidden_files_come_only_by_name,
-        removed_directory_or_many_files_harm_nobody,
-        broken_connection_resumes_a_file,
+        hidden_files_need_exact_names,
+        missing_directory_and_excess_files_are_reported,
+        file_transfer_resumes_after_break,
         files_of_detached_jobs_wait,
         unfetched_files_are_removed_in_time,
-        eight_ended_jobs_keep_their_files,
+        last_eight_jobs_keep_files,
         unwritable_file_is_hops_failure,
-        output_path_outside_is_refused;
+        artifact_outside_job_directory_is_refused;
 };
 
 /// A file that is long enough to be cut in the middle, with all that is on its way.
@@ -103,7 +103,7 @@ fn output_files_arrive_byte_for_byte(target: Target) {
     router.assert_serves_on();
 }
 
-fn output_patterns_choose_their_places(target: Target) {
+fn output_patterns_choose_local_paths(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     fs::create_dir(place.join("there")).unwrap();
@@ -182,7 +182,7 @@ fn missing_outputs_change_no_exit_code(target: Target) {
     router.assert_serves_on();
 }
 
-fn hidden_files_come_only_by_name(target: Target) {
+fn hidden_files_need_exact_names(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let what: [&[u8]; 4] =
@@ -199,7 +199,7 @@ fn hidden_files_come_only_by_name(target: Target) {
     router.assert_serves_on();
 }
 
-fn removed_directory_or_many_files_harm_nobody(target: Target) {
+fn missing_directory_and_excess_files_are_reported(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let ran = leave(&router, &place, &["--artifact", "many"], &[b"many=many/=1500"]).run();
@@ -214,7 +214,7 @@ fn removed_directory_or_many_files_harm_nobody(target: Target) {
     router.assert_serves_on();
 }
 
-fn other_users_get_no_foreign_file(target: Target) {
+fn other_users_files_are_not_fetched(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     // It may pass the agent's directory, and give what lies there another name.
@@ -232,7 +232,7 @@ fn other_users_get_no_foreign_file(target: Target) {
     router.assert_serves_on();
 }
 
-fn broken_connection_resumes_a_file(target: Target) {
+fn file_transfer_resumes_after_break(target: Target) {
     let router = VirtualRouter::start(target);
     let (place, proxy) = (place(&router), router.proxy());
     proxy.cut_after_received(SOME_OF_LONG);
@@ -300,7 +300,7 @@ fn unfetched_files_are_removed_in_time(target: Target) {
     router.assert_serves_on();
 }
 
-fn eight_ended_jobs_keep_their_files(target: Target) {
+fn last_eight_jobs_keep_files(target: Target) {
     let router = VirtualRouter::start(target);
     let place = place(&router);
     let mut left = Vec::new();
@@ -336,7 +336,7 @@ fn unwritable_file_is_hops_failure(target: Target) {
     router.assert_serves_on();
 }
 
-fn output_path_outside_is_refused(target: Target) {
+fn artifact_outside_job_directory_is_refused(target: Target) {
     let router = VirtualRouter::start(target);
     for path in ["/etc/passwd", "../key", "a/../../b", "", "x:"] {
         let ran = leave(&router, &router.path("home"), &["--artifact", path], &[]).run();

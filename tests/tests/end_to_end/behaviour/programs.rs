@@ -11,13 +11,13 @@ use hop_tests::{Ran, Target, VirtualRouter, build_go, fixture};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        environment_is_the_routers_and_ours,
+        environment_merges_router_and_options,
         program_runs_as_named_user,
         other_users_program_dies_with_agent;
     Portable:
         arguments_arrive_unchanged,
         megabyte_of_environment_arrives,
-        too_many_arguments_are_refused_here,
+        too_many_arguments_fail_locally,
         program_has_name_and_own_directory,
         program_may_have_any_name,
         two_jobs_share_one_program,
@@ -54,7 +54,7 @@ fn arguments_arrive_unchanged(target: Target) {
     router.assert_serves_on();
 }
 
-fn environment_is_the_routers_and_ours(target: Target) {
+fn environment_merges_router_and_options(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router
         .hop()
@@ -104,7 +104,7 @@ fn megabyte_of_environment_arrives(target: Target) {
     router.assert_serves_on();
 }
 
-fn too_many_arguments_are_refused_here(target: Target) {
+fn too_many_arguments_fail_locally(target: Target) {
     let router = VirtualRouter::start(target);
     // The kernel would not give hop itself as much; but a value from its environment may be passed on many times.
     let many = ["-e", "BIG"].repeat(22);

@@ -24,14 +24,14 @@ pub const ALL: &[Behaviour] = &behaviours! {
         unexecutable_content_is_an_outcome;
     Portable:
         wrong_digest_runs_nothing,
-        lists_large_once_decoded_are_refused,
+        oversized_decoded_lists_are_refused,
         output_is_compressed_only_on_request,
         message_over_the_limit_is_refused,
         unfinished_upload_leaves_nothing,
         rules_broken_before_start_are_refused,
-        rules_broken_after_start_end_it,
-        half_closing_ends_standard_input,
-        detaching_and_resets_leave_standard_input_open,
+        rules_broken_after_start_kill_job,
+        half_close_ends_stdin,
+        detach_and_reset_keep_stdin_open,
         every_grpc_client_reads_refusals;
 };
 
@@ -190,13 +190,13 @@ fn argument_too_long_is_an_outcome(target: Target) {
     router.assert_serves_on();
 }
 
-fn lists_large_once_decoded_are_refused(target: Target) {
+fn oversized_decoded_lists_are_refused(target: Target) {
     let router = VirtualRouter::start(target);
     let full = || spec(vec![7; 32], 9);
     for (spec, rule) in [
         (JobSpec { inputs: vec![InputArchive::default(); 900_000], ..full() }, "more than 4 trees"),
         (JobSpec { args: vec![Vec::new(); 900_000], ..full() }, "more than 16,384 arguments"),
-        (JobSpec { workdir_placeholder: b"a".to_vec(), ..full() }, "the mark of the job's directory"),
+        (JobSpec { workdir_placeholder: b"a".to_vec(), ..full() }, "the placeholder of the job's directory"),
     ] {
         let (reason, message) = block_on(async {
             match Raw::start(&router, run_request::Message::Spec(spec)).await {
@@ -336,7 +336,7 @@ fn rules_broken_before_start_are_refused(target: Target) {
     router.assert_serves_on();
 }
 
-fn rules_broken_after_start_end_it(target: Target) {
+fn rules_broken_after_start_kill_job(target: Target) {
     let router = VirtualRouter::start(target);
     let program = std::fs::read(hop_tests::fixture(target, "wait")).unwrap();
     let broken = [
@@ -407,7 +407,7 @@ fn attach(id: &str) -> run_request::Message {
     run_request::Message::Attach(Attach { job_id: id.into(), ..Attach::default() })
 }
 
-fn half_closing_ends_standard_input(target: Target) {
+fn half_close_ends_stdin(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let raw = Raw::run(&router, "a", COPIES_INPUT).await;
@@ -426,7 +426,7 @@ fn half_closing_ends_standard_input(target: Target) {
     router.assert_serves_on();
 }
 
-fn detaching_and_resets_leave_standard_input_open(target: Target) {
+fn detach_and_reset_keep_stdin_open(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let mut raw = Raw::run(&router, "a", COPIES_INPUT).await;

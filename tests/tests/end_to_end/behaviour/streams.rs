@@ -8,14 +8,14 @@ use hop_tests::{Target, VirtualRouter};
 
 pub const ALL: &[Behaviour] = &behaviours! {
     Everywhere:
-        both_outputs_arrive_apart_and_exact;
+        stdout_and_stderr_arrive_separately;
     Portable:
         flood_on_both_outputs_loses_nothing,
         compressed_and_incompressible_output_arrive,
-        streams_are_not_held_back,
-        input_arrives_to_its_last_byte,
+        streams_are_not_delayed,
+        stdin_arrives_completely,
         unread_input_stays_in_its_file,
-        unread_input_stops_nothing,
+        unread_stdin_blocks_nothing,
         closed_output_is_sigpipe,
         slow_reader_gets_everything;
 };
@@ -32,7 +32,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-fn both_outputs_arrive_apart_and_exact(target: Target) {
+fn stdout_and_stderr_arrive_separately(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.exec("both-outputs").run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
@@ -64,7 +64,7 @@ fn compressed_and_incompressible_output_arrive(target: Target) {
     router.assert_serves_on();
 }
 
-fn streams_are_not_held_back(target: Target) {
+fn streams_are_not_delayed(target: Target) {
     let router = VirtualRouter::start(target);
     let mut running = router.exec("dialogue").start();
     // No line below could be read if output waited for the program's end, or input for its own.
@@ -80,7 +80,7 @@ fn streams_are_not_held_back(target: Target) {
     router.assert_serves_on();
 }
 
-fn input_arrives_to_its_last_byte(target: Target) {
+fn stdin_arrives_completely(target: Target) {
     let router = VirtualRouter::start(target);
     for length in [0, 1, 65_536, 1_000_003] {
         let content = noise(length);
@@ -109,7 +109,7 @@ fn unread_input_stays_in_its_file(target: Target) {
     router.assert_serves_on();
 }
 
-fn unread_input_stops_nothing(target: Target) {
+fn unread_stdin_blocks_nothing(target: Target) {
     let router = VirtualRouter::start(target);
     let ran = router.exec("both-outputs").stdin(noise(4 << 20)).run();
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));

@@ -13,8 +13,8 @@ pub const ALL: &[Behaviour] = &behaviours! {
         repeated_program_is_not_sent,
         changed_program_is_a_delta,
         moved_addresses_make_relocated_delta,
-        slow_link_is_sent_zstd,
-        lost_base_means_whole_program,
+        slow_link_gets_zstd,
+        lost_base_uploads_whole_program,
         unused_blob_is_evicted_for_another,
         broken_encoding_leaves_nothing;
 };
@@ -85,7 +85,7 @@ fn moved_addresses_make_relocated_delta(target: Target) {
     router.assert_serves_on();
 }
 
-fn slow_link_is_sent_zstd(target: Target) {
+fn slow_link_gets_zstd(target: Target) {
     let router = VirtualRouter::start(target);
     BlobCache::new(&router.home()).set_rate("router", 500_000);
     assert!(sent(&router, &fixture(target, "both-outputs")).ends_with("compressed with zstd"));
@@ -94,7 +94,7 @@ fn slow_link_is_sent_zstd(target: Target) {
     router.assert_serves_on();
 }
 
-fn lost_base_means_whole_program(target: Target) {
+fn lost_base_uploads_whole_program(target: Target) {
     let router = VirtualRouter::start(target);
     sent(&router, &fixture(target, "both-outputs"));
     fs::remove_dir_all(router.home().cache().join("programs")).unwrap();

@@ -24,7 +24,7 @@ pub const ALL: &[Case] = &cases![
     cut_link_is_cleaned_up,
     interrupted_enrolment_is_undone,
     changed_agent_key_is_enrolled_again,
-    machine_without_ssh_is_told,
+    missing_ssh_client_is_named,
     simultaneous_enrolment_is_refused,
     silent_new_agent_is_rolled_back,
     interrupted_upgrade_keeps_old_agent,
@@ -227,7 +227,7 @@ fn changed_agent_key_is_enrolled_again() {
     assert_ne!(owner.entry(), before, "its new key is pinned");
 }
 
-fn machine_without_ssh_is_told() {
+fn missing_ssh_client_is_named() {
     let home = tempfile::tempdir().unwrap();
     let hop = hop_tests::Hop::at(home.path()).env("PATH", home.path());
     let ran = hop.args(["router", "add", "desk", "root@192.0.2.1"]).run();

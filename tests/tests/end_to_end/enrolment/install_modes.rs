@@ -189,7 +189,7 @@ fn stick_keeps_programs_across_reboots() {
     owner.wait_for_disk();
     assert_eq!(owner.router("add").code, 0);
     owner.assert_runs(&owner.machine.hop());
-    assert!(owner.sh(kept).contains("a program comes from the persistent store"));
+    assert!(owner.sh(kept).contains("program copied from the disk cache"));
     assert_eq!(owner.router("remove").code, 0);
     owner.assert_nothing_left(&before);
 }

@@ -13,7 +13,7 @@ use super::client::{
 };
 use crate::plan::Case;
 
-pub const ALL: &[Case] = &cases![floods_harm_nobody_else, floods_harm_nobody_on_mips,];
+pub const ALL: &[Case] = &cases![floods_do_not_starve_other_controllers, floods_do_not_starve_on_mips,];
 
 /// How often the key is changed before there is anything else.
 const KEYS_AT_ONCE: usize = 50;
@@ -107,10 +107,10 @@ async fn change_keys(attacked: &AttackedRouter, count: usize) {
     }
 }
 
-fn floods_harm_nobody_else() {
+fn floods_do_not_starve_other_controllers() {
     attack(&AttackedRouter::start(Target::Host), 20_000);
 }
 
-fn floods_harm_nobody_on_mips() {
+fn floods_do_not_starve_on_mips() {
     attack(&AttackedRouter::start(Target::DIR_505), 2000);
 }

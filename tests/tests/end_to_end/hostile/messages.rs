@@ -10,7 +10,7 @@ use super::client::{DATA, END_HEADERS, END_STREAM, HEADERS, RawClient, block_on,
 use crate::plan::Case;
 
 pub const ALL: &[Case] =
-    &cases![announced_messages_take_no_memory, lengths_that_lie_are_refused, names_lead_nowhere_else,];
+    &cases![announced_messages_take_no_memory, false_lengths_are_refused, path_traversal_is_refused,];
 
 const LARGEST: u32 = 2 << 20;
 
@@ -39,7 +39,7 @@ fn announced_messages_take_no_memory() {
     });
 }
 
-fn lengths_that_lie_are_refused() {
+fn false_lengths_are_refused() {
     let attacked = AttackedRouter::start(Target::Host);
     block_on(async {
         for announced in [u32::MAX, LARGEST + 1] {
@@ -78,7 +78,7 @@ async fn refusal(attacked: &AttackedRouter, spec: JobSpec) -> ErrorReason {
     }
 }
 
-fn names_lead_nowhere_else() {
+fn path_traversal_is_refused() {
     let attacked = AttackedRouter::start(Target::Host);
     let blob = || Some(Blob { sha256: vec![7; 32], size: 1000, checksum: None });
     let spec = || JobSpec { name: "x".into(), program: blob(), output_window: 1, ..JobSpec::default() };

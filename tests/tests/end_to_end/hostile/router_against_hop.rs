@@ -20,15 +20,15 @@ use crate::plan::Case;
 
 pub const ALL: &[Case] = &cases![
     no_hidden_file_is_planted,
-    files_here_are_not_replaced_unnamed,
-    local_links_lead_no_file_elsewhere,
-    output_beyond_the_window_ends_the_job,
-    windows_counts_and_sizes_are_limits,
-    lists_and_logs_are_limits_too,
-    nothing_is_done_unasked,
-    no_terminal_is_taken_unasked,
+    unnamed_local_files_are_not_replaced,
+    local_links_redirect_no_artifact,
+    output_beyond_window_fails_the_job,
+    excess_windows_counts_and_sizes_fail,
+    excess_lists_and_logs_fail,
+    unrequested_answers_break_the_protocol,
+    unrequested_terminal_is_refused,
     escape_sequences_stay_off_the_terminal,
-    control_characters_in_a_name_stay,
+    control_characters_in_name_are_refused,
     killed_hop_leaves_no_partial_file,
 ];
 
@@ -133,7 +133,7 @@ fn no_hidden_file_is_planted() {
     }
 }
 
-fn files_here_are_not_replaced_unnamed() {
+fn unnamed_local_files_are_not_replaced() {
     let router = leaves(FileInfo { executable: true, ..info("Makefile") });
     let place = place(&router);
     let makefile = place.join("Makefile");
@@ -156,7 +156,7 @@ fn files_here_are_not_replaced_unnamed() {
     assert_ne!(makefile.metadata().unwrap().permissions().mode() & 0o100, 0);
 }
 
-fn local_links_lead_no_file_elsewhere() {
+fn local_links_redirect_no_artifact() {
     let router = leaves(info("sub/x"));
     let place = place(&router);
     let elsewhere = router.directory.path().join("elsewhere");
@@ -173,7 +173,7 @@ fn local_links_lead_no_file_elsewhere() {
     assert_eq!(names(&elsewhere), ["x"]);
 }
 
-fn output_beyond_the_window_ends_the_job() {
+fn output_beyond_window_fails_the_job() {
     let (send, ended) = mpsc::channel();
     let router = LyingRouter::start(move |mut call| {
         let ended = send.clone();
@@ -196,7 +196,7 @@ fn output_beyond_the_window_ends_the_job() {
     assert!((256 << 10..512 << 10).contains(&ran.stdout.len()), "{}", ran.stdout.len());
 }
 
-fn windows_counts_and_sizes_are_limits() {
+fn excess_windows_counts_and_sizes_fail() {
     for window in [0, (1 << 20) + 1, u32::MAX] {
         let ran = answer(&[], started(window, false));
         assert_broken(&ran, "a window for standard input that is not between 1 byte and 1 MiB");
@@ -223,7 +223,7 @@ fn windows_counts_and_sizes_are_limits() {
     assert_broken(&answer(&[], large), "a message that is longer than any may be");
 }
 
-fn lists_and_logs_are_limits_too() {
+fn excess_lists_and_logs_fail() {
     let job = |number: usize| Job { job_id: number.to_string(), own: true, ..Job::default() };
     let router = LyingRouter::start_saying(
         Said { jobs: (0..2000).map(job).collect(), ..Said::default() },
@@ -252,7 +252,7 @@ fn lists_and_logs_are_limits_too() {
     );
 }
 
-fn nothing_is_done_unasked() {
+fn unrequested_answers_break_the_protocol() {
     let unasked = "an output file that nobody asked for";
     assert_broken(&answer(&[], file(info("a"), b"new")), unasked);
     let place = tempfile::tempdir().unwrap();
@@ -296,7 +296,7 @@ fn nothing_is_done_unasked() {
     }
 }
 
-fn no_terminal_is_taken_unasked() {
+fn unrequested_terminal_is_refused() {
     let router = LyingRouter::start(|mut call| async move {
         call.accept().await;
         call.say(started(65_536, true));
@@ -370,7 +370,7 @@ fn escape_sequences_stay_off_the_terminal() {
     assert_eq!((ran.stderr(), ran.code), (&*said, 126));
 }
 
-fn control_characters_in_a_name_stay() {
+fn control_characters_in_name_are_refused() {
     let router = LyingRouter::start(|call| async { call.end() });
     let program = router.directory.path().join("x\u{1b}[2J");
     fs::copy("/bin/true", &program).unwrap();

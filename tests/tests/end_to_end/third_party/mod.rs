@@ -18,9 +18,9 @@ const TARGETS: [Target; 2] = [Target::DIR_505, Target::F7D7302];
 type Test = (&'static str, fn(Target));
 
 const ALL: [Test; 3] = [
-    ("standard_library_tests_end_as_here", standard_library_tests_end_as_here),
+    ("standard_library_tests_match_local", standard_library_tests_match_local),
     // Fetches them from a Go module proxy.
-    ("module_tests_end_as_here", module_tests_end_as_here),
+    ("third_party_module_tests_match_local", third_party_module_tests_match_local),
     ("versioned_package_runs", versioned_package_runs),
 ];
 
@@ -149,7 +149,7 @@ fn assert_ends_as_here(directory: &Path, words: &[&str], router: &VirtualRouter)
     here
 }
 
-fn standard_library_tests_end_as_here(target: Target) {
+fn standard_library_tests_match_local(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.allow_overcommit();
@@ -182,7 +182,7 @@ fn versioned_package_runs(target: Target) {
     router.assert_serves_on();
 }
 
-fn module_tests_end_as_here(target: Target) {
+fn third_party_module_tests_match_local(target: Target) {
     let router = VirtualRouter::start(target);
     // A test binary of Go 1.26 has 32 MiB of zeroed data, which a kernel with strict overcommit does not promise.
     let _more = router.allow_overcommit();

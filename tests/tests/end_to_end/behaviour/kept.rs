@@ -161,7 +161,7 @@ fn killed_master_is_replaced(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
-    let mut running = keeping(&router, "exec").arg(program).args(["100", "0"]).start();
+    let mut running = keeping(&router, "exec").arg(program).args(["100", "-"]).start();
     let mut output = String::new();
     for _ in 0..2 {
         output.push_str(&running.line());

@@ -49,7 +49,7 @@ fn broken_connection_loses_no_output(target: Target) {
     let router = VirtualRouter::start(target);
     let proxy = router.proxy();
     let program = fixture(target, "counter");
-    let mut running = router.hop().args(["exec", "-r", "proxied"]).arg(program).args(["100", "0"]).start();
+    let mut running = router.hop().args(["exec", "-r", "proxied"]).arg(program).args(["100", "-"]).start();
     let mut output = String::new();
     for _ in 0..3 {
         for _ in 0..20 {

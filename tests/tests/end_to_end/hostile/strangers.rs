@@ -125,7 +125,7 @@ fn besiege(target: Target) {
     let proxy = attacked.router.proxy();
     let program = fixture(target, "counter");
     let mut running =
-        attacked.router.hop().args(["exec", "-r", "proxied"]).arg(program).args(["100", "0"]).start();
+        attacked.router.hop().args(["exec", "-r", "proxied"]).arg(program).args(["100", "-"]).start();
     let mut output = running.line();
     let limit = LIMIT.max(list_jobs(&attacked, 3)[1] * MAX_SLOWDOWN);
     let crowd =

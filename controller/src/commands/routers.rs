@@ -290,7 +290,12 @@ impl From<Router> for Line {
 
 fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
     let inventory = Inventory::new(home);
-    let mut lines: Vec<Line> = inventory.list()?.into_iter().map(Line::from).collect();
+    let (routers, broken) = inventory.readable()?;
+    for error in &broken {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        say!("hop: {error}{}", printable(&cause));
+    }
+    let mut lines: Vec<Line> = routers.into_iter().map(Line::from).collect();
     let default = inventory.default_name()?;
     for line in &mut lines {
         line.default = default.as_deref() == Some(&line.name);

@@ -91,7 +91,7 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
 /// Waits until the agents that survive a reboot answer, under every name by which the machine is enrolled.
 async fn wait_for_agents(home: &Home, machine: &Machine) -> Result<(), Error> {
     let identity = home.identity()?;
-    for router in Inventory::new(home).list()? {
+    for router in Inventory::new(home).readable()?.0 {
         let stays = router
             .entry
             .enrolment
@@ -245,7 +245,7 @@ fn down(home: &Home, name: Option<&str>, all_of_them: bool) -> Result<(), Error>
 
 /// The virtual routers that are an agent under qemu-user.
 fn all(home: &Home) -> Result<Vec<Router>, Error> {
-    let mut routers = Inventory::new(home).list()?;
+    let (mut routers, _) = Inventory::new(home).readable()?;
     routers.retain(|router| router.entry.process.is_some());
     Ok(routers)
 }

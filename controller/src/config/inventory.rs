@@ -91,23 +91,36 @@ impl Inventory {
     /// # Errors
     /// A file cannot be read, or holds something else.
     pub fn list(&self) -> Result<Vec<Router>, Error> {
+        let (routers, broken) = self.readable()?;
+        broken.into_iter().next().map_or(Ok(routers), Err)
+    }
+
+    /// The routers whose files can be read, by name, and why the others cannot.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn readable(&self) -> Result<(Vec<Router>, Vec<Error>), Error> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(Error::io("read", &self.directory)(error)),
         };
-        let mut routers = Vec::new();
+        let (mut routers, mut broken) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry.map_err(Error::io("read", &self.directory))?.path();
             if path.extension().is_some_and(|extension| extension == "toml")
                 && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
-                && let Some(entry) = read(&path)?
             {
-                routers.push(Router { name: name.to_owned(), entry });
+                match read(&path) {
+                    Ok(Some(entry)) => routers.push(Router { name: name.to_owned(), entry }),
+                    // Somebody has just removed it.
+                    Ok(None) => {}
+                    Err(error) => broken.push(error),
+                }
             }
         }
         routers.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(routers)
+        Ok((routers, broken))
     }
 
     /// The router with this name.
@@ -117,7 +130,7 @@ impl Inventory {
     pub fn get(&self, name: &str) -> Result<Router, Error> {
         match is_name(name).then(|| read(&self.path(name))).transpose()?.flatten() {
             Some(entry) => Ok(Router { name: name.to_owned(), entry }),
-            None => Err(Error::UnknownRouter { name: name.to_owned(), known: names(&self.list()?) }),
+            None => Err(Error::UnknownRouter { name: name.to_owned(), known: names(&self.readable()?.0) }),
         }
     }
 
@@ -398,7 +411,16 @@ mod tests {
         let (_dir, inventory) = inventory();
         inventory.put(&router("desk")).unwrap();
         fs::write(inventory.path("desk"), "address = 7").unwrap();
-        let error = inventory.get("desk").unwrap_err();
-        assert!(error.to_string().contains("desk.toml"), "{error}");
+        for error in [inventory.get("desk").unwrap_err(), inventory.implied().unwrap_err()] {
+            assert!(error.to_string().contains("desk.toml"), "{error}");
+        }
+        // It costs that router only.
+        inventory.put(&router("attic")).unwrap();
+        assert_eq!(inventory.get("attic").unwrap(), router("attic"));
+        let (routers, broken) = inventory.readable().unwrap();
+        assert_eq!((routers, broken.len()), (vec![router("attic")], 1));
+        assert!(
+            matches!(inventory.get("cellar"), Err(Error::UnknownRouter { known, .. }) if known == "attic")
+        );
     }
 }

@@ -167,7 +167,7 @@ impl Machine {
             why: format!("it cannot be stopped: {source}"),
         })?;
         let inventory = Inventory::new(home);
-        for router in inventory.list()?.iter().filter(|router| machine.is_way_to(&router.entry)) {
+        for router in inventory.readable()?.0.iter().filter(|router| machine.is_way_to(&router.entry)) {
             inventory.remove(&router.name)?;
         }
         remove_directory(&machine.directory)

@@ -133,7 +133,7 @@ fn runs_our_agent(directory: &Path, arch: Arch) -> bool {
 }
 
 fn find(inventory: &Inventory, name: &str) -> Result<Option<Router>, Error> {
-    Ok(inventory.list()?.into_iter().find(|router| router.name == name))
+    Ok(inventory.find(name)?)
 }
 
 /// True if the process that is this virtual router lives.

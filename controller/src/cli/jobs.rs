@@ -76,7 +76,7 @@ pub fn mark_signals(mut words: Vec<OsString>) -> Vec<OsString> {
     if words.get(1).is_none_or(|command| command != "kill") {
         return words;
     }
-    for word in words.iter_mut().skip(2) {
+    for word in words.iter_mut().skip(2).take_while(|word| *word != "--") {
         let name = word.to_str().and_then(|word| word.strip_prefix('-'));
         let is_signal = |name: &&str| {
             name.starts_with(|first: char| first.is_ascii_digit() || first.is_ascii_uppercase())

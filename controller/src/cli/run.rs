@@ -141,7 +141,7 @@ pub enum GoExec {
         /// The directory (default: one in Hop's cache)
         directory: Option<PathBuf>,
     },
-    /// Print the variables under which `go test` and `go run` use a router, for a shell: eval $(hop go-exec env)
+    /// Print the variables under which `go test` and `go run` use a router, for a shell: vars=$(hop go-exec env) && eval "$vars"
     Env {
         /// The router (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         #[arg(short, long, value_name = "ROUTER")]

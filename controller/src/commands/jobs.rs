@@ -10,6 +10,7 @@ use hop_proto::v1::{
     self, GetInfoResponse, JobState, ListJobsRequest, Output, ReadOutputRequest, SignalJobRequest, Stream,
 };
 use serde::Serialize;
+use tonic::Code;
 
 use super::Error;
 use super::report;
@@ -168,20 +169,25 @@ pub async fn kill(home: &Home, options: Kill) -> Result<ExitCode, Error> {
     let mut connection = connect(home, &options.router).await?;
     let jobs = jobs(&mut connection).await?;
     // All are found before the first one gets a signal.
+    let is_alive = |job: &&v1::Job| job.own && job.state() != JobState::Ended;
     let found: Vec<_> = match &options.jobs[..] {
-        [] if options.all => jobs.iter().filter(|job| job.own && job.state() != JobState::Ended).collect(),
-        [] => vec![find(&jobs, None, connection.router())?],
+        [] if options.all => jobs.iter().filter(is_alive).collect(),
+        [] => vec![only(jobs.iter().filter(is_alive), connection.router())?],
         named => {
             named.iter().map(|job| find(&jobs, Some(job), connection.router())).collect::<Result<_, _>>()?
         }
     };
+    let mut result = Ok(ExitCode::Program(0));
     for job in found {
         let request = SignalJobRequest { job_id: job.job_id.clone(), signal: options.signal.clone() };
-        if let Err(status) = connection.client().signal_job(request).await {
-            return Err(connection.explain(status).await.into());
+        match connection.client().signal_job(request).await {
+            // One of all has exited meanwhile.
+            Err(status) if options.all && status.code() == Code::NotFound => {}
+            Err(status) if result.is_ok() => result = Err(connection.explain(status).await.into()),
+            _ => {}
         }
     }
-    Ok(ExitCode::Program(0))
+    result
 }
 
 /// The connection settings of the selected router.
@@ -230,7 +236,7 @@ fn check_list(jobs: &[v1::Job]) -> Result<(), &'static str> {
 
 /// The job of this controller whose id this is, or begins like this and no other; without an id, the only job.
 fn find<'a>(jobs: &'a [v1::Job], wanted: Option<&str>, router: &str) -> Result<&'a v1::Job, Error> {
-    let Some(wanted) = wanted else { return only(jobs, router) };
+    let Some(wanted) = wanted else { return only(jobs.iter().filter(|job| job.own), router) };
     let (job, router) = (wanted.to_owned(), router.to_owned());
     let mut found: Vec<_> = jobs.iter().filter(|job| job.job_id.starts_with(wanted)).collect();
     if let Some(exact) = found.iter().find(|job| job.job_id == wanted) {
@@ -250,9 +256,9 @@ fn find<'a>(jobs: &'a [v1::Job], wanted: Option<&str>, router: &str) -> Result<&
     }
 }
 
-/// The only job of this controller.
-fn only<'a>(jobs: &'a [v1::Job], router: &str) -> Result<&'a v1::Job, Error> {
-    let own: Vec<_> = jobs.iter().filter(|job| job.own).collect();
+/// The only one of this controller's jobs that come into question.
+fn only<'a>(own: impl Iterator<Item = &'a v1::Job>, router: &str) -> Result<&'a v1::Job, Error> {
+    let own: Vec<_> = own.collect();
     match own[..] {
         [only] => Ok(only),
         [] => Err(Error::NoJobs { router: router.to_owned() }),

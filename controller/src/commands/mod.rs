@@ -28,7 +28,7 @@ use crate::console::printable::printable_lines;
 use crate::console::say;
 use crate::console::stdio;
 use crate::program::embedded::Arch;
-use crate::virtual_router;
+use crate::virtual_router::{self, Isolation};
 
 /// Does what the command line asks for.
 pub fn run(command: Command) -> ExitCode {
@@ -87,10 +87,11 @@ fn selected_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
 /// The router that a command is for. If it is an agent under qemu-user that was stopped, hop starts it again.
 async fn running_router(home: &Home, named: Option<&str>) -> Result<Router, Error> {
     let router = selected_router(home, named)?;
-    let Some(isolation) = virtual_router::isolation(&router).filter(|_| !virtual_router::is_running(&router))
-    else {
+    let Some(agent) = router.entry.process.filter(|_| !virtual_router::is_running(&router)) else {
         return Ok(router);
     };
+    // Without one only if the user asked for that.
+    let isolation = if agent.sandbox == Some(false) { Isolation::None } else { Isolation::Sandbox };
     let arch = if router.entry.goarch == "mipsle" { Arch::Mipsle } else { Arch::Mips };
     // On another thread, so that Ctrl-C works meanwhile.
     let home = home.clone();

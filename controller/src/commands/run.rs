@@ -318,6 +318,10 @@ async fn build_program(
 ) -> Result<Program, Error> {
     // With -o the user keeps the program; without, it is gone when it has been read.
     let loaded = match kept_output(build.flags) {
+        Some(_) if build.is_versioned() => {
+            let why = "`go run` fetches a package with a version, and takes no -o: use `hop build -o FILE`";
+            return Err(Error::Usage(why.to_owned()));
+        }
         Some(output) => {
             build.run(None, progress).await?;
             // As `go build -o` reads it: a directory gets the program under its own name.

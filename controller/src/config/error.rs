@@ -21,6 +21,8 @@ pub enum Error {
     UnknownRouter { name: String, known: String },
     #[error("no router is enrolled")]
     NoRouter,
+    #[error("the default router, {0}, is not enrolled any more")]
+    StaleDefault(String),
     #[error("several routers are enrolled, and none is named: {known}")]
     AmbiguousRouter { known: String },
     #[error("{0} is the name of another router")]

@@ -55,8 +55,10 @@ pub struct EmulatedAgent {
     /// Its process.
     #[serde(flatten)]
     pub id: ProcessId,
-    /// Its programs have a root file system of their own. If not, they have the user's rights and files.
-    pub sandbox: bool,
+    /// Its programs have a root file system of their own. If not, they have the user's rights and files. Entries of earlier
+    /// versions, which had no sandbox, do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<bool>,
 }
 
 /// A process, told apart from a later one with the same number.
@@ -146,10 +148,11 @@ impl Inventory {
     /// The router for a command that names none: the default, the only real one, or the only virtual one.
     ///
     /// # Errors
-    /// [`Error::NoRouter`] if none is enrolled, [`Error::AmbiguousRouter`] if several are and none is the default.
+    /// [`Error::NoRouter`] if none is enrolled, [`Error::AmbiguousRouter`] if several are and none is the default,
+    /// [`Error::StaleDefault`] if the default is not enrolled any more.
     pub fn implied(&self) -> Result<Router, Error> {
         if let Some(name) = self.default_name()? {
-            return self.get(&name);
+            return self.find(&name)?.ok_or(Error::StaleDefault(name));
         }
         let (mut virtual_ones, mut real): (Vec<_>, Vec<_>) =
             self.list()?.into_iter().partition(|router| self.is_virtual(&router.entry));
@@ -234,6 +237,9 @@ impl Inventory {
     /// # Errors
     /// [`Error::NameTaken`] or [`Error::InvalidName`], or a file cannot be written.
     pub fn rename(&self, router: Router, new_name: &str) -> Result<(), Error> {
+        if router.name == new_name {
+            return Ok(());
+        }
         if self.find(new_name)?.is_some() {
             return Err(Error::NameTaken(new_name.to_owned()));
         }
@@ -337,7 +343,7 @@ mod tests {
                 fingerprint: format!("SHA256:{}", "ab".repeat(32)).parse().unwrap(),
                 goarch: "mips".into(),
                 enrolment: None,
-                process: Some(EmulatedAgent { id: ProcessId { pid: 7, started: 1234 }, sandbox: true }),
+                process: Some(EmulatedAgent { id: ProcessId { pid: 7, started: 1234 }, sandbox: Some(true) }),
             },
         }
     }
@@ -379,6 +385,11 @@ mod tests {
         inventory.remove("desk").unwrap();
         assert_eq!(inventory.default_name().unwrap(), None);
         assert_eq!(inventory.implied().unwrap().name, "attic");
+        // Removed by hand.
+        inventory.set_default("attic").unwrap();
+        fs::remove_file(inventory.path("attic")).unwrap();
+        inventory.put(&real("desk")).unwrap();
+        assert!(matches!(inventory.implied(), Err(Error::StaleDefault(name)) if name == "attic"));
     }
 
     #[test]
@@ -414,6 +425,13 @@ mod tests {
         for error in [inventory.get("desk").unwrap_err(), inventory.implied().unwrap_err()] {
             assert!(error.to_string().contains("desk.toml"), "{error}");
         }
+        let earlier = format!(
+            "address = 'h:1'\nfingerprint = 'SHA256:{}'\ngoarch = 'mips'\n[virtual]\npid = 7\nstarted = 8\n",
+            "ab".repeat(32)
+        );
+        fs::write(inventory.path("earlier"), earlier).unwrap();
+        assert_eq!(inventory.get("earlier").unwrap().entry.process.unwrap().sandbox, None);
+        inventory.remove("earlier").unwrap();
         // It costs that router only.
         inventory.put(&router("attic")).unwrap();
         assert_eq!(inventory.get("attic").unwrap(), router("attic"));

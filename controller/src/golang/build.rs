@@ -80,6 +80,9 @@ impl Build<'_> {
         if self.goarch.starts_with("mips") {
             self.check_flags()?;
         }
+        // `go build` takes no versions, so it has no place of its own for such a program either.
+        let own = PathBuf::from(self.name());
+        let output = output.or(self.is_versioned().then_some(&own));
         let mut go = self.go();
         go.arg(if self.is_versioned() { "run" } else { "build" });
         // Go takes the last flag of a kind and the command line after GOFLAGS, where the user's own may be.
@@ -94,10 +97,15 @@ impl Build<'_> {
                 go.arg(format!("{default}{with_c}"));
             }
         }
+        // `go run` leaves symbols out by itself.
+        if self.symbols && self.is_versioned() && !goflags.iter().any(|flag| flag_name(flag) == LDFLAGS) {
+            go.arg(format!("-ldflags=-s=false -w=false{}", self.cc.map_or("", |_| STATIC)));
+        }
         go.args(self.flags);
         match output {
-            // `go build` takes no versions. `go run` lets cp "execute" the program: it copies it here.
+            // `go run` lets cp "execute" the program: it copies it here.
             Some(output) if self.is_versioned() => {
+                let output = std::path::absolute(output).map_err(Error::io("find", output))?;
                 go.args(["-exec", "cp", "--"]).args(self.packages).arg(output);
             }
             Some(output) => {
@@ -168,7 +176,7 @@ impl Build<'_> {
     }
 
     /// True for a package with a version, such as `example.com/cmd/probe@latest`, which `go run` fetches.
-    fn is_versioned(&self) -> bool {
+    pub fn is_versioned(&self) -> bool {
         let package = self.packages.first().map(|package| package.to_string_lossy()).unwrap_or_default();
         package.contains('@') && !package.starts_with(['.', '/']) && !package.ends_with(".go")
     }

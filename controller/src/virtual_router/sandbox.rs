@@ -56,6 +56,9 @@ impl Sandbox {
         // Where user namespaces are forbidden, root needs none for the others.
         command.args(["--unshare-user-try", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
         command.args(["--hostname", name, "--uid", "0", "--gid", "0"]);
+        // bubblewrap leaves root its capabilities, with which it could undo the mounts; and on the user's terminal a program
+        // could type (TIOCSTI, CVE-2017-5226).
+        command.args(["--cap-drop", "ALL", "--new-session"]);
         // Everything inside exits with the agent.
         command.arg("--as-pid-1");
         command.args(["--proc", "/proc", "--dev", "/dev", "--dir", "/root", "--tmpfs", "/tmp"]);
@@ -83,7 +86,8 @@ impl Sandbox {
         let child = self.command.spawn()?;
         drop(self.reporter);
         let mut report = String::new();
-        self.report.take(MAX_REPORT_BYTES).read_to_string(&mut report)?;
+        // If this fails, there is no number, and the caller kills bubblewrap.
+        let _ = self.report.take(MAX_REPORT_BYTES).read_to_string(&mut report);
         Ok((child, serde_json::from_str(&report).ok().map(|Report { child }| child)))
     }
 }

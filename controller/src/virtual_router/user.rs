@@ -42,7 +42,13 @@ pub fn up(home: &Home, arch: Arch, isolation: Isolation) -> Result<(Router, Up),
     let _lock = lock(home)?;
     let inventory = Inventory::new(home);
     let directory = home.virtual_router(&name);
-    if let Some(router) = find(&inventory, &name)?.filter(is_running) {
+    let known = find(&inventory, &name)?;
+    if known.as_ref().is_some_and(|router| router.entry.process.is_none()) {
+        return Err(Error::Usage(format!(
+            "{name} is the name of a router of another kind; `hop router rename {name} NEW_NAME` gives it another"
+        )));
+    }
+    if let Some(router) = known.filter(is_running) {
         if runs_our_agent(&directory, arch) && self::isolation(&router) == Some(isolation) {
             return Ok((router, Up::Running));
         }
@@ -143,7 +149,10 @@ pub fn is_running(router: &Router) -> bool {
 
 /// How the programs of an agent under qemu-user are isolated; `None` for any other router.
 pub fn isolation(router: &Router) -> Option<Isolation> {
-    router.entry.process.map(|agent| if agent.sandbox { Isolation::Sandbox } else { Isolation::None })
+    router.entry.process.map(|agent| match agent.sandbox {
+        Some(true) => Isolation::Sandbox,
+        _ => Isolation::None,
+    })
 }
 
 fn start(
@@ -198,17 +207,18 @@ fn start(
                 fingerprint,
                 goarch: arch.goarch().to_owned(),
                 enrolment: None,
-                process: Some(EmulatedAgent { id, sandbox: isolation == Isolation::Sandbox }),
+                process: Some(EmulatedAgent { id, sandbox: Some(isolation == Isolation::Sandbox) }),
             },
         }),
         (ready, _) => {
-            // It may be hung as well as gone. Both calls fail only if it is gone.
+            // It may be hung as well as gone: each call fails only if it is gone. bubblewrap does not take its command with it.
+            let _ = process.map(process::stop);
             let _ = child.kill();
             let _ = child.wait();
             let why = ready.err().unwrap_or_else(|| "it exited at once".to_owned());
             let log = fs::read_to_string(&log).unwrap_or_default();
             let last = log.lines().last().unwrap_or("and left no log");
-            if number.is_none() {
+            if number.is_none() || last.starts_with("bwrap: ") {
                 return Err(Error::NoSandbox { why: last.to_owned() });
             }
             Err(Error::VirtualRouter { name, why: format!("{why}; {last}") })

@@ -109,7 +109,10 @@ fn emulated_programs_see_nothing_of_this_machine() {
         &source,
         r#"package main
 
-import "os"
+import (
+	"os"
+	"strings"
+)
 
 func main() {
 	names, _ := os.ReadDir("/")
@@ -118,7 +121,10 @@ func main() {
 	}
 	println(os.Getuid(), os.WriteFile(os.Args[1], nil, 0o600) == nil)
 	_, err := os.Stat("/proc/" + os.Args[2])
-	println(err == nil)
+	status, _ := os.ReadFile("/proc/self/status")
+	_, rest, _ := strings.Cut(string(status), "CapEff:\t")
+	_, noTerminal := os.Open("/dev/tty")
+	println(err == nil, rest[:16], noTerminal != nil)
 }
 "#,
     )
@@ -140,12 +146,12 @@ func main() {
     for arch in ["mips", "mipsle"] {
         let up = desk.run(&["virtual", "up", "--arch", arch]);
         assert!(up.stdout().ends_with(", with this machine's network\n"), "{}", up.stdout());
-        assert_eq!(run(arch), "dev etc proc root tmp usr 0 false\nfalse\n");
+        assert_eq!(run(arch), "dev etc proc root tmp usr 0 false\nfalse 0000000000000000 true\n");
         assert!(sandbox(arch) && !written.exists());
     }
     let up = desk.run(&["virtual", "up", "--no-sandbox"]);
     assert!(up.stdout().ends_with(", with this machine's network, files and processes\n"), "{}", up.stdout());
-    assert!(run("mips").ends_with(" true\ntrue\n"));
+    assert!(run("mips").contains(" true\ntrue "));
     assert!(!sandbox("mips") && written.exists());
 }
 
@@ -161,10 +167,14 @@ fn missing_sandbox_starts_nothing() {
         ran
     };
     up(&desk).assert_fails(125, "programs would run on this machine with your rights and files");
-    let fails = "#!/bin/sh\necho 'bwrap: no permissions to create a namespace' >&2\nexit 1\n";
-    fs::write(bin.join("bwrap"), fails).unwrap();
-    fs::set_permissions(bin.join("bwrap"), fs::Permissions::from_mode(0o755)).unwrap();
-    up(&desk).assert_fails(125, "bwrap: no permissions to create a namespace");
+    // It may fail before and after it has reported a process.
+    for report in ["", "eval \"echo '{\\\"child-pid\\\": 999999999}' >&$2\"\n"] {
+        let fails =
+            format!("#!/bin/sh\n{report}echo 'bwrap: no permissions to create a namespace' >&2\nexit 1\n");
+        fs::write(bin.join("bwrap"), fails).unwrap();
+        fs::set_permissions(bin.join("bwrap"), fs::Permissions::from_mode(0o755)).unwrap();
+        up(&desk).assert_fails(125, "bwrap: no permissions to create a namespace");
+    }
     assert_eq!(desk.list().as_array().unwrap().len(), 0);
 }
 
@@ -223,6 +233,18 @@ fn half_started_router_is_killed() {
         assert!(ran.stdout().starts_with("virtual-mips ") && ran.code == 0, "{words:?}: {}", ran.stderr());
         agent.wait_until_gone();
     }
+}
+
+#[test]
+fn virtual_router_replaces_no_real_one() {
+    let desk = Desk::new();
+    let real =
+        format!("address = '127.0.0.1:1'\nfingerprint = 'SHA256:{}'\ngoarch = 'mips'\n", "ab".repeat(32));
+    fs::create_dir(desk.path("routers")).unwrap();
+    let file = desk.path("routers/virtual-mips.toml");
+    fs::write(&file, &real).unwrap();
+    desk.run(&["virtual", "up"]).assert_fails(125, "virtual-mips is the name of a router of another kind");
+    assert_eq!(fs::read_to_string(&file).unwrap(), real);
 }
 
 #[test]
@@ -359,6 +381,31 @@ fn broken_go_version_is_refused() {
     symlink("/bin/sh", bin.join("sh")).unwrap();
     let ran = desk.hop().env("PATH", &bin).args(["run", "./examples/hello"]).run();
     ran.assert_fails(125, "go1.26.4 builds programs that crash on these routers");
+}
+
+#[test]
+fn versioned_package_is_never_executed_here() {
+    let desk = Desk::new();
+    let bin = desk.path("bin");
+    fs::create_dir(&bin).unwrap();
+    // A Go that writes down how it is called, and does what its -exec asks for.
+    let calls = desk.path("calls");
+    let script = format!(
+        "#!/bin/sh\n[ $1 = env ] && echo go1.27.0 && exit\necho \"$*\" >>'{}'\nfor last; do :; done\necho program >\"$last\"\n",
+        calls.display()
+    );
+    fs::write(bin.join("go"), script).unwrap();
+    fs::set_permissions(bin.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let package = "example.com/cmd/probe@v1.2.3";
+    for words in [&["build", package][..], &["build", "-o", "other", package]] {
+        let ran = desk.hop().env("PATH", &path).current_dir(&bin).args(words).run();
+        assert_eq!((ran.stderr(), ran.code), ("", 0), "{words:?}");
+    }
+    assert!(bin.join("probe").exists() && bin.join("other").exists());
+    for call in fs::read_to_string(&calls).unwrap().lines() {
+        assert!(call.starts_with("run ") && call.contains(&format!(" -exec cp -- {package} /")), "{call}");
+    }
 }
 
 /// Waits until somebody has written to a fifo.

@@ -96,6 +96,9 @@ fn of_config(error: &config::Error) -> Meaning {
             "unknown_router",
             some("`hop router add NAME root@HOST` enrols a router, `hop virtual up` starts a virtual one"),
         ),
+        Error::StaleDefault(_) => {
+            ("unknown_router", some("`hop router use NAME` makes another one the default, --unset none"))
+        }
         Error::AmbiguousRouter { .. } => (
             "unknown_router",
             some("select one with -r or HOP_ROUTER; `hop router use NAME` makes it the default"),

@@ -61,7 +61,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const REFUSED_WINDOWS: Windows = Windows { stream: 16 * 1024, connection: 16 * 1024 };
 
 /// How long a stopping agent waits for its last responses to be sent.
-const SHUTDOWN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+const SHUTDOWN_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Calls at a time on one connection: one for each possible job, and some `GetInfo` in addition.
 const MAX_CALLS: u32 = 16;

@@ -4,7 +4,7 @@
 //! new one continues where the controller says, if the session still has the output from there.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::time::Instant;
@@ -88,7 +88,7 @@ impl Attachment {
     /// The next event for the controller; `None` after the last, or when the controller has left.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let Self { session, sent, encoder } = self;
-        session.state.poll(context, |state| {
+        let event = ready!(session.state.poll(context, |state| {
             if sent.is_complete || state.left == sent.connection {
                 return Poll::Ready(None);
             }
@@ -99,7 +99,16 @@ impl Attachment {
                 None => Poll::Pending,
                 event => Poll::Ready(event),
             }
-        })
+        }));
+        if let Some(Event::Ended(last)) = &event
+            && last.is_err()
+            && session.ownership.linger.is_some()
+            && session.unread() == 0
+        {
+            // This error is the status of the call, which ends with it: the controller can discard nothing any more.
+            session.release();
+        }
+        Poll::Ready(event)
     }
 }
 

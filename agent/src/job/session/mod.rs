@@ -456,6 +456,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn failed_job_is_released_with_its_error() {
+        let (session, _commands) = session();
+        let (_say, mut replies) = attach(&session, [None, None]);
+        session.end(Err(Error::Gone));
+        assert!(!session.is_abandoned(), "a controller that reattaches still gets the error");
+        assert!(matches!(replies.recv().await, Some(Event::Ended(last)) if last.is_err()));
+        assert!(session.is_abandoned());
+
+        // What is not acknowledged may still have to be sent again.
+        let (session, _commands) = self::session();
+        session.set_phase(Phase::Running);
+        session.write(Stdout, b"hello");
+        session.end(Err(Error::Gone));
+        let (_say, mut replies) = attach(&session, [None, None]);
+        while !matches!(replies.recv().await, Some(Event::Ended(_))) {}
+        assert!(!session.is_abandoned());
+    }
+
+    #[tokio::test]
     async fn offsets_outside_the_buffer_are_refused() {
         let (session, _commands) = session();
         session.write(Stdout, b"hello");

@@ -1,8 +1,9 @@
 //! A root of its own for an agent under qemu-user and its programs: namespaces and a small root file system, by bubblewrap
 //! (bwrap(1)).
 //!
-//! **Invariants:** programs inside can write to nothing of this machine but the agent's own files, and see nothing of it but
-//! the agent, QEMU and /etc/resolv.conf; they see no processes but their own. The network is this machine's.
+//! **Invariants:** programs inside can write to nothing of this machine but the agent's own files, and see no files of it but
+//! the agent, QEMU, /etc/resolv.conf and /sys, which has the network's devices; they see no processes but their own. The
+//! network is this machine's.
 
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -65,7 +66,9 @@ impl Sandbox {
         command.arg("--ro-bind").arg(qemu).arg(QEMU);
         command.arg("--ro-bind").arg(agent).arg(AGENT);
         command.arg("--bind").arg(state).arg(STATE);
-        command.args(["--ro-bind-try", "/etc/resolv.conf", "/etc/resolv.conf"]);
+        for path in ["/etc/resolv.conf", "/sys"] {
+            command.args(["--ro-bind-try", path, path]);
+        }
         if !is_static(qemu)? {
             for libraries in LIBRARIES {
                 command.args(["--ro-bind-try", libraries, libraries]);

@@ -15,6 +15,9 @@ const SUITES: [&str; 7] =
 /// The word for what `--all` runs beyond a run without it.
 const REST: &str = "rest";
 
+/// The suite that needs no router.
+const HOST: &str = "host";
+
 /// Runs the tests; with `all`, those too that take long. The first of `words` may be a suite, and then the further ones are parts of
 /// the names of its tests; other words go to `cargo test`.
 pub fn test(all: bool, words: &[String]) -> Result<()> {
@@ -35,6 +38,9 @@ fn selection(all: bool, words: &[String]) -> Vec<String> {
             let filter = std::iter::once(format!("{word}::")).chain(names.iter().cloned());
             let filter = filter.collect::<Vec<_>>().join(" ");
             owned(&[&end_to_end[..], &["--include-ignored", &filter]].concat())
+        }
+        Some((word, names)) if word == HOST => {
+            [owned(&["--package", "hop-tests", "--test", "host", "--"]), names.to_vec()].concat()
         }
         Some((word, [])) if word == REST => owned(&[&end_to_end[..], &["--ignored"]].concat()),
         _ => {
@@ -68,6 +74,7 @@ mod tests {
         assert_eq!(selected(false, "soak"), format!("{end_to_end} --include-ignored soak::"));
         let cells = format!("{end_to_end} --include-ignored faults:: dir-505 upload");
         assert_eq!(selected(false, "faults dir-505 upload"), cells);
+        assert_eq!(selected(false, "host documents"), "--package hop-tests --test host -- documents");
         assert_eq!(selected(false, "rest"), format!("{end_to_end} --ignored"));
         assert_eq!(selected(false, ""), "--workspace");
         assert_eq!(selected(true, ""), "--workspace -- --include-ignored");

@@ -64,8 +64,8 @@ fn memory_eater_is_killed_alone(target: Target) {
     let mut other = router.exec("dialogue").start();
     assert_eq!(other.line(), "ready\n");
     for fixture in ["eat-memory", "fill-tmp"] {
-        // On a machine with other work, a virtual router stands still between two polls of the guard, and its kernel may be
-        // first; but not each time.
+        // On a machine with other work, a virtual router may stall between two polls of the guard, so that its kernel is first;
+        // but not each time.
         let is_guarded = (0..3).any(|_| {
             let ran = router.exec(fixture).run();
             // A tmpfs has a limit of its own, which the program sees as an error.

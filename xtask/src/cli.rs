@@ -76,6 +76,9 @@ pub struct MeasureArgs {
     /// Compare Hop's part of the rows that repeat well with docs/benchmarks, and fail if one is more than 5 % away
     #[arg(long)]
     pub check: bool,
+    /// Measure Hop's part of the rows only; --write keeps the other figures
+    #[arg(long)]
+    pub hop_only: bool,
     /// Measure each row this often
     #[arg(long, value_name = "N")]
     pub runs: Option<u32>,

@@ -40,6 +40,8 @@ struct Options {
     hop: PathBuf,
     agent: PathBuf,
     mode: Mode,
+    /// Leaves out what Hop is compared with.
+    hop_only: bool,
 }
 
 #[derive(PartialEq)]
@@ -103,7 +105,7 @@ fn boot(options: &Options) -> BenchRouter {
 fn measure(bench: BenchRouter, rows: &[&Row], options: &Options) -> (Vec<Figure>, Vec<String>) {
     let (mut bench, mut figures, mut failed) = (Some(bench), Vec::new(), Vec::new());
     for row in rows {
-        for way in row.ways.iter().filter(|way| options.mode != Mode::Check || **way == Way::Hop) {
+        for way in row.ways.iter().filter(|way| !options.hop_only || **way == Way::Hop) {
             let name = format!("{}, {}", row.name, way.name());
             let mut measure = || {
                 let bench = bench.get_or_insert_with(|| boot(options));
@@ -162,7 +164,7 @@ impl Options {
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     let (mut rows, mut runs, mut hop, mut agent) = (Vec::new(), None, None, None);
-    let mut mode = Mode::Print;
+    let (mut mode, mut hop_only) = (Mode::Print, false);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match &*word {
@@ -171,6 +173,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--write" => mode = Mode::Write,
             "--check" => mode = Mode::Check,
             "--profile" => mode = Mode::Profile,
+            "--hop-only" => hop_only = true,
             "--runs" => {
                 let number = value()?.parse().ok().filter(|runs| *runs > 0);
                 runs = Some(number.ok_or("--runs needs a number above 0")?);
@@ -190,6 +193,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         runs: runs.unwrap_or(if once { 1 } else { RUNS }),
         hop: hop.unwrap_or_else(|| dist("hop")),
         agent: agent.unwrap_or_else(|| dist("hopd-mips")),
+        hop_only: hop_only || mode == Mode::Check,
         mode,
     })
 }

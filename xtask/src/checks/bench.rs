@@ -62,7 +62,7 @@ impl MeasureArgs {
 
     /// The command line of the bench.
     fn words(&self) -> Vec<String> {
-        let options = [("--write", self.write), ("--check", self.check)];
+        let options = [("--write", self.write), ("--check", self.check), ("--hop-only", self.hop_only)];
         let options = options.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned());
         let runs = self.runs.map(|runs| runs.to_string());
         let values = [("--runs", &runs), ("--hop", &self.hop), ("--agent", &self.agent)];
@@ -77,7 +77,7 @@ mod tests {
 
     fn measure(rows: &[&str]) -> MeasureArgs {
         let rows = rows.iter().map(|row| (*row).to_owned()).collect();
-        MeasureArgs { write: false, check: false, runs: None, hop: None, agent: None, rows }
+        MeasureArgs { write: false, check: false, hop_only: false, runs: None, hop: None, agent: None, rows }
     }
 
     #[test]

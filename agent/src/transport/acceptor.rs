@@ -45,8 +45,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a ClientHello. That of a controller has 250, that of a browser 2,000.
 const MAX_CLIENT_HELLO_BYTES: usize = 4096;
 
-/// Bytes that the agent still reads from a refused peer, and the time that this peer, or a controller beyond the limit
-/// of connections, has to read why it was refused.
+/// Time for a controller beyond the limit of connections to make its first call and read why it was refused: as long as its
+/// handshake, because this happens when many come at once.
+const REFUSAL_TIMEOUT: Duration = HANDSHAKE_TIMEOUT;
+
+/// Bytes that the agent still reads from a refused peer, and the time that this peer has to read why it was refused.
 const REJECT_DRAIN_BYTES: usize = 64 * 1024;
 const REJECT_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -244,7 +247,7 @@ impl Acceptor {
         if let Some(why) = refusal {
             self.refusals.record(address, &why);
             // The controller disconnects when it has got the reason; otherwise the timeout closes the connection.
-            let _ = timeout(REJECT_DRAIN_TIMEOUT, served).await;
+            let _ = timeout(REFUSAL_TIMEOUT, served).await;
         } else {
             tokio::select! {
                 served = served => {

@@ -31,7 +31,7 @@ const MAX_PENDING: usize = 64;
 
 /// From this number of peers on, the agent may drop one for a new one although the limit is not reached: never at this
 /// number, always at [`MAX_PENDING`], and in between the more often, the nearer the limit is.
-const EARLY_DROP_FROM: usize = 48;
+const EARLY_DROP_FROM: usize = 56;
 
 /// Maximum number of peers of one source that have not sent a whole ClientHello.
 const MAX_SILENT_OF_SOURCE: usize = 8;

@@ -3,7 +3,8 @@
 //!
 //! **Invariants:** the agent never stops accepting while it serves. [`ConnectionLimits`] bounds the resources of all
 //! peers that have not proved an authorized key, and each of them holds its share for [`HANDSHAKE_TIMEOUT`],
-//! [`REJECT_DRAIN_TIMEOUT`] and [`REJECT_BACKOFF`] at most.
+//! [`REJECT_DRAIN_TIMEOUT`] and [`REJECT_BACKOFF`] at most. A controller beyond the limit of connections holds its share
+//! for [`REFUSAL_TIMEOUT`].
 
 use std::io;
 use std::net::SocketAddr;

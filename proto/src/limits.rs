@@ -34,6 +34,16 @@ pub const OUTPUT_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bytes of the largest output window that an agent grants.
 pub const MAX_OUTPUT_WINDOW_BYTES: u32 = 1024 * 1024;
 
+/// Bytes of each output that an agent keeps of a detached job unless asked otherwise.
+pub const DEFAULT_LOG_BYTES: u32 = 256 * 1024;
+
+/// Bytes of the largest log of an output that an agent keeps.
+pub const MAX_LOG_BYTES: u32 = 1024 * 1024;
+
+/// Bytes of an output that a controller accepts from an agent without an acknowledgement when it attaches to a job: a log
+/// or a window, a quarter of it more, and what was left in the largest pipe (/proc/sys/fs/pipe-max-size, pipe(7)).
+pub const MAX_KEPT_OUTPUT_BYTES: u32 = 3 * 1024 * 1024;
+
 /// Bytes of the largest message of an agent: an output message has 16 KiB, a list of jobs some hundred bytes for each
 /// job.
 pub const MAX_REPLY_BYTES: usize = 256 * 1024;

@@ -54,7 +54,7 @@ impl FinishedProgram {
             offer.add_core(&name, core);
         }
         // Nobody knows when a controller fetches the files of a detached job, so they must not occupy a slot.
-        let _place = session.ownership().linger.map(|_| place);
+        let _place = (!session.is_detached()).then_some(place);
         let handle = jobs.guard.watch_files(directory.path().to_owned(), elsewhere + session.unread());
         let mut stopping = jobs.stopping();
         session.offer(offer);
@@ -110,8 +110,7 @@ mod tests {
             work.clone(),
             Vec::new(),
         ));
-        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        let (session, _) = Session::new("7".into(), Ownership { owner, linger, has_terminal: false });
+        let (session, _) = Session::new("7".into(), Ownership::of_test(linger));
         let directory = JobDirectory::create(&work, "7").unwrap();
         let job = directory.path().to_owned();
         fs::write(directory.work().join("x"), [7; 1000]).unwrap();

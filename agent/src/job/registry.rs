@@ -18,7 +18,7 @@ use crate::files::core_dump::Pattern;
 use crate::job::error::Error;
 use crate::job::execute::Job;
 use crate::job::oom_guard::OomGuard;
-use crate::job::session::{Ownership, Phase, Session};
+use crate::job::session::{FinalResult, Ownership, Phase, Session, Wait};
 use crate::job::spec::Spec;
 use crate::job::upload::BlobState;
 use crate::process::reaper::ProcessReaper;
@@ -105,6 +105,12 @@ pub struct JobSummary {
     pub owner: Fingerprint,
     /// Bytes of output that no controller has acknowledged.
     pub unread: u64,
+    /// Bytes of output that the job's log has dropped unread; `None` for a job without a log.
+    pub dropped: Option<u64>,
+    /// What the job waits for, if it waits for something.
+    pub waits_for: Option<Wait>,
+    /// Its outcome, or its error, if it has ended.
+    pub final_result: Option<FinalResult>,
 }
 
 impl JobRegistry {
@@ -174,7 +180,13 @@ impl JobRegistry {
         let entries = spec.inputs.iter().map(|tree| u64::from(tree.entries)).sum::<u64>();
         let bytes = spec.inputs.iter().map(|tree| tree.size).sum();
         let reservation = self.store.reserve(bytes, entries + JOB_INODES)?;
-        let ownership = Ownership { owner, linger: spec.linger, has_terminal: spec.terminal.is_some() };
+        let ownership = Ownership {
+            owner,
+            linger: spec.linger,
+            log_size: spec.log_size,
+            output_window: spec.output_window,
+            has_terminal: spec.terminal.is_some(),
+        };
         let (session, commands) = Session::new(id, ownership);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), session: session.clone() };
         self.entries().push_back(entry);
@@ -224,9 +236,12 @@ impl JobRegistry {
             phase: entry.session.phase(),
             age: entry.admitted.elapsed(),
             is_attached: entry.session.is_attached(),
-            is_detached: entry.session.ownership().linger.is_none(),
+            is_detached: entry.session.is_detached(),
             owner: entry.session.owner(),
             unread: entry.session.unread(),
+            dropped: entry.session.dropped(),
+            waits_for: entry.session.waits_for(),
+            final_result: entry.session.final_result(),
         };
         self.entries().iter().map(listed).collect()
     }

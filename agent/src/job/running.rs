@@ -92,7 +92,7 @@ impl Running {
         let stdout = self.pump(streams.stdout, OutputStream::Stdout);
         let stderr = streams.stderr.map(|stderr| self.pump(stderr, OutputStream::Stderr));
         self.terminal = streams.terminal;
-        if self.session.ownership().linger.is_none() {
+        if self.session.is_detached() {
             self.session.stdin().push(0, b"", true)?;
         }
         let (all_ended, feed) = self.feed(streams.stdin);

@@ -51,6 +51,8 @@ pub struct Spec {
     pub linger: Option<Duration>,
     /// Bytes of each output that may be unacknowledged.
     pub output_window: u64,
+    /// Bytes of each output that a log keeps when the job is detached; 0 for none.
+    pub log_size: usize,
     /// The artifacts to offer: paths below the working directory, by the rules of `hop_proto::output_path`.
     pub output_files: Vec<Vec<u8>>,
     /// Offer its core dump too, if there is one.
@@ -80,6 +82,7 @@ impl Spec {
             terminal: None,
             linger: Some(Duration::ZERO),
             output_window: 1024,
+            log_size: 0,
             output_files: Vec::new(),
             core: false,
         }

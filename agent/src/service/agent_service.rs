@@ -9,6 +9,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::{MAX_MESSAGE_BYTES, MAX_SPEC_BYTES};
@@ -37,7 +38,7 @@ use crate::system::resources;
 use crate::system::runtime;
 
 /// The capabilities of this agent, by their names in `docs/protocol.md`.
-const CAPABILITIES: [&str; 17] = [
+const CAPABILITIES: [&str; 18] = [
     "run",
     "attach",
     "terminal",
@@ -55,6 +56,7 @@ const CAPABILITIES: [&str; 17] = [
     "inodes",
     "rotate",
     "signals",
+    "log",
 ];
 
 /// The capabilities of an agent without a launcher: the core dump of a launcher is not that of its program, and the
@@ -165,9 +167,11 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::ReadOutputRequest>,
     ) -> Result<Response<BufferedOutput>, Status> {
-        let session = self.jobs.find(&request.into_inner().job_id, self.controller)?;
+        let v1::ReadOutputRequest { job_id, follow, since_ms } = request.into_inner();
+        let session = self.jobs.find(&job_id, self.controller)?;
         session.has_its_output()?;
-        Ok(Response::new(BufferedOutput { session, delivered: [0; 2] }))
+        let delivered = session.output_since((since_ms > 0).then(|| Duration::from_millis(since_ms)));
+        Ok(Response::new(BufferedOutput { session, delivered, follows: follow, is_caught_up: !follow }))
     }
 
     async fn signal_job(
@@ -335,17 +339,27 @@ struct BufferedOutput {
     session: Arc<Session>,
     /// The offsets before which each output was sent.
     delivered: [u64; 2],
+    /// The stream ends with the job.
+    follows: bool,
+    /// The controller knows that it has all output up to some moment, or does not ask.
+    is_caught_up: bool,
 }
 
 impl Stream for BufferedOutput {
     type Item = Result<v1::ReadOutputResponse, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { session, delivered } = &mut *self;
-        let piece = session.next_piece(delivered);
-        Poll::Ready(piece.map(|(stream, offset, data)| {
-            let output = encode_output(stream, offset, Payload { data, uncompressed_size: 0 });
-            Ok(v1::ReadOutputResponse { output: Some(output) })
-        }))
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { session, delivered, follows, is_caught_up } = &mut *self;
+        let piece = session.poll_piece(context, delivered, *follows);
+        let has_more = matches!(piece, Poll::Ready(Some(_)));
+        if !has_more && !std::mem::replace(is_caught_up, true) {
+            return Poll::Ready(Some(Ok(v1::ReadOutputResponse { output: None, caught_up: true })));
+        }
+        piece.map(|piece| {
+            piece.map(|(stream, offset, data)| {
+                let output = encode_output(stream, offset, Payload { data, uncompressed_size: 0 });
+                Ok(v1::ReadOutputResponse { output: Some(output), caught_up: false })
+            })
+        })
     }
 }

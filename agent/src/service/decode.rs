@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use hop_proto::limits::{
     MAX_BASES, MAX_BLOB_CHUNK_BYTES, MAX_GRACE_MS, MAX_INPUT_TREES, MAX_JOB_ID_BYTES, MAX_LINGER_MS,
-    MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES, MIN_MARK_BYTES,
+    MAX_LOG_BYTES, MAX_MARK_BYTES, MAX_NAME_BYTES, MAX_OUTPUT_REQUESTS, MAX_OUTPUT_WINDOW_BYTES,
+    MIN_MARK_BYTES,
 };
 use hop_proto::v1::{self, run_request};
 use hop_proto::{output_path, program_name};
@@ -44,6 +45,9 @@ pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
     }
     if !(1..=MAX_OUTPUT_WINDOW_BYTES).contains(&spec.output_window) {
         return Err(Error::Protocol("the output window is not between 1 byte and 1 MiB"));
+    }
+    if spec.log_size > MAX_LOG_BYTES {
+        return Err(Error::Protocol("the log is larger than 1 MiB"));
     }
     let limits = spec.limits.unwrap_or_default();
     if limits.grace_ms > MAX_GRACE_MS {
@@ -94,6 +98,7 @@ pub fn decode_spec(spec: v1::JobSpec) -> Result<Spec, Error> {
         terminal: spec.terminal.map(decode_size).transpose()?,
         linger: (!spec.detached).then(|| Duration::from_millis(spec.disconnect_timeout_ms)),
         output_window: spec.output_window.into(),
+        log_size: spec.log_size as usize,
         output_files: spec.output_files,
         core: spec.core,
     })
@@ -192,7 +197,7 @@ pub fn decode_message(request: v1::RunRequest) -> Result<session::Request, Error
         Some(run_request::Message::FileAck(position)) => session::Request::Stored(decode_position(position)),
         Some(run_request::Message::Start(v1::Start {})) => session::Request::Start,
         Some(run_request::Message::Discard(v1::Discard {})) => session::Request::Discard,
-        Some(run_request::Message::Detach(v1::Detach {})) => session::Request::Detach,
+        Some(run_request::Message::Detach(v1::Detach { run_on })) => session::Request::Detach { run_on },
         Some(run_request::Message::Spec(_)) => return Err(Error::Protocol("a second specification")),
         Some(run_request::Message::Attach(_)) => return Err(Error::Protocol("a second attachment")),
         None => return Err(Error::Protocol("a message that this agent does not know")),
@@ -240,7 +245,7 @@ mod tests {
     fn specifications_that_break_rules_are_refused() {
         assert!(decode_spec(spec()).is_ok());
         assert!(decode_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
-        let broken: [fn(&mut v1::JobSpec); 28] = [
+        let broken: [fn(&mut v1::JobSpec); 29] = [
             |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],
             |spec| spec.output_files = vec![b"x".to_vec(); MAX_OUTPUT_REQUESTS + 1],
@@ -265,6 +270,7 @@ mod tests {
             |spec| spec.name = "x".repeat(65),
             |spec| spec.output_window = 0,
             |spec| spec.output_window = u32::MAX,
+            |spec| spec.log_size = MAX_LOG_BYTES + 1,
             |spec| spec.args = vec![b"a\0b".to_vec()],
             |spec| spec.env = vec![v1::EnvVar { name: b"A=B".to_vec(), value: vec![] }],
             |spec| spec.env = vec![v1::EnvVar { name: b"HOP_JOB_DIR".to_vec(), value: vec![] }],

@@ -14,7 +14,7 @@ use crate::job::oom_guard::{self, OutOfMemory};
 use crate::job::outcome::{Cause, Outcome};
 use crate::job::registry::JobSummary;
 use crate::job::session::output_buffer::OutputStream;
-use crate::job::session::{Event, Payload, Phase};
+use crate::job::session::{Event, Payload, Phase, Wait};
 use crate::process::child::Ending;
 use crate::store::receiver::Need;
 use crate::system::resources::{Exhausted, Resource};
@@ -110,6 +110,19 @@ pub(super) fn encode_job(listed: JobSummary, asking: Fingerprint) -> v1::Job {
         own: listed.owner == asking,
         detached: listed.is_detached,
         unread: listed.unread,
+        outcome: listed.final_result.and_then(|last| last.as_ref().as_ref().ok().map(encode_outcome)),
+        waits_for: listed.waits_for.map_or(v1::WaitReason::Unspecified, encode_wait).into(),
+        has_log: listed.dropped.is_some(),
+        dropped: listed.dropped.unwrap_or(0),
+    }
+}
+
+fn encode_wait(wait: Wait) -> v1::WaitReason {
+    match wait {
+        Wait::Upload => v1::WaitReason::Upload,
+        Wait::Start => v1::WaitReason::Start,
+        Wait::Output => v1::WaitReason::Output,
+        Wait::Artifacts => v1::WaitReason::Artifacts,
     }
 }
 

@@ -254,6 +254,11 @@ pub struct JobSpec {
     /// Capability "compress_output".
     #[prost(bool, tag = "21")]
     pub accept_compressed_output: bool,
+    /// Once the job is detached, and while no controller is attached to it, the program never waits for a reader: the agent
+    /// keeps at least the last `log_size` bytes of each output, acknowledged or not, and drops older ones. At most
+    /// 1,048,576. 0: the program waits as soon as a window of its output is unacknowledged. Capability "log".
+    #[prost(uint32, tag = "22")]
+    pub log_size: u32,
 }
 /// In characters, each at most 65,535.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -268,8 +273,9 @@ pub struct WindowSize {
 pub struct Attach {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
-    /// The controller has all output before these offsets. Absent: it has none, and wants all that the agent keeps, which
-    /// is the output that no controller has acknowledged.
+    /// The controller has all output before these offsets. Absent: it has none, and wants the output that no controller has
+    /// acknowledged; of a job that has ended, all that the agent keeps. The agent may have dropped output of a job with a
+    /// log (`JobSpec.log_size`): `Accepted` then names a later offset.
     #[prost(uint64, optional, tag = "2")]
     pub stdout_offset: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "3")]
@@ -291,7 +297,11 @@ pub struct Start {}
 pub struct Discard {}
 /// The controller leaves the job, as if its connection had broken, and the agent ends the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Detach {}
+pub struct Detach {
+    /// The job is detached from now on, as with `JobSpec.detached`; its standard input stays open. Capability "log".
+    #[prost(bool, tag = "1")]
+    pub run_on: bool,
+}
 /// A file, named by the digest of its content.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Blob {
@@ -665,19 +675,41 @@ pub struct Job {
     pub own: bool,
     #[prost(bool, tag = "7")]
     pub detached: bool,
-    /// Bytes of output that no controller has acknowledged.
+    /// Bytes of output that the agent keeps and that no controller has acknowledged.
     #[prost(uint64, tag = "8")]
     pub unread: u64,
+    /// How the job ended; absent if it has not, or if it failed. Capability "log".
+    #[prost(message, optional, tag = "9")]
+    pub outcome: ::core::option::Option<Outcome>,
+    /// What the job waits for, if it waits for something.
+    #[prost(enumeration = "WaitReason", tag = "10")]
+    pub waits_for: i32,
+    /// Bytes of output that the agent has dropped before a controller acknowledged them (`JobSpec.log_size`).
+    #[prost(uint64, tag = "11")]
+    pub dropped: u64,
+    /// The agent keeps a log of the job's output (`JobSpec.log_size`).
+    #[prost(bool, tag = "12")]
+    pub has_log: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadOutputRequest {
     #[prost(string, tag = "1")]
     pub job_id: ::prost::alloc::string::String,
+    /// The stream goes on with what the program writes, until the job has ended. Capability "log".
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
+    /// Not 0: only output of the last so many milliseconds, and at most a 64th of the log that is older. Capability "log".
+    #[prost(uint64, tag = "3")]
+    pub since_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadOutputResponse {
+    /// A gap before `output.offset` is output that the agent has dropped, or that another controller has acknowledged.
     #[prost(message, optional, tag = "1")]
     pub output: ::core::option::Option<Output>,
+    /// Once in a stream with `follow`, without output: all output so far has been sent.
+    #[prost(bool, tag = "2")]
+    pub caught_up: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignalJobRequest {
@@ -964,6 +996,46 @@ impl Cause {
             "CAUSE_MEMORY" => Some(Self::Memory),
             "CAUSE_ABANDONED" => Some(Self::Abandoned),
             "CAUSE_EXHAUSTED" => Some(Self::Exhausted),
+            _ => None,
+        }
+    }
+}
+/// What a job waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WaitReason {
+    Unspecified = 0,
+    /// The controller is to send the program or its input files.
+    Upload = 1,
+    /// The controller is to send `Start`.
+    Start = 2,
+    /// A controller is to acknowledge output: the program has filled the window of one of them.
+    Output = 3,
+    /// The program has exited, and a controller is to fetch the output files.
+    Artifacts = 4,
+}
+impl WaitReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WAIT_REASON_UNSPECIFIED",
+            Self::Upload => "WAIT_REASON_UPLOAD",
+            Self::Start => "WAIT_REASON_START",
+            Self::Output => "WAIT_REASON_OUTPUT",
+            Self::Artifacts => "WAIT_REASON_ARTIFACTS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WAIT_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "WAIT_REASON_UPLOAD" => Some(Self::Upload),
+            "WAIT_REASON_START" => Some(Self::Start),
+            "WAIT_REASON_OUTPUT" => Some(Self::Output),
+            "WAIT_REASON_ARTIFACTS" => Some(Self::Artifacts),
             _ => None,
         }
     }
@@ -1276,8 +1348,8 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("hop.v1.AgentService", "ListJobs"));
             self.inner.unary(req, path, codec).await
         }
-        /// Returns the output of a job that no controller has acknowledged yet, without attaching. Only the job's own
-        /// controller may call it.
+        /// Returns the output of a job that the agent keeps, without attaching: that of a job with a log (`JobSpec.log_size`),
+        /// or that which no controller has acknowledged yet. Only the job's own controller may call it.
         pub async fn read_output(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadOutputRequest>,

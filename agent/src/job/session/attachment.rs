@@ -18,10 +18,12 @@ use crate::job::session::output_buffer::OutputStream;
 use crate::job::session::output_compressor::OutputCompressor;
 use crate::job::session::requests::Requests;
 use crate::job::session::sent_state::SentState;
+use crate::job::session::state::Phase;
 
 impl Session {
     /// Attaches a new connection, which replaces an older one. Each output continues at its offset in `delivered`, or
-    /// with the first byte that the session has. Output files continue at `files`, or with the first one that the
+    /// with the first byte that no controller has acknowledged; of a job that has ended, with the first byte that the
+    /// session has. Output files continue at `files`, or with the first one that the
     /// controller has not stored whole. Payloads are compressed if the controller `accepts_compressed`.
     ///
     /// # Errors
@@ -35,8 +37,16 @@ impl Session {
         let sent = self.state.with(|state| {
             let mut outputs = [0; 2];
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-                let (start, end) = (state.buffer.start(stream), state.buffer.end(stream));
-                let offset = delivered[stream as usize].unwrap_or(start);
+                let buffer = &state.buffer;
+                let (start, end) = (buffer.start(stream), buffer.end(stream));
+                let offset = match delivered[stream as usize] {
+                    // A log may have dropped bytes that this controller does not have yet.
+                    Some(offset) if buffer.is_log() => offset.max(start),
+                    Some(offset) => offset,
+                    // So that everybody who asks sees how the job ended.
+                    None if state.phase == Phase::Ended => start,
+                    None => buffer.unread_start(stream),
+                };
                 // Any offset will do: the controller gets the error that says so.
                 let is_lost = state.lost_output().is_some();
                 if !is_lost && !(start..=end).contains(&offset) {
@@ -45,12 +55,15 @@ impl Session {
                 outputs[stream as usize] = offset;
             }
             state.connection += 1;
+            // From now on a log drops nothing that this connection has still to send.
+            state.buffer.set_reader(true);
             let files = Cursor::new(files.unwrap_or(Position { offset: 0, ..state.stored }));
             Ok(SentState::new(state.connection, outputs, files))
         })?;
         // So that the attachment before it tells its controller that it was taken over.
         self.state.notify_all();
         self.attached.update(|attached| attached.left = None);
+        self.set_reader(true);
         let encoder = Encoder {
             compressor: accepts_compressed.then(OutputCompressor::default),
             plain: BytesMut::new(),
@@ -62,6 +75,7 @@ impl Session {
     pub(super) fn disconnect(&self, number: u64) {
         if self.state.with(|state| state.connection) == number {
             self.attached.update(|attached| _ = attached.left.get_or_insert_with(Instant::now));
+            self.set_reader(false);
         }
     }
 
@@ -102,7 +116,7 @@ impl Attachment {
         }));
         if let Some(Event::Ended(last)) = &event
             && last.is_err()
-            && session.ownership.linger.is_some()
+            && !session.is_detached()
             && session.unread() == 0
         {
             // This error is the status of the call, which ends with it: the controller can discard nothing any more.

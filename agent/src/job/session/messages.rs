@@ -54,7 +54,10 @@ pub enum Request {
     /// The controller wants nothing more of the job.
     Discard,
     /// The controller leaves, and may reattach.
-    Detach,
+    Detach {
+        /// True if the job is detached from now on.
+        run_on: bool,
+    },
 }
 
 /// A message of a job to its controller.

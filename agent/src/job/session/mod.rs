@@ -11,6 +11,7 @@
 mod attachment;
 mod commands;
 mod encoder;
+mod inspect;
 mod messages;
 pub mod monitor;
 pub mod output_buffer;
@@ -43,9 +44,10 @@ pub use crate::job::session::messages::{Event, FinalResult, JobCommand, Payload,
 use crate::job::session::monitor::Monitor;
 use crate::job::session::output_buffer::{OutputBuffer, OutputStream};
 pub use crate::job::session::requests::Requests;
+#[cfg(test)]
 use crate::job::session::sent_state::next_piece;
-pub use crate::job::session::state::Phase;
 use crate::job::session::state::{Attached, State};
+pub use crate::job::session::state::{Phase, Wait};
 use crate::job::session::stdout::Control;
 use crate::store::receiver::Need;
 use crate::system::runtime;
@@ -60,10 +62,24 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Ownership {
     /// The key of the controller that asked for it. [`Session::owner`] has the one that it has now.
     pub owner: Fingerprint,
-    /// How long that controller may be away; `None` without limit.
+    /// How long that controller may be away when the job starts; `None` without limit. [`Session::is_detached`] has
+    /// what is so now.
     pub linger: Option<Duration>,
+    /// Bytes of each output that a log keeps when the job is detached; 0 for a job without a log.
+    pub log_size: usize,
+    /// Bytes of each output that may be unacknowledged.
+    pub output_window: u64,
     /// True if the job's program has a terminal.
     pub has_terminal: bool,
+}
+
+#[cfg(test)]
+impl Ownership {
+    /// For a job that survives `linger` without its controller, and has no log.
+    pub fn of_test(linger: Option<Duration>) -> Self {
+        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
+        Self { owner, linger, log_size: 0, output_window: 1 << 20, has_terminal: false }
+    }
 }
 
 /// The session of a job, which all its connections share.
@@ -81,6 +97,10 @@ impl Session {
     /// The session of a new job, to which its controller will attach, and the commands that will reach the job.
     pub fn new(job: String, ownership: Ownership) -> (Arc<Self>, JobCommands) {
         let (sender, messages) = mpsc::channel(COMMAND_CAPACITY);
+        let mut buffer = OutputBuffer::default();
+        if ownership.linger.is_none() && ownership.log_size > 0 {
+            buffer.keep_log(ownership.log_size);
+        }
         let state = State {
             owner: ownership.owner,
             phase: Phase::Admitted,
@@ -89,7 +109,7 @@ impl Session {
             left: NO_CONNECTION,
             unheard: NO_CONNECTION,
             has_started: false,
-            buffer: OutputBuffer::default(),
+            buffer,
             stdin: 0,
             stdin_closed: false,
             signals: 0,
@@ -98,7 +118,7 @@ impl Session {
             final_result: None,
             ended: None,
         };
-        let attached = Attached { left: None, is_released: false };
+        let attached = Attached { left: None, linger: ownership.linger, is_released: false };
         let state = Arc::new(Monitor::new(state));
         let commands = JobCommands { messages, state: state.clone() };
         let session = Self {
@@ -143,17 +163,9 @@ impl Session {
         self.attached.with(|attached| attached.left.is_none())
     }
 
-    /// Bytes of output that no controller has acknowledged.
-    pub fn unread(&self) -> u64 {
-        self.state.with(|state| state.buffer.len())
-    }
-
-    /// The next piece of buffered output after the offsets `delivered`, which advance to the end of that piece.
-    pub fn next_piece(&self, delivered: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
-        self.state.with(|state| {
-            next_piece(&state.buffer, delivered)
-                .map(|(stream, offset, data)| (stream, offset, Bytes::copy_from_slice(data)))
-        })
+    /// True if the job runs until it exits, however long its controller is away.
+    pub fn is_detached(&self) -> bool {
+        self.attached.with(|attached| attached.linger.is_none())
     }
 
     // ---------------------------------------------------------------------------------------------- the job's side
@@ -240,22 +252,22 @@ impl Session {
         if self.discardable_output() == 0 {
             return 0;
         }
-        let given_up = self.state.with(|state| {
-            let bytes = state.buffer.len();
+        let (given_up, lost) = self.state.with(|state| {
+            let (length, bytes) = (state.buffer.len(), state.buffer.unread());
             let Some(ending) = state.final_result.as_deref().map(|last| match last {
                 Ok(outcome) => outcome.to_string(),
                 Err(error) => error.to_string(),
             }) else {
-                return 0;
+                return (0, 0);
             };
+            state.buffer.discard();
             if bytes > 0 {
-                state.buffer.discard();
                 state.final_result = Some(Arc::new(Err(Error::OutputLost { bytes, ending })));
             }
-            bytes
+            (length, bytes)
         });
-        if given_up > 0 {
-            tracing::warn!(job = self.job, bytes = given_up, "discarded the output of an ended job");
+        if lost > 0 {
+            tracing::warn!(job = self.job, bytes = lost, "discarded the output of an ended job");
             self.state.notify_all();
         }
         given_up
@@ -310,10 +322,34 @@ impl Session {
 
     /// When the controller will have been away for too long.
     fn gone_for_good(&self, attached: Attached) -> Option<Instant> {
-        attached.left?.checked_add(self.ownership.linger?)
+        attached.left?.checked_add(attached.linger?)
     }
 
     // --------------------------------------------------------------------------------------- the controller's side
+
+    /// Lets the job run until it exits, however long its controller is away, and turns its output into a log if it is to
+    /// have one.
+    pub(super) fn run_on(&self) {
+        self.attached.update(|attached| attached.linger = None);
+        if self.ownership.log_size > 0 {
+            self.state.with(|state| state.buffer.keep_log(self.ownership.log_size));
+        }
+    }
+
+    /// Tells the log of a job, if it has one, whether a controller is attached.
+    fn set_reader(&self, has_reader: bool) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            let start = self.state.with(|state| {
+                state.buffer.set_reader(has_reader);
+                state.buffer.is_log().then(|| state.buffer.start(stream))
+            });
+            let Some(start) = start else { return };
+            self.output(stream).update(|control| {
+                control.drops = !has_reader;
+                control.acknowledged = control.acknowledged.max(start);
+            });
+        }
+    }
 
     /// Releases the job: it counts as abandoned from now on.
     pub fn release(&self) {
@@ -345,6 +381,14 @@ impl Session {
 
 #[cfg(test)]
 impl Session {
+    /// The next piece of buffered output after the offsets `delivered`, which advance to the end of that piece.
+    pub fn next_piece(&self, delivered: &mut [u64; 2]) -> Option<(OutputStream, u64, Bytes)> {
+        self.state.with(|state| {
+            next_piece(&state.buffer, delivered)
+                .map(|(stream, offset, data)| (stream, offset, Bytes::copy_from_slice(data)))
+        })
+    }
+
     /// Appends to an output.
     pub fn write(&self, stream: OutputStream, data: &[u8]) {
         self.state.update(|state| state.buffer.append(stream, |bytes| bytes.extend_from_slice(data)));
@@ -368,8 +412,7 @@ mod tests {
     type Say = mpsc::Sender<Result<Request, Error>>;
 
     fn session() -> (Arc<Session>, JobCommands) {
-        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        Session::new("7".into(), Ownership { owner, linger: Some(LINGER), has_terminal: false })
+        Session::new("7".into(), Ownership::of_test(Some(LINGER)))
     }
 
     fn attach(session: &Arc<Session>, delivered: [Option<u64>; 2]) -> (Say, Attachment) {
@@ -720,9 +763,101 @@ mod tests {
         let (session, _commands) = session();
         session.set_phase(Phase::Running);
         let (say, mut replies) = attach(&session, [None, None]);
-        say.send(Ok(Request::Detach)).await.unwrap();
+        say.send(Ok(Request::Detach { run_on: false })).await.unwrap();
         while replies.recv().await.is_some() {}
         assert!(!session.is_attached() && !session.is_abandoned() && !session.stdin.has_ended());
+    }
+
+    /// A detached job with a log of so many bytes of each output, that runs.
+    fn logged(log_size: usize) -> Arc<Session> {
+        let (session, _) = Session::new("7".into(), Ownership { log_size, ..Ownership::of_test(None) });
+        session.set_phase(Phase::Running);
+        session
+    }
+
+    #[tokio::test]
+    async fn log_is_read_again_after_its_job() {
+        let session = logged(100);
+        let (say, mut replies) = attach(&session, [None, None]);
+        session.write(Stdout, b"one ");
+        assert_eq!(output(&mut replies).await, (Stdout, 0, Bytes::from_static(b"one ")));
+        say.send(Ok(Request::Acknowledge { stream: Stdout, offset: 4, closed: false })).await.unwrap();
+        settle().await;
+        drop((say, replies));
+        settle().await;
+        let (say, mut replies) = attach(&session, [None, None]);
+        assert!(matches!(replies.recv().await, Some(Event::Accepted { outputs: [4, 0], .. })), "it was read");
+        drop((say, replies));
+        session.end(Ok(exited()));
+        for _ in 0..2 {
+            let (say, mut replies) = attach(&session, [None, None]);
+            assert!(matches!(replies.recv().await, Some(Event::Accepted { outputs: [0, 0], .. })));
+            assert_eq!(output(&mut replies).await, (Stdout, 0, Bytes::from_static(b"one ")));
+            say.send(Ok(Request::Acknowledge { stream: Stdout, offset: 4, closed: false })).await.unwrap();
+            settle().await;
+            assert!(matches!(replies.recv().await, Some(Event::Ended(last)) if last.is_ok()));
+        }
+        settle().await;
+        assert_eq!((session.discardable_output(), session.discard_output()), (4, 4));
+        let (_say, mut replies) = attach(&session, [None, None]);
+        assert!(matches!(replies.recv().await, Some(Event::Accepted { outputs: [4, 0], .. })));
+        assert!(matches!(replies.recv().await, Some(Event::Started { .. })));
+        assert!(
+            matches!(replies.recv().await, Some(Event::Ended(last)) if last.is_ok()),
+            "nothing unread is lost"
+        );
+    }
+
+    #[tokio::test]
+    async fn dropped_log_is_a_gap_on_reconnect() {
+        let session = logged(100);
+        let (say, replies) = attach(&session, [None, None]);
+        drop((say, replies));
+        settle().await;
+        session.write(Stdout, &[7; 300]);
+        assert_eq!((session.unread(), session.dropped()), (100, Some(200)));
+        let (_say, mut replies) = attach(&session, [Some(50), Some(0)]);
+        assert!(matches!(replies.recv().await, Some(Event::Accepted { outputs: [200, 0], .. })));
+        assert_eq!(output(&mut replies).await.1, 200);
+    }
+
+    #[tokio::test]
+    async fn followed_output_ends_with_the_job() {
+        let session = logged(100);
+        session.write(Stdout, b"one");
+        let (mut all, mut now) = ([0; 2], [0; 2]);
+        let mut next = async |delivered: &mut [u64; 2], follows| {
+            std::future::poll_fn(|context| session.poll_piece(context, delivered, follows)).await
+        };
+        assert_eq!(next(&mut all, true).await, Some((Stdout, 0, Bytes::from_static(b"one"))));
+        assert_eq!(next(&mut now, false).await, Some((Stdout, 0, Bytes::from_static(b"one"))));
+        assert_eq!(next(&mut now, false).await, None);
+        let more = async {
+            settle().await;
+            session.write(Stderr, b"two");
+            settle().await;
+            session.end(Ok(exited()));
+        };
+        let follow = async {
+            assert_eq!(next(&mut all, true).await, Some((Stderr, 0, Bytes::from_static(b"two"))));
+            assert_eq!(next(&mut all, true).await, None);
+        };
+        tokio::join!(follow, more);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn job_that_is_to_run_on_is_not_abandoned() {
+        let ownership = Ownership { log_size: 100, ..Ownership::of_test(Some(LINGER)) };
+        let (session, _commands) = Session::new("7".into(), ownership);
+        session.set_phase(Phase::Running);
+        let (say, _replies) = attach(&session, [None, None]);
+        assert_eq!((session.is_detached(), session.dropped()), (false, None));
+        say.send(Ok(Request::Detach { run_on: true })).await.unwrap();
+        settle().await;
+        assert!(session.is_detached() && !session.is_attached());
+        session.write(Stdout, &[7; 300]);
+        assert_eq!(session.dropped(), Some(200));
+        assert!(tokio::time::timeout(10 * LINGER, session.abandoned()).await.is_err());
     }
 
     #[tokio::test]

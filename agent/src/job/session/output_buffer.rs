@@ -1,13 +1,15 @@
-//! The output of a program that its controller has not acknowledged yet, in the order in which it was read.
+//! The output of a program that its controller can still get, in the order in which it was read.
 //!
 //! **Invariants:** no byte is dropped before it is acknowledged, so that a controller which reattaches can get it
-//! again; and the buffer is never longer than what was read into it, which the output's window bounds, however small
-//! the pieces.
+//! again, except for a [`Log`] that nobody reads; and the buffer is never longer than what was read into it, which the
+//! output's window or the log's size bounds, however small the pieces.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use hop_proto::limits::OUTPUT_CHUNK_BYTES;
+use tokio::time::Instant;
 
 /// One of the two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,21 +20,30 @@ pub enum OutputStream {
     Stderr,
 }
 
+/// Both output streams, in the order in which everything here counts them.
+const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
+
 /// Maximum number of runs. With more changes from one output to the other, only the order within each output is exact.
 const MAX_INTERLEAVING: usize = 256;
 
-/// The unacknowledged bytes of both outputs of a program.
+/// Maximum number of time marks in a log.
+const MAX_MARKS: usize = 128;
+
+/// The buffered bytes of both outputs of a program.
 #[derive(Debug, Default)]
 pub struct OutputBuffer {
     retained: [Retained; 2],
     /// The order of both outputs, as runs without gaps.
     interleaving: VecDeque<Run>,
+    log: Option<Log>,
 }
 
 #[derive(Debug, Default)]
 struct Retained {
     /// Offset of the first retained byte.
     start: u64,
+    /// Offset of the first byte that no controller has acknowledged, unless it was dropped.
+    acknowledged: u64,
     bytes: BytesMut,
 }
 
@@ -44,20 +55,106 @@ struct Run {
     end: u64,
 }
 
+/// What makes the buffer a log: it keeps the last bytes of each output, acknowledged or not, and drops older ones.
+#[derive(Debug)]
+struct Log {
+    /// Bytes of each output to keep.
+    size: usize,
+    /// A controller is attached, for whom unacknowledged bytes are kept, as without a log.
+    has_reader: bool,
+    /// Bytes of both outputs that were dropped before a controller had acknowledged them.
+    dropped: u64,
+    /// When the outputs had which ends, the oldest first.
+    marks: VecDeque<(Instant, [u64; 2])>,
+    /// Time between two marks: more than nothing once there were too many.
+    resolution: Duration,
+}
+
 impl Retained {
     fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
+
+    fn unread_start(&self) -> u64 {
+        self.acknowledged.max(self.start)
+    }
+
+    /// Drops `count` of the retained bytes from the front. If `moves`, the others move there: a buffer that never
+    /// becomes empty would else grow behind them.
+    fn drop_front(&mut self, count: u64, moves: bool) {
+        self.start += count;
+        // At most the length of the retained bytes, which is a usize.
+        let count = count as usize;
+        if moves {
+            let rest = self.bytes.len() - count;
+            self.bytes.copy_within(count.., 0);
+            self.bytes.truncate(rest);
+        } else {
+            self.bytes.advance(count);
+        }
+    }
+}
+
+impl Log {
+    fn mark(&mut self, ends: [u64; 2]) {
+        let now = Instant::now();
+        if self.marks.back().is_some_and(|(last, _)| now - *last < self.resolution) {
+            return;
+        }
+        if self.marks.len() == MAX_MARKS {
+            let mut number = 0;
+            self.marks.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+            let span = self.marks.front().map_or(Duration::ZERO, |(first, _)| now - *first);
+            self.resolution = span / (MAX_MARKS as u32 / 2);
+        }
+        self.marks.push_back((now, ends));
+    }
 }
 
 impl OutputBuffer {
+    /// Turns the buffer into a log that keeps the last `size` bytes of each output, and up to a quarter more. A
+    /// controller is attached.
+    pub fn keep_log(&mut self, size: usize) {
+        let (marks, resolution) = (VecDeque::new(), Duration::ZERO);
+        self.log.get_or_insert(Log { size, has_reader: true, dropped: 0, marks, resolution });
+    }
+
+    /// True if the buffer is a log.
+    pub fn is_log(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Tells the log whether a controller is attached. Without one, it drops the oldest bytes.
+    pub fn set_reader(&mut self, has_reader: bool) {
+        if let Some(log) = &mut self.log {
+            log.has_reader = has_reader;
+            for stream in STREAMS {
+                self.trim(stream);
+            }
+        }
+    }
+
     /// Appends to an output the bytes that `read` reads.
     pub fn append<R>(&mut self, stream: OutputStream, read: impl FnOnce(&mut BytesMut) -> R) -> R {
+        let ends = STREAMS.map(|stream| self.end(stream));
         let retained = &mut self.retained[stream as usize];
         let before = retained.bytes.len();
+        if let Some(log) = &self.log
+            && before == 0
+        {
+            // At once, because a buffer that grows takes twice as much.
+            retained.bytes.reserve(log.size + log.size / 4 + OUTPUT_CHUNK_BYTES);
+        }
         let result = read(&mut retained.bytes);
         if retained.bytes.len() > before {
             self.record_run(stream);
+            if let Some(log) = &mut self.log {
+                log.mark(ends);
+                self.trim(stream);
+            }
         }
         result
     }
@@ -82,20 +179,47 @@ impl OutputBuffer {
 
     /// Drops all retained bytes.
     pub fn discard(&mut self) {
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            self.acknowledge(stream, self.end(stream));
+        for retained in &mut self.retained {
+            retained.drop_front(retained.bytes.len() as u64, false);
         }
+        self.interleaving.clear();
         self.close();
     }
 
-    /// Drops all bytes before `offset`.
+    /// Records that a controller has all bytes before `offset`. Drops them, unless a log keeps them.
     pub fn acknowledge(&mut self, stream: OutputStream, offset: u64) {
         let retained = &mut self.retained[stream as usize];
-        let count = offset.min(retained.end()).saturating_sub(retained.start);
-        retained.start += count;
-        // At most the length of the retained bytes, which is a usize.
-        retained.bytes.advance(count as usize);
-        let start = retained.start;
+        retained.acknowledged = retained.acknowledged.max(offset.min(retained.end()));
+        self.trim(stream);
+    }
+
+    /// Drops the bytes of an output that need not be kept.
+    fn trim(&mut self, stream: OutputStream) {
+        let retained = &mut self.retained[stream as usize];
+        let mut until = retained.acknowledged;
+        if let Some(log) = &mut self.log {
+            // Not byte by byte, because all others move to the front.
+            if retained.bytes.len() <= log.size + log.size / 4 {
+                return;
+            }
+            let oldest = retained.end() - log.size as u64;
+            if log.has_reader {
+                until = until.min(oldest);
+            } else {
+                log.dropped += oldest.saturating_sub(retained.unread_start());
+                until = oldest;
+            }
+        }
+        let count = until.saturating_sub(retained.start);
+        if count == 0 {
+            return;
+        }
+        retained.drop_front(count, self.log.is_some());
+        if let Some(log) = &mut self.log {
+            let starts = [self.retained[0].start, self.retained[1].start];
+            log.marks.retain(|(_, ends)| ends[0] > starts[0] || ends[1] > starts[1]);
+        }
+        let start = self.retained[stream as usize].start;
         self.interleaving.retain(|run| run.stream != stream || run.end > start);
     }
 
@@ -104,9 +228,24 @@ impl OutputBuffer {
         self.retained[stream as usize].start
     }
 
+    /// Offset of the first retained byte of an output that no controller has acknowledged.
+    pub fn unread_start(&self, stream: OutputStream) -> u64 {
+        self.retained[stream as usize].unread_start()
+    }
+
     /// Offset behind the last byte of an output.
     pub fn end(&self, stream: OutputStream) -> u64 {
         self.retained[stream as usize].end()
+    }
+
+    /// Where the output of the last `age` begins in a log, or earlier: by at most a 64th of the time that the log covers.
+    pub fn since(&self, age: Duration) -> [u64; 2] {
+        let starts = STREAMS.map(|stream| self.start(stream));
+        let Some(log) = &self.log else { return starts };
+        let Some(from) = Instant::now().checked_sub(age + log.resolution) else { return starts };
+        let mark = log.marks.iter().find(|(time, _)| *time >= from);
+        let since = mark.map_or(STREAMS.map(|stream| self.end(stream)), |(_, ends)| *ends);
+        [since[0].max(starts[0]), since[1].max(starts[1])]
     }
 
     /// Number of retained bytes of both outputs.
@@ -114,9 +253,14 @@ impl OutputBuffer {
         self.retained.iter().map(|retained| retained.bytes.len() as u64).sum()
     }
 
-    /// True if everything is acknowledged.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Number of retained bytes of both outputs that no controller has acknowledged.
+    pub fn unread(&self) -> u64 {
+        self.retained.iter().map(|retained| retained.end() - retained.unread_start()).sum()
+    }
+
+    /// Number of bytes of both outputs that the log dropped before a controller had acknowledged them.
+    pub fn dropped(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.dropped)
     }
 
     /// The next piece behind the offsets `delivered`: its output, its offset, and at most [`OUTPUT_CHUNK_BYTES`] of it.
@@ -174,7 +318,7 @@ mod tests {
         // An acknowledgement beyond the end acknowledges everything.
         buffer.acknowledge(Stdout, 1000);
         buffer.acknowledge(Stderr, 4);
-        assert!(buffer.is_empty());
+        assert_eq!(buffer.len(), 0);
         write(&mut buffer, Stdout, b"!");
         assert_eq!(rest(&buffer, [5, 4]), [(Stdout, 5, b"!".to_vec())]);
     }
@@ -196,6 +340,62 @@ mod tests {
         buffer.close();
         assert_eq!(rest(&buffer, [0, 0]), [(Stdout, 2, b"llo".to_vec())]);
         assert!(buffer.retained[0].bytes.capacity() < 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unread_log_keeps_its_end() {
+        let mut buffer = OutputBuffer::default();
+        buffer.keep_log(100);
+        write(&mut buffer, Stderr, b"first");
+        for byte in 0..200 {
+            write(&mut buffer, Stdout, &[byte]);
+        }
+        assert_eq!((buffer.start(Stdout), buffer.dropped()), (0, 0), "a controller is attached");
+        buffer.set_reader(false);
+        assert_eq!((buffer.start(Stdout), buffer.end(Stdout), buffer.dropped()), (100, 200, 100));
+        assert_eq!((buffer.start(Stderr), buffer.len(), buffer.unread()), (0, 105, 105));
+        for byte in 0..25 {
+            write(&mut buffer, Stdout, &[byte]);
+        }
+        assert_eq!(buffer.start(Stdout), 100, "not byte by byte");
+        write(&mut buffer, Stdout, b"x");
+        assert_eq!((buffer.start(Stdout), buffer.end(Stdout), buffer.dropped()), (126, 226, 126));
+        let (_, offset, data) =
+            buffer.next([226, 0]).map(|(stream, offset, data)| (stream, offset, data.to_vec())).unwrap();
+        assert_eq!((offset, data), (0, b"first".to_vec()));
+        assert_eq!(rest(&buffer, [0, 5])[0].2[..3], [126, 127, 128]);
+
+        // An acknowledged byte is kept, and is not dropped unread.
+        buffer.acknowledge(Stdout, 226);
+        assert_eq!((buffer.start(Stdout), buffer.unread_start(Stdout), buffer.unread()), (126, 226, 5));
+        write(&mut buffer, Stdout, &[7; 50]);
+        assert_eq!((buffer.start(Stdout), buffer.dropped()), (176, 126));
+        assert!(buffer.retained[0].bytes.capacity() < 100 + 25 + 2 * OUTPUT_CHUNK_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn log_since_begins_at_that_time() {
+        let second = Duration::from_secs(1);
+        let mut buffer = OutputBuffer::default();
+        buffer.keep_log(1000);
+        for number in 0..10 {
+            write(&mut buffer, if number % 2 == 0 { Stdout } else { Stderr }, b"tick");
+            tokio::time::advance(second).await;
+        }
+        assert_eq!(buffer.since(3 * second), [16, 12]);
+        assert_eq!(buffer.since(second / 2), [20, 20], "nothing since then");
+        assert_eq!(buffer.since(100 * second), [0, 0]);
+        // With many marks, it begins a little earlier.
+        for _ in 0..10 * MAX_MARKS {
+            write(&mut buffer, Stdout, b"x");
+            tokio::time::advance(second).await;
+        }
+        let marks = &buffer.log.as_ref().unwrap().marks;
+        assert!(marks.len() <= MAX_MARKS, "{}", marks.len());
+        let wanted = buffer.end(Stdout) - 100;
+        let since = buffer.since(100 * second)[0];
+        let span = 1000;
+        assert!((wanted - span / 32..=wanted).contains(&since), "{since} for {wanted}");
     }
 
     #[test]

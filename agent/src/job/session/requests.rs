@@ -43,7 +43,12 @@ impl Session {
                 self.release();
                 return Ok(false);
             }
-            Request::Detach => return Ok(false),
+            Request::Detach { run_on } => {
+                if run_on {
+                    self.run_on();
+                }
+                return Ok(false);
+            }
         }
         Ok(true)
     }

@@ -1,6 +1,8 @@
 //! The state of a session: the job's phase, everything that its controllers can still receive, and whether one is
 //! attached.
 
+use std::time::Duration;
+
 use hop_proto::identity::Fingerprint;
 use tokio::time::Instant;
 
@@ -23,6 +25,19 @@ pub enum Phase {
     Running,
     /// The outcome is known.
     Ended,
+}
+
+/// What a job waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The controller is to send the program or its input files.
+    Upload,
+    /// The controller is to let the program start.
+    Start,
+    /// A controller is to read output: the program has filled a window.
+    Output,
+    /// A controller is to fetch the output files.
+    Artifacts,
 }
 
 /// Everything that a controller can receive of a job.
@@ -71,6 +86,8 @@ impl State {
 pub(super) struct Attached {
     /// When the last one left; `None` while one is attached.
     pub(super) left: Option<Instant>,
+    /// How long the controller may be away; `None` without limit.
+    pub(super) linger: Option<Duration>,
     /// The job was released: no controller wants it, or its output, any more.
     pub(super) is_released: bool,
 }

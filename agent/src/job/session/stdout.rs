@@ -37,6 +37,8 @@ pub struct Control {
     pub acknowledged: u64,
     /// The controller wants no more of this output.
     pub closed: bool,
+    /// A log drops what nobody reads: there is no need to wait for acknowledgements.
+    pub drops: bool,
     /// When the program exited.
     pub ended: Option<Instant>,
 }
@@ -78,7 +80,7 @@ pub async fn pump(
         }
         // An acknowledgement beyond the end gives no more credit than one of everything.
         let credit = window.saturating_sub(offset - now.acknowledged.min(offset)) as usize;
-        let most = credit.min(OUTPUT_CHUNK_BYTES);
+        let most = if now.drops { OUTPUT_CHUNK_BYTES } else { credit.min(OUTPUT_CHUNK_BYTES) };
         let mut timed_out = pin!(sleep_until_opt(now.ended.map(|ended| ended + DRAIN_TIMEOUT)));
         let next = poll_fn(|context| {
             if most > 0
@@ -133,12 +135,11 @@ mod tests {
 
     use super::OutputStream::Stdout;
     use super::*;
-    use crate::job::session::Ownership;
+    use crate::job::session::{Ownership, Phase};
 
     fn start(window: u64) -> (io::PipeWriter, Arc<Session>, tokio::task::JoinHandle<Summary>) {
         let (reader, writer) = io::pipe().unwrap();
-        let owner = format!("SHA256:{}", "0".repeat(64)).parse().unwrap();
-        let (session, _) = Session::new("7".into(), Ownership { owner, linger: None, has_terminal: false });
+        let (session, _) = Session::new("7".into(), Ownership::of_test(None));
         let it = session.clone();
         let task = tokio::spawn(async move { pump(reader.into(), Stdout, window, it, || {}).await.unwrap() });
         (writer, session, task)
@@ -175,6 +176,29 @@ mod tests {
         }
         control(&session, |control| control.acknowledged = 24);
         assert_eq!(task.await.unwrap(), Summary { bytes: 25, abandoned: false });
+    }
+
+    #[tokio::test]
+    async fn unread_log_never_stalls() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let ownership = Ownership { log_size: 1000, ..Ownership::of_test(None) };
+        let (session, _) = Session::new("7".into(), ownership);
+        let attachment = session.connect([None, None], None, false).unwrap();
+        let it = session.clone();
+        let task = tokio::spawn(async move { pump(reader.into(), Stdout, 10, it, || {}).await.unwrap() });
+        writer.write_all(&[7; 25]).unwrap();
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(session.unread(), 10, "an attached controller is waited for");
+        assert_eq!(session.waits_for(), None, "it does not run");
+        session.set_phase(Phase::Running);
+        drop(attachment);
+        writer.write_all(&[7; 5000]).unwrap();
+        drop(writer);
+        assert_eq!(task.await.unwrap(), Summary { bytes: 5025, abandoned: false });
+        assert!((1000..=1250).contains(&session.unread()), "{}", session.unread());
+        assert_eq!(session.dropped(), Some(5025 - session.unread()));
     }
 
     #[tokio::test]

@@ -51,8 +51,8 @@ pub mod agent_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Returns the output of a job that no controller has acknowledged yet, without attaching. Only the job's own
-        /// controller may call it.
+        /// Returns the output of a job that the agent keeps, without attaching: that of a job with a log (`JobSpec.log_size`),
+        /// or that which no controller has acknowledged yet. Only the job's own controller may call it.
         async fn read_output(
             &self,
             request: tonic::Request<::hop_proto::v1::ReadOutputRequest>,

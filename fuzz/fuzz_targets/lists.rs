@@ -3,9 +3,9 @@
 #![no_main]
 
 use bytes::Bytes;
-use hop::commands::jobs::{Unread, listed};
+use hop::commands::jobs::{Received, listed};
 use hop::session::output::Outputs;
-use hop_proto::limits::MAX_OUTPUT_WINDOW_BYTES;
+use hop_proto::limits::MAX_KEPT_OUTPUT_BYTES;
 use hop_proto::v1::{Job, Output};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -62,7 +62,7 @@ fn list(lines: Vec<Line>) {
         ..Job::default()
     };
     let jobs: Vec<_> = lines.into_iter().map(job).collect();
-    let (text, json) = match (listed(jobs.clone(), false), listed(jobs, true)) {
+    let (text, json) = match (listed(jobs.clone(), true, false), listed(jobs, true, true)) {
         (Ok(text), Ok(json)) => (text, json),
         _ => return assert!(!are_ids, "a good list is shown"),
     };
@@ -85,16 +85,16 @@ fn output(piece: &Piece, next: [u64; 2]) -> Output {
 }
 
 fn log(pieces: &[Piece]) {
-    let (mut unread, mut next, mut taken) = (Unread::default(), [0u64; 2], [0; 2]);
+    let (mut received, mut next, mut taken) = (Received::new(false), [None; 2], [0; 2]);
     for piece in pieces {
-        let output = output(piece, next);
-        if unread.take(&output).is_err() {
-            return;
-        }
+        let output = output(piece, next.map(Option::unwrap_or_default));
+        let Ok(gap) = received.take(&output) else { return };
         let stream = usize::from(piece.stream == 2);
-        next[stream] = output.offset.saturating_add(piece.length.into());
+        // Where an output begins is the router's to say.
+        assert_eq!(gap, next[stream].map_or(0, |next| output.offset - next));
+        next[stream] = Some(output.offset.saturating_add(piece.length.into()));
         taken[stream] += u64::from(piece.length);
-        assert!((1..=2).contains(&piece.stream) && taken[stream] <= MAX_OUTPUT_WINDOW_BYTES.into());
+        assert!((1..=2).contains(&piece.stream) && taken[stream] <= MAX_KEPT_OUTPUT_BYTES.into());
     }
 }
 

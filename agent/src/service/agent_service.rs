@@ -171,7 +171,8 @@ impl AgentService for Agent {
         let session = self.jobs.find(&job_id, self.controller)?;
         session.has_its_output()?;
         let delivered = session.output_since((since_ms > 0).then(|| Duration::from_millis(since_ms)));
-        Ok(Response::new(BufferedOutput { session, delivered, follows: follow, is_caught_up: !follow }))
+        let ends = session.output_ends();
+        Ok(Response::new(BufferedOutput { session, delivered, ends, follows: follow, is_caught_up: false }))
     }
 
     async fn signal_job(
@@ -339,9 +340,11 @@ struct BufferedOutput {
     session: Arc<Session>,
     /// The offsets before which each output was sent.
     delivered: [u64; 2],
-    /// The stream ends with the job.
+    /// Where each output ended when the call began.
+    ends: [u64; 2],
+    /// The stream goes on behind these ends, until the job has ended.
     follows: bool,
-    /// The controller knows that it has all output up to some moment, or does not ask.
+    /// The controller knows that it has all output before these ends.
     is_caught_up: bool,
 }
 
@@ -349,13 +352,15 @@ impl Stream for BufferedOutput {
     type Item = Result<v1::ReadOutputResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { session, delivered, follows, is_caught_up } = &mut *self;
-        let piece = session.poll_piece(context, delivered, *follows);
-        let has_more = matches!(piece, Poll::Ready(Some(_)));
-        if !has_more && !std::mem::replace(is_caught_up, true) {
+        let Self { session, delivered, ends, follows, is_caught_up } = &mut *self;
+        if !*is_caught_up && session.has_no_output_between(*delivered, *ends) {
+            if !*follows {
+                return Poll::Ready(None);
+            }
+            *is_caught_up = true;
             return Poll::Ready(Some(Ok(v1::ReadOutputResponse { output: None, caught_up: true })));
         }
-        piece.map(|piece| {
+        session.poll_piece(context, delivered).map(|piece| {
             piece.map(|(stream, offset, data)| {
                 let output = encode_output(stream, offset, Payload { data, uncompressed_size: 0 });
                 Ok(v1::ReadOutputResponse { output: Some(output), caught_up: false })

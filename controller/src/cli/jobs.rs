@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use hop_proto::signal;
@@ -14,6 +15,9 @@ pub struct Ps {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
+    /// Print only the ids of this controller's jobs
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -34,6 +38,9 @@ pub struct Attach {
     /// Leave the program's standard input alone, which stays open, and hop's own unread
     #[arg(short, long)]
     pub no_stdin: bool,
+    /// Do not pass signals on: Ctrl-C ends hop, and the program runs on
+    #[arg(long)]
+    pub no_signals: bool,
     /// Write the outcome to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub status_file: Option<PathBuf>,
@@ -47,6 +54,15 @@ pub struct Logs {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
+    /// Go on with what the program writes, until it has exited
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print only output of the last DURATION, such as 30s or 10m; in a log that covers long, a little more
+    #[arg(long, value_name = "DURATION", value_parser = since)]
+    pub since: Option<Duration>,
+    /// Print only the last N lines of what there is, before following
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<usize>,
     /// The job's id, or a prefix of it (default: this controller's only job)
     pub job: Option<String>,
 }
@@ -69,6 +85,12 @@ pub struct Kill {
     /// The jobs' ids, or prefixes of them (default: this controller's only job)
     #[arg(value_name = "JOB")]
     pub jobs: Vec<String>,
+}
+
+/// Reads a time, of at least a millisecond.
+fn since(text: &str) -> Result<Duration, String> {
+    let since: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
+    Ok(since.max(Duration::from_millis(1)))
 }
 
 /// Rewrites `hop kill -9` and `-USR1`, as kill(1) has them, to options that clap can read. Options in lower case are ours.

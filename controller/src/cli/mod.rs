@@ -21,7 +21,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub use self::jobs::{Attach, Kill, Logs, Ps};
 pub use self::routers::{Add, Key, KeyCommand, Router};
 pub use self::run::{
-    ArtifactOptions, Build, DEFAULT_RECONNECT_TIMEOUT, Exec, GoExec, GoOptions, JobOptions, Run,
+    ArtifactOptions, Build, DEFAULT_RECONNECT_TIMEOUT, Exec, GoExec, GoOptions, JobOptions, LogMode, Run,
 };
 pub use self::virtual_routers::{Virtual, VirtualUp};
 use crate::client::connection::DEFAULT_TIMEOUT;

@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use hop_proto::limits::{MAX_GRACE_MS, MAX_LINGER_MS};
+use clap::{Args, Subcommand, ValueEnum};
+use hop_proto::limits::{MAX_GRACE_MS, MAX_LINGER_MS, MAX_LOG_BYTES};
 
 use super::{RouterOptions, go_flags};
 use crate::program::embedded::Arch;
@@ -17,6 +17,9 @@ pub const DEFAULT_RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// As nice(1) without a number.
 const DEFAULT_NICE: u8 = 10;
+
+/// Bytes of the smallest log that can be asked for: a few lines.
+const MIN_LOG_BYTES: u32 = 1024;
 
 /// How to run, whatever the program is.
 #[derive(Args, Debug)]
@@ -37,7 +40,14 @@ pub struct JobOptions {
     /// Print the job's id and exit once the program runs; see hop ps, hop attach and hop kill. Its standard input is empty
     #[arg(short, long)]
     pub detach: bool,
-    /// Allocate a terminal for the program, as `ssh -t` does: it gets every key, Ctrl-C included
+    /// How much of each output the router keeps of a detached program; older output is dropped: 1K to 1M (default: 256K)
+    #[arg(long, value_name = "SIZE", value_parser = log_size)]
+    pub log_size: Option<u32>,
+    /// What a detached program does whose output nobody reads: run on, while older output is dropped; or wait for a reader
+    #[arg(long, value_name = "MODE", default_value = "drop", conflicts_with = "log_size")]
+    pub log: LogMode,
+    /// Allocate a terminal for the program, as `ssh -t` does: it gets every key, Ctrl-C included. On a new line, `~d` leaves the
+    /// program running as --detach does, and `~?` lists further escapes
     #[arg(short, long, conflicts_with = "detach")]
     pub tty: bool,
     /// Give the program an empty standard input, and leave hop's own unread, as `ssh -n` does. A loop such as `while read x; do
@@ -181,6 +191,27 @@ pub struct GoOptions {
     /// A flag of `go build`, put here by [`go_flags`].
     #[arg(long = go_flags::MARK, hide = true, allow_hyphen_values = true)]
     pub flags: Vec<OsString>,
+}
+
+/// What becomes of the output of a detached program while nobody reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogMode {
+    /// The router keeps its end, and drops the rest.
+    Drop,
+    /// The program waits.
+    Wait,
+}
+
+/// Reads a number of bytes, with K or M behind it for units of 1,024 or 1,048,576, which a router bounds.
+fn log_size(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1024),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1), |digits| (digits, 1024 * 1024)),
+    };
+    let number: u32 =
+        digits.parse().map_err(|_| "it is a number with K, M or nothing behind it".to_owned())?;
+    let size = number.checked_mul(unit).filter(|size| (MIN_LOG_BYTES..=MAX_LOG_BYTES).contains(size));
+    size.ok_or_else(|| "it is at least 1K and at most 1M".to_owned())
 }
 
 /// Reads a grace, which a router bounds.

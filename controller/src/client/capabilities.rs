@@ -11,6 +11,10 @@ pub const NATIVE: &str = "native";
 /// Output is compressed for a controller that asks for it.
 pub const PACK: &str = "compress_output";
 
+/// The output of a detached job is kept as a log, which can be followed; the list of jobs has their outcomes; a controller
+/// can let a job run on that was not detached.
+pub const LOG: &str = "log";
+
 /// Signals are counted and acknowledged.
 pub const SIGNALS: &str = "signals";
 

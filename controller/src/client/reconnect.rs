@@ -10,7 +10,7 @@ use hop_proto::v1::GetInfoResponse;
 use tokio::time::{self, Instant};
 
 use super::Error;
-use super::capabilities::{ATTACH, Capabilities, PACK, SIGNALS};
+use super::capabilities::{ATTACH, Capabilities, LOG, PACK, SIGNALS};
 use super::connection::Connection;
 use super::mux::Mux;
 use crate::config::inventory::Router;
@@ -100,6 +100,11 @@ impl ReconnectingClient {
     /// Whether the agent counts signals and acknowledges them.
     pub fn counts_signals(&self) -> bool {
         self.capabilities.has(SIGNALS)
+    }
+
+    /// Whether the agent can detach a job that was not started as a detached one.
+    pub fn can_run_on(&self) -> bool {
+        self.capabilities.has(LOG)
     }
 
     /// The agent's capabilities.

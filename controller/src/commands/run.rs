@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hop_formats::elf;
+use hop_proto::limits::DEFAULT_LOG_BYTES;
 use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
 use super::print;
 use super::report;
 use super::status_file::StatusFile;
-use crate::cli::{Exec, JobOptions, RouterOptions, Run};
+use crate::cli::{Exec, JobOptions, LogMode, RouterOptions, Run};
 use crate::client;
-use crate::client::capabilities::{ATTACH, Capabilities, NATIVE};
+use crate::client::capabilities::{ATTACH, Capabilities, LOG, NATIVE};
 use crate::client::mux::Mux;
 use crate::client::reconnect::ReconnectingClient;
 use crate::config::home::Home;
@@ -178,6 +179,10 @@ impl RunRequest<'_> {
             terminal: options.tty.then(Terminal::size),
             reconnect_timeout: options.reconnect_timeout,
             detached: options.detach,
+            log_size: match options.log {
+                LogMode::Drop => options.log_size.unwrap_or(DEFAULT_LOG_BYTES),
+                LogMode::Wait => 0,
+            },
             input: match (options.detach, options.no_stdin) {
                 // The agent ends it.
                 (true, _) => stdin::Mode::Unattached,
@@ -295,6 +300,7 @@ impl RunRequest<'_> {
             ("wait_for_start", "programs that take turns", self.for_go),
             ("merge_stderr", "programs with one output", job.merges_outputs),
             (ATTACH, "--detach", job.detached),
+            (LOG, "--log-size", self.options.log_size.is_some()),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
             ("outputs", "--artifact", !job.outputs.is_empty()),

@@ -1,5 +1,6 @@
 //! The terminal, the standard streams and the signals of `hop` itself.
 
+pub mod escapes;
 pub mod exit_code;
 pub mod printable;
 pub mod progress;

@@ -2,11 +2,15 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use hop_proto::v1;
+use rustix::process::{getppid, getsid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::say;
 
 /// How many Ctrl-C the program may ignore before it is killed, as docker counts.
 pub const MAX_INTERRUPTS: u32 = 3;
@@ -15,6 +19,11 @@ pub const MAX_INTERRUPTS: u32 = 3;
 /// ignored, as `nohup` does and a shell for its background jobs: `hop` and the program ignore them as well.
 pub struct Interrupts {
     signals: [(&'static str, Option<Signal>); 6],
+    /// Ctrl-Z.
+    stop: Option<Signal>,
+    /// What to say when it comes.
+    stop_notice: Option<String>,
+    longest_stop: Duration,
 }
 
 impl Interrupts {
@@ -37,12 +46,28 @@ impl Interrupts {
                 listen("USR1", SignalKind::user_defined1())?,
                 listen("USR2", SignalKind::user_defined2())?,
             ],
+            stop: listen("TSTP", SignalKind::from_raw(libc::SIGTSTP))?.1,
+            stop_notice: None,
+            longest_stop: Duration::ZERO,
         })
+    }
+
+    /// What the user hears when Ctrl-Z stops this `hop`.
+    pub fn set_stop_notice(&mut self, notice: Option<String>) {
+        self.stop_notice = notice;
+    }
+
+    /// The longest time for which Ctrl-Z has stopped this `hop`.
+    pub fn longest_stop(&self) -> Duration {
+        self.longest_stop
     }
 
     /// The name of the next signal. Cancel safe.
     pub async fn next(&mut self) -> &'static str {
         poll_fn(|context| {
+            while self.stop.as_mut().is_some_and(|stop| stop.poll_recv(context).is_ready()) {
+                self.longest_stop = self.longest_stop.max(stop(self.stop_notice.as_deref()));
+            }
             let mut signals = self.signals.iter_mut();
             let received = signals.find_map(|(name, signal)| {
                 let is_received = signal.as_mut().is_some_and(|signal| signal.poll_recv(context).is_ready());
@@ -52,6 +77,22 @@ impl Interrupts {
         })
         .await
     }
+}
+
+/// Stops this process, as Ctrl-Z does without a handler, until the shell lets it go on. Returns after how long that was.
+fn stop(notice: Option<&str>) -> Duration {
+    // The kernel stops no process whose group no shell looks after (setpgid(2)), because nobody would let it go on.
+    let has_shell = getppid().is_some_and(|parent| getsid(Some(parent)).ok() == getsid(None).ok());
+    if !has_shell {
+        return Duration::ZERO;
+    }
+    if let Some(notice) = notice.filter(|_| io::stderr().is_terminal()) {
+        say!("\n{notice}");
+    }
+    let since = Instant::now();
+    // SAFETY: raise sends a signal to this thread, and touches no memory.
+    unsafe { libc::raise(libc::SIGSTOP) };
+    since.elapsed()
 }
 
 /// The signals on their way to the program. They wait while there is no connection, and until the agent has acknowledged them
@@ -93,6 +134,11 @@ impl Signals {
             self.waiting.push_back(name);
         }
         is_connected || !kills
+    }
+
+    /// True if the next Ctrl-C kills the program.
+    pub fn kills_next(&self) -> bool {
+        self.last == Some("INT") && self.interruptions + 1 == MAX_INTERRUPTS
     }
 
     /// The next one to pass on. It counts as sent.

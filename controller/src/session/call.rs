@@ -54,8 +54,9 @@ impl JobStream {
 
     /// Detaches from the job, unless the last message was sent already, and waits until the agent has closed its side:
     /// dropping the call earlier resets it, and the reset may overtake the last message.
-    pub async fn end(mut self) {
-        self.send_last(run_request::Message::Detach(Detach {})).await;
+    /// The job is detached from then on if it `runs_on`.
+    pub async fn end(mut self, runs_on: bool) {
+        self.send_last(run_request::Message::Detach(Detach { run_on: runs_on })).await;
         let agents_end = async { while let Ok(Some(_)) = self.replies.next().await {} };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, agents_end).await;
     }

@@ -40,6 +40,11 @@ pub enum Error {
     InputsTooLarge { router: String, bytes: u64, available: u64, largest: Vec<(PathBuf, u64)> },
     #[error("{0}")]
     NoRandom(#[source] hop_proto::identity::Error),
+    #[error(
+        "hop was stopped for {}, longer than --reconnect-timeout, and the agent of {router} has killed the job",
+        humantime::format_duration(std::time::Duration::from_secs(.stopped.as_secs()))
+    )]
+    StoppedTooLong { router: String, stopped: std::time::Duration },
     #[error("interrupted by SIG{signal}")]
     Interrupted { signal: &'static str },
 }

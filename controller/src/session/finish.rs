@@ -21,6 +21,7 @@ impl Session<'_> {
             client,
             job,
             discard_on_exit,
+            keeps_end,
             is_accepted,
             first,
             signals,
@@ -35,6 +36,7 @@ impl Session<'_> {
             _ => None,
         };
         input.give_back(consumed).await;
+        interrupts.set_stop_notice(None);
         // After a rejected attach there is no job to discard.
         let is_own = first.is_some();
         let is_ours = is_accepted || is_own;
@@ -53,13 +55,15 @@ impl Session<'_> {
         };
         match (call, &end) {
             (None, _) => {}
-            (Some(call), Ok(SessionEnd::Left)) => call.end().await,
+            (Some(call), Ok(SessionEnd::Left { runs_on })) => call.end(*runs_on).await,
             (Some(mut call), end) => {
-                // If the output could not be written here, another `hop` can still fetch it.
-                if end.is_ok() && (written.is_ok() || discard_on_exit) {
+                // Once artifacts are fetched, nobody else can have them. If the output could not be written here, another
+                // `hop` can still fetch it.
+                let is_kept = keeps_end && !files.have_begun();
+                if end.is_ok() && !is_kept && (written.is_ok() || discard_on_exit) {
                     call.discard().await;
                 }
-                call.end().await;
+                call.end(false).await;
             }
         }
         let router = client.router().to_owned();
@@ -67,7 +71,7 @@ impl Session<'_> {
         written?;
         let outcome = match end? {
             SessionEnd::Outcome(outcome) => outcome,
-            SessionEnd::Left => return Ok(Outcome::detached(job)),
+            SessionEnd::Left { .. } => return Ok(Outcome::detached(job)),
         };
         if received != [outcome.stdout_bytes, outcome.stderr_bytes] {
             return Err(client::Error::Protocol { router, what: "output is missing" }.into());

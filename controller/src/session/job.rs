@@ -63,6 +63,8 @@ pub struct Job {
     pub reconnect_timeout: Duration,
     /// hop leaves it once it runs.
     pub detached: bool,
+    /// Bytes of each output that the router keeps while the job is detached; 0: the program waits for a reader.
+    pub log_size: u32,
     /// The data that `hop` sends to its standard input.
     pub input: stdin::Mode,
     /// The artifacts to fetch.
@@ -158,6 +160,7 @@ impl Job {
             user: self.user.clone(),
             terminal: self.terminal,
             detached: self.detached,
+            log_size: self.log_size,
             output_files: self.outputs.iter().map(|request| request.remote.clone()).collect(),
             core: self.core.is_some(),
             bases: bases(&program.blob),

@@ -22,12 +22,12 @@ mod upload;
 
 use std::time::{Duration, Instant};
 
-use hop_proto::limits::{MAX_OUTPUT_WINDOW_BYTES, MAX_SPEC_BYTES, OUTPUT_WINDOW_BYTES};
+use hop_proto::limits::{MAX_KEPT_OUTPUT_BYTES, MAX_SPEC_BYTES, OUTPUT_WINDOW_BYTES};
 use hop_proto::v1::{self, JobSpec, RunRequest, WindowSize, run_request};
 use prost::Message as _;
 
 pub use self::error::Error;
-pub use self::job::Job;
+pub use self::job::{Job, read_outcome};
 
 use self::artifacts::{CorePlace, OutputFiles, Request};
 use self::outcome::Outcome;
@@ -68,6 +68,8 @@ pub async fn run(
     if bytes > MAX_SPEC_BYTES {
         return Err(Error::TooManyArguments { bytes });
     }
+    let input = Input::new(job.input);
+    let input = if job.terminal.is_some() { input.with_escapes() } else { input };
     let core = job.core.clone().map(|core| CorePlace { core, program: program.whole.clone() });
     let session = Session {
         // An agent that lacks the capability ends the job with its connection.
@@ -81,7 +83,7 @@ pub async fn run(
         verbose_since: job.verbose.then(Instant::now),
         next_call: CallKind::Run,
         files: OutputFiles::new(job.outputs.clone(), core, true),
-        ..Session::new(client, id, Input::new(job.input), interrupts, progress)
+        ..Session::new(client, id, input, interrupts, progress)
     };
     session.run_to_end().await
 }
@@ -99,6 +101,10 @@ pub struct AttachRequest {
     pub outputs: Vec<Request>,
     /// If it has a terminal, that is to be ours.
     pub tty: bool,
+    /// Signals that this `hop` gets are not for the program: they end `hop`, and the job runs on.
+    pub keeps_signals: bool,
+    /// The agent keeps a log of its output, of which it may drop what nobody reads.
+    pub has_log: bool,
 }
 
 /// Attaches to a job, as if this `hop` had run it; tries for `linger` to come back when the connection breaks.
@@ -113,9 +119,14 @@ pub async fn attach(
     progress: &Progress,
 ) -> Result<Outcome, Error> {
     let input = Input::new(request.input);
+    // As ssh, which has escapes where somebody types.
+    let input = if Terminal::is_there() { input.with_escapes() } else { input };
     let session = Session {
         reconnect_timeout,
-        discard_on_exit: !request.detached,
+        discard_on_exit: !request.detached && !request.keeps_signals,
+        keeps_end: request.detached,
+        keeps_signals: request.keeps_signals,
+        has_log: request.has_log,
         wants_terminal: request.tty,
         files: OutputFiles::new(request.outputs, None, false),
         ..Session::new(client, request.job, input, interrupts, progress)
@@ -149,7 +160,10 @@ enum Stage {
 #[allow(clippy::large_enum_variant, reason = "there is one a job, and nearly always the large one")]
 enum SessionEnd {
     Outcome(v1::Outcome),
-    Left,
+    /// This `hop` leaves the job; it is to be detached if it `runs_on`.
+    Left {
+        runs_on: bool,
+    },
 }
 
 struct Session<'a> {
@@ -163,6 +177,12 @@ struct Session<'a> {
     discard_on_exit: bool,
     /// The job is left alone when the program runs.
     detaches: bool,
+    /// The agent keeps the outcome of the job for whoever asks next.
+    keeps_end: bool,
+    /// Signals end this `hop`, and are not for the program.
+    keeps_signals: bool,
+    /// The agent may drop output that this `hop` does not have yet.
+    has_log: bool,
     /// Our terminal is for the program, if it has one.
     wants_terminal: bool,
     reconnect_timeout: Duration,
@@ -208,6 +228,9 @@ impl<'a> Session<'a> {
             upload_complete: false,
             discard_on_exit: false,
             detaches: false,
+            keeps_end: false,
+            keeps_signals: false,
+            has_log: false,
             wants_terminal: false,
             reconnect_timeout: Duration::ZERO,
             first: None,
@@ -218,8 +241,8 @@ impl<'a> Session<'a> {
             stage: Stage::Asked,
             signals,
             input,
-            // Another hop may have asked for as much.
-            outputs: outputs(MAX_OUTPUT_WINDOW_BYTES),
+            // All that an agent keeps of the output of any job.
+            outputs: outputs(MAX_KEPT_OUTPUT_BYTES),
             files: OutputFiles::new(Vec::new(), None, false),
             terminal: None,
             window: None,

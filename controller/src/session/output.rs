@@ -94,6 +94,22 @@ impl Outputs {
         (self.start, self.received, self.acknowledged) = (offsets, offsets, offsets);
     }
 
+    /// Continues at these offsets after a break. Returns how many bytes are missing before them; `None` if they are before
+    /// bytes that came already.
+    pub fn skip_to(&mut self, offsets: [u64; 2]) -> Option<u64> {
+        let mut missing = 0;
+        for (stream, offset) in offsets.into_iter().enumerate() {
+            // No stream is longer, so no sum overflows.
+            let offset = Some(offset).filter(|offset| *offset <= i64::MAX as u64)?;
+            let gap = offset.checked_sub(self.received[stream])?;
+            missing += gap;
+            self.start[stream] += gap;
+            self.received[stream] += gap;
+            self.acknowledged[stream] += gap;
+        }
+        Some(missing)
+    }
+
     /// Bytes that the program wrote and that are here: the offsets at which the next ones belong.
     pub fn received(&self) -> [u64; 2] {
         self.received

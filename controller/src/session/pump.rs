@@ -1,6 +1,6 @@
 //! The course of a session: one call after another until the job has finished, and in each the messages in both directions.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use hop_proto::v1::{Attach, ErrorReason, JobSpec, run_request};
 
@@ -11,6 +11,7 @@ use super::upload::Uploads;
 use super::{CallKind, Error, Session, SessionEnd, Stage, stdin_error, terminal_error};
 use crate::client;
 use crate::client::reconnect::Backoff;
+use crate::console::escapes::{Escape, HELP};
 use crate::console::say;
 use crate::console::terminal::Terminal;
 
@@ -72,6 +73,12 @@ impl Session<'_> {
     /// What an error means for a job that the agent once had.
     pub(super) fn meaning(&self, error: Error) -> Error {
         match error {
+            Error::Client(client::Error::Refused { reason: ErrorReason::NoSuchJob, .. })
+                if self.is_accepted && self.interrupts.longest_stop() > self.reconnect_timeout =>
+            {
+                let router = self.client.router().to_owned();
+                Error::StoppedTooLong { router, stopped: self.interrupts.longest_stop() }
+            }
             Error::Client(refused @ client::Error::Refused { reason: ErrorReason::NoSuchJob, .. })
                 if self.is_accepted =>
             {
@@ -118,9 +125,37 @@ impl Session<'_> {
                 () = encoded(&mut self.first), if self.stage == Stage::Encoding => self.send_on(),
                 acquired = acquired(&mut self.slot), if self.stage == Stage::Sent => acquired?,
                 changed = self.outputs.changed() => changed?,
-                read = self.input.more() => read.map_err(stdin_error)?,
+                read = self.input.more() => if let Some(escape) = read.map_err(stdin_error)?
+                    && let Some(end) = self.escape(escape)
+                {
+                    return Ok(end);
+                },
             }
         }
+    }
+
+    /// Does what the user asks of `hop`. Returns the end of the session, if that is its end.
+    fn escape(&mut self, escape: Escape) -> Option<SessionEnd> {
+        let job = &self.job;
+        match escape {
+            Escape::Help => HELP.iter().for_each(|line| self.notice(line)),
+            Escape::Detach if !self.client.can_run_on() => {
+                self.notice("hop: this router's agent cannot let the program run on; `hop router upgrade` installs one that can");
+            }
+            Escape::Detach => {
+                self.notice(&format!(
+                    "hop: left job {job}, which runs on; `hop attach {job}` comes back to it"
+                ));
+                return Some(SessionEnd::Left { runs_on: true });
+            }
+            Escape::Leave => {
+                let what =
+                    if self.keeps_end { "which runs on" } else { "which is killed unless a hop comes back" };
+                self.notice(&format!("hop: left job {job}, {what}: hop attach {job}"));
+                return Some(SessionEnd::Left { runs_on: false });
+            }
+        }
+        None
     }
 
     /// Takes a signal that `hop` got while it has a connection.
@@ -129,10 +164,31 @@ impl Session<'_> {
     /// It ends `hop`.
     pub(super) fn interrupted(&mut self, name: &'static str) -> Result<(), Error> {
         // A program that has left its files has ended, and no signal is for it any more.
-        if self.may_run() && !self.files.have_begun() && self.signals.take(name, true) {
+        let is_for_program = self.may_run() && !self.files.have_begun() && !self.keeps_signals;
+        if is_for_program && self.signals.take(name, true) {
+            if self.signals.kills_next() && std::io::stderr().is_terminal() {
+                self.notice("hop: the next Ctrl-C kills the program");
+            }
             return Ok(());
         }
+        if self.keeps_signals {
+            let job = &self.job;
+            self.notice(&format!("hop: left job {job}; `hop attach {job}` comes back to it"));
+        }
         Err(Error::Interrupted { signal: name })
+    }
+
+    /// Prints a line on standard error, also while the terminal is the program's.
+    fn notice(&self, text: &str) {
+        self.progress.aside(|| {
+            if self.terminal.is_none() {
+                return say!("{text}");
+            }
+            // To the first column, which a raw terminal does not go to by itself. If nobody reads, nobody misses it.
+            let _ = std::io::stderr().write_all(b"\r\n");
+            say!("{text}");
+            let _ = std::io::stderr().write_all(b"\r");
+        });
     }
 
     /// False while there is no program that a signal could be for.
@@ -150,14 +206,9 @@ impl Session<'_> {
             None => {
                 let (router, within) =
                     (self.client.router(), humantime::format_duration(self.reconnect_timeout));
-                let is_raw = self.terminal.is_some();
-                self.progress.aside(|| {
-                    if is_raw {
-                        // To the first column, which a raw terminal does not go to by itself. If nobody reads, nobody misses it.
-                        let _ = std::io::stderr().write_all(b"\r\n");
-                    }
-                    say!("hop: the connection to {router} broke; reconnecting for up to {within}");
-                });
+                self.notice(&format!(
+                    "hop: the connection to {router} broke; reconnecting for up to {within}"
+                ));
                 Backoff::new(broke, self.reconnect_timeout)
             }
         };

@@ -1,8 +1,11 @@
 //! The agent's replies, and how a session handles them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hop_proto::limits::MAX_STDIN_WINDOW_BYTES;
 use hop_proto::v1::{Accepted, JobSpec, MissingBlob, RunResponse, Started, run_response};
+use indicatif::HumanBytes;
 
 use super::artifacts::Failure;
 use super::{Error, Session, SessionEnd, Stage, stdin_error, terminal_error};
@@ -24,7 +27,7 @@ impl Session<'_> {
             // After a reconnect, the program may have started long ago.
             (_, run_response::Message::Started(_) | run_response::Message::Output(_)) if self.detaches => {
                 self.on_uploaded();
-                return Ok(Some(SessionEnd::Left));
+                return Ok(Some(SessionEnd::Left { runs_on: false }));
             }
             (_, run_response::Message::Started(started)) => self.started(started)?,
             (_, run_response::Message::Output(mut output)) => {
@@ -71,10 +74,29 @@ impl Session<'_> {
         }
         self.on_uploaded();
         self.stage = Stage::Started;
+        self.interrupts.set_stop_notice(Some(self.stop_notice()));
         if started.terminal && self.wants_terminal {
             self.take_terminal()?;
         }
         self.input.open(started.stdin_window).map_err(stdin_error)
+    }
+
+    /// What becomes of the program while Ctrl-Z has stopped this `hop`.
+    fn stop_notice(&self) -> String {
+        let until = match (self.keeps_end, self.reconnect_timeout) {
+            (true, _) => String::new(),
+            (false, _) if self.first.is_none() => {
+                "; the agent kills it unless this hop goes on within the job's --reconnect-timeout".to_owned()
+            }
+            (false, Duration::ZERO) => {
+                "; the agent kills it unless this hop goes on within seconds".to_owned()
+            }
+            (false, timeout) => {
+                let timeout = humantime::format_duration(timeout);
+                format!("; the agent kills it unless this hop goes on within {timeout} (--reconnect-timeout)")
+            }
+        };
+        format!("hop: stopped; the program runs on{until}: fg or bg")
     }
 
     /// The program has a terminal, so from now on every key is its own.
@@ -100,9 +122,14 @@ impl Session<'_> {
                 return Err(self.broken("a stream that begins where it cannot"));
             }
             self.outputs.start_at(offsets);
-        } else if self.outputs.received() != offsets {
-            return Err(self.broken("output does not continue where it ended"));
         } else {
+            let gap = self.outputs.skip_to(offsets).filter(|gap| *gap == 0 || self.has_log);
+            match gap.ok_or_else(|| self.broken("output does not continue where it ended"))? {
+                0 => {}
+                gap => self.progress.aside(|| {
+                    say!("hop: the router dropped {} of output meanwhile (--log-size)", HumanBytes(gap));
+                }),
+            }
             self.outputs.resend_acks();
             self.files.resend_acks();
         }

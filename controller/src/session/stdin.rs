@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use bytes::{Buf, Bytes, BytesMut};
 use hop_proto::v1::Stdin;
 
+use crate::console::escapes::{Escape, Escapes};
 use crate::console::stdio;
 
 /// Bytes read, and sent, at a time.
@@ -38,6 +39,8 @@ pub struct Input {
     window: u64,
     /// Offset behind the last byte that was read here.
     read: u64,
+    /// Finds the user's escapes in what is read.
+    escapes: Option<Escapes>,
 }
 
 /// Where the bytes come from.
@@ -59,7 +62,13 @@ impl Input {
             taken: 0,
             window: 0,
             read: 0,
+            escapes: None,
         }
+    }
+
+    /// The same, but escapes are for `hop`: it reads them also when the program takes no input.
+    pub fn with_escapes(self) -> Self {
+        Self { escapes: Some(Escapes::default()), ..self }
     }
 
     /// The agent has all bytes before `offset`, and no other: they are sent from there, again if need be.
@@ -105,6 +114,7 @@ impl Input {
         self.taken = self.taken.max(offset);
         if let Source::Reader(reader) = &self.source
             && closed
+            && self.escapes.is_none()
         {
             // Bytes that come now are for the process that reads after this job.
             reader.leave();
@@ -114,23 +124,34 @@ impl Input {
 
     /// Bytes that may be read now.
     fn room(&self) -> usize {
+        if self.unacknowledged.closed {
+            return CHUNK;
+        }
         let room = self.taken.saturating_add(self.window).saturating_sub(self.read);
         usize::try_from(room).unwrap_or(CHUNK).min(CHUNK)
     }
 
-    /// Waits for the next bytes of the input, and keeps them. Cancel safe.
+    /// Waits for the next bytes of the input, and keeps them. Returns the escape that was among them. Cancel safe.
     ///
     /// # Errors
     /// Our standard input cannot be read, as a program would see that reads it here.
-    pub async fn more(&mut self) -> io::Result<()> {
+    pub async fn more(&mut self) -> io::Result<Option<Escape>> {
         let room = self.room();
+        let is_wanted = !self.unacknowledged.ends && (!self.unacknowledged.closed || self.escapes.is_some());
         match &mut self.source {
             // Behind its end, a terminal would go on.
-            Source::Reader(reader) if room > 0 && self.unacknowledged.wants_more() => {
+            Source::Reader(reader) if room > 0 && is_wanted => {
                 let piece = reader.read(room).await?;
-                self.read += piece.len() as u64;
-                self.unacknowledged.push(&piece);
-                Ok(())
+                let (passed, escape) = match &mut self.escapes {
+                    Some(escapes) => escapes.scan(&piece),
+                    None => (piece.clone(), None),
+                };
+                self.read += passed.len() as u64;
+                // An empty piece is the end, and one that has only escapes is not.
+                if piece.is_empty() || !passed.is_empty() {
+                    self.unacknowledged.push(&passed);
+                }
+                Ok(escape)
             }
             _ => std::future::pending().await,
         }
@@ -185,10 +206,6 @@ impl Unacknowledged {
     /// Whether all bytes before `offset` were sent. Bytes for a program that does not read do not count.
     fn were_sent(&self, offset: u64) -> bool {
         self.closed || offset <= self.start + self.sent as u64
-    }
-
-    fn wants_more(&self) -> bool {
-        !self.ends && !self.closed
     }
 
     fn acknowledged(&mut self, offset: u64, closed: bool) {

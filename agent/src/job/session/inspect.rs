@@ -47,17 +47,31 @@ impl Session {
     }
 
     /// Polls for the next piece of buffered output after the offsets `delivered`, which advance to the end of that
-    /// piece. `None` when there is no more, which is at the end of the job if `follows`.
+    /// piece. `None` when the job has ended and there is no more.
     pub fn poll_piece(
         &self,
         context: &mut Context<'_>,
         delivered: &mut [u64; 2],
-        follows: bool,
     ) -> Poll<Option<(OutputStream, u64, Bytes)>> {
         self.state.poll(context, |state| match next_piece(&state.buffer, delivered) {
             Some((stream, offset, data)) => Poll::Ready(Some((stream, offset, Bytes::copy_from_slice(data)))),
-            None if follows && state.final_result.is_none() => Poll::Pending,
+            None if state.final_result.is_none() => Poll::Pending,
             None => Poll::Ready(None),
+        })
+    }
+
+    /// Where each output ends now.
+    pub fn output_ends(&self) -> [u64; 2] {
+        self.state
+            .with(|state| [OutputStream::Stdout, OutputStream::Stderr].map(|stream| state.buffer.end(stream)))
+    }
+
+    /// True if no byte behind the offsets `delivered` and before `ends` is buffered.
+    pub fn has_no_output_between(&self, delivered: [u64; 2], ends: [u64; 2]) -> bool {
+        let streams = [OutputStream::Stdout, OutputStream::Stderr];
+        self.state.with(|state| {
+            let starts = streams.map(|stream| state.buffer.start(stream));
+            (0..2).all(|stream| delivered[stream].max(starts[stream]) >= ends[stream])
         })
     }
 

@@ -249,7 +249,7 @@ impl OutputBuffer {
     }
 
     /// Number of retained bytes of both outputs.
-    pub fn len(&self) -> u64 {
+    pub fn retained(&self) -> u64 {
         self.retained.iter().map(|retained| retained.bytes.len() as u64).sum()
     }
 
@@ -313,12 +313,12 @@ mod tests {
         write(&mut buffer, Stderr, b"oops");
         buffer.acknowledge(Stdout, 3);
         buffer.acknowledge(Stdout, 1);
-        assert_eq!((buffer.start(Stdout), buffer.end(Stdout), buffer.len()), (3, 5, 6));
+        assert_eq!((buffer.start(Stdout), buffer.end(Stdout), buffer.retained()), (3, 5, 6));
         assert_eq!(rest(&buffer, [0, 0]), [(Stdout, 3, b"lo".to_vec()), (Stderr, 0, b"oops".to_vec())]);
         // An acknowledgement beyond the end acknowledges everything.
         buffer.acknowledge(Stdout, 1000);
         buffer.acknowledge(Stderr, 4);
-        assert_eq!(buffer.len(), 0);
+        assert_eq!(buffer.retained(), 0);
         write(&mut buffer, Stdout, b"!");
         assert_eq!(rest(&buffer, [5, 4]), [(Stdout, 5, b"!".to_vec())]);
     }
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!((buffer.start(Stdout), buffer.dropped()), (0, 0), "a controller is attached");
         buffer.set_reader(false);
         assert_eq!((buffer.start(Stdout), buffer.end(Stdout), buffer.dropped()), (100, 200, 100));
-        assert_eq!((buffer.start(Stderr), buffer.len(), buffer.unread()), (0, 105, 105));
+        assert_eq!((buffer.start(Stderr), buffer.retained(), buffer.unread()), (0, 105, 105));
         for byte in 0..25 {
             write(&mut buffer, Stdout, &[byte]);
         }

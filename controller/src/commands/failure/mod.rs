@@ -248,6 +248,9 @@ fn of_session(error: &session::Error) -> Meaning {
         }
         Error::Incomplete { .. } => ("incomplete", some("`hop kill` ends it")),
         Error::InputsTooLarge { .. } => ("too_many_files", some(FEWER_FILES)),
+        Error::StoppedTooLong { .. } => {
+            ("abandoned", some("a longer --reconnect-timeout, or --detach, lets a program outlive its hop"))
+        }
         Error::Interrupted { .. } => ("interrupted", None),
     }
 }

@@ -127,9 +127,15 @@ fn detached_job_is_listed_and_killed(target: Target) {
     let ran = attach(&router, &job);
     assert_eq!(ran.code, 143, "{}", ran.stderr());
     assert!(numbers(100_000).starts_with(ran.stdout()), "{}", ran.stdout());
-    router.wait_until_forgotten();
-    let ran = attach(&router, &job);
-    ran.assert_fails(125, &format!("there is no job {job} on router"));
+    router.wait_until_idle();
+    let again = attach(&router, &job);
+    assert_eq!((again.stdout(), again.code), (ran.stdout(), 143), "whoever asks gets the same end");
+    let listed = jobs(router.hop());
+    assert_eq!((&listed[0]["state"], &listed[0]["exit_code"]), (&"ended".into(), &143.into()));
+    let ids = router.hop().args(["ps", "-r", "router", "-q"]).run();
+    assert_eq!(ids.stdout(), format!("{job}\n"));
+    let ran = attach(&router, "0");
+    ran.assert_fails(125, "there is no job 0 on router");
     router.assert_serves_on();
 }
 
@@ -178,7 +184,7 @@ fn job_belongs_to_its_controller(target: Target) {
     assert_eq!(jobs(router.hop())[0]["state"], "running");
     assert_eq!(router.hop().args(["kill", "-r", "router", "-s", "KILL", &job]).run().code, 0);
     assert_eq!(attach(&router, &job).code, 137);
-    router.wait_until_forgotten();
+    router.wait_until_idle();
     router.assert_serves_on();
 }
 
@@ -204,7 +210,7 @@ fn detached_exit_code_waits_for_attach(target: Target) {
     assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
     let job = detach(&router, "exit-code", &["42"]);
     assert_eq!(attach(&router, &job).code, 42);
-    router.wait_until_forgotten();
+    router.wait_until_idle();
     router.assert_serves_on();
 }
 

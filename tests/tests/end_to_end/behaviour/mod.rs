@@ -17,6 +17,7 @@ macro_rules! behaviours {
 
 mod connections;
 mod cores;
+mod detached;
 mod endings;
 mod exhaustion;
 mod go_test;
@@ -70,10 +71,11 @@ const TARGETS: [Target; 7] = [
     Target::FRITZBOX_7362SL,
 ];
 
-const MODULES: [(&str, &[Behaviour]); 14] = [
+const MODULES: [(&str, &[Behaviour]); 15] = [
     ("go_test", go_test::ALL),
     ("connections", connections::ALL),
     ("cores", cores::ALL),
+    ("detached", detached::ALL),
     ("endings", endings::ALL),
     ("exhaustion", exhaustion::ALL),
     ("kept", kept::ALL),

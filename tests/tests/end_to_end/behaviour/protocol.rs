@@ -430,7 +430,7 @@ fn detach_and_reset_keep_stdin_open(target: Target) {
     let router = VirtualRouter::start(target);
     block_on(async {
         let mut raw = Raw::run(&router, "a", COPIES_INPUT).await;
-        raw.send(run_request::Message::Detach(Detach {})).await;
+        raw.send(run_request::Message::Detach(Detach::default())).await;
         while raw.next().await.unwrap().is_some() {}
         // Dropping the call resets its stream.
         drop(Raw::start(&router, attach("a")).await.unwrap());

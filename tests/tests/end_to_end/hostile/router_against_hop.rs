@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use bytes::Bytes;
-use hop_proto::limits::{MAX_OUTPUT_FILES_BYTES, MAX_REPLY_BYTES, OUTPUT_CHUNK_BYTES};
+use hop_proto::limits::{MAX_KEPT_OUTPUT_BYTES, MAX_OUTPUT_FILES_BYTES, MAX_REPLY_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{
     Accepted, Cause, ErrorDetail, ErrorReason, FileInfo, GetInfoResponse, Job, JobState, MissingBlob,
     NotExecuted, Outcome, Output, OutputFile, ReadOutputResponse, Started, StdinAck, Stream, outcome,
@@ -232,14 +232,14 @@ fn excess_lists_and_logs_fail() {
     let ran = router.hop().args(["ps", "-r", "router"]).run();
     assert_broken(&ran, "more jobs than an agent can have");
     let endless = |mut call: Call| async move {
-        for number in 0..80 {
+        for number in 0..=u64::from(MAX_KEPT_OUTPUT_BYTES) / OUTPUT_CHUNK_BYTES as u64 {
             let output = Output {
                 stream: Stream::Stdout.into(),
                 offset: number * OUTPUT_CHUNK_BYTES as u64,
                 data: vec![b'x'; OUTPUT_CHUNK_BYTES].into(),
                 uncompressed_size: 0,
             };
-            call.say_raw(&ReadOutputResponse { output: Some(output) });
+            call.say_raw(&ReadOutputResponse { output: Some(output), caught_up: false });
         }
         // Who asked has said all it had to say, so there is nothing to wait for.
         call.end();

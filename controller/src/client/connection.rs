@@ -57,6 +57,7 @@ pub struct Connection {
     client: AgentServiceClient<Channel>,
     connection: JoinHandle<hyper::Result<()>>,
     refusal: Refusal,
+    is_kept: bool,
 }
 
 /// How many milliseconds to wait before another attempt when a connection was closed in its handshake: an agent to which too many want
@@ -120,7 +121,18 @@ impl Connection {
             client,
             connection: tokio::spawn(connection),
             refusal,
+            is_kept: false,
         })
+    }
+
+    /// The same, of a connection that another process keeps.
+    pub(crate) fn kept(self) -> Self {
+        Self { is_kept: true, ..self }
+    }
+
+    /// True if another process keeps the connection, which stays up while this one does nothing.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// Calls `GetInfo`.

@@ -102,6 +102,11 @@ impl ReconnectingClient {
         self.capabilities.has(SIGNALS)
     }
 
+    /// Whether the connection stays up while this process is stopped.
+    pub fn is_kept(&self) -> bool {
+        self.connection.is_kept()
+    }
+
     /// Whether the agent can detach a job that was not started as a detached one.
     pub fn can_run_on(&self) -> bool {
         self.capabilities.has(LOG)

@@ -83,7 +83,7 @@ impl Session<'_> {
 
     /// What becomes of the program while Ctrl-Z has stopped this `hop`.
     fn stop_notice(&self) -> String {
-        let until = match (self.keeps_end, self.reconnect_timeout) {
+        let until = match (self.keeps_end || self.client.is_kept(), self.reconnect_timeout) {
             (true, _) => String::new(),
             (false, _) if self.first.is_none() => {
                 "; the agent kills it unless this hop goes on within the job's --reconnect-timeout".to_owned()

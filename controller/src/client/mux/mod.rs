@@ -195,7 +195,7 @@ async fn query(
 ) -> Option<(Connection, GetInfoResponse)> {
     let mut connection = Connection::over(router, identity, stream, Default::default()).await.ok()?;
     let info = connection.info().await.ok()?;
-    Some((connection, info))
+    Some((connection.kept(), info))
 }
 
 /// Starts a master; false if one runs, or another `hop` is starting one.

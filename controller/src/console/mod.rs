@@ -6,7 +6,9 @@ pub mod printable;
 pub mod progress;
 pub mod signals;
 pub mod stdio;
+pub mod style;
 pub mod terminal;
+pub mod wrap;
 
 /// Prints a line on standard error, see [`printable::say`].
 macro_rules! say {

@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
-use super::stdio;
+use super::{stdio, style};
 
 /// A foreign string on one line: characters that must not be shown are escaped as in Rust, `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -45,7 +45,8 @@ pub fn json(value: &impl Serialize) -> String {
 /// Prints a line on standard error, by one write. If nobody reads it, the exit code still counts, so a failure is no error.
 pub fn say(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    let _ = stdio::stderr().write_all(format!("{}\n", printable_lines(&text)).as_bytes());
+    let text = style::message(&printable_lines(&text));
+    let _ = stdio::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {

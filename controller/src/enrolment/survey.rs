@@ -403,7 +403,7 @@ mod tests {
         assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
         assert_eq!(survey.memory.available, (47000 - 4096) * 1024);
         assert_eq!(survey.memory.promisable, Some(40000 * 1024));
-        let bound = "39.1 MiB of 56.6 MiB RAM available, because its kernel promises no more (vm.overcommit_memory is 2)";
+        let bound = "39.0 MiB of 56.6 MiB RAM available, because its kernel promises no more (vm.overcommit_memory is 2)";
         assert!(survey.describe()[0].ends_with(bound), "{:?}", survey.describe());
         let agent = Agent { path: "/tmp/mnt/sda1/hop/hopd".into(), size: 1_234_567, digest: None };
         assert_eq!(survey.agents, [agent]);

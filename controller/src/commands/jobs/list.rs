@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(running(false, true).controller, "detached");
         let waiting = table(&[running(false, false)]);
         assert!(
-            waiting.ends_with("running          1h 1m    waiting    yours     its hop to reconnect"),
+            waiting.ends_with("running         1h 1m    waiting    yours     its hop to reconnect"),
             "{waiting}"
         );
     }

@@ -15,3 +15,9 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::console::printable::say(format_args!($($text)*)) };
 }
 pub(crate) use say;
+
+/// Prints a line on standard error if that is a terminal, see [`printable::note`].
+macro_rules! note {
+    ($($text:tt)*) => { $crate::console::printable::note(format_args!($($text)*)) };
+}
+pub(crate) use note;

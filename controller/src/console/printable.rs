@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
@@ -47,6 +47,13 @@ pub fn say(text: fmt::Arguments<'_>) {
     let text = text.to_string();
     let text = style::message(&printable_lines(&text));
     let _ = stdio::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Prints what is waited for, to whoever sits in front of a terminal; a log does without.
+pub fn note(text: fmt::Arguments<'_>) {
+    if io::stderr().is_terminal() {
+        say(text);
+    }
 }
 
 fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {

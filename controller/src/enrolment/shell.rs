@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::Error;
 use crate::client::ssh::{Login, RemoteMessage, quoted};
 use crate::config::enrolment::Destination;
-use crate::console::say;
+use crate::console::note;
 
 /// What is root's alone, and what is not: functions that come before every script.
 pub const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
@@ -62,7 +62,7 @@ impl Shell {
     pub fn new(destination: &Destination) -> Result<Self, Error> {
         let login = Login::new(destination).map_err(Error::NoPlace)?;
         // On a line of its own, because ssh may ask for a password.
-        say!("hop: logging in to {} by ssh", destination.host);
+        note!("hop: logging in to {} by ssh", destination.host);
         Ok(Self { host: destination.host.clone(), login })
     }
 

@@ -151,9 +151,7 @@ fn ramfs_is_bounded_by_memory_alone() {
             let ran = bench.exec(&mut agent, &program);
             assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7));
         } else {
-            bench
-                .exec(&mut agent, &program_of(&bench, 3 << 20))
-                .assert_fails(125, "of memory to spare");
+            bench.exec(&mut agent, &program_of(&bench, 3 << 20)).assert_fails(125, "of memory to spare");
         }
         agent.stop();
     }

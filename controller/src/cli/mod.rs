@@ -16,6 +16,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use self::jobs::{Attach, Kill, Logs, Ps};
@@ -201,10 +202,14 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     let mut hop = Cli::command();
     // Until then it does not know its own -h.
     hop.build();
-    let words = jobs::mark_signals(go_flags::mark(&hop, for_go(words.into_iter().collect())));
-    match Cli::try_parse_from(words) {
+    let marked = go_flags::mark(&hop, for_go(words.into_iter().collect()));
+    match marked.and_then(|words| Cli::try_parse_from(jobs::mark_signals(words))) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
-        Err(answer) => Parsed::Answered(Answer(answer)),
+        Err(mut answer) => {
+            // clap proposes to put `--` in front of a mistyped option, which would make it the name of a job or a router.
+            answer.remove(ContextKind::Suggested);
+            Parsed::Answered(Answer(answer))
+        }
     }
 }
 
@@ -332,6 +337,38 @@ mod tests {
         assert!(kill.list && kill.jobs.is_empty());
         let Command::Ps(ps) = parsed("hop|ps|--json") else { panic!() };
         assert!(ps.json);
+    }
+
+    #[test]
+    fn unknown_flags_are_quoted_as_typed() {
+        let refused = |line: &str| match parse(line.split('|').map(OsString::from)) {
+            Parsed::Answered(Answer(answer)) => answer.to_string(),
+            Parsed::Command(command) => panic!("{line}: {command:?}"),
+        };
+        for (line, said, tip) in [
+            ("hop|run|-tag|x|.", "flag provided but not defined: -tag", "'-tags'"),
+            ("hop|run|--tag=x|.", "flag provided but not defined: --tag", "'-tags'"),
+            ("hop|build|-n|.", "flag provided but not defined: -n", "`go build -n` prints"),
+            ("hop|run|-exec|prog|.", "flag provided but not defined: -exec", "`hop go-exec env`"),
+            ("hop|run|--tiemout|5s|.", "flag provided but not defined: --tiemout", "'--timeout'"),
+            ("hop|exec|-frobnicate|x", "flag provided but not defined: -frobnicate", ""),
+            ("hop|run|-v=maybe|.", "invalid boolean value \"maybe\" for -v", ""),
+            ("hop|run|-tags", "flag needs an argument: -tags", ""),
+            ("hop|run|-timeout", "flag needs an argument: -timeout", ""),
+            ("hop|run|-\u{1b}[2J|.", "flag provided but not defined: -\\u{1b}[2J", ""),
+            ("hop|kill|-t", "unexpected argument '-t' found", ""),
+        ] {
+            let answer = refused(line);
+            assert!(answer.starts_with(&format!("error: {said}\n")), "{line}: {answer}");
+            assert!(!answer.contains("'-- -") && answer.contains("tip: ") != tip.is_empty(), "{line}: {answer}");
+            assert!(answer.contains(tip) && answer.contains("Usage: hop "), "{line}: {answer}");
+        }
+    }
+
+    #[test]
+    fn switches_take_values_as_in_go() {
+        let Command::Run(run) = parsed("hop|run|-v=true|-detach=0|-race=false|.") else { panic!() };
+        assert!(run.job.verbose && !run.job.detach && run.go.flags == ["-race=false"]);
     }
 
     #[test]

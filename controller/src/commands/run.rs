@@ -322,6 +322,8 @@ async fn build_program(
     target: elf::Target,
     progress: &Progress,
 ) -> Result<Program, Error> {
+    let matched = build.matched(progress).await?.map(|package| [package]);
+    let build = Build { packages: matched.as_ref().map_or(build.packages, |only| only), ..*build };
     // With -o the user keeps the program; without, it is gone when it has been read.
     let loaded = match kept_output(build.flags) {
         Some(_) if build.is_versioned() => {

@@ -4,6 +4,7 @@ pub mod build;
 pub mod build_info;
 mod error;
 pub mod module;
+mod packages;
 pub mod probe;
 pub mod test_exec;
 

@@ -362,6 +362,31 @@ fn go_build_flags_are_passed_on() {
 }
 
 #[test]
+fn pattern_runs_its_only_program() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let module = desk.path("module");
+    let file = |name: &str, content: &str| {
+        fs::create_dir_all(module.join(name).parent().unwrap()).unwrap();
+        fs::write(module.join(name), content).unwrap();
+    };
+    file("go.mod", "module example.com/several\n\ngo 1.24\n");
+    file("library/library.go", "package library\n");
+    file("cmd/one/main.go", "package main\n\nfunc main() { println(\"one\") }\n");
+    file("cmd/two/main.go", "//go:build second\n\npackage main\n\nfunc main() { println(\"two\") }\n");
+    let run = |words: &[&str]| {
+        let ran = desk.run(&[&["run", "-C", module.to_str().unwrap()], words].concat());
+        (ran.stderr().to_owned(), ran.code)
+    };
+    assert_eq!(run(&["./..."]), ("one\n".into(), 0));
+    let (said, code) = run(&["-tags", "second", "./...", "x"]);
+    let several = "error: pattern ./... matches multiple packages: example.com/several/cmd/one, example.com/several/cmd/two\n";
+    assert!(said.starts_with(several) && code == 125, "{said}");
+    let (said, code) = run(&["./library/..."]);
+    assert!(said.starts_with("error: no program matches the pattern ./library/...\n") && code == 125, "{said}");
+}
+
+#[test]
 fn missing_go_is_named() {
     let desk = Desk::new();
     assert_eq!(desk.run(&["virtual", "up"]).code, 0);

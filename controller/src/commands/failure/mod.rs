@@ -284,6 +284,8 @@ fn of_golang(error: &golang::Error) -> Meaning {
             ),
         ),
         Error::NotBuilt { .. } => ("not_built", None),
+        Error::SeveralPackages { .. } => ("usage", some("`hop run` runs one program: name its package")),
+        Error::NoPackages { .. } => ("usage", some("is it the right directory? `go list ./...` lists packages")),
         Error::NotMain { .. } => ("not_built", some("name a directory with `package main` in it")),
         Error::Probe { file, .. } => {
             let hint =

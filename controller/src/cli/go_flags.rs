@@ -53,8 +53,14 @@ const WITH_VALUE: [&str; 18] = [
 
 /// Flags of `go run` and `go build` that `hop` has no use for, with the reason.
 const NOT_PASSED_ON: [(&str, &str); 2] = [
-    ("n", "`go build -n` prints the commands of a build; `hop run -n` gives the program an empty standard input"),
-    ("exec", "hop runs the program itself, on the router; `hop go-exec env` sets up `go run -exec` and `go test`"),
+    (
+        "n",
+        "`go build -n` prints the commands of a build; `hop run -n` gives the program an empty standard input",
+    ),
+    (
+        "exec",
+        "hop runs the program itself, on the router; `hop go-exec env` sets up `go run -exec` and `go test`",
+    ),
 ];
 
 /// How much a flag must resemble another to be taken for it: `-tag` and `-tags` do, `-race` and `--grace` only just. From 0 to 1.
@@ -191,10 +197,7 @@ impl Kind {
                 let value = String::from_utf8_lossy(&body[name_length + 1..]).into_owned();
                 return Self::Switch { word: with_dashes(dashes, &body[..name_length]), value };
             }
-            return Self::Ours {
-                word: with_dashes(dashes, body),
-                wants_value: takes_value && !has_value,
-            };
+            return Self::Ours { word: with_dashes(dashes, body), wants_value: takes_value && !has_value };
         }
         if builds && SWITCHES.contains(&&*name) {
             return Self::Go { wants_value: false };

@@ -140,6 +140,9 @@ pub struct Info {
     /// Which router.
     #[command(flatten)]
     pub router: RouterOptions,
+    /// The router, as with -r
+    #[arg(value_name = "ROUTER", conflicts_with = "router")]
+    pub name: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -203,7 +206,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
     // Until then it does not know its own -h.
     hop.build();
     let marked = go_flags::mark(&hop, for_go(words.into_iter().collect()));
-    match marked.and_then(|words| Cli::try_parse_from(jobs::mark_signals(words))) {
+    match marked.and_then(|words| Cli::try_parse_from(routers::name_first(jobs::mark_signals(words)))) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
         Err(mut answer) => {
             // clap proposes to put `--` in front of a mistyped option, which would make it the name of a job or a router.
@@ -360,9 +363,43 @@ mod tests {
         ] {
             let answer = refused(line);
             assert!(answer.starts_with(&format!("error: {said}\n")), "{line}: {answer}");
-            assert!(!answer.contains("'-- -") && answer.contains("tip: ") != tip.is_empty(), "{line}: {answer}");
+            assert!(
+                !answer.contains("'-- -") && answer.contains("tip: ") != tip.is_empty(),
+                "{line}: {answer}"
+            );
             assert!(answer.contains(tip) && answer.contains("Usage: hop "), "{line}: {answer}");
         }
+    }
+
+    #[test]
+    fn router_is_named_with_or_without_r() {
+        for line in ["hop|info|desk|--json", "hop|info|--json|-r|desk"] {
+            let Command::Info(info) = parsed(line) else { panic!() };
+            assert_eq!(info.name.or(info.router.router).as_deref(), Some("desk"), "{line}");
+        }
+        for line in ["hop|ps|desk", "hop|ps|--router=desk"] {
+            let Command::Ps(ps) = parsed(line) else { panic!() };
+            assert_eq!(ps.name.or(ps.router.router).as_deref(), Some("desk"), "{line}");
+        }
+        for line in [
+            "hop|router|remove|desk|--all",
+            "hop|router|rm|--all|-r|desk",
+            "hop|router|remove|--router=desk|--all",
+        ] {
+            let Command::Router(Router::Remove { name, all, .. }) = parsed(line) else { panic!() };
+            assert!(name == "desk" && all, "{line}");
+        }
+        let Command::Router(Router::Revoke { name, key, .. }) = parsed("hop|router|revoke|ann@work|-r|desk")
+        else {
+            panic!()
+        };
+        assert_eq!((&*name, &*key), ("desk", "ann@work"));
+        let Command::Router(Router::Check { name, .. }) = parsed("hop|router|check|-r|desk") else {
+            panic!()
+        };
+        assert_eq!(name.as_deref(), Some("desk"));
+        let Command::GoExec(GoExec::Env { name, .. }) = parsed("hop|go-exec|env|desk") else { panic!() };
+        assert_eq!(name.as_deref(), Some("desk"));
     }
 
     #[test]
@@ -407,6 +444,9 @@ mod tests {
             "hop|kill|-STOP|12ab",
             "hop|kill|--all|12ab",
             "hop|kill|-l|12ab",
+            "hop|info|desk|-r|attic",
+            "hop|router|remove|desk|-r|attic",
+            "hop|router|remove|-r",
         ] {
             match parse(line.split('|').map(OsString::from)) {
                 Parsed::Answered(answer) => assert_eq!(answer.exit_code(), ExitCode::HopFailed, "{line}"),

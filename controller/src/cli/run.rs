@@ -156,6 +156,9 @@ pub enum GoExec {
         /// The router (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         #[arg(short, long, value_name = "ROUTER")]
         router: Option<String>,
+        /// The router, as with -r
+        #[arg(value_name = "ROUTER", conflicts_with = "router")]
+        name: Option<String>,
     },
 }
 

@@ -58,7 +58,8 @@ struct Facts {
 }
 
 /// Asks the router and prints what it says.
-pub async fn info(home: &Home, options: cli::Info) -> Result<ExitCode, Error> {
+pub async fn info(home: &Home, mut options: cli::Info) -> Result<ExitCode, Error> {
+    options.router.router = options.name.or(options.router.router);
     let (connection, info) = connect(home, &options.router).await?;
     let router = Inventory::new(home).get(connection.router())?;
     let isolation = virtual_router::isolation(&router);

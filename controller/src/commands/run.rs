@@ -104,7 +104,7 @@ impl RunRequest<'_> {
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes the messages of hop for output of the test, so hop prints few.
-            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error)),
+            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error, self.home)),
             Ok(outcome) if self.for_go => outcome.without_the_usual(),
             result => result?,
         };

@@ -38,7 +38,9 @@ impl Build<'_> {
         match (programs.next(), programs.next()) {
             (None, _) => Err(Error::NoPackages { pattern }),
             (Some(only), None) => Ok(Some(only.into())),
-            _ => Err(Error::SeveralPackages { pattern, packages: text.lines().collect::<Vec<_>>().join(", ") }),
+            _ => {
+                Err(Error::SeveralPackages { pattern, packages: text.lines().collect::<Vec<_>>().join(", ") })
+            }
         }
     }
 
@@ -67,8 +69,14 @@ mod tests {
     fn only_selecting_flags_reach_go_list() {
         let flags = ["-v", "-tags", "a b", "-o", "x", "--mod=vendor", "-ldflags=-X main.tags=1", "-tags=c"];
         let flags = flags.map(OsString::from);
-        let build =
-            Build { flags: &flags, packages: &[], goarch: "mips", symbols: false, vcs_stamp: false, cc: None };
+        let build = Build {
+            flags: &flags,
+            packages: &[],
+            goarch: "mips",
+            symbols: false,
+            vcs_stamp: false,
+            cc: None,
+        };
         assert_eq!(build.selecting_flags(), ["-tags", "a b", "--mod=vendor", "-tags=c"]);
     }
 }

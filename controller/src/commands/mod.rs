@@ -1,6 +1,7 @@
 //! The commands. Each is a function from its options to an exit code or a failure.
 
 mod build;
+mod built;
 mod error;
 mod failure;
 mod go_exec;
@@ -12,6 +13,7 @@ mod routers;
 mod run;
 mod status_file;
 mod virtual_routers;
+mod watch;
 
 use serde::Serialize;
 

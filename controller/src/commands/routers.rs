@@ -168,7 +168,7 @@ fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
 }
 
 /// What an earlier enrolment was asked for, and not what came of it: a tunnel, an agent in RAM or a network interface that hop
-/// chose for want of a better one is chosen again, and may be another one now. Only an installed agent stays one.
+/// chose because there was no better one is chosen again, and may be another one now. Only an installed agent stays one.
 fn as_asked(enrolment: EnrolmentRecord) -> EnrolRequest {
     let asked = enrolment.asked.clone();
     let request = EnrolRequest::from(enrolment);

@@ -6,6 +6,8 @@ mod error;
 pub mod module;
 mod packages;
 pub mod probe;
+pub mod sources;
 pub mod test_exec;
+pub mod watcher;
 
 pub use self::error::Error;

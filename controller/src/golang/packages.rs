@@ -45,7 +45,7 @@ impl Build<'_> {
     }
 
     /// The user's own flags that `go list` needs to see the same files as the build.
-    fn selecting_flags(&self) -> Vec<&OsStr> {
+    pub(super) fn selecting_flags(&self) -> Vec<&OsStr> {
         let mut selecting = Vec::new();
         let mut words = self.flags.iter();
         while let Some(word) = words.next() {

@@ -289,6 +289,12 @@ fn of_golang(error: &golang::Error) -> Meaning {
             ),
         ),
         Error::NotBuilt { .. } => ("not_built", None),
+        Error::Watch(_) => (
+            "local_io",
+            some(
+                "`sysctl fs.inotify` says how much may be watched; the kernel counts all programs of a user",
+            ),
+        ),
         Error::SeveralPackages { .. } => ("usage", some("`hop run` runs one program: name its package")),
         Error::NoPackages { .. } => {
             ("usage", some("is it the right directory? `go list ./...` lists packages"))

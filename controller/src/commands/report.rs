@@ -6,6 +6,7 @@ use super::Error;
 use super::failure::{self, LET_IT_PROMISE_MORE};
 use hop_formats::size::Size;
 
+use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable_bytes;
 use crate::console::say;
@@ -117,8 +118,8 @@ pub fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
     format!("the program {how}, and some of its artifacts were lost before hop had fetched them: {why}")
 }
 
-/// Prints a failure: what, why, what to do; and gives its exit code.
-pub fn report(error: &Error) -> ExitCode {
+/// Prints a failure: what, why, what to do; and gives its exit code. `home` is of use to the hint.
+pub fn report(error: &Error, home: Option<&Home>) -> ExitCode {
     say!("error: {error}");
     let mut cause = error.source();
     // A source whose text is already in the line above is not worth a line.
@@ -131,15 +132,15 @@ pub fn report(error: &Error) -> ExitCode {
         }
         cause = error.source();
     }
-    if let Some(hint) = failure::hint(error) {
+    if let Some(hint) = failure::hint(error, home) {
         say!("hint: {hint}");
     }
     failure::exit_code(error)
 }
 
 /// Prints a failure and its hint in one line, and gives its exit code.
-pub fn report_in_a_line(error: &Error) -> ExitCode {
-    match failure::hint(error) {
+pub fn report_in_a_line(error: &Error, home: &Home) -> ExitCode {
+    match failure::hint(error, Some(home)) {
         Some(hint) => say!("error: {error}; {hint}"),
         None => say!("error: {error}"),
     }

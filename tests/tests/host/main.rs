@@ -10,3 +10,4 @@ mod keys;
 mod own_streams;
 mod store;
 mod terminal;
+mod watch;

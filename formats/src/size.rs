@@ -1,4 +1,4 @@
-//! Numbers of bytes for people, the same on both sides.
+//! How both sides print a number of bytes.
 
 use std::fmt;
 

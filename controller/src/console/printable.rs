@@ -49,7 +49,7 @@ pub fn say(text: fmt::Arguments<'_>) {
     let _ = stdio::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
-/// Prints what is waited for, to whoever sits in front of a terminal; a log does without.
+/// Prints what `hop` waits for on a terminal, and nothing elsewhere: a log does without.
 pub fn note(text: fmt::Arguments<'_>) {
     if io::stderr().is_terminal() {
         say(text);

@@ -50,7 +50,7 @@ Exit codes of run, exec and attach: the program's own, unchanged; 128+n: killed 
 
 Environment: HOP_ROUTER selects the router without -r; HOP_KEEP_CONNECTION is the default of --keep-connection; HOP_HOME is the \
 directory of keys and inventory; HOP_EXEC_FLAGS has options of `hop exec`, separated by spaces, for when Go calls it as \
-go_linux_mips_exec.";
+go_linux_mips_exec; NO_COLOR switches colours off.";
 
 /// What `hop` can do.
 #[derive(Debug, Subcommand)]

@@ -222,7 +222,7 @@ fn changed_agent_key_is_enrolled_again() {
         owner.run(owner.machine.hop()).stderr().contains("has another key than the enrolled one")
     });
     let ran = owner.run(owner.machine.hop());
-    assert!(ran.stderr().contains("`hop router add` enrols it again"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("`hop router add desk` enrols it again"), "{}", ran.stderr());
     assert_eq!(owner.router("add").code, 0);
     owner.assert_runs(&owner.machine.hop());
     assert_ne!(owner.entry(), before, "its new key is pinned");

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
+
 use crate::config;
 use crate::path_error::PathError;
 use crate::program;
@@ -49,7 +51,7 @@ pub enum Error {
     InvalidPattern { pattern: String, why: &'static str },
     #[error("the tests of {} need more files than fit into a router's memory; the largest: {}", .directory.display(), named(.largest))]
     TooManyFiles { directory: PathBuf, largest: Vec<(PathBuf, u64)> },
-    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} MiB of memory", .memory >> 20)]
+    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} of memory", Size(*.memory))]
     NoFuzzing { router: String, memory: u64 },
 }
 

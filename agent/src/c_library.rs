@@ -42,10 +42,10 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut 
     // written as aligned ones only after their addresses were checked.
     unsafe {
         if left >= 16 {
-            while target as usize % 4 != 0 {
-                *target = *source;
-                (source, target, left) = (source.add(1), target.add(1), left - 1);
-            }
+            // The first word goes to wherever it begins, and the next to the next address that is aligned.
+            target.cast::<u32>().write_unaligned(source.cast::<u32>().read_unaligned());
+            let skipped = (target as usize).wrapping_neg() % 4;
+            (source, target, left) = (source.add(skipped), target.add(skipped), left - skipped);
             if source as usize % 4 == 0 {
                 while left >= 32 {
                     copy!(0 1 2 3 4 5 6 7, read, write);

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::MAX_JOB_ID_BYTES;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -333,7 +332,7 @@ fn random_instance() -> u64 {
 fn random_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::NoRandom)?;
-    Ok(HEXLOWER.encode(&bytes))
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]

@@ -18,24 +18,19 @@ const SLAB: usize = 64 * 1024;
 /// The C library's allocator, faster.
 pub struct Allocator;
 
-// Each is a call, as those of `System` are: inlined into all that drops a value, they took 3 kB.
-//
 // SAFETY: `System` allocates and frees everything. A block that `realloc` returns is either a new one or the old one,
 // which then has at least the new size.
 unsafe impl GlobalAlloc for Allocator {
-    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises are those of `System`.
         unsafe { System.alloc(layout) }
     }
 
-    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promises are those of `System`.
         unsafe { System.dealloc(block, layout) }
     }
 
-    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the block has this size.
         unsafe {
@@ -47,7 +42,6 @@ unsafe impl GlobalAlloc for Allocator {
         }
     }
 
-    #[inline(never)]
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.align() <= MALLOC_ALIGN {
             // SAFETY: `System` has the block from `malloc`, because of its alignment.

@@ -51,7 +51,7 @@ impl Subscriber for LineSubscriber {
         self.sink.event(level, &line.0.replace(|c: char| c.is_ascii_control(), "?"));
     }
 
-    // There is one span for all that somebody opens, and nobody is told of it.
+    // All spans share one id, because lines do not name them.
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }

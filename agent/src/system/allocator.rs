@@ -51,7 +51,7 @@ unsafe impl GlobalAlloc for Allocator {
                 return old;
             }
             if usable > SLAB && size > SLAB {
-                // SAFETY: as above.
+                // SAFETY: `malloc` made the block, which has not been freed.
                 return unsafe { libc::realloc(old.cast(), size).cast() };
             }
         }

@@ -48,6 +48,11 @@ const WITH_VALUE: [&str; 18] = [
     "toolexec",
 ];
 
+/// The names of all flags, without dashes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SWITCHES.into_iter().chain(WITH_VALUE)
+}
+
 /// Rewrites the words of `hop run`, `hop build` and `hop exec`: a word for `go build` becomes `--go-build-word=WORD`, our
 /// own long options may have one dash, as Go's have, and `--` is put in front of the first word that is no option. All
 /// other command lines come back as they are.

@@ -1,12 +1,14 @@
 //! The commands. Each is a function from its options to an exit code or a failure.
 
 mod build;
+mod completions;
 mod error;
 mod failure;
 mod go_exec;
 mod info;
 pub mod jobs;
 mod key;
+mod man_pages;
 mod report;
 mod routers;
 mod run;
@@ -38,6 +40,10 @@ pub fn run(command: Command) -> ExitCode {
         let args = MuxArgs { router, persist, connect_timeout: connect_timeout.into() };
         return mux::run(&args).map_or_else(|error| report::report(&error.into()), |()| ExitCode::Program(0));
     }
+    // Without the runtime, which would wait for what takes too long.
+    if let Command::Complete(options) = command {
+        return completions::complete(options);
+    }
     // One thread is enough for one job, and leaves the other core to Go.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -61,10 +67,12 @@ pub fn run(command: Command) -> ExitCode {
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
             Command::Key(options) => key::run(home, options).await,
+            Command::Completions(options) => completions::print_script(options.shell),
+            Command::ManPages(options) => man_pages::write(&options.directory),
             Command::Version => {
                 print(concat!("hop ", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::Program(0))
             }
-            Command::KeepConnection(_) => unreachable!("it has its own runtime"),
+            Command::KeepConnection(_) | Command::Complete(_) => unreachable!("they have their own runtimes"),
             Command::Virtual(options) => virtual_routers::run(home, options).await,
         }
     });

@@ -40,7 +40,7 @@ pub struct Complete {
     pub words: Vec<OsString>,
 }
 
-/// `hop man-pages`: for whoever makes a package of hop.
+/// `hop man-pages`: for those who make a package of hop.
 #[derive(Args, Debug)]
 pub struct ManPages {
     /// An existing directory, in which hop writes a page for each command

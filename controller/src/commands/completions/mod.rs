@@ -3,8 +3,8 @@
 //! The shell's script calls `hop complete` for each word. Commands, options and their values come from the definition of the command
 //! line; routers, jobs, packages and profiles are looked up. Where hop prints nothing, the shell completes the name of a file.
 //!
-//! **Invariants:** the answer comes within [`TIME_LIMIT`], complete or not; no process is started, nothing is asked, no file is
-//! written, and standard error stays empty. A router is asked only over a connection that needs no ssh.
+//! **Invariants:** the answer comes within [`TIME_LIMIT`], complete or not. Completing starts no process, prompts for nothing, writes
+//! no file, and leaves standard error empty. It asks a router for its jobs only over a connection that needs no ssh.
 
 mod packages;
 mod values;

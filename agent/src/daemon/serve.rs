@@ -181,7 +181,8 @@ impl Directory {
 
     /// Kills everything that the jobs of a killed agent have left running.
     fn kill_stale_jobs(&self, cgroups: Option<&Cgroups>) {
-        let mark = [JOB_DIRECTORY.as_bytes(), b"=", self.path.join(JOBS).join("").as_os_str().as_bytes()].concat();
+        let mark =
+            [JOB_DIRECTORY.as_bytes(), b"=", self.path.join(JOBS).join("").as_os_str().as_bytes()].concat();
         let ended = cgroups.map_or(0, Cgroups::kill_stale) + reaper::kill_stale(&mark);
         if ended > 0 {
             tracing::warn!(processes = ended, "killed processes that an earlier agent had left");

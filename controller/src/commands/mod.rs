@@ -1,6 +1,7 @@
 //! The commands. Each is a function from its options to an exit code or a failure.
 
 mod build;
+mod environment;
 mod error;
 mod failure;
 mod go_exec;
@@ -10,6 +11,8 @@ mod key;
 mod report;
 mod routers;
 mod run;
+mod saved_artifacts;
+mod shortcomings;
 mod status_file;
 mod virtual_routers;
 

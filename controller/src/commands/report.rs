@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use super::Error;
 use super::failure::{self, LET_IT_PROMISE_MORE};
+use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable_bytes;
 use crate::console::say;
@@ -136,8 +137,8 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Prints a failure: what, why, what to do; and gives its exit code.
-pub fn report(error: &Error) -> ExitCode {
+/// Prints a failure: what, why, what to do; and gives its exit code. `home` is of use to the hint.
+pub fn report(error: &Error, home: Option<&Home>) -> ExitCode {
     say!("error: {error}");
     let mut cause = error.source();
     // A source whose text is already in the line above is not worth a line.
@@ -150,15 +151,15 @@ pub fn report(error: &Error) -> ExitCode {
         }
         cause = error.source();
     }
-    if let Some(hint) = failure::hint(error) {
+    if let Some(hint) = failure::hint(error, home) {
         say!("hint: {hint}");
     }
     failure::exit_code(error)
 }
 
 /// Prints a failure and its hint in one line, and gives its exit code.
-pub fn report_in_a_line(error: &Error) -> ExitCode {
-    match failure::hint(error) {
+pub fn report_in_a_line(error: &Error, home: &Home) -> ExitCode {
+    match failure::hint(error, Some(home)) {
         Some(hint) => say!("error: {error}; {hint}"),
         None => say!("error: {error}"),
     }

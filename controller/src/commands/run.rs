@@ -9,13 +9,14 @@ use hop_proto::limits::DEFAULT_LOG_BYTES;
 use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
-use super::build::build_program;
+use super::built::build_program;
 use super::environment::environment;
 use super::print;
 use super::report;
 use super::saved_artifacts::SavedArtifacts;
 use super::shortcomings;
 use super::status_file::StatusFile;
+use super::watch;
 use crate::cli::{Exec, JobOptions, LogMode, RouterOptions, Run};
 use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities, INPUT_PLACES, LOG, NATIVE};
@@ -57,7 +58,7 @@ pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
     let request = RunRequest { home, source, router: &options.router, options: &options.job, for_go: false };
-    request.execute(args).await
+    if options.watch { watch::run(request, args).await } else { request.execute(args).await }
 }
 
 /// Runs a file.
@@ -79,29 +80,30 @@ fn split(mut words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
 }
 
 /// Where a program comes from.
-enum Source {
+#[derive(Clone)]
+pub(super) enum Source {
     Go { flags: Vec<OsString>, packages: Vec<OsString>, cc: Option<OsString> },
     File(PathBuf),
 }
 
 /// One run of a program.
-struct RunRequest<'a> {
-    home: &'a Home,
-    source: Source,
-    router: &'a RouterOptions,
-    options: &'a JobOptions,
+pub(super) struct RunRequest<'a> {
+    pub(super) home: &'a Home,
+    pub(super) source: Source,
+    pub(super) router: &'a RouterOptions,
+    pub(super) options: &'a JobOptions,
     /// Go has started this `hop`, as its -exec program.
-    for_go: bool,
+    pub(super) for_go: bool,
 }
 
 /// A program that is ready to run on a router.
-struct Prepared {
-    client: ReconnectingClient,
-    program: Program,
+pub(super) struct Prepared {
+    pub(super) client: ReconnectingClient,
+    pub(super) program: Program,
     /// Its slot in the run queue, if it waits for one.
     slot: Option<RunSlot>,
     /// The probe that finds out whether this Go's programs run there, and its program; `None` if the verdict is known.
-    probe: Option<(Probe, Program)>,
+    pub(super) probe: Option<(Probe, Program)>,
 }
 
 impl RunRequest<'_> {
@@ -111,13 +113,16 @@ impl RunRequest<'_> {
         if let Ok(outcome) = &mut result {
             outcome.requires_files = self.options.artifacts.require_artifacts;
             if outcome.ending == Ending::Detached && !self.options.artifacts.paths.is_empty() {
-                SavedArtifacts::of(&self.options.artifacts)?.save(self.home, &outcome.job)?;
+                let saved = SavedArtifacts::of(&self.options.artifacts);
+                if let Err(error) = saved.and_then(|saved| saved.save(self.home, &outcome.job)) {
+                    say!("hop: hop attach will need --artifact again: {error}");
+                }
             }
         }
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes the messages of hop for output of the test, so hop prints few.
-            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error)),
+            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error, self.home)),
             Ok(outcome) if self.for_go => outcome.without_the_usual(),
             result => result?,
         };
@@ -148,11 +153,7 @@ impl RunRequest<'_> {
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
         if let Some((probe, program)) = probe {
-            let job = probe.job(job.nice);
-            let outcome =
-                session::run(client, &program, &job, &sent, None, &mut interrupts, &progress).await?;
-            probe.answer(&outcome)?;
-            client = self.connect().await?.0;
+            self.ask(probe, &program, &mut client, &mut interrupts, &progress).await?;
         }
         let result =
             session::run(client, &program, &job, &sent, slot.as_mut(), &mut interrupts, &progress).await;
@@ -173,8 +174,25 @@ impl RunRequest<'_> {
         Ok(session::run(client, &program, &job, &sent, Some(slot), &mut interrupts, &progress).await?)
     }
 
+    /// Runs the probe, and connects again.
+    pub(super) async fn ask(
+        &self,
+        probe: Probe,
+        program: &Program,
+        client: &mut ReconnectingClient,
+        interrupts: &mut Interrupts,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let job = probe.job(self.options.nice);
+        let sent = BlobCache::new(self.home);
+        let again = self.connect().await?.0;
+        let first = std::mem::replace(client, again);
+        let outcome = session::run(first, program, &job, &sent, None, interrupts, progress).await?;
+        Ok(probe.answer(&outcome)?)
+    }
+
     /// The job, as far as the options describe it.
-    fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
+    pub(super) fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
         let options = self.options;
         if options.tty && !Terminal::is_there() {
             return Err(super::no_terminal());
@@ -240,7 +258,7 @@ impl RunRequest<'_> {
     }
 
     /// Finds the router, and makes the program for it.
-    async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
+    pub(super) async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
         let mut slot = match self.for_go {
             true => {
                 let router = super::running_router(self.home, self.router.router.as_deref()).await?;

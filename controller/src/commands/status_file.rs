@@ -112,8 +112,11 @@ impl<'a> Status<'a> {
             }
         }
         if outcome.lacks_required_files() {
-            status.reason =
-                Some(if outcome.files_lost.is_some() { "outputs_lost" } else { "artifact_missing" });
+            if outcome.files_lost.is_some() {
+                status.reason = Some("outputs_lost");
+            } else {
+                status.reason = Some("artifact_missing");
+            }
             status.message = Some(report::missing_files(outcome));
         }
         status

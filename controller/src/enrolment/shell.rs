@@ -63,6 +63,11 @@ impl Shell {
         Ok(Self { host: destination.host.clone(), login })
     }
 
+    /// Where it is, as ssh names it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Runs a script and returns its output; `step` names its purpose, as a noun.
     ///
     /// # Errors
@@ -73,8 +78,7 @@ impl Shell {
         variables: &Variables,
         body: &[&str],
     ) -> Result<Vec<u8>, Error> {
-        let script = format!("{}{OWNERSHIP}{}", variables.0, body.concat());
-        let output = self.login.run("sh -s", script.as_bytes()).await?;
+        let output = self.attempt(&script(variables, body)).await?;
         self.succeeded(step, output)
     }
 
@@ -99,21 +103,21 @@ impl Shell {
         }
     }
 
-    /// Runs one command with `input`, and returns its output.
+    /// Runs one command with `input`, and returns its output. Whatever root's login shell is, `sh` reads the command.
     ///
     /// # Errors
     /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn command(&self, step: &'static str, command: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
-        let output = self.login.run(command, input).await?;
+        let output = self.login.run(&format!("sh -c {}", quoted(command)), input).await?;
         self.succeeded(step, output)
     }
 
-    /// Runs one command, and returns its output and exit status, successful or not.
+    /// Runs a script, and returns its output and exit status, successful or not. It reads no input of its own.
     ///
     /// # Errors
     /// ssh's failure.
-    pub async fn attempt(&self, command: &str) -> Result<Output, Error> {
-        Ok(self.login.run(command, b"").await?)
+    pub async fn attempt(&self, script: &str) -> Result<Output, Error> {
+        Ok(self.login.run("sh -s", script.as_bytes()).await?)
     }
 
     /// Asks the agent that is there `question`, as `ask.sh` has it, and gives what was said and how that ended.
@@ -122,7 +126,7 @@ impl Shell {
     /// ssh's failure.
     pub async fn ask(&self, question: &str, variables: &Variables) -> Result<Output, Error> {
         let variables = variables.clone().set("question", question);
-        self.attempt(&command(&variables, &[ASK])).await
+        self.attempt(&script(&variables, &[ASK])).await
     }
 
     /// The output of a command that succeeded; `step` names its purpose, as a noun.
@@ -143,18 +147,22 @@ impl Shell {
     /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn guard(&self, variables: Variables, stage: &str, undo: &[&str]) -> Result<Guard, Error> {
         let variables = variables.set("stage", stage).set("patience", GUARD_TIMEOUT_S.to_string());
-        // As a command and not as a script: its standard input is for the signs of life.
-        let mut child = self.login.start_apart(&command(&variables, &[&[GUARD], undo].concat()))?;
+        // The directory is on its command line, by which other scripts know it.
+        let mut child = self.login.start_apart(&format!("sh -s {stage}"))?;
         let failed = |said: &[u8]| Error::Step {
             step: "making a directory in /tmp",
             host: self.host.clone(),
             source: RemoteMessage::last_line(said),
         };
-        let (Some(stdin), Some(stdout), Some(mut stderr)) =
+        let (Some(mut stdin), Some(stdout), Some(mut stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(failed(b"ssh has no pipes"));
         };
+        // In braces, so that the shell has read all of it before it runs it: what comes after are the signs of life. A shell that
+        // is not there says so on its standard error.
+        let guard = format!("{{\n{}\n}}; exit\n", script(&variables, &[&[GUARD], undo].concat()));
+        let _ = stdin.write_all(guard.as_bytes()).await;
         let mut line = String::new();
         // An empty line is as good as an error here.
         let _ = BufReader::new(stdout.take(GUARD_SAYS)).read_line(&mut line).await;
@@ -165,7 +173,6 @@ impl Shell {
         }
         let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
         let signs = tokio::spawn(async move {
-            let mut stdin = stdin;
             loop {
                 tokio::select! {
                     _ = &mut stopped => return Some(stdin),
@@ -224,15 +231,9 @@ impl Guard {
     }
 }
 
-/// A script as a command, which has 9,000 bytes at most (dropbear's MAX_CMD_LEN): comments would only cost.
-fn command(variables: &Variables, body: &[&str]) -> String {
-    format!("{}{}", variables.0, without_comments(&[OWNERSHIP, &body.concat()].concat()))
-}
-
-/// A script without its comments, empty lines and indentation.
-fn without_comments(script: &str) -> String {
-    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.flat_map(|line| [line, "\n"]).collect()
+/// A script, as `sh` reads it from its standard input.
+fn script(variables: &Variables, body: &[&str]) -> String {
+    format!("{}{OWNERSHIP}{}", variables.0, body.concat())
 }
 
 #[cfg(test)]
@@ -243,17 +244,5 @@ mod tests {
     fn variables_are_quoted_for_shell() {
         let variables = Variables::default().set("a", "it's").set("b", "two\nlines");
         assert_eq!(variables.0, "a='it'\\''s'\nb='two\nlines'\n");
-    }
-
-    #[test]
-    fn guard_fits_into_one_command() {
-        let restore = include_str!("scripts/restore.sh");
-        let start = include_str!("scripts/start.sh");
-        for undo in [&[STOP, REMOVE][..], &[STOP, restore, start]] {
-            let guard = command(&Variables::default(), &[&[GUARD], undo].concat());
-            // The rest is for the variables.
-            assert!(guard.len() < 7000, "{} bytes", guard.len());
-            assert!(guard.starts_with("fail() {\n") && !guard.contains("\n#"));
-        }
     }
 }

@@ -40,6 +40,12 @@ pub enum Error {
     NotBuilt { why: String },
     #[error("{package} is not a main package, so there is nothing to run")]
     NotMain { package: String },
+    #[error("pattern {pattern} matches multiple packages: {packages}")]
+    SeveralPackages { pattern: String, packages: String },
+    #[error("cannot watch the source files")]
+    Watch(#[source] notify::Error),
+    #[error("no program matches the pattern {pattern}")]
+    NoPackages { pattern: String },
     #[error("programs built by {version} do not run on {router}, which has {kernel}: a test program {how}")]
     Probe { version: String, router: String, kernel: String, how: String, file: PathBuf },
     #[error("--artifact {pattern}: {why}")]

@@ -9,3 +9,4 @@ mod documents;
 mod keys;
 mod own_streams;
 mod store;
+mod watch;

@@ -95,6 +95,11 @@ impl Mux {
         Ok(Self { directory: home.runtime().to_owned(), policy, verbose: false })
     }
 
+    /// True if the command line or the environment says what to do with connections.
+    pub fn is_asked_for(option: Option<Duration>) -> bool {
+        option.is_some() || std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty())
+    }
+
     /// Prints what opening a connection waits for, if `verbose`.
     #[must_use]
     pub fn verbose(self, verbose: bool) -> Self {

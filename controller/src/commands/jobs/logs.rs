@@ -229,7 +229,7 @@ mod tests {
             uncompressed_size: 0,
         };
         let mut received = Received::new(true);
-        assert_eq!(received.take(&piece(7)), Ok(0), "where it begins is said elsewhere");
+        assert_eq!(received.take(&piece(7)), Ok(0), "another message says where it begins");
         assert_eq!(received.take(&piece(8)), Ok(0));
         assert_eq!(received.take(&piece(20)), Ok(11));
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hop_formats::size::Size;
 use hop_proto::v1::{Containment, GetInfoResponse};
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use crate::config::home::Home;
 use crate::config::inventory::Inventory;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
+use crate::console::wrap::hanging;
 use crate::golang::build::goarch;
 use crate::program::target_of;
 use crate::virtual_router::{self, Isolation};
@@ -156,18 +158,18 @@ impl Facts {
                 "memory",
                 format!(
                     "{} available of {}, {} of them kept free{promises}",
-                    mebibytes(self.memory_available),
-                    mebibytes(self.memory_total),
-                    mebibytes(self.memory_reserve)
+                    Size(self.memory_available),
+                    Size(self.memory_total),
+                    Size(self.memory_reserve)
                 ),
             ),
             (
                 "store",
                 format!(
                     "{} free in {}, {} of them for programs that may run again{executable}",
-                    mebibytes(self.store_free),
+                    Size(self.store_free),
                     self.store_directory,
-                    mebibytes(self.store_kept)
+                    Size(self.store_kept)
                 ),
             ),
             ("disk cache", self.cache_dir.clone().unwrap_or_default()),
@@ -202,14 +204,10 @@ impl Facts {
         // Text of the router stays on its line.
         lines
             .iter()
-            .map(|(name, value)| format!("{name:<12} {}", printable(value)))
+            .map(|(name, value)| hanging(&format!("{name:<12} {}", printable(value)), 13))
             .collect::<Vec<_>>()
             .join("\n")
     }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::error::Error as _;
 
 use super::Error;
 use super::failure::{self, LET_IT_PROMISE_MORE};
+use hop_formats::size::Size;
+
 use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable_bytes;
@@ -40,9 +42,9 @@ pub fn tell(outcome: &Outcome) {
             let which = if *of_promises { " that its kernel promises" } else { "" };
             say!(
                 "hop: the router was running out of memory{which}, and the agent killed the program: {} available, limit {}, held by the program {}",
-                mebibytes(*available),
-                mebibytes(*limit),
-                mebibytes(*held)
+                Size(*available),
+                Size(*limit),
+                Size(*held)
             );
             if *of_promises {
                 say!("hint: {LET_IT_PROMISE_MORE}");
@@ -131,10 +133,6 @@ fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
         FilesLost::Abandoned => "the agent no longer kept them",
     };
     format!("the program {how}, and some of its artifacts were lost before hop had fetched them: {why}")
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Prints a failure: what, why, what to do; and gives its exit code. `home` is of use to the hint.

@@ -17,6 +17,7 @@ use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
 use crate::console::say;
+use crate::console::wrap::hanging;
 use crate::enrolment::{self, EnrolRequest, Removal};
 use crate::golang::build::goarch;
 use crate::program::target_of;
@@ -216,7 +217,8 @@ async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Err
     } else {
         for finding in &findings {
             let mark = if finding.is_good { "ok" } else { "WRONG" };
-            print(&format!("{mark:<6} {:<11} {}", finding.what, printable(&finding.said)))?;
+            let line = format!("{mark:<6} {:<11} {}", finding.what, printable(&finding.said));
+            print(&hanging(&line, 19))?;
             if let Some(hint) = &finding.hint {
                 print(&format!("{:<18} hint: {hint}", ""))?;
             }

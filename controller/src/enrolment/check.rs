@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hop_formats::size::Size;
 use hop_proto::identity::Identity;
 use serde::Serialize;
 
@@ -175,7 +176,7 @@ fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str
     let version = version.or(is_ours.then_some(own));
     let said = match version {
         Some(version) => format!("hopd {version} at {}", agent.path.display()),
-        None => format!("{} bytes at {}, which does not say its version", agent.size, agent.path.display()),
+        None => format!("{} at {}, which does not say its version", Size(agent.size), agent.path.display()),
     };
     match version {
         Some(version) if version != own => {
@@ -194,7 +195,7 @@ fn flash(survey: &Survey, host: &str, persistence: Persistence, arch: Option<Arc
         (Err(why), Persistence::UntilReboot) => Finding::good("flash", why.to_string()),
         // The agent already takes some of the space.
         (Err(Error::NoFlash { place, free, .. }), Persistence::Install) => {
-            Finding::good("flash", format!("{free} bytes free on {}", place.display()))
+            Finding::good("flash", format!("{} free on {}", Size(free), place.display()))
         }
         (Err(why), Persistence::Install) => failed("flash", why),
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hop_formats::size::Size;
 use hop_proto::identity::{Fingerprint, Identity};
 
 use super::connect::{self, Reached};
@@ -118,7 +119,7 @@ impl Enrolment<'_> {
         survey: &Survey,
     ) -> Result<Router, Error> {
         let version = env!("CARGO_PKG_VERSION");
-        say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
+        say!("hop: {}: sending hopd {version}, {}", self.name, Size(agent.len() as u64));
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         let interface = self.interface(&format!("{stage}/hopd"), stage).await?;

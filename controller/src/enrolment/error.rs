@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
 use hop_proto::identity::Fingerprint;
 
 use super::suitability::Unsupported;
@@ -34,7 +35,10 @@ pub enum Error {
     #[error("{host} cannot be a router of Hop: {why}")]
     Unsupported { host: String, why: Unsupported },
     #[error(
-        "{host} has no space for an agent that survives a reboot: it needs {needed} bytes on {place}, and {free} are free"
+        "{host} has no space for an agent that survives a reboot: it needs {} on {}, and {} are free",
+        Size(*.needed),
+        .place.display(),
+        Size(*.free)
     )]
     NoFlash { host: String, place: PathBuf, needed: u64, free: u64 },
     #[error(

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::Error;
 use crate::client::ssh::{Login, RemoteMessage, quoted};
 use crate::config::enrolment::Destination;
+use crate::console::note;
 
 /// What is root's alone, and what is not: functions that come before every script.
 pub const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
@@ -60,6 +61,8 @@ impl Shell {
     /// There is no place for its socket.
     pub fn new(destination: &Destination) -> Result<Self, Error> {
         let login = Login::new(destination).map_err(Error::NoPlace)?;
+        // On a line of its own, because ssh may ask for a password.
+        note!("hop: logging in to {} by ssh", destination.host);
         Ok(Self { host: destination.host.clone(), login })
     }
 
@@ -138,7 +141,8 @@ impl Shell {
             return Ok(output.stdout);
         }
         let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-        Err(Error::Step { step, host: self.host.clone(), source: RemoteMessage::last_line(said) })
+        let source = missing_tool(said).unwrap_or_else(|| RemoteMessage::last_line(said));
+        Err(Error::Step { step, host: self.host.clone(), source })
     }
 
     /// Makes the directory `stage` and starts a guard there, which undoes hop's changes by the scripts `undo`.
@@ -231,6 +235,19 @@ impl Guard {
     }
 }
 
+/// What a shell says of a command that it does not find (`sh: mv: not found`, `sh: line 3: mv: command not found`), in words. The
+/// script's own message may come after it, and blame something else.
+fn missing_tool(said: &[u8]) -> Option<RemoteMessage> {
+    let text = String::from_utf8_lossy(said);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-[".contains(c);
+    let tool = text.lines().find_map(|line| {
+        let line = line.trim().strip_suffix(" not found")?;
+        let tool = line.strip_suffix(": command").or(line.strip_suffix(':'))?.rsplit(": ").next()?;
+        (!tool.is_empty() && tool.chars().all(is_name)).then_some(tool)
+    })?;
+    Some(RemoteMessage(format!("this router has no `{tool}`")))
+}
+
 /// A script, as `sh` reads it from its standard input.
 fn script(variables: &Variables, body: &[&str]) -> String {
     format!("{}{OWNERSHIP}{}", variables.0, body.concat())
@@ -244,5 +261,42 @@ mod tests {
     fn variables_are_quoted_for_shell() {
         let variables = Variables::default().set("a", "it's").set("b", "two\nlines");
         assert_eq!(variables.0, "a='it'\\''s'\nb='two\nlines'\n");
+    }
+
+    #[test]
+    fn missing_command_is_named() {
+        let cause = |said: &str| missing_tool(said.as_bytes()).map(|message| message.0);
+        let mv = Some("this router has no `mv`".to_owned());
+        assert_eq!(cause("sh: mv: not found\ncannot write /tmp/hop/hopd\n"), mv);
+        assert_eq!(cause("sh: line 3: mv: command not found"), mv);
+        for other in
+            ["", "cannot write /tmp/x", "modprobe: module ip_tables not found", "ls: /a b: not found"]
+        {
+            assert_eq!(cause(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn zombie_does_not_live() {
+        let lives = |pid: u32| {
+            let script = format!("{OWNERSHIP}lives {pid}");
+            std::process::Command::new("sh")
+                .args(["-c", &script])
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        let own = std::process::id();
+        assert!(lives(own));
+        let mut child = std::process::Command::new("true").spawn().expect("true runs");
+        let is_zombie = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
+                .is_ok_and(|stat| stat.contains(") Z "))
+        };
+        while !is_zombie() {
+            std::thread::yield_now();
+        }
+        assert!(!lives(child.id()));
+        child.wait().expect("it can be reaped");
+        assert!(!lives(child.id()));
     }
 }

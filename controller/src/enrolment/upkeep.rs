@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hop_formats::size::Size;
 use hop_proto::identity::Fingerprint;
 
 use super::enrol::{self, Enrolment, START};
@@ -255,7 +256,7 @@ impl Enrolment<'_> {
         agent: &[u8],
         survey: &super::survey::Survey,
     ) -> Result<(), Error> {
-        say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
+        say!("hop: {}: sending hopd {}, {}", self.name, env!("CARGO_PKG_VERSION"), Size(agent.len() as u64));
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         self.shell.script("replacing the agent", variables, &[STOP, UPGRADE, START]).await?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
+
 use crate::config;
 use crate::inputs;
 use crate::path_error::PathError;
@@ -62,7 +64,7 @@ pub enum Error {
         most_bytes: u64,
         largest: Vec<(PathBuf, u64)>,
     },
-    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} MiB of memory", .memory >> 20)]
+    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} of memory", Size(*.memory))]
     NoFuzzing { router: String, memory: u64 },
 }
 

@@ -423,7 +423,7 @@ mod tests {
         let huge = fs::File::options().write(true).open(module.path().join("a/testdata/huge")).unwrap();
         huge.set_len(MOST.bytes + 1).unwrap();
         let error = Package::of(&module.path().join("a")).files().unwrap_err();
-        let said = "4 files with 65 MiB, and at most 16384 files with 64 MiB go to a router; the largest: a/testdata/huge (67108 kB)";
+        let said = "4 files with 65 MiB, and at most 16384 files with 64 MiB go to a router; the largest: a/testdata/huge (64.0 MiB)";
         assert!(error.to_string().contains(said), "{error}");
     }
 

@@ -169,6 +169,7 @@ fn of_unsuitable(why: &Unsupported) -> Option<Cow<'static, str>> {
         }
         Unsupported::OldKernel { .. } => "install a newer firmware",
         Unsupported::NoPromise { .. } => LET_IT_PROMISE_MORE,
+        Unsupported::NoTool(_) => "install or enable them; they are applets of BusyBox",
         Unsupported::NotMips(_) | Unsupported::NoO32 | Unsupported::NotInRam(_) => return None,
     })
 }

@@ -14,6 +14,7 @@ pub const ALL: &[Case] = &cases![
     changed_ssh_key_is_refused,
     noexec_tmp_is_refused,
     full_tmp_is_refused,
+    missing_applet_is_named,
     damaged_agent_is_refused,
     failing_self_test_is_refused,
     full_flash_falls_back_to_ram,
@@ -82,6 +83,14 @@ fn full_tmp_is_refused() {
     owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=28 2>/dev/null");
     let before = owner.files();
     owner.add(&[]).assert_fails_after_progress(125, "the agent needs ");
+    owner.assert_nothing_left(&before);
+}
+
+fn missing_applet_is_named() {
+    let owner = Owner::of("dir-505");
+    owner.sh("mv /bin/sync /bin/sync.away");
+    let before = owner.files();
+    owner.add(&[]).assert_fails(125, "it has no `sync`, and Hop's scripts need it");
     owner.assert_nothing_left(&before);
 }
 

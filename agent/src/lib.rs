@@ -24,3 +24,7 @@ pub mod service;
 pub mod store;
 pub mod system;
 pub mod transport;
+
+#[cfg(target_arch = "mips")]
+#[global_allocator]
+static ALLOCATOR: system::allocator::Allocator = system::allocator::Allocator;

@@ -29,14 +29,31 @@ pub struct Memory {
     pub promisable: Option<u64>,
 }
 
+/// The kernel's settings of its memory, which stay as they are until somebody changes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The kernel's lowest watermark, in bytes.
+    pub lowest: u64,
+    /// The kernel commits no more memory than it has.
+    pub is_strict: bool,
+}
+
+impl Settings {
+    /// Parses the contents of [`MIN_FREE_KBYTES`] and [`OVERCOMMIT_MEMORY`]. The first counts as 0 if it is missing; a
+    /// value of the second other than 2 means that there is no commit limit.
+    pub fn parse(min_free_kbytes: &str, overcommit_memory: &str) -> Self {
+        Self { lowest: bytes(min_free_kbytes), is_strict: overcommit_memory.trim() == "2" }
+    }
+}
+
 impl Memory {
     /// Parses the contents of [`MEMINFO`], [`MIN_FREE_KBYTES`] and [`OVERCOMMIT_MEMORY`]. A missing field of the first
-    /// two counts as 0; a value of the third other than 2 means that there is no commit limit.
+    /// counts as 0; for the others see [`Settings::parse`].
     pub fn parse(meminfo: &str, min_free_kbytes: &str, overcommit_memory: &str) -> Self {
+        let Settings { lowest, is_strict } = Settings::parse(min_free_kbytes, overcommit_memory);
         let field = |name: &str| {
             meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or(0, bytes)
         };
-        let lowest = bytes(min_free_kbytes);
         // As in the kernel's estimate, half of a cache stays in use, but no more of it than the middle watermark.
         let middle = lowest.saturating_add(lowest / 4);
         let droppable = |cache: u64| cache - middle.min(cache / 2);
@@ -45,7 +62,6 @@ impl Memory {
         let all = field("MemFree")
             .saturating_add(droppable(files))
             .saturating_add(droppable(field("SReclaimable")));
-        let is_strict = overcommit_memory.trim() == "2";
         Self {
             total: field("MemTotal"),
             available: all.saturating_sub(lowest),

@@ -18,8 +18,9 @@ use crate::process::cgroup::Cgroup;
 use crate::process::reaper;
 use crate::store::blobs::Store;
 use crate::system::fs_walk;
-use crate::system::memory::{self, Memory, RESERVE};
+use crate::system::memory::{Memory, RESERVE};
 use crate::system::oom_kills::Killings;
+use crate::system::pressure::{Poller, Pressure};
 use crate::system::resources::{self, Exhausted, Level, Resource};
 use crate::system::runtime;
 
@@ -153,8 +154,10 @@ impl OomGuard {
     }
 
     async fn run(self: Arc<Self>) {
+        let mut poller = Poller::default();
         while self.is_needed() {
-            let (available, of_promises) = match memory::surely_available() {
+            let Pressure { surely_available, threads } = poller.poll();
+            let (available, of_promises) = match surely_available {
                 enough if enough >= LIMIT => (enough, false),
                 // Without /proc the guard knows nothing; the next poll may find it mounted.
                 _ => Memory::read()
@@ -164,17 +167,14 @@ impl OomGuard {
             if available < LIMIT && self.store.evict_all() == 0 && available + self.store.reclaim() < LIMIT {
                 self.kill_largest(available, of_promises).await;
             }
-            let lasts = self.poll_other_resources().await;
+            let lasts = self.poll_other_resources(threads).await;
             sleep(interval(available).min(lasts)).await;
         }
     }
 
-    /// Polls the resources other than memory. Returns the time until the next poll.
-    async fn poll_other_resources(&self) -> Duration {
-        let levels = [
-            (Resource::Inodes(self.mount.clone()), self.inodes()),
-            (Resource::Threads, resources::threads()),
-        ];
+    /// Polls the inodes, and acts on the level of all resources other than memory. Returns the time until the next poll.
+    async fn poll_other_resources(&self, threads: Option<Level>) -> Duration {
+        let levels = [(Resource::Inodes(self.mount.clone()), self.inodes()), (Resource::Threads, threads)];
         let mut lasts = INTERVAL[1];
         for (resource, level) in levels {
             let Some(level) = level else { continue };

@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
 use hop_proto::identity::Fingerprint;
 use hop_proto::limits::MAX_JOB_ID_BYTES;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::files::core_dump::Pattern;
@@ -57,6 +56,8 @@ pub struct JobRegistry {
     entries: Arc<Entries>,
     instance: u64,
     stopping: watch::Sender<bool>,
+    /// Signals that a job was admitted.
+    arrival: Notify,
 }
 
 /// All jobs, the oldest first.
@@ -140,6 +141,7 @@ impl JobRegistry {
             entries,
             instance: random_instance(),
             stopping: watch::Sender::new(false),
+            arrival: Notify::new(),
         }
     }
 
@@ -194,6 +196,7 @@ impl JobRegistry {
         let (session, commands) = Session::new(id, ownership);
         let entry = Entry { name: spec.name.clone(), admitted: Instant::now(), session: session.clone() };
         self.entries().push_back(entry);
+        self.arrival.notify_one();
         Ok(Job::new(self.clone(), session, commands, spec, parts, reservation, place))
     }
 
@@ -248,6 +251,11 @@ impl JobRegistry {
             final_result: entry.session.final_result(),
         };
         self.entries().iter().map(listed).collect()
+    }
+
+    /// Waits until a job is admitted, if none was since the last call that returned. For one caller at a time. Cancel safe.
+    pub async fn arrival(&self) {
+        self.arrival.notified().await;
     }
 
     /// True if there is no job, not even an ended one.
@@ -328,7 +336,7 @@ fn random_instance() -> u64 {
 fn random_id() -> Result<String, Error> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| Error::NoRandom)?;
-    Ok(HEXLOWER.encode(&bytes))
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }
 
 #[cfg(test)]

@@ -30,21 +30,14 @@ pub fn be_spared() {
     let _ = fs::write("/proc/self/oom_score_adj", "-500");
 }
 
-/// Bytes that are certainly available: the free memory above the kernel's lowest watermark. This leaves out the memory
-/// that the kernel could reclaim from its caches, and so takes a fraction of the time of [`Memory::read`] (sysinfo(2)).
-/// It is 0 with strict overcommit, because only /proc/meminfo has the commit limit.
-pub fn surely_available() -> u64 {
-    let known = rustix::system::sysinfo();
-    // A long is 32 bits on MIPS.
-    #[allow(clippy::useless_conversion)]
-    let free = u64::from(known.freeram).saturating_mul(u64::from(known.mem_unit));
-    let meminfo = format!("MemFree: {} kB", free / 1024);
-    meminfo::Memory::parse(&meminfo, &sysctl(MIN_FREE_KBYTES), &sysctl(OVERCOMMIT_MEMORY)).least()
-}
-
 /// The value of a kernel setting; empty if the kernel does not have it.
 fn sysctl(file: &str) -> String {
     fs::read_to_string(file).unwrap_or_default()
+}
+
+/// The kernel's settings of its memory.
+pub(super) fn settings() -> meminfo::Settings {
+    meminfo::Settings::parse(&sysctl(MIN_FREE_KBYTES), &sysctl(OVERCOMMIT_MEMORY))
 }
 
 /// The router's memory at one moment, and how much of it the agent may give away.

@@ -109,13 +109,21 @@ pub fn inodes(directory: &Path) -> Result<Option<Level>, Error> {
     }))
 }
 
-/// The threads of all processes; `None` if the kernel does not tell.
-pub fn threads() -> Option<Level> {
+/// How many threads the kernel can have; `None` if it does not tell.
+pub(super) fn max_threads() -> Option<u64> {
     let number =
         |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse::<u64>().ok();
     // Each thread also takes a PID, and so does a zombie.
-    let total = number("threads-max")?.min(number("pid_max")?);
-    let used = read_threads(&fs::read_to_string("/proc/loadavg").ok()?)?;
+    Some(number("threads-max")?.min(number("pid_max")?))
+}
+
+/// The level of threads, of which the kernel can have `total`. `counted` is the number of them in sysinfo(2), which has
+/// 16 bits for it; the file of a kernel that can have more tells how many there are. `None` if it does not.
+pub(super) fn threads(total: u64, counted: u16) -> Option<Level> {
+    let used = match total <= u64::from(u16::MAX) {
+        true => counted.into(),
+        false => read_threads(&fs::read_to_string("/proc/loadavg").ok()?)?,
+    };
     let limit = (total / LIMIT_FRACTION).min(MAX_RESERVED_THREADS);
     Some(Level { total, available: total.saturating_sub(used), limit, rate: THREADS_RATE })
 }
@@ -159,8 +167,11 @@ mod tests {
     fn threads_and_mount_points_are_read() {
         assert_eq!(read_threads("0.20 0.18 0.12 1/80 11206\n"), Some(80));
         assert_eq!(read_threads("0.20"), None);
-        let level = threads().unwrap();
+        let total = max_threads().unwrap();
+        let level = threads(total.max(1 << 16), 0).unwrap();
         assert!(level.available < level.total, "{level:?}");
+        let router = Level { total: 450, available: 370, limit: 56, rate: THREADS_RATE };
+        assert_eq!(threads(450, 80), Some(router));
         assert_eq!(mount_point(Path::new("/proc/self/fd")), Path::new("/proc"));
         assert!(inodes(Path::new("/proc")).unwrap().is_none());
     }

@@ -66,6 +66,11 @@ const NOT_PASSED_ON: [(&str, &str); 2] = [
 /// How much a flag must resemble another to be taken for it: `-tag` and `-tags` do, `-race` and `--grace` only just. From 0 to 1.
 const MIN_SIMILARITY: f64 = 0.8;
 
+/// The names of all flags, without dashes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SWITCHES.into_iter().chain(WITH_VALUE)
+}
+
 /// Rewrites the words of `hop run`, `hop build` and `hop exec`: a word for `go build` becomes `--go-build-word=WORD`, our
 /// own long options may have one dash, as Go's have, and `--` is put in front of the first word that is no option. All
 /// other command lines come back as they are.

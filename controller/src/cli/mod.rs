@@ -9,6 +9,7 @@ mod go_flags;
 mod jobs;
 mod routers;
 mod run;
+mod shell;
 mod virtual_routers;
 
 use std::ffi::OsString;
@@ -19,11 +20,13 @@ use std::time::Duration;
 use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub use self::go_flags::names as go_flag_names;
 pub use self::jobs::{Attach, Kill, Logs, Ps};
 pub use self::routers::{Add, Key, KeyCommand, Router};
 pub use self::run::{
     ArtifactOptions, Build, DEFAULT_RECONNECT_TIMEOUT, Exec, GoExec, GoOptions, JobOptions, LogMode, Run,
 };
+pub use self::shell::{Complete, Completions, ManPages, Shell};
 pub use self::virtual_routers::{Virtual, VirtualUp};
 use crate::client::connection::DEFAULT_TIMEOUT;
 use crate::client::mux;
@@ -49,7 +52,7 @@ Exit codes of run, exec and attach: the program's own, unchanged; 128+n: killed 
 125: Hop failed, and standard error says why; 126: the router cannot execute the program.
 
 Environment: HOP_ROUTER selects the router without -r; HOP_KEEP_CONNECTION is the default of --keep-connection; HOP_HOME is the \
-directory of keys and inventory; HOP_EXEC_FLAGS has options of `hop exec`, separated by spaces, for when Go calls it as \
+directory of keys and inventory; HOP_VIRTUAL_ROUTERS is that of the kernels and files of virtual routers; HOP_EXEC_FLAGS has options of `hop exec`, separated by spaces, for when Go calls it as \
 go_linux_mips_exec.";
 
 /// What `hop` can do.
@@ -85,8 +88,16 @@ pub enum Command {
     /// Start, stop and list virtual routers, which run on this machine under QEMU
     #[command(subcommand)]
     Virtual(Virtual),
+    /// Print the script that completes hop's commands, options, routers, jobs and packages in a shell
+    Completions(Completions),
     /// Print the version, as --version does
     Version,
+    /// Print what completes a word of a command line; the scripts of `hop completions` call this.
+    #[command(hide = true)]
+    Complete(Complete),
+    /// Write the man pages; packages are made with this.
+    #[command(hide = true)]
+    ManPages(ManPages),
     /// Hold a connection for other commands; hop starts this itself.
     #[command(hide = true)]
     KeepConnection(KeepConnection),
@@ -200,13 +211,25 @@ fn for_go(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
+/// The definition of the command line, with what clap adds to it: help, and -h of each command.
+pub fn command() -> clap::Command {
+    let mut hop = Cli::command();
+    hop.build();
+    hop
+}
+
+/// Rewrites what clap cannot read: flags of `go build` become values of a hidden option, and `--` is put in front of a program.
+///
+/// # Errors
+/// Why a flag is none of `hop` or `go build`.
+pub fn mark(words: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> {
+    go_flags::mark(&command(), words).map(jobs::mark_signals)
+}
+
 /// Reads a command line, the program's name first.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
-    let mut hop = Cli::command();
-    // Until then it does not know its own -h.
-    hop.build();
-    let marked = go_flags::mark(&hop, for_go(words.into_iter().collect()));
-    match marked.and_then(|words| Cli::try_parse_from(routers::name_first(jobs::mark_signals(words)))) {
+    let marked = mark(for_go(words.into_iter().collect()));
+    match marked.and_then(|words| Cli::try_parse_from(routers::name_first(words))) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
         Err(mut answer) => {
             // clap proposes to put `--` in front of a mistyped option, which would make it the name of a job or a router.

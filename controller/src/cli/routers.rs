@@ -114,7 +114,7 @@ pub enum Router {
         /// A comment for the router's list of keys, such as the owner's name
         comment: Option<String>,
     },
-    /// Revoke a controller's key on a router; the agent kills its connections and jobs at once
+    /// Revoke a controller's key on a router; the agent kills its jobs and connections within seconds
     Revoke {
         /// The router's name
         name: String,

@@ -2,6 +2,7 @@
 
 mod build;
 mod built;
+mod completions;
 mod environment;
 mod error;
 mod failure;
@@ -9,6 +10,7 @@ mod go_exec;
 mod info;
 pub mod jobs;
 mod key;
+mod man_pages;
 mod report;
 mod routers;
 mod run;
@@ -44,6 +46,10 @@ pub fn run(command: Command) -> ExitCode {
         return mux::run(&args)
             .map_or_else(|error| report::report(&error.into(), None), |()| ExitCode::Program(0));
     }
+    // Without the runtime, which would wait for what takes too long.
+    if let Command::Complete(options) = command {
+        return completions::complete(options);
+    }
     // One thread is enough for one job, and leaves the other core to Go.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -71,10 +77,12 @@ pub fn run(command: Command) -> ExitCode {
             Command::Info(options) => info::info(home, options).await,
             Command::Router(options) => routers::run(home, options).await,
             Command::Key(options) => key::run(home, options).await,
+            Command::Completions(options) => completions::print_script(options.shell),
+            Command::ManPages(options) => man_pages::write(&options.directory),
             Command::Version => {
                 print(concat!("hop ", env!("CARGO_PKG_VERSION"))).map(|()| ExitCode::Program(0))
             }
-            Command::KeepConnection(_) => unreachable!("it has its own runtime"),
+            Command::KeepConnection(_) | Command::Complete(_) => unreachable!("they have their own runtimes"),
             Command::Virtual(options) => virtual_routers::run(home, options).await,
         }
     });

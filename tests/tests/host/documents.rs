@@ -12,45 +12,14 @@ use crate::desk::Desk;
 fn commands_page_matches_help() {
     let desk = Desk::new();
     let mut text = "# Commands\n\nThe help of every command, as the program prints it.\n".to_owned();
-    let commands = [
-        "",
-        "run",
-        "exec",
-        "build",
-        "info",
-        "ps",
-        "attach",
-        "logs",
-        "kill",
-        "router",
-        "router add",
-        "router list",
-        "router use",
-        "router rename",
-        "router info",
-        "router check",
-        "router upgrade",
-        "router remove",
-        "router authorize",
-        "router revoke",
-        "router rekey",
-        "key",
-        "key rotate",
-        "virtual",
-        "virtual up",
-        "virtual down",
-        "virtual list",
-        "virtual ssh",
-        "virtual console",
-        "virtual reboot",
-    ];
-    for command in commands {
-        let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+    for command in commands(&hop::cli::command()) {
+        let words: Vec<_> = command.iter().map(String::as_str).chain(["--help"]).collect();
         // Help is wrapped to the terminal; without one, to a fixed width.
         let ran = desk.run(&words);
         assert_eq!((ran.stderr(), ran.code), ("", 0));
-        let title = format!("hop {command}");
-        text.push_str(&format!("\n## `{}`\n\n```text\n{}```\n", title.trim(), ran.stdout()));
+        let title =
+            std::iter::once("hop").chain(command.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        text.push_str(&format!("\n## `{title}`\n\n```text\n{}```\n", ran.stdout()));
     }
     let path = root().join("docs/commands.md");
     if std::env::var_os("HOP_DOCS").is_some_and(|mode| mode == "write") {
@@ -61,6 +30,16 @@ fn commands_page_matches_help() {
         written == text,
         "docs/commands.md is not what hop says: run `cargo xtask docs` and commit the result"
     );
+}
+
+/// Each command that a user may call, as the words behind `hop`; hop itself is the first, with none.
+fn commands(command: &clap::Command) -> Vec<Vec<String>> {
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help");
+    let below = below.flat_map(|below| {
+        let name = below.get_name().to_owned();
+        commands(below).into_iter().map(move |words| [vec![name.clone()], words].concat())
+    });
+    std::iter::once(Vec::new()).chain(below).collect()
 }
 
 /// The commands of README.md's console block, each with what is printed below it; `[..]` stands for anything.

@@ -4,6 +4,7 @@
 
 mod agent;
 mod command_line;
+mod completions;
 mod desk;
 mod documents;
 mod keys;

@@ -224,6 +224,13 @@ async fn query(
     Some((connection.kept(), info))
 }
 
+/// A connection through the master of a router, if one runs and answers. Nothing is started.
+pub async fn running(home: &Home, router: &Router, identity: &Identity) -> Option<Connection> {
+    let socket = ControlSocket::of(home.runtime(), router, identity.fingerprint());
+    let (connection, _) = query(router, identity, socket.connect().await?).await?;
+    Some(connection)
+}
+
 /// Starts a master; false if one runs, or another `hop` is starting one.
 ///
 /// This process creates the socket, so that the next command finds it before the master is ready, and passes the lock on to the

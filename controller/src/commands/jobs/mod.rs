@@ -144,7 +144,8 @@ fn check_capability(info: &GetInfoResponse, router: &str) -> Result<(), Error> {
     }
 }
 
-async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {
+/// All jobs of a router.
+pub(super) async fn jobs(connection: &mut Connection) -> Result<Vec<v1::Job>, Error> {
     match connection.client().list_jobs(ListJobsRequest {}).await {
         Ok(reply) => {
             let jobs = reply.into_inner().jobs;

@@ -9,6 +9,8 @@
 //!
 //! Timestamps are seconds since the agent started: a router's clock says 1970 until it has reached a network.
 
+mod subscriber;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -16,15 +18,15 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::panic;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
-use std::{panic, str};
 
-use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::fmt::time::{FormatTime, Uptime, uptime};
-use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing::Level;
+
+use self::subscriber::LineSubscriber;
 
 /// Bytes of a log file: some 300 events, which are the last days of a healthy agent and the last hour of a failing one.
 pub const LIMIT: usize = 32 * 1024;
@@ -89,27 +91,7 @@ pub fn start(destination: Destination) {
         }
     };
     // Fails if a subscriber has been set already.
-    let _ = tracing::subscriber::set_global_default(subscriber(sink));
-}
-
-fn subscriber(sink: Sink) -> impl Subscriber {
-    // The system log adds a time and a severity to each line.
-    let is_system = matches!(sink, Sink::System);
-    let events = tracing_subscriber::fmt().with_max_level(Level::INFO).with_target(false);
-    events
-        .with_timer(Timer((!is_system).then(uptime)))
-        .with_level(!is_system)
-        .with_writer(Writer(sink))
-        .finish()
-}
-
-/// Seconds since the log began, or nothing.
-struct Timer(Option<Uptime>);
-
-impl FormatTime for Timer {
-    fn format_time(&self, line: &mut fmt::format::Writer<'_>) -> std::fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |uptime| uptime.format_time(line))
-    }
+    let _ = tracing::subscriber::set_global_default(LineSubscriber::new(sink));
 }
 
 /// Makes every panic log its location and reason in one line, like that of [`fatal`], and abort the process with
@@ -121,9 +103,6 @@ pub fn report_panics() {
     }));
 }
 
-/// Where tracing-subscriber writes events: each is one call with one line.
-struct Writer(Sink);
-
 /// Where lines go.
 enum Sink {
     StandardError,
@@ -133,46 +112,16 @@ enum Sink {
     Test(std::sync::Arc<std::sync::Mutex<Vec<String>>>),
 }
 
-/// Takes one event.
-struct EventWriter<'a> {
-    sink: &'a Sink,
-    severity: u8,
-}
-
-impl<'a> MakeWriter<'a> for Writer {
-    type Writer = EventWriter<'a>;
-
-    fn make_writer(&'a self) -> EventWriter<'a> {
-        EventWriter { sink: &self.0, severity: SEVERITY_INFO }
-    }
-
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> EventWriter<'a> {
-        EventWriter { sink: &self.0, severity: severity(*event.level()) }
-    }
-}
-
-impl Write for EventWriter<'_> {
-    /// Never fails: the agent goes on if it cannot write its log (a closed pipe, a full /tmp).
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = str::from_utf8(event.strip_suffix(b"\n").unwrap_or(event)).unwrap_or_default();
-        // A program's name may contain any byte but a slash, and must not start a new line.
-        let mut line = text.replace(|c: char| c.is_ascii_control(), "?");
-        match self.sink {
-            Sink::System => to_system(self.severity, line.trim_start()),
-            sink => {
-                line.push('\n');
-                sink.write(&line);
-            }
-        }
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl Sink {
+    /// Writes an event, as one line. Never fails: the agent goes on if it cannot write its log (a closed pipe, a full
+    /// /tmp).
+    fn event(&self, level: Level, line: &str) {
+        match self {
+            Self::System => to_system(severity(level), line.trim_start()),
+            sink => sink.write(&format!("{line}\n")),
+        }
+    }
+
     fn write(&self, line: &str) {
         let length = line.len().min(LIMIT);
         match self {
@@ -322,7 +271,7 @@ impl LogFile {
 #[cfg(test)]
 pub fn lines_of_test() -> (std::sync::Arc<std::sync::Mutex<Vec<String>>>, tracing::subscriber::DefaultGuard) {
     let lines = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
-    let subscriber = subscriber(Sink::Test(lines.clone()));
+    let subscriber = LineSubscriber::new(Sink::Test(lines.clone()));
     (lines, tracing::subscriber::set_default(subscriber))
 }
 
@@ -349,26 +298,6 @@ mod tests {
         log.append(&[b'x'; 3 * LIMIT]).unwrap();
         assert_eq!(fs::metadata(path).unwrap().len(), LIMIT as u64, "not even by one event");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
-    }
-
-    #[test]
-    fn each_event_is_one_line() {
-        let (lines, logging) = lines_of_test();
-        let program = "a\nb";
-        tracing::info!(job = %"x1", pid = 7_u32, %program, "job started");
-        tracing::warn!(error = %io::Error::from_raw_os_error(2), "cannot tidy {}", 3);
-        drop(logging);
-        let lines = lines.lock().unwrap();
-        let expected = [
-            "s  INFO job started job=x1 pid=7 program=a?b\n",
-            "s  WARN cannot tidy 3 error=No such file or directory (os error 2)\n",
-        ];
-        for (line, expected) in lines.iter().zip(expected) {
-            let (time, event) = line.split_at(line.find('s').unwrap());
-            assert!(time.trim().parse::<f64>().is_ok_and(|seconds| seconds < 60.0), "{line}");
-            assert_eq!(event, expected);
-        }
-        assert_eq!(lines.len(), expected.len());
     }
 
     /// The datagrams that wait at a socket.

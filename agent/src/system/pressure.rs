@@ -1,7 +1,7 @@
 //! What the OOM guard polls several times a second: free memory and threads, both by one sysinfo(2).
 //!
 //! **Invariants:** the kernel's settings, which four files of /proc have, are at most [`SETTINGS_AGE`] old: to read them
-//! at each poll took five times as long as all the rest.
+//! at each poll took more time than everything else that the agent does while a program is silent.
 
 use std::time::{Duration, Instant};
 

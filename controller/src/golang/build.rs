@@ -102,6 +102,7 @@ impl Build<'_> {
             go.arg(format!("-ldflags=-s=false -w=false{}", self.cc.map_or("", |_| STATIC)));
         }
         go.args(self.flags);
+        go.args(self.linked_statically(&goflags));
         match output {
             // `go run` lets cp "execute" the program: it copies it here.
             Some(output) if self.is_versioned() => {
@@ -147,6 +148,21 @@ impl Build<'_> {
             .env("GOMIPS", "softfloat")
             .stdin(Stdio::null());
         go
+    }
+
+    /// The user's own -ldflags, of which Go takes the last, with what links parts in C statically, which nobody means to leave out;
+    /// nothing if they say themselves how to link.
+    fn linked_statically(&self, goflags: &[String]) -> Option<String> {
+        self.cc?;
+        let own: Vec<String> = self.flags.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let last = |words: &[String]| {
+            let at = words.iter().rposition(|word| word.starts_with('-') && flag_name(word) == LDFLAGS)?;
+            let value = words[at].split_once('=').map(|(_, value)| value);
+            value.or(words.get(at + 1).map(String::as_str)).map(str::to_owned)
+        };
+        let value = last(&own).or_else(|| last(goflags))?;
+        let says_how = ["-linkmode", "-extldflags"].iter().any(|flag| value.contains(flag));
+        (!says_how).then(|| format!("-ldflags={value}{STATIC}"))
     }
 
     fn check_flags(&self) -> Result<(), Error> {
@@ -403,6 +419,23 @@ mod tests {
         assert_eq!((read(""), read("'")), (String::new(), String::new()));
         let names = ["-ldflags=-s", "--trimpath", "-ldflagsx", "-x"].map(flag_name);
         assert_eq!(names, ["ldflags", "trimpath", "ldflagsx", "x"]);
+    }
+
+    #[test]
+    fn own_ldflags_link_c_statically() {
+        let linked = |flags: &[&str], goflags: &str, cc: Option<&str>| {
+            let flags: Vec<OsString> = flags.iter().map(OsString::from).collect();
+            let cc = cc.map(OsStr::new);
+            Build { flags: &flags, packages: &[], goarch: "mips", symbols: false, vcs_stamp: false, cc }
+                .linked_statically(&quoted_words(goflags))
+        };
+        let expected = Some("-ldflags=-X main.a=1 -linkmode=external -extldflags=-static".to_owned());
+        assert_eq!(linked(&["-ldflags", "-s", "-ldflags", "-X main.a=1"], "", Some("cc")), expected);
+        assert_eq!(linked(&["-tags=x"], "'-ldflags=-X main.a=1'", Some("cc")), expected);
+        assert_eq!(linked(&["--ldflags=-X main.a=1"], "-ldflags=-w", Some("cc")), expected);
+        assert_eq!(linked(&["-ldflags=-s"], "", None), None);
+        assert_eq!(linked(&["-ldflags=-extldflags=-lm"], "", Some("cc")), None);
+        assert_eq!(linked(&["-trimpath"], "", Some("cc")), None, "the default has it");
     }
 
     #[test]

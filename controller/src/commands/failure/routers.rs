@@ -33,16 +33,15 @@ fn of_client(error: &client::Error, inventory: &Inventory) -> Option<String> {
     };
     let router = inventory.find(router).ok()??;
     let name = &router.name;
+    // It has no other address; `hop virtual list` shows whether it runs.
     if inventory.is_virtual(&router.entry) {
-        return Some(format!(
-            "`hop virtual list` shows whether it runs, `hop virtual console {name}` what it says"
-        ));
+        return None;
     }
     let again = enrolment_command(&router)?;
     Some(match error {
         WrongKey { .. } => format!(
-            "nothing was sent. If its agent was installed again: hop router add {name}; if another machine has its address \
-             now: {again}"
+            "nothing was sent. If the agent was reinstalled, `hop router add {name}` enrols it again; if another machine has its \
+             address now: {again}"
         ),
         NoAnswer { .. } => {
             format!("a longer --connect-timeout may help; if it has another address now: {again}")

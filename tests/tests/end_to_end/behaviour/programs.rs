@@ -331,5 +331,9 @@ fn cgo_needs_a_c_compiler(target: Target) {
     assert!(ran.stderr().contains("no C compiler for the router was given: "), "{}", ran.stderr());
     let ran = router.hop().args(["run", "-r", "router", "--cc", &c_compiler(target.goarch()), package]).run();
     assert_eq!((ran.stdout(), ran.code), ("42\n", 0), "{}", ran.stderr());
+    // Linked statically also with -ldflags of the user's own.
+    let words = ["run", "-r", "router", "--cc", &c_compiler(target.goarch()), "-ldflags", "-w", package];
+    let ran = router.hop().args(words).run();
+    assert_eq!((ran.stdout(), ran.code), ("42\n", 0), "{}", ran.stderr());
     router.assert_serves_on();
 }

@@ -231,7 +231,7 @@ fn changed_agent_key_is_enrolled_again() {
         owner.run(owner.machine.hop()).stderr().contains("has another key than the enrolled one")
     });
     let ran = owner.run(owner.machine.hop());
-    assert!(ran.stderr().contains("`hop router add` enrols it again"), "{}", ran.stderr());
+    assert!(ran.stderr().contains("`hop router add desk` enrols it again"), "{}", ran.stderr());
     assert_eq!(owner.router("add").code, 0);
     owner.assert_runs(&owner.machine.hop());
     assert_ne!(owner.entry(), before, "its new key is pinned");
@@ -411,11 +411,11 @@ fn login_without_a_posix_shell_enrols() {
     let owner = Owner::of("dir-505");
     let before = owner.files();
     // A shell that knows commands and single quotes, and nothing else of POSIX.
-    owner.sh("cp /etc/passwd /tmp/passwd
-        printf '%s\\n' '#!/bin/sh' 'case $2 in \"sh -s\"* | \"sh -c \"*) exec sh -c \"$2\" ;; esac' \
-            'echo \"odd: cannot read $2\" >&2' 'exit 127' >/bin/odd
-        chmod 755 /bin/odd; echo /bin/odd >>/etc/shells
-        sed -i '/^root:/s#[^:]*$#/bin/odd#' /etc/passwd");
+    owner.sh("printf '%s\\n' '#!/bin/sh' 'case $2 in \"sh -s\"* | \"sh -c \"*) exec sh -c \"$2\" ;; esac' \
+            'echo \"odd: cannot read $2\" >&2' 'exit 127' >/tmp/odd
+        chmod 755 /tmp/odd
+        sed '/^root:/s#[^:]*$#/tmp/odd#' /etc/passwd >/tmp/passwd; echo /tmp/odd >/tmp/shells
+        for file in passwd shells; do mount -o bind /tmp/$file /etc/$file; done");
     // With a command of their own for logins, as in ssh_config(5).
     let ran = owner.add(&["--until-reboot", "-o", "RemoteCommand=cat /etc/banner"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr());
@@ -424,8 +424,8 @@ fn login_without_a_posix_shell_enrols() {
     assert_eq!(checked.code, 0, "{}{}", checked.stdout(), checked.stderr());
     assert_eq!(owner.router("remove").code, 0);
     // One that runs no command at all.
-    owner.sh("printf '%s\\n' '#!/bin/echo RouterOS' >/bin/odd");
+    owner.sh("printf '%s\\n' '#!/bin/echo RouterOS' >/tmp/odd");
     owner.add(&["--until-reboot"]).assert_fails(125, "the login shell of root@127.0.0.1 does not run `sh`");
-    owner.sh("cat /tmp/passwd >/etc/passwd; rm /tmp/passwd /bin/odd; sed -i '/odd/d' /etc/shells");
+    owner.sh("umount /etc/passwd; umount /etc/shells; rm /tmp/passwd /tmp/shells /tmp/odd");
     owner.assert_nothing_left(&before);
 }

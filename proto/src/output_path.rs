@@ -7,7 +7,7 @@
 use crate::limits::MAX_OUTPUT_PATH_BYTES;
 
 /// The path that stands for the whole directory.
-const ALL: &[u8] = b".";
+pub const ALL: &[u8] = b".";
 
 /// True for one or more names with a '/' between two of them, or for `.` alone.
 pub fn is_valid(path: &[u8]) -> bool {

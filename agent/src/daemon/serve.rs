@@ -23,6 +23,7 @@ use crate::daemon::pid_file::{self, PidFile};
 use crate::files::core_dump;
 use crate::job::environment::JOB_DIRECTORY;
 use crate::job::registry::JobRegistry;
+use crate::job::workspace::JOBS;
 use crate::process::cgroup::Cgroups;
 use crate::process::child;
 use crate::process::reaper::{self, ProcessReaper};
@@ -92,7 +93,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let cgroups = Cgroups::find(&directory.lock.metadata()?);
     directory.kill_stale_jobs(cgroups.as_ref());
     fs_remove::retry(&directory.path);
-    core_dump::remove_former(&directory.path.join("jobs"));
+    core_dump::remove_former(&directory.path.join(JOBS));
     let reaper = ProcessReaper::become_subreaper(cgroups);
     memory::be_spared();
     child::set_nice(NICE);
@@ -100,7 +101,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         store,
         disk_cache,
         reaper,
-        directory.subdirectory("jobs")?,
+        directory.subdirectory(JOBS)?,
         options.launcher,
     ));
     let listener = Listener::bind(options.listen, options.interface.as_deref());
@@ -180,7 +181,8 @@ impl Directory {
 
     /// Kills everything that the jobs of a killed agent have left running.
     fn kill_stale_jobs(&self, cgroups: Option<&Cgroups>) {
-        let mark = [JOB_DIRECTORY.as_bytes(), b"=", self.path.join("jobs/").as_os_str().as_bytes()].concat();
+        let mark =
+            [JOB_DIRECTORY.as_bytes(), b"=", self.path.join(JOBS).join("").as_os_str().as_bytes()].concat();
         let ended = cgroups.map_or(0, Cgroups::kill_stale) + reaper::kill_stale(&mark);
         if ended > 0 {
             tracing::warn!(processes = ended, "killed processes that an earlier agent had left");
@@ -200,7 +202,7 @@ impl Directory {
     /// Removes the files of the agent. The directory itself stays if others have put something into it, if something in
     /// it cannot be removed, or if it is a mount point.
     fn remove(self) -> Result<(), Error> {
-        for name in ["blobs", "jobs"] {
+        for name in ["blobs", JOBS] {
             let path = self.path.join(name);
             if let Err(error) = fs_remove::remove(&path) {
                 tracing::error!(path = %path.display(), %error, "cannot remove a directory completely");
@@ -234,7 +236,7 @@ mod tests {
         assert!(matches!(Directory::take(path.clone()), Err(Error::DirectoryTaken(_))));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
         first.subdirectory("blobs").unwrap();
-        first.subdirectory("jobs").unwrap();
+        first.subdirectory(JOBS).unwrap();
         fs::write(path.join("blobs/upload-1"), "left by an agent that is gone").unwrap();
         assert_eq!(fs::read_dir(first.subdirectory("blobs").unwrap()).unwrap().count(), 0);
         first.remove().unwrap();

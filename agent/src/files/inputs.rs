@@ -46,8 +46,10 @@ const BROKEN: Error = Error::Protocol("a malformed archive of input files");
 pub struct InputArchive {
     /// The archive.
     pub archive: BlobDescriptor,
-    /// The name of the directory into which it is unpacked.
+    /// The name of the directory into which it is unpacked, or `.` for the program's own.
     pub directory: Vec<u8>,
+    /// That directory is next to the program's, and not in it.
+    pub is_aside: bool,
     /// Bytes of memory that the unpacked files take.
     pub size: u64,
     /// Number of entries, including the directory around them; 0 if the controller did not announce it.
@@ -55,7 +57,7 @@ pub struct InputArchive {
 }
 
 impl InputArchive {
-    /// Unpacks the archive into a new directory in `work`. If the program runs as another user, that user owns the
+    /// Unpacks the archive into a new directory in `parent`, or into `parent` itself. If the program runs as another user, that user owns the
     /// files. If the controller did not announce the number of entries, it may be up to `most`.
     ///
     /// # Errors
@@ -63,14 +65,16 @@ impl InputArchive {
     pub async fn unpack(
         &self,
         archive: File,
-        work: &Path,
+        parent: &Path,
         user: Option<&User>,
         most: u64,
     ) -> Result<(), Error> {
-        let root = work.join(OsStr::from_bytes(&self.directory));
+        let root = parent.join(OsStr::from_bytes(&self.directory));
         let entries = if self.entries == 0 { most } else { self.entries.into() };
         let mut unpacking = Unpacking { archive, user, bytes: self.size, entries, has_links: false };
-        unpacking.directory(&root)?;
+        if self.directory != output_path::ALL {
+            unpacking.directory(&root)?;
+        }
         while unpacking.entry(&root).await? {}
         Ok(())
     }
@@ -228,7 +232,8 @@ mod tests {
         let archive = [&entries.concat()[..], &entry("TRAILER!!!", 0, b"")].concat();
         fs::write(&blob, &archive).unwrap();
         let archive = BlobDescriptor::of_test(&archive);
-        let tree = InputArchive { archive, directory: b"src".to_vec(), size, entries: announced };
+        let tree =
+            InputArchive { archive, directory: b"src".to_vec(), is_aside: false, size, entries: announced };
         let result = tree.unpack(File::open(blob).unwrap(), &work, None, most).await;
         (place, result)
     }

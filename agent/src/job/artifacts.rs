@@ -85,6 +85,7 @@ mod tests {
     use super::*;
     use crate::job::oom_guard::OutOfMemory;
     use crate::job::session::Ownership;
+    use crate::job::workspace::Names;
     use crate::process::reaper::ProcessReaper;
     use crate::store::blobs::Store;
 
@@ -111,7 +112,7 @@ mod tests {
             Vec::new(),
         ));
         let (session, _) = Session::new("7".into(), Ownership::of_test(linger));
-        let directory = JobDirectory::create(&work, "7").unwrap();
+        let directory = JobDirectory::create(&work, &Names::default()).unwrap();
         let job = directory.path().to_owned();
         fs::write(directory.work().join("x"), [7; 1000]).unwrap();
         fs::write(directory.executable("program".as_ref()), [7; 4000]).unwrap();
@@ -132,7 +133,7 @@ mod tests {
     async fn low_memory_discards_waiting_files() {
         let ground = tempfile::tempdir().unwrap();
         let Fixture { jobs, job, outcome, .. } = fixture(ground.path(), None, Cause::Program).await;
-        assert!(job.join("work/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
+        assert!(job.join("w/x").exists() && !job.join("bin").exists(), "the program itself is not kept");
         jobs.guard.kill_largest(1234, false).await;
         let Some(Cause::Memory(OutOfMemory { available: 1234, held, .. })) = outcome.await.unwrap() else {
             panic!("the cause is reported")

@@ -170,6 +170,7 @@ pub(super) fn environment(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::job::workspace::Names;
 
     const MARK: &[u8] = b"@a-mark-of-jobs@";
 
@@ -241,7 +242,7 @@ mod tests {
         let env = given.map(|(name, value)| (name.into(), value.into())).into();
         let spec = Spec { env, workdir_placeholder: b"@the-work-of-it@".to_vec(), ..Spec::of_test(b"") };
         let parent = tempfile::tempdir().unwrap();
-        let directory = JobDirectory::create(parent.path(), "job").unwrap();
+        let directory = JobDirectory::create(parent.path(), &Names::default()).unwrap();
         let work = directory.work();
         let environment = |spec: &Spec, home, memory| {
             let mut arguments = Arguments::new(&spec.workdir_placeholder, work.as_os_str());

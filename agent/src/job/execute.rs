@@ -27,6 +27,7 @@ use crate::job::spec::Spec;
 use crate::job::upload::{BlobState, receive};
 use crate::job::workspace::JobDirectory;
 use crate::process::child::{self, Child, Start};
+use crate::process::user::User;
 use crate::store::accounting::Reservation;
 use crate::store::error as store;
 use crate::system::error as system;
@@ -97,16 +98,17 @@ impl Job {
             disk_cache.put(blobs[0].clone(), spec.program.digest, session.owner(), jobs.is_stopping());
         }
         session.set_phase(Phase::Complete);
-        let directory = JobDirectory::create(&jobs.directory, session.job())?;
+        let directory = JobDirectory::create(&jobs.directory, &jobs.names)?;
         let executable = directory.executable(&spec.name);
         blobs[0].link_to(&executable)?;
         if let Some(user) = &spec.user {
-            directory.open_to(user, &executable)?;
+            directory.open_to(user)?;
         }
         for (tree, archive) in spec.inputs.iter().zip(&blobs[1..]) {
             let archive = archive.open().map_err(Error::io("read", &directory.work()))?;
             let most = jobs.store.spare_inodes()?;
-            tree.unpack(archive, &directory.work(), spec.user.as_ref(), most).await?;
+            let parent = if tree.is_aside { directory.path().to_owned() } else { directory.work() };
+            tree.unpack(archive, &parent, spec.user.as_ref(), most).await?;
         }
         drop((reservation, blobs.split_off(1)));
         if spec.hold {
@@ -126,11 +128,14 @@ impl Job {
             // The next program is uploaded while this one runs; and Go exceeds its limit for a while.
             memory /= 2;
         }
-        let home = spec.user.as_ref().and_then(|user| user.home.as_deref());
+        let home = match &spec.user {
+            Some(user) => user.home.clone(),
+            None => User::own_home(),
+        };
         let work = directory.work();
         let mut arguments = Arguments::new(&spec.workdir_placeholder, work.as_os_str());
         let args = spec.args.iter().map(|arg| arguments.argument(arg)).collect::<Result<Vec<_>, _>>();
-        let env = environment(&spec, &directory, home, memory, &mut arguments);
+        let env = environment(&spec, &directory, home.as_deref(), memory, &mut arguments);
         let (args, env) = match args.and_then(|args| Ok((args, env?))) {
             Ok(both) => both,
             Err(error) => return Ok(Outcome::NotExecuted(error.to_string())),

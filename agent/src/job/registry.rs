@@ -20,6 +20,7 @@ use crate::job::oom_guard::OomGuard;
 use crate::job::session::{FinalResult, Ownership, Phase, Session, Wait};
 use crate::job::spec::Spec;
 use crate::job::upload::BlobState;
+use crate::job::workspace::Names;
 use crate::process::reaper::ProcessReaper;
 use crate::store::blobs::{Reclaim, Store};
 use crate::store::disk_cache::{Cancelled, DiskCache};
@@ -47,6 +48,8 @@ pub struct JobRegistry {
     pub guard: Arc<OomGuard>,
     /// Parent of the jobs' directories.
     pub directory: PathBuf,
+    /// Names for them.
+    pub names: Names,
     /// Command and arguments with which the agent starts every program.
     pub launcher: Vec<OsString>,
     places: Arc<Semaphore>,
@@ -132,6 +135,7 @@ impl JobRegistry {
             reaper,
             guard,
             directory,
+            names: Names::default(),
             launcher,
             places: Arc::new(Semaphore::new(MAX_JOBS as usize)),
             entries,

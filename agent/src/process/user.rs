@@ -52,6 +52,12 @@ impl User {
         Ok(Self { processes: processes(threads.trim().parse().unwrap_or(0)), ..user })
     }
 
+    /// Home directory of the user that this agent runs as, by /etc/passwd; `None` if that does not name one.
+    pub fn own_home() -> Option<String> {
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        Self::look_up(&own_uid().to_string(), &users, "")?.home
+    }
+
     /// Finds a user in the texts of passwd(5) and group(5).
     fn look_up(name: &str, users: &str, groups: &str) -> Option<Self> {
         let entry = users.lines().map(|line| line.split(':')).find_map(|mut fields| {

@@ -38,12 +38,13 @@ use crate::system::resources;
 use crate::system::runtime;
 
 /// The capabilities of this agent, by their names in `docs/protocol.md`.
-const CAPABILITIES: [&str; 18] = [
+const CAPABILITIES: [&str; 19] = [
     "run",
     "attach",
     "terminal",
     "user",
     "inputs",
+    "input_places",
     "outputs",
     "wait_for_start",
     "merge_stderr",
@@ -286,6 +287,8 @@ impl Agent {
             .into(),
             agent_instance_id: self.jobs.instance(),
             listens: self.place.to_string(),
+            clock_s: machine.clock_s,
+            lacks_resolver: machine.lacks_resolver,
         })
     }
 }

@@ -126,16 +126,22 @@ fn decode_inputs(trees: Vec<v1::InputArchive>) -> Result<Vec<InputArchive>, Erro
         return Err(Error::Protocol("more than 4 trees of input files"));
     }
     let mut inputs: Vec<InputArchive> = Vec::new();
-    for v1::InputArchive { archive, directory, size, bases, entries } in trees {
-        let is_name = output_path::names(&directory).len() == 1 && output_path::is_valid(&directory);
-        if !is_name || inputs.iter().any(|other| other.directory == directory) {
+    for v1::InputArchive { archive, directory, size, bases, entries, aside } in trees {
+        let is_name = output_path::names(&directory).len() == 1;
+        // Nothing is there that the first one could overwrite, and no link that it could write through.
+        let is_place = is_name || directory == output_path::ALL && !aside && inputs.is_empty();
+        if !is_place
+            || !output_path::is_valid(&directory)
+            || inputs.iter().any(|other| (&other.directory, other.is_aside) == (&directory, aside))
+        {
             return Err(Error::Protocol("input files without a directory of their own"));
         }
         // No router has memory for more, and sums must not overflow.
         if size > u32::MAX.into() {
             return Err(Error::Protocol("input files of more than 4 GiB"));
         }
-        inputs.push(InputArchive { archive: decode_blob(archive, &bases)?, directory, size, entries });
+        let archive = decode_blob(archive, &bases)?;
+        inputs.push(InputArchive { archive, directory, is_aside: aside, size, entries });
     }
     Ok(inputs)
 }
@@ -245,6 +251,17 @@ mod tests {
     fn specifications_that_break_rules_are_refused() {
         assert!(decode_spec(spec()).is_ok());
         assert!(decode_spec(v1::JobSpec { inputs: vec![tree()], ..spec() }).is_ok());
+        let here = || v1::InputArchive { directory: b".".to_vec(), ..tree() };
+        let aside = || v1::InputArchive { aside: true, ..tree() };
+        assert!(decode_spec(v1::JobSpec { inputs: vec![here(), tree(), aside()], ..spec() }).is_ok());
+        for inputs in [
+            vec![tree(), here()],
+            vec![v1::InputArchive { aside: true, ..here() }],
+            vec![aside(), aside()],
+            vec![v1::InputArchive { directory: b"..".to_vec(), ..aside() }],
+        ] {
+            assert!(decode_spec(v1::JobSpec { inputs, ..spec() }).is_err());
+        }
         let broken: [fn(&mut v1::JobSpec); 29] = [
             |spec| spec.user = "x".repeat(65),
             |spec| spec.output_files = vec![b"results/../../x".to_vec()],

@@ -142,7 +142,8 @@ impl Store {
     pub fn get(&self, digest: &Digest, owner: Fingerprint) -> Option<Arc<Blob>> {
         let mut accounting = self.accounting();
         let index = accounting.blobs.iter().position(|kept| kept.digest == *digest && kept.owner == owner)?;
-        if !accounting.blobs[index].blob.is_untouched() {
+        let blob = &accounting.blobs[index].blob;
+        if !blob.is_untouched() || blob.restore().is_err() {
             let touched = accounting.blobs.swap_remove(index);
             // Dropping a blob locks the accounting to update it.
             drop(accounting);
@@ -250,8 +251,10 @@ fn read_memory() -> Result<Memory, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::store::blob::MODE;
     use crate::store::eviction::{KEEP_TIME, MAX_EVICTABLE, POLL_INTERVAL};
 
     fn digest_of(content: &[u8]) -> Digest {
@@ -320,6 +323,23 @@ mod tests {
         fs::write(&path, b"hello!").unwrap();
         assert!(store.get(&digest_of(b"hello"), owner('1')).is_none());
         assert_eq!((files(&dir), store.free().unwrap()), (0, 10));
+    }
+
+    #[test]
+    fn changed_modes_of_blobs_are_restored() {
+        let (dir, store) = store(10);
+        drop(upload_for(&store, b"hello", owner('1')));
+        let path = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        for changed in [0, 0o4777] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(changed)).unwrap();
+            let blob = store.get(&digest_of(b"hello"), owner('1')).unwrap();
+            assert_eq!(mode(), MODE);
+            // While a job waits for the rest of its blobs, another one may change this one.
+            fs::set_permissions(&path, fs::Permissions::from_mode(changed)).unwrap();
+            blob.link_to(&dir.path().join(changed.to_string())).unwrap();
+            assert_eq!(mode(), MODE);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The router's description of itself: facts to show, and the one fact that builds depend on.
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The identity of an executable that runs here, as its ELF header states it (elf(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,10 @@ pub struct Host {
     pub uptime_ms: u64,
     /// Changes with every boot.
     pub boot_id: String,
+    /// Seconds since 1970, by the router's clock.
+    pub clock_s: u64,
+    /// No name server is configured.
+    pub lacks_resolver: bool,
 }
 
 impl Host {
@@ -82,8 +87,15 @@ impl Host {
             cpu: cpu(&read("/proc/cpuinfo")).to_owned(),
             uptime_ms: uptime_ms(),
             boot_id: read("/proc/sys/kernel/random/boot_id").trim().to_owned(),
+            clock_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            lacks_resolver: !names_a_server(&read("/etc/resolv.conf")),
         }
     }
+}
+
+/// True if a resolv.conf(5) names a server.
+fn names_a_server(text: &str) -> bool {
+    text.lines().any(|line| line.trim_start().starts_with("nameserver"))
 }
 
 /// Milliseconds since boot; 0 if /proc does not tell.
@@ -133,6 +145,12 @@ mod tests {
         other[5] ^= 3;
         assert!(!can_execute(&other), "the other byte order");
         assert!(!can_execute(b"") && !can_execute(b"text") && !can_execute(&this[..19]));
+    }
+
+    #[test]
+    fn name_servers_are_found() {
+        assert!(names_a_server("search lan\nnameserver 127.0.0.1\n") && names_a_server("nameserver\t::1"));
+        assert!(!names_a_server("") && !names_a_server("# nameserver 127.0.0.1\nsearch lan\n"));
     }
 
     #[test]

@@ -63,6 +63,14 @@ pub struct JobOptions {
     /// Set an environment variable of the program; without =VALUE, hop passes on its own value
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
+    /// Send a file or a directory of this machine with the program, before it starts; REMOTE is where it goes in the program's
+    /// working directory, as `cp -r` reads it (default: the same path there, or the last name of a path from elsewhere). Links are
+    /// followed, and `.git` is not sent. With --go, both paths begin in the package's directory
+    #[arg(long = "input", value_name = "PATH[:REMOTE]")]
+    pub inputs: Vec<OsString>,
+    /// Send this machine's CA certificates (SSL_CERT_FILE, or the system's) with the program, for a router that has none
+    #[arg(long)]
+    pub send_certs: bool,
     /// What to fetch.
     #[command(flatten)]
     pub artifacts: ArtifactOptions,
@@ -82,9 +90,9 @@ pub struct JobOptions {
 #[derive(Args, Debug)]
 pub struct ArtifactOptions {
     /// Fetch a file or a directory from the program's working directory when it has exited; `*` and `?` match within a name.
-    /// LOCAL is where it goes (default: the same path here); a pattern, or `.` for everything, needs LOCAL, a directory. Names
-    /// that begin with a dot are fetched only if PATH has the dot, and `.git` never. With --go, PATH is below the package's
-    /// directory and needs no LOCAL
+    /// LOCAL is where it goes, as `cp -r` reads it (default: the same path here); a pattern, or `.` for everything, needs LOCAL, a
+    /// directory. Names that begin with a dot are fetched only if PATH has the dot, and `.git` never. With --go, PATH is below the
+    /// package's directory and needs no LOCAL
     #[arg(long = "artifact", value_name = "PATH[:LOCAL]")]
     pub paths: Vec<OsString>,
     /// Let files from a directory or a pattern replace existing ones; without this, only a file that --artifact names in full
@@ -94,6 +102,9 @@ pub struct ArtifactOptions {
     /// Keep the executable bit of fetched files
     #[arg(long)]
     pub artifact_executable: bool,
+    /// Fail (exit code 125) if an artifact is missing; without this, hop says so, and the exit code is the program's
+    #[arg(long)]
+    pub require_artifacts: bool,
 }
 
 impl ArtifactOptions {

@@ -11,6 +11,9 @@ pub const NATIVE: &str = "native";
 /// Output is compressed for a controller that asks for it.
 pub const PACK: &str = "compress_output";
 
+/// Input files can be put into the job's directory itself, and next to it.
+pub const INPUT_PLACES: &str = "input_places";
+
 /// The output of a detached job is kept as a log, which can be followed; the list of jobs has their outcomes; a controller
 /// can let a job run on that was not detached.
 pub const LOG: &str = "log";

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::path_error::PathError;
-use crate::{client, config, enrolment, golang, program, session, transfer, virtual_router};
+use crate::{client, config, enrolment, golang, inputs, program, session, transfer, virtual_router};
 
 /// A failure of Hop itself, or a program that cannot be executed.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,8 @@ pub enum Error {
     Client(#[from] client::Error),
     #[error(transparent)]
     Transfer(#[from] transfer::Error),
+    #[error(transparent)]
+    Inputs(#[from] inputs::Error),
     #[error(transparent)]
     Program(#[from] program::Error),
     #[error(transparent)]

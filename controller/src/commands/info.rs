@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Error;
 use super::connect;
+use super::shortcomings;
 use crate::cli;
 use crate::client::connection::Connection;
 use crate::config::home::Home;
@@ -37,6 +38,10 @@ struct Facts {
     kernel: String,
     boot_id: String,
     uptime_ms: u64,
+    /// Seconds since 1970, by the router's clock.
+    clock_s: u64,
+    /// /etc/resolv.conf names a server.
+    has_resolver: bool,
     memory_total: u64,
     memory_available: u64,
     memory_reserve: u64,
@@ -100,6 +105,8 @@ impl Facts {
             kernel: info.kernel,
             boot_id: info.boot_id,
             uptime_ms: info.uptime_ms,
+            clock_s: info.clock_s,
+            has_resolver: !info.lacks_resolver,
             memory_total: memory.total,
             memory_available: memory.available,
             memory_reserve: memory.reserve,
@@ -142,6 +149,11 @@ impl Facts {
             ("firmware", self.firmware.clone()),
             ("kernel", self.kernel.clone()),
             ("up", humantime::format_duration(uptime).to_string()),
+            ("clock", shortcomings::date(self.clock_s)),
+            (
+                "resolver",
+                if self.has_resolver { "" } else { "none: /etc/resolv.conf names no server" }.to_owned(),
+            ),
             (
                 "memory",
                 format!(

@@ -3,6 +3,7 @@
 mod build;
 mod built;
 mod completions;
+mod environment;
 mod error;
 mod failure;
 mod go_exec;
@@ -13,6 +14,8 @@ mod man_pages;
 mod report;
 mod routers;
 mod run;
+mod saved_artifacts;
+mod shortcomings;
 mod status_file;
 mod virtual_routers;
 mod watch;

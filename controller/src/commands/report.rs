@@ -16,7 +16,7 @@ use crate::session::outcome::{Ending, Exhausted, FilesLost, Outcome, Resource};
 /// The exit code of `hop`.
 pub fn exit_code(outcome: &Outcome) -> ExitCode {
     match &outcome.ending {
-        _ if outcome.has_lost_files() => ExitCode::HopFailed,
+        _ if outcome.lacks_required_files() => ExitCode::HopFailed,
         Ending::Exited(code) => ExitCode::Program(*code),
         Ending::Signaled { name, .. } => ExitCode::of_signal(name),
         Ending::TimedOut | Ending::Idle => ExitCode::TimedOut,
@@ -76,9 +76,13 @@ pub fn tell(outcome: &Outcome) {
         }
     }
     match outcome.files_lost {
-        Some(why) if outcome.has_lost_files() => say!("error: {}", lost_files(outcome, why)),
+        Some(_) if outcome.lacks_required_files() => {}
+        Some(why) if outcome.could_leave_files() => say!("hop: {}", lost_files(outcome, why)),
         Some(_) => say!("hop: its artifacts are lost with it"),
         None => {}
+    }
+    if outcome.lacks_required_files() {
+        say!("error: {}", missing_files(outcome));
     }
     if outcome.output_abandoned {
         say!(
@@ -103,12 +107,25 @@ fn tell_core(outcome: &Outcome, signal: &str) {
     }
 }
 
-pub fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
-    let how = match &outcome.ending {
+/// Why Hop failed, of an outcome that lacks required files.
+pub fn missing_files(outcome: &Outcome) -> String {
+    match outcome.files_lost {
+        Some(why) => lost_files(outcome, why),
+        None => format!("the program {}, and --require-artifacts needs what was not fetched", ended(outcome)),
+    }
+}
+
+/// How the program ended.
+fn ended(outcome: &Outcome) -> String {
+    match &outcome.ending {
         Ending::Exited(code) => format!("exited with {code}"),
         Ending::Signaled { name, .. } => format!("was killed by SIG{name}"),
         _ => "was killed".to_owned(),
-    };
+    }
+}
+
+fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
+    let how = ended(outcome);
     let why = match why {
         FilesLost::Memory => "the router was running out of memory, and they used most of it",
         FilesLost::Inodes => "the router was running out of inodes, and they used most of them",

@@ -10,13 +10,16 @@ use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
 use super::built::build_program;
+use super::environment::environment;
 use super::print;
 use super::report;
+use super::saved_artifacts::SavedArtifacts;
+use super::shortcomings;
 use super::status_file::StatusFile;
 use super::watch;
 use crate::cli::{Exec, JobOptions, LogMode, RouterOptions, Run};
 use crate::client;
-use crate::client::capabilities::{ATTACH, Capabilities, LOG, NATIVE};
+use crate::client::capabilities::{ATTACH, Capabilities, INPUT_PLACES, LOG, NATIVE};
 use crate::client::mux::Mux;
 use crate::client::reconnect::ReconnectingClient;
 use crate::config::home::Home;
@@ -29,20 +32,25 @@ use crate::golang::build::{self, Build};
 use crate::golang::build_info::go_version;
 use crate::golang::probe::Probe;
 use crate::golang::test_exec::{self, Call};
+use crate::inputs::{self, Share};
 use crate::program::{self, Program};
-use crate::session::artifacts::{Local, Request};
+use crate::session::artifacts::Request;
 use crate::session::outcome::{Ending, Outcome};
 use crate::session::output;
 use crate::session::run_queue::RunSlot;
 use crate::session::stdin;
 use crate::session::{self, Job};
 use crate::transfer::blob_cache::BlobCache;
+use crate::transfer::inputs::InputArchive;
 
 /// The variable that names the kind of a terminal.
 const TERM: &str = "TERM";
 
 /// The variable that selects what a Go program does in a crash.
 const GOTRACEBACK: &str = "GOTRACEBACK";
+
+/// Paths that a message names.
+const MAX_NAMED: usize = 5;
 
 /// Builds a package and runs it.
 pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
@@ -101,7 +109,16 @@ pub(super) struct Prepared {
 impl RunRequest<'_> {
     async fn execute(self, args: Vec<OsString>) -> Result<ExitCode, Error> {
         let status_file = self.options.status_file.as_deref().map(StatusFile::create).transpose()?;
-        let result = self.run_job(args).await;
+        let mut result = self.run_job(args).await;
+        if let Ok(outcome) = &mut result {
+            outcome.requires_files = self.options.artifacts.require_artifacts;
+            if outcome.ending == Ending::Detached && !self.options.artifacts.paths.is_empty() {
+                let saved = SavedArtifacts::of(&self.options.artifacts);
+                if let Err(error) = saved.and_then(|saved| saved.save(self.home, &outcome.job)) {
+                    say!("hop: hop attach will need --artifact again: {error}");
+                }
+            }
+        }
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes the messages of hop for output of the test, so hop prints few.
@@ -118,6 +135,16 @@ impl RunRequest<'_> {
 
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {
         let mut job = self.job(args)?;
+        let unreadable = std::mem::take(&mut job.unreadable);
+        let outcome = self.run(job).await?;
+        let is_well = matches!(outcome.ending, Ending::Exited(0) | Ending::Detached);
+        if !unreadable.is_empty() && (!is_well || self.options.verbose) {
+            say!("hop: not sent, because hop may not read it: {}", listed(&unreadable));
+        }
+        Ok(outcome)
+    }
+
+    async fn run(&self, mut job: Job) -> Result<Outcome, Error> {
         let mut interrupts = Interrupts::listen().map_err(Error::io("handle", Path::new("signals")))?;
         let progress = if self.for_go { Progress::none() } else { Progress::default() };
         let sent = BlobCache::new(self.home);
@@ -211,19 +238,14 @@ impl RunRequest<'_> {
             let policy = options.artifacts.policy(!options.detach);
             job.outputs = Request::parse_all(&options.artifacts.paths, policy)?;
         }
-        if options.detach && job.outputs.iter().any(|request| matches!(request.local, Local::Path(_))) {
-            return Err(Error::Usage(
-                "with --detach, --artifact takes no LOCAL: give it to hop attach, which fetches the files"
-                    .to_owned(),
-            ));
-        }
         let call = match self.for_go {
             true => {
                 job.merges_outputs = output::are_one();
                 let policy = options.artifacts.policy(true);
-                Call::of_go(std::mem::take(&mut job.args), options.artifacts.paths.clone(), policy)?
+                let (args, artifacts) = (std::mem::take(&mut job.args), options.artifacts.paths.clone());
+                Call::of_go(args, artifacts, options.inputs.clone(), policy)?
             }
-            false => Call::for_coverage(std::mem::take(&mut job.args))?,
+            false => Call::for_coverage(std::mem::take(&mut job.args), options.inputs.clone())?,
         };
         call.translate()?.apply(&mut job);
         Ok(job)
@@ -247,7 +269,11 @@ impl RunRequest<'_> {
         let (client, info) = self.connect().await?;
         let router = client.router();
         self.check_capabilities(job, &info, router)?;
+        self.add_share(job, &info)?;
         job.check_inputs(router, &info)?;
+        if !self.for_go && !self.options.tty {
+            shortcomings::tell(self.home, router, &info, self.options.verbose);
+        }
         if self.for_go {
             test_exec::check(&job.args, router, info.memory.unwrap_or_default().total)?;
         }
@@ -306,6 +332,24 @@ impl RunRequest<'_> {
         Ok(Prepared { client, program, slot, probe })
     }
 
+    /// Adds what the router may lack: the file of its time zone, certificates.
+    fn add_share(&self, job: &mut Job, info: &GetInfoResponse) -> Result<(), Error> {
+        let given = job.env.iter().rfind(|(name, _)| name == inputs::TZ).map(|(_, value)| value.clone());
+        let tz = given.clone().or_else(|| std::env::var_os(inputs::TZ).filter(|tz| !tz.is_empty()));
+        if let (None, Some(tz)) = (given, &tz) {
+            job.env.insert(0, (inputs::TZ.into(), tz.clone()));
+        }
+        let mut share = Share::default();
+        if let Some(tz) = tz.filter(|_| Capabilities::from(info).has(INPUT_PLACES)) {
+            share.add_zone(&tz)?;
+        }
+        if self.options.send_certs {
+            share.add_certificates()?;
+        }
+        job.inputs.extend(share.pack(&mut job.env)?);
+        Ok(())
+    }
+
     /// Whether the agent can do what the job needs.
     fn check_capabilities(&self, job: &Job, info: &GetInfoResponse, router: &str) -> Result<(), Error> {
         let needed = [
@@ -315,6 +359,8 @@ impl RunRequest<'_> {
             ("merge_stderr", "programs with one output", job.merges_outputs),
             (ATTACH, "--detach", job.detached),
             (LOG, "--log-size", self.options.log_size.is_some()),
+            (INPUT_PLACES, "--send-certs", self.options.send_certs),
+            (INPUT_PLACES, "--input", job.inputs.iter().any(InputArchive::is_in_place)),
             ("terminal", "--tty", job.terminal.is_some()),
             ("user", "--user", !job.user.is_empty()),
             ("outputs", "--artifact", !job.outputs.is_empty()),
@@ -330,29 +376,13 @@ impl RunRequest<'_> {
     }
 }
 
-/// The variable by which an agent finds what jobs have left running; it takes none from a controller.
-const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
-
-/// `NAME=VALUE`, or `NAME` for the value that it has here, as docker reads it; a name that is not set here is not set
-/// there either.
-fn environment(variables: &[OsString]) -> Result<Vec<(OsString, OsString)>, Error> {
-    let mut env = Vec::new();
-    for variable in variables {
-        let bytes = variable.as_bytes();
-        let equals = bytes.iter().position(|byte| *byte == b'=');
-        let name = OsStr::from_bytes(&bytes[..equals.unwrap_or(bytes.len())]);
-        if name.is_empty() {
-            return Err(Error::Usage(format!("--env {} has no name", variable.to_string_lossy())));
-        }
-        if name == JOB_DIRECTORY {
-            return Err(Error::Usage(format!("--env {JOB_DIRECTORY}: the agent sets this variable itself")));
-        }
-        match equals {
-            Some(at) => env.push((name.to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned())),
-            None => env.extend(std::env::var_os(name).map(|value| (name.to_owned(), value))),
-        }
+/// The first of these paths, and how many more there are.
+fn listed(paths: &[PathBuf]) -> String {
+    let named: Vec<_> = paths.iter().take(MAX_NAMED).map(|path| path.display().to_string()).collect();
+    match paths.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{}, and {more} more", named.join(", ")),
     }
-    Ok(env)
 }
 
 #[cfg(test)]
@@ -368,20 +398,5 @@ mod tests {
     fn go_files_end_like_go_run() {
         assert_eq!(split(words("./probe|a.go")), (words("./probe"), words("a.go")));
         assert_eq!(split(words("a.go|b.go|c|d.go")), (words("a.go|b.go"), words("c|d.go")));
-    }
-
-    #[test]
-    fn variables_parse_as_in_docker() {
-        let env = environment(&words("A=1|B=|C=x=y")).unwrap();
-        let expected = [("A", "1"), ("B", ""), ("C", "x=y")].map(|(name, value)| (name.into(), value.into()));
-        assert_eq!(env, expected);
-        assert_eq!(
-            environment(&words("PATH")).unwrap(),
-            [("PATH".into(), std::env::var_os("PATH").unwrap())]
-        );
-        assert_eq!(environment(&words("HOP_NO_SUCH_VARIABLE")).unwrap(), []);
-        for refused in ["=1", "HOP_JOB_DIR=/", "HOP_JOB_DIR"] {
-            assert!(environment(&words(refused)).is_err(), "{refused}");
-        }
     }
 }

@@ -79,7 +79,7 @@ impl<'a> Status<'a> {
             }
         };
         let kind = match outcome.ending {
-            _ if outcome.has_lost_files() => "failed",
+            _ if outcome.lacks_required_files() => "failed",
             Ending::Exited(_) => "exited",
             Ending::Signaled { .. } => "signaled",
             Ending::TimedOut | Ending::Idle => "timed_out",
@@ -111,9 +111,13 @@ impl<'a> Status<'a> {
                 status.message = Some(why.clone());
             }
         }
-        if let Some(why) = outcome.files_lost.filter(|_| outcome.has_lost_files()) {
-            status.reason = Some("outputs_lost");
-            status.message = Some(report::lost_files(outcome, why));
+        if outcome.lacks_required_files() {
+            if outcome.files_lost.is_some() {
+                status.reason = Some("outputs_lost");
+            } else {
+                status.reason = Some("artifact_missing");
+            }
+            status.message = Some(report::missing_files(outcome));
         }
         status
     }
@@ -149,6 +153,7 @@ impl<'a> StatusFile<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::artifacts::Problem;
     use crate::session::outcome::FilesLost;
 
     fn outcome(ending: Ending) -> Outcome {
@@ -168,12 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn lost_artifacts_are_hops_failure() {
+    fn required_artifacts_hide_the_exit_code() {
         let lost = |ending| Outcome { files_lost: Some(FilesLost::AgentStopped), ..outcome(ending) };
-        let ended = Ok(lost(Ending::Exited(7)));
-        let status = Status::of(&ended);
-        assert_eq!((status.outcome, status.hop_exit_code, status.exit_code), ("failed", 125, Some(7)));
-        assert_eq!(status.reason, Some("outputs_lost"));
+        let fetched = Fetched { path: b"x".into(), file: None, bytes: None, problem: None, core: None };
+        let missing = Fetched { problem: Some(Problem::NotThere), ..fetched.clone() };
+        let left = |file| Outcome { files: vec![file], ..outcome(Ending::Exited(7)) };
+        for (ended, reason) in [
+            (lost(Ending::Exited(7)), Some("outputs_lost")),
+            (left(missing), Some("artifact_missing")),
+            (left(fetched), None),
+        ] {
+            let optional = Ok(ended.clone());
+            let status = Status::of(&optional);
+            assert_eq!((status.outcome, status.hop_exit_code, status.reason), ("exited", 7, None));
+            let required = Ok(Outcome { requires_files: true, ..ended });
+            let status = Status::of(&required);
+            let (kind, code) = if reason.is_some() { ("failed", 125) } else { ("exited", 7) };
+            assert_eq!((status.outcome, status.hop_exit_code, status.exit_code), (kind, code, Some(7)));
+            assert_eq!(status.reason, reason);
+        }
         // How it ended says already that it went with all that it had.
         let memory = lost(Ending::OutOfMemory { available: 0, limit: 1, held: 2, of_promises: false });
         assert_eq!(i32::from(report::exit_code(&memory)), 137);

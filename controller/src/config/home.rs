@@ -105,6 +105,11 @@ impl Home {
         &self.runtime
     }
 
+    /// A file for each detached job that has artifacts.
+    pub fn saved_artifacts(&self) -> PathBuf {
+        self.state.join("artifacts")
+    }
+
     /// A directory for each virtual router.
     pub fn virtual_routers(&self) -> PathBuf {
         self.state.join("virtual")

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hop_formats::size::Size;
 
 use crate::config;
+use crate::inputs;
 use crate::path_error::PathError;
 use crate::program;
 use crate::transfer;
@@ -25,6 +26,8 @@ pub enum Error {
     Program(#[from] program::Error),
     #[error(transparent)]
     Transfer(#[from] transfer::Error),
+    #[error(transparent)]
+    Inputs(#[from] inputs::Error),
     #[error("there is no `go` in PATH")]
     NoGo(#[source] io::Error),
     #[error("{version} builds programs that crash on these routers")]
@@ -49,8 +52,18 @@ pub enum Error {
     Probe { version: String, router: String, kernel: String, how: String, file: PathBuf },
     #[error("--artifact {pattern}: {why}")]
     InvalidPattern { pattern: String, why: &'static str },
-    #[error("the tests of {} need more files than fit into a router's memory; the largest: {}", .directory.display(), named(.largest))]
-    TooManyFiles { directory: PathBuf, largest: Vec<(PathBuf, u64)> },
+    #[error(
+        "the tests of {} may open {files} files with {} MiB, and at most {most_files} files with {} MiB go to a router; the largest: {}",
+        .directory.display(), .bytes.div_ceil(1 << 20), .most_bytes >> 20, named(.largest)
+    )]
+    TooManyFiles {
+        directory: PathBuf,
+        files: usize,
+        bytes: u64,
+        most_files: usize,
+        most_bytes: u64,
+        largest: Vec<(PathBuf, u64)>,
+    },
     #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} of memory", Size(*.memory))]
     NoFuzzing { router: String, memory: u64 },
 }

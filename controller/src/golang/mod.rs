@@ -4,10 +4,12 @@ pub mod build;
 pub mod build_info;
 mod error;
 pub mod module;
+mod module_files;
 mod packages;
 pub mod probe;
 pub mod sources;
 pub mod test_exec;
+mod translated;
 pub mod watcher;
 
 pub use self::error::Error;

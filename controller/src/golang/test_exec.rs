@@ -18,12 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::module::Package;
-use crate::session::Job;
+pub use super::translated::Translated;
+use crate::inputs::Input;
 use crate::session::artifacts::{Local, Policy, Request};
-use crate::transfer::inputs::{Files, InputArchive};
-
-/// The placeholder that the agent replaces by the job's directory.
-pub const MARK: &str = "@hop-job-directory@";
+use crate::transfer::inputs::{Files, HERE, MARK};
 
 /// The directory of the module's files, and that of what Go's flags name.
 const MODULE: &str = "module";
@@ -86,34 +84,8 @@ pub struct Call {
     artifacts: Vec<OsString>,
     /// The user's options for these.
     policy: Policy,
-}
-
-/// A call translated for a router: its paths are the router's.
-#[derive(Debug, Default)]
-pub struct Translated {
-    /// Arguments of the program.
-    pub args: Vec<OsString>,
-    /// Its variables.
-    pub env: Vec<(OsString, OsString)>,
-    /// What it finds.
-    pub inputs: Vec<InputArchive>,
-    /// Where it starts, below the job's directory.
-    pub working_directory: Vec<u8>,
-    /// The artifacts to fetch.
-    pub outputs: Vec<Request>,
-}
-
-impl Translated {
-    /// Makes the arguments, variables and files of a job those of this call.
-    pub fn apply(self, job: &mut Job) {
-        let Self { args, env, inputs, working_directory, outputs } = self;
-        (job.args, job.working_directory) = (args, working_directory);
-        // The user's own options come last, and win.
-        job.env.splice(..0, env);
-        job.workdir_placeholder = if inputs.is_empty() { "" } else { MARK };
-        job.inputs.extend(inputs);
-        job.outputs.extend(outputs);
-    }
+    /// Further files to send, `PATH[:REMOTE]`.
+    inputs: Vec<OsString>,
 }
 
 impl Call {
@@ -121,19 +93,40 @@ impl Call {
     ///
     /// # Errors
     /// There is no working directory.
-    pub fn of_go(args: Vec<OsString>, artifacts: Vec<OsString>, policy: Policy) -> Result<Self, Error> {
+    pub fn of_go(
+        args: Vec<OsString>,
+        artifacts: Vec<OsString>,
+        inputs: Vec<OsString>,
+        policy: Policy,
+    ) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name);
-        Ok(Self { is_of_go: true, directory: current_directory()?, args, variable, artifacts, policy })
+        Ok(Self {
+            is_of_go: true,
+            directory: current_directory()?,
+            args,
+            variable,
+            artifacts,
+            policy,
+            inputs,
+        })
     }
 
     /// The call of a program that may count its coverage, and else is not concerned with Go.
     ///
     /// # Errors
     /// There is no working directory.
-    pub fn for_coverage(args: Vec<OsString>) -> Result<Self, Error> {
+    pub fn for_coverage(args: Vec<OsString>, inputs: Vec<OsString>) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var_os(name).filter(|_| name == GOCOVERDIR);
         let (artifacts, policy) = (Vec::new(), Policy::default());
-        Ok(Self { is_of_go: false, directory: current_directory()?, args, variable, artifacts, policy })
+        Ok(Self {
+            is_of_go: false,
+            directory: current_directory()?,
+            args,
+            variable,
+            artifacts,
+            policy,
+            inputs,
+        })
     }
 
     /// Translates it.
@@ -161,9 +154,11 @@ impl Call {
         }
         paths.request_artifacts(&self.artifacts)?;
         if let Some((package, start)) = package.as_ref().zip(start) {
-            let mut files = package.files()?;
+            let (mut files, unreadable) = package.files()?;
+            translated.unreadable = unreadable;
             // It may have no file that Git knows.
             files.add_directory(&package.below);
+            self.add_inputs(&mut files, &package.below)?;
             let there = |path: &Path| Path::new(MARK).join(path).into_os_string();
             translated.env.push(("PWD".into(), there(&start)));
             if package.is_of_go {
@@ -175,6 +170,10 @@ impl Call {
                 paths.request_artifact(CORPUS.as_ref())?;
             }
             translated.working_directory = start.into_os_string().into_vec();
+        } else if !self.inputs.is_empty() {
+            let mut files = Files::default();
+            self.add_inputs(&mut files, Path::new(""))?;
+            translated.inputs.push(files.pack("inputs".to_owned(), HERE)?);
         }
         let Paths { files, outputs, .. } = paths;
         if !files.is_empty() {
@@ -182,6 +181,14 @@ impl Call {
         }
         translated.outputs = outputs;
         Ok(translated)
+    }
+
+    /// Adds the files that the user names, for a program that starts in `start`.
+    fn add_inputs(&self, files: &mut Files, start: &Path) -> Result<(), Error> {
+        for input in &self.inputs {
+            Input::parse(input)?.add_to(files, &self.directory, start)?;
+        }
+        Ok(())
     }
 
     fn environment(&self) -> Vec<(OsString, OsString)> {
@@ -369,7 +376,7 @@ impl<'a> Paths<'a> {
         self.outputs.push(Request {
             remote: there.into_os_string().into_vec(),
             local: match local {
-                Some(local) => Local::Path(self.call.directory.join(OsStr::from_bytes(local))),
+                Some(local) => Local::written(self.call.directory.join(OsStr::from_bytes(local))),
                 // Where it is there, seen from the package's directory.
                 None => {
                     Local::Below { directory: self.call.directory.clone(), skip: self.start.iter().count() }
@@ -388,12 +395,14 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::transfer::inputs::InputArchive;
 
     fn call(directory: &Path, args: &[&str]) -> Call {
         let args = args.iter().map(OsString::from).collect();
         let directory = directory.to_owned();
         let policy = Policy::default();
-        Call { is_of_go: true, directory, args, variable: |_| None, artifacts: Vec::new(), policy }
+        let (artifacts, inputs) = (Vec::new(), Vec::new());
+        Call { is_of_go: true, directory, args, variable: |_| None, artifacts, policy, inputs }
     }
 
     fn module() -> tempfile::TempDir {
@@ -494,6 +503,24 @@ mod tests {
             call.artifacts = vec![elsewhere.into()];
             assert!(call.translate().is_err());
         }
+    }
+
+    #[test]
+    fn named_inputs_join_the_package() {
+        let module = module();
+        fs::write(module.path().join("generated"), "generated").unwrap();
+        let mut call = call(&module.path().join("pkg"), &["-test.v=true"]);
+        call.inputs = vec!["../generated:testdata/".into()];
+        let has = |archive: &InputArchive, name: &str| {
+            let name = format!("{name}\0");
+            archive.archive.content.windows(name.len()).any(|window| window == name.as_bytes())
+        };
+        let test = call.translate().unwrap();
+        assert!(has(&test.inputs[0], "pkg/testdata/generated"));
+        call.args = vec!["word".into()];
+        let program = call.translate().unwrap();
+        assert!(has(&program.inputs[0], "testdata/generated") && program.inputs[0].directory == HERE);
+        assert_eq!(program.working_directory, b"");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::program::Program;
 use crate::transfer::blob::Blob;
 use crate::transfer::blob_cache::BlobCache;
 use crate::transfer::encode::Decoders;
-use crate::transfer::inputs::InputArchive;
+use crate::transfer::inputs::{InputArchive, MARK};
 
 /// Random bytes in the id of a job: more than the jobs of a router can meet in.
 const ID_BYTES: usize = 8;
@@ -41,10 +41,10 @@ pub struct Job {
     pub env: Vec<(OsString, OsString)>,
     /// Its input archives.
     pub inputs: Vec<InputArchive>,
+    /// Files that should be among them, and cannot be read.
+    pub unreadable: Vec<PathBuf>,
     /// Where it starts, below the job's directory; empty: there.
     pub working_directory: Vec<u8>,
-    /// The placeholder for the job's directory in arguments and variables; empty: none.
-    pub workdir_placeholder: &'static str,
     /// The program has one pipe for both outputs, which preserves their order.
     pub merges_outputs: bool,
     /// When to end it.
@@ -134,7 +134,7 @@ impl Job {
             program: Some(describe(&program.blob)),
             inputs: self.inputs.iter().map(input).collect(),
             working_directory: self.working_directory.clone(),
-            workdir_placeholder: self.workdir_placeholder.into(),
+            workdir_placeholder: if self.inputs.is_empty() { Vec::new() } else { MARK.into() },
             merge_stderr: self.merges_outputs,
             wait_for_start: hold,
             accept_compressed_output,
@@ -215,7 +215,16 @@ pub fn read_outcome(job: String, outcome: v1::Outcome) -> Option<Outcome> {
         stderr_bytes: outcome.stderr_bytes,
     });
     let (orphans, output_abandoned) = (outcome.orphans, outcome.output_abandoned);
-    Some(Outcome { job, ending, usage, orphans, output_abandoned, files: Vec::new(), files_lost })
+    Some(Outcome {
+        job,
+        ending,
+        usage,
+        orphans,
+        output_abandoned,
+        files: Vec::new(),
+        files_lost,
+        requires_files: false,
+    })
 }
 
 fn read_exhausted(exhausted: v1::Exhausted) -> Exhausted {

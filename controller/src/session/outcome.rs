@@ -21,6 +21,8 @@ pub struct Outcome {
     pub files: Vec<Fetched>,
     /// Why the agent has discarded some of them.
     pub files_lost: Option<FilesLost>,
+    /// The user needs all of them: if one is missing, Hop has failed.
+    pub requires_files: bool,
 }
 
 /// Why the agent has discarded artifacts.
@@ -134,23 +136,29 @@ impl Outcome {
             output_abandoned: false,
             files: Vec::new(),
             files_lost: None,
+            requires_files: false,
         }
     }
 
-    /// The program ended as it did, and Hop failed after that.
-    pub fn has_lost_files(&self) -> bool {
-        let is_its_own = matches!(
-            self.ending,
-            Ending::Exited(_) | Ending::Signaled { .. } | Ending::TimedOut | Ending::Idle
-        );
-        is_its_own && self.files_lost.is_some()
+    /// The program ended by itself or by a time limit, so it could leave what was asked for.
+    pub fn could_leave_files(&self) -> bool {
+        matches!(self.ending, Ending::Exited(_) | Ending::Signaled { .. } | Ending::TimedOut | Ending::Idle)
+    }
+
+    /// The program ended as it did, and does not have the files that the user needs.
+    pub fn lacks_required_files(&self) -> bool {
+        let is_missing = |file: &Fetched| file.problem.is_some();
+        self.requires_files
+            && self.could_leave_files()
+            && (self.files_lost.is_some() || self.files.iter().any(is_missing))
     }
 
     /// The outcome without what `go test` users need not know: killed leftover processes, artifacts that do not exist, and
     /// hidden files that were not requested by name.
     pub fn without_the_usual(mut self) -> Self {
         (self.orphans, self.output_abandoned) = (0, false);
-        self.files.retain(|file| !matches!(file.problem, Some(Problem::NotThere | Problem::Hidden)));
+        let is_usual = |problem| matches!(problem, Some(Problem::NotThere | Problem::Hidden));
+        self.files.retain(|file| self.requires_files || !is_usual(file.problem));
         self
     }
 }

@@ -15,6 +15,8 @@ pub enum Error {
     Io(#[from] PathError),
     #[error("{} is a path of more than {MAX_OUTPUT_PATH_BYTES} bytes", .0.display())]
     PathTooLong(PathBuf),
+    #[error("more than {most} files and directories, the last one {}", .directory.display())]
+    TooManyInputs { directory: PathBuf, most: usize },
 }
 
 impl Error {

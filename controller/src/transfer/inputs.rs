@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use hop_formats::size::Size;
@@ -17,6 +17,12 @@ use hop_proto::v1;
 
 use super::Error;
 use super::blob::{Blob, Kind};
+
+/// The name of the job's directory itself.
+pub const HERE: &str = ".";
+
+/// The placeholder that the agent replaces by the job's directory.
+pub const MARK: &str = "@hop-job-directory@";
 
 /// The name of the entry that ends an archive (cpio(5)).
 const TRAILER: &str = "TRAILER!!!";
@@ -29,6 +35,9 @@ const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_644;
 const EXECUTABLE: u32 = 0o100_755;
 const SYMBOLIC_LINK: u32 = 0o120_777;
+
+/// Files and directories that are looked at for one upload: no router has memory for more.
+pub const MAX_INPUTS: usize = 16_384;
 
 /// How many of the largest files an error names.
 const NAMED: usize = 5;
@@ -82,27 +91,56 @@ impl Files {
         self.entries.insert(path.to_owned(), Entry::Content(content));
     }
 
-    /// Adds everything in the directory `from`, if there is one.
+    /// Adds everything in the directory `from`, if there is one, but Git's own directories. What links lead to is there as
+    /// well; a link to a directory around it stays a link.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::TooManyInputs`].
     pub fn add_all(&mut self, path: &Path, from: &Path) -> Result<(), Error> {
+        self.add_below(path, from, &mut Vec::new())
+    }
+
+    /// `around` has the directories around this one, by device and inode.
+    fn add_below(&mut self, path: &Path, from: &Path, around: &mut Vec<(u64, u64)>) -> Result<(), Error> {
         self.add_directory(path);
         let entries = match fs::read_dir(from) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(Error::io("read", from))?,
         };
+        let own = fs::metadata(from).map_err(Error::io("look at", from))?;
+        around.push((own.dev(), own.ino()));
         for entry in entries {
             let entry = entry.map_err(Error::io("read", from))?;
-            let (kind, path) = (entry.file_type(), path.join(entry.file_name()));
-            let kind = kind.map_err(Error::io("look at", from))?;
-            if kind.is_dir() {
-                self.add_all(&path, &entry.path())?;
-            } else if kind.is_file() || kind.is_symlink() {
-                self.add(&path, &entry.path())?;
+            if output_path::is_repository(entry.file_name().as_bytes()) {
+                continue;
+            }
+            let (from, path) = (entry.path(), path.join(entry.file_name()));
+            let is_link = entry.file_type().map_err(Error::io("look at", &from))?.is_symlink();
+            match fs::metadata(&from) {
+                Ok(to) if to.is_dir() && !around.contains(&(to.dev(), to.ino())) => {
+                    self.add_below(&path, &from, around)?;
+                }
+                // A pipe, a socket, a device, or a directory around the link by which we came here.
+                Ok(to) if !is_link && !to.is_file() => {}
+                _ => self.add(&path, &from)?,
+            }
+            if self.entries.len() > MAX_INPUTS {
+                return Err(Error::TooManyInputs { directory: from, most: MAX_INPUTS });
             }
         }
+        around.pop();
         Ok(())
+    }
+
+    /// True if there is a directory of this path.
+    pub fn has_directory(&self, path: &Path) -> bool {
+        path == Path::new("") || self.entries.get(path) == Some(&Entry::Directory)
+    }
+
+    /// True if there is something else than a directory of this path, or of a directory above it.
+    pub fn is_blocked(&self, path: &Path) -> bool {
+        let is_other = |path: &Path| self.entries.get(path).is_some_and(|entry| *entry != Entry::Directory);
+        path.ancestors().any(is_other)
     }
 
     /// True if there is not even a directory.
@@ -178,7 +216,8 @@ impl Files {
         let (size, largest, directory) = (self.size(), self.largest(), directory.to_owned());
         // With the directory around them. Nobody has memory for 4 billion.
         let entries = u32::try_from(1 + self.entries.len()).unwrap_or(u32::MAX);
-        Ok(InputArchive { archive: Blob::new(Kind::Files, name, archive), directory, size, entries, largest })
+        let archive = Blob::new(Kind::Files, name, archive);
+        Ok(InputArchive { archive, directory, is_aside: false, size, entries, largest })
     }
 }
 
@@ -208,8 +247,10 @@ pub(crate) fn named(files: &[(PathBuf, u64)]) -> String {
 pub struct InputArchive {
     /// What is sent.
     pub archive: Blob,
-    /// The name of the directory that they are in, below the job's directory.
+    /// The name of the directory that they are in, below the job's directory; `.` for that itself.
     pub directory: String,
+    /// That directory is next to the job's directory.
+    pub is_aside: bool,
     /// Bytes of memory that they take on the router, beside the archive.
     pub size: u64,
     /// How many they are, with directories and links.
@@ -224,10 +265,16 @@ impl InputArchive {
         self.archive.content.len() as u64 + self.size
     }
 
+    /// True if its files are in the job's directory itself.
+    pub fn is_in_place(&self) -> bool {
+        self.directory == HERE
+    }
+
     /// In the words of the protocol.
     pub fn describe(&self, blob: v1::Blob, bases: Vec<Vec<u8>>) -> v1::InputArchive {
         let directory = self.directory.clone().into_bytes();
-        v1::InputArchive { archive: Some(blob), directory, size: self.size, bases, entries: self.entries }
+        let Self { size, entries, is_aside: aside, .. } = *self;
+        v1::InputArchive { archive: Some(blob), directory, size, bases, entries, aside }
     }
 }
 

@@ -44,6 +44,12 @@ pub struct GetInfoResponse {
     /// Address or interface on which the agent listens, to show to the user.
     #[prost(string, tag = "24")]
     pub listens: ::prost::alloc::string::String,
+    /// The router's clock: seconds since 1970. 0 from an agent that does not tell.
+    #[prost(uint64, tag = "30")]
+    pub clock_s: u64,
+    /// /etc/resolv.conf names no server (resolv.conf(5)), so programs look for one on the router itself.
+    #[prost(bool, tag = "31")]
+    pub lacks_resolver: bool,
 }
 /// The kind of an executable, as its ELF header names it (elf(5)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -325,7 +331,7 @@ pub struct InputArchive {
     #[prost(message, optional, tag = "1")]
     pub archive: ::core::option::Option<Blob>,
     /// Name of the directory in the job's directory into which the agent unpacks the files. Each archive has a name of its
-    /// own.
+    /// own. The first one may have the name ".", for the job's directory itself. Capability of ".": "input_places".
     #[prost(bytes = "vec", tag = "2")]
     pub directory: ::prost::alloc::vec::Vec<u8>,
     /// Bytes of memory that the unpacked files take: the length of each file, rounded up to a multiple of 4,096, plus
@@ -339,6 +345,10 @@ pub struct InputArchive {
     /// enough inodes, and unpacks no more entries than this. 0 from a controller that does not count them.
     #[prost(uint32, tag = "5")]
     pub entries: u32,
+    /// The directory is next to the job's directory, at `../` and its name, so that a program does not find it among its
+    /// own files, and the agent never sends it as an output file. Capability "input_places".
+    #[prost(bool, tag = "6")]
+    pub aside: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnvVar {

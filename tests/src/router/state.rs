@@ -88,7 +88,7 @@ impl VirtualRouter {
             Workspace::Here => {
                 let seen = format!("/proc/{}/root{}", self.agent.id(), ram.display());
                 let names = |path| fs::read_dir(path).into_iter().flatten().map(name_of);
-                left.extend(names(Path::new(&seen).join("jobs")));
+                left.extend(names(Path::new(&seen).join("j")));
                 let directory = fs::metadata(&seen).unwrap();
                 let (device, inode) = (directory.dev(), directory.ino());
                 let prefix = format!("hopd-{device}-{inode}-");
@@ -99,7 +99,7 @@ impl VirtualRouter {
                 let shell = machine.shell();
                 // On tmpfs, an inode is enough: a machine has one agent at a time.
                 let names = shell.sh(&format!(
-                    "cd {} && ls -A jobs && set $(ls -di .) && cd {}
+                    "cd {} && ls -A j && set $(ls -di .) && cd {}
                     ls -d hopd-*-$1-* 2>/dev/null; true",
                     word(&ram),
                     CGROUPS[0]

@@ -64,8 +64,8 @@ fn missing_capability_sends_nothing() {
     let words = ["run", "--artifact", "../x", "./examples/hello"];
     desk.run(&words)
         .assert_fails(125, "--artifact ../x: it must be below the directory in which the program starts");
-    let words = ["run", "--detach", "--artifact", "x:y", "./examples/hello"];
-    desk.run(&words).assert_fails(125, "with --detach, --artifact takes no LOCAL");
+    let words = ["run", "--input", "../x:/etc/x", "./examples/hello"];
+    desk.run(&words).assert_fails(125, "--input ../x:/etc/x: REMOTE is below the directory");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::Error;
 use crate::client;
 use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
-use crate::{config, golang, program, session, transfer, virtual_router};
+use crate::{config, golang, inputs, program, session, transfer, virtual_router};
 
 /// What to do where vm.overcommit_memory is 2 and too little can be promised. DD-WRT sets it with each mount of a disk, unless
 /// a variable of that name says otherwise.
@@ -64,6 +64,7 @@ fn of_command(error: &Error) -> Meaning {
         Error::Config(error) => of_config(error),
         Error::Client(error) => of_client(error),
         Error::Transfer(error) => of_transfer(error),
+        Error::Inputs(error) => of_inputs(error),
         Error::Program(error) => of_program(error),
         Error::Session(error) => of_session(error),
         Error::Golang(error) => of_golang(error),
@@ -209,6 +210,18 @@ fn of_transfer(error: &transfer::Error) -> Meaning {
     match error {
         transfer::Error::Io(_) => ("local_io", None),
         transfer::Error::PathTooLong(_) => ("usage", None),
+        transfer::Error::TooManyInputs { .. } => {
+            ("too_many_files", some("name the directories below it that the program needs"))
+        }
+    }
+}
+
+fn of_inputs(error: &inputs::Error) -> Meaning {
+    match error {
+        inputs::Error::Io(_) => ("local_io", None),
+        inputs::Error::Transfer(error) => of_transfer(error),
+        inputs::Error::InvalidInput { .. } => ("usage", None),
+        inputs::Error::NoCertificates { .. } => ("local_io", some("set SSL_CERT_FILE to a file of them")),
     }
 }
 
@@ -260,8 +273,7 @@ fn of_session(error: &session::Error) -> Meaning {
     }
 }
 
-const FEWER_FILES: &str =
-    "hop does not upload what .gitignore lists, nor directories with a go.mod of their own";
+const FEWER_FILES: &str = "hop sends what `git ls-files --cached --others --exclude-standard` lists, without directories that have a go.mod of their own";
 
 fn of_golang(error: &golang::Error) -> Meaning {
     use golang::Error;
@@ -270,6 +282,7 @@ fn of_golang(error: &golang::Error) -> Meaning {
         Error::Config(error) => of_config(error),
         Error::Program(error) => of_program(error),
         Error::Transfer(error) => of_transfer(error),
+        Error::Inputs(error) => of_inputs(error),
         Error::NoGo(_) => ("no_go", some("install Go (1.25, or 1.26.5 and later) and try again")),
         Error::BrokenGo { .. } => (
             "broken_go",

@@ -17,6 +17,7 @@ pub use self::list::{listed, ps};
 pub use self::logs::{Received, logs};
 use super::Error;
 use super::report;
+use super::saved_artifacts::SavedArtifacts;
 use super::status_file::StatusFile;
 use super::{no_terminal, print, selected_router};
 use crate::cli::{Attach, DEFAULT_RECONNECT_TIMEOUT, EnrolledOptions, Kill};
@@ -33,7 +34,7 @@ use crate::console::say;
 use crate::console::signals::Interrupts;
 use crate::console::terminal::Terminal;
 use crate::session::artifacts::Request;
-use crate::session::outcome::Outcome;
+use crate::session::outcome::{Ending, Outcome};
 use crate::session::stdin;
 use crate::session::{self, AttachRequest};
 
@@ -41,6 +42,11 @@ use crate::session::{self, AttachRequest};
 pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
     let status_file = options.status_file.as_deref().map(StatusFile::create).transpose()?;
     let result = attach_to(home, &options).await;
+    if let Ok(Outcome { job, ending, .. }) = &result
+        && *ending != Ending::Detached
+    {
+        SavedArtifacts::forget(home, job);
+    }
     let written = status_file.map_or(Ok(()), |file| file.write(&result));
     let outcome = result?;
     report::tell(&outcome);
@@ -52,7 +58,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
     if options.tty && !Terminal::is_there() {
         return Err(no_terminal());
     }
-    let outputs = Request::parse_all(&options.artifacts.paths, options.artifacts.policy(true))?;
+    let named = Request::parse_all(&options.artifacts.paths, options.artifacts.policy(true))?;
     let finding = async {
         let (router, identity, mux, connect_timeout) = place(home, &options.router)?;
         let (mut client, info) = ReconnectingClient::open(router, identity, mux, connect_timeout).await?;
@@ -62,6 +68,10 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         if job.dropped > 0 {
             say!("hop: the router dropped {} of older output (--log-size)", Size(job.dropped));
         }
+        let saved = SavedArtifacts::load(home, &job.job_id).filter(|_| named.is_empty());
+        let requires =
+            options.artifacts.require_artifacts || saved.as_ref().is_some_and(|saved| saved.requires);
+        let outputs = saved.map_or(named, |saved| saved.requests());
         let request = AttachRequest {
             job: job.job_id.clone(),
             detached: job.detached,
@@ -72,14 +82,15 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
             keeps_signals: options.no_signals,
             has_log: job.has_log,
         };
-        Ok::<_, Error>((client, request))
+        Ok::<_, Error>((client, request, requires))
     };
-    let (client, known) = tokio::select! {
+    let (client, known, requires) = tokio::select! {
         found = finding => found?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    Ok(session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &Progress::default())
-        .await?)
+    let progress = Progress::default();
+    let attached = session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &progress);
+    Ok(Outcome { requires_files: requires, ..attached.await? })
 }
 
 /// Sends a signal to jobs.

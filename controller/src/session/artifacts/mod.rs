@@ -359,7 +359,7 @@ mod tests {
     use super::*;
 
     fn request(text: &str) -> Request {
-        Request::parse(text.as_ref(), Policy::default()).unwrap()
+        Request::parse(text.as_ref(), Policy::default(), Path::new("")).unwrap()
     }
 
     fn info(path: &str, request: u32, size: u64) -> FileInfo {

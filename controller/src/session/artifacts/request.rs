@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hop_proto::limits::MAX_OUTPUT_REQUESTS;
 use hop_proto::output_path;
@@ -37,8 +37,10 @@ pub enum Local {
         /// Names to leave out.
         skip: usize,
     },
-    /// To where the user said: for one file its path, or a directory for it; for several their directory.
+    /// The file or the directory goes to this path; what a pattern stands for, below it.
     Path(PathBuf),
+    /// Into this directory, which exists or was written with a slash, under its last name.
+    Into(PathBuf),
 }
 
 /// What the user says of all output files.
@@ -53,11 +55,11 @@ pub struct Policy {
 }
 
 impl Request {
-    /// Reads `REMOTE[:LOCAL]`.
+    /// Reads `REMOTE[:LOCAL]`. LOCAL is relative to `directory`, which is the working directory if it is empty.
     ///
     /// # Errors
     /// [`Error::InvalidOutput`].
-    pub fn parse(text: &OsStr, policy: Policy) -> Result<Self, Error> {
+    pub fn parse(text: &OsStr, policy: Policy, directory: &Path) -> Result<Self, Error> {
         let bytes = text.as_bytes();
         let (remote, local) = match bytes.iter().position(|byte| *byte == b':') {
             Some(colon) => (&bytes[..colon], Some(&bytes[colon + 1..])),
@@ -81,8 +83,8 @@ impl Request {
             return Err(refuse(directory));
         }
         let local = match local {
-            Some(local) => Local::Path(OsStr::from_bytes(local).into()),
-            None => Local::Below { directory: PathBuf::new(), skip: 0 },
+            Some(local) => Local::written(directory.join(OsStr::from_bytes(local))),
+            None => Local::Below { directory: directory.to_owned(), skip: 0 },
         };
         let Policy { overwrites, keeps_executability, .. } = policy;
         Ok(Self { remote, local, overwrites, keeps_executability })
@@ -96,7 +98,7 @@ impl Request {
         if texts.len() > MAX_OUTPUT_REQUESTS {
             return Err(Error::TooManyOutputs { most: MAX_OUTPUT_REQUESTS });
         }
-        texts.iter().map(|text| Self::parse(text, policy)).collect()
+        texts.iter().map(|text| Self::parse(text, policy, Path::new(""))).collect()
     }
 
     /// Where the file at `path` goes, which this request covers. `None` if it is where the directory should be.
@@ -108,18 +110,10 @@ impl Request {
         };
         match &self.local {
             Local::Below { directory, skip } => below(directory, *skip),
-            Local::Path(local) if self.names(path) => {
-                // As cp does it.
-                let is_directory = local.as_os_str().as_bytes().ends_with(b"/") || local.is_dir();
-                match is_directory {
-                    true => below(local, names.len().checked_sub(1)?),
-                    false => Some(Place::of(local)),
-                }
-            }
-            Local::Path(local) => {
-                // What stands for several files keeps them apart.
-                below(local, asked.iter().take_while(|name| !output_path::is_pattern(name)).count())
-            }
+            Local::Path(local) if self.names(path) => Some(Place::of(local)),
+            Local::Path(local) => below(local, literal(&asked)),
+            // A directory keeps its own name, and what a pattern stands for keeps all from there.
+            Local::Into(local) => below(local, literal(&asked).min(asked.len().saturating_sub(1))),
         }
     }
 
@@ -133,6 +127,19 @@ impl Request {
     }
 }
 
+impl Local {
+    /// The path that the user has written, as `cp -r` reads it: what is a directory by now is one to put things into.
+    pub fn written(path: PathBuf) -> Self {
+        let is_directory = path.as_os_str().as_bytes().ends_with(b"/") || path.is_dir();
+        if is_directory { Self::Into(path) } else { Self::Path(path) }
+    }
+}
+
+/// Number of names in front of the first pattern.
+fn literal(names: &[&[u8]]) -> usize {
+    names.iter().take_while(|name| !output_path::is_pattern(name)).count()
+}
+
 /// True if a path stands for files of which the user has not written the names.
 fn is_several(names: &[&[u8]]) -> bool {
     names.is_empty() || names.iter().any(|name| output_path::is_pattern(name))
@@ -141,12 +148,10 @@ fn is_several(names: &[&[u8]]) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::path::Path;
-
     use super::*;
 
     fn request(text: &str) -> Request {
-        Request::parse(text.as_ref(), Policy::default()).unwrap()
+        Request::parse(text.as_ref(), Policy::default(), Path::new("")).unwrap()
     }
 
     #[test]
@@ -159,6 +164,10 @@ mod tests {
             ("a/b:c/", "a/b", "c/b".to_owned()),
             (&format!("a/b:{there}"), "a/b", format!("{there}/b")),
             ("a:c", "a/b/d", "c/b/d".to_owned()),
+            ("a:c/", "a/b/d", "c/a/b/d".to_owned()),
+            (&format!("x/a:{there}"), "x/a/b/d", format!("{there}/a/b/d")),
+            (".:c/", "a/b", "c/a/b".to_owned()),
+            ("a/*:c/", "a/b/d", "c/b/d".to_owned()),
             (".:c", "a/b", "c/a/b".to_owned()),
             ("a/*:c", "a/b", "c/b".to_owned()),
             ("*/b:c", "a/b", "c/a/b".to_owned()),
@@ -171,11 +180,12 @@ mod tests {
     #[test]
     fn patterns_need_a_local_directory() {
         let policy = Policy { needs_places: true, ..Policy::default() };
-        let refused = |text: &str| Request::parse(text.as_ref(), policy).unwrap_err().to_string();
+        let refused =
+            |text: &str| Request::parse(text.as_ref(), policy, Path::new("")).unwrap_err().to_string();
         for text in ["*", ".", "a/?", "./"] {
             assert!(refused(text).contains("need a directory: PATH:DIR"), "{text}");
-            assert!(Request::parse(text.as_ref(), Policy::default()).is_ok(), "{text}");
-            assert!(Request::parse(format!("{text}:.").as_ref(), policy).is_ok(), "{text}");
+            assert!(Request::parse(text.as_ref(), Policy::default(), Path::new("")).is_ok(), "{text}");
+            assert!(Request::parse(format!("{text}:.").as_ref(), policy, Path::new("")).is_ok(), "{text}");
         }
         for text in [".git", "a/.Git/hooks", "hooks:.git/hooks", "x:/somewhere/.git"] {
             assert!(refused(text).contains("nothing is written into .git"), "{text}");

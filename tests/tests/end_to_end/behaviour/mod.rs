@@ -21,6 +21,7 @@ mod detached;
 mod endings;
 mod exhaustion;
 mod go_test;
+mod inputs;
 mod kept;
 mod limits;
 mod links;
@@ -71,8 +72,9 @@ const TARGETS: [Target; 7] = [
     Target::FRITZBOX_7362SL,
 ];
 
-const MODULES: [(&str, &[Behaviour]); 15] = [
+const MODULES: [(&str, &[Behaviour]); 16] = [
     ("go_test", go_test::ALL),
+    ("inputs", inputs::ALL),
     ("connections", connections::ALL),
     ("cores", cores::ALL),
     ("detached", detached::ALL),

@@ -19,6 +19,9 @@ pub const ALL: &[Behaviour] = &behaviours! {
         megabyte_of_environment_arrives,
         too_many_arguments_fail_locally,
         program_has_name_and_own_directory,
+        program_may_change_its_own_file,
+        socket_paths_have_room_for_names,
+        home_is_that_of_passwd,
         program_may_have_any_name,
         two_jobs_share_one_program,
         unsuitable_file_exits_with_126,
@@ -136,12 +139,58 @@ fn program_has_name_and_own_directory(target: Target) {
 fn program_may_have_any_name(target: Target) {
     let router = VirtualRouter::start(target);
     // The first two are what the agent calls things of its own.
-    for name in ["work", "bin", "two words", "-dash", "\u{1f407}"] {
+    for name in ["w", "bin", "two words", "-dash", "\u{1f407}"] {
         let program = router.path(name);
         fs::copy(fixture(target, "both-outputs"), &program).unwrap();
         let ran = router.hop().arg("exec").arg(&program).run();
         assert_eq!((ran.stdout(), ran.stderr(), ran.code), ("out\n", "err\n", 7), "{name}");
     }
+    router.assert_serves_on();
+}
+
+fn program_may_change_its_own_file(target: Target) {
+    let router = VirtualRouter::start(target);
+    let run = |what: &str| {
+        let ran = router.exec("own-file").arg(what).run();
+        assert_eq!((ran.stderr(), ran.code), ("", 7), "{what}");
+        ran.stdout().to_owned()
+    };
+    assert_eq!(run("write"), "write text file busy\n");
+    // Only root gives files away.
+    let owner = run("owner");
+    assert!(owner == "owner <nil>\n" || target.is_here(), "{owner}");
+    let blobs = router.blobs();
+    for what in ["mode", "link", "unlink", "mode"] {
+        assert_eq!(run(what), format!("{what} <nil>\n"));
+        assert_eq!(router.blobs(), blobs, "the program is still cached after {what}");
+    }
+    router.assert_serves_on();
+}
+
+fn socket_paths_have_room_for_names(target: Target) {
+    let router = VirtualRouter::start(target);
+    let ran = router.exec("surroundings").run();
+    let line = ran.stdout().lines().find_map(|line| line.strip_prefix("TMPDIR "));
+    let more = Path::new(line.unwrap()).strip_prefix(router.ram()).unwrap().as_os_str().len();
+    // With `/hop/` in front, 12 bytes more than /tmp.
+    assert!(more <= 7, "{}", ran.stdout());
+    router.assert_serves_on();
+}
+
+fn home_is_that_of_passwd(target: Target) {
+    let router = VirtualRouter::start(target);
+    let ran = router.exec("identity").run();
+    let said = |name: &str| {
+        let line = ran.stdout().lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap().split(' ').next().unwrap().to_owned()
+    };
+    let passwd = match target.is_here() {
+        true => fs::read_to_string("/etc/passwd").unwrap(),
+        false => router.shell().sh("cat /etc/passwd"),
+    };
+    let users = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let home = users.into_iter().find(|user| user[2] == said("user")).unwrap()[5].to_owned();
+    assert_eq!(said("home"), home);
     router.assert_serves_on();
 }
 
@@ -223,7 +272,7 @@ fn make_dynamic(program: &mut [u8]) {
 fn program_runs_as_named_user(target: Target) {
     let router = VirtualRouter::start(target);
     let ram = router.ram();
-    let args = [ram.clone(), ram.join("jobs"), ram.join("blobs")];
+    let args = [ram.clone(), ram.join("j"), ram.join("blobs")];
     let ran = router.exec_with(&["--user", "nobody"], "identity").args(&args).run();
     assert_eq!((ran.stderr(), ran.code), ("", 0));
     let said = ran.stdout();

@@ -49,6 +49,8 @@ pub enum End {
     Whole,
     /// Hop fails, and says this among other things.
     Fails(&'static str),
+    /// With the exit code of the program, and this on standard error: Hop has lost a file.
+    Loses(&'static str),
     /// One or the other, depending on what was sent already.
     Either(&'static str),
     /// `hop` was killed, and reports nothing.
@@ -170,7 +172,7 @@ impl Fault {
             Self::AgentKilled => End::Fails("was restarted"),
             Self::AgentTerminated => match phase {
                 Phase::Upload | Phase::Start => End::Fails("the agent is stopping"),
-                Phase::Fetch => End::Fails("the program exited with 7, and some of its artifacts were lost"),
+                Phase::Fetch => End::Loses("the program exited with 7, and some of its artifacts were lost"),
                 _ => End::Fails("hopd was stopped on the router and killed the program"),
             },
             Self::ControllerKilled => End::Killed,
@@ -198,6 +200,7 @@ impl End {
         match self {
             Self::Whole => is_as_ever,
             Self::Fails(text) => fails(text),
+            Self::Loses(text) => ran.code == own_exit_code && ran.stderr().contains(text),
             Self::Either(text) => is_as_ever || fails(text),
             Self::Killed => ran.code == -9,
         }

@@ -2,6 +2,7 @@
 //!
 //! - [`meminfo`]: the memory that a Linux system has available for programs.
 //! - [`relocation`]: adjusts the addresses in a program whose parts have moved.
+//! - [`size`]: how both sides print a number of bytes.
 //! - [`elf`] and [`segments`]: the properties of an executable file, and the part of it that the kernel loads; with the
 //!   feature `elf`.
 
@@ -14,3 +15,4 @@ pub mod meminfo;
 pub mod relocation;
 #[cfg(feature = "elf")]
 pub mod segments;
+pub mod size;

@@ -101,7 +101,14 @@ fn is_abandoned(lock: &Path, anonymous: &mut Option<Instant>) -> bool {
 fn has_owner(lock: &Path) -> bool {
     let owner = fs::read_to_string(lock.join("owner")).unwrap_or_default();
     let owner = owner.trim().split_once(' ');
-    owner.is_some_and(|(pid, boot)| boot == boot_id() && Path::new("/proc").join(pid).exists())
+    owner.is_some_and(|(pid, boot)| boot == boot_id() && is_running(pid))
+}
+
+/// True if the process runs: not if it has exited and its parent, which may be an init that reaps nobody, has not noticed.
+fn is_running(pid: &str) -> bool {
+    // The state follows the name, which is in parentheses and can contain others (proc_pid_stat(5)).
+    let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X'])))
 }
 
 /// Makes this process the owner of the lock, unless another process does the same or has already done it.
@@ -151,8 +158,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("list");
         let path = dir.path().join("list.lock");
-        // An owner of another boot, one with an impossible PID, and one that was killed before it had written its PID.
-        let former = [format!("{} {}", std::process::id(), "0-0"), format!("0 {}", boot_id()), String::new()];
+        let mut zombie = std::process::Command::new("true").spawn().unwrap();
+        while is_running(&zombie.id().to_string()) {
+            std::thread::yield_now();
+        }
+        // An owner of another boot, one with an impossible PID, one that its parent has not reaped, and one that was killed
+        // before it had written its PID.
+        let former = [
+            format!("{} {}", std::process::id(), "0-0"),
+            format!("0 {}", boot_id()),
+            format!("{} {}", zombie.id(), boot_id()),
+            String::new(),
+        ];
         for owner in former {
             fs::create_dir(&path).unwrap();
             if !owner.is_empty() {
@@ -164,5 +181,6 @@ mod tests {
             drop(lock);
             assert!(!path.exists());
         }
+        zombie.wait().unwrap();
     }
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hop_formats::size::Size;
+
 use crate::files::error as files;
 use crate::process::error as process;
 use crate::store::error as store;
@@ -15,7 +17,9 @@ use crate::system::error::IoError;
 pub enum Error {
     /// Incomplete messages have used up the memory that the agent reserves for them.
     #[error(
-        "a message of {needed} bytes does not fit into the receive buffers, where {available} bytes are free; try again"
+        "a message of {} does not fit into the receive buffers, where {} are free; try again",
+        Size(*.needed),
+        Size(*.available)
     )]
     NoReceiveMemory {
         /// Bytes of the message.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
+
 use crate::system::error as system;
 use crate::system::error::IoError;
 
@@ -10,7 +12,7 @@ use crate::system::error::IoError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system or the quota has no space for a blob.
-    #[error("the program needs {needed} bytes and {} has {available} left", .directory.display())]
+    #[error("the program needs {} and {} has {} left", Size(*.needed), .directory.display(), Size(*.available))]
     NoSpace {
         /// Bytes needed.
         needed: u64,

@@ -3,11 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
+
 /// Errors of the router: it lacks memory, or a file operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The router has too little memory for a blob.
-    #[error("the program needs {needed} bytes and the router has {available} bytes of memory to spare")]
+    #[error("the program needs {} and the router has {} of memory to spare", Size(*.needed), Size(*.available))]
     NoMemory {
         /// Bytes needed.
         needed: u64,
@@ -16,8 +18,10 @@ pub enum Error {
     },
     /// The router's kernel has a commit limit (`vm.overcommit_memory` is 2), which leaves too little for a blob.
     #[error(
-        "the program needs {needed} bytes and the router's kernel promises {available} bytes of memory more, \
-         because its vm.overcommit_memory is 2"
+        "the program needs {} and the router's kernel promises {} of memory more, \
+         because its vm.overcommit_memory is 2",
+        Size(*.needed),
+        Size(*.available)
     )]
     NoPromise {
         /// Bytes needed.

@@ -15,6 +15,9 @@ pub struct Ps {
     /// Which router.
     #[command(flatten)]
     pub router: EnrolledOptions,
+    /// The router, as with -r
+    #[arg(value_name = "ROUTER", conflicts_with = "router")]
+    pub name: Option<String>,
     /// Print only the ids of this controller's jobs
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,

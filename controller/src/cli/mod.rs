@@ -17,9 +17,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::ContextKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-pub use self::go_flags::MARK as GO_FLAG_MARK;
 pub use self::go_flags::names as go_flag_names;
 pub use self::jobs::{Attach, Kill, Logs, Ps};
 pub use self::routers::{Add, Key, KeyCommand, Router};
@@ -151,6 +151,9 @@ pub struct Info {
     /// Which router.
     #[command(flatten)]
     pub router: RouterOptions,
+    /// The router, as with -r
+    #[arg(value_name = "ROUTER", conflicts_with = "router")]
+    pub name: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -215,17 +218,24 @@ pub fn command() -> clap::Command {
     hop
 }
 
-/// Rewrites what clap cannot read: flags of `go build` become values of [`GO_FLAG_MARK`], and `--` is put in front of a program.
-pub fn mark(words: Vec<OsString>) -> Vec<OsString> {
-    jobs::mark_signals(go_flags::mark(&command(), words))
+/// Rewrites what clap cannot read: flags of `go build` become values of a hidden option, and `--` is put in front of a program.
+///
+/// # Errors
+/// Why a flag is none of `hop` or `go build`.
+pub fn mark(words: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> {
+    go_flags::mark(&command(), words).map(jobs::mark_signals)
 }
 
 /// Reads a command line, the program's name first.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Parsed {
-    let words = mark(for_go(words.into_iter().collect()));
-    match Cli::try_parse_from(words) {
+    let marked = mark(for_go(words.into_iter().collect()));
+    match marked.and_then(|words| Cli::try_parse_from(routers::name_first(words))) {
         Ok(cli) => Parsed::Command(Box::new(cli.command)),
-        Err(answer) => Parsed::Answered(Answer(answer)),
+        Err(mut answer) => {
+            // clap proposes to put `--` in front of a mistyped option, which would make it the name of a job or a router.
+            answer.remove(ContextKind::Suggested);
+            Parsed::Answered(Answer(answer))
+        }
     }
 }
 
@@ -356,6 +366,72 @@ mod tests {
     }
 
     #[test]
+    fn unknown_flags_are_quoted_as_typed() {
+        let refused = |line: &str| match parse(line.split('|').map(OsString::from)) {
+            Parsed::Answered(Answer(answer)) => answer.to_string(),
+            Parsed::Command(command) => panic!("{line}: {command:?}"),
+        };
+        for (line, said, tip) in [
+            ("hop|run|-tag|x|.", "flag provided but not defined: -tag", "'-tags'"),
+            ("hop|run|--tag=x|.", "flag provided but not defined: --tag", "'-tags'"),
+            ("hop|build|-n|.", "flag provided but not defined: -n", "`go build -n` prints"),
+            ("hop|run|-exec|prog|.", "flag provided but not defined: -exec", "`hop go-exec env`"),
+            ("hop|run|--tiemout|5s|.", "flag provided but not defined: --tiemout", "'--timeout'"),
+            ("hop|exec|-frobnicate|x", "flag provided but not defined: -frobnicate", ""),
+            ("hop|run|-v=maybe|.", "invalid boolean value \"maybe\" for -v", ""),
+            ("hop|run|-tags", "flag needs an argument: -tags", ""),
+            ("hop|run|-timeout", "flag needs an argument: -timeout", ""),
+            ("hop|run|-\u{1b}[2J|.", "flag provided but not defined: -\\u{1b}[2J", ""),
+            ("hop|kill|-t", "unexpected argument '-t' found", ""),
+        ] {
+            let answer = refused(line);
+            assert!(answer.starts_with(&format!("error: {said}\n")), "{line}: {answer}");
+            assert!(
+                !answer.contains("'-- -") && answer.contains("tip: ") != tip.is_empty(),
+                "{line}: {answer}"
+            );
+            assert!(answer.contains(tip) && answer.contains("Usage: hop "), "{line}: {answer}");
+        }
+    }
+
+    #[test]
+    fn router_is_named_with_or_without_r() {
+        for line in ["hop|info|desk|--json", "hop|info|--json|-r|desk"] {
+            let Command::Info(info) = parsed(line) else { panic!() };
+            assert_eq!(info.name.or(info.router.router).as_deref(), Some("desk"), "{line}");
+        }
+        for line in ["hop|ps|desk", "hop|ps|--router=desk"] {
+            let Command::Ps(ps) = parsed(line) else { panic!() };
+            assert_eq!(ps.name.or(ps.router.router).as_deref(), Some("desk"), "{line}");
+        }
+        for line in [
+            "hop|router|remove|desk|--all",
+            "hop|router|rm|--all|-r|desk",
+            "hop|router|remove|--router=desk|--all",
+        ] {
+            let Command::Router(Router::Remove { name, all, .. }) = parsed(line) else { panic!() };
+            assert!(name == "desk" && all, "{line}");
+        }
+        let Command::Router(Router::Revoke { name, key, .. }) = parsed("hop|router|revoke|ann@work|-r|desk")
+        else {
+            panic!()
+        };
+        assert_eq!((&*name, &*key), ("desk", "ann@work"));
+        let Command::Router(Router::Check { name, .. }) = parsed("hop|router|check|-r|desk") else {
+            panic!()
+        };
+        assert_eq!(name.as_deref(), Some("desk"));
+        let Command::GoExec(GoExec::Env { name, .. }) = parsed("hop|go-exec|env|desk") else { panic!() };
+        assert_eq!(name.as_deref(), Some("desk"));
+    }
+
+    #[test]
+    fn switches_take_values_as_in_go() {
+        let Command::Run(run) = parsed("hop|run|-v=true|-detach=0|-race=false|.") else { panic!() };
+        assert!(run.job.verbose && !run.job.detach && run.go.flags == ["-race=false"]);
+    }
+
+    #[test]
     fn help_exits_with_0() {
         for line in ["hop|-h", "hop|run|-h", "hop|exec|--help", "hop|build|-help", "hop|kill|-h"] {
             match parse(line.split('|').map(OsString::from)) {
@@ -391,6 +467,9 @@ mod tests {
             "hop|kill|-STOP|12ab",
             "hop|kill|--all|12ab",
             "hop|kill|-l|12ab",
+            "hop|info|desk|-r|attic",
+            "hop|router|remove|desk|-r|attic",
+            "hop|router|remove|-r",
         ] {
             match parse(line.split('|').map(OsString::from)) {
                 Parsed::Answered(answer) => assert_eq!(answer.exit_code(), ExitCode::HopFailed, "{line}"),

@@ -1,5 +1,6 @@
 //! `hop router` and `hop key`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,7 +32,10 @@ pub enum KeyCommand {
 
 /// `hop router`.
 #[derive(Debug, Subcommand)]
-#[command(disable_help_subcommand = true)]
+#[command(
+    disable_help_subcommand = true,
+    after_help = "NAME may also be given as -r NAME, as with other commands."
+)]
 pub enum Router {
     /// Enrol a router over ssh: install an agent and exchange keys. After a reboot, NAME alone enrols it again
     Add(Box<Add>),
@@ -174,6 +178,29 @@ pub struct Add {
 const ADD_AFTER_HELP: &str = "\
 Without --install and --until-reboot, hop installs the agent if flash has enough space. hop runs the system's ssh: your \
 configuration, ssh-agent, jump hosts and passwords work as usual.";
+
+/// Rewrites `hop router COMMAND -r NAME` to `hop router COMMAND NAME`: a name may be said in both ways, as with every other
+/// command. `hop router list` and `hop router use` have no router to work on.
+pub fn name_first(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_router = words.get(1).is_some_and(|word| word == "router");
+    let is_without = words.get(2).is_none_or(|word| word == "list" || word == "ls" || word == "use");
+    if !is_router || is_without {
+        return words;
+    }
+    let Some(at) = words.iter().skip(3).position(|word| {
+        word == "-r" || word == "--router" || word.to_str().is_some_and(|word| word.starts_with("--router="))
+    }) else {
+        return words;
+    };
+    let option = words.remove(3 + at);
+    let name = match option.to_str().and_then(|option| option.split_once('=')) {
+        Some((_, name)) => Some(name.into()),
+        None => (words.len() > 3 + at).then(|| words.remove(3 + at)),
+    };
+    // Without a name, clap says what is missing.
+    words.insert(3, name.unwrap_or(option));
+    words
+}
 
 /// Reads the name of a network interface: what Linux allows (dev_valid_name) and a script takes as a word.
 fn interface(text: &str) -> Result<String, String> {

@@ -116,6 +116,10 @@ pub struct Run {
     /// How to run.
     #[command(flatten)]
     pub job: JobOptions,
+    /// Build and run again whenever a source file of the program changes, until Ctrl-C. A new program replaces the running one:
+    /// SIGTERM, and SIGKILL after --grace. Standard input is empty, and the connection is kept as if by --keep-connection
+    #[arg(long, conflicts_with_all = ["detach", "tty", "status_file"])]
+    pub watch: bool,
     /// What to build.
     #[command(flatten)]
     pub go: GoOptions,
@@ -156,6 +160,9 @@ pub enum GoExec {
         /// The router (default: HOP_ROUTER, else that of `hop router use`, else the only one)
         #[arg(short, long, value_name = "ROUTER")]
         router: Option<String>,
+        /// The router, as with -r
+        #[arg(value_name = "ROUTER", conflicts_with = "router")]
+        name: Option<String>,
     },
 }
 

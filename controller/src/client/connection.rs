@@ -402,6 +402,7 @@ mod tests {
             cache_dir: None,
             listen_interface: None,
             next_fingerprint: None,
+            asked: None,
             ssh,
         };
         let fingerprint = format!("SHA256:{}", "1".repeat(64)).parse().unwrap();

@@ -14,6 +14,7 @@ use super::capabilities::{ATTACH, Capabilities, LOG, PACK, SIGNALS};
 use super::connection::Connection;
 use super::mux::Mux;
 use crate::config::inventory::Router;
+use crate::console::progress::Progress;
 
 /// Time before the first attempt to connect again, which doubles after each.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
@@ -70,8 +71,11 @@ impl ReconnectingClient {
     pub async fn restore(&mut self, backoff: &mut Backoff) -> Result<(), Error> {
         let (router, identity, mux, connect_timeout) =
             (&self.router, &self.identity, &self.mux, self.connect_timeout);
-        let (connection, info) =
-            backoff.retry(&router.name, async || mux.open(router, identity, connect_timeout).await).await?;
+        let (connection, info) = backoff
+            .retry(&router.name, async || {
+                mux.reopen(router, identity, connect_timeout, &Progress::none()).await
+            })
+            .await?;
         same_agent(&self.agent, &Agent::from(&info), &router.name)?;
         self.connection = connection;
         Ok(())

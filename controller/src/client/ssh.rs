@@ -22,6 +22,9 @@ const FAILED: i32 = 255;
 /// first connection is given up after as long as an agent's is.
 const DEFAULTS: [&str; 3] = ["ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=4"];
 
+/// The user's configuration may name a command for an interactive login, with which ssh refuses any other.
+const NO_REMOTE_COMMAND: [&str; 2] = ["-o", "RemoteCommand=none"];
+
 /// How long the one login outlives the last use of it, should nobody end it (ssh_config(5)): seconds.
 const PERSIST: &str = "ControlPersist=60";
 
@@ -40,6 +43,8 @@ pub enum Error {
     Failed {
         /// Where to.
         host: String,
+        /// The command line of the login, as a user types it.
+        login: String,
         /// The message of ssh.
         source: RemoteMessage,
     },
@@ -89,7 +94,10 @@ impl Destination {
     /// # Errors
     /// [`Error::Run`]. That nobody listens there shows in what the child says on standard error.
     pub fn channel(&self, address: &str) -> Result<Child, Error> {
-        self.command()
+        let mut ssh = Command::new("ssh");
+        ssh.kill_on_drop(true)
+            .args(NO_REMOTE_COMMAND)
+            .args(self.arguments())
             .args(DEFAULTS.iter().flat_map(|option| ["-o", option]))
             .args(["-o", "LogLevel=ERROR", "-W", address])
             .arg(&self.host)
@@ -100,6 +108,13 @@ impl Destination {
             .map_err(Error::Run)
     }
 
+    /// The login as a user types it.
+    fn login(&self) -> String {
+        let arguments = self.arguments();
+        let words = arguments.iter().map(|argument| word(&argument.to_string_lossy()));
+        ["ssh".to_owned()].into_iter().chain(words).chain([word(&self.host)]).collect::<Vec<_>>().join(" ")
+    }
+
     fn failed(&self, stderr: &[u8]) -> Error {
         // By way of a login that was there, ssh ends without a word when the link breaks.
         let said = if stderr.is_empty() {
@@ -107,7 +122,7 @@ impl Destination {
         } else {
             RemoteMessage::last_line(stderr)
         };
-        Error::Failed { host: self.host.clone(), source: said }
+        Error::Failed { host: self.host.clone(), login: self.login(), source: said }
     }
 }
 
@@ -185,7 +200,8 @@ impl Login {
     /// A command of the router's shell, with pipes for its input and output.
     fn shell(&self, command: &str) -> Command {
         let mut ssh = self.command();
-        ssh.args(["-o", "ControlMaster=auto", "-o", PERSIST])
+        ssh.args(NO_REMOTE_COMMAND)
+            .args(["-o", "ControlMaster=auto", "-o", PERSIST])
             .args(self.destination.arguments())
             .args(DEFAULTS.iter().flat_map(|option| ["-o", option]))
             // No warning may be taken for what the router says.
@@ -219,6 +235,12 @@ impl Login {
 /// A word that the router's shell reads as `text`, with any characters.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// A word that a shell reads as `text`, quoted only if it must be.
+pub fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
 }
 
 #[cfg(test)]

@@ -52,13 +52,23 @@ impl Transport {
                 Ok((Self::Ssh { process: Box::new(process), stdin, stdout }, last_words))
             }
             None => {
-                let stream = TcpStream::connect(&entry.address).await?;
+                let stream = match link_local(&entry.address) {
+                    Some(host_and_port) => TcpStream::connect(host_and_port).await?,
+                    None => TcpStream::connect(&entry.address).await?,
+                };
                 // Standard input is small and wanted now.
                 stream.set_nodelay(true)?;
                 Ok((Self::Tcp(stream), SshStderr(None)))
             }
         }
     }
+}
+
+/// The host and the port of an address with the name of an interface, `[fe80::1%eth0]:4670` (RFC 4007, section 11), which
+/// the standard library reads only with the number of the interface; getaddrinfo(3) knows the name.
+fn link_local(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.strip_prefix('[')?.split_once("]:")?;
+    Some((host.contains('%').then_some(host)?, port.parse().ok()?))
 }
 
 impl SshStderr {
@@ -104,6 +114,21 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Ssh { stdin, .. } => Pin::new(stdin).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::link_local;
+
+    #[test]
+    fn scoped_address_names_its_interface() {
+        assert_eq!(link_local("[fe80::1%br-lan.1]:4670"), Some(("fe80::1%br-lan.1", 4670)));
+        for other in
+            ["192.168.1.1:4670", "[fe80::1]:4670", "router.lan:4670", "[fe80::1%eth0]", "[fe80::1%eth0]:x"]
+        {
+            assert_eq!(link_local(other), None, "{other}");
         }
     }
 }

@@ -54,6 +54,17 @@ impl Error {
         move |source| Self::Io(PathError { action, path: path.to_owned(), source })
     }
 
+    /// True if another source may build, so that it is worth to wait for one.
+    pub fn is_of_source(&self) -> bool {
+        use golang::Error::{NeedsC, NoPackages, NotBuilt, NotMain, SeveralPackages};
+        matches!(
+            self,
+            Self::Golang(
+                NeedsC { .. } | NoPackages { .. } | NotBuilt { .. } | NotMain { .. } | SeveralPackages { .. }
+            )
+        )
+    }
+
     /// True if the router would have the capacity without the jobs that run there now.
     pub fn is_lack_of_capacity(&self) -> bool {
         match self {

@@ -24,7 +24,8 @@ pub fn run(home: &Home, options: GoExec) -> Result<ExitCode, Error> {
                 say!("hop: that is not on PATH yet: export PATH=$(hop go-exec install):$PATH");
             }
         }
-        GoExec::Env { router: named } => {
+        GoExec::Env { router, name } => {
+            let named = name.or(router);
             let router = selected_router(home, named.as_deref())?;
             let directory = install(home, None)?;
             print(&variables(&directory, &router, named.is_some()))?;

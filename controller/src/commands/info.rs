@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hop_formats::size::Size;
 use hop_proto::v1::{Containment, GetInfoResponse};
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::config::home::Home;
 use crate::config::inventory::Inventory;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
+use crate::console::wrap::hanging;
 use crate::golang::build::goarch;
 use crate::program::target_of;
 use crate::virtual_router::{self, Isolation};
@@ -49,6 +51,8 @@ struct Facts {
     store_inodes_available: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_inodes_reserve: Option<u64>,
+    /// The disk cache with which this controller enrolled it.
+    cache_dir: Option<String>,
     jobs: u32,
     max_jobs: u32,
     containment: &'static str,
@@ -58,12 +62,16 @@ struct Facts {
 }
 
 /// Asks the router and prints what it says.
-pub async fn info(home: &Home, options: cli::Info) -> Result<ExitCode, Error> {
+pub async fn info(home: &Home, mut options: cli::Info) -> Result<ExitCode, Error> {
+    options.router.router = options.name.or(options.router.router);
     let (connection, info) = connect(home, &options.router).await?;
     let router = Inventory::new(home).get(connection.router())?;
     let isolation = virtual_router::isolation(&router);
-    let facts =
-        Facts { sandbox: isolation.map(|it| it == Isolation::Sandbox), ..Facts::new(&connection, info) };
+    let facts = Facts {
+        sandbox: isolation.map(|it| it == Isolation::Sandbox),
+        cache_dir: router.entry.enrolment.and_then(|enrolment| enrolment.cache_dir),
+        ..Facts::new(&connection, info)
+    };
     if options.json {
         super::print_json(&facts)?;
     } else {
@@ -103,6 +111,7 @@ impl Facts {
             store_inodes_total: store.inodes.map(|inodes| inodes.total),
             store_inodes_available: store.inodes.map(|inodes| inodes.available),
             store_inodes_reserve: store.inodes.map(|inodes| inodes.reserve),
+            cache_dir: None,
             jobs: info.jobs,
             max_jobs: info.max_jobs,
             containment: match Containment::try_from(info.containment) {
@@ -137,20 +146,21 @@ impl Facts {
                 "memory",
                 format!(
                     "{} available of {}, {} of them kept free{promises}",
-                    mebibytes(self.memory_available),
-                    mebibytes(self.memory_total),
-                    mebibytes(self.memory_reserve)
+                    Size(self.memory_available),
+                    Size(self.memory_total),
+                    Size(self.memory_reserve)
                 ),
             ),
             (
                 "store",
                 format!(
                     "{} free in {}, {} of them for programs that may run again{executable}",
-                    mebibytes(self.store_free),
+                    Size(self.store_free),
                     self.store_directory,
-                    mebibytes(self.store_kept)
+                    Size(self.store_kept)
                 ),
             ),
+            ("disk cache", self.cache_dir.clone().unwrap_or_default()),
             ("jobs", format!("{} of at most {}", self.jobs, self.max_jobs)),
             (
                 "containment",
@@ -167,8 +177,8 @@ impl Facts {
             (self.store_inodes_total, self.store_inodes_available, self.store_inodes_reserve)
         {
             let line = format!("{available} available of {total}, {reserve} of them kept free");
-            // Above the jobs, below the store: they are the inodes of its file system.
-            let place = lines.iter().position(|(name, _)| *name == "jobs").unwrap_or(lines.len());
+            // Below the store: they are the inodes of its file system.
+            let place = lines.iter().position(|(name, _)| *name == "disk cache").unwrap_or(lines.len());
             lines.insert(place, ("inodes", line));
         }
         if let Some(sandbox) = self.sandbox {
@@ -182,19 +192,25 @@ impl Facts {
         // Text of the router stays on its line.
         lines
             .iter()
-            .map(|(name, value)| format!("{name:<12} {}", printable(value)))
+            .map(|(name, value)| hanging(&format!("{name:<12} {}", printable(value)), 13))
             .collect::<Vec<_>>()
             .join("\n")
     }
 }
 
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disk_cache_has_a_line_of_its_own() {
+        let line = |cache_dir: Option<&str>| {
+            let facts = Facts { cache_dir: cache_dir.map(str::to_owned), ..Facts::default() };
+            facts.text().lines().find(|line| line.starts_with("disk cache")).map(str::to_owned)
+        };
+        assert_eq!(line(Some("/mnt/sda1/hop")).as_deref(), Some("disk cache   /mnt/sda1/hop"));
+        assert_eq!(line(None), None);
+    }
 
     #[test]
     fn router_facts_are_escaped() {

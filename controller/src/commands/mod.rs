@@ -1,6 +1,7 @@
 //! The commands. Each is a function from its options to an exit code or a failure.
 
 mod build;
+mod built;
 mod completions;
 mod error;
 mod failure;
@@ -14,6 +15,7 @@ mod routers;
 mod run;
 mod status_file;
 mod virtual_routers;
+mod watch;
 
 use serde::Serialize;
 
@@ -38,7 +40,8 @@ pub fn run(command: Command) -> ExitCode {
     if let Command::KeepConnection(options) = command {
         let cli::KeepConnection { router, persist, connect_timeout } = options;
         let args = MuxArgs { router, persist, connect_timeout: connect_timeout.into() };
-        return mux::run(&args).map_or_else(|error| report::report(&error.into()), |()| ExitCode::Program(0));
+        return mux::run(&args)
+            .map_or_else(|error| report::report(&error.into(), None), |()| ExitCode::Program(0));
     }
     // Without the runtime, which would wait for what takes too long.
     if let Command::Complete(options) = command {
@@ -52,9 +55,13 @@ pub fn run(command: Command) -> ExitCode {
             return ExitCode::HopFailed;
         }
     };
+    // First of all: -C must not change what a relative HOP_HOME means.
+    let home = match Home::from_environment() {
+        Ok(home) => home,
+        Err(error) => return report::report(&error.into(), None),
+    };
     let result = runtime.block_on(async {
-        // First of all: -C must not change what a relative HOP_HOME means.
-        let home = &Home::from_environment()?;
+        let home = &home;
         match command {
             Command::Run(options) => run::run(home, options).await,
             Command::Exec(options) => run::exec(home, options).await,
@@ -78,7 +85,7 @@ pub fn run(command: Command) -> ExitCode {
     });
     // A thread that waits for standard input would be waited for.
     runtime.shutdown_background();
-    result.unwrap_or_else(|error| report::report(&error))
+    result.unwrap_or_else(|error| report::report(&error, Some(&home)))
 }
 
 /// The router that a command is for: the named one, that of `HOP_ROUTER`, the default, or the only one.

@@ -4,6 +4,9 @@ use std::error::Error as _;
 
 use super::Error;
 use super::failure::{self, LET_IT_PROMISE_MORE};
+use hop_formats::size::Size;
+
+use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable_bytes;
 use crate::console::say;
@@ -39,9 +42,9 @@ pub fn tell(outcome: &Outcome) {
             let which = if *of_promises { " that its kernel promises" } else { "" };
             say!(
                 "hop: the router was running out of memory{which}, and the agent killed the program: {} available, limit {}, held by the program {}",
-                mebibytes(*available),
-                mebibytes(*limit),
-                mebibytes(*held)
+                Size(*available),
+                Size(*limit),
+                Size(*held)
             );
             if *of_promises {
                 say!("hint: {LET_IT_PROMISE_MORE}");
@@ -115,12 +118,8 @@ pub fn lost_files(outcome: &Outcome, why: FilesLost) -> String {
     format!("the program {how}, and some of its artifacts were lost before hop had fetched them: {why}")
 }
 
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-/// Prints a failure: what, why, what to do; and gives its exit code.
-pub fn report(error: &Error) -> ExitCode {
+/// Prints a failure: what, why, what to do; and gives its exit code. `home` is of use to the hint.
+pub fn report(error: &Error, home: Option<&Home>) -> ExitCode {
     say!("error: {error}");
     let mut cause = error.source();
     // A source whose text is already in the line above is not worth a line.
@@ -133,15 +132,15 @@ pub fn report(error: &Error) -> ExitCode {
         }
         cause = error.source();
     }
-    if let Some(hint) = failure::hint(error) {
+    if let Some(hint) = failure::hint(error, home) {
         say!("hint: {hint}");
     }
     failure::exit_code(error)
 }
 
 /// Prints a failure and its hint in one line, and gives its exit code.
-pub fn report_in_a_line(error: &Error) -> ExitCode {
-    match failure::hint(error) {
+pub fn report_in_a_line(error: &Error, home: &Home) -> ExitCode {
+    match failure::hint(error, Some(home)) {
         Some(hint) => say!("error: {error}; {hint}"),
         None => say!("error: {error}"),
     }

@@ -11,17 +11,18 @@ use crate::cli::{self, Add};
 use crate::client;
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::client::mux::{self, Stopped};
-use crate::config::enrolment::{Destination, EnrolmentRecord, Persistence};
+use crate::config::enrolment::{Asked, Destination, EnrolmentRecord, Persistence};
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::exit_code::ExitCode;
 use crate::console::printable::printable;
 use crate::console::say;
+use crate::console::wrap::hanging;
 use crate::enrolment::{self, EnrolRequest, Removal};
 use crate::golang::build::goarch;
 use crate::program::target_of;
 
-/// The exit code of a check that found something wrong: Hop itself did not fail.
+/// The exit code of a check that found something wrong, and of a removal that had to leave something: Hop itself did not fail.
 const FOUND: ExitCode = ExitCode::Program(1);
 
 const DONE: ExitCode = ExitCode::Program(0);
@@ -36,7 +37,7 @@ pub async fn run(home: &Home, options: cli::Router) -> Result<ExitCode, Error> {
         cli::Router::Info { name, connect_timeout, keep_connection, json } => {
             let router = Some(named(name)?.name);
             let router = cli::RouterOptions { router, connect_timeout, keep_connection };
-            info::info(home, cli::Info { router, json }).await
+            info::info(home, cli::Info { router, name: None, json }).await
         }
         cli::Router::Check { name, json } => check(home, &named(name)?, json).await,
         cli::Router::Upgrade { name } => {
@@ -161,10 +162,20 @@ fn request(home: &Home, options: Add) -> Result<EnrolRequest, Error> {
                     options.name
                 ))
             })?;
-            enrolment.into()
+            as_asked(enrolment)
         }
     };
     lay_over(base, options)
+}
+
+/// What an earlier enrolment was asked for, and not what came of it: a tunnel, an agent in RAM or a network interface that hop
+/// chose because there was no better one is chosen again, and may be another one now. Only an installed agent stays one.
+fn as_asked(enrolment: EnrolmentRecord) -> EnrolRequest {
+    let asked = enrolment.asked.clone();
+    let request = EnrolRequest::from(enrolment);
+    let Some(Asked { persistence, via_ssh, listen_interface }) = asked else { return request };
+    let installed = request.persistence.filter(|persistence| *persistence == Persistence::Install);
+    EnrolRequest { persistence: persistence.or(installed), via_ssh, listen_interface, ..request }
 }
 
 fn lay_over(base: EnrolRequest, options: Add) -> Result<EnrolRequest, Error> {
@@ -206,7 +217,8 @@ async fn check(home: &Home, router: &Router, json: bool) -> Result<ExitCode, Err
     } else {
         for finding in &findings {
             let mark = if finding.is_good { "ok" } else { "WRONG" };
-            print(&format!("{mark:<6} {:<11} {}", finding.what, printable(&finding.said)))?;
+            let line = format!("{mark:<6} {:<11} {}", finding.what, printable(&finding.said));
+            print(&hanging(&line, 19))?;
             if let Some(hint) = &finding.hint {
                 print(&format!("{:<18} hint: {hint}", ""))?;
             }
@@ -227,6 +239,12 @@ async fn remove(home: &Home, name: &str, all: bool, forget: bool) -> Result<Exit
     }
     match enrolment::remove(home, &router, all).await? {
         Removal::Removed => print(&format!("{name} removed; nothing of Hop is left on it"))?,
+        Removal::ExceptCache(directory) => {
+            print(&format!(
+                "{name} removed, but for its disk cache {directory}, whose medium is not there: delete that directory yourself"
+            ))?;
+            return Ok(FOUND);
+        }
         Removal::Shared(others) => {
             let controllers = if others == 1 { "another controller uses" } else { "other controllers use" };
             print(&format!(
@@ -264,6 +282,8 @@ struct Line {
     enrolled: &'static str,
     via_ssh: bool,
     ssh: Option<String>,
+    /// Where its agent also caches programs: `--cache-dir`.
+    cache_dir: Option<String>,
     fingerprint: String,
 }
 
@@ -282,6 +302,7 @@ impl From<Router> for Line {
             goarch: entry.goarch,
             address: entry.address,
             via_ssh: entry.enrolment.as_ref().is_some_and(|enrolment| enrolment.via_ssh),
+            cache_dir: entry.enrolment.as_ref().and_then(|enrolment| enrolment.cache_dir.clone()),
             ssh: entry.enrolment.map(|enrolment| enrolment.ssh.host),
             fingerprint: entry.fingerprint.to_string(),
         }
@@ -304,13 +325,18 @@ fn list(home: &Home, json: bool) -> Result<ExitCode, Error> {
         print_json(&lines)?;
         return Ok(DONE);
     }
-    let mut text = format!("{:<18} {:<7} {:<28} {:<13} SSH", "NAME", "ARCH", "ADDRESS", "ENROLLED");
+    let mut text =
+        format!("{:<18} {:<7} {:<28} {:<13} {:<24} DISK CACHE", "NAME", "ARCH", "ADDRESS", "ENROLLED", "SSH");
     for line in &lines {
         let address = if line.via_ssh { format!("{} in ssh", line.address) } else { line.address.clone() };
         let ssh = line.ssh.as_deref().unwrap_or("-");
         // As docker marks its context.
         let name = if line.default { format!("{} *", line.name) } else { line.name.clone() };
-        text.push_str(&format!("\n{name:<18} {:<7} {address:<28} {:<13} {ssh}", line.goarch, line.enrolled));
+        let cache = line.cache_dir.as_deref().unwrap_or("-");
+        text.push_str(&format!(
+            "\n{name:<18} {:<7} {address:<28} {:<13} {ssh:<24} {cache}",
+            line.goarch, line.enrolled
+        ));
     }
     print(&text)?;
     Ok(DONE)
@@ -343,6 +369,34 @@ mod tests {
 
     fn options(line: &str) -> Add {
         Line::parse_from(std::iter::once("add").chain(line.split(' '))).add
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_again() {
+        let record = |persistence, asked| EnrolmentRecord {
+            persistence,
+            program: None,
+            port: 4000,
+            via_ssh: true,
+            agent_address: None,
+            cache_dir: None,
+            listen_interface: Some("eth0".into()),
+            next_fingerprint: None,
+            asked,
+            ssh: Destination::parse("root@desk").unwrap(),
+        };
+        // hop fell back to a tunnel and to RAM.
+        let request = as_asked(record(Persistence::UntilReboot, Some(Asked::default())));
+        assert_eq!((request.persistence, request.via_ssh, request.listen_interface), (None, false, None));
+        let request = as_asked(record(Persistence::Install, Some(Asked::default())));
+        assert_eq!(request.persistence, Some(Persistence::Install));
+        let asked =
+            Asked { persistence: Some(Persistence::UntilReboot), via_ssh: true, listen_interface: None };
+        let request = as_asked(record(Persistence::UntilReboot, Some(asked)));
+        assert!(request.via_ssh && request.persistence == Some(Persistence::UntilReboot));
+        // An earlier version did not note it.
+        let request = as_asked(record(Persistence::UntilReboot, None));
+        assert_eq!((request.via_ssh, request.listen_interface.as_deref()), (true, Some("eth0")));
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! `hop run` and `hop exec`.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hop_formats::elf;
 use hop_proto::limits::DEFAULT_LOG_BYTES;
 use hop_proto::v1::GetInfoResponse;
 
 use super::Error;
+use super::built::build_program;
 use super::print;
 use super::report;
 use super::status_file::StatusFile;
+use super::watch;
 use crate::cli::{Exec, JobOptions, LogMode, RouterOptions, Run};
 use crate::client;
 use crate::client::capabilities::{ATTACH, Capabilities, LOG, NATIVE};
@@ -24,12 +25,11 @@ use crate::console::progress::Progress;
 use crate::console::say;
 use crate::console::signals::Interrupts;
 use crate::console::terminal::Terminal;
-use crate::golang;
 use crate::golang::build::{self, Build};
 use crate::golang::build_info::go_version;
 use crate::golang::probe::Probe;
 use crate::golang::test_exec::{self, Call};
-use crate::program::{self, NotRunnable, Program};
+use crate::program::{self, Program};
 use crate::session::artifacts::{Local, Request};
 use crate::session::outcome::{Ending, Outcome};
 use crate::session::output;
@@ -50,7 +50,7 @@ pub async fn run(home: &Home, options: Run) -> Result<ExitCode, Error> {
     let (packages, args) = split(options.words);
     let source = Source::Go { flags: options.go.flags, packages, cc: options.go.cc };
     let request = RunRequest { home, source, router: &options.router, options: &options.job, for_go: false };
-    request.execute(args).await
+    if options.watch { watch::run(request, args).await } else { request.execute(args).await }
 }
 
 /// Runs a file.
@@ -72,29 +72,30 @@ fn split(mut words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
 }
 
 /// Where a program comes from.
-enum Source {
+#[derive(Clone)]
+pub(super) enum Source {
     Go { flags: Vec<OsString>, packages: Vec<OsString>, cc: Option<OsString> },
     File(PathBuf),
 }
 
 /// One run of a program.
-struct RunRequest<'a> {
-    home: &'a Home,
-    source: Source,
-    router: &'a RouterOptions,
-    options: &'a JobOptions,
+pub(super) struct RunRequest<'a> {
+    pub(super) home: &'a Home,
+    pub(super) source: Source,
+    pub(super) router: &'a RouterOptions,
+    pub(super) options: &'a JobOptions,
     /// Go has started this `hop`, as its -exec program.
-    for_go: bool,
+    pub(super) for_go: bool,
 }
 
 /// A program that is ready to run on a router.
-struct Prepared {
-    client: ReconnectingClient,
-    program: Program,
+pub(super) struct Prepared {
+    pub(super) client: ReconnectingClient,
+    pub(super) program: Program,
     /// Its slot in the run queue, if it waits for one.
     slot: Option<RunSlot>,
     /// The probe that finds out whether this Go's programs run there, and its program; `None` if the verdict is known.
-    probe: Option<(Probe, Program)>,
+    pub(super) probe: Option<(Probe, Program)>,
 }
 
 impl RunRequest<'_> {
@@ -104,7 +105,7 @@ impl RunRequest<'_> {
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
         let outcome = match result {
             // Go takes the messages of hop for output of the test, so hop prints few.
-            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error)),
+            Err(error) if self.for_go => return Ok(report::report_in_a_line(&error, self.home)),
             Ok(outcome) if self.for_go => outcome.without_the_usual(),
             result => result?,
         };
@@ -125,11 +126,7 @@ impl RunRequest<'_> {
             signal = interrupts.next() => return Err(Error::Interrupted { signal }),
         };
         if let Some((probe, program)) = probe {
-            let job = probe.job(job.nice);
-            let outcome =
-                session::run(client, &program, &job, &sent, None, &mut interrupts, &progress).await?;
-            probe.answer(&outcome)?;
-            client = self.connect().await?.0;
+            self.ask(probe, &program, &mut client, &mut interrupts, &progress).await?;
         }
         let result =
             session::run(client, &program, &job, &sent, slot.as_mut(), &mut interrupts, &progress).await;
@@ -150,8 +147,25 @@ impl RunRequest<'_> {
         Ok(session::run(client, &program, &job, &sent, Some(slot), &mut interrupts, &progress).await?)
     }
 
+    /// Runs the probe, and connects again.
+    pub(super) async fn ask(
+        &self,
+        probe: Probe,
+        program: &Program,
+        client: &mut ReconnectingClient,
+        interrupts: &mut Interrupts,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let job = probe.job(self.options.nice);
+        let sent = BlobCache::new(self.home);
+        let again = self.connect().await?.0;
+        let first = std::mem::replace(client, again);
+        let outcome = session::run(first, program, &job, &sent, None, interrupts, progress).await?;
+        Ok(probe.answer(&outcome)?)
+    }
+
     /// The job, as far as the options describe it.
-    fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
+    pub(super) fn job(&self, args: Vec<OsString>) -> Result<Job, Error> {
         let options = self.options;
         if options.tty && !Terminal::is_there() {
             return Err(super::no_terminal());
@@ -222,7 +236,7 @@ impl RunRequest<'_> {
     }
 
     /// Finds the router, and makes the program for it.
-    async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
+    pub(super) async fn prepare(&self, job: &mut Job, progress: &Progress) -> Result<Prepared, Error> {
         let mut slot = match self.for_go {
             true => {
                 let router = super::running_router(self.home, self.router.router.as_deref()).await?;
@@ -316,57 +330,6 @@ impl RunRequest<'_> {
     }
 }
 
-async fn build_program(
-    build: &Build<'_>,
-    router: &str,
-    target: elf::Target,
-    progress: &Progress,
-) -> Result<Program, Error> {
-    // With -o the user keeps the program; without, it is gone when it has been read.
-    let loaded = match kept_output(build.flags) {
-        Some(_) if build.is_versioned() => {
-            let why = "`go run` fetches a package with a version, and takes no -o: use `hop build -o FILE`";
-            return Err(Error::Usage(why.to_owned()));
-        }
-        Some(output) => {
-            build.run(None, progress).await?;
-            // As `go build -o` reads it: a directory gets the program under its own name.
-            let output = if output.is_dir() { output.join(build.name()) } else { output };
-            Program::load(&output, &build.name(), router, target)
-        }
-        None => {
-            let (_directory, output) = build::temporary_output()?;
-            build.run(Some(&output), progress).await?;
-            Program::load(&output, &build.name(), router, target)
-        }
-    };
-    match loaded {
-        // For a package without main, Go writes an archive.
-        Err(program::Error::NotRunnable { why: NotRunnable::NotAProgram(elf::Error::Archive), .. }) => {
-            let package = build.packages.first().map(|package| package.to_string_lossy().into_owned());
-            Err(golang::Error::NotMain { package: package.unwrap_or_default() }.into())
-        }
-        loaded => Ok(loaded?),
-    }
-}
-
-/// The value of the last `-o` among the user's own flags.
-fn kept_output(flags: &[OsString]) -> Option<PathBuf> {
-    let mut kept = None;
-    let mut words = flags.iter();
-    while let Some(word) = words.next() {
-        match word.as_bytes() {
-            b"-o" | b"--o" => kept = words.next().map(PathBuf::from),
-            bytes => {
-                if let Some(path) = bytes.strip_prefix(b"-o=").or(bytes.strip_prefix(b"--o=")) {
-                    kept = Some(PathBuf::from(OsString::from_vec(path.to_vec())));
-                }
-            }
-        }
-    }
-    kept
-}
-
 /// The variable by which an agent finds what jobs have left running; it takes none from a controller.
 const JOB_DIRECTORY: &str = "HOP_JOB_DIR";
 
@@ -405,12 +368,6 @@ mod tests {
     fn go_files_end_like_go_run() {
         assert_eq!(split(words("./probe|a.go")), (words("./probe"), words("a.go")));
         assert_eq!(split(words("a.go|b.go|c|d.go")), (words("a.go|b.go"), words("c|d.go")));
-    }
-
-    #[test]
-    fn last_output_flag_wins() {
-        assert_eq!(kept_output(&words("-tags|x|-o|one|--o=two")), Some("two".into()));
-        assert_eq!(kept_output(&words("-tags|x")), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::config::enrolment::Persistence;
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::exit_code::ExitCode;
+use crate::console::note;
 use crate::console::stdio;
 use crate::enrolment::{self, EnrolRequest};
 use crate::virtual_router::machine::{self, Machine};
@@ -38,6 +39,9 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
             let profile = Profile::load(home, &profile)?;
             let name = name.as_deref().unwrap_or(&profile.name);
             check_free(home, name)?;
+            if !Machine::find(home, name)?.is_some_and(|machine| machine.is_running()) {
+                note!("hop: {name}: booting");
+            }
             let (machine, up) = Machine::up(home, name, &profile, counted_clock)?;
             if bare {
                 super::print(&bare_text(&machine, &profile, up))?;
@@ -76,6 +80,7 @@ pub async fn run(home: &Home, options: Virtual) -> Result<ExitCode, Error> {
         Virtual::Console { name, follow } => console(&Machine::get(home, &name)?, follow)?,
         Virtual::Reboot { name, hard } => {
             let machine = running(home, &name)?;
+            note!("hop: {name}: rebooting");
             if hard {
                 machine.reset()?;
             } else {
@@ -100,6 +105,7 @@ async fn wait_for_agents(home: &Home, machine: &Machine) -> Result<(), Error> {
         if !stays || !machine.is_way_to(&router.entry) {
             continue;
         }
+        note!("hop: {}: waiting for its agent", router.name);
         let since = Instant::now();
         while let Err(error) = Connection::open(&router, &identity, DEFAULT_TIMEOUT).await {
             if since.elapsed() > AGENT_TIMEOUT {

@@ -32,8 +32,26 @@ pub struct EnrolmentRecord {
     /// The key that its agent is about to have, while that is exchanged: both are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "super::inventory::optional_text")]
     pub next_fingerprint: Option<Fingerprint>,
+    /// What the user asked for where hop chooses otherwise; entries of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// The login.
     pub ssh: Destination,
+}
+
+/// What the user asked for, where [`EnrolmentRecord`] has what came of it: an enrolment that is repeated asks for this.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// How long the agent was to stay; `None`: as long as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    /// The connection was to ride in an ssh channel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub via_ssh: bool,
+    /// The network interface on which it was to listen; `None`: the one by which ssh reached the router.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_interface: Option<String>,
 }
 
 /// How long an agent stays.

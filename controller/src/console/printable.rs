@@ -6,11 +6,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-use super::stdio;
+use super::{stdio, style};
 
 /// A foreign string on one line: characters that must not be shown are escaped as in Rust, `\u{1b}`.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -45,7 +45,15 @@ pub fn json(value: &impl Serialize) -> String {
 /// Prints a line on standard error, by one write. If nobody reads it, the exit code still counts, so a failure is no error.
 pub fn say(text: fmt::Arguments<'_>) {
     let text = text.to_string();
-    let _ = stdio::stderr().write_all(format!("{}\n", printable_lines(&text)).as_bytes());
+    let text = style::message(&printable_lines(&text));
+    let _ = stdio::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Prints what `hop` waits for on a terminal, and nothing elsewhere: a log does without.
+pub fn note(text: fmt::Arguments<'_>) {
+    if io::stderr().is_terminal() {
+        say(text);
+    }
 }
 
 fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {

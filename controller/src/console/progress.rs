@@ -1,8 +1,11 @@
 //! Progress on a terminal, and on a terminal only: one line on standard error that is gone before the program speaks.
 
+use std::borrow::Cow;
+use std::pin::pin;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use hop_formats::size::Size;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A job that is quicker than this shows nothing: a line that flashes is noise.
 const SHOW_DELAY: Duration = Duration::from_millis(300);
@@ -27,12 +30,24 @@ impl Progress {
     }
 
     /// Shows the current step at once, because it may take long.
-    pub fn show(&self, what: &'static str) {
-        self.bar.set_style(
-            ProgressStyle::with_template("hop: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+    pub fn show(&self, what: impl Into<Cow<'static, str>>) {
+        // Cut to the width of the terminal: a line that is wrapped cannot be taken away.
+        self.bar.set_style(style("hop: {wide_msg}"));
         self.bar.set_message(what);
         self.bar.tick();
+    }
+
+    /// Waits for `work`, and shows `what` if it takes long.
+    pub async fn during<T>(&self, what: impl Into<Cow<'static, str>>, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(SHOW_DELAY) => self.show(what),
+        }
+        let done = work.await;
+        self.clear();
+        done
     }
 
     /// Shows how far the upload is.
@@ -41,9 +56,7 @@ impl Progress {
             return;
         }
         self.bar.set_length(total);
-        let style = "hop: sending {bytes} of {total_bytes} {wide_bar} {bytes_per_sec}";
-        self.bar
-            .set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_style(style("hop: sending {sent} of {all} {wide_bar} {rate}/s"));
         self.bar.set_position(sent);
     }
 
@@ -56,4 +69,19 @@ impl Progress {
     pub fn clear(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// The style for a template, with Hop's own way to print a number of bytes.
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    // Writing to a string cannot fail.
+    let key = |size: fn(&ProgressState) -> u64| {
+        move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            let _ = write!(text, "{}", Size(size(state)));
+        }
+    };
+    style
+        .with_key("sent", key(ProgressState::pos))
+        .with_key("all", key(|state| state.len().unwrap_or_default()))
+        .with_key("rate", key(|state| state.per_sec() as u64))
 }

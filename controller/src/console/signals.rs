@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hop_proto::v1;
 use rustix::process::{getppid, getsid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
 use super::say;
 
@@ -24,6 +25,32 @@ pub struct Interrupts {
     /// What to say when it comes.
     stop_notice: Option<String>,
     longest_stop: Duration,
+    /// What [`Remote`] sends.
+    remote: Option<mpsc::UnboundedReceiver<&'static str>>,
+    /// The last signal by which the user ends `hop`.
+    ended_by: watch::Sender<Option<&'static str>>,
+}
+
+/// Signals for the program of a session from another part of `hop`, which also learns whether the user ends `hop`.
+pub struct Remote {
+    signals: mpsc::UnboundedSender<&'static str>,
+    ended_by: watch::Receiver<Option<&'static str>>,
+}
+
+impl Remote {
+    /// Sends a signal to the program, as if the user had.
+    pub fn send(&self, name: &'static str) {
+        // Fails when nobody listens any more, because there is no program.
+        let _ = self.signals.send(name);
+    }
+
+    /// The signal by which the user ends `hop`, once there is one. Cancel safe.
+    pub async fn ended(&mut self) -> &'static str {
+        match self.ended_by.wait_for(Option::is_some).await.map(|name| *name) {
+            Ok(Some(name)) => name,
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 impl Interrupts {
@@ -49,12 +76,21 @@ impl Interrupts {
             stop: listen("TSTP", SignalKind::from_raw(libc::SIGTSTP))?.1,
             stop_notice: None,
             longest_stop: Duration::ZERO,
+            remote: None,
+            ended_by: watch::Sender::new(None),
         })
     }
 
     /// What the user hears when Ctrl-Z stops this `hop`.
     pub fn set_stop_notice(&mut self, notice: Option<String>) {
         self.stop_notice = notice;
+    }
+
+    /// Takes signals also from this remote, and from no earlier one.
+    pub fn remote(&mut self) -> Remote {
+        let (signals, remote) = mpsc::unbounded_channel();
+        self.remote = Some(remote);
+        Remote { signals, ended_by: self.ended_by.subscribe() }
     }
 
     /// The longest time for which Ctrl-Z has stopped this `hop`.
@@ -73,7 +109,16 @@ impl Interrupts {
                 let is_received = signal.as_mut().is_some_and(|signal| signal.poll_recv(context).is_ready());
                 is_received.then_some(*name)
             });
-            received.map_or(Poll::Pending, Poll::Ready)
+            if let Some(name) = received {
+                if !name.starts_with("USR") {
+                    self.ended_by.send_replace(Some(name));
+                }
+                return Poll::Ready(name);
+            }
+            match self.remote.as_mut().map(|remote| remote.poll_recv(context)) {
+                Some(Poll::Ready(Some(name))) => Poll::Ready(name),
+                _ => Poll::Pending,
+            }
         })
         .await
     }

@@ -1,12 +1,17 @@
 //! `hop router check`: repeats all checks of enrolment, and says what to do about each problem.
 
+use std::path::Path;
+
+use hop_formats::size::Size;
 use hop_proto::identity::Identity;
 use serde::Serialize;
 
+use super::enrol::check_cache_dir;
 use super::layout::Layout;
 use super::shell::{STATE, Shell, Variables};
 use super::stage::{random_name, sha256};
 use super::survey::{Agent, Survey};
+use super::upkeep::cache_dir_of_agent;
 use super::{Error, look};
 use crate::client::connection::{Connection, DEFAULT_TIMEOUT};
 use crate::config::enrolment::EnrolmentRecord;
@@ -50,6 +55,7 @@ impl Finding {
 /// Two on which the later checks depend: the agent's file exists, and the agent runs.
 const AGENT: &str = "agent";
 const RUNS: &str = "runs";
+const DISK_CACHE: &str = "disk cache";
 
 /// Looks at a router by its login and by its agent. What cannot be looked at because something before it is wrong is
 /// left out.
@@ -119,7 +125,33 @@ async fn by_login(
     findings.push(runs(shell, &layout, name).await);
     findings.push(installed(agent, arch.ok(), name, version));
     findings.push(self_test(shell, &layout).await);
+    findings.extend(disk_cache(shell, &survey, enrolment).await);
     findings
+}
+
+/// Whether the medium of the disk cache is there, if the router has one.
+async fn disk_cache(shell: &Shell, survey: &Survey, enrolment: &EnrolmentRecord) -> Option<Finding> {
+    let said = cache_dir_of_agent(shell, survey).await;
+    let directory = match said {
+        Err(error) => return Some(failed(DISK_CACHE, error)),
+        // What does not run does not say.
+        Ok(directory) if directory.is_empty() => enrolment.cache_dir.clone()?,
+        Ok(directory) => directory,
+    };
+    if let Err(why) = check_cache_dir(survey, &enrolment.ssh.host, &directory) {
+        return Some(failed(DISK_CACHE, why));
+    }
+    let mount = survey.mount_of(Path::new(&directory));
+    let free = mount.and_then(|mount| Some((mount.size?.1, &mount.kind)));
+    Some(Finding::good(
+        DISK_CACHE,
+        match free {
+            Some((free, kind)) => {
+                format!("{directory} on {kind}, {:.1} MiB free", free as f64 / f64::from(1 << 20))
+            }
+            None => directory,
+        },
+    ))
 }
 
 /// Whether an agent runs there; if not, its last message, which is usually the cause.
@@ -144,7 +176,7 @@ fn installed(agent: &Agent, arch: Option<Arch>, name: &str, version: Option<&str
     let version = version.or(is_ours.then_some(own));
     let said = match version {
         Some(version) => format!("hopd {version} at {}", agent.path.display()),
-        None => format!("{} bytes at {}, which does not say its version", agent.size, agent.path.display()),
+        None => format!("{} at {}, which does not say its version", Size(agent.size), agent.path.display()),
     };
     match version {
         Some(version) if version != own => {
@@ -163,7 +195,7 @@ fn flash(survey: &Survey, host: &str, persistence: Persistence, arch: Option<Arc
         (Err(why), Persistence::UntilReboot) => Finding::good("flash", why.to_string()),
         // The agent already takes some of the space.
         (Err(Error::NoFlash { place, free, .. }), Persistence::Install) => {
-            Finding::good("flash", format!("{free} bytes free on {}", place.display()))
+            Finding::good("flash", format!("{} free on {}", Size(free), place.display()))
         }
         (Err(why), Persistence::Install) => failed("flash", why),
     }

@@ -66,6 +66,7 @@ pub async fn reach(
             cache_dir,
             listen_interface,
             next_fingerprint: None,
+            asked: None,
             ssh,
         };
         let enrolment = Some(enrolment);

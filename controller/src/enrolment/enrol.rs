@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hop_formats::size::Size;
 use hop_proto::identity::{Fingerprint, Identity};
 
 use super::connect::{self, Reached};
@@ -12,7 +13,7 @@ use super::survey::{Agent, Survey};
 use super::{AUTHORIZE, EnrolRequest, Error, look, read_fingerprint};
 use crate::client;
 use crate::client::ssh::{RemoteMessage, quoted};
-use crate::config::enrolment::Persistence;
+use crate::config::enrolment::{Asked, Persistence};
 use crate::config::home::Home;
 use crate::config::inventory::{Entry, Inventory, Router};
 use crate::console::say;
@@ -83,7 +84,10 @@ impl Enrolment<'_> {
         };
         match guard.undo().await {
             Ok(()) => Err(cause),
-            Err(_) => Err(Error::NotUndone { cause: Box::new(cause), host: self.request.ssh.host.clone() }),
+            Err(_) => {
+                let (name, host) = (self.name.to_owned(), self.request.ssh.host.clone());
+                Err(Error::NotUndone { cause: Box::new(cause), name, host })
+            }
         }
     }
 
@@ -116,7 +120,7 @@ impl Enrolment<'_> {
         survey: &Survey,
     ) -> Result<Router, Error> {
         let version = env!("CARGO_PKG_VERSION");
-        say!("hop: {}: sending hopd {version}, {} kB", self.name, agent.len() / 1000);
+        say!("hop: {}: sending hopd {version}, {}", self.name, Size(agent.len() as u64));
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         let interface = self.interface(&format!("{stage}/hopd"), stage).await?;
@@ -164,8 +168,8 @@ impl Enrolment<'_> {
     async fn join(&self, agent: &Agent, arch: Arch) -> Result<Router, Error> {
         let layout = Layout::of_existing(&agent.path);
         if self.request.persistence.is_some_and(|persistence| persistence != layout.persistence) {
-            let host = self.request.ssh.host.clone();
-            return Err(Error::OtherWay { host, path: agent.path.clone() });
+            let (name, host) = (self.name.to_owned(), self.request.ssh.host.clone());
+            return Err(Error::OtherWay { name, host, path: agent.path.clone() });
         }
         say!("hop: {}: an agent is there, at {}", self.name, agent.path.display());
         let own = self.identity.fingerprint();
@@ -210,7 +214,8 @@ impl Enrolment<'_> {
         if String::from_utf8_lossy(&said).trim_end_matches('\n') == store {
             return Ok(());
         }
-        Err(Error::OtherCacheDir { host: self.request.ssh.host.clone(), cache_dir: store.clone() })
+        let (name, host) = (self.name.to_owned(), self.request.ssh.host.clone());
+        Err(Error::OtherCacheDir { name, host, cache_dir: store.clone() })
     }
 
     /// Where the agent listens.
@@ -271,10 +276,17 @@ impl Enrolment<'_> {
         arch: Arch,
     ) -> Result<Reached, Error> {
         let goarch = arch.goarch();
-        // An enrolment that is repeated need not find it out again, by a login that may come from elsewhere.
+        // An upgrade need not find it out again, by a login that may come from elsewhere.
         let listen_interface = Some(interface.to_owned()).filter(|interface| !interface.is_empty());
         let (request, shell) = (&EnrolRequest { listen_interface, ..self.request.clone() }, self.shell);
-        connect::reach(self.name, request, variables, layout, fingerprint, goarch, self.identity, shell).await
+        let mut reached =
+            connect::reach(self.name, request, variables, layout, fingerprint, goarch, self.identity, shell)
+                .await?;
+        if let Some(enrolment) = &mut reached.router.entry.enrolment {
+            let EnrolRequest { persistence, via_ssh, listen_interface, .. } = self.request.clone();
+            enrolment.asked = Some(Asked { persistence, via_ssh, listen_interface });
+        }
+        Ok(reached)
     }
 
     /// Writes the inventory, and returns the earlier entry of this name.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
 use hop_proto::identity::Fingerprint;
 
 use super::suitability::Unsupported;
@@ -29,10 +30,15 @@ pub enum Error {
     Ssh(#[from] ssh::Error),
     #[error(transparent)]
     Destination(MalformedDestination),
+    #[error("the login shell of {host} does not run `sh`")]
+    NoShell { host: String, source: RemoteMessage },
     #[error("{host} cannot be a router of Hop: {why}")]
     Unsupported { host: String, why: Unsupported },
     #[error(
-        "{host} has no space for an agent that survives a reboot: it needs {needed} bytes on {place}, and {free} are free"
+        "{host} has no space for an agent that survives a reboot: it needs {} on {}, and {} are free",
+        Size(*.needed),
+        .place.display(),
+        Size(*.free)
     )]
     NoFlash { host: String, place: PathBuf, needed: u64, free: u64 },
     #[error(
@@ -50,7 +56,7 @@ pub enum Error {
     #[error("others than root can write to {} on {host}, and what is started at boot would be there", .place.display())]
     OpenToOthers { host: String, place: PathBuf },
     #[error("the agent is installed on {host}, and cannot be removed while what it is on is away: {why}")]
-    Away { host: String, why: Box<Error> },
+    Away { name: String, host: String, why: Box<Error> },
     #[error("{} on {host} is not root's alone: another user could become root there through it, so hop did not touch it", .path.display())]
     Foreign { host: String, path: PathBuf },
     #[error(
@@ -58,7 +64,7 @@ pub enum Error {
     )]
     UnknownInit { host: String, init: String },
     #[error("{host} has an agent already, at {}", .path.display())]
-    OtherWay { host: String, path: PathBuf },
+    OtherWay { name: String, host: String, path: PathBuf },
     #[error("the cache directory {cache_dir} would not survive a reboot of {host}: what is mounted at {} is RAM", .place.display())]
     CacheDirInRam { host: String, cache_dir: String, place: PathBuf },
     #[error(
@@ -66,7 +72,7 @@ pub enum Error {
     )]
     CacheDirInFlash { host: String, cache_dir: String, place: PathBuf },
     #[error("{host} has an agent already, which does not keep its programs in {cache_dir}")]
-    OtherCacheDir { host: String, cache_dir: String },
+    OtherCacheDir { name: String, host: String, cache_dir: String },
     #[error("the agent arrived damaged: its digest is {found}, and not {expected}")]
     Damaged { expected: String, found: String },
     #[error("the agent does not run on {host}")]
@@ -77,18 +83,25 @@ pub enum Error {
     Step { step: &'static str, host: String, source: RemoteMessage },
     #[error("the agent was started on {host} and does not listen")]
     NotListening { host: String, source: RemoteMessage },
+    #[error("{cause}; so {name} was not removed")]
+    NotRemoved {
+        #[source]
+        cause: Box<Error>,
+        name: String,
+    },
     #[error("{name} was not enrolled over ssh, so there is no login by which to reach it")]
     NoLogin { name: String },
     #[error("there is no agent on {host} any more")]
-    NoAgent { host: String },
+    NoAgent { name: String, host: String },
     #[error("{cause}; and what had been put on {host} could not be removed")]
     NotUndone {
         #[source]
         cause: Box<Error>,
+        name: String,
         host: String,
     },
     #[error("{cause}; and the old agent is not known to be back on {host}")]
-    NotRestored { cause: Box<Error>, host: String, source: RemoteMessage },
+    NotRestored { cause: Box<Error>, name: String, host: String, source: RemoteMessage },
     #[error("{host} has no network interface named {interface}")]
     NoInterface { host: String, interface: String },
     #[error("it cannot be found out by which network interface ssh reaches {host}")]

@@ -27,7 +27,7 @@ pub async fn revoke(router: &Router, key: &str, own: Fingerprint, force: bool) -
     let enrolment = super::upkeep::enrolment(router)?;
     let shell = Shell::new(&enrolment.ssh)?;
     let revoked = async {
-        let layout = layout_of_agent(&shell, &enrolment.ssh.host).await?;
+        let layout = layout_of_agent(&shell, &router.name, &enrolment.ssh.host).await?;
         let said = shell.ask("list", &variables(&layout)).await?;
         let list = listed(&shell.succeeded("reading who may connect", said)?);
         let fingerprint = resolve(&list, key)?;
@@ -70,7 +70,7 @@ pub async fn rekey(home: &Home, router: &Router) -> Result<Fingerprint, Error> {
 }
 
 async fn exchange(home: &Home, router: &Router, shell: &Shell, host: &str) -> Result<Fingerprint, Error> {
-    let variables = variables(&layout_of_agent(shell, host).await?);
+    let variables = variables(&layout_of_agent(shell, &router.name, host).await?);
     let said = shell.ask("fingerprint", &variables).await?;
     let current = read_fingerprint(&shell.succeeded("asking for its key", said)?)?;
     let pinned = router.entry.pinned();
@@ -120,9 +120,9 @@ fn pin(
     Ok(())
 }
 
-async fn layout_of_agent(shell: &Shell, host: &str) -> Result<Layout, Error> {
+async fn layout_of_agent(shell: &Shell, name: &str, host: &str) -> Result<Layout, Error> {
     let survey = look(shell).await?;
-    Ok(Layout::of_existing(&super::upkeep::the_agent(&survey, host)?.path))
+    Ok(Layout::of_existing(&super::upkeep::the_agent(&survey, name, host)?.path))
 }
 
 /// The variables of the scripts.

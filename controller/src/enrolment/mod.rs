@@ -96,6 +96,10 @@ const AUTHORIZE: &str = include_str!("scripts/authorize.sh");
 /// Finds out what the router is.
 async fn look(shell: &Shell) -> Result<Survey, Error> {
     let said = shell.script("looking at the router", &Variables::default(), &[survey::SCRIPT]).await?;
+    if !said.starts_with(b"@") && !said.windows(2).any(|bytes| bytes == b"\n@") {
+        let source = RemoteMessage::last_line(&said);
+        return Err(Error::NoShell { host: shell.host().to_owned(), source });
+    }
     Ok(Survey::parse(&said))
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::Error;
 use crate::client::ssh::{Login, RemoteMessage, quoted};
 use crate::config::enrolment::Destination;
+use crate::console::note;
 
 /// What is root's alone, and what is not: functions that come before every script.
 pub const OWNERSHIP: &str = include_str!("scripts/ownership.sh");
@@ -60,7 +61,14 @@ impl Shell {
     /// There is no place for its socket.
     pub fn new(destination: &Destination) -> Result<Self, Error> {
         let login = Login::new(destination).map_err(Error::NoPlace)?;
+        // On a line of its own, because ssh may ask for a password.
+        note!("hop: logging in to {} by ssh", destination.host);
         Ok(Self { host: destination.host.clone(), login })
+    }
+
+    /// Where it is, as ssh names it.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Runs a script and returns its output; `step` names its purpose, as a noun.
@@ -73,8 +81,7 @@ impl Shell {
         variables: &Variables,
         body: &[&str],
     ) -> Result<Vec<u8>, Error> {
-        let script = format!("{}{OWNERSHIP}{}", variables.0, body.concat());
-        let output = self.login.run("sh -s", script.as_bytes()).await?;
+        let output = self.attempt(&script(variables, body)).await?;
         self.succeeded(step, output)
     }
 
@@ -99,21 +106,21 @@ impl Shell {
         }
     }
 
-    /// Runs one command with `input`, and returns its output.
+    /// Runs one command with `input`, and returns its output. Whatever root's login shell is, `sh` reads the command.
     ///
     /// # Errors
     /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn command(&self, step: &'static str, command: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
-        let output = self.login.run(command, input).await?;
+        let output = self.login.run(&format!("sh -c {}", quoted(command)), input).await?;
         self.succeeded(step, output)
     }
 
-    /// Runs one command, and returns its output and exit status, successful or not.
+    /// Runs a script, and returns its output and exit status, successful or not. It reads no input of its own.
     ///
     /// # Errors
     /// ssh's failure.
-    pub async fn attempt(&self, command: &str) -> Result<Output, Error> {
-        Ok(self.login.run(command, b"").await?)
+    pub async fn attempt(&self, script: &str) -> Result<Output, Error> {
+        Ok(self.login.run("sh -s", script.as_bytes()).await?)
     }
 
     /// Asks the agent that is there `question`, as `ask.sh` has it, and gives what was said and how that ended.
@@ -122,7 +129,7 @@ impl Shell {
     /// ssh's failure.
     pub async fn ask(&self, question: &str, variables: &Variables) -> Result<Output, Error> {
         let variables = variables.clone().set("question", question);
-        self.attempt(&command(&variables, &[ASK])).await
+        self.attempt(&script(&variables, &[ASK])).await
     }
 
     /// The output of a command that succeeded; `step` names its purpose, as a noun.
@@ -134,7 +141,8 @@ impl Shell {
             return Ok(output.stdout);
         }
         let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-        Err(Error::Step { step, host: self.host.clone(), source: RemoteMessage::last_line(said) })
+        let source = missing_tool(said).unwrap_or_else(|| RemoteMessage::last_line(said));
+        Err(Error::Step { step, host: self.host.clone(), source })
     }
 
     /// Makes the directory `stage` and starts a guard there, which undoes hop's changes by the scripts `undo`.
@@ -143,18 +151,22 @@ impl Shell {
     /// [`Error::Step`] with the last line of its output, or ssh's failure.
     pub async fn guard(&self, variables: Variables, stage: &str, undo: &[&str]) -> Result<Guard, Error> {
         let variables = variables.set("stage", stage).set("patience", GUARD_TIMEOUT_S.to_string());
-        // As a command and not as a script: its standard input is for the signs of life.
-        let mut child = self.login.start_apart(&command(&variables, &[&[GUARD], undo].concat()))?;
+        // The directory is on its command line, by which other scripts know it.
+        let mut child = self.login.start_apart(&format!("sh -s {stage}"))?;
         let failed = |said: &[u8]| Error::Step {
             step: "making a directory in /tmp",
             host: self.host.clone(),
             source: RemoteMessage::last_line(said),
         };
-        let (Some(stdin), Some(stdout), Some(mut stderr)) =
+        let (Some(mut stdin), Some(stdout), Some(mut stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(failed(b"ssh has no pipes"));
         };
+        // In braces, so that the shell has read all of it before it runs it: what comes after are the signs of life. A shell that
+        // is not there says so on its standard error.
+        let guard = format!("{{\n{}\n}}; exit\n", script(&variables, &[&[GUARD], undo].concat()));
+        let _ = stdin.write_all(guard.as_bytes()).await;
         let mut line = String::new();
         // An empty line is as good as an error here.
         let _ = BufReader::new(stdout.take(GUARD_SAYS)).read_line(&mut line).await;
@@ -165,7 +177,6 @@ impl Shell {
         }
         let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
         let signs = tokio::spawn(async move {
-            let mut stdin = stdin;
             loop {
                 tokio::select! {
                     _ = &mut stopped => return Some(stdin),
@@ -224,15 +235,22 @@ impl Guard {
     }
 }
 
-/// A script as a command, which has 9,000 bytes at most (dropbear's MAX_CMD_LEN): comments would only cost.
-fn command(variables: &Variables, body: &[&str]) -> String {
-    format!("{}{}", variables.0, without_comments(&[OWNERSHIP, &body.concat()].concat()))
+/// What a shell says of a command that it does not find (`sh: mv: not found`, `sh: line 3: mv: command not found`), in words. The
+/// script's own message may come after it, and blame something else.
+fn missing_tool(said: &[u8]) -> Option<RemoteMessage> {
+    let text = String::from_utf8_lossy(said);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-[".contains(c);
+    let tool = text.lines().find_map(|line| {
+        let line = line.trim().strip_suffix(" not found")?;
+        let tool = line.strip_suffix(": command").or(line.strip_suffix(':'))?.rsplit(": ").next()?;
+        (!tool.is_empty() && tool.chars().all(is_name)).then_some(tool)
+    })?;
+    Some(RemoteMessage(format!("this router has no `{tool}`")))
 }
 
-/// A script without its comments, empty lines and indentation.
-fn without_comments(script: &str) -> String {
-    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.flat_map(|line| [line, "\n"]).collect()
+/// A script, as `sh` reads it from its standard input.
+fn script(variables: &Variables, body: &[&str]) -> String {
+    format!("{}{OWNERSHIP}{}", variables.0, body.concat())
 }
 
 #[cfg(test)]
@@ -246,14 +264,39 @@ mod tests {
     }
 
     #[test]
-    fn guard_fits_into_one_command() {
-        let restore = include_str!("scripts/restore.sh");
-        let start = include_str!("scripts/start.sh");
-        for undo in [&[STOP, REMOVE][..], &[STOP, restore, start]] {
-            let guard = command(&Variables::default(), &[&[GUARD], undo].concat());
-            // The rest is for the variables.
-            assert!(guard.len() < 7000, "{} bytes", guard.len());
-            assert!(guard.starts_with("fail() {\n") && !guard.contains("\n#"));
+    fn missing_command_is_named() {
+        let cause = |said: &str| missing_tool(said.as_bytes()).map(|message| message.0);
+        let mv = Some("this router has no `mv`".to_owned());
+        assert_eq!(cause("sh: mv: not found\ncannot write /tmp/hop/hopd\n"), mv);
+        assert_eq!(cause("sh: line 3: mv: command not found"), mv);
+        for other in
+            ["", "cannot write /tmp/x", "modprobe: module ip_tables not found", "ls: /a b: not found"]
+        {
+            assert_eq!(cause(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn zombie_does_not_live() {
+        let lives = |pid: u32| {
+            let script = format!("{OWNERSHIP}lives {pid}");
+            std::process::Command::new("sh")
+                .args(["-c", &script])
+                .status()
+                .is_ok_and(|status| status.success())
+        };
+        let own = std::process::id();
+        assert!(lives(own));
+        let mut child = std::process::Command::new("true").spawn().expect("true runs");
+        let is_zombie = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
+                .is_ok_and(|stat| stat.contains(") Z "))
+        };
+        while !is_zombie() {
+            std::thread::yield_now();
+        }
+        assert!(!lives(child.id()));
+        child.wait().expect("it can be reaped");
+        assert!(!lives(child.id()));
     }
 }

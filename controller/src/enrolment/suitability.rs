@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hop_formats::meminfo::Memory;
+use hop_formats::size::Size;
 
 use super::survey::{Flavour, Survey};
 use crate::program::embedded::Arch;
@@ -21,6 +22,8 @@ const OLDEST_KERNEL: (u32, u32) = (3, 2);
 pub enum Unsupported {
     #[error("the login is not root's, and only root may start programs there and see that they end")]
     NotRoot,
+    #[error("it has no {}, and Hop's scripts need it", .0.iter().map(|tool| format!("`{tool}`")).collect::<Vec<_>>().join(" and no "))]
+    NoTool(Vec<String>),
     #[error("it is {0}, and there are agents for 32-bit MIPS only")]
     NotMips(String),
     #[error("its kernel runs 64-bit programs and none for 32-bit MIPS (o32)")]
@@ -31,12 +34,14 @@ pub enum Unsupported {
     NoExec,
     #[error("/tmp is on {0} and not in RAM: programs would wear out the flash")]
     NotInRam(String),
-    #[error("the agent needs {needed} bytes in /tmp, and {free} are free")]
+    #[error("the agent needs {} in /tmp, and {} are free", Size(*.needed), Size(*.free))]
     NoRoom { needed: u64, free: u64 },
-    #[error("it has {available} bytes of memory to spare, and {needed} are needed")]
+    #[error("it has {} of memory to spare, and {} are needed", Size(*.available), Size(*.needed))]
     NoMemory { needed: u64, available: u64 },
     #[error(
-        "its kernel promises {available} bytes of memory more, and {needed} are needed; its vm.overcommit_memory is 2"
+        "its kernel promises {} of memory more, and {} are needed; its vm.overcommit_memory is 2",
+        Size(*.available),
+        Size(*.needed)
     )]
     NoPromise { needed: u64, available: u64 },
 }
@@ -49,6 +54,9 @@ impl Survey {
     pub fn agent_for(&self, size: impl Fn(Arch) -> u64) -> Result<Arch, Unsupported> {
         if !self.is_root {
             return Err(Unsupported::NotRoot);
+        }
+        if !self.missing.is_empty() {
+            return Err(Unsupported::NoTool(self.missing.clone()));
         }
         let arch = self.arch()?;
         let version: Vec<u32> =

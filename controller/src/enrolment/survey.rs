@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hop_formats::meminfo::Memory;
+use hop_formats::size::Size;
 
 use super::Error;
 use crate::console::printable::{printable, printable_lines};
@@ -126,6 +127,8 @@ pub struct Survey {
     pub mounts: Vec<Mount>,
     /// Which of the programs that matter are there.
     pub tools: Vec<String>,
+    /// Which of the programs that Hop's scripts need are not there.
+    pub missing: Vec<String>,
     /// Agents that are there.
     pub agents: Vec<Agent>,
     /// What is where Hop's own files should be, and somebody other than root can have made: nothing to run, read or write.
@@ -186,6 +189,7 @@ impl Survey {
             has_fpu: cpu.contains("FPU"),
             memory: Memory::parse(meminfo, min_free, overcommit),
             mounts: mounts(section("mounts"), section("df")),
+            missing: section("missing").lines().map(str::to_owned).collect(),
             agents: section("agent").lines().filter_map(agent).collect(),
             foreign: section("foreign").lines().map(PathBuf::from).collect(),
             homes: section("homes").lines().map(PathBuf::from).collect(),
@@ -237,7 +241,6 @@ impl Survey {
 
     /// Two lines of text for the user.
     pub fn describe(&self) -> [String; 2] {
-        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         let endian = match self.target {
             Some(elf::Target { data: 2, .. }) => "big endian",
             Some(elf::Target { data: 1, .. }) => "little endian",
@@ -252,12 +255,7 @@ impl Survey {
                 let flags = if flags.is_empty() { String::new() } else { format!(" ({})", flags.join(", ")) };
                 match mount.size {
                     Some((total, free)) if total > 0 => {
-                        format!(
-                            "/tmp {}{flags}, {} of {} free",
-                            mount.kind,
-                            mebibytes(free),
-                            mebibytes(total)
-                        )
+                        format!("/tmp {}{flags}, {} of {} free", mount.kind, Size(free), Size(total))
                     }
                     _ => format!("/tmp {}{flags}, without a limit", mount.kind),
                 }
@@ -275,8 +273,8 @@ impl Survey {
                 self.firmware,
                 if self.cpu.is_empty() { &self.machine } else { &self.cpu },
                 self.kernel,
-                mebibytes(self.memory.least()),
-                mebibytes(self.memory.total)
+                Size(self.memory.least()),
+                Size(self.memory.total)
             ),
             format!("{tmp}; init is {}; {package_manager}", self.init),
         ]
@@ -405,7 +403,7 @@ mod tests {
         assert_eq!((survey.flavour, survey.agent_for(SIZE)), (Flavour::DdWrt, Ok(Arch::Mipsle)));
         assert_eq!(survey.memory.available, (47000 - 4096) * 1024);
         assert_eq!(survey.memory.promisable, Some(40000 * 1024));
-        let bound = "39.1 MiB of 56.6 MiB RAM available, because its kernel promises no more (vm.overcommit_memory is 2)";
+        let bound = "39.0 MiB of 56.6 MiB RAM available, because its kernel promises no more (vm.overcommit_memory is 2)";
         assert!(survey.describe()[0].ends_with(bound), "{:?}", survey.describe());
         let agent = Agent { path: "/tmp/mnt/sda1/hop/hopd".into(), size: 1_234_567, digest: None };
         assert_eq!(survey.agents, [agent]);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hop_formats::size::Size;
 use hop_proto::identity::Fingerprint;
 
 use super::enrol::{self, Enrolment, START};
@@ -24,10 +25,12 @@ const RESTORE: &str = include_str!("scripts/restore.sh");
 const RAM: &str = "/tmp/hop";
 
 /// The state of the agent after its router was removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// Nothing of Hop is on the router any more.
     Removed,
+    /// All but its disk cache in this directory, whose medium is not there.
+    ExceptCache(String),
     /// It stays, because that many other controllers use it.
     Shared(u32),
 }
@@ -48,7 +51,10 @@ pub async fn remove(home: &Home, router: &Router, all: bool) -> Result<Removal, 
     let shell = Shell::new(&enrolment.ssh)?;
     let removed = remove_over(&shell, &router.name, enrolment, own, all).await;
     shell.end().await;
-    let removed = removed?;
+    let removed = removed.map_err(|cause| match cause {
+        Error::Ssh(_) => Error::NotRemoved { cause: Box::new(cause), name: router.name.clone() },
+        cause => cause,
+    })?;
     let inventory = Inventory::new(home);
     inventory.remove(&router.name)?;
     // Whether it is gone or does not know this controller any more, none of its names leads there.
@@ -74,8 +80,11 @@ async fn remove_over(
     }
     // An agent that `hop` cannot see would run again after the next boot.
     if enrolment.persistence == Persistence::Install {
-        Layout::check_presence(&survey, host, enrolment.program.as_deref())
-            .map_err(|why| Error::Away { host: host.clone(), why: Box::new(why) })?;
+        Layout::check_presence(&survey, host, enrolment.program.as_deref()).map_err(|why| Error::Away {
+            name: name.to_owned(),
+            host: host.clone(),
+            why: Box::new(why),
+        })?;
     }
     // Of a directory in /tmp nothing runs again, and it may well be there beside an agent. Of anything else it may.
     if let Some(path) = survey.foreign.iter().find(|path| *path != Path::new(RAM)) {
@@ -88,22 +97,39 @@ async fn remove_over(
             return Ok(Removal::Shared(others));
         }
     }
-    let variables = Variables::default()
-        .set("home", "")
-        .set("new_cache_dir", "")
-        .set("cache_dir", enrolment.cache_dir.as_deref().unwrap_or_default());
+    // An agent that another controller has enrolled has a cache that only it can name.
+    let cache_dir = match &enrolment.cache_dir {
+        Some(directory) => directory.clone(),
+        None => cache_dir_of_agent(shell, &survey).await?,
+    };
+    let variables =
+        Variables::default().set("home", "").set("new_cache_dir", "").set("cache_dir", &cache_dir);
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
     for path in &survey.foreign {
         say!("hop: {name}: {} is not root's alone, so it is not Hop's and stays", path.display());
     }
-    Ok(Removal::Removed)
+    // The medium is what survives all else, so what is on it must not be forgotten.
+    let is_away = !cache_dir.is_empty() && enrol::check_cache_dir(&survey, host, &cache_dir).is_err();
+    Ok(if is_away { Removal::ExceptCache(cache_dir) } else { Removal::Removed })
+}
+
+/// The cache directory that the agent on a router was started with, or nothing.
+pub(super) async fn cache_dir_of_agent(shell: &Shell, survey: &Survey) -> Result<String, Error> {
+    let Some(agent) = survey.agents.first() else { return Ok(String::new()) };
+    let layout = Layout::of_existing(&agent.path);
+    let variables = Variables::default()
+        .set("program", layout.program.to_string_lossy())
+        .set("state", layout.state.to_string_lossy());
+    let said = shell.ask("cache-dir", &variables).await?;
+    let text = String::from_utf8_lossy(&said.stdout).trim_end_matches('\n').to_owned();
+    Ok(if said.status.success() { text } else { String::new() })
 }
 
 /// The agent on a router.
-pub(super) fn the_agent<'a>(survey: &'a Survey, host: &str) -> Result<&'a Agent, Error> {
+pub(super) fn the_agent<'a>(survey: &'a Survey, name: &str, host: &str) -> Result<&'a Agent, Error> {
     let Some(agent) = survey.agents.first() else {
         survey.check_foreign(host)?;
-        return Err(Error::NoAgent { host: host.to_owned() });
+        return Err(Error::NoAgent { name: name.to_owned(), host: host.to_owned() });
     };
     Ok(agent)
 }
@@ -118,7 +144,7 @@ pub async fn authorize(router: &Router, fingerprint: Fingerprint, comment: &str)
     let shell = Shell::new(&enrolment.ssh)?;
     let authorized = async {
         let survey = look(&shell).await?;
-        let agent = the_agent(&survey, &enrolment.ssh.host)?;
+        let agent = the_agent(&survey, &router.name, &enrolment.ssh.host)?;
         let line = format!("{fingerprint} {comment}");
         let layout = Layout::of_existing(&agent.path);
         authorize_over(&shell, &layout, fingerprint, line.trim_end(), Variables::default()).await
@@ -175,7 +201,7 @@ impl Enrolment<'_> {
             return Err(Error::UnderWay { host: host.clone() });
         }
         survey.check_foreign(host)?;
-        let old = the_agent(&survey, host)?;
+        let old = the_agent(&survey, self.name, host)?;
         let layout = Layout::of_existing(&old.path);
         let agent = arch.agent()?;
         // The version alone does not tell two builds apart.
@@ -203,7 +229,10 @@ impl Enrolment<'_> {
                 say!("hop: {}: the old agent is there, and runs", self.name);
                 Err(cause)
             }
-            Err(why) => Err(Error::NotRestored { cause: Box::new(cause), host: host.clone(), source: why }),
+            Err(source) => {
+                let (name, host) = (self.name.to_owned(), host.clone());
+                Err(Error::NotRestored { cause: Box::new(cause), name, host, source })
+            }
         }
     }
 
@@ -227,7 +256,7 @@ impl Enrolment<'_> {
         agent: &[u8],
         survey: &super::survey::Survey,
     ) -> Result<(), Error> {
-        say!("hop: {}: sending hopd {}, {} kB", self.name, env!("CARGO_PKG_VERSION"), agent.len() / 1000);
+        say!("hop: {}: sending hopd {}, {}", self.name, env!("CARGO_PKG_VERSION"), Size(agent.len() as u64));
         send(self.shell, stage, agent).await?;
         try_out(self.shell, &self.request.ssh.host, stage, survey).await?;
         self.shell.script("replacing the agent", variables, &[STOP, UPGRADE, START]).await?;

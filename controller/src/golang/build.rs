@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
@@ -39,7 +39,7 @@ const REFUSED: [(&str, &str); 7] = [
 ];
 
 /// A build with `go build`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Build<'a> {
     /// The user's own flags for `go build`.
     pub flags: &'a [OsString],
@@ -116,7 +116,7 @@ impl Build<'_> {
             }
         }
         progress.show("building");
-        let status = run(&mut go, progress).await.map_err(cannot_run)?;
+        let status = run(&mut go, false, progress).await.map_err(cannot_run)?.status;
         match output {
             _ if !status.success() => {
                 let with_c = if self.cc.is_none() { self.packages_with_c().await } else { Vec::new() };
@@ -138,7 +138,7 @@ impl Build<'_> {
         }
     }
 
-    fn go(&self) -> Command {
+    pub(super) fn go(&self) -> Command {
         let mut go = Command::new("go");
         go.env("CGO_ENABLED", if self.cc.is_some() { "1" } else { "0" })
             .envs(self.cc.map(|cc| ("CC", cc)))
@@ -231,7 +231,7 @@ fn quoted_words(text: &str) -> Vec<String> {
 }
 
 /// The name in `-name`, `--name` or `-name=value`.
-fn flag_name(flag: &str) -> &str {
+pub(super) fn flag_name(flag: &str) -> &str {
     let name = flag.strip_prefix("--").or(flag.strip_prefix('-')).unwrap_or(flag);
     name.split_once('=').map_or(name, |(name, _)| name)
 }
@@ -280,19 +280,29 @@ pub fn check(version: &str, target: Target, router: &str, kernel: &str) -> Resul
     Ok(())
 }
 
-fn cannot_run(error: std::io::Error) -> Error {
+pub(super) fn cannot_run(error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => Error::NoGo(error),
         _ => Error::io("run", "go".as_ref())(error),
     }
 }
 
-/// Runs Go and relays its output. Even its standard output goes to our standard error: ours belongs to the program.
-async fn run(go: &mut Command, progress: &Progress) -> std::io::Result<ExitStatus> {
+/// Runs Go and relays its output. Even its standard output goes to our standard error, because ours belongs to the program;
+/// or it is returned, if `collects`.
+pub(super) async fn run(go: &mut Command, collects: bool, progress: &Progress) -> std::io::Result<Output> {
     let mut go = Interruptible(go.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
     let (stdout, stderr) = (go.0.stdout.take(), go.0.stderr.take());
-    let ((), (), status) = tokio::join!(relay(stdout, progress), relay(stderr, progress), go.0.wait());
-    status
+    let printed = async {
+        let mut collected = Vec::new();
+        match stdout {
+            // Go that fails to print has an exit status that says so.
+            Some(mut stdout) if collects => drop(stdout.read_to_end(&mut collected).await),
+            stdout => relay(stdout, progress).await,
+        }
+        collected
+    };
+    let (stdout, (), status) = tokio::join!(printed, relay(stderr, progress), go.0.wait());
+    Ok(Output { status: status?, stdout, stderr: Vec::new() })
 }
 
 /// A Go process that gets SIGINT, not SIGKILL, when hop stops waiting for it: it then kills its compilers and removes

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
+
 use crate::config;
 use crate::path_error::PathError;
 use crate::program;
@@ -37,13 +39,19 @@ pub enum Error {
     NotBuilt { why: String },
     #[error("{package} is not a main package, so there is nothing to run")]
     NotMain { package: String },
+    #[error("pattern {pattern} matches multiple packages: {packages}")]
+    SeveralPackages { pattern: String, packages: String },
+    #[error("cannot watch the source files")]
+    Watch(#[source] notify::Error),
+    #[error("no program matches the pattern {pattern}")]
+    NoPackages { pattern: String },
     #[error("programs built by {version} do not run on {router}, which has {kernel}: a test program {how}")]
     Probe { version: String, router: String, kernel: String, how: String, file: PathBuf },
     #[error("--artifact {pattern}: {why}")]
     InvalidPattern { pattern: String, why: &'static str },
     #[error("the tests of {} need more files than fit into a router's memory; the largest: {}", .directory.display(), named(.largest))]
     TooManyFiles { directory: PathBuf, largest: Vec<(PathBuf, u64)> },
-    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} MiB of memory", .memory >> 20)]
+    #[error("a worker of Go's fuzzer takes 100 MiB, and {router} has {} of memory", Size(*.memory))]
     NoFuzzing { router: String, memory: u64 },
 }
 

@@ -369,7 +369,7 @@ mod tests {
         let huge = fs::File::options().write(true).open(module.path().join("a/testdata/huge")).unwrap();
         huge.set_len(MAX_BYTES + 1).unwrap();
         let error = Package::of(&module.path().join("a")).files().unwrap_err();
-        assert!(error.to_string().contains("the largest: a/testdata/huge (67108 kB)"), "{error}");
+        assert!(error.to_string().contains("the largest: a/testdata/huge (64.0 MiB)"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
+
 use crate::client;
 use crate::config;
 use crate::path_error::PathError;
@@ -36,7 +38,7 @@ pub enum Error {
     NoPlace { job: String, router: String },
     #[error("the job {job} on {router} has no complete program yet; the hop that uploads it must finish")]
     Incomplete { job: String, router: String },
-    #[error("{router} has no memory for the files of the test: they take {bytes} bytes, and {available} are available; the largest: {}", named(.largest))]
+    #[error("{router} has no memory for the files of the test: they take {}, and {} are available; the largest: {}", Size(*.bytes), Size(*.available), named(.largest))]
     InputsTooLarge { router: String, bytes: u64, available: u64, largest: Vec<(PathBuf, u64)> },
     #[error("{0}")]
     NoRandom(#[source] hop_proto::identity::Error),

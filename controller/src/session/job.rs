@@ -266,7 +266,7 @@ mod tests {
         assert!(job.check_inputs("desk", &info(11 << 20)).is_ok());
         // Packed and unpacked.
         let error = job.check_inputs("desk", &info(9 << 20)).unwrap_err().to_string();
-        assert!(error.contains("and 1048576 are available; the largest: testdata/file (1048 kB)"), "{error}");
+        assert!(error.contains("and 1.0 MiB are available; the largest: testdata/file (1.0 MiB)"), "{error}");
     }
 
     #[test]

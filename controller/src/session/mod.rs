@@ -177,7 +177,7 @@ struct Session<'a> {
     discard_on_exit: bool,
     /// The job is left alone when the program runs.
     detaches: bool,
-    /// The agent keeps the outcome of the job for whoever asks next.
+    /// The agent keeps the outcome of the job for the next one that asks.
     keeps_end: bool,
     /// Signals end this `hop`, and are not for the program.
     keeps_signals: bool,

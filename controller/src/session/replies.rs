@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hop_formats::size::Size;
 use hop_proto::limits::MAX_STDIN_WINDOW_BYTES;
 use hop_proto::v1::{Accepted, JobSpec, MissingBlob, RunResponse, Started, run_response};
-use indicatif::HumanBytes;
 
 use super::artifacts::Failure;
 use super::{Error, Session, SessionEnd, Stage, stdin_error, terminal_error};
@@ -127,7 +127,7 @@ impl Session<'_> {
             match gap.ok_or_else(|| self.broken("output does not continue where it ended"))? {
                 0 => {}
                 gap => self.progress.aside(|| {
-                    say!("hop: the router dropped {} of output meanwhile (--log-size)", HumanBytes(gap));
+                    say!("hop: the router dropped {} of output meanwhile (--log-size)", Size(gap));
                 }),
             }
             self.outputs.resend_acks();

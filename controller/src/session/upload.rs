@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use hop_formats::size::Size;
 use hop_proto::limits::BLOB_CHUNK_BYTES;
 use hop_proto::v1::{BlobChunk, Encoding, MissingBlob};
 use tokio::task::JoinHandle;
@@ -122,7 +123,7 @@ impl<'a> Upload<'a> {
 
     /// What `hop` uploaded, as text for `-v`.
     pub fn describe(&self) -> String {
-        let size = bytes(self.blob.content.len());
+        let size = Size(self.blob.content.len() as u64);
         let what = match self.blob.kind {
             Kind::Program => "program",
             Kind::Files => "files",
@@ -137,7 +138,7 @@ impl<'a> Upload<'a> {
             Encoding::Delta => "as a delta against what was sent before",
             Encoding::RelocatedDelta => "as a relocated delta against what was sent before",
         };
-        format!("sent {} of {size}, {how}", bytes(encoded.bytes.len()))
+        format!("sent {} of {size}, {how}", Size(encoded.bytes.len() as u64))
     }
 }
 
@@ -230,15 +231,6 @@ impl<'a> Uploads<'a> {
     /// What `hop` uploaded, as text for `-v`.
     pub fn describe(&self) -> Vec<String> {
         self.all.iter().map(Upload::describe).collect()
-    }
-}
-
-/// A number of bytes, as `ls` would not say it and people do.
-fn bytes(count: usize) -> String {
-    match count {
-        0..10_000 => format!("{count} bytes"),
-        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        _ => format!("{:.2} MB", count as f64 / 1e6),
     }
 }
 

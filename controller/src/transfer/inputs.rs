@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use hop_formats::size::Size;
 use hop_proto::limits::{INPUT_ENTRY_BYTES, INPUT_PAGE_BYTES};
 use hop_proto::output_path;
 use hop_proto::v1;
@@ -198,7 +199,7 @@ fn write(archive: &mut Vec<u8>, mode: u32, name: &[u8], content: &[u8]) {
 
 /// Files with their sizes, for a person.
 pub(crate) fn named(files: &[(PathBuf, u64)]) -> String {
-    let name = |(path, bytes): &(PathBuf, u64)| format!("{} ({} kB)", path.display(), bytes / 1000);
+    let name = |(path, bytes): &(PathBuf, u64)| format!("{} ({})", path.display(), Size(*bytes));
     files.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 

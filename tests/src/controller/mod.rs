@@ -31,7 +31,15 @@ impl Hop {
         let mut command = Command::new(hop);
         command.current_dir(root()).env("HOP_HOME", home);
         // What a developer may have set, and what changes what is printed.
-        for name in ["HOP_ROUTER", "HOP_KEEP_CONNECTION", "GOFLAGS", "COLUMNS"] {
+        for name in [
+            "HOP_ROUTER",
+            "HOP_KEEP_CONNECTION",
+            "GOFLAGS",
+            "COLUMNS",
+            "NO_COLOR",
+            "CLICOLOR",
+            "CLICOLOR_FORCE",
+        ] {
             command.env_remove(name);
         }
         Self { command, stdin: None }

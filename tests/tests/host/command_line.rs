@@ -265,6 +265,50 @@ fn several_routers_need_a_name() {
 }
 
 #[test]
+fn mistyped_router_is_corrected() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let hint = |hop: Hop| {
+        let ran = hop.run();
+        ran.assert_fails(125, "there is no router named virtual-mps; enrolled: virtual-mips");
+        ran.stderr().lines().last().unwrap().to_owned()
+    };
+    let mistyped = desk.hop().args(["exec", "-r", "virtual-mps", "./a program", "-x"]);
+    assert_eq!(hint(mistyped), "hint: hop exec -r virtual-mips './a program' -x");
+    assert_eq!(hint(desk.hop().args(["info", "virtual-mps"])), "hint: hop info virtual-mips");
+    let by_environment = desk.hop().env("HOP_ROUTER", "virtual-mps").arg("ps");
+    assert_eq!(hint(by_environment), "hint: HOP_ROUTER=virtual-mips hop ps");
+}
+
+#[test]
+fn unreachable_router_has_its_commands() {
+    let desk = Desk::new();
+    // Nobody has port 1, so the router is off.
+    let entry = format!(
+        "address = '127.0.0.1:1'\nfingerprint = 'SHA256:{}'\ngoarch = 'mips'\n\n[enrolment]\npersistence = 'install'\n\
+         port = 4671\n\n[enrolment.ssh]\nhost = 'admin@127.0.0.1'\nport = 1\nidentity = '/my key'\n",
+        "ab".repeat(32)
+    );
+    fs::create_dir(desk.path("routers")).unwrap();
+    fs::write(desk.path("routers/desk.toml"), entry).unwrap();
+    let hint = |words: &[&str], said: &str| {
+        let ran = desk.run(words);
+        ran.assert_fails(125, said);
+        ran.stderr().lines().last().unwrap().to_owned()
+    };
+    let unreachable = hint(&["ps", "desk"], "desk at 127.0.0.1:1 cannot be reached");
+    let command = "hop router add desk admin@ADDRESS:1 -i '/my key' --port 4671";
+    assert!(unreachable.ends_with(command), "{unreachable}");
+    let removed =
+        hint(&["router", "remove", "-r", "desk"], "ssh to admin@127.0.0.1 failed; so desk was not removed");
+    let expected = "hint: does `ssh -p 1 -i '/my key' admin@127.0.0.1` log in? If the router is gone for good: \
+                    hop router remove --forget desk";
+    assert_eq!(removed, expected);
+    let forgotten = desk.run(&["router", "remove", "--forget", "desk"]);
+    assert_eq!((forgotten.stdout(), forgotten.code), ("desk forgotten; what is on it stays there\n", 0));
+}
+
+#[test]
 fn default_router_yields_to_named_one() {
     let desk = Desk::new();
     desk.run(&["router", "use", "virtual-mips"]).assert_fails(125, "there is no router named virtual-mips");
@@ -359,6 +403,34 @@ fn go_build_flags_are_passed_on() {
         .arg(&built)
         .run()
         .assert_fails(126, "little endian, and the router is MIPS, 32 bits, big endian");
+}
+
+#[test]
+fn pattern_runs_its_only_program() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let module = desk.path("module");
+    let file = |name: &str, content: &str| {
+        fs::create_dir_all(module.join(name).parent().unwrap()).unwrap();
+        fs::write(module.join(name), content).unwrap();
+    };
+    file("go.mod", "module example.com/several\n\ngo 1.24\n");
+    file("library/library.go", "package library\n");
+    file("cmd/one/main.go", "package main\n\nfunc main() { println(\"one\") }\n");
+    file("cmd/two/main.go", "//go:build second\n\npackage main\n\nfunc main() { println(\"two\") }\n");
+    let run = |words: &[&str]| {
+        let ran = desk.run(&[&["run", "-C", module.to_str().unwrap()], words].concat());
+        (ran.stderr().to_owned(), ran.code)
+    };
+    assert_eq!(run(&["./..."]), ("one\n".into(), 0));
+    let (said, code) = run(&["-tags", "second", "./...", "x"]);
+    let several = "error: pattern ./... matches multiple packages: example.com/several/cmd/one, example.com/several/cmd/two\n";
+    assert!(said.starts_with(several) && code == 125, "{said}");
+    let (said, code) = run(&["./library/..."]);
+    assert!(
+        said.starts_with("error: no program matches the pattern ./library/...\n") && code == 125,
+        "{said}"
+    );
 }
 
 #[test]

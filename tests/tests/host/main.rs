@@ -10,3 +10,5 @@ mod documents;
 mod keys;
 mod own_streams;
 mod store;
+mod terminal;
+mod watch;

@@ -1,4 +1,4 @@
-//! What the agent tells of a session without an attachment: in the list of jobs, and to whoever reads the output.
+//! What the agent tells of a session without an attachment: in the list of jobs, and to a reader of the output.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -148,6 +148,7 @@ mod tests {
             cache_dir: None,
             listen_interface: None,
             next_fingerprint: None,
+            asked: None,
             ssh,
         };
         router.entry.enrolment = Some(enrolment);

@@ -29,6 +29,7 @@ use crate::client::connection::{self, Connection};
 use crate::config::file_lock;
 use crate::config::home::{Home, make_private};
 use crate::config::inventory::Router;
+use crate::console::progress::Progress;
 use crate::console::say;
 
 use self::control_socket::ControlSocket;
@@ -95,13 +96,19 @@ impl Mux {
         Ok(Self { directory: home.runtime().to_owned(), policy, verbose: false })
     }
 
+    /// True if the command line or the environment says what to do with connections.
+    pub fn is_asked_for(option: Option<Duration>) -> bool {
+        option.is_some() || std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty())
+    }
+
     /// Prints what opening a connection waits for, if `verbose`.
     #[must_use]
     pub fn verbose(self, verbose: bool) -> Self {
         Self { verbose, ..self }
     }
 
-    /// Opens a connection like [`Connection::open`], through a master if the policy wants one and there is one.
+    /// Opens a connection like [`Connection::open`], through a master if the policy wants one and there is one. If it takes
+    /// long, shows that on a terminal.
     ///
     /// # Errors
     /// The agent cannot be reached, or refuses this controller: see [`Connection::open`].
@@ -111,17 +118,36 @@ impl Mux {
         identity: &Identity,
         connect_timeout: Duration,
     ) -> Result<(Connection, GetInfoResponse), Error> {
+        // ssh may have a question to the user, which belongs on a line of its own.
+        let asks = router.entry.enrolment.as_ref().is_some_and(|enrolment| enrolment.via_ssh);
+        let progress = if asks { Progress::none() } else { Progress::default() };
+        let what = format!("connecting to {} at {}", router.name, router.entry.address);
+        progress.during(what, self.reopen(router, identity, connect_timeout, &progress)).await
+    }
+
+    /// Opens a connection like [`Mux::open`]; shows nothing but, in `progress`, that an agent may be restarting.
+    ///
+    /// # Errors
+    /// The agent cannot be reached, or refuses this controller: see [`Connection::open`].
+    pub(super) async fn reopen(
+        &self,
+        router: &Router,
+        identity: &Identity,
+        connect_timeout: Duration,
+        progress: &Progress,
+    ) -> Result<(Connection, GetInfoResponse), Error> {
         let opening = async {
             match self.via_master(router, identity, connect_timeout).await {
                 Some(kept) => Ok(kept),
                 None => {
                     let waiting = || {
+                        let name = &router.name;
+                        let text =
+                            format!("{name}: nothing listens there; waiting in case its agent is restarting");
                         if self.verbose {
-                            say!(
-                                "hop: {}: nothing listens there; waiting in case its agent is restarting",
-                                router.name
-                            );
+                            progress.aside(|| say!("hop: {text}"));
                         }
+                        progress.show(text);
                     };
                     let attempt = async || Connection::open_without_timeout(router, identity).await;
                     connection::outlasting_restart(router, connect_timeout, waiting, attempt).await

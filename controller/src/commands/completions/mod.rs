@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap_complete::engine::CompletionCandidate;
 
 use super::{Error, print_as_it_is};
-use crate::cli::{self, Complete, GO_FLAG_MARK, Shell};
+use crate::cli::{self, Complete, Shell};
 use crate::console::exit_code::ExitCode;
 
 /// How long a person waits after the tab key before it seems broken.
@@ -146,10 +146,7 @@ impl Line {
         let takes_go_flags = matches!(&*command, "run" | "build");
         let mut words = self.before.clone();
         if takes_go_flags || command == "exec" {
-            words = cli::mark(self.before.clone());
-            if words.iter().any(|word| word == "--") || self.is_of_go() {
-                return None;
-            }
+            words = marked(words)?;
             self.is_single_dash = is_cluster(&self.current);
         }
         let typed: OsString = match self.is_single_dash {
@@ -175,13 +172,6 @@ impl Line {
         Some(found)
     }
 
-    /// True if the word is a flag of `go build`, or the value of one.
-    fn is_of_go(&self) -> bool {
-        let with = self.before.iter().chain([&self.current]).cloned().collect();
-        let mark = format!("--{GO_FLAG_MARK}=");
-        cli::mark(with).last().is_some_and(|word| word.as_encoded_bytes().starts_with(mark.as_bytes()))
-    }
-
     /// A candidate as it stands where the shell's own word is.
     fn as_typed(&self, candidate: &str) -> Option<String> {
         if self.is_single_dash {
@@ -189,6 +179,21 @@ impl Line {
         }
         candidate.strip_prefix(&*self.prefix).map(str::to_owned)
     }
+}
+
+/// The words before the one that is completed, as clap reads them; none if they have an error, if a package or a program is among
+/// them, or if the word is the value of a flag of `go build`.
+fn marked(mut words: Vec<OsString>) -> Option<Vec<OsString>> {
+    /// Stands for the word that is completed: what becomes of it says what that is.
+    const PLACEHOLDER: &str = "x";
+    words.push(PLACEHOLDER.into());
+    let mut words = cli::mark(words).ok()?;
+    let placeholder = words.pop()?;
+    if placeholder != PLACEHOLDER {
+        return None;
+    }
+    words.pop_if(|word| word == "--");
+    (!words.iter().any(|word| word == "--")).then_some(words)
 }
 
 /// True for `-timeout`, which is `--timeout` to `hop run`.

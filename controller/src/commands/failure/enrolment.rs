@@ -16,14 +16,25 @@ pub fn of_enrolment(error: &Error) -> Meaning {
         Error::Client(error) => of_client(error),
         Error::Program(error) => of_program(error),
         Error::Ssh(ssh::Error::Run(_)) => ("ssh", some("install the OpenSSH client")),
-        Error::Ssh(ssh::Error::Failed { host, .. }) => {
-            ("ssh", Some(format!("does `ssh {host}` log in, with the same -i, -o and port?").into()))
+        Error::Ssh(ssh::Error::Failed { login, .. }) => {
+            ("ssh", Some(format!("does `{login}` log in?").into()))
+        }
+        Error::NotRemoved { cause, name } => {
+            let (reason, hint) = of_enrolment(cause);
+            let hint = hint.map(|hint| format!("{hint} ")).unwrap_or_default();
+            let hint = format!("{hint}If the router is gone for good: hop router remove --forget {name}");
+            (reason, Some(hint.into()))
         }
         Error::Ssh(ssh::Error::TooMuch { .. }) => {
             ("ssh", some("does its login shell print without end, or is it another machine?"))
         }
         Error::Destination(_) => ("ssh", some("an IPv6 address with a port is written [ADDRESS]:PORT")),
         Error::NoPlace(_) => ("ssh", some("is /tmp full?")),
+        Error::NoShell { host, .. } => {
+            let address = host.rsplit_once('@').map_or(&**host, |(_, address)| address);
+            let hint = format!("log in as a user with a shell, which on most firmware is root@{address}");
+            ("ssh", Some(hint.into()))
+        }
         Error::Unsupported { why, .. } => ("unsuitable", of_unsuitable(why)),
         Error::UnknownInit { .. } => ("unsuitable", some("--until-reboot needs none")),
         Error::NoFlash { .. } => ("no_flash", some("--until-reboot keeps everything in RAM")),
@@ -53,12 +64,12 @@ pub fn of_enrolment(error: &Error) -> Meaning {
             );
             ("no_flash", Some(hint.into()))
         }
-        Error::Away { .. } => (
-            "no_flash",
-            some(
-                "reboot it, or plug its disk in, and try again; if the agent is gone for good, `hop router remove --forget NAME`",
-            ),
-        ),
+        Error::Away { name, .. } => {
+            let hint = format!(
+                "reboot it, or plug its disk in, and try again; if the agent is gone for good: hop router remove --forget {name}"
+            );
+            ("no_flash", Some(hint.into()))
+        }
         Error::Foreign { path, .. } => {
             let hint = format!(
                 "on the router: `ls -ldn {0}` and of what is above says whose it is; `rm -r {0}` if nobody wants it, or chown 0:0 and chmod go-w if it is Hop's",
@@ -69,16 +80,17 @@ pub fn of_enrolment(error: &Error) -> Meaning {
         Error::CacheDirInRam { .. } | Error::CacheDirInFlash { .. } => {
             ("usage", some("is the medium there? A stick is mounted some seconds after the boot"))
         }
-        Error::OtherCacheDir { .. } => (
-            "enrolled_already",
-            some("run `hop router remove` first; or leave out --cache-dir to share the agent"),
-        ),
-        Error::OtherWay { .. } => (
-            "enrolled_already",
-            some(
-                "run `hop router remove` first; or leave out --install and --until-reboot to share the agent",
-            ),
-        ),
+        Error::OtherCacheDir { name, .. } => {
+            let hint =
+                format!("run `hop router remove {name}` first; or leave out --cache-dir to share the agent");
+            ("enrolled_already", Some(hint.into()))
+        }
+        Error::OtherWay { name, .. } => {
+            let hint = format!(
+                "run `hop router remove {name}` first; or leave out --install and --until-reboot to share the agent"
+            );
+            ("enrolled_already", Some(hint.into()))
+        }
         Error::UnderWay { .. } => (
             "enrolled_already",
             some("wait a minute: by then the router has undone an interrupted enrolment"),
@@ -119,21 +131,27 @@ pub fn of_enrolment(error: &Error) -> Meaning {
                 "--force revokes it all the same; `hop router add` authorizes this controller again over ssh",
             ),
         ),
-        Error::OtherKey { .. } => ("wrong_key", some("`hop router add` enrols it again, by its login")),
-        Error::NoLogin { .. } => ("no_login", some("`hop router add NAME [user@]host` enrols it over ssh")),
-        Error::NoAgent { .. } => ("no_agent", some("`hop router add NAME` starts it again")),
-        Error::NotUndone { cause, .. } => (
-            of_enrolment(cause).0,
-            some(
-                "the router removes it within a minute; if it reboots before that, run `hop router add` and then `hop router remove`",
-            ),
-        ),
-        Error::NotRestored { cause, .. } => (
-            of_enrolment(cause).0,
-            some(
-                "if the connection broke, the router restores it within two minutes; then `hop router check` shows its state, and `hop router upgrade`, or `add` if it is gone, tries again",
-            ),
-        ),
+        Error::OtherKey { name, .. } => {
+            ("wrong_key", Some(format!("`hop router add {name}` enrols it again, by its login").into()))
+        }
+        Error::NoLogin { name } => {
+            ("no_login", Some(format!("`hop router add {name} root@ADDRESS` enrols it over ssh").into()))
+        }
+        Error::NoAgent { name, .. } => {
+            ("no_agent", Some(format!("`hop router add {name}` starts it again").into()))
+        }
+        Error::NotUndone { cause, name, .. } => {
+            let hint = format!(
+                "the router removes it within a minute; if it reboots before that, run `hop router add {name}` and then `hop router remove {name}`"
+            );
+            (of_enrolment(cause).0, Some(hint.into()))
+        }
+        Error::NotRestored { cause, name, .. } => {
+            let hint = format!(
+                "if the connection broke, the router restores it within two minutes; then `hop router check {name}` shows its state, and `hop router upgrade {name}`, or `hop router add {name}` if it is gone, tries again"
+            );
+            (of_enrolment(cause).0, Some(hint.into()))
+        }
         Error::Interrupted { .. } => ("interrupted", None),
     }
 }
@@ -151,6 +169,7 @@ fn of_unsuitable(why: &Unsupported) -> Option<Cow<'static, str>> {
         }
         Unsupported::OldKernel { .. } => "install a newer firmware",
         Unsupported::NoPromise { .. } => LET_IT_PROMISE_MORE,
+        Unsupported::NoTool(_) => "install or enable them; they are applets of BusyBox",
         Unsupported::NotMips(_) | Unsupported::NoO32 | Unsupported::NotInRam(_) => return None,
     })
 }

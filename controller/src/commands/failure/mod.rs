@@ -4,6 +4,7 @@
 //! versions, and `docs/specification.md` lists it.
 
 mod enrolment;
+mod routers;
 
 use std::borrow::Cow;
 
@@ -12,6 +13,7 @@ use hop_proto::v1::ErrorReason;
 use self::enrolment::of_enrolment;
 use super::Error;
 use crate::client;
+use crate::config::home::Home;
 use crate::console::exit_code::ExitCode;
 use crate::{config, golang, program, session, transfer, virtual_router};
 
@@ -42,9 +44,9 @@ pub fn reason(error: &Error) -> &'static str {
     of_command(error).0
 }
 
-/// The hint, if there is one.
-pub fn hint(error: &Error) -> Option<String> {
-    of_command(error).1.map(Cow::into_owned)
+/// The hint, if there is one; `home` has the inventory that fills it in.
+pub fn hint(error: &Error, home: Option<&Home>) -> Option<String> {
+    home.and_then(|home| routers::hint(error, home)).or_else(|| of_command(error).1.map(Cow::into_owned))
 }
 
 /// The hint for a failure of enrolment, if there is one.
@@ -71,7 +73,10 @@ fn of_command(error: &Error) -> Meaning {
         Error::Lacks { what: "--core", .. } => {
             ("incompatible", some("an agent of this release supports it, but not under qemu-user"))
         }
-        Error::Lacks { .. } => ("incompatible", some("`hop router upgrade` installs this hop's agent there")),
+        Error::Lacks { router, .. } => {
+            let hint = format!("`hop router upgrade {router}` installs this hop's agent there");
+            ("incompatible", Some(hint.into()))
+        }
         Error::NoSuchJob { .. } | Error::NoJobs { .. } => ("no_such_job", some(LIST_JOBS)),
         Error::AmbiguousJob { .. } | Error::SeveralJobs { .. } => {
             ("no_such_job", some("give its id, or a prefix that is no other job's; `hop ps` lists them"))
@@ -122,17 +127,17 @@ fn of_client(error: &client::Error) -> Meaning {
             ("agent_gone", Some(hint.into()))
         }
         Error::NoAnswer { .. } => ("no_answer", some("a longer --connect-timeout may help")),
-        Error::WrongKey { .. } => (
-            "wrong_key",
-            some(
-                "nothing was sent. If the agent was reinstalled, `hop router add` enrols it again; if not, another machine \
-                 answers at this address",
-            ),
-        ),
-        Error::NotAuthorized { .. } => (
-            "not_authorized",
-            some("on a controller that it authorizes: hop router authorize ROUTER FINGERPRINT"),
-        ),
+        Error::WrongKey { router, .. } => {
+            let hint = format!(
+                "nothing was sent. If the agent was reinstalled, `hop router add {router}` enrols it again; if not, another \
+                 machine answers at this address"
+            );
+            ("wrong_key", Some(hint.into()))
+        }
+        Error::NotAuthorized { router, own } => {
+            let hint = format!("on a controller that it authorizes: hop router authorize {router} {own}");
+            ("not_authorized", Some(hint.into()))
+        }
         Error::NotAnAgent { .. } => {
             ("not_an_agent", some("is the port right? hopd listens on 4670 unless told otherwise"))
         }
@@ -284,6 +289,16 @@ fn of_golang(error: &golang::Error) -> Meaning {
             ),
         ),
         Error::NotBuilt { .. } => ("not_built", None),
+        Error::Watch(_) => (
+            "local_io",
+            some(
+                "`sysctl fs.inotify` says how much may be watched; the kernel counts all programs of a user",
+            ),
+        ),
+        Error::SeveralPackages { .. } => ("usage", some("`hop run` runs one program: name its package")),
+        Error::NoPackages { .. } => {
+            ("usage", some("is it the right directory? `go list ./...` lists packages"))
+        }
         Error::NotMain { .. } => ("not_built", some("name a directory with `package main` in it")),
         Error::Probe { file, .. } => {
             let hint =
@@ -338,7 +353,7 @@ mod tests {
     #[test]
     fn strict_overcommit_has_a_hint() {
         let error = program::Error::NotPromised { router: "desk".into(), needed: 2, available: 1 };
-        assert!(hint(&error.into()).is_some_and(|hint| hint.contains("vm.overcommit_memory=0")));
+        assert!(hint(&error.into(), None).is_some_and(|hint| hint.contains("vm.overcommit_memory=0")));
     }
 
     #[test]

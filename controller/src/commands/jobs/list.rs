@@ -16,7 +16,8 @@ use crate::console::printable::{self, printable};
 use crate::session::read_outcome;
 
 /// Lists the jobs of a router.
-pub async fn ps(home: &Home, options: Ps) -> Result<ExitCode, Error> {
+pub async fn ps(home: &Home, mut options: Ps) -> Result<ExitCode, Error> {
+    options.router.router = options.name.or(options.router.router);
     let (mut connection, capabilities) = super::connect(home, &options.router).await?;
     let jobs = super::jobs(&mut connection).await?;
     let router = connection.router().to_owned();
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(running(false, true).controller, "detached");
         let waiting = table(&[running(false, false)]);
         assert!(
-            waiting.ends_with("running          1h 1m    waiting    yours     its hop to reconnect"),
+            waiting.ends_with("running         1h 1m    waiting    yours     its hop to reconnect"),
             "{waiting}"
         );
     }

@@ -5,9 +5,9 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use bytes::Bytes;
+use hop_formats::size::Size;
 use hop_proto::limits::{MAX_KEPT_OUTPUT_BYTES, OUTPUT_CHUNK_BYTES};
 use hop_proto::v1::{Output, ReadOutputRequest, Stream};
-use indicatif::HumanBytes;
 
 use crate::cli::Logs;
 use crate::client;
@@ -35,7 +35,7 @@ pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
     }
     let wants_all = options.since.is_none() && options.tail.is_none();
     if job.dropped > 0 && wants_all {
-        say!("hop: the router dropped {} of older output (--log-size)", HumanBytes(job.dropped));
+        say!("hop: the router dropped {} of older output (--log-size)", Size(job.dropped));
     }
     let since_ms = options.since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     let request = ReadOutputRequest { job_id: job.job_id.clone(), follow: options.follow, since_ms };
@@ -65,10 +65,7 @@ pub async fn logs(home: &Home, options: Logs) -> Result<ExitCode, Error> {
         let gap =
             received.take(&piece).map_err(|what| client::Error::Protocol { router: router.clone(), what })?;
         if gap > 0 && tail.is_none() {
-            say!(
-                "hop: the router dropped {} of output before they could be read (--log-size)",
-                HumanBytes(gap)
-            );
+            say!("hop: the router dropped {} of output before they could be read (--log-size)", Size(gap));
         }
         match &mut tail {
             Some(tail) => tail.push(piece.stream(), piece.data),
@@ -229,7 +226,7 @@ mod tests {
             uncompressed_size: 0,
         };
         let mut received = Received::new(true);
-        assert_eq!(received.take(&piece(7)), Ok(0), "where it begins is said elsewhere");
+        assert_eq!(received.take(&piece(7)), Ok(0), "another message says where it begins");
         assert_eq!(received.take(&piece(8)), Ok(0));
         assert_eq!(received.take(&piece(20)), Ok(11));
     }

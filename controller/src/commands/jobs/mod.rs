@@ -6,11 +6,11 @@ mod logs;
 use std::path::Path;
 use std::time::Duration;
 
+use hop_formats::size::Size;
 use hop_proto::identity::Identity;
 use hop_proto::limits::{MAX_JOB_ID_BYTES, MAX_LISTED_JOBS};
 use hop_proto::signal;
 use hop_proto::v1::{self, GetInfoResponse, JobState, ListJobsRequest, SignalJobRequest};
-use indicatif::HumanBytes;
 use tonic::Code;
 
 pub use self::list::{listed, ps};
@@ -60,7 +60,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         let jobs = jobs(client.connection()).await?;
         let job = find(&jobs, options.job.as_deref(), client.router())?;
         if job.dropped > 0 {
-            say!("hop: the router dropped {} of older output (--log-size)", HumanBytes(job.dropped));
+            say!("hop: the router dropped {} of older output (--log-size)", Size(job.dropped));
         }
         let request = AttachRequest {
             job: job.job_id.clone(),

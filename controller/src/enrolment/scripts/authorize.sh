@@ -16,7 +16,7 @@ is_abandoned() {
 		return
 	fi
 	anonymous=0
-	[ "$2" != "$boot" ] || [ ! -e "/proc/$1" ]
+	[ "$2" != "$boot" ] || ! lives "$1"
 }
 
 # Waits until no other process changes the list. The lock is a directory, which every firmware can make in one step;

@@ -97,6 +97,13 @@ hooked_homes() {
 	} | sed -n 's#.* \(/[^ ;]*\)/start[; ].*#\1#p'
 }
 
+# True if the process $1 runs: not if it has exited and its parent, which may be an init that reaps nobody, has not noticed.
+lives() {
+	case $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) in
+	'' | [ZX]*) return 1 ;;
+	esac
+}
+
 # True if $1 is the number of a process of root's that runs hopd.
 is_hopd() {
 	case $1 in

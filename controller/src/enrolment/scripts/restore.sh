@@ -6,7 +6,7 @@
 # Waits for an upgrade whose controller did not: it takes 15 s to end an agent, and some to write to flash.
 wait_for_upgrade() {
 	waited=0
-	while number=$(cat "$stage/replacing" 2>/dev/null) && [ -e "/proc/$number" ] && [ $waited -lt 40 ]; do
+	while number=$(cat "$stage/replacing" 2>/dev/null) && lives "$number" && [ $waited -lt 40 ]; do
 		sleep 1
 		waited=$((waited + 1))
 	done

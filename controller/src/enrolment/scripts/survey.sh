@@ -26,6 +26,10 @@ for tool in procd ubus uci opkg apk nvram mnf_info sha256sum md5sum; do
 	command -v $tool >/dev/null 2>&1 && echo $tool
 done
 ubus list service >/dev/null 2>&1 && echo procd-service
+section missing
+for tool in cat chmod cmp cp df grep kill ls mkdir mv printf rm rmdir sed sleep sync tail tr umount wc; do
+	command -v $tool >/dev/null 2>&1 || echo $tool
+done
 section guard
 for directory in $(stages); do
 	is_guarded "$directory" && echo "$directory"

@@ -43,8 +43,8 @@ fn program_larger_than_memory_is_refused(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("size=1t"), ..Options::default() });
     let huge = super::protocol::refusal_of_a_program_of(&router, 512 << 30);
     let figure = match router.info()["memory_bound_by_promises"] == true {
-        true => "bytes of memory more, because its vm.overcommit_memory is 2",
-        false => "bytes of memory to spare",
+        true => "of memory more, because its vm.overcommit_memory is 2",
+        false => "of memory to spare",
     };
     assert!(huge.contains(figure), "{huge}");
     router.assert_serves_on();

@@ -129,7 +129,7 @@ fn detached_job_is_listed_and_killed(target: Target) {
     assert!(numbers(100_000).starts_with(ran.stdout()), "{}", ran.stdout());
     router.wait_until_idle();
     let again = attach(&router, &job);
-    assert_eq!((again.stdout(), again.code), (ran.stdout(), 143), "whoever asks gets the same end");
+    assert_eq!((again.stdout(), again.code), (ran.stdout(), 143), "anyone who asks gets the same end");
     let listed = jobs(router.hop());
     assert_eq!((&listed[0]["state"], &listed[0]["exit_code"]), (&"ended".into(), &143.into()));
     let ids = router.hop().args(["ps", "-r", "router", "-q"]).run();

@@ -21,7 +21,7 @@ pub const ALL: &[Behaviour] = &behaviours! {
 
 /// What `log-lines` takes at most against `both-outputs`: it is 22 kB, and would be 37 if Go's functions were not known by their names,
 /// and 59 if no address were followed.
-const RELOCATED_KILOBYTES: f64 = 30.0;
+const RELOCATED_KIBIBYTES: f64 = 30.0;
 
 /// A program that does the same as `both-outputs`, and is another file.
 fn variant(router: &VirtualRouter, change: &[u8]) -> PathBuf {
@@ -79,8 +79,8 @@ fn moved_addresses_make_relocated_delta(target: Target) {
     let is_relocated = said.ends_with("as a relocated delta against what was sent before");
     assert_eq!(is_relocated, !target.is_here(), "only for MIPS: {said}");
     if is_relocated {
-        let (kilobytes, _) = said.split_once(" kB of ").unwrap();
-        assert!(kilobytes.parse::<f64>().unwrap() < RELOCATED_KILOBYTES, "{said}");
+        let (kibibytes, _) = said.split_once(" KiB of ").unwrap();
+        assert!(kibibytes.parse::<f64>().unwrap() < RELOCATED_KIBIBYTES, "{said}");
     }
     router.assert_serves_on();
 }

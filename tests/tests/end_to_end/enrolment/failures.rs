@@ -14,6 +14,7 @@ pub const ALL: &[Case] = &cases![
     changed_ssh_key_is_refused,
     noexec_tmp_is_refused,
     full_tmp_is_refused,
+    missing_applet_is_named,
     damaged_agent_is_refused,
     failing_self_test_is_refused,
     full_flash_falls_back_to_ram,
@@ -33,6 +34,7 @@ pub const ALL: &[Case] = &cases![
     incomplete_removal_names_what_stays,
     interrupted_second_controller_stays_out,
     ports_are_learned_after_an_interrupt,
+    login_without_a_posix_shell_enrols,
 ];
 
 fn refused_login_is_explained() {
@@ -81,6 +83,14 @@ fn full_tmp_is_refused() {
     owner.sh("dd if=/dev/zero of=/tmp/fill bs=1M count=28 2>/dev/null");
     let before = owner.files();
     owner.add(&[]).assert_fails_after_progress(125, "the agent needs ");
+    owner.assert_nothing_left(&before);
+}
+
+fn missing_applet_is_named() {
+    let owner = Owner::of("dir-505");
+    owner.sh("mv /bin/sync /bin/sync.away");
+    let before = owner.files();
+    owner.add(&[]).assert_fails(125, "it has no `sync`, and Hop's scripts need it");
     owner.assert_nothing_left(&before);
 }
 
@@ -395,4 +405,27 @@ fn ports_are_learned_after_an_interrupt() {
     let at = format!("dir-505 runs already at 127.0.0.1:{}: ", machine.ssh_port());
     assert!(ran.stdout().starts_with(&at), "{}", ran.stdout());
     assert_eq!(fs::read_to_string(&state).unwrap(), known);
+}
+
+fn login_without_a_posix_shell_enrols() {
+    let owner = Owner::of("dir-505");
+    let before = owner.files();
+    // A shell that knows commands and single quotes, and nothing else of POSIX.
+    owner.sh("cp /etc/passwd /tmp/passwd
+        printf '%s\\n' '#!/bin/sh' 'case $2 in \"sh -s\"* | \"sh -c \"*) exec sh -c \"$2\" ;; esac' \
+            'echo \"odd: cannot read $2\" >&2' 'exit 127' >/bin/odd
+        chmod 755 /bin/odd; echo /bin/odd >>/etc/shells
+        sed -i '/^root:/s#[^:]*$#/bin/odd#' /etc/passwd");
+    // With a command of their own for logins, as in ssh_config(5).
+    let ran = owner.add(&["--until-reboot", "-o", "RemoteCommand=cat /etc/banner"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr());
+    owner.assert_runs(&owner.machine.hop());
+    let checked = owner.router("check");
+    assert_eq!(checked.code, 0, "{}{}", checked.stdout(), checked.stderr());
+    assert_eq!(owner.router("remove").code, 0);
+    // One that runs no command at all.
+    owner.sh("printf '%s\\n' '#!/bin/echo RouterOS' >/bin/odd");
+    owner.add(&["--until-reboot"]).assert_fails(125, "the login shell of root@127.0.0.1 does not run `sh`");
+    owner.sh("cat /tmp/passwd >/etc/passwd; rm /tmp/passwd /bin/odd; sed -i '/odd/d' /etc/shells");
+    owner.assert_nothing_left(&before);
 }

@@ -190,7 +190,28 @@ fn stick_keeps_programs_across_reboots() {
     assert_eq!(owner.router("add").code, 0);
     owner.assert_runs(&owner.machine.hop());
     assert!(owner.sh(kept).contains("program copied from the disk cache"));
-    assert_eq!(owner.router("remove").code, 0);
+    let list = owner.machine.hop().args(["router", "list"]).run();
+    assert!(list.stdout().trim_end().ends_with(" /tmp/mnt/sda1/programs"), "{}", list.stdout());
+    let checked = owner.router("check");
+    let is_there = |line: &str| line.starts_with("ok     disk cache  /tmp/mnt/sda1/programs on ext2, ");
+    assert!(checked.code == 0 && checked.stdout().lines().any(is_there), "{}", checked.stdout());
+    // What is on a medium that is not there cannot be removed.
+    owner.sh("umount /tmp/mnt/sda1");
+    let checked = owner.router("check");
+    let is_away =
+        |line: &str| line.starts_with("WRONG  disk cache  the cache directory /tmp/mnt/sda1/programs would");
+    assert!(checked.code == 1 && checked.stdout().lines().any(is_away), "{}", checked.stdout());
+    let removed = owner.router("remove");
+    let left = "desk removed, but for its disk cache /tmp/mnt/sda1/programs, whose medium is not there";
+    assert!(
+        removed.code == 1 && removed.stdout().starts_with(left),
+        "{}{}",
+        removed.stdout(),
+        removed.stderr()
+    );
+    owner.sh(
+        "mount -t ext2 /dev/sda1 /tmp/mnt/sda1; rm /tmp/mnt/sda1/programs/*; rmdir /tmp/mnt/sda1/programs",
+    );
     owner.assert_nothing_left(&before);
 }
 

@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::build::{dist, toolchain};
 use crate::checks::{bench, demo, fuzz, reproduce, size, test, words};
-use crate::{packages, virtual_routers};
+use crate::{packages, packaging, virtual_routers};
 
 /// The test in `tests/tests/host/documents.rs` that compares docs/commands.md with the help of hop, and writes it on request.
 const DOCS_TEST: &str = "commands_page_matches_help";
@@ -24,6 +24,8 @@ enum Command {
     Setup,
     /// Build target/dist: hop, hopd-mips, hopd-mipsel and hopd-host
     Build,
+    /// Pack hop for Debian and as a tarball, and the agent for OpenWrt, into target/dist
+    Dist(DistArgs),
     /// Set up, build, and run a Go program on a big-endian and a little-endian virtual router
     Demo,
     /// Set up, build, and run the tests
@@ -44,6 +46,16 @@ enum Command {
     Codegen,
     /// Write docs/commands.md from the help of hop
     Docs,
+}
+
+#[derive(Args)]
+struct DistArgs {
+    /// Also check each package as who installs it would, and pack all of it twice, which must change nothing
+    #[arg(long)]
+    check: bool,
+    /// The machines for which hop is packed; all if none is named
+    #[arg(value_name = "MACHINE")]
+    machines: Vec<packaging::Machine>,
 }
 
 #[derive(Args)]
@@ -121,6 +133,7 @@ impl Cli {
         match self.command {
             Command::Setup => toolchain::Toolchain::set_up().map(|_| ()).and_then(|()| packages::qemu_user()),
             Command::Build => dist::build(),
+            Command::Dist(DistArgs { check, machines }) => packaging::run(&machines, check),
             Command::Demo => demo::run(),
             Command::Test(TestArgs { all, arguments }) => test::test(all, &arguments),
             Command::Bench(arguments) => bench::run(&arguments),

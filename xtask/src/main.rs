@@ -5,6 +5,7 @@ mod checks;
 mod cli;
 mod command;
 mod packages;
+mod packaging;
 mod paths;
 mod virtual_routers;
 

@@ -9,8 +9,17 @@ use std::path::Path;
 use regex_lite::Regex;
 
 /// Options of `cargo xtask`, of the agent and of other programs, which pages name too.
-const OTHERS: [&str; 7] =
-    ["--all", "--check", "--icf", "--launcher", "--patch-from", "--self-test", "--write"];
+const OTHERS: [&str; 9] = [
+    "--add-arch",
+    "--all",
+    "--check",
+    "--icf",
+    "--launcher",
+    "--patch-from",
+    "--print-architecture",
+    "--self-test",
+    "--write",
+];
 
 #[test]
 fn options_in_the_docs_exist() {

@@ -25,7 +25,7 @@ pub struct Completions {
 }
 
 const COMPLETIONS_AFTER_HELP: &str = "\
-The Debian package installs the scripts. Without it: `source <(hop completions bash)` in ~/.bashrc; `source <(hop completions zsh)` \
+`source <(hop completions bash)` in ~/.bashrc; `source <(hop completions zsh)` \
 in ~/.zshrc, after compinit; `hop completions fish | source` in ~/.config/fish/config.fish.";
 
 /// `hop complete`: what the scripts of `hop completions` call.

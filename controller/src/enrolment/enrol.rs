@@ -22,6 +22,7 @@ use crate::program::embedded::Arch;
 const PLACE: &str = include_str!("scripts/place.sh");
 pub(super) const START: &str = include_str!("scripts/start.sh");
 const INIT_SCRIPT: &str = include_str!("files/hopd.init");
+const CONFIGURATION: &str = include_str!("files/hopd.config");
 const START_SCRIPT: &str = include_str!("files/start");
 
 /// One enrolment under way.
@@ -328,16 +329,15 @@ pub(super) fn check_cache_dir(survey: &Survey, host: &str, store: &str) -> Resul
     }
 }
 
-/// `/etc/config/hopd`.
-fn configuration(listen: &str, interface: &str, store: &str) -> String {
-    let mut text = format!("config hopd 'main'\n\toption listen '{listen}'\n\toption dir '/tmp/hop'");
-    if !interface.is_empty() {
-        text.push_str(&format!("\n\toption device '{interface}'"));
-    }
-    if !store.is_empty() {
-        text.push_str(&format!("\n\toption cache_dir '{store}'"));
-    }
-    text
+/// `/etc/config/hopd`, without the options that have no value. The package for OpenWrt has it from the same file.
+fn configuration(listen: &str, interface: &str, cache_dir: &str) -> String {
+    let values = [("LISTEN", listen), ("DEVICE", interface), ("CACHE_DIR", cache_dir)];
+    let filled = |line: &str| match values.iter().find(|(name, _)| line.contains(&format!("'{name}'"))) {
+        Some((_, "")) => None,
+        Some((name, value)) => Some(line.replace(name, value)),
+        None => Some(line.to_owned()),
+    };
+    CONFIGURATION.lines().filter_map(filled).collect::<Vec<_>>().join("\n")
 }
 
 /// The comment on this controller's key in the router's list: `user@host`.
@@ -355,6 +355,14 @@ mod tests {
     use std::process::{Command, Output, Stdio};
 
     use super::*;
+
+    #[test]
+    fn configuration_omits_options_without_value() {
+        let short = "config hopd 'main'\n\toption listen '0.0.0.0:4670'\n\toption dir '/tmp/hop'";
+        assert_eq!(configuration("0.0.0.0:4670", "", ""), short);
+        let long = format!("{short}\n\toption device 'br-lan'\n\toption cache_dir '/mnt/sda1/hop'");
+        assert_eq!(configuration("0.0.0.0:4670", "br-lan", "/mnt/sda1/hop"), long);
+    }
 
     /// Runs a script with programs of these names in front of the others.
     fn run_with(programs: &[(&str, &str)], script: &str) -> Output {

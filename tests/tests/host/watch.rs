@@ -175,7 +175,7 @@ fn source_that_fails_first_is_waited_for() {
         "package main\n\nimport \"example.com/app/new/part\"\n\nfunc main() { println(part.Name) }\n";
     fs::write(app.join("main.go"), imports).unwrap();
     let stderr = desk.path("stderr");
-    let said = |text: &str| fs::read_to_string(&stderr).unwrap().contains(text);
+    let said = |text: &str| fs::read_to_string(&stderr).unwrap_or_default().contains(text);
     let hop = desk.hop().args(["run", "--watch", "-C", app.to_str().unwrap(), "."]);
     let running = hop.in_shell(&format!("exec \"$@\" 2>'{}'", stderr.display())).start();
     wait_until("the build fails", || said("hop: waiting for a change of the source"));

@@ -60,7 +60,8 @@ fuzz_target!(|input: Input<'_>| {
 fn unpack(archive: &[u8], size: u64, place: &Path) -> Result<(), Error> {
     let announced =
         BlobDescriptor { digest: [0; 32], size: archive.len() as u64, checksum: None, bases: Vec::new() };
-    let tree = InputArchive { archive: announced, directory: b"src".to_vec(), is_aside: false, size, entries: 0 };
+    let tree =
+        InputArchive { archive: announced, directory: b"src".to_vec(), is_aside: false, size, entries: 0 };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime needs nothing");
     runtime.block_on(tree.unpack(file(archive), place, None, u64::MAX))
 }

@@ -187,8 +187,16 @@ fuzz_target!(|scenario: Scenario| {
 impl World {
     fn new(lies: bool, is_there: bool) -> Self {
         let owner = hop_proto::identity::Fingerprint::of(b"controller");
-        let (session, commands) =
-            Session::new("7".into(), Ownership { owner, linger: Some(LINGER), log_size: 0, output_window: WINDOW, has_terminal: false });
+        let (session, commands) = Session::new(
+            "7".into(),
+            Ownership {
+                owner,
+                linger: Some(LINGER),
+                log_size: 0,
+                output_window: WINDOW,
+                has_terminal: false,
+            },
+        );
         Self {
             lies,
             session,

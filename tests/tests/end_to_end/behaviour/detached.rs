@@ -142,5 +142,6 @@ fn attached_hop_keeps_its_signals(target: Target) {
     let id = detach(&router, &[], "signals", &["1"]);
     leave(&id);
     kill(&id);
+    router.wait_until_idle();
     router.assert_serves_on();
 }

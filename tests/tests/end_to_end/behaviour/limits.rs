@@ -5,6 +5,7 @@ use std::thread;
 use super::Behaviour;
 use hop::client::connection::Connection;
 use hop::config::home::Home;
+use hop_formats::size::Size;
 use hop_tests::{Hop, Options, TIMEOUT, Target, VirtualRouter, fixture, wait_until};
 use rustix::process::Signal;
 
@@ -27,14 +28,14 @@ fn program_over_quota_is_refused(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { quota: Some(100_000), ..Options::default() });
     let size = fixture(target, "both-outputs").metadata().unwrap().len();
     let ran = router.exec("both-outputs").run();
-    ran.assert_fails(125, &format!("the program needs {size} bytes and"));
-    assert!(ran.stderr().contains("has 100000 left"), "{}", ran.stderr());
+    ran.assert_fails(125, &format!("the program needs {} and", Size(size)));
+    assert!(ran.stderr().contains("has 97.6 KiB left"), "{}", ran.stderr());
     assert!(router.leftovers().is_empty());
 }
 
 fn program_larger_than_tmpfs_is_refused(target: Target) {
     let router = VirtualRouter::start_with(target, &Options { tmpfs: Some("size=1m"), ..Options::default() });
-    router.exec("both-outputs").run().assert_fails(125, "bytes and");
+    router.exec("both-outputs").run().assert_fails(125, "the program needs ");
     assert!(router.leftovers().is_empty());
 }
 

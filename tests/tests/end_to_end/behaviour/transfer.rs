@@ -115,7 +115,7 @@ fn unused_blob_is_evicted_for_another(target: Target) {
     // And it stays while it is used.
     let mut running = router.exec("dialogue").start();
     assert_eq!(running.line(), "ready\n");
-    router.hop().args(["exec", "-r", "router"]).arg(&changed).run().assert_fails(125, "bytes and");
+    router.hop().args(["exec", "-r", "router"]).arg(&changed).run().assert_fails(125, "the program needs ");
     assert_eq!(running.wait().code, 0);
 }
 

@@ -178,8 +178,8 @@ impl Fault {
             Self::ControllerKilled => End::Killed,
             Self::PowerPulled => End::Fails("was rebooted"),
             Self::TmpfsFull => match phase {
-                Phase::Handshake | Phase::Upload => End::Fails("bytes and"),
-                Phase::Start => End::Either("bytes and"),
+                Phase::Handshake | Phase::Upload => End::Fails("the program needs "),
+                Phase::Start => End::Either("the program needs "),
                 _ => End::Whole,
             },
         }

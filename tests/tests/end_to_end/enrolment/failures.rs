@@ -88,7 +88,7 @@ fn full_tmp_is_refused() {
 
 fn missing_applet_is_named() {
     let owner = Owner::of("dir-505");
-    owner.sh("mv /bin/sync /bin/sync.away");
+    owner.sh("rm /bin/sync");
     let before = owner.files();
     owner.add(&[]).assert_fails(125, "it has no `sync`, and Hop's scripts need it");
     owner.assert_nothing_left(&before);

@@ -221,14 +221,18 @@ impl Interruption {
 /// What is in the command that receives an agent.
 pub const UPLOAD: &str = "exec cat >/tmp/hop-";
 
-/// Writes an `ssh` that does `what` first, or `exit`s in its place, when the command has `words` in it; `$ssh` is the real one.
+/// Writes an `ssh` that does `what` first, or `exit`s in its place, when the command, or the script for `sh -s`, has `words` in it;
+/// `$ssh` is the real one.
 pub fn put_in_front_of_ssh(directory: &Path, words: &str, what: &str) {
     let path = std::env::var_os("PATH").unwrap();
     let real =
         std::env::split_paths(&path).map(|place| place.join("ssh")).find(|file| file.exists()).unwrap();
     let script = format!(
-        "#!/bin/sh\nssh={}\nfor last; do :; done\ncase $last in\n*'{words}'*) {what} ;;\nesac\nexec $ssh \"$@\"\n",
-        real.display()
+        "#!/bin/sh\nssh={}\nfor last; do :; done\ncase $last in\n*'{words}'*) {what} ;;\n'sh -s')\n\
+         script='{}'.$$\ncat >$script\n! grep -qF '{words}' $script || {{ {what}; }}\nexec $ssh \"$@\" <$script\n;;\nesac\n\
+         exec $ssh \"$@\"\n",
+        real.display(),
+        directory.join("script").display()
     );
     let wrapper = directory.join("ssh");
     fs::write(&wrapper, script).unwrap();

@@ -9,12 +9,15 @@ use std::path::Path;
 use regex_lite::Regex;
 
 /// Options of `cargo xtask`, of the agent and of other programs, which pages name too.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 12] = [
     "--add-arch",
     "--all",
+    "--cached",
     "--check",
+    "--exclude-standard",
     "--icf",
     "--launcher",
+    "--others",
     "--patch-from",
     "--print-architecture",
     "--self-test",

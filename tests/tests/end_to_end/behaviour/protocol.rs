@@ -11,7 +11,7 @@ use hop_proto::v1::{
     Attach, Blob, BlobChunk, Detach, Discard, Encoding, ErrorReason, InputArchive, JobSpec, Output,
     OutputAck, RunRequest, RunResponse, Signal, SignalJobRequest, Stdin, Stream, run_request, run_response,
 };
-use hop_tests::{TIMEOUT, Target, VirtualRouter};
+use hop_tests::{TIMEOUT, Target, VirtualRouter, wait_until};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -494,5 +494,6 @@ fn every_grpc_client_reads_refusals(target: Target) {
         assert_eq!(status.get_details_error_info().unwrap().reason, "PROTOCOL");
     });
     router.hop().args(["kill", "-r", "router", "a"]).run();
+    wait_until("the job has ended", || router.leftovers().is_empty());
     router.assert_serves_on();
 }

@@ -12,6 +12,7 @@ use super::stage::{random_name, send, sha256, try_out};
 use super::survey::{Agent, Survey};
 use super::{AUTHORIZE, EnrolRequest, Error, look};
 use crate::client;
+use crate::client::ssh::quoted;
 use crate::config::enrolment::EnrolmentRecord;
 use crate::config::enrolment::Persistence;
 use crate::config::home::Home;
@@ -104,12 +105,15 @@ async fn remove_over(
     };
     let variables =
         Variables::default().set("home", "").set("new_cache_dir", "").set("cache_dir", &cache_dir);
+    // The medium is what survives all else, so what is on it must not be forgotten. A directory that is there, is on the
+    // flash, and is removed.
+    let is_away = !cache_dir.is_empty()
+        && enrol::check_cache_dir(&survey, host, &cache_dir).is_err()
+        && !shell.attempt(&format!("[ -d {} ]", quoted(&cache_dir))).await?.status.success();
     shell.script("removing the agent", &variables, &[STOP, REMOVE]).await?;
     for path in &survey.foreign {
         say!("hop: {name}: {} is not root's alone, so it is not Hop's and stays", path.display());
     }
-    // The medium is what survives all else, so what is on it must not be forgotten.
-    let is_away = !cache_dir.is_empty() && enrol::check_cache_dir(&survey, host, &cache_dir).is_err();
     Ok(if is_away { Removal::ExceptCache(cache_dir) } else { Removal::Removed })
 }
 

@@ -90,7 +90,7 @@ fn missing_applet_is_named() {
     let owner = Owner::of("dir-505");
     owner.sh("rm /bin/sync");
     let before = owner.files();
-    owner.add(&[]).assert_fails(125, "it has no `sync`, and Hop's scripts need it");
+    owner.add(&[]).assert_fails_after_progress(125, "it has no `sync`, and Hop's scripts need it");
     owner.assert_nothing_left(&before);
 }
 

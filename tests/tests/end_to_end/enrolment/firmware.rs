@@ -70,7 +70,9 @@ fn uci_settings_of_a_dir_505() {
         check.stdout()
     );
 
-    assert_eq!(owner.router("remove").code, 0);
+    // Nobody has made its cache directory, which so may be on a medium that is away.
+    let removed = owner.router("remove");
+    assert!(removed.code == 1 && removed.stdout().contains("/root/programs"), "{}", removed.stdout());
     owner.assert_nothing_left(&before);
 }
 

@@ -13,7 +13,6 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
@@ -23,14 +22,8 @@ use rustix::process::{
 use tokio::time::Instant;
 
 use crate::process::cgroup::{Cgroup, Cgroups};
+use crate::process::exit_wait::ExitWait;
 use crate::system::fs_walk;
-
-/// How long killed processes may take to exit: hundreds of them take a router's CPU seconds. Only processes that the
-/// kernel itself blocks, on a dead disk or in a driver, take longer.
-const GOING_LIMIT: Duration = Duration::from_secs(10);
-
-/// Polling interval while killed processes exit.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Rounds in which the agent stops processes before it kills those that it has found. Each round stops one generation
 /// of a fork bomb, which runs out of memory before it has as many generations.
@@ -122,12 +115,13 @@ impl ProcessReaper {
             }
             cgroup.kill();
         }
+        let mut wait = ExitWait::default();
         loop {
             let stuck = self.kill_orphans_once(group, &mut seen);
-            if stuck == 0 || since.elapsed() > GOING_LIMIT {
-                return Orphans { ended: seen.len() as u32, stuck };
+            match wait.next_interval(stuck, since.elapsed()) {
+                Some(interval) => tokio::time::sleep(interval).await,
+                None => return Orphans { ended: seen.len() as u32, stuck },
             }
-            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -135,9 +129,11 @@ impl ProcessReaper {
     /// event loop.
     pub fn kill_orphans_blocking(&self) {
         let since = std::time::Instant::now();
-        let mut seen = Vec::new();
-        while self.kill_orphans_once(None, &mut seen) > 0 && since.elapsed() < GOING_LIMIT {
-            std::thread::sleep(PAUSE);
+        let (mut seen, mut wait) = (Vec::new(), ExitWait::default());
+        while let Some(interval) =
+            wait.next_interval(self.kill_orphans_once(None, &mut seen), since.elapsed())
+        {
+            std::thread::sleep(interval);
         }
     }
 

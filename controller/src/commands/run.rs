@@ -112,11 +112,11 @@ impl RunRequest<'_> {
         let mut result = self.run_job(args).await;
         if let Ok(outcome) = &mut result {
             outcome.requires_files = self.options.artifacts.require_artifacts;
-            if outcome.ending == Ending::Detached && !self.options.artifacts.paths.is_empty() {
-                let saved = SavedArtifacts::of(&self.options.artifacts);
-                if let Err(error) = saved.and_then(|saved| saved.save(self.home, &outcome.job)) {
-                    say!("hop: hop attach will need --artifact again: {error}");
-                }
+            if outcome.ending == Ending::Detached
+                && !self.options.artifacts.paths.is_empty()
+                && let Err(error) = self.save_artifacts(&outcome.job)
+            {
+                say!("hop: hop attach will need --artifact again: {error}");
             }
         }
         let written = status_file.map_or(Ok(()), |file| file.write(&result));
@@ -131,6 +131,11 @@ impl RunRequest<'_> {
             print(&outcome.job)?;
         }
         written.map(|()| report::exit_code(&outcome))
+    }
+
+    fn save_artifacts(&self, job: &str) -> Result<(), Error> {
+        let router = super::selected_router(self.home, self.router.router.as_deref())?;
+        SavedArtifacts::of(&self.options.artifacts)?.save(self.home, &router.name, job)
     }
 
     async fn run_job(&self, args: Vec<OsString>) -> Result<Outcome, Error> {

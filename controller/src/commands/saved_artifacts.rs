@@ -45,11 +45,11 @@ impl SavedArtifacts {
         })
     }
 
-    /// Keeps them for the job with this id, and drops those of jobs that are long gone.
+    /// Keeps them for the job with this id on this router, and drops those of jobs that are long gone.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Config`].
-    pub fn save(&self, home: &Home, job: &str) -> Result<(), Error> {
+    pub fn save(&self, home: &Home, router: &str, job: &str) -> Result<(), Error> {
         let directory = home.saved_artifacts();
         make_private(&directory)?;
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
@@ -59,21 +59,21 @@ impl SavedArtifacts {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let path = directory.join(job);
+        let path = place(home, router, job);
         let json =
             serde_json::to_vec(self).map_err(std::io::Error::from).map_err(Error::io("write", &path))?;
         fs::write(&path, json).map_err(Error::io("write", &path))
     }
 
     /// Those of a job; `None` if nothing was said, or on another machine.
-    pub fn load(home: &Home, job: &str) -> Option<Self> {
-        serde_json::from_slice(&fs::read(home.saved_artifacts().join(job)).ok()?).ok()
+    pub fn load(home: &Home, router: &str, job: &str) -> Option<Self> {
+        serde_json::from_slice(&fs::read(place(home, router, job)).ok()?).ok()
     }
 
     /// Forgets those of a job, which is over.
-    pub fn forget(home: &Home, job: &str) {
+    pub fn forget(home: &Home, router: &str, job: &str) {
         // There may be none.
-        let _ = fs::remove_file(home.saved_artifacts().join(job));
+        let _ = fs::remove_file(place(home, router, job));
     }
 
     /// What to fetch of it: all of which it is known where it goes.
@@ -86,6 +86,11 @@ impl SavedArtifacts {
         let directory = PathBuf::from(&self.directory);
         self.paths.iter().filter_map(|path| Request::parse(path, policy, &directory).ok()).collect()
     }
+}
+
+/// The file for a job. It has the router's name, so that no other router gets at them by a job of the same id.
+fn place(home: &Home, router: &str, job: &str) -> PathBuf {
+    home.saved_artifacts().join(format!("{router}-{job}"))
 }
 
 #[cfg(test)]
@@ -105,8 +110,9 @@ mod tests {
             keeps_executability: false,
             requires: true,
         };
-        saved.save(&home, "12ab").unwrap();
-        let loaded = SavedArtifacts::load(&home, "12ab").unwrap();
+        saved.save(&home, "desk", "12ab").unwrap();
+        assert!(SavedArtifacts::load(&home, "attic", "12ab").is_none());
+        let loaded = SavedArtifacts::load(&home, "desk", "12ab").unwrap();
         let places: Vec<_> = loaded.requests().into_iter().map(|request| request.local).collect();
         let expected = [
             Local::Path("/work/b".into()),
@@ -115,7 +121,7 @@ mod tests {
             Local::Path("/e".into()),
         ];
         assert_eq!(places, expected);
-        SavedArtifacts::forget(&home, "12ab");
-        assert!(SavedArtifacts::load(&home, "12ab").is_none());
+        SavedArtifacts::forget(&home, "desk", "12ab");
+        assert!(SavedArtifacts::load(&home, "desk", "12ab").is_none());
     }
 }

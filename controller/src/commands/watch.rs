@@ -20,6 +20,7 @@ use crate::console::signals::{Interrupts, Remote};
 use crate::golang::build::Build;
 use crate::golang::watcher::SourceWatcher;
 use crate::session;
+use crate::session::Job;
 use crate::session::outcome::{Ending, Outcome};
 use crate::session::stdin;
 use crate::transfer::blob::Blob;
@@ -50,8 +51,8 @@ pub async fn run(request: RunRequest<'_>, args: Vec<OsString>) -> Result<ExitCod
 
 /// What comes next.
 enum Next {
-    /// A program to run.
-    Run(Box<Prepared>),
+    /// A program to run, and its job.
+    Run(Box<(Job, Prepared)>),
     /// The user has ended this `hop`.
     End(&'static str),
 }
@@ -64,11 +65,11 @@ async fn watch(request: &RunRequest<'_>, args: Vec<OsString>) -> Result<ExitCode
     };
     let mut next = first(request, &args, &mut watcher, &mut interrupts).await?;
     loop {
-        let prepared = match next {
-            Next::Run(prepared) => *prepared,
+        let (job, prepared) = match next {
+            Next::Run(ready) => *ready,
             Next::End(signal) => return Ok(ExitCode::of_signal(signal)),
         };
-        next = match run_once(request, &args, prepared, &mut watcher, &mut interrupts).await? {
+        next = match run_once(request, &args, job, prepared, &mut watcher, &mut interrupts).await? {
             Some(next) => next,
             None => when_changed(request, &args, &mut watcher, &mut interrupts).await?,
         };
@@ -121,7 +122,7 @@ async fn rebuilt(
     request: &RunRequest<'_>,
     args: &[OsString],
     watcher: &mut SourceWatcher,
-) -> Result<Box<Prepared>, Error> {
+) -> Result<Box<(Job, Prepared)>, Error> {
     // A run that ends while this builds begins it again.
     let mut changed = watcher.unhandled().await;
     loop {
@@ -155,15 +156,18 @@ async fn prepare(
     request: &RunRequest<'_>,
     args: &[OsString],
     progress: &Progress,
-) -> Result<Box<Prepared>, Error> {
+) -> Result<Box<(Job, Prepared)>, Error> {
     let mut job = request.job(args.to_vec())?;
-    Ok(Box::new(request.prepare(&mut job, progress).await?))
+    let prepared = request.prepare(&mut job, progress).await?;
+    job.input = stdin::Mode::Empty;
+    Ok(Box::new((job, prepared)))
 }
 
 /// Runs a program until it ends, or until another one takes its place. Returns what comes next, if that is known.
 async fn run_once(
     request: &RunRequest<'_>,
     args: &[OsString],
+    job: Job,
     prepared: Prepared,
     watcher: &mut SourceWatcher,
     interrupts: &mut Interrupts,
@@ -176,8 +180,6 @@ async fn run_once(
         report::report(&error, Some(request.home));
         return Ok(None);
     }
-    let mut job = request.job(args.to_vec())?;
-    job.input = stdin::Mode::Empty;
     let sent = BlobCache::new(request.home);
     let remote = interrupts.remote();
     let running = session::run(client, &program, &job, &sent, None, interrupts, &progress);
@@ -226,12 +228,12 @@ async fn supervise(
             }
             signal = remote.ended() => break Next::End(signal),
             built = rebuilt(request, args, watcher) => match built {
-                Ok(prepared) if prepared.program.blob.digest == program.digest => {
+                Ok(ready) if ready.1.program.blob.digest == program.digest => {
                     say!("hop: it is the same program, which runs on");
                 }
-                Ok(prepared) => {
+                Ok(ready) => {
                     remote.send("TERM");
-                    break Next::Run(prepared);
+                    break Next::Run(ready);
                 }
                 Err(error) => drop(report::report(&error, Some(request.home))),
             },

@@ -85,7 +85,7 @@ impl Watched {
     }
 
     fn says(&self, text: &str) -> bool {
-        fs::read_to_string(&self.stderr).unwrap().contains(text)
+        fs::read_to_string(&self.stderr).unwrap_or_default().contains(text)
     }
 
     /// One Ctrl-C ends the program and hop, and leaves nothing.
@@ -187,6 +187,29 @@ fn source_that_fails_first_is_waited_for() {
     let versioned = desk.run(&["run", "--watch", "example.com/probe@latest"]);
     versioned.assert_fails(125, "--watch watches source files that are here");
     assert_eq!(desk.run(&["run", "--watch", "--detach", "."]).code, 125);
+}
+
+#[test]
+fn watched_program_gets_what_the_router_lacks() {
+    let desk = Desk::new();
+    assert_eq!(desk.run(&["virtual", "up"]).code, 0);
+    let app = desk.path("app");
+    let program = "package main\n\nimport \"os\"\n\nfunc main() {\n\
+        \t_, zone := os.Stat(os.Getenv(\"TZ\")[1:])\n\
+        \t_, certificates := os.Stat(os.Getenv(\"SSL_CERT_FILE\"))\n\
+        \tprintln(\"found\", zone == nil, certificates == nil)\n}\n";
+    make(&app, "main.go", program);
+    fs::write(app.join("go.mod"), "module example.com/app\n\ngo 1.24\n").unwrap();
+    fs::write(desk.path("own.pem"), "certificates").unwrap();
+    let stderr = desk.path("stderr");
+    let hop = desk.hop().args(["run", "--watch", "--send-certs", "-C", app.to_str().unwrap(), "."]);
+    let hop = hop.env("TZ", "Europe/Berlin").env("SSL_CERT_FILE", desk.path("own.pem"));
+    let running = hop.in_shell(&format!("exec \"$@\" 2>'{}'", stderr.display())).start();
+    wait_until("the program runs", || {
+        fs::read_to_string(&stderr).unwrap_or_default().contains("found true true\n")
+    });
+    running.signal(Signal::INT);
+    assert_eq!(running.wait().code, 130);
 }
 
 /// Makes a directory with a file in it.

@@ -42,11 +42,6 @@ use crate::session::{self, AttachRequest};
 pub async fn attach(home: &Home, options: Attach) -> Result<ExitCode, Error> {
     let status_file = options.status_file.as_deref().map(StatusFile::create).transpose()?;
     let result = attach_to(home, &options).await;
-    if let Ok(Outcome { job, ending, .. }) = &result
-        && *ending != Ending::Detached
-    {
-        SavedArtifacts::forget(home, job);
-    }
     let written = status_file.map_or(Ok(()), |file| file.write(&result));
     let outcome = result?;
     report::tell(&outcome);
@@ -68,7 +63,7 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         if job.dropped > 0 {
             say!("hop: the router dropped {} of older output (--log-size)", Size(job.dropped));
         }
-        let saved = SavedArtifacts::load(home, &job.job_id).filter(|_| named.is_empty());
+        let saved = SavedArtifacts::load(home, client.router(), &job.job_id).filter(|_| named.is_empty());
         let requires =
             options.artifacts.require_artifacts || saved.as_ref().is_some_and(|saved| saved.requires);
         let outputs = saved.map_or(named, |saved| saved.requests());
@@ -88,9 +83,13 @@ async fn attach_to(home: &Home, options: &Attach) -> Result<Outcome, Error> {
         found = finding => found?,
         signal = interrupts.next() => return Err(Error::Interrupted { signal }),
     };
-    let progress = Progress::default();
-    let attached = session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &progress);
-    Ok(Outcome { requires_files: requires, ..attached.await? })
+    let (progress, router) = (Progress::default(), client.router().to_owned());
+    let outcome =
+        session::attach(client, known, DEFAULT_RECONNECT_TIMEOUT, &mut interrupts, &progress).await?;
+    if outcome.ending != Ending::Detached {
+        SavedArtifacts::forget(home, &router, &outcome.job);
+    }
+    Ok(Outcome { requires_files: requires, ..outcome })
 }
 
 /// Sends a signal to jobs.
